@@ -1,0 +1,110 @@
+"""Exceptions of caloforge.
+
+Each carries the exit code that the command line answers with: 2 for bad usage or input, 1 for a failure
+of the work itself. Every message is one line that says what is wrong, where, and what was expected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "CaloforgeError",
+    "ConfigError",
+    "FileFormatError",
+    "GateError",
+    "Geant4DataError",
+    "IncompatibleError",
+    "InputError",
+    "MissingExtraError",
+    "OutputError",
+    "OutputExistsError",
+    "SimulationError",
+    "TooFewShowersError",
+    "UnitError",
+    "UnknownNameError",
+    "WriteError",
+]
+
+
+class CaloforgeError(Exception):
+    """Base of every error that caloforge raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(CaloforgeError, ValueError):
+    """Bad usage or bad input: nothing was started."""
+
+    exit_code = 2
+
+
+class UnknownNameError(InputError, KeyError):
+    """A name that no registry entry has."""
+
+    def __init__(self, kind: str, name: str, known: list[str]) -> None:
+        self.kind, self.name, self.known = kind, name, known
+        super().__init__(f"unknown {kind} '{name}'; known: {', '.join(known)}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ConfigError(InputError):
+    """A configuration value or file that does not say what it must."""
+
+
+class UnitError(InputError):
+    """A quantity without its unit, or with one that does not fit."""
+
+
+class FileFormatError(InputError):
+    """A file that is not what it should be: says which file, which dataset or row, and what was expected."""
+
+    def __init__(self, path: str | Path, where: str, message: str) -> None:
+        self.path, self.where = Path(path), where
+        super().__init__(f"{path}: {where}: {message}" if where else f"{path}: {message}")
+
+
+class OutputError(InputError):
+    """An output that cannot be written where it was asked for."""
+
+
+class OutputExistsError(OutputError):
+    """An output that is already there; nothing was overwritten."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        super().__init__(f"{path} exists already; use --force to replace it or name another output")
+
+
+class IncompatibleError(InputError):
+    """Two inputs that do not go together (detectors, conditions, versions)."""
+
+
+class MissingExtraError(InputError):
+    """An optional dependency that is not installed; names the command that installs it."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        self.module, self.extra = module, extra
+        super().__init__(f"'{module}' is not installed; install it with: pip install 'caloforge[{extra}]'")
+
+
+class Geant4DataError(InputError):
+    """Geant4's physics tables are not to be found."""
+
+
+class TooFewShowersError(InputError):
+    """Fewer showers than the calculation needs."""
+
+
+class WriteError(CaloforgeError):
+    """Writing failed on the way (for example a full disk); no half-written output is left."""
+
+
+class SimulationError(CaloforgeError):
+    """The simulation did not come to its end."""
+
+
+class GateError(CaloforgeError):
+    """A validation limit was passed."""

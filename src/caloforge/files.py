@@ -1,0 +1,124 @@
+"""Outputs that are whole or not there: temporary names, renames, refusals, hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from caloforge.errors import OutputError, OutputExistsError, WriteError
+
+__all__ = ["atomic_path", "check_output", "ensure_output_dir", "read_json", "sha256_file", "write_json"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def check_output(path: str | Path, force: bool = False) -> Path:
+    """Check before any work that a file can be written.
+
+    Raises:
+        OutputExistsError: When it exists and ``force`` is not set.
+        OutputError: When its folder does not exist, is not a folder, or is not writable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        msg = f"{path} is a folder; expected the name of a file"
+        raise OutputError(msg)
+    if path.exists() and not force:
+        raise OutputExistsError(path)
+    folder = path.parent
+    if not folder.exists():
+        msg = f"{path}: the folder {folder} does not exist"
+        raise OutputError(msg)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"{path}: the folder {folder} is not writable"
+        raise OutputError(msg)
+    return path
+
+
+@contextmanager
+def atomic_path(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and rename it when the block ends well.
+
+    Raises:
+        OutputExistsError: When ``path`` exists and ``force`` is not set.
+        OutputError: When it cannot be written there.
+        WriteError: When the disk is full; the temporary file is removed.
+    """
+    path = check_output(path, force)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        if error.errno in _FULL:
+            msg = f"{path}: no space left while writing; nothing was kept"
+            raise WriteError(msg) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def ensure_output_dir(path: str | Path, force: bool = False, resume: bool = False) -> Path:
+    """Make an output folder.
+
+    Arguments:
+        path: The folder.
+        force: Accept one that already holds files.
+        resume: Accept one that already holds files, since the work goes on in it.
+
+    Raises:
+        OutputExistsError: When it holds files and neither flag is set.
+        OutputError: When it cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{path}: the folder cannot be made: {error.strerror}"
+        raise OutputError(msg) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        msg = f"{path}: the folder is not writable"
+        raise OutputError(msg)
+    if any(path.iterdir()) and not (force or resume):
+        raise OutputExistsError(path)
+    return path
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write JSON in one piece; not-a-number becomes null, since JSON has none."""
+    path = Path(path)
+    with atomic_path(path, force=True) as part:
+        part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text())
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy values, paths and non-finite numbers into what JSON can hold."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Path):
+        return str(value)
+    return value

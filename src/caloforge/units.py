@@ -1,0 +1,135 @@
+"""Energies and angles as people write them: ``50GeV``, ``10-100GeV``, ``1-262GeV:log2``, ``30-90``.
+
+Inside, everything is MeV and degrees. A bare energy is refused, since MeV and GeV are both plausible.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import UnitError
+
+__all__ = ["AngleSpec", "EnergySpec"]
+
+_UNITS = {"keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
+_ENERGY = re.compile(
+    rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*(?:-\s*({_NUMBER})\s*([A-Za-z]*)\s*)?(?::(\w+))?\s*"
+)
+_ANGLE = re.compile(rf"\s*({_NUMBER})\s*(?:-\s*({_NUMBER})\s*)?(?:deg)?\s*")
+_MAX_ENERGY = 1e8  # MeV; Geant4's electromagnetic models end at 100 TeV
+
+
+@dataclass(frozen=True)
+class EnergySpec:
+    """Incident energies: one value, a uniform range, or powers of two times the lower end.
+
+    Arguments:
+        low: Lower end, MeV.
+        high: Upper end, MeV; equal to ``low`` for one value.
+        kind: ``fixed``, ``uniform`` or ``log2`` (low x 2**k up to high, in equal parts).
+    """
+
+    low: float
+    high: float
+    kind: Literal["fixed", "uniform", "log2"] = "fixed"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.low <= self.high <= _MAX_ENERGY:
+            msg = f"energy {self.low:g} to {self.high:g} MeV is out of range: expected 0 < low <= high <= 100 TeV"
+            raise UnitError(msg)
+
+    @classmethod
+    def parse(cls, text: str | EnergySpec) -> EnergySpec:
+        """Read ``50GeV``, ``500MeV``, ``10-100GeV``, ``500MeV-2GeV`` or ``1-262GeV:log2``.
+
+        Raises:
+            UnitError: For a bare number, an unknown unit or rule, or a range that runs backwards.
+        """
+        if isinstance(text, EnergySpec):
+            return text
+        match = _ENERGY.fullmatch(str(text))
+        if match is None:
+            msg = f"energy '{text}' is not understood: expected such as 50GeV, 10-100GeV or 1-262GeV:log2"
+            raise UnitError(msg)
+        first, unit1, last, unit2, rule = match.groups()
+        unit = unit2 or unit1
+        if not unit:
+            msg = f"energy '{text}' has no unit: write {text}GeV or {text}MeV"
+            raise UnitError(msg)
+        for name in (unit1, unit2):
+            if name and name not in _UNITS:
+                msg = f"energy '{text}' has the unknown unit '{name}': expected one of {', '.join(_UNITS)}"
+                raise UnitError(msg)
+        low = float(first) * _UNITS[unit1 or unit]
+        if last is None:
+            if rule is not None:
+                msg = f"energy '{text}' gives the rule ':{rule}' without a range: expected such as 1-262GeV:log2"
+                raise UnitError(msg)
+            return cls(low, low, "fixed")
+        high = float(last) * _UNITS[unit]
+        if rule not in (None, "log2"):
+            msg = f"energy '{text}' has the unknown rule ':{rule}': expected :log2 or none"
+            raise UnitError(msg)
+        return cls(low, high, "uniform" if rule is None else "log2")
+
+    @property
+    def levels(self) -> int:
+        """Number of energies of a ``log2`` spec; 1 for a fixed one."""
+        return int(np.floor(np.log2(self.high / self.low) + 1e-9)) + 1 if self.kind == "log2" else 1
+
+    def values(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turn uniform numbers (N,) in [0, 1) into energies (N,) in MeV."""
+        u = np.asarray(u, np.float64)
+        if self.kind == "log2":
+            return self.low * np.exp2(np.minimum(np.floor(u * self.levels), self.levels - 1))
+        return self.low + (self.high - self.low) * u
+
+    def __str__(self) -> str:
+        unit = "GeV" if self.high >= 1e3 else "MeV"
+        scale = _UNITS[unit]
+        low, high = f"{self.low / scale:.12g}", f"{self.high / scale:.12g}"
+        if self.kind == "fixed":
+            return f"{low}{unit}"
+        return f"{low}-{high}{unit}" + (":log2" if self.kind == "log2" else "")
+
+
+@dataclass(frozen=True)
+class AngleSpec:
+    """Polar angles in degrees: one value or a uniform range; 90 is perpendicular to the front face."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.low <= self.high < 180.0:
+            msg = f"angle {self.low:g} to {self.high:g} degrees is out of range: expected 0 < low <= high < 180"
+            raise UnitError(msg)
+
+    @classmethod
+    def parse(cls, text: str | float | AngleSpec) -> AngleSpec:
+        """Read ``90``, ``30-90`` or a number, in degrees.
+
+        Raises:
+            UnitError: When the text is neither.
+        """
+        if isinstance(text, AngleSpec):
+            return text
+        match = _ANGLE.fullmatch(str(text))
+        if match is None:
+            msg = f"angle '{text}' is not understood: expected degrees such as 90 or 30-90"
+            raise UnitError(msg)
+        low = float(match.group(1))
+        return cls(low, low if match.group(2) is None else float(match.group(2)))
+
+    def values(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turn uniform numbers (N,) into angles (N,) in degrees."""
+        return self.low + (self.high - self.low) * np.asarray(u, np.float64)
+
+    def __str__(self) -> str:
+        return f"{self.low:g}" if self.low == self.high else f"{self.low:g}-{self.high:g}"
