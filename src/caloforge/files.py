@@ -13,7 +13,15 @@ from typing import Any
 
 from caloforge.errors import OutputError, OutputExistsError, WriteError
 
-__all__ = ["atomic_path", "check_output", "ensure_output_dir", "read_json", "sha256_file", "write_json"]
+__all__ = [
+    "atomic_path",
+    "check_output",
+    "dump_json",
+    "ensure_output_dir",
+    "read_json",
+    "sha256_file",
+    "write_json",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -96,11 +104,16 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def dump_json(content: Any) -> str:
+    """Return JSON text; not-a-number becomes null, since JSON has none."""
+    return json.dumps(_plain(content), indent=2, allow_nan=False)
+
+
 def write_json(path: str | Path, content: Any) -> Path:
     """Write JSON in one piece; not-a-number becomes null, since JSON has none."""
     path = Path(path)
     with atomic_path(path, force=True) as part:
-        part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+        part.write_text(dump_json(content) + "\n")
     return path
 
 

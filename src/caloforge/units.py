@@ -18,9 +18,7 @@ __all__ = ["AngleSpec", "EnergySpec"]
 
 _UNITS = {"keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
-_ENERGY = re.compile(
-    rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*(?:-\s*({_NUMBER})\s*([A-Za-z]*)\s*)?(?::(\w+))?\s*"
-)
+_ENERGY = re.compile(rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*(?:-\s*({_NUMBER})\s*([A-Za-z]*)\s*)?(?::(\w+))?\s*")
 _ANGLE = re.compile(rf"\s*({_NUMBER})\s*(?:-\s*({_NUMBER})\s*)?(?:deg)?\s*")
 _MAX_ENERGY = 1e8  # MeV; Geant4's electromagnetic models end at 100 TeV
 
@@ -108,7 +106,9 @@ class AngleSpec:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.low <= self.high < 180.0:
-            msg = f"angle {self.low:g} to {self.high:g} degrees is out of range: expected 0 < low <= high < 180"
+            msg = (
+                f"angle {self.low:g} to {self.high:g} degrees is out of range: expected 0 < low <= high < 180"
+            )
             raise UnitError(msg)
 
     @classmethod

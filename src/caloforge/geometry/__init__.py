@@ -1,0 +1,75 @@
+"""Detectors: stacks of slabs, readout cells, and the beams of the published studies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from caloforge.errors import UnknownNameError
+from caloforge.geometry.beam import Beam, Primaries
+from caloforge.geometry.custom import detector_from_definition, load_detector
+from caloforge.geometry.detector import Detector, Slab
+from caloforge.geometry.layers import CylindricalLayer, ReadoutLayer
+from caloforge.geometry.materials import MATERIALS, Material, get_material
+from caloforge.geometry.projection import project
+from caloforge.geometry.readout import FineGrid, LayerReadout, Readout
+from caloforge.registry import Registry
+
+__all__ = [
+    "DETECTORS",
+    "MATERIALS",
+    "Beam",
+    "CylindricalLayer",
+    "Detector",
+    "FineGrid",
+    "LayerReadout",
+    "Material",
+    "Primaries",
+    "Readout",
+    "ReadoutLayer",
+    "Slab",
+    "detector_from_definition",
+    "get_detector",
+    "get_material",
+    "load_detector",
+    "project",
+]
+
+DETECTORS: Registry[Callable[[], Detector]] = Registry(
+    "detector",
+    {
+        "ild-ecal": "caloforge.geometry.flatplate:ild_ecal",
+        "ild-ecal-angled": "caloforge.geometry.flatplate:ild_ecal_angled",
+        "clic-ecal": "caloforge.geometry.flatplate:clic_ecal",
+        "clic-ecal-wide": "caloforge.geometry.flatplate:clic_ecal_wide",
+        "atlas-em-barrel": "caloforge.geometry.lar:atlas_em_barrel",
+        "ild-ecal-10x10": "caloforge.geometry.projection:ild_ecal_10x10",
+        "calochallenge-1-photons": "caloforge.geometry.meshes:calochallenge_1_photons",
+        "calochallenge-1-pions": "caloforge.geometry.meshes:calochallenge_1_pions",
+        "calochallenge-2": "caloforge.geometry.meshes:calochallenge_2",
+        "calochallenge-3": "caloforge.geometry.meshes:calochallenge_3",
+    },
+    group="caloforge.detectors",
+)
+
+
+@cache
+def _built(name: str) -> Detector:
+    return DETECTORS[name]()
+
+
+def get_detector(source: str | Path | Detector) -> Detector:
+    """Return a detector by name, from a TOML file, or as it is.
+
+    Raises:
+        UnknownNameError: When no detector has that name and it is not a ``.toml`` file.
+        ConfigError: When the file does not describe a detector.
+    """
+    if isinstance(source, Detector):
+        return source
+    if str(source).endswith(".toml"):
+        return load_detector(source)
+    if source not in DETECTORS:
+        raise UnknownNameError("detector", str(source), [*DETECTORS.names(), "or a .toml file"])
+    return _built(str(source))

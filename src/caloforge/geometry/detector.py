@@ -1,0 +1,205 @@
+"""The detector: its stack of slabs, its readout cells, and what follows from them.
+
+Flat order of the cells:
+
+- ``xyl``: index = (ix * ny + iy) * n_layers + layer, a regular grid of shape (nx, ny, n_layers);
+- ``layered``: layer after layer, each x (eta) by y (phi), the last index fastest;
+- ``cylindrical``: layer after layer, each alpha by r, r fastest (the CaloChallenge's order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from caloforge.errors import IncompatibleError
+from caloforge.geometry.adjacency import face_neighbours
+from caloforge.geometry.beam import Beam
+from caloforge.geometry.layers import CylindricalLayer, ReadoutLayer
+from caloforge.geometry.materials import Material
+from caloforge.geometry.readout import Readout
+
+__all__ = ["Detector", "Order", "Slab"]
+
+Order = Literal["xyl", "layered", "cylindrical"]
+
+
+@dataclass(frozen=True)
+class Slab:
+    """One plate of the stack.
+
+    Arguments:
+        material: What it is made of.
+        thickness: mm along z.
+        z: Front face, mm.
+        half_x: Half width, mm.
+        half_y: Half height, mm.
+        layer: Readout layer of an active slab, -1 for a passive one.
+    """
+
+    material: Material
+    thickness: float
+    z: float
+    half_x: float
+    half_y: float
+    layer: int = -1
+
+    @property
+    def active(self) -> bool:
+        """Whether its deposits are read out."""
+        return self.layer >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A calorimeter, or the mesh of a published data set.
+
+    Arguments:
+        name: Its name, as in files and commands.
+        description: One line for people.
+        order: Flat order of the cells, see the module.
+        layers: Readout layers, front to back.
+        beam: Beam of the published study.
+        sampling_fraction: Mean visible over incident energy; 1 where energies are calibrated already.
+        stack: Slabs from z = 0 on; empty when the geometry is not known.
+        medium: Material around the slabs.
+        readout: Folding of scored deposits into cells; None when it cannot be simulated.
+        model_conditions: Conditions that models use unless told otherwise.
+        definition: JSON text of a user's own detector, stored with its files; empty for built-in ones.
+    """
+
+    name: str
+    description: str
+    order: Order
+    layers: tuple[ReadoutLayer, ...] | tuple[CylindricalLayer, ...]
+    beam: Beam
+    sampling_fraction: float
+    stack: tuple[Slab, ...] = ()
+    medium: Material | None = None
+    readout: Readout | None = None
+    model_conditions: tuple[str, ...] = ("incident_energy",)
+    definition: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Detector):
+            return NotImplemented
+        return (self.name, self.order, self.layers, self.stack) == (
+            other.name,
+            other.order,
+            other.layers,
+            other.stack,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.order, self.n_cells))
+
+    @property
+    def n_layers(self) -> int:
+        """Number of readout layers."""
+        return len(self.layers)
+
+    @cached_property
+    def n_cells(self) -> int:
+        """Number of readout cells."""
+        return sum(layer.n_cells for layer in self.layers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(nx, ny, n_layers) of a regular grid, (layers, alpha, r) of a regular mesh, (n_cells,) otherwise."""
+        first = self.layers[0]
+        if self.order == "xyl" and isinstance(first, ReadoutLayer):
+            return (first.nx, first.ny, self.n_layers)
+        if isinstance(first, CylindricalLayer) and all(
+            isinstance(layer, CylindricalLayer) and (layer.n_r, layer.n_alpha) == (first.n_r, first.n_alpha)
+            for layer in self.layers
+        ):
+            return (self.n_layers, first.n_alpha, first.n_r)
+        return (self.n_cells,)
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the cells form a regular (nx, ny, n_layers) grid."""
+        return self.order == "xyl"
+
+    @property
+    def simulable(self) -> bool:
+        """Whether showers can be simulated in it."""
+        return bool(self.stack) and self.readout is not None
+
+    @property
+    def condition_sizes(self) -> dict[str, int]:
+        """Sizes of the named conditions beside energy and angle."""
+        return self.beam.condition_sizes
+
+    @cached_property
+    def cell_layer(self) -> NDArray[np.int64]:
+        """Layer of each cell (n_cells,)."""
+        counts = [layer.n_cells for layer in self.layers]
+        if self.order == "xyl":
+            return np.tile(np.arange(self.n_layers), counts[0])
+        return np.repeat(np.arange(self.n_layers), counts)
+
+    @cached_property
+    def layer_cells(self) -> tuple[NDArray[np.int64], ...]:
+        """Flat indices of each layer's cells, in the order of the layer's own (x, y) or (alpha, r) grid."""
+        return tuple(np.flatnonzero(self.cell_layer == layer) for layer in range(self.n_layers))
+
+    @cached_property
+    def cell_centres(self) -> NDArray[np.float64]:
+        """Nominal centres (n_cells, 3), mm; meshes give x = r cos(alpha), y = r sin(alpha)."""
+        centres = np.empty((self.n_cells, 3))
+        for layer, cells in zip(self.layers, self.layer_cells, strict=True):
+            centres[cells] = layer.centres()
+        return centres
+
+    @cached_property
+    def cell_area(self) -> NDArray[np.float64]:
+        """Area of each cell's face (n_cells,), mm2."""
+        area = np.empty(self.n_cells)
+        for layer, cells in zip(self.layers, self.layer_cells, strict=True):
+            area[cells] = layer.areas()
+        return area
+
+    @cached_property
+    def neighbours(self) -> NDArray[np.int64]:
+        """Pairs (n_edges, 2), i < j, of cells that share a face, within a layer or across two."""
+        return face_neighbours(self.layers, self.layer_cells)
+
+    @cached_property
+    def depth_x0(self) -> float:
+        """Depth of the stack in radiation lengths; 0 when the stack is not known."""
+        return sum(slab.thickness / slab.material.x0 for slab in self.stack)
+
+    @property
+    def length(self) -> float:
+        """Length of the stack, mm, from z = 0 to the end of the last slab."""
+        return self.stack[-1].z + self.stack[-1].thickness if self.stack else 0.0
+
+    def layer_shift(self, conditions: Mapping[str, ArrayLike]) -> NDArray[np.float64] | None:
+        """Return the cells' offsets from their nominal centres (N, n_layers, 2) mm; None when they never move.
+
+        Arguments:
+            conditions: The showers' named conditions, each (N, 1).
+
+        Raises:
+            IncompatibleError: When an alignment is missing.
+        """
+        names = self.readout.alignment_names if self.readout is not None else ()
+        if self.readout is None or not names:
+            return None
+        for name in names:
+            if name not in conditions:
+                msg = f"detector '{self.name}' needs the condition '{name}' of each shower to place its cells"
+                raise IncompatibleError(msg)
+        shifts = [self.readout.shift(layer, conditions) for layer in range(self.n_layers)]
+        n = max(len(shift) for shift in shifts)
+        return np.stack([np.broadcast_to(shift, (n, 2)) for shift in shifts], axis=1)
+
+    def grid(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return flat cells (N, n_cells) as (N, *shape), without a copy."""
+        return cells.reshape(len(cells), *self.shape)

@@ -1,0 +1,85 @@
+"""Materials of calorimeters and what shower theory needs to know of them.
+
+Numbers are those of the Geant4 NIST database and of the Particle Data Group's tables; the names are
+Geant4's. Critical energy and Moliere radius follow the parametrisation of Grindhammer and Peters, so that
+one consistent definition serves everywhere::
+
+    Ec = 2.66 MeV (X0 Z / A)^1.1        R_M = X0 21.2 MeV / Ec        (X0 in g/cm2)
+
+References:
+    Particle Data Group, Review of Particle Physics, Atomic and nuclear properties of materials (2024).
+    G. Grindhammer, S. Peters, The parameterized simulation of electromagnetic showers in homogeneous and
+    sampling calorimeters, arXiv:hep-ex/0001020, section 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caloforge.errors import UnknownNameError
+
+__all__ = ["MATERIALS", "Material", "get_material"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """One material.
+
+    Arguments:
+        name: Geant4's NIST name.
+        z: Atomic number; weighted by mass fraction for compounds.
+        a: Atomic mass, g/mol; weighted by mass fraction for compounds.
+        density: g/cm3.
+        x0: Radiation length, mm.
+        dedx: Energy loss of a minimum-ionising particle, MeV cm2/g.
+    """
+
+    name: str
+    z: float
+    a: float
+    density: float
+    x0: float
+    dedx: float
+
+    @property
+    def critical_energy(self) -> float:
+        """Critical energy, MeV."""
+        return float(2.66 * (self.x0 / 10.0 * self.density * self.z / self.a) ** 1.1)
+
+    @property
+    def moliere_radius(self) -> float:
+        """Moliere radius, mm."""
+        return self.x0 * 21.2 / self.critical_energy
+
+    def mip_energy(self, thickness: float) -> float:
+        """Return the mean loss, MeV, of a minimum-ionising particle over ``thickness`` mm."""
+        return self.dedx * self.density * thickness / 10.0
+
+
+_TABLE = (
+    Material("G4_Galactic", 1.0, 1.008, 1e-25, 6.3e27, 4.103),
+    Material("G4_AIR", 7.262, 14.55, 1.20479e-3, 303921.0, 1.815),
+    Material("G4_Al", 13.0, 26.9815, 2.699, 88.9633, 1.615),
+    Material("G4_Si", 14.0, 28.0855, 2.33, 93.6607, 1.664),
+    Material("G4_lAr", 18.0, 39.948, 1.396, 140.036, 1.508),
+    Material("G4_Fe", 26.0, 55.845, 7.874, 17.5749, 1.451),
+    Material("G4_Cu", 29.0, 63.546, 8.96, 14.3558, 1.403),
+    Material("G4_W", 74.0, 183.84, 19.3, 3.50418, 1.145),
+    Material("G4_Pb", 82.0, 207.2, 11.35, 5.61253, 1.122),
+    Material("G4_POLYSTYRENE", 5.613, 11.16, 1.06, 413.1, 1.936),
+    Material("G4_PLASTIC_SC_VINYLTOLUENE", 5.575, 11.08, 1.032, 424.5, 1.956),
+    Material("G4_PbWO4", 68.36, 170.9, 8.28, 8.924, 1.229),
+)
+
+MATERIALS: dict[str, Material] = {material.name: material for material in _TABLE}
+
+
+def get_material(name: str) -> Material:
+    """Return a material by its Geant4 name.
+
+    Raises:
+        UnknownNameError: When it is not in the table.
+    """
+    if name not in MATERIALS:
+        raise UnknownNameError("material", name, list(MATERIALS))
+    return MATERIALS[name]
