@@ -1,0 +1,65 @@
+# One command does all of it on a machine that has only Python 3.11 or newer:
+#   make demo     environment, installation, and the whole path train -> generate -> validate (into ./demo)
+#   make test     environment, installation, lint, types, tests with coverage
+# Both reuse the environment the next time, until pyproject.toml or constraints.txt change.
+
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+COVERAGE ?= 90
+BOOTSTRAP_PYTHON ?= $(shell scripts/find-python)
+
+# Geant4's physics tables, when they lie beside the checkout and nothing else is set.
+TABLES := $(wildcard ../shared/geant4-data)
+ifneq ($(TABLES),)
+export GEANT4_DATA_DIR ?= $(abspath $(TABLES))
+endif
+
+DEMO_EXTRAS := eval,report
+TEST_EXTRAS := geant4,eval,report,track,test,dev
+RECIPE := pyproject.toml constraints.txt
+
+.PHONY: demo test lint format types bench clean help
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/'
+
+demo: $(VENV)/.installed-demo  ## the whole path on the packaged Geant4 showers, into ./demo
+	$(BIN)/caloforge demo -o demo --force
+
+test: lint types  ## lint, types, tests with coverage
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal \
+	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test  ## ruff: rewrite the files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-test  ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test  ## every benchmark, one after the other
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean:  ## remove the environment and what tests and the demo wrote
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+
+$(BIN)/python:
+	@test -n "$(BOOTSTRAP_PYTHON)" || { \
+	  echo "make: caloforge needs Python 3.11 or newer, and none was found on PATH;" >&2; \
+	  echo "make: install it, or name one: make $(MAKECMDGOALS) BOOTSTRAP_PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@"$(BOOTSTRAP_PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: $(BOOTSTRAP_PYTHON) cannot make an environment (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.installed-demo: $(RECIPE) | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(DEMO_EXTRAS)]'
+	@touch $@
+
+$(VENV)/.installed-test: $(RECIPE) | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(TEST_EXTRAS)]'
+	@touch $@ $(VENV)/.installed-demo

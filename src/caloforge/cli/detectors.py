@@ -1,0 +1,169 @@
+"""``caloforge detectors``: what there is, and one detector in full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from caloforge.cli.options import Force, Json
+from caloforge.cli.output import print_json, print_lines, print_table, print_written
+
+if TYPE_CHECKING:
+    from caloforge.geometry import Detector
+
+__all__ = ["detectors"]
+
+_HEADINGS = {
+    "z_mm": "z (mm)",
+    "depth_x0": "X0",
+    "n_r": "r",
+    "n_alpha": "alpha",
+    "r_max_mm": "r to (mm)",
+    "pitch_x_mm": "pitch x (mm)",
+    "pitch_y_mm": "pitch y (mm)",
+}
+
+
+def detectors(
+    name: Annotated[
+        str | None, typer.Argument(help="A detector, or the TOML file of your own; all when left out.")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="Draw the side view into this file (.png, .pdf, .svg).")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """List the detectors, or show one: layers, cells, depth, materials, beam of the published study."""
+    from caloforge.errors import InputError
+    from caloforge.geometry import DETECTORS, get_detector
+
+    if name is None:
+        if draw is not None:
+            msg = "--draw needs the name of a detector"
+            raise InputError(msg)
+        summaries = [_summary(get_detector(known)) for known in DETECTORS.names()]
+        if as_json:
+            print_json(summaries)
+        else:
+            _print_list(summaries)
+        return
+    detector = get_detector(name)
+    if draw is not None:
+        from caloforge.geometry.draw import draw_detector
+
+        draw_detector(detector, draw, force)
+    if as_json:
+        drawn = {} if draw is None else {"drawing": str(draw)}
+        print_json(_summary(detector) | {"layer_table": _layers(detector)} | drawn)
+        return
+    _print_one(detector)
+    if draw is not None:
+        print_written(draw, f"side view of {detector.name}")
+
+
+def _summary(detector: Detector) -> dict[str, Any]:
+    beam = detector.beam
+    return {
+        "name": detector.name,
+        "description": detector.description,
+        "layers": detector.n_layers,
+        "cells": detector.n_cells,
+        "shape": list(detector.shape),
+        "order": detector.order,
+        "depth_x0": round(detector.depth_x0, 3),
+        "length_mm": round(detector.length, 3),
+        "sampling_fraction": detector.sampling_fraction,
+        "simulable": detector.simulable,
+        "conditions": dict(detector.condition_sizes),
+        "beam": {
+            "particle": beam.particle,
+            "energy": str(beam.energy),
+            "theta_deg": str(beam.theta),
+            "x_mm": beam.x,
+            "y_mm": beam.y,
+            "spread_x_mm": beam.spread_x,
+            "spread_y_mm": beam.spread_y,
+        },
+    }
+
+
+def _layers(detector: Detector) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for number, layer in enumerate(detector.layers):
+        row: dict[str, Any] = {"layer": number, "name": layer.name, "z_mm": round(layer.z, 3)}
+        row |= {"depth_x0": round(layer.depth_x0, 3), "cells": layer.n_cells}
+        if detector.order == "cylindrical":
+            rows.append(row | {"n_r": layer.n_r, "n_alpha": layer.n_alpha, "r_max_mm": layer.r_edges[-1]})
+        else:
+            row |= {"nx": layer.nx, "ny": layer.ny}
+            rows.append(row | {"pitch_x_mm": round(layer.pitch_x, 4), "pitch_y_mm": round(layer.pitch_y, 4)})
+    return rows
+
+
+def _beam_text(beam: dict[str, Any]) -> str:
+    return f"{beam['particle']} {beam['energy']}, {beam['theta_deg']} deg"
+
+
+def _print_list(summaries: list[dict[str, Any]]) -> None:
+    print_table(
+        ("name", ">layers", ">cells", ">X0", "simulate", "particle", "energy", ">theta"),
+        (
+            (
+                one["name"],
+                one["layers"],
+                one["cells"],
+                f"{one['depth_x0']:.1f}" if one["depth_x0"] else "-",
+                "yes" if one["simulable"] else "files only",
+                one["beam"]["particle"],
+                one["beam"]["energy"],
+                one["beam"]["theta_deg"],
+            )
+            for one in summaries
+        ),
+    )
+
+
+def _materials(detector: Detector) -> list[str]:
+    """Say how much of each material a particle crosses, in the order in which it meets them."""
+    total: dict[tuple[str, bool], tuple[float, float, int]] = {}
+    for slab in detector.stack:
+        key = (slab.material.name, slab.active)
+        length, depth, count = total.get(key, (0.0, 0.0, 0))
+        total[key] = (length + slab.thickness, depth + slab.thickness / slab.material.x0, count + 1)
+    return [
+        f"  {name}{' (active)' if active else ''}: {length:.1f} mm in {count} slabs, {depth:.2f} X0"
+        for (name, active), (length, depth, count) in total.items()
+    ]
+
+
+def _print_one(detector: Detector) -> None:
+    summary = _summary(detector)
+    beam = summary["beam"]
+    spread = (
+        ""
+        if not (detector.beam.spread_x or detector.beam.spread_y)
+        else (f", spread over {beam['spread_x_mm']:g} x {beam['spread_y_mm']:g} mm")
+    )
+    print_lines([f"{detector.name}: {detector.description}"])
+    facts = [f"cells              {detector.n_cells} in {detector.n_layers} layers, order {detector.order}"]
+    if detector.stack:
+        facts.append(f"depth              {detector.depth_x0:.2f} X0 over {detector.length:.1f} mm")
+    facts += [
+        f"sampling fraction  {detector.sampling_fraction:.5g} (mean visible over incident energy)",
+        f"beam               {_beam_text(beam)}, at x = {beam['x_mm']:g}, y = {beam['y_mm']:g} mm{spread}",
+    ]
+    if summary["conditions"]:
+        named = ", ".join(f"{key} ({size})" for key, size in summary["conditions"].items())
+        facts.append(f"conditions         {named}")
+    if not detector.simulable:
+        facts.append("simulation         no: this mesh is for reading and validating files")
+    print_lines(facts)
+    if detector.stack:
+        print_lines(["materials along the beam:", *_materials(detector)])
+    rows = _layers(detector)
+    headings = [_HEADINGS.get(key, key) for key in rows[0]]
+    columns = ["name" if heading == "name" else f">{heading}" for heading in headings]
+    print_table(columns, (tuple(row.values()) for row in rows))

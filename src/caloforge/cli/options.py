@@ -1,0 +1,25 @@
+"""Options that several verbs share, written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Device", "Energy", "Force", "Json", "Number", "OutputFile", "OutputFolder", "Seed", "Theta"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists already.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same showers.")]
+Number = Annotated[int, typer.Option("-n", "--number", min=1, help="Number of showers.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+OutputFile = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
+OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
+Energy = Annotated[
+    str | None,
+    typer.Option("--energy", help="Incident energy with its unit: 50GeV, 10-100GeV, 1-262GeV:log2."),
+]
+Theta = Annotated[
+    str | None, typer.Option("--theta", help="Polar angle in degrees: 90 (perpendicular) or 30-90.")
+]

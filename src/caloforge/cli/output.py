@@ -1,0 +1,55 @@
+"""How verbs answer: plain lines or a table for people, JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import typer
+
+__all__ = ["print_json", "print_lines", "print_table", "print_written"]
+
+_WIDE = 200
+
+
+def print_json(result: dict[str, Any] | list[Any]) -> None:
+    """Print a result as JSON on standard output; not-a-number becomes null."""
+    from caloforge.files import dump_json
+
+    typer.echo(dump_json(result))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on standard output."""
+    for line in lines:
+        typer.echo(line)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print a table; columns of numbers are aligned to the right.
+
+    Arguments:
+        columns: Headings; one that starts with ``>`` holds numbers.
+        rows: Cells, shown with ``str``.
+        title: A line above the table.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        name = column.removeprefix(">")
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _WIDE  # a file or a pipe has no width to keep to
+    console.print(table)
+
+
+def print_written(path: object, what: str) -> None:
+    """Say what was written where."""
+    typer.echo(f"wrote {path} ({what})")

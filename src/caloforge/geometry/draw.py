@@ -1,0 +1,102 @@
+"""A side view of a detector: its plates along the beam, and where the readout cells are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from caloforge.extras import require
+from caloforge.files import atomic_path
+from caloforge.geometry.detector import Detector, Slab
+from caloforge.geometry.layers import CylindricalLayer
+
+__all__ = ["draw_detector"]
+
+_PASSIVE = ("#4a5568", "#8d99ae", "#b8a58a", "#c9d1dc")
+_GAP = "#eef1f5"
+_ACTIVE = "#e4572e"
+_SCORED = "#1d70b8"
+
+
+def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> Path:
+    """Draw the stack from the side (z to the right, y upwards, mm) and save it.
+
+    Arguments:
+        detector: What to draw; meshes without a known stack show their layers and radial extent.
+        path: Image file; the ending names the format (png, pdf, svg).
+        force: Replace the file when it exists.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: When it exists and ``force`` is not set.
+        MissingExtraError: When matplotlib is not installed.
+    """
+    path = Path(path)
+    figure_module = require("matplotlib.figure", extra="report")
+    figure = figure_module.Figure(figsize=(9.0, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    if detector.stack:
+        _draw_stack(axes, detector)
+    else:
+        _draw_layers(axes, detector)
+    axes.set_xlabel("z (mm)")
+    axes.set_title(f"{detector.name}: {detector.description}", fontsize=10, loc="left")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    with atomic_path(path, force) as part:
+        figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower() or "png")
+    return path
+
+
+def _draw_stack(axes: Any, detector: Detector) -> None:
+    by_material: dict[tuple[str, bool], list[Slab]] = defaultdict(list)
+    for slab in detector.stack:
+        by_material[slab.material.name, slab.active].append(slab)
+    colours = iter(_PASSIVE * len(by_material))
+    for (name, active), slabs in by_material.items():
+        half = max(slab.half_y for slab in slabs)
+        spans = [(slab.z, slab.thickness) for slab in slabs]
+        gap = slabs[0].material.density < 0.1
+        colour = _ACTIVE if active else _GAP if gap else next(colours)
+        label = f"{name.removeprefix('G4_')}{' (active)' if active else ''}"
+        axes.broken_barh(spans, (-half, 2 * half), facecolor=colour, linewidth=0, label=label)
+    for layer in range(detector.n_layers):
+        _draw_scored_area(axes, detector, layer)
+    beam = detector.beam
+    reach = 0.1 * max(detector.length, 1.0)
+    style = {"arrowstyle": "->", "color": "black", "lw": 1.5}
+    axes.annotate("", xy=(0, beam.y), xytext=(-reach, beam.y), arrowprops=style)
+    label = f"beam: {beam.particle} {beam.energy}"
+    axes.plot([], [], color="black", marker=">", ls="-", label=label)
+    axes.set_xlim(-1.1 * reach, 1.02 * detector.length)
+    axes.set_ylabel("y (mm)")
+
+
+def _draw_scored_area(axes: Any, detector: Detector, layer: int) -> None:
+    """Mark the upper and lower edge of the cells of one layer, over the layer's active slabs."""
+    cells = detector.layers[layer]
+    active = [slab for slab in detector.stack if slab.layer == layer]
+    if isinstance(cells, CylindricalLayer) or not active:
+        return
+    half = cells.ny * cells.pitch_y / 2
+    edges = [cells.y_centre - half, cells.y_centre + half]
+    first, last = active[0].z, active[-1].z + active[-1].thickness
+    margin = 0.003 * detector.length
+    label = "edge of the readout cells" if layer == 0 else None
+    axes.hlines(edges, first - margin, last + margin, color=_SCORED, lw=2.5, label=label)
+
+
+def _draw_layers(axes: Any, detector: Detector) -> None:
+    for number, layer in enumerate(detector.layers):
+        if isinstance(layer, CylindricalLayer):
+            half = layer.r_edges[-1]
+            low, high = -half, half
+        else:
+            half = layer.ny * layer.pitch_y / 2
+            low, high = layer.y_centre - half, layer.y_centre + half
+        label = "layers" if number == 0 else None
+        axes.vlines(layer.z, low, high, color=_SCORED, lw=2, label=label)
+    axes.set_ylabel("r (mm)" if detector.order == "cylindrical" else "y (mm)")
