@@ -1,0 +1,33 @@
+"""Compare shower samples: observables, metrics, plots and the report.
+
+    from caloforge.validate import validate
+
+    report = validate("geant4.h5", "vae.h5", "gflash.h5", output="comparison")
+    report.metrics["samples"]["vae"]["auc_high"]
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caloforge.validate.driver import Report, validate
+    from caloforge.validate.metrics.settings import Settings
+    from caloforge.validate.view import view
+
+__all__ = ["Report", "Settings", "validate", "view"]
+
+_LAZY = {
+    "Report": "caloforge.validate.driver",
+    "Settings": "caloforge.validate.metrics.settings",
+    "validate": "caloforge.validate.driver",
+    "view": "caloforge.validate.view",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        msg = f"module 'caloforge.validate' has no attribute '{name}'"
+        raise AttributeError(msg)
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,234 @@
+"""Limits on metrics: the gate of an automated production.
+
+    [limits]
+    auc_high = { max = 0.7 }
+    "ks.visible_energy.p" = { min = 0.001 }
+    "separation_power.*" = { max = 0.05 }
+    "wasserstein.hits.uncertainty" = { max = 2.0 }
+
+A name is a path into a sample's part of ``metrics.json``; a value with its uncertainty is meant when the
+path ends at one, and a detail of it (such as ``p``) is found without saying ``detail``. ``*`` stands for every
+name at its place. The limits hold for every generated sample. A metric that could not be measured fails its
+limit: a gate must not open because a number is missing.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from caloforge.errors import ConfigError, GateError, InputError
+
+__all__ = ["Limit", "Row", "check_limits", "check_names", "metric_names", "raise_if_failed", "read_limits"]
+
+_BOUNDS = ("min", "max")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A metric's path and the range that it must lie in, ends included."""
+
+    name: str
+    min: float | None = None
+    max: float | None = None
+
+    def holds(self, value: float | None) -> bool:
+        """Return whether a value lies in the range; a missing one does not."""
+        if value is None or value != value:
+            return False
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        parts = [f">= {self.min:g}" if self.min is not None else "", f"<= {self.max:g}" if self.max is not None else ""]
+        return " and ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The outcome of one limit for one sample and one metric.
+
+    Attributes:
+        sample: Label of the generated sample.
+        name: Full path of the metric.
+        value: What was measured; None when it was not.
+        limit: What was asked for.
+        passed: Whether it holds.
+        reason: Why there is no value.
+    """
+
+    sample: str
+    name: str
+    value: float | None
+    limit: Limit
+    passed: bool
+    reason: str = ""
+
+    def __str__(self) -> str:
+        value = "not measured" if self.value is None else f"{self.value:.4g}"
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.sample}: {self.name} = {value}{reason}, expected {self.limit}"
+
+
+def read_limits(source: str | Path | Mapping[str, Any]) -> list[Limit]:
+    """Read limits from a TOML file, or from a mapping of names to ``{"min": ..., "max": ...}``.
+
+    Raises:
+        InputError: When the file cannot be read.
+        ConfigError: When it is not TOML or a field is not a limit; names the field.
+    """
+    if isinstance(source, Mapping):
+        return _parse(source, "limits")
+    path = Path(source)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror}"
+        raise InputError(msg) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: not valid TOML: {error}"
+        raise ConfigError(msg) from error
+    unknown = sorted(set(content) - {"limits"})
+    if unknown:
+        msg = f"{path}: unknown table [{unknown[0]}]; expected [limits] with lines such as auc_high = {{ max = 0.7 }}"
+        raise ConfigError(msg)
+    table = content.get("limits")
+    if not isinstance(table, Mapping) or not table:
+        msg = f"{path}: expected a table [limits] with at least one limit"
+        raise ConfigError(msg)
+    return _parse(table, str(path))
+
+
+def _parse(table: Mapping[str, Any], where: str, prefix: str = "") -> list[Limit]:
+    """Turn a nested table into limits; a table of ``min`` and ``max`` numbers is one."""
+    limits: list[Limit] = []
+    for key, entry in table.items():
+        name = f"{prefix}{key}"
+        if not isinstance(entry, Mapping) or not entry:
+            msg = f"{where}: limits.{name}: expected a table such as {{ max = 0.7 }}, got {entry!r}"
+            raise ConfigError(msg)
+        if not any(bound in entry for bound in _BOUNDS) and all(isinstance(v, Mapping) for v in entry.values()):
+            limits += _parse(entry, where, f"{name}.")
+            continue
+        unknown = [bound for bound in entry if bound not in _BOUNDS]
+        if unknown:
+            msg = f"{where}: limits.{name}.{unknown[0]}: unknown field; expected min or max"
+            raise ConfigError(msg)
+        for bound, number in entry.items():
+            if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
+                msg = f"{where}: limits.{name}.{bound}: expected a number, got {number!r}"
+                raise ConfigError(msg)
+        if entry.get("min", float("-inf")) > entry.get("max", float("inf")):
+            msg = f"{where}: limits.{name}: min {entry['min']:g} is above max {entry['max']:g}"
+            raise ConfigError(msg)
+        limits.append(Limit(name, entry.get("min"), entry.get("max")))
+    return limits
+
+
+def metric_names(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the path of every number in one sample's metrics."""
+    return [".".join(path) for path, _ in _numbers(metrics)]
+
+
+def check_names(limits: Iterable[Limit], known: Iterable[str]) -> None:
+    """Check the first part of each name, before anything is computed.
+
+    Raises:
+        ConfigError: When no metric writes such a key.
+    """
+    known = list(known)
+    for limit in limits:
+        first = limit.name.split(".", 1)[0]
+        if first != "*" and first not in known:
+            raise ConfigError(_unknown(limit.name, first, known))
+
+
+def check_limits(limits: Iterable[Limit], samples: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Compare every sample's metrics with the limits.
+
+    Arguments:
+        limits: From :func:`read_limits`.
+        samples: Label to that sample's metrics, as under ``samples`` in ``metrics.json``.
+
+    Returns:
+        One row for each sample, limit and metric that it names.
+
+    Raises:
+        ConfigError: When a limit names nothing that exists in a sample.
+    """
+    rows: list[Row] = []
+    limits = list(limits)
+    for label, metrics in samples.items():
+        skipped = metrics.get("skipped", {})
+        for limit in limits:
+            first = limit.name.split(".", 1)[0]
+            found = list(_find(metrics, limit.name.split(".")))
+            if not found and first in skipped:
+                rows.append(Row(label, limit.name, None, limit, False, str(skipped[first])))
+                continue
+            if not found:
+                raise ConfigError(_unknown(limit.name, limit.name, metric_names(metrics)))
+            for path, value in found:
+                rows.append(Row(label, ".".join(path), value, limit, limit.holds(value)))
+    return rows
+
+
+def raise_if_failed(rows: Iterable[Row]) -> None:
+    """Stop with the failing rows.
+
+    Raises:
+        GateError: When a limit was passed.
+    """
+    rows = list(rows)
+    failed = [row for row in rows if not row.passed]
+    if failed:
+        msg = f"{len(failed)} of {len(rows)} limits failed: " + "; ".join(map(str, failed))
+        raise GateError(msg)
+
+
+def _is_number(entry: Any) -> bool:
+    return entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
+
+
+def _find(tree: Any, path: list[str], done: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float | None]]:
+    """Yield (path, number) for each entry that a path with ``*`` reaches."""
+    if not path:
+        leaf = tree["value"] if isinstance(tree, Mapping) and "value" in tree else tree
+        if _is_number(leaf):
+            yield done, leaf
+        return
+    if not isinstance(tree, Mapping):
+        return
+    if path[0] == "*":
+        for key in tree:
+            yield from _find(tree[key], path[1:], (*done, str(key)))
+        return
+    for width in range(1, len(path) + 1):  # a key may itself hold dots
+        key = ".".join(path[:width])
+        if key in tree:
+            yield from _find(tree[key], path[width:], (*done, key))
+            return
+    if isinstance(tree.get("detail"), Mapping):
+        yield from _find(tree["detail"], path, done)
+
+
+def _numbers(tree: Any, done: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (path, number) for each value, those inside a value's detail without the word."""
+    if isinstance(tree, Mapping):
+        if "value" in tree and _is_number(tree["value"]):
+            yield done, tree["value"]
+        for key, entry in tree.items():
+            if key not in ("value", "skipped"):
+                yield from _numbers(entry, done if key == "detail" else (*done, str(key)))
+    elif _is_number(tree):
+        yield done, tree
+
+
+def _unknown(name: str, part: str, known: list[str]) -> str:
+    """Return a message that offers what was perhaps meant."""
+    near = get_close_matches(part, known, n=3, cutoff=0.5)
+    offer = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known[:40])}"
+    return f"limits.{name}: no such metric; {offer}"

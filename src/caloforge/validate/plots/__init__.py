@@ -1,0 +1,1 @@
+"""Figures: what they show (families), and how they are drawn for paper."""

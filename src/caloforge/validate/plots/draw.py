@@ -1,0 +1,141 @@
+"""Panels and images for paper: matplotlib in mplhep's style, as PNG and PDF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caloforge.extras import require
+from caloforge.files import atomic_path
+from caloforge.validate.plots.panel import Heat, Panel
+from caloforge.validate.plots.style import BAND, INK, colour, figure_style
+
+__all__ = ["draw_figures", "draw_heat", "draw_panel"]
+
+_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+_MARKERS = ("o", "s", "D", "^", "P", "X")
+
+
+def draw_figures(figures: list[Panel | Heat], folder: Path, advance: Any = None) -> list[Path]:
+    """Write every figure as NAME.png and NAME.pdf into a folder and return the paths."""
+    paths: list[Path] = []
+    with figure_style() as pyplot:
+        for figure in figures:
+            drawn = draw_panel(figure, pyplot) if isinstance(figure, Panel) else draw_heat(figure, pyplot)
+            for ending in ("png", "pdf"):
+                path = folder / f"{figure.name}.{ending}"
+                with atomic_path(path, force=True) as part:
+                    drawn.savefig(part, format=ending, metadata={"CreationDate": None} if ending == "pdf" else None)
+                paths.append(path)
+            pyplot.close(drawn)
+            if advance is not None:
+                advance(1)
+    return paths
+
+
+def draw_panel(panel: Panel, pyplot: Any) -> Any:
+    """Return a matplotlib figure of curves with their ratio to the reference."""
+    from caloforge.validate.plots.style import dash
+
+    mplhep = require("mplhep", extra="report")
+    figure, (main, ratio) = pyplot.subplots(
+        2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1), "hspace": 0.07}, layout="constrained"
+    )
+    reference = panel.curves[0]
+    low_ratio, high_ratio = panel.ratio_limits()
+    _band(main, panel, reference.y, reference.error)
+    for curve in panel.curves:
+        shade = colour(curve.role)
+        line = _DASHES[dash(curve.role)]
+        mark = _MARKERS[curve.role % len(_MARKERS)]
+        if panel.points:
+            error = np.nan_to_num(curve.error)
+            main.errorbar(panel.centres, curve.y, error, color=shade, fmt=mark, ms=5.5, ls=line, lw=1.1, label=curve.label)
+        else:
+            y = np.nan_to_num(curve.y)
+            mplhep.histplot(y, panel.edges, ax=main, color=shade, ls=line, lw=1.7, label=curve.label, yerr=False)
+            if curve.role:
+                main.errorbar(panel.centres, y, np.nan_to_num(curve.error), color=shade, fmt="none", lw=1.0)
+        if curve.role:
+            value, error = panel.ratio(curve)
+            ratio.errorbar(panel.centres, value, error, color=shade, fmt=mark, ms=4, lw=1.0)
+            _arrows(ratio, panel, value, low_ratio, high_ratio, shade)
+    one, error = panel.ratio(reference)
+    _band(ratio, panel, np.where(np.isfinite(one), 1.0, np.nan), error)
+    ratio.axhline(1.0, color=INK, lw=1.1)
+    if panel.log_x:
+        main.set_xscale("log")
+    if panel.log_y:
+        main.set_yscale("log")
+    main.set(ylabel=panel.y_label, ylim=panel.y_limits(), xlim=(panel.edges[0], panel.edges[-1]))
+    ratio.set(xlabel=panel.x_label, ylabel="ratio", ylim=(low_ratio, high_ratio))
+    if panel.ticks:
+        ratio.set_xticks(panel.centres, panel.ticks)
+        ratio.tick_params(axis="x", which="minor", bottom=False, top=False)
+        main.tick_params(axis="x", which="minor", bottom=False, top=False)
+    bottom, top = panel.y_limits()
+    rows = -(-len(panel.curves) // 2)
+    main.set_ylim(bottom, top * (top / bottom) ** (0.1 * rows) if panel.log_y else top + 0.09 * rows * (top - bottom))
+    main.legend(loc="upper right", ncols=2, handlelength=1.6, columnspacing=1.2)
+    main.set_title(panel.title, loc="left", fontsize=14)
+    return figure
+
+
+def _band(axes: Any, panel: Panel, y: Any, error: Any) -> None:
+    """Draw the reference's uncertainty as a grey band."""
+    error = np.nan_to_num(error)
+    low, high = np.append(y - error, (y - error)[-1]), np.append(y + error, (y + error)[-1])
+    if panel.points:
+        axes.fill_between(panel.centres, (y - error), (y + error), color=BAND, lw=0, alpha=0.8)
+    else:
+        axes.fill_between(panel.edges, low, high, step="post", color=BAND, lw=0, alpha=0.8)
+
+
+def _arrows(axes: Any, panel: Panel, value: Any, low: float, high: float, shade: str) -> None:
+    """Mark points beyond the ratio axis at its rim, so that none is lost."""
+    for mark, edge, beyond in (("^", high, value > high), ("v", low, value < low)):
+        if np.any(beyond):
+            axes.plot(panel.centres[beyond], np.full(beyond.sum(), edge), mark, color=shade, ms=6, clip_on=False)
+
+
+def draw_heat(heat: Heat, pyplot: Any) -> Any:
+    """Return a matplotlib figure of images side by side with one colour bar."""
+    colors = require("matplotlib.colors", extra="report")
+    low, high = heat.limits()
+    norm = colors.LogNorm(low, high, clip=False) if heat.log else colors.Normalize(low, high)
+    scale = pyplot.get_cmap("RdBu_r" if heat.symmetric is not None else "magma_r").copy()
+    scale.set_bad("white")
+    scale.set_under("white")
+    count = len(heat.images)
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, squeeze=False, sharex=True, sharey=True, figsize=(4.1 * columns + 1.2, 4.0 * rows + 0.5),
+        layout="constrained",
+    )  # fmt: skip
+    for place in axes.flat[count:]:
+        place.set_visible(False)
+    mesh = None
+    for place, image in zip(axes.flat, heat.images, strict=False):
+        values = np.where(image.values > 0, image.values, np.nan) if heat.log else image.values
+        mesh = place.pcolormesh(heat.x_edges, heat.y_edges, values.T, norm=norm, cmap=scale, rasterized=True)
+        place.set_title(image.label, fontsize=13)
+        if heat.x_ticks:
+            middle = (heat.x_edges[1:] + heat.x_edges[:-1]) / 2
+            place.set_xticks(middle, heat.x_ticks, rotation=90, fontsize=9)
+        if heat.y_ticks:
+            middle = (heat.y_edges[1:] + heat.y_edges[:-1]) / 2
+            place.set_yticks(middle, heat.y_ticks, fontsize=9)
+        if heat.x_ticks or heat.y_ticks:
+            place.tick_params(which="both", length=0)
+            place.minorticks_off()
+    for place in axes[-1]:
+        place.set_xlabel(heat.x_label, fontsize=13)
+    for place in axes[:, 0]:
+        place.set_ylabel(heat.y_label, fontsize=13)
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.9, pad=0.02)
+    bar.set_label(heat.unit, fontsize=13)
+    figure.suptitle(heat.title, fontsize=14, x=0.01, ha="left")
+    return figure

@@ -1,0 +1,134 @@
+"""The event display for paper: one shower in 3-D, from the side and from the front."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.extras import require
+from caloforge.showers import Showers
+from caloforge.validate.boxes import FACES, HitBoxes, hit_boxes
+from caloforge.validate.plots.style import SEQUENTIAL, figure_style
+
+__all__ = ["describe_shower", "draw_event", "energy_limits", "event_png", "format_energy"]
+
+
+def format_energy(energy: float) -> str:
+    """Return an energy in MeV as people write it."""
+    for unit, size in (("TeV", 1e6), ("GeV", 1e3), ("MeV", 1.0)):
+        if energy >= size:
+            return f"{energy / size:.4g} {unit}"
+    return f"{energy * 1e3:.3g} keV"
+
+
+def energy_limits(hits: NDArray[np.float64], threshold: float) -> tuple[float, float]:
+    """Return the ends of a colour scale in MeV: at least one decade, from the threshold up."""
+    low = threshold if threshold > 0 else float(hits.min(initial=1e-3))
+    return low, max(float(hits.max(initial=0.0)), 10.0 * low)
+
+
+def describe_shower(shower: Showers, boxes: HitBoxes) -> str:
+    """Return a line on one shower: particle, energy, angle, detector, hits."""
+    angle = f", {float(shower.incident_theta[0]):.0f}°" if shower.has_theta else ""
+    particle = {"gamma": "photon", "e-": "electron"}.get(shower.particle, shower.particle)
+    text = (
+        f"{format_energy(float(shower.incident_energy[0]))} {particle}{angle} in {shower.detector.name}: "
+        f"{len(boxes.hits) + boxes.hidden} hits, {format_energy(float(shower.visible_energy[0]))} visible"
+    )
+    return f"{text} ({boxes.hidden} smallest not drawn)" if boxes.hidden else text
+
+
+def draw_event(
+    shower: Showers,
+    path: str | Path | BytesIO,
+    title: str = "",
+    threshold: float = 0.1,
+    most: int = 3000,
+    limits: tuple[float, float] | None = None,
+    projections: bool = True,
+) -> None:
+    """Draw one shower into a file whose ending matplotlib knows (PNG when it is a buffer).
+
+    Arguments:
+        shower: One shower.
+        path: File, or a buffer.
+        title: A line above it; by default what the shower is.
+        threshold: A cell with more energy than this is drawn, MeV.
+        most: Most hits drawn.
+        limits: Ends of the colour scale, MeV.
+        projections: Draw the side and front views beside the 3-D one.
+    """
+    boxes = hit_boxes(shower, threshold, most)
+    with figure_style() as pyplot:
+        colors = require("matplotlib.colors", extra="report")
+        norm = colors.LogNorm(*(limits if limits is not None else energy_limits(boxes.hits, threshold)))
+        scale = colors.LinearSegmentedColormap.from_list("energy", SEQUENTIAL)
+        figure = pyplot.figure(figsize=(12.5, 6.2) if projections else (6.4, 5.2), layout="none")
+        grid = figure.add_gridspec(2, 2, width_ratios=(1.75, 1), hspace=0.42, wspace=0.16) if projections else None
+        solid = figure.add_subplot(grid[:, 0] if grid is not None else 111, projection="3d", computed_zorder=False)
+        _draw_solid(solid, boxes, norm, scale)
+        if grid is not None:
+            _draw_flat(figure.add_subplot(grid[0, 1]), boxes, (2, 1), norm, scale)
+            _draw_flat(figure.add_subplot(grid[1, 1]), boxes, (0, 1), norm, scale)
+        mappable = pyplot.cm.ScalarMappable(norm=norm, cmap=scale)
+        axes = figure.axes if projections else [solid]
+        bar = figure.colorbar(mappable, ax=axes, fraction=0.02, pad=0.03 if projections else 0.1, shrink=0.8)
+        bar.set_label("cell energy [MeV]")
+        figure.suptitle(title or describe_shower(shower, boxes), fontsize=14, y=0.97)
+        figure.savefig(path, dpi=130, bbox_inches="tight")
+
+
+def event_png(shower: Showers, **options: Any) -> bytes:
+    """Return the bytes of the 3-D view as PNG; options as for :func:`draw_event`."""
+    buffer = BytesIO()
+    draw_event(shower, buffer, projections=False, **options)
+    return buffer.getvalue()
+
+
+def _draw_solid(axes: Any, boxes: HitBoxes, norm: Any, scale: Any) -> None:
+    """Draw the boxes with depth along the horizontal axis."""
+    art3d = require("mpl_toolkits.mplot3d.art3d", extra="report")
+    corners = boxes.corners[:, :, [2, 0, 1]]
+    colour = scale(norm(boxes.energy))
+    colour[:, 3] = np.clip(0.25 + 0.75 * np.asarray(norm(boxes.energy), float), 0.0, 1.0)
+    faces = corners[:, FACES].reshape(-1, 4, 3)
+    if len(faces):
+        shade = np.array([1.0, 0.8, 0.9, 0.9, 0.8, 1.0])[None, :, None]
+        tinted = np.repeat(colour[:, None, :], 6, axis=1)
+        tinted[:, :, :3] *= shade
+        collection = art3d.Poly3DCollection(faces, facecolors=tinted.reshape(-1, 4), linewidths=0.0)
+        axes.add_collection3d(collection)
+        low, high = corners.reshape(-1, 3).min(axis=0), corners.reshape(-1, 3).max(axis=0)
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
+        size = np.maximum((high - low) / (high - low).max(), 0.45)
+        axes.set_box_aspect(tuple(size), zoom=0.92)
+    axes.set_xlabel("z [mm]", labelpad=8, loc="center", fontsize=12)
+    axes.set_ylabel("x [mm]", labelpad=8, loc="center", fontsize=12)
+    axes.set_zlabel("y [mm]", labelpad=6, fontsize=12)
+    axes.tick_params(labelsize=10, pad=1)
+    axes.view_init(elev=20, azim=-62)
+    for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
+        pane.set_pane_color((0.96, 0.97, 0.98, 1.0))
+        pane._axinfo["grid"].update(color="#d9dee4", linewidth=0.6)
+
+
+def _draw_flat(axes: Any, boxes: HitBoxes, plane: tuple[int, int], norm: Any, scale: Any) -> None:
+    """Draw the boxes' outlines in a plane, the most energetic ones on top."""
+    collections = require("matplotlib.collections", extra="report")
+    names = ("x [mm]", "y [mm]", "z [mm]")
+    points = boxes.corners[:, :, list(plane)]
+    low, high = points.min(axis=1), points.max(axis=1)
+    outline = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    axes.add_collection(collections.PolyCollection(outline, facecolors=scale(norm(boxes.energy)), linewidths=0.0))
+    axes.autoscale_view()
+    axes.set_xlabel(names[plane[0]], fontsize=12)
+    axes.set_ylabel(names[plane[1]], fontsize=12)
+    axes.tick_params(labelsize=10)
+    if len(points):
+        span = np.ptp(points.reshape(-1, 2), axis=0)
+        axes.set_xlim(low[:, 0].min() - 0.03 * span[0], high[:, 0].max() + 0.03 * span[0])
+        axes.set_ylim(low[:, 1].min() - 0.03 * span[1], high[:, 1].max() + 0.03 * span[1])

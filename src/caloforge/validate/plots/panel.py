@@ -1,0 +1,164 @@
+"""What a figure shows, apart from how it is drawn: curves with a ratio, or images side by side.
+
+A family of figures returns panels; :mod:`caloforge.validate.plots.draw` draws them with matplotlib for paper and
+:mod:`caloforge.validate.report.interactive` with plotly for the page, from the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Curve", "Heat", "Image", "Panel", "auto_log"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One sample's values.
+
+    Attributes:
+        role: 0 for the reference, 1 for the first generated sample, and so on.
+        label: The sample's name.
+        y: (B,) values; NaN where there is none.
+        error: (B,) their statistical uncertainties.
+    """
+
+    role: int
+    label: str
+    y: Array
+    error: Array
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over common bins, with their ratio to the reference below.
+
+    Attributes:
+        name: File name of the figure.
+        title: A line above it.
+        x_label: With its unit.
+        y_label: With its unit.
+        edges: (B + 1,) bin edges.
+        curves: The reference first.
+        log_x: Logarithmic x axis.
+        log_y: Logarithmic y axis.
+        points: Markers at ``x`` instead of a histogram.
+        x: (B,) where the markers are; the middles of the bins by default.
+        note: What else is to be said: entries out of range, sizes.
+        ticks: Names of the bins (layers), empty for numbers.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    edges: Array
+    curves: tuple[Curve, ...]
+    log_x: bool = False
+    log_y: bool = False
+    points: bool = False
+    x: Array | None = None
+    note: str = ""
+    ticks: tuple[str, ...] = ()
+
+    @property
+    def centres(self) -> Array:
+        """Where markers stand, (B,)."""
+        return (self.edges[1:] + self.edges[:-1]) / 2 if self.x is None else self.x
+
+    def ratio(self, curve: Curve) -> tuple[Array, Array]:
+        """Return a curve over the reference and its uncertainty (from the curve alone), NaN where not defined."""
+        below = self.curves[0].y
+        known = np.isfinite(below) & (below != 0) & np.isfinite(curve.y)
+        safe = np.where(known, below, 1.0)
+        return np.where(known, curve.y / safe, np.nan), np.where(known, np.abs(curve.error / safe), np.nan)
+
+    def ratio_limits(self) -> tuple[float, float]:
+        """Return limits of the ratio axis that show nearly all well-measured points, within 0 to 3."""
+        reach = [0.1]
+        for curve in self.curves[1:]:
+            ratio, error = self.ratio(curve)
+            known = np.isfinite(ratio) & (error < 0.25)
+            if known.any():
+                reach.append(float(np.quantile(np.abs(ratio[known] - 1.0) + error[known], 0.97)))
+        width = next((w for w in (0.1, 0.2, 0.3, 0.5, 1.0) if max(reach) <= 0.95 * w), 2.0)
+        return max(0.0, 1.0 - width), 1.0 + width
+
+    def y_limits(self) -> tuple[float, float]:
+        """Return limits of the y axis: from zero, or on a logarithmic axis from under the smallest value."""
+        values = np.concatenate([curve.y[np.isfinite(curve.y)] for curve in self.curves])
+        top = float(values.max(initial=0.0))
+        if self.log_y:
+            positive = values[values > 0]
+            low = float(positive.min(initial=top)) if len(positive) else 1e-6
+            return low / 2.5, max(top, low) * 3.0
+        bottom = float(values.min(initial=0.0))
+        if self.points and bottom > 0.5 * top > 0:
+            return bottom - 0.35 * (top - bottom + 0.02 * top), top + 0.5 * (top - bottom + 0.02 * top)
+        return min(bottom * 1.15, 0.0), (top * 1.18 if top > 0 else max(-bottom * 0.1, 1e-6))
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image (nx, ny) of a sample."""
+
+    label: str
+    values: Array
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Images with common axes, side by side.
+
+    Attributes:
+        name: File name of the figure.
+        title: A line above it.
+        x_label: With its unit.
+        y_label: With its unit.
+        x_edges: (nx + 1,).
+        y_edges: (ny + 1,).
+        images: The reference first.
+        unit: What the colours mean.
+        log: Logarithmic colours.
+        symmetric: Colours from minus to plus this, with white at zero; None for colours from low to high.
+        x_ticks: Names of the columns.
+        y_ticks: Names of the rows.
+        note: What else is to be said.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    x_edges: Array
+    y_edges: Array
+    images: tuple[Image, ...]
+    unit: str
+    log: bool = False
+    symmetric: float | None = None
+    x_ticks: tuple[str, ...] = ()
+    y_ticks: tuple[str, ...] = ()
+    note: str = ""
+    _limits: tuple[float, float] | None = field(default=None, repr=False)
+
+    def limits(self) -> tuple[float, float]:
+        """Return the ends of the colours: those of the reference, six decades at most when logarithmic."""
+        if self.symmetric is not None:
+            return -self.symmetric, self.symmetric
+        values = self.images[0].values
+        top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+        if not self.log:
+            return 0.0, top if top > 0 else 1.0
+        positive = values[np.isfinite(values) & (values > 0)]
+        low = float(positive.min()) if len(positive) else 1e-3
+        return max(low, top * 1e-6), max(top, low * 1.01)
+
+
+def auto_log(values: Array) -> bool:
+    """Return whether positive values span so much that a logarithmic axis shows them better."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return len(positive) > 4 and float(positive.max()) > 30.0 * float(np.median(positive))

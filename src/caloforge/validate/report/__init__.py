@@ -1,0 +1,1 @@
+"""The HTML pages: sections, tables and interactive figures."""

@@ -1,0 +1,213 @@
+"""Panels and images for the page: plotly figures with ratio panels, uncertainty bands and log switches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from caloforge.validate.plots.panel import Array, Curve, Heat, Panel
+from caloforge.validate.plots.style import BAND, INK, colour, dash, marker
+from caloforge.validate.report.packing import AXIS, LAYOUT, SCALE, packed
+
+__all__ = ["heat_figure", "panel_figure"]
+
+_BLUE_RED = [[0.0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#ffffff"], [0.75, "#f4a582"], [1.0, "#b2182b"]]
+_WHITE = [[0.0, "#ffffff"], [0.06, "#fde3a7"], *SCALE[1:]]
+
+
+def panel_figure(panel: Panel) -> dict[str, Any]:
+    """Return a plotly figure of curves with their ratio to the reference."""
+    data: list[dict[str, Any]] = []
+    bottom, top = panel.y_limits()
+    for curve in panel.curves:
+        data += [_band(panel, curve, bottom), _line(panel, curve)]
+    data.append(_ratio_band(panel))
+    low, high = panel.ratio_limits()
+    for curve in panel.curves[1:]:
+        data += _ratio(panel, curve, low, high)
+    x_range = [float(panel.edges[0]), float(panel.edges[-1])]
+    x_axis = AXIS | {"anchor": "y2", "range": np.log10(x_range).tolist() if panel.log_x else x_range}
+    x_axis |= {"title": {"text": panel.x_label, "standoff": 6}, "type": "log" if panel.log_x else "linear"}
+    if panel.ticks:
+        x_axis |= {"tickvals": panel.centres.tolist(), "ticktext": list(panel.ticks), "minor": {}}
+    y_axis = AXIS | {"domain": [0.31, 1.0], "title": {"text": panel.y_label, "standoff": 8}, "rangemode": "tozero"}
+    y_axis |= _scale(panel.log_y, bottom, top)
+    layout = LAYOUT | {
+        "height": 400,
+        "margin": {"l": 66, "r": 14, "t": 46, "b": 46},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.005, "yanchor": "bottom", "font": {"size": 12}},
+        "xaxis": x_axis,
+        "yaxis": y_axis,
+        "yaxis2": AXIS | {"domain": [0.0, 0.27], "range": [low, high], "title": {"text": "ratio", "standoff": 8}, "nticks": 5},
+        "shapes": [{"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"color": INK, "width": 1.1}}],
+        "updatemenus": [_switch(panel)],
+    }  # fmt: skip
+    return {"data": data, "layout": layout}
+
+
+def _scale(log: bool, bottom: float, top: float) -> dict[str, Any]:
+    """Return type and range of the main axis."""
+    if log:
+        return {"type": "log", "range": [float(np.log10(bottom)), float(np.log10(top))], "dtick": _decades(bottom, top)}
+    return {"type": "linear", "range": [bottom, top], "dtick": None}
+
+
+def _decades(bottom: float, top: float) -> int:
+    """Return a step of whole decades that gives at most seven labels."""
+    return max(1, int(np.ceil(np.log10(top / bottom) / 7)))
+
+
+def _switch(panel: Panel) -> dict[str, Any]:
+    """Return the buttons that change the main axis between linear and logarithmic."""
+    from dataclasses import replace
+
+    buttons = []
+    for name, log in (("lin", False), ("log", True)):
+        scale = _scale(log, *replace(panel, log_y=log).y_limits())
+        buttons.append({"label": name, "method": "relayout", "args": [{f"yaxis.{key}": value for key, value in scale.items()}]})
+    return {
+        "type": "buttons", "direction": "right", "showactive": True, "active": int(panel.log_y), "buttons": buttons,
+        "x": 1.0, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "pad": {"t": 0, "b": 2, "l": 0, "r": 0},
+        "font": {"size": 11}, "bgcolor": "#ffffff", "bordercolor": "#d9dee4", "borderwidth": 1,
+    }  # fmt: skip
+
+
+def _steps(panel: Panel, y: Array) -> tuple[Array, Array]:
+    """Return the corners of a curve: of the histogram's steps, or the points themselves."""
+    if panel.points:
+        return panel.centres, y
+    return np.repeat(panel.edges, 2)[1:-1], np.repeat(y, 2)
+
+
+def _line(panel: Panel, curve: Curve) -> dict[str, Any]:
+    """Return a curve's line, or its markers with error bars."""
+    shade = colour(curve.role)
+    trace: dict[str, Any] = {
+        "type": "scatter", "name": curve.label, "legendgroup": curve.label,
+        "line": {"color": shade, "width": 1.8, "dash": dash(curve.role)},
+        "hovertemplate": "%{y:.4g}",
+    }  # fmt: skip
+    if panel.points:
+        trace |= {"x": packed(panel.centres), "y": packed(curve.y), "mode": "lines+markers"}
+        trace |= {"marker": {"color": shade, "symbol": marker(curve.role), "size": 7}}
+        trace["error_y"] = {"type": "data", "array": packed(np.nan_to_num(curve.error)), "color": shade, "width": 0, "thickness": 1.2}
+        return trace
+    shown = np.append(curve.y, curve.y[-1])
+    if panel.log_y:
+        shown = np.where(shown > 0, shown, np.nan)
+    return trace | {"x": packed(panel.edges), "y": packed(shown), "mode": "lines", "line": trace["line"] | {"shape": "hv"}}
+
+
+def _band(panel: Panel, curve: Curve, bottom: float) -> dict[str, Any]:
+    """Return a curve's statistical uncertainty as a band."""
+    error = np.nan_to_num(curve.error)
+    y = np.nan_to_num(curve.y)
+    low, high = y - error, y + error
+    if panel.log_y:
+        low, high = np.maximum(low, bottom / 10), np.maximum(high, bottom / 10)
+    return _polygon(panel, low, high, "y") | {
+        "fillcolor": BAND if curve.role == 0 else colour(curve.role),
+        "opacity": 0.8 if curve.role == 0 else 0.25,
+        "legendgroup": curve.label,
+    }
+
+
+def _polygon(panel: Panel, low: Array, high: Array, axis: str) -> dict[str, Any]:
+    """Return the closed outline between two curves."""
+    x, upper = _steps(panel, high)
+    _, lower = _steps(panel, low)
+    return {
+        "type": "scatter", "mode": "lines", "line": {"width": 0}, "fill": "toself", "hoverinfo": "skip",
+        "showlegend": False, "yaxis": axis,
+        "x": packed(np.concatenate([x, x[::-1]])), "y": packed(np.concatenate([upper, lower[::-1]])),
+    }  # fmt: skip
+
+
+def _ratio_band(panel: Panel) -> dict[str, Any]:
+    """Return the reference's relative uncertainty around one."""
+    _, error = panel.ratio(panel.curves[0])
+    error = np.nan_to_num(error)
+    return _polygon(panel, 1.0 - error, 1.0 + error, "y2") | {"fillcolor": BAND, "opacity": 0.8}
+
+
+def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str, Any]]:
+    """Return the ratio's points, and triangles at the rim for those beyond the axis."""
+    value, error = panel.ratio(curve)
+    shade = colour(curve.role)
+    base = {
+        "type": "scatter", "mode": "markers", "name": curve.label, "legendgroup": curve.label, "showlegend": False,
+        "yaxis": "y2",
+    }  # fmt: skip
+    traces = [
+        base | {
+            "x": packed(panel.centres), "y": packed(value),
+            "error_y": {"type": "data", "array": packed(np.nan_to_num(error)), "color": shade, "width": 0, "thickness": 1},
+            "marker": {"color": shade, "size": 4.5, "symbol": marker(curve.role)}, "hovertemplate": "ratio %{y:.3f}",
+        }
+    ]  # fmt: skip
+    beyond = np.isfinite(value) & ((value > high) | (value < low))
+    if beyond.any():
+        above = value[beyond] > high
+        rim = np.where(above, high - 0.03 * (high - low), low + 0.03 * (high - low))
+        signs = ["triangle-up" if up else "triangle-down" for up in above]
+        traces.append(
+            base | {"x": packed(panel.centres[beyond]), "y": packed(rim), "marker": {"color": shade, "size": 8, "symbol": signs}, "hoverinfo": "skip"}
+        )
+    return traces
+
+
+def heat_figure(heat: Heat) -> dict[str, Any]:
+    """Return a plotly figure of images side by side, with one colour scale."""
+    low, high = heat.limits()
+    count = len(heat.images)
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    layout: dict[str, Any] = LAYOUT | {
+        "height": 60 + 330 * rows, "margin": {"l": 66, "r": 30, "t": 30, "b": 54}, "hovermode": "closest", "annotations": [],
+        "coloraxis": {
+            "cmin": np.log10(low) if heat.log else low, "cmax": np.log10(high) if heat.log else high,
+            "colorscale": _BLUE_RED if heat.symmetric is not None else _WHITE,
+            "colorbar": {"title": {"text": heat.unit, "side": "right"}, "thickness": 12, "outlinewidth": 0} | (_log_ticks(low, high) if heat.log else {}),
+        },
+    }  # fmt: skip
+    data = []
+    for number, image in enumerate(heat.images):
+        row, column = divmod(number, columns)
+        tag = "" if number == 0 else str(number + 1)
+        values = np.asarray(image.values, float)
+        shown = np.log10(np.where(values > 0, values, np.nan)) if heat.log else values
+        x, y = (heat.x_edges[1:] + heat.x_edges[:-1]) / 2, (heat.y_edges[1:] + heat.y_edges[:-1]) / 2
+        data.append({
+            "type": "heatmap", "x": packed(heat.x_edges), "y": packed(heat.y_edges), "z": packed(shown.T),
+            "customdata": packed(values.T), "coloraxis": "coloraxis", "xaxis": f"x{tag}", "yaxis": f"y{tag}",
+            "name": image.label, "hovertemplate": "%{x}, %{y}<br><b>%{customdata:.4g}</b><extra>" + image.label + "</extra>",
+        })  # fmt: skip
+        left, width = column / columns, 0.92 / columns
+        base, height = 1.0 - (row + 1) / rows, (1.0 if rows == 1 else 0.82) / rows
+        x_axis = AXIS | {"domain": [left, left + width], "anchor": f"y{tag}", "title": {"text": heat.x_label, "standoff": 6}}
+        y_axis = AXIS | {"domain": [base, base + height], "anchor": f"x{tag}"}
+        if column == 0:
+            y_axis["title"] = {"text": heat.y_label, "standoff": 8}
+        else:
+            y_axis["showticklabels"] = False
+        if number:
+            x_axis["matches"], y_axis["matches"] = "x", "y"
+        if heat.x_ticks:
+            x_axis |= {"tickvals": x.tolist(), "ticktext": list(heat.x_ticks), "tickangle": -60, "tickfont": {"size": 10}, "minor": {}, "ticks": ""}
+        if heat.y_ticks:
+            y_axis |= {"tickvals": y.tolist(), "ticktext": list(heat.y_ticks), "tickfont": {"size": 10}, "minor": {}, "ticks": ""}
+        layout[f"xaxis{tag}"], layout[f"yaxis{tag}"] = x_axis, y_axis
+        layout["annotations"].append({
+            "text": image.label, "x": left + width / 2, "y": base + height, "xref": "paper", "yref": "paper",
+            "yanchor": "bottom", "showarrow": False, "font": {"size": 12},
+        })  # fmt: skip
+    return {"data": data, "layout": layout}
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Return the colour bar's ticks at whole decades."""
+    ticks = np.arange(np.ceil(np.log10(low) - 1e-9), np.floor(np.log10(high) + 1e-9) + 1)
+    if len(ticks) < 2:
+        return {}
+    return {"tickvals": ticks.tolist(), "ticktext": [f"10<sup>{int(tick)}</sup>" for tick in ticks]}

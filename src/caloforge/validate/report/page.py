@@ -1,0 +1,260 @@
+"""A self-contained HTML page made of sections: text, tables, figures and images.
+
+Everything is inside the one file: the style sheet, the script, the figures' data and, when there is a figure,
+plotly.js once. Nothing is fetched, so the page opens offline and years later. plotly.js is kept compressed and is
+unpacked after the page is shown; figures are drawn when they come into view, and the others while the browser is
+idle. So text and tables of a page with fifty figures are there at once.
+
+    page = Page("Amplification", [Section("Results", [Text("..."), Table(...), Plot(figure, "caption")])])
+    page.write("report.html")
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+from caloforge._version import __version__
+from caloforge.extras import require
+from caloforge.files import atomic_path
+
+__all__ = ["Block", "Cell", "Code", "Facts", "Images", "Page", "Plot", "Section", "Table", "Text"]
+
+
+class Block:
+    """One thing on a page; ``kind`` names the macro of ``page.html`` that writes it."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Text(Block):
+    """A paragraph of plain text; it is escaped."""
+
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Code(Block):
+    """A command or a file's content, in fixed-width letters."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Facts(Block):
+    """Names and what they are, as a two-column list."""
+
+    items: Mapping[str, str]
+    title: str = ""
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Arguments:
+        text: What is shown.
+        sort: The number that it is sorted by; None sorts by the text, and a cell without text comes last.
+        flag: ``good``, ``warn``, ``bad`` or nothing: its colour and its sign.
+        title: Explanation shown when the pointer rests on it.
+        small: A second line in smaller letters.
+    """
+
+    text: str
+    sort: float | None = None
+    flag: str = ""
+    title: str = ""
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Table(Block):
+    """A table that is sorted by a click on a header.
+
+    Arguments:
+        columns: Headers.
+        rows: Cells, or plain texts and numbers.
+        caption: A line under the table.
+        titles: Explanations of the headers.
+        key: Its id in the page.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell | str | float]]
+    caption: str = ""
+    titles: Sequence[str] = ()
+    key: str = ""
+    kind: ClassVar[str] = "table"
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """Every row as cells, (rows, columns)."""
+        return [[_cell(value) for value in row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Plot(Block):
+    """An interactive figure.
+
+    Arguments:
+        figure: A plotly figure, or its dictionary with ``data`` and ``layout``.
+        caption: What it shows, under it.
+        title: A heading over it.
+        wide: Take the whole width of the page instead of half.
+        still: A PNG that stands for it in print and where the browser has no WebGL (3-D figures).
+        key: Its id in the page.
+    """
+
+    figure: Any
+    caption: str = ""
+    title: str = ""
+    wide: bool = False
+    still: bytes | None = None
+    key: str = ""
+    kind: ClassVar[str] = "plot"
+
+    @property
+    def specification(self) -> str:
+        """The figure as JSON that may stand inside a script element."""
+        figure = self.figure
+        text = str(figure.to_json()) if hasattr(figure, "to_json") else json.dumps(figure, allow_nan=False)
+        return text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
+
+    @property
+    def height(self) -> int:
+        """Height that the page keeps free for it, pixels."""
+        layout = self.figure["layout"]
+        return int(layout["height"] or 420) if "height" in layout else 420
+
+    @property
+    def still_url(self) -> str:
+        """The PNG as a data URL, or an empty string."""
+        return "" if self.still is None else _data_url(self.still)
+
+
+@dataclass(frozen=True)
+class Images(Block):
+    """PNG images side by side.
+
+    Arguments:
+        images: Caption to the bytes of a PNG.
+        caption: A line under all of them.
+    """
+
+    images: Mapping[str, bytes]
+    caption: str = ""
+    kind: ClassVar[str] = "images"
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Caption to data URL."""
+        return {name: _data_url(content) for name, content in self.images.items()}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a page.
+
+    Arguments:
+        title: Its heading, also in the table of contents.
+        blocks: What it holds, in order.
+        intro: A sentence under the heading.
+        folded: Closed until the reader opens it.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    intro: str = ""
+    folded: bool = False
+
+    @property
+    def key(self) -> str:
+        """The heading as an anchor."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+@dataclass
+class Page:
+    """A page of sections.
+
+    Arguments:
+        title: Heading of the page.
+        sections: Its parts.
+        subtitle: A line under the heading.
+        facts: Short facts beside the heading (name: value).
+        footer: Last line; the version of caloforge by default.
+    """
+
+    title: str
+    sections: Sequence[Section]
+    subtitle: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    footer: str = f"Made with caloforge {__version__}."
+
+    def render(self) -> str:
+        """Return the page as HTML.
+
+        Raises:
+            MissingExtraError: When jinja2, or plotly for a page with figures, is not installed.
+        """
+        jinja2 = require("jinja2", extra="report")
+        folder = files("caloforge.validate.report") / "templates"
+        environment = jinja2.Environment(
+            loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        markup = jinja2.utils.markupsafe.Markup
+        return str(
+            environment.get_template("page.html").render(
+                page=self,
+                style=markup((folder / "page.css").read_text(encoding="utf-8")),
+                script=markup((folder / "page.js").read_text(encoding="utf-8")),
+                plotly=markup(_packed_plotly() if self._has_plots() else ""),
+                safe=markup,
+            )
+        )
+
+    def write(self, path: str | Path, force: bool = False) -> Path:
+        """Write the page in one piece and return its path."""
+        text = self.render()
+        with atomic_path(path, force) as part:
+            part.write_text(text, encoding="utf-8")
+        return Path(path)
+
+    def _has_plots(self) -> bool:
+        return any(isinstance(block, Plot) for section in self.sections for block in section.blocks)
+
+
+def _cell(value: Cell | str | float) -> Cell:
+    """Wrap a plain text or number."""
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, str):
+        return Cell(value)
+    return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), sort=float(value))
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+@cache
+def _packed_plotly() -> str:
+    """Return plotly.js as the installed package carries it, as base64 of gzip: half the size, and not parsed at once."""
+    text = str(require("plotly.offline", extra="report").get_plotlyjs())
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")

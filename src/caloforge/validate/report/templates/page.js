@@ -1,0 +1,114 @@
+"use strict";
+(() => {
+  const PRINT_WIDTH = 700; // pixels between the margins of an A4 page
+  const plots = Array.from(document.querySelectorAll(".plot"));
+  const config = (solid) => ({
+    responsive: true, displaylogo: false,
+    modeBarButtons: [solid
+      ? ["toImage", "orbitRotation", "pan3d", "resetCameraDefault3d"]
+      : ["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+  });
+
+  // plotly.js is kept as gzip in base64 and unpacked once the page is shown.
+  async function unpack() {
+    const packed = atob(document.getElementById("plotly-gzip").textContent);
+    const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  }
+
+  // Figures: those in view first, the others while the browser is idle, all of them before printing.
+  const hasWebGL = () => {
+    try { return Boolean(document.createElement("canvas").getContext("webgl")); } catch { return false; }
+  };
+  const webgl = plots.some((plot) => plot.classList.contains("has-still")) && hasWebGL();
+
+  function draw(plot) {
+    if (plot.dataset.state) return;
+    if (plot.classList.contains("has-still") && !webgl) {
+      plot.classList.add("no-webgl");
+      plot.dataset.state = "drawn";
+      return;
+    }
+    plot.dataset.state = "drawing";
+    const figure = JSON.parse(plot.querySelector("script").textContent);
+    Plotly.newPlot(plot.querySelector(".canvas"), figure.data, figure.layout, config("scene" in figure.layout))
+      .then(() => { plot.dataset.state = "drawn"; })
+      .catch((error) => { plot.dataset.state = "failed"; console.error(plot.id, error); });
+  }
+
+  const later = window.requestIdleCallback || ((task) => window.setTimeout(task, 30));
+  function drawRest() {
+    const next = plots.find((plot) => !plot.dataset.state && !plot.closest("details:not([open])"));
+    if (next) { draw(next); later(drawRest); }
+  }
+
+  function start() {
+    const watcher = new IntersectionObserver((entries) => {
+      entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
+        watcher.unobserve(entry.target);
+        draw(entry.target);
+      });
+    }, { rootMargin: "200px" });
+    plots.forEach((plot) => watcher.observe(plot));
+    window.setTimeout(() => later(drawRest), 50);
+  }
+
+  if (plots.length) {
+    window.addEventListener("load", () => window.setTimeout(() => {
+      unpack().then(start).catch((error) => {
+        document.body.classList.add("no-figures");
+        console.error("the figures cannot be drawn:", error);
+      });
+    }, 0));
+  }
+
+  function resize(width) {
+    plots.filter((plot) => plot.dataset.state && !plot.classList.contains("has-still")).forEach((plot) => {
+      const canvas = plot.querySelector(".canvas");
+      const wide = plot.classList.contains("wide");
+      const height = Number(plot.dataset.height);
+      canvas.style.height = `${width ? height * 0.7 : height}px`;
+      Plotly.relayout(canvas, width
+        ? { width: wide ? width : (width - 14) / 2, height: height * 0.7 }
+        : { width: null, height, autosize: true });
+    });
+  }
+  window.addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((part) => { part.open = true; });
+    if (!window.Plotly) return;
+    plots.forEach(draw);
+    resize(PRINT_WIDTH);
+  });
+  window.addEventListener("afterprint", () => { if (window.Plotly) resize(0); });
+
+  // Tables: a click on a header sorts by that column, a second click turns the order round.
+  function value(row, column) {
+    const cell = row.cells[column];
+    return cell.dataset.sort === undefined ? cell.textContent.trim() : Number(cell.dataset.sort);
+  }
+  function compare(a, b) {
+    if (a === "" || b === "") return (a === "") - (b === "");
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
+    return a.localeCompare(b, "en", { numeric: true });
+  }
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    const headers = Array.from(table.tHead.rows[0].cells);
+    headers.forEach((header, column) => header.firstElementChild.addEventListener("click", () => {
+      const down = header.getAttribute("aria-sort") === "ascending";
+      headers.forEach((other) => other.removeAttribute("aria-sort"));
+      header.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const body = table.tBodies[0];
+      const rows = Array.from(body.rows);
+      const blank = (row) => value(row, column) === "";
+      rows.sort((a, b) => {
+        if (blank(a) || blank(b)) return blank(a) - blank(b);
+        return (down ? -1 : 1) * compare(value(a, column), value(b, column));
+      });
+      body.append(...rows);
+    }));
+  });
+})();
