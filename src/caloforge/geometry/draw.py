@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from caloforge.errors import OutputError
 from caloforge.extras import require
 from caloforge.files import atomic_path
 from caloforge.geometry.detector import Detector, Slab
@@ -14,6 +15,7 @@ from caloforge.geometry.layers import CylindricalLayer
 __all__ = ["draw_detector"]
 
 _PASSIVE = ("#4a5568", "#8d99ae", "#b8a58a", "#c9d1dc")
+_FORMATS = (".png", ".pdf", ".svg")
 _GAP = "#eef1f5"
 _ACTIVE = "#e4572e"
 _SCORED = "#1d70b8"
@@ -31,10 +33,14 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
         The path.
 
     Raises:
+        OutputError: When the ending is not one of those.
         OutputExistsError: When it exists and ``force`` is not set.
         MissingExtraError: When matplotlib is not installed.
     """
     path = Path(path)
+    if path.suffix.lower() not in _FORMATS:
+        msg = f"{path}: a drawing ends with one of {', '.join(_FORMATS)}"
+        raise OutputError(msg)
     figure_module = require("matplotlib.figure", extra="report")
     figure = figure_module.Figure(figsize=(9.0, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -47,7 +53,7 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     with atomic_path(path, force) as part:
-        figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower() or "png")
+        figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower())
     return path
 
 
