@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from typing import Any
 
 from caloforge.errors import CaloforgeError
 
@@ -51,6 +52,8 @@ def describe(error: BaseException) -> Failure | None:
         return _describe_os_error(error)
     if _from_typer(error):
         return None
+    if type(error).__module__.startswith("pydantic") and hasattr(error, "errors"):
+        return Failure(_one_line(_first_setting(error.errors())), 2)
     name = type(error).__name__
     return Failure(_one_line(f"unexpected {name}: {error} (--debug shows where)"), 1)
 
@@ -62,6 +65,13 @@ def _describe_os_error(error: OSError) -> Failure:
     if error.errno in _FULL:
         return Failure(_one_line(f"{where}no space left while writing ({reason}); nothing was kept"), 1)
     return Failure(_one_line(f"{where}{reason}"), 2 if error.errno in _REFUSED else 1)
+
+
+def _first_setting(problems: list[dict[str, Any]]) -> str:
+    """Name the first setting that was refused, why, and what was given."""
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "settings"
+    return f"setting '{key}': {first['msg']}, got {first['input']!r}"
 
 
 def _from_typer(error: BaseException) -> bool:

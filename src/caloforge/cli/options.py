@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Device", "Energy", "Force", "Json", "Number", "OutputFile", "OutputFolder", "Seed", "Theta"]
+__all__ = [
+    "Detector",
+    "Device",
+    "Energy",
+    "Force",
+    "Json",
+    "Number",
+    "OutputFile",
+    "OutputFolder",
+    "Seed",
+    "Theta",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists already.")]
@@ -22,4 +33,7 @@ Energy = Annotated[
 ]
 Theta = Annotated[
     str | None, typer.Option("--theta", help="Polar angle in degrees: 90 (perpendicular) or 30-90.")
+]
+Detector = Annotated[
+    str | None, typer.Option("--detector", help="Detector of files that do not name their own.")
 ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import typer
 
-__all__ = ["print_json", "print_lines", "print_table", "print_written"]
+__all__ = ["print_json", "print_lines", "print_rich", "print_table", "print_written"]
 
 _WIDE = 200
 
@@ -34,7 +34,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         title: A line above the table.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -44,10 +43,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         table.add_column(name, justify=justify, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
+    print_rich(table)
+
+
+def print_rich(content: Any) -> None:
+    """Print a table of rich; a file or a pipe has no width to keep to."""
+    from rich.console import Console
+
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = _WIDE  # a file or a pipe has no width to keep to
-    console.print(table)
+        console.width = _WIDE
+    console.print(content)
 
 
 def print_written(path: object, what: str) -> None:

@@ -1,0 +1,104 @@
+"""``caloforge validate``: generated showers against reference showers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caloforge.cli.options import Detector, Device, Force, Json, OutputFolder
+from caloforge.cli.output import print_json, print_rich, print_written
+
+__all__ = ["validate"]
+
+
+def validate(
+    reference: Annotated[Path, typer.Argument(help="File of showers to trust.")],
+    generated: Annotated[list[Path], typer.Argument(help="Files of showers to judge.")],
+    output: OutputFolder,
+    fail_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--fail-on", help="TOML file of limits; exit with 1 and the failing rows when one is passed."
+        ),
+    ] = None,
+    match_conditions: Annotated[
+        bool,
+        typer.Option(
+            "--match-conditions", help="Compare the common range of the conditions, equally distributed."
+        ),
+    ] = False,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Name of a sample, the reference's first; repeat it.")
+    ] = None,
+    n_max: Annotated[
+        int,
+        typer.Option("--n-max", min=2, help="Most showers a side for metrics that compare whole showers."),
+    ] = 10_000,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.0, help="A cell above this energy is a hit, MeV.")
+    ] = 0.1,
+    classifier: Annotated[
+        str,
+        typer.Option("--classifier", help="fast, or calochallenge for the networks of the CaloChallenge."),
+    ] = "fast",
+    cnn: Annotated[
+        bool, typer.Option("--cnn", help="Train the 3-D convolutional classifier as well.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of subsets, bootstrap and classifiers.")
+    ] = 0,
+    device: Device = "auto",
+    detector: Detector = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compare showers: metrics.json, report.html, figures/*.png and .pdf.
+
+    Every metric has an uncertainty, and where it means something its floor: the same metric between two
+    halves of the reference.
+    """
+    from caloforge.errors import GateError
+    from caloforge.validate.driver import validate as compare
+
+    settings = {
+        "seed": seed,
+        "n_max": n_max,
+        "threshold": threshold,
+        "classifier": classifier,
+        "cnn": cnn,
+        "device": device,
+    }
+    try:
+        report = compare(
+            reference,
+            *generated,
+            output=output,
+            settings=settings,
+            limits=fail_on,
+            match_conditions=match_conditions,
+            force=force,
+            detector=detector,
+            labels=label,
+        )
+    except GateError:
+        if not as_json:
+            _print_outputs(output)
+        raise
+    if as_json:
+        limits = [
+            {"sample": row.sample, "name": row.name, "value": row.value, "passed": row.passed}
+            for row in report.limits
+        ]
+        print_json(
+            {"output": str(output), "report": str(report.path), "limits": limits, "metrics": report.metrics}
+        )
+        return
+    print_rich(report.summary())
+    _print_outputs(output)
+
+
+def _print_outputs(output: Path) -> None:
+    print_written(output / "metrics.json", "every number")
+    print_written(output / "report.html", "open it in a browser; figures are in figures/")
