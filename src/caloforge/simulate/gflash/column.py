@@ -1,0 +1,147 @@
+"""The detector's stack as the shower sees it: a column of sampling units, in radiation lengths.
+
+A sampling unit is an active slab with the passive matter in front of it; gaps between slabs hold the
+detector's medium. Depths run along z from z = 0; a shower at the angle theta crosses 1/sin(theta) as much.
+
+What a unit makes visible follows from one quantity, the number of charged particles N at depth t (in X0).
+Each loses ``loss = dE/dx X0`` per radiation length, a property of the material. So in a stack of many
+materials::
+
+    N(t) = E f(t) / integral(f loss dt)        E_visible = k (e/mip) loss_active integral_active(N dt)
+
+with the profile f of the parametrisation. In a uniform sampling calorimeter this is the paper's E (e/mip)
+times the mip's share; behind a change of absorber, or behind light matter upstream, it gives the local
+sampling fraction that the paper leaves open. The factor k (of order one) is :mod:`.calibration`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import IncompatibleError
+from caloforge.geometry import Detector, Material, Slab
+from caloforge.simulate.gflash.medium import SCATTERING_ENERGY, Medium, effective_medium, one_minus_e_mip
+
+__all__ = ["TRAIL", "Column", "column_of"]
+
+Array = NDArray[np.float64]
+
+TRAIL = 3.0  # X0, how far back the matter still shapes the width of a shower
+
+
+@dataclass(frozen=True)
+class Column:
+    """Sampling units front to back; every array has one entry a unit (U,).
+
+    Arguments:
+        medium: Effective medium of each unit.
+        enter: Depth at which the active slab begins, X0.
+        leave: Depth at which it ends, X0.
+        z: Middle of the active slab, mm.
+        edges: (U + 1,) boundaries half way between active slabs, mm; which unit a point belongs to.
+        loss_passive: dE/dx X0 of the matter in front of the active slab, MeV per X0.
+        loss_active: The same of the active slab.
+        e_mip: e/mip of the unit.
+        moliere_radius: mm, of the matter over the last few X0 (see :data:`TRAIL`).
+        layer: Readout layer.
+        slabs: The active slabs.
+    """
+
+    medium: Medium
+    enter: Array
+    leave: Array
+    z: Array
+    edges: Array
+    loss_passive: Array
+    loss_active: Array
+    e_mip: Array
+    moliere_radius: Array
+    layer: NDArray[np.int64]
+    slabs: tuple[Slab, ...]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+
+def column_of(detector: Detector) -> Column:
+    """Return the column of a detector.
+
+    Raises:
+        IncompatibleError: When the detector has no stack with active slabs (a mesh of published data).
+    """
+    if not detector.simulable or not any(slab.active for slab in detector.stack):
+        msg = f"detector '{detector.name}' has no stack of slabs, so no showers can be simulated in it"
+        raise IncompatibleError(msg)
+    return _column(detector.stack, detector.medium)
+
+
+@lru_cache(maxsize=32)
+def _column(stack: tuple[Slab, ...], medium: Material | None) -> Column:
+    rows: list[tuple[float, ...]] = []
+    z = depth = 0.0
+    parts: list[tuple[Material, float]] = []
+    for slab in stack:
+        if slab.z > z and medium is not None:
+            parts.append((medium, slab.z - z))
+        z = slab.z + slab.thickness
+        if not slab.active:
+            parts.append((slab.material, slab.thickness))
+            continue
+        rows.append(_unit(slab, parts, depth))
+        depth = rows[-1][5]
+        parts = []
+    table = np.array(rows).T
+    z_eff, energy, unit_depth, e, enter, leave, loss_passive, loss_active, x0 = table
+    slabs = tuple(slab for slab in stack if slab.active)
+    middle = np.array([slab.z + slab.thickness / 2 for slab in slabs])
+    return Column(
+        medium=Medium(z_eff, energy, unit_depth, e),
+        enter=enter,
+        leave=leave,
+        z=middle,
+        edges=_boundaries(middle),
+        loss_passive=loss_passive,
+        loss_active=loss_active,
+        e_mip=1.0 - e,
+        moliere_radius=_trailing_mean(x0 * SCATTERING_ENERGY / energy, leave, unit_depth),
+        layer=np.array([slab.layer for slab in slabs], np.int64),
+        slabs=slabs,
+    )
+
+
+def _unit(slab: Slab, parts: list[tuple[Material, float]], start: float) -> tuple[float, ...]:
+    """Return one unit's numbers: Z, Ec, 1/F, e, enter, leave, loss before, loss within, X0."""
+    active = (slab.material, slab.thickness)
+    materials, lengths = zip(*parts, active, strict=True)
+    z_eff, x0, energy = effective_medium(materials, lengths)
+    before = sum(length / material.x0 for material, length in parts)
+    within = slab.thickness / slab.material.x0
+    loss_active = slab.material.mip_energy(slab.material.x0)
+    loss_passive, e = loss_active, 0.0
+    if parts:
+        passive_z, _, _ = effective_medium(*zip(*parts, strict=True))
+        e = one_minus_e_mip(passive_z, slab.material.z)
+        loss_passive = sum(material.mip_energy(length) for material, length in parts) / before
+    enter = start + before
+    return z_eff, energy, before + within, e, enter, enter + within, loss_passive, loss_active, x0
+
+
+def _boundaries(z: Array) -> Array:
+    """Return the boundaries (U + 1,) half way between active slabs; the outer ones mirror the inner."""
+    if len(z) == 1:
+        return np.array([z[0] - 1e3, z[0] + 1e3])
+    inner = (z[1:] + z[:-1]) / 2
+    return np.concatenate([[2 * z[0] - inner[0]], inner, [2 * z[-1] - inner[-1]]])
+
+
+def _trailing_mean(values: Array, leave: Array, depth: Array) -> Array:
+    """Average ``values`` over the matter before each unit's end, with weight exp(-distance / TRAIL)."""
+    start = leave - depth
+    far = np.clip(leave[:, None] - start[None, :], 0.0, None)
+    near = np.clip(leave[:, None] - leave[None, :], 0.0, None)
+    weight = np.tril(np.exp(-near / TRAIL) - np.exp(-far / TRAIL))
+    return np.asarray(weight @ values / weight.sum(axis=1))
