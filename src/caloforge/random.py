@@ -22,13 +22,15 @@ _WORDS = 4  # 64-bit words that one step of the Philox counter yields
 
 def _key(seed: int, stream: str) -> int:
     """Return the 128-bit Philox key of a named stream."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=16).digest(), "little")
+    digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=16).digest()
+    return int.from_bytes(digest, "little")
 
 
 def child_seed(seed: int, stream: str, index: int = 0, bits: int = 31) -> int:
     """Return an integer seed in [1, 2**bits) for another generator, from (seed, stream, index)."""
     digest = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=8).digest()
-    return 1 + int.from_bytes(digest, "little") % (2**bits - 1)
+    span: int = 2**bits - 1
+    return 1 + int.from_bytes(digest, "little") % span
 
 
 def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:

@@ -76,7 +76,7 @@ class Detector:
     name: str
     description: str
     order: Order
-    layers: tuple[ReadoutLayer, ...] | tuple[CylindricalLayer, ...]
+    layers: tuple[ReadoutLayer | CylindricalLayer, ...]
     beam: Beam
     sampling_fraction: float
     stack: tuple[Slab, ...] = ()

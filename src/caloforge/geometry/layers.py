@@ -46,12 +46,12 @@ class ReadoutLayer:
     @property
     def x(self) -> NDArray[np.float64]:
         """Centres of the columns (nx,), mm."""
-        return self.x_centre + (np.arange(self.nx) + 0.5 - self.nx / 2) * self.pitch_x
+        return _centred(self.x_centre, self.nx, self.pitch_x)
 
     @property
     def y(self) -> NDArray[np.float64]:
         """Centres of the rows (ny,), mm."""
-        return self.y_centre + (np.arange(self.ny) + 0.5 - self.ny / 2) * self.pitch_y
+        return _centred(self.y_centre, self.ny, self.pitch_y)
 
     def centres(self) -> NDArray[np.float64]:
         """Return the cells' centres (n_cells, 3), mm."""
@@ -101,14 +101,12 @@ class CylindricalLayer:
     @property
     def r(self) -> NDArray[np.float64]:
         """Centres of the radial bins (n_r,), mm."""
-        edges = np.asarray(self.r_edges)
-        return (edges[1:] + edges[:-1]) / 2
+        return _middles(np.asarray(self.r_edges, np.float64))
 
     @property
     def alpha(self) -> NDArray[np.float64]:
         """Centres of the angular bins (n_alpha,), radians."""
-        edges = np.linspace(-np.pi, np.pi, self.n_alpha + 1)
-        return (edges[1:] + edges[:-1]) / 2
+        return _middles(np.linspace(-np.pi, np.pi, self.n_alpha + 1))
 
     def centres(self) -> NDArray[np.float64]:
         """Return the voxels' centres (n_cells, 3), mm; on the axis where there is one angular bin."""
@@ -134,3 +132,15 @@ class CylindricalLayer:
         ia, ir = (index.ravel() for index in np.meshgrid(a, r, indexing="ij"))
         radial = np.asarray(self.r_edges)
         return np.stack([edges[ia], edges[ia + 1], radial[ir], radial[ir + 1]], axis=1)
+
+
+def _centred(centre: float, n: int, pitch: float) -> NDArray[np.float64]:
+    """Return the centres (n,) of equal bins around ``centre``."""
+    steps: NDArray[np.float64] = np.arange(n, dtype=np.float64)
+    return centre + (steps + (0.5 - n / 2)) * pitch
+
+
+def _middles(edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the middles (n,) of bins with these edges (n + 1,)."""
+    middles: NDArray[np.float64] = (edges[1:] + edges[:-1]) / 2
+    return middles

@@ -52,4 +52,5 @@ def project(cells: NDArray[np.float32], source: Detector, image: Detector) -> ND
     nx, ny, n_layers = source.shape
     px, py = nx // image.shape[0], ny // image.shape[1]
     blocks = cells.reshape(len(cells), image.shape[0], px, image.shape[1], py, n_layers)
-    return blocks.sum(axis=(2, 4, 5), dtype=np.float64).astype(np.float32).reshape(len(cells), -1)
+    images: NDArray[np.float32] = blocks.sum(axis=(2, 4, 5), dtype=np.float64).astype(np.float32)
+    return images.reshape(len(cells), -1)
