@@ -128,8 +128,7 @@ METRICS: Registry[type[Metric]] = Registry(
     "metric",
     {
         "separation_power": "caloforge.validate.metrics.separation:SeparationPower",
-        "ks": "caloforge.validate.metrics.distances:KolmogorovSmirnov",
-        "wasserstein": "caloforge.validate.metrics.distances:Wasserstein",
+        "distances": "caloforge.validate.metrics.distances:DistributionDistances",
         "quantile_jsd": "caloforge.validate.metrics.quantile:QuantileDivergence",
         "shape_mse": "caloforge.validate.metrics.shape_mse:ShapeMSE",
         "sampling_fraction": "caloforge.validate.metrics.sampling_fraction:SamplingFraction",

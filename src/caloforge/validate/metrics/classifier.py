@@ -1,0 +1,165 @@
+"""Classifiers that tell generated from reference showers: the AUC and what it bounds.
+
+Low-level input: log10 of the incident energy and each cell over the incident energy. High-level input: the
+CaloChallenge's feature vector (see :mod:`caloforge.validate.metrics.features`). The network is an MLP of three
+hidden layers with LeakyReLU behind each; inputs are standardised with the training part. The preset
+"calochallenge" is the challenge's own (2048 wide, Adam 2e-4, batch 1000, 50 epochs, best validation accuracy),
+"fast" is 512 wide and stops early.
+
+Each of several networks has its own split; the AUC is their mean, its error the larger of the spread of the
+networks and the statistical error of one held-out part. The floor is the same for halves of the reference,
+another pair of halves for each network: half as many showers, which ``floor_size`` says.
+
+References:
+    O. Amram et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.random import child_seed, generator
+from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
+from caloforge.validate.metrics.features import Pair, cell_pair, high_level_pair, low_level_inputs
+from caloforge.validate.metrics.resampling import halves
+from caloforge.validate.metrics.training import FEWEST, PRESETS, Scores, TrainingOptions, train_once
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from caloforge.validate.sample import Sample
+
+__all__ = ["HighLevelClassifier", "LowLevelClassifier", "classifier_test", "mlp"]
+
+Builder = Callable[["torch.Tensor"], "nn.Module"]
+
+
+def mlp(inputs: torch.Tensor, options: TrainingOptions) -> nn.Module:
+    """Return an MLP with three hidden layers that standardises with the training inputs (N, d)."""
+    from caloforge.validate.metrics.networks import StandardisedMLP
+
+    return StandardisedMLP(inputs, options.width, options.dropout)
+
+
+def classifier_test(
+    reference: NDArray[np.float32],
+    generated: NDArray[np.float32],
+    options: TrainingOptions,
+    seeds: int,
+    seed: int = 0,
+    device: str = "cpu",
+    build: Builder | None = None,
+) -> list[Scores]:
+    """Train several classifiers on the same two samples, each with its own split.
+
+    Arguments:
+        reference: Inputs (N, d).
+        generated: Inputs (M, d); the larger sample is cut to the smaller one's size.
+        options: How to train.
+        seeds: Number of networks.
+        seed: Seed of all.
+        device: Where to train.
+        build: Makes the network from the training inputs; by default an MLP.
+    """
+    make = build or (lambda inputs: mlp(inputs, options))
+    n = min(len(reference), len(generated))
+    a, b = (x if len(x) == n else x[generator(seed, "classifier subset").permutation(len(x))[:n]] for x in (reference, generated))
+    return [train_once(a, b, make, options, child_seed(seed, "classifier", i), device) for i in range(seeds)]
+
+
+def _combine(scores: list[Scores], what: str) -> tuple[float, float]:
+    """Return the mean of ``auc`` or ``jsd`` over the networks and its error."""
+    values = np.array([getattr(score, what) for score in scores])
+    statistical = float(np.mean([getattr(score, f"{what}_error") for score in scores]))
+    return float(values.mean()), max(statistical, float(values.std(ddof=1)) if len(values) > 1 else 0.0)
+
+
+def entries(
+    label: str,
+    pair: Pair,
+    settings: Settings,
+    options: TrainingOptions,
+    build: Builder | None = None,
+) -> dict[str, Entry]:
+    """Return ``auc_LABEL``, ``auc_LABEL_floor`` and ``jsd_LABEL`` of a pair of input matrices."""
+    device = settings.torch_device()
+    scores = classifier_test(
+        pair.reference, pair.generated, options, settings.classifier_seeds, settings.seed, device, build
+    )
+    auc, auc_error = _combine(scores, "auc")
+    jsd, jsd_error = _combine(scores, "jsd")
+    size = len(pair.reference) // 2
+    detail: dict[str, Any] = {
+        "n_used": min(len(pair.reference), len(pair.generated)),
+        "inputs": pair.reference.shape[1],
+        "networks": [asdict(score) for score in scores],
+        **pair.counts,
+    }
+    out: dict[str, Entry] = {}
+    if size < FEWEST:
+        reason = f"halves of {size} reference showers are too few, a floor needs {FEWEST}"
+        out[f"auc_{label}"] = Value(auc, auc_error, detail={**detail, "floor": reason})
+        out[f"auc_{label}_floor"] = Value(float("nan"), detail={"reason": reason})
+        out[f"jsd_{label}"] = Value(jsd, jsd_error)
+        return out
+    floors: list[Scores] = []
+    for index in range(settings.floor_seeds):
+        first, second = halves(len(pair.reference), index, settings.seed)
+        floors += classifier_test(
+            pair.reference[first],
+            pair.reference[second],
+            options,
+            1,
+            child_seed(settings.seed, "classifier floor", index),
+            device,
+            build,
+        )
+    floor, floor_error = _combine(floors, "auc")
+    below, below_error = _combine(floors, "jsd")
+    detail["floor_size"] = size
+    out[f"auc_{label}"] = Value(auc, auc_error, floor, floor_error, detail)
+    out[f"auc_{label}_floor"] = Value(
+        floor, floor_error, detail={"n_used": size, "networks": [asdict(score) for score in floors]}
+    )
+    out[f"jsd_{label}"] = Value(jsd, jsd_error, below, below_error, {"unit": "bits"})
+    return out
+
+
+class LowLevelClassifier(Metric):
+    """AUC and Jensen-Shannon divergence of a classifier on the cells."""
+
+    name: ClassVar[str] = "classifier_low"
+    keys: ClassVar[tuple[Key, ...]] = (
+        Key("auc_low", "AUC, cells", 0.5),
+        Key("auc_low_floor", "AUC floor, cells", 0.5),
+        Key("jsd_low", "JSD (bits), cells", 0.0),
+    )
+    minimum: ClassVar[int] = FEWEST
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return ``auc_low``, ``auc_low_floor`` and ``jsd_low``."""
+        pair = low_level_inputs(cell_pair(reference, generated, settings))
+        return entries("low", pair, settings, PRESETS[settings.classifier])
+
+
+class HighLevelClassifier(Metric):
+    """AUC and Jensen-Shannon divergence of a classifier on the observables."""
+
+    name: ClassVar[str] = "classifier_high"
+    keys: ClassVar[tuple[Key, ...]] = (
+        Key("auc_high", "AUC, observables", 0.5),
+        Key("auc_high_floor", "AUC floor, observables", 0.5),
+        Key("jsd_high", "JSD (bits), observables", 0.0),
+    )
+    minimum: ClassVar[int] = FEWEST
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return ``auc_high``, ``auc_high_floor`` and ``jsd_high``."""
+        pair = high_level_pair(reference, generated, settings.n_max)
+        return entries("high", pair.single(), settings, PRESETS[settings.classifier])

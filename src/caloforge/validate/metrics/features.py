@@ -1,0 +1,265 @@
+"""What the metrics read from a pair of samples: columns of observables, feature vectors, cells.
+
+The high-level vector is the CaloChallenge's: log10 of the incident energy; for each layer log10(E + 1e-8),
+centres and widths in x and y over 100 mm; log10(E_visible + 1e-8); the sparsity of each layer; centre and width in
+r over 100 mm. Entries that are not finite (an empty layer has no width) become 0, are counted and reported.
+
+References:
+    O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import TooFewShowersError
+from caloforge.random import generator
+from caloforge.validate.metrics.base import Settings
+from caloforge.validate.observables import OBSERVABLES
+
+if TYPE_CHECKING:
+    from caloforge.showers import Showers
+    from caloforge.validate.sample import Sample
+
+__all__ = [
+    "CellPair",
+    "Cells",
+    "Column",
+    "Pair",
+    "cell_pair",
+    "finite_columns",
+    "high_level_features",
+    "high_level_pair",
+    "joint_columns",
+    "layer_energies",
+    "low_level_inputs",
+    "profiles",
+    "visible_fraction",
+]
+
+Cells: TypeAlias = NDArray[np.float32]
+
+_JOINT = (
+    ("visible_energy", "peak_energy"),
+    ("centre_x", "centre_y"),
+    ("visible_energy", "n_hits", "depth"),
+    ("visible_energy", "centre_x", "centre_y", "depth"),
+)
+_MM = 100.0
+_GUARD = 1e-8
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number a shower of both samples, or several that belong together.
+
+    Attributes:
+        name: Name in ``metrics.json``: the observable's, with the index along its axis where it has one.
+        observable: Name of the observable.
+        reference: Finite values (N,) or (N, d).
+        generated: Finite values (M,) or (M, d).
+        counts: How many were not finite on each side.
+        reason: Why nothing can be compared; empty when it can.
+    """
+
+    name: str
+    observable: str
+    reference: NDArray[np.float64]
+    generated: NDArray[np.float64]
+    counts: dict[str, int]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Feature matrices of both samples.
+
+    Attributes:
+        reference: Features (N, d).
+        generated: Features (M, d).
+        counts: Showers used, and entries that were not finite.
+    """
+
+    reference: NDArray[Any]
+    generated: NDArray[Any]
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    def single(self) -> Pair:
+        """Return the same in single precision."""
+        return Pair(self.reference.astype(np.float32), self.generated.astype(np.float32), self.counts)
+
+
+@dataclass(frozen=True)
+class CellPair:
+    """Cells of both samples, as many showers as the settings allow.
+
+    Attributes:
+        reference: Cell energies (N, n_cells), MeV.
+        generated: Cell energies (M, n_cells), MeV.
+        energy_reference: Incident energies (N,), MeV.
+        energy_generated: Incident energies (M,), MeV.
+        counts: Showers used.
+    """
+
+    reference: Cells
+    generated: Cells
+    energy_reference: NDArray[np.float64]
+    energy_generated: NDArray[np.float64]
+    counts: dict[str, int]
+
+
+def _column(name: str, observable: str, a: NDArray[Any], b: NDArray[Any]) -> Column:
+    kept, counts, reason = [], {}, ""
+    for side, values in (("reference", a), ("generated", b)):
+        x = np.asarray(values, np.float64)
+        finite = np.isfinite(x) if x.ndim == 1 else np.isfinite(x).all(axis=1)
+        kept.append(x[finite])
+        missing = int(finite.size - finite.sum())
+        if missing:
+            counts[f"not_finite_{side}"] = missing
+        if not finite.any():
+            reason = f"no finite value in the {side} sample"
+    return Column(name, observable, kept[0], kept[1], counts, reason)
+
+
+def finite_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
+    """Yield each observable of one number a shower, and each layer of those of one a layer."""
+    table_a, table_b = reference.observables, generated.observables
+    for name in table_a.names:
+        axis = OBSERVABLES[name].axis if name in OBSERVABLES else "shower"
+        if axis not in ("shower", "layer"):
+            continue
+        a, b = table_a[name], table_b[name]
+        if a.ndim == 1:
+            yield _column(name, name, a, b)
+            continue
+        for index in range(a.shape[1]):
+            yield _column(f"{name}[{index}]", name, a[:, index], b[:, index])
+
+
+def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
+    """Yield the sets of two to four observables that are compared together, named ``a*b``."""
+    table_a, table_b = reference.observables, generated.observables
+    for names in _JOINT:
+        if all(name in table_a.names for name in names):
+            a, b = (np.stack([table[name] for name in names], axis=1) for table in (table_a, table_b))
+            yield _column("*".join(names), "*".join(names), a, b)
+
+
+def layer_energies(sample: Sample) -> NDArray[np.float64]:
+    """Return the energy of each layer (N, L), MeV."""
+    return np.asarray(sample.observables["layer_energy"], np.float64)
+
+
+def visible_fraction(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Return visible over incident energy (n,), the incident energy (n,) MeV, and how many were not finite."""
+    energy = np.asarray(sample.incident_energy, np.float64)
+    fraction = np.asarray(sample.observables["visible_energy"], np.float64) / energy
+    finite = np.isfinite(fraction)
+    return fraction[finite], energy[finite], int(finite.size - finite.sum())
+
+
+def profiles(sample: Sample) -> dict[str, NDArray[np.float64]]:
+    """Return each shower's profiles along x, y and z (N, bins), MeV; z are the layers."""
+    table = sample.observables
+    found = {axis: f"profile_{axis}" for axis in ("x", "y") if f"profile_{axis}" in table.names}
+    out = {axis: np.asarray(table[name], np.float64) for axis, name in found.items()}
+    out["z"] = layer_energies(sample)
+    return out
+
+
+def high_level_features(sample: Sample) -> tuple[NDArray[np.float64], int]:
+    """Return the CaloChallenge's feature vector (N, d) and how many of its entries were not finite."""
+    table = sample.observables
+
+    def layered(name: str) -> NDArray[np.float64]:
+        return np.asarray(table[name], np.float64)
+
+    energy = np.asarray(sample.incident_energy, np.float64)[:, None]
+    total = np.asarray(table["visible_energy"], np.float64)[:, None]
+    parts = [np.log10(energy), np.log10(layer_energies(sample) + _GUARD)]
+    parts += [layered(name) / _MM for name in ("layer_centre_x", "layer_centre_y")]
+    parts += [layered(name) / _MM for name in ("layer_width_x", "layer_width_y")]
+    parts += [np.log10(total + _GUARD), layered("layer_sparsity")]
+    parts += [layered(name) / _MM for name in ("layer_centre_r", "layer_width_r")]
+    features = np.concatenate(parts, axis=1)
+    finite = np.isfinite(features)
+    return np.where(finite, features, 0.0), int(features.size - finite.sum())
+
+
+def high_level_pair(reference: Sample, generated: Sample, n_max: int | None = None) -> Pair:
+    """Return the feature vectors of both samples; at most ``n_max`` showers of each, picked at random."""
+    sides, counts = [], {}
+    for side, sample in (("reference", reference), ("generated", generated)):
+        features, missing = high_level_features(sample)
+        if n_max is not None and len(features) > n_max:
+            features = features[_subset(len(features), n_max, 0)]
+        sides.append(features)
+        counts[f"n_{side}_used"] = len(features)
+        if missing:
+            counts[f"not_finite_{side}"] = missing
+    return Pair(sides[0], sides[1], counts)
+
+
+def _subset(n: int, size: int, seed: int) -> NDArray[np.int64]:
+    return np.sort(generator(seed, "subset").permutation(n)[:size])
+
+
+_CELLS: WeakKeyDictionary[Any, dict[tuple[int, int], Showers]] = WeakKeyDictionary()
+
+
+def _taken(sample: Sample, size: int, seed: int) -> Showers:
+    """Return ``size`` showers of a sample, read once and kept as long as the sample."""
+    kept = _CELLS.setdefault(sample, {})
+    if (size, seed) not in kept:
+        kept.clear()
+        kept[size, seed] = sample.take(size, seed)
+    return kept[size, seed]
+
+
+def cell_pair(
+    reference: Sample, generated: Sample, settings: Settings, n_max: int | None = None
+) -> CellPair:
+    """Return the cells of both samples.
+
+    Arguments:
+        reference: The reference.
+        generated: The generated sample.
+        settings: Sizes and seed.
+        n_max: A further limit to the showers a side.
+
+    Raises:
+        TooFewShowersError: When a sample is empty.
+    """
+    most = settings.showers_a_side(reference.detector.n_cells)
+    cells, energies, counts = [], [], {}
+    for side, sample in (("reference", reference), ("generated", generated)):
+        if sample.n < 1:
+            msg = f"the {side} sample has no showers"
+            raise TooFewShowersError(msg)
+        showers = _taken(sample, min(sample.n, most), settings.seed)
+        x, energy = showers.cells, np.asarray(showers.incident_energy, np.float64)
+        if n_max is not None and len(x) > n_max:
+            rows = _subset(len(x), n_max, settings.seed)
+            x, energy = x[rows], energy[rows]
+        cells.append(x)
+        energies.append(energy)
+        counts[f"n_{side}_used"] = len(x)
+    return CellPair(cells[0], cells[1], energies[0], energies[1], counts)
+
+
+def low_level_inputs(pair: CellPair) -> Pair:
+    """Return log10 of the incident energy and each cell over the incident energy (N, 1 + n_cells)."""
+    sides = []
+    for cells, energy in ((pair.reference, pair.energy_reference), (pair.generated, pair.energy_generated)):
+        side = np.empty((len(cells), cells.shape[1] + 1), np.float32)
+        side[:, 0] = np.log10(energy)
+        np.divide(cells, energy[:, None].astype(np.float32), out=side[:, 1:])
+        sides.append(side)
+    return Pair(sides[0], sides[1], dict(pair.counts))

@@ -1,0 +1,103 @@
+"""The networks of the classifiers: an MLP, and a small residual network for showers as 3-D images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ResidualCNN", "StandardisedMLP"]
+
+_SLOPE = 0.01
+
+
+class _Standardise(nn.Module):
+    """Shift and scale each input by its mean and standard deviation over the training inputs (N, d)."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()
+        deviation = inputs.std(dim=0)
+        self.register_buffer("mean", inputs.mean(dim=0))
+        self.register_buffer("scale", torch.where(deviation > 0, 1.0 / deviation, 0.0))  # constants carry nothing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return standardised inputs (B, d)."""
+        mean, scale = self.get_buffer("mean"), self.get_buffer("scale")
+        return (x - mean) * scale
+
+
+class StandardisedMLP(nn.Module):
+    """Three hidden layers of one width with LeakyReLU, one logit out.
+
+    Arguments:
+        inputs: Training inputs (N, d), for the standardisation.
+        width: Neurons of a hidden layer.
+        dropout: Fraction of hidden neurons dropped while training.
+    """
+
+    def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_Standardise(inputs)]
+        size = inputs.shape[1]
+        for _ in range(3):
+            layers += [nn.Linear(size, width), nn.LeakyReLU(_SLOPE), nn.Dropout(dropout)]
+            size = width
+        self.layers = nn.Sequential(*layers, nn.Linear(size, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B,) of inputs (B, d)."""
+        out: Tensor = self.layers(x).squeeze(1)
+        return out
+
+
+class _Block(nn.Module):
+    """Two 3x3x3 convolutions around a shortcut; the first may halve the image."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv3d(channels_in, channels, 3, stride, 1, bias=False),
+            nn.GroupNorm(4, channels),
+            nn.ReLU(),
+            nn.Conv3d(channels, channels, 3, 1, 1, bias=False),
+            nn.GroupNorm(4, channels),
+        )
+        same = stride == 1 and channels_in == channels
+        self.shortcut = nn.Identity() if same else nn.Conv3d(channels_in, channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of an image (B, channels_in, X, Y, Z)."""
+        out: Tensor = torch.relu(self.body(x) + self.shortcut(x))
+        return out
+
+
+class ResidualCNN(nn.Module):
+    """A small three-dimensional residual network on log10 cell energies.
+
+    Arguments:
+        inputs: Training inputs (N, 1 + cells): log10 of the incident energy, then the image.
+        shape: Shape (X, Y, Z) of the image.
+        channels: Channels of the first stage; doubled in each of the two further ones.
+    """
+
+    def __init__(self, inputs: Tensor, shape: tuple[int, ...], channels: int = 16) -> None:
+        super().__init__()
+        self.shape = shape
+        self.standardise = _Standardise(inputs[:, :1])
+        self.register_buffer("image_scale", 1.0 / inputs[:, 1:].std().clamp(min=1e-12))
+        self.stages = nn.Sequential(
+            nn.Conv3d(1, channels, 3, 2, 1, bias=False),
+            nn.GroupNorm(4, channels),
+            nn.ReLU(),
+            _Block(channels, channels, 1),
+            _Block(channels, 2 * channels, 2),
+            _Block(2 * channels, 4 * channels, 2),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Sequential(nn.Linear(4 * channels + 1, 64), nn.ReLU(), nn.Linear(64, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B,) of inputs (B, 1 + cells)."""
+        image = x[:, 1:].reshape(-1, 1, *self.shape) * self.get_buffer("image_scale")
+        out: Tensor = self.head(torch.cat([self.stages(image), self.standardise(x[:, :1])], dim=1)).squeeze(1)
+        return out

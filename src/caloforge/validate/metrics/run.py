@@ -1,0 +1,84 @@
+"""All metrics of one generated sample against the reference, as the dictionary of ``metrics.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from caloforge.errors import TooFewShowersError
+from caloforge.validate.metrics.base import METRICS, Metric, Settings, jsonable
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["Progress", "compute_metrics"]
+
+Progress = Callable[[str, int, int], None]
+"""Called before each metric with its name, how many are done, and how many there are."""
+
+
+def compute_metrics(
+    reference: Sample,
+    generated: Sample,
+    settings: Settings | None = None,
+    names: Iterable[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compute metrics and return plain data for JSON.
+
+    Arguments:
+        reference: The sample to compare with.
+        generated: The sample to judge.
+        settings: Options of all metrics.
+        names: Metrics of the registry to compute; by default every one that runs unasked.
+        progress: Told what is going on.
+
+    Returns:
+        ``n_reference``, ``n_generated``, an entry for each key of the metrics computed, and ``skipped``: keys that are
+        missing and why. An entry is ``{"value", "uncertainty", "floor", "floor_uncertainty", "detail"}`` (as far
+        as known) or a dictionary of such by observable, pair or sample.
+
+    Raises:
+        UnknownNameError: When a name is in no registry.
+        TooFewShowersError: When a metric that was asked for by name needs more showers.
+    """
+    chosen = settings or Settings()
+    asked = names is not None
+    wanted = [METRICS[name]() for name in (names if names is not None else METRICS.names())]
+    out: dict[str, Any] = {"n_reference": reference.n, "n_generated": generated.n}
+    skipped: dict[str, str] = {}
+    for done, metric in enumerate(wanted):
+        if progress is not None:
+            progress(metric.name, done, len(wanted))
+        reason = _reason(metric, reference, generated, chosen, asked)
+        if reason is None:
+            try:
+                out.update(metric.compute(reference, generated, chosen))
+            except TooFewShowersError as error:
+                if asked:
+                    raise
+                reason = str(error)
+        if reason is not None:
+            skipped.update((key.name, reason) for key in metric.keys)
+    if progress is not None:
+        progress("", len(wanted), len(wanted))
+    plain: dict[str, Any] = jsonable({**out, "skipped": skipped})
+    return plain
+
+
+def _reason(
+    metric: Metric, reference: Sample, generated: Sample, settings: Settings, asked: bool
+) -> str | None:
+    """Return why a metric is left out, or None."""
+    if not asked and not metric.wanted(settings):
+        return "runs when it is asked for"
+    reason = metric.not_applicable(reference, generated, settings)
+    if reason is not None:
+        return reason
+    smaller = min(reference.n, generated.n)
+    if smaller >= metric.minimum:
+        return None
+    reason = f"{metric.name} needs at least {metric.minimum} showers a side, there are {smaller}"
+    if asked:
+        raise TooFewShowersError(reason)
+    return reason
