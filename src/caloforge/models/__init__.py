@@ -1,0 +1,20 @@
+"""Generators of showers, one architecture a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from caloforge.registry import Registry
+
+if TYPE_CHECKING:
+    from caloforge.models.base import ShowerModel
+
+__all__ = ["MODELS"]
+
+MODELS: Registry[type[ShowerModel]] = Registry(
+    "model",
+    {
+        "vae": "caloforge.models.vae:Vae",
+    },
+    group="caloforge.models",
+)

@@ -1,0 +1,246 @@
+"""The model of showers: what every generator is, whatever it does inside.
+
+A model is built from (detector, config) alone. ``fit_transforms`` turns training showers into constants,
+which are buffers, so that the weights file rebuilds the model. ``sample`` is a pure function of noise and
+conditions: it holds no random numbers of its own, so that showers can be counted and the model exported.
+
+A new model, whole::
+
+    class MyConfig(ModelConfig):
+        width: int = 128
+        epochs: int = 50
+        optimizer: OptimizerSettings = OptimizerSettings(lr=1e-3)
+
+    class MyModel(ShowerModel):
+        Config = MyConfig
+        presets = {"paper": {"width": 64}, "improved": {}}
+        config: MyConfig
+
+        def __init__(self, detector, config):
+            super().__init__(detector, config)
+            self.encoder = ConditionEncoder(detector, self.columns)
+            self.net = mlp(10 + self.encoder.width, config.width, detector.n_cells)
+
+        def fit_transforms(self, showers):
+            super().fit_transforms(showers)
+            self.encoder.fit(self.condition_matrix(showers))
+
+        @property
+        def noise_size(self): return 10
+
+        def sample(self, noise, conditions):
+            return torch.relu(self.net(torch.cat([noise, self.encoder(conditions)], 1)))
+
+        def stages(self):
+            spec = OptimizerSpec.of(self.config.optimizer, self.net)
+            return (Stage("main", self.config.epochs, 128, {"main": spec}, self.step, metric="physics"),)
+
+        def step(self, batch, updater):
+            loss = ...
+            updater.update("main", loss)
+            return {"loss": loss}
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caloforge.errors import ConfigError, IncompatibleError
+from caloforge.geometry import Detector
+from caloforge.models.config import ModelConfig, Settings, merge, validated
+from caloforge.models.figures import physics_figures
+from caloforge.models.stage import Batch, Stage, TrainingData
+from caloforge.random import normals
+from caloforge.showers import Showers
+
+__all__ = ["ShowerModel", "condition_sizes", "counted_noise"]
+
+
+def condition_sizes(detector: Detector) -> dict[str, int]:
+    """Return the columns that each condition of a detector takes."""
+    return {"incident_energy": 1, "incident_theta": 1, **detector.condition_sizes}
+
+
+def counted_noise(seed: int, start: int, n: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the noise (n, size) of showers ``start`` to ``start + n``, counted per shower."""
+    return torch.from_numpy(normals(seed, "noise", start, n, size).astype(np.float32)).to(device)
+
+
+class ShowerModel(nn.Module, ABC):
+    """Base of all models; see the module for a whole example.
+
+    Attributes:
+        Config: Class of its settings.
+        Sampling: Class of what may be chosen at generation (steps, source of latents), all with defaults.
+        presets: Named settings; ``improved`` is the default, ``paper`` is as published.
+        training_only: Names of submodules that sampling does not need; shipped weights leave them out.
+        detector: The detector.
+        config: The resolved settings.
+        conditions: Names of the conditions, in the order of the columns.
+        columns: Name of a condition to its columns in the condition matrix.
+        sampling: What was chosen for generation.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    Sampling: ClassVar[type[Settings]] = Settings
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"improved": {}}
+    training_only: ClassVar[tuple[str, ...]] = ()
+
+    condition_low: Tensor
+    condition_high: Tensor
+
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__()
+        self.check_detector(detector)
+        self.detector = detector
+        self.config = config
+        self.sampling: Settings = self.Sampling()
+        sizes = condition_sizes(detector)
+        self.conditions: tuple[str, ...] = config.conditions or detector.model_conditions
+        unknown = [name for name in self.conditions if name not in sizes]
+        if unknown:
+            msg = f"detector '{detector.name}' has no condition '{unknown[0]}'; known: {', '.join(sizes)}"
+            raise ConfigError(msg)
+        ends = np.cumsum([sizes[name] for name in self.conditions])
+        self.columns: dict[str, slice] = {
+            name: slice(int(end) - sizes[name], int(end))
+            for name, end in zip(self.conditions, ends, strict=True)
+        }
+        self.n_conditions: int = int(ends[-1])
+        self.register_buffer("condition_low", torch.zeros(self.n_conditions))
+        self.register_buffer("condition_high", torch.zeros(self.n_conditions))
+
+    # what a model must say
+
+    @property
+    @abstractmethod
+    def noise_size(self) -> int:
+        """Normal numbers that one shower takes."""
+
+    @abstractmethod
+    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Turn noise into showers: a pure function, row by row.
+
+        Arguments:
+            noise: (B, noise_size) standard normal numbers.
+            conditions: (B, C) in raw units.
+
+        Returns:
+            Cells (B, n_cells), MeV, finite and not negative.
+        """
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages of the training, in order."""
+
+    # what a model may say
+
+    @classmethod
+    def check_detector(cls, detector: Detector) -> None:
+        """Raise IncompatibleError when the model cannot describe a detector; by default it can any."""
+
+    def fit_transforms(self, showers: Showers) -> None:
+        """Set the constants that follow from the training showers; call it on ``super()`` too."""
+        matrix = self.condition_matrix(showers)
+        self.condition_low.copy_(matrix.amin(0))
+        self.condition_high.copy_(matrix.amax(0))
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return a batch changed by a symmetry of the detector; by default itself."""
+        return batch
+
+    def validate(self, data: TrainingData) -> dict[str, float]:
+        """Return figures of generated against held-out showers; see :mod:`caloforge.models.figures`."""
+        return physics_figures(self, data)
+
+    # what every model has
+
+    @classmethod
+    def resolve(cls, values: Mapping[str, Any] | None = None, where: str = "model settings") -> ModelConfig:
+        """Build settings: the preset's, then the given ones.
+
+        Raises:
+            ConfigError: For an unknown preset or key, or a wrong value.
+        """
+        values = dict(values or {})
+        preset = values.get("preset", "improved" if "improved" in cls.presets else next(iter(cls.presets)))
+        if preset not in cls.presets:
+            msg = f"{where}: key 'preset': unknown preset '{preset}'; known: {', '.join(cls.presets)}"
+            raise ConfigError(msg)
+        return validated(cls.Config, merge(cls.presets[preset], {**values, "preset": preset}), where)
+
+    def choose(self, options: Mapping[str, Any] | None) -> Self:
+        """Set what may be chosen at generation (``Sampling``) and return the model."""
+        self.sampling = validated(self.Sampling, dict(options or {}), "sampling options")
+        return self
+
+    def condition_matrix(self, showers: Showers) -> Tensor:
+        """Return the conditions (N, C) of showers, float32, raw units.
+
+        Raises:
+            IncompatibleError: When the showers lack one.
+        """
+        columns = []
+        for name in self.conditions:
+            if name not in ("incident_energy", "incident_theta", *showers.conditions):
+                msg = f"the showers have no condition '{name}', which the model needs"
+                raise IncompatibleError(msg)
+            columns.append(np.asarray(showers.condition(name), np.float32))
+        return torch.from_numpy(np.concatenate(columns, axis=1))
+
+    def condition(self, conditions: Tensor, name: str) -> Tensor:
+        """Return one condition (B, k) of the condition matrix."""
+        return conditions[:, self.columns[name]]
+
+    @torch.no_grad()
+    def draw(self, conditions: Tensor, seed: int = 0, start: int = 0, batch_size: int = 1024) -> Tensor:
+        """Return showers (N, n_cells) with counted noise for a condition matrix (N, C), on its device.
+
+        The mode (training or evaluation) is the caller's.
+        """
+        parts = []
+        for first in range(0, len(conditions), batch_size):
+            rows = conditions[first : first + batch_size]
+            noise = counted_noise(seed, start + first, len(rows), self.noise_size, rows.device)
+            parts.append(self.sample(noise, rows))
+        return torch.cat(parts) if parts else conditions.new_zeros(0, self.detector.n_cells)
+
+    def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
+        """Load weights; constants (buffers) take the stored shape, since fitting decides it.
+
+        Arguments:
+            state: Names to tensors of any floating type.
+            shipped: Accept that ``training_only`` parts are missing.
+
+        Raises:
+            IncompatibleError: When names or shapes do not fit.
+        """
+        for name, buffer in list(self.named_buffers()):
+            if name in state and state[name].shape != buffer.shape:
+                owner = self.get_submodule(name.rpartition(".")[0])
+                setattr(owner, name.rpartition(".")[2], torch.empty_like(state[name], device=buffer.device))
+        try:
+            missing, unexpected = self.load_state_dict(dict(state), strict=False)
+        except RuntimeError as error:
+            msg = f"weights do not fit the model: {' '.join(str(error).split())}"
+            raise IncompatibleError(msg) from error
+        if shipped:
+            missing = [name for name in missing if name.partition(".")[0] not in self.training_only]
+        if missing or unexpected:
+            msg = f"weights do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}"
+            raise IncompatibleError(msg)
+
+    def shipped_state(self) -> dict[str, Tensor]:
+        """Return the weights that sampling needs, parameters as float16, constants as they are."""
+        parameters = {name for name, _ in self.named_parameters()}
+        return {
+            name: (value.detach().cpu().half() if name in parameters else value.detach().cpu()).contiguous()
+            for name, value in self.state_dict().items()
+            if name.partition(".")[0] not in self.training_only
+        }

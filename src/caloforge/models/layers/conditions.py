@@ -1,0 +1,70 @@
+"""Conditions in raw units turned into the numbers that a network takes.
+
+Energies as ln E, angles and other continuous conditions as they are, each standardised with the training
+set's mean and standard deviation (a constant condition becomes 0); alignments one-hot, their number of
+values from the detector's beam.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from caloforge.geometry import Detector
+
+__all__ = ["ConditionEncoder"]
+
+
+class ConditionEncoder(nn.Module):
+    """Encode a condition matrix.
+
+    Arguments:
+        detector: The detector, for the numbers of alignments.
+        columns: Name of each condition to its columns (``ShowerModel.columns``).
+
+    Attributes:
+        width: Numbers a shower that come out.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, detector: Detector, columns: dict[str, slice]) -> None:
+        super().__init__()
+        levels = dict(detector.beam.alignments)
+        self.continuous: list[int] = []
+        self.logarithmic: list[int] = []
+        self.discrete: list[tuple[int, int]] = []
+        for name, where in columns.items():
+            if name in levels:
+                self.discrete.append((where.start, levels[name]))
+                continue
+            self.continuous.extend(range(where.start, where.stop))
+            if name == "incident_energy":
+                self.logarithmic.append(where.start)
+        self.width = len(self.continuous) + sum(count for _, count in self.discrete)
+        self.register_buffer("mean", torch.zeros(len(self.continuous)))
+        self.register_buffer("scale", torch.ones(len(self.continuous)))
+
+    def fit(self, conditions: Tensor) -> None:
+        """Set mean and scale from a condition matrix (N, C)."""
+        values = self._values(conditions.double())
+        self.mean.copy_(values.mean(0))
+        spread = values.std(0, unbiased=False)
+        self.scale.copy_(torch.where(spread > 1e-6 * values.abs().mean(0).clamp_min(1e-6), spread, 1.0))
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Return (B, width) for a condition matrix (B, C)."""
+        parts = [(self._values(conditions) - self.mean) / self.scale]
+        for column, count in self.discrete:
+            levels = torch.arange(count, device=conditions.device, dtype=conditions.dtype)
+            parts.append((conditions[:, column : column + 1] == levels).to(conditions.dtype))
+        return torch.cat(parts, dim=1)
+
+    def _values(self, conditions: Tensor) -> Tensor:
+        """Return the continuous conditions (B, k), energies as logarithms."""
+        columns = [
+            torch.log(conditions[:, c]) if c in self.logarithmic else conditions[:, c]
+            for c in self.continuous
+        ]
+        return torch.stack(columns, dim=1) if columns else conditions[:, :0]

@@ -1,0 +1,177 @@
+"""What a model tells the training loop: stages, their optimisers, one step of each.
+
+The loop knows no model by name. A model lists its stages in order; a stage names its optimisers and has a
+``step`` that computes losses for one batch and hands each to the optimiser that lowers it::
+
+    def step(self, batch, updater):
+        loss_critic = ...
+        updater.update("critic", loss_critic)
+        if updater.every(5):
+            updater.update("generator", loss_generator)
+        return {"critic": loss_critic, "generator": loss_generator}
+
+Gradients of a loss go only to the parameters of the optimiser that is named, so a critic's loss may pass
+through the generator without touching it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from caloforge.errors import ConfigError
+from caloforge.models.config import OptimizerSettings
+
+__all__ = ["Batch", "OptimizerSpec", "Stage", "TrainingData", "Updater"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Showers on the training device.
+
+    Arguments:
+        cells: (B, n_cells) float32, MeV.
+        conditions: (B, C) float32 in raw units, the columns of :class:`~caloforge.models.base.ShowerModel`.
+        indices: (B,) int64, position in the training set.
+    """
+
+    cells: Tensor
+    conditions: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+
+class TrainingData(Protocol):
+    """A set of showers that a stage reads, on the training device when it fits there."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches arrive."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of showers."""
+        ...
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Iterate over all showers in order, the last batch shorter; never augmented."""
+        ...
+
+    def take(self, indices: Tensor) -> Batch:
+        """Return the showers of these indices (B,)."""
+        ...
+
+
+class Updater(Protocol):
+    """What a step may ask of the loop."""
+
+    step: int
+    """Steps of this stage so far."""
+    epoch: int
+    """Epochs of this stage so far."""
+    epochs: int
+    """Epochs of this stage in all."""
+    generator: torch.Generator
+    """Seeded generator on the training device; its state is in every checkpoint."""
+    device: torch.device
+    """The training device."""
+
+    @property
+    def progress(self) -> float:
+        """Part of the stage that is done, in [0, 1)."""
+        ...
+
+    def every(self, n: int) -> bool:
+        """Whether this is the n-th, 2n-th, ... step of the stage."""
+        ...
+
+    def update(self, name: str, loss: Tensor, retain_graph: bool = False) -> None:
+        """Lower a loss: clear gradients, backward, clip, step of optimiser and schedule, moving average."""
+        ...
+
+    def reset(self, name: str) -> None:
+        """Forget the state of an optimiser, after its network was initialised again."""
+        ...
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draw standard normal numbers on the training device."""
+        ...
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draw uniform numbers in [0, 1) on the training device."""
+        ...
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """Parameters and how they are moved."""
+
+    parameters: Sequence[nn.Parameter]
+    settings: OptimizerSettings
+
+    @classmethod
+    def of(cls, settings: OptimizerSettings, *modules: nn.Module) -> OptimizerSpec:
+        """Take all parameters of some modules."""
+        unique = {id(p): p for module in modules for p in module.parameters()}
+        return cls(tuple(unique.values()), settings)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a training, from its first epoch to its last.
+
+    At its end the model takes the best weights of the stage (``keep="best"``) or the last ones. Parameters
+    that no optimiser of the stage holds do not require gradients while it runs.
+
+    Arguments:
+        name: Its name, in logs.
+        epochs: Passes over the training set; 0 for a stage that only fits.
+        batch_size: Showers a step; smaller when there are fewer.
+        optimizers: Names to optimisers.
+        step: Computes losses of a batch and hands them to the updater; returns losses to log, as tensors.
+        fit: Called once instead of steps, with the training set and a generator: models without gradients.
+        validate: Called with held-out showers; returns named figures. By default ``ShowerModel.validate``.
+        metric: The figure by which the best epoch is kept; smaller is better.
+        on_start: Called when the stage begins and again when a stopped run goes on in it. It may only compute
+            what follows from data and from weights that the stage does not train (codes of a frozen encoder).
+        on_epoch_start: Called before each epoch (for example to initialise a critic again).
+        on_epoch_end: Called after each epoch.
+        frozen: Modules that stay in evaluation mode.
+        compiled: Modules worth compiling when the user asks for it.
+        keep: Which weights the stage leaves: the best epoch's or the last.
+    """
+
+    name: str
+    epochs: int = 0
+    batch_size: int = 256
+    optimizers: dict[str, OptimizerSpec] = field(default_factory=dict)
+    step: Callable[[Batch, Updater], dict[str, Tensor]] | None = None
+    fit: Callable[[TrainingData, torch.Generator], None] | None = None
+    validate: Callable[[TrainingData], dict[str, float]] | None = None
+    metric: str = ""
+    on_start: Callable[[TrainingData, Updater], None] | None = None
+    on_epoch_start: Callable[[Updater], None] | None = None
+    on_epoch_end: Callable[[Updater], None] | None = None
+    frozen: tuple[nn.Module, ...] = ()
+    compiled: tuple[nn.Module, ...] = ()
+    keep: str = "best"
+
+    def __post_init__(self) -> None:
+        if (self.step is None) == (self.fit is None):
+            msg = f"stage '{self.name}' must have either a step or a fit"
+            raise ConfigError(msg)
+        if self.keep not in ("best", "last"):
+            msg = f"stage '{self.name}': keep is '{self.keep}'; expected 'best' or 'last'"
+            raise ConfigError(msg)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Every parameter that an optimiser of the stage moves."""
+        unique = {id(p): p for spec in self.optimizers.values() for p in spec.parameters}
+        return list(unique.values())
