@@ -23,7 +23,7 @@ _LAZY = {
     "write_showers": "caloforge.showers",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = ["__version__", *_LAZY]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
