@@ -1,0 +1,235 @@
+"""A batch of showers with what many observables need, each computed once.
+
+Showers are sparse, so everything starts from the hits: cells above ``cut``, in the order of the file. Their
+energies are summed in float64. Positions are the nominal cell centres plus the detector's layer shift, where
+its cells move with an alignment.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import InputError
+from caloforge.geometry import Detector
+from caloforge.showers import Showers
+from caloforge.validate.observables.frame import CellFrame, cell_frame
+
+__all__ = ["ShowerBatch"]
+
+
+class ShowerBatch:
+    """Showers and their shared sums.
+
+    Arguments:
+        showers: N showers.
+        threshold: Energy above which a cell counts as a hit in :attr:`n_hits`, MeV.
+        cut: Cells at or below this energy are empty for every observable, MeV.
+
+    Raises:
+        InputError: When a cell is NaN, infinite or negative.
+    """
+
+    def __init__(self, showers: Showers, threshold: float = 0.1, cut: float = 0.0) -> None:
+        self.showers = showers
+        self.threshold = threshold
+        self.cut = cut
+        self.detector: Detector = showers.detector
+        self.n = len(showers)
+        cells = showers.cells
+        if cells.size and not (cells.min() >= 0 and cells.max() < np.inf):
+            row, cell = np.argwhere(~(np.isfinite(cells) & (cells >= 0)))[0]
+            msg = f"shower {row}, cell {cell} is {cells[row, cell]}; expected an energy of 0 MeV or more"
+            raise InputError(msg)
+        flat = np.ascontiguousarray(cells).reshape(-1)
+        index = np.flatnonzero(flat > cut)
+        self.energy: NDArray[np.float64] = flat[index].astype(np.float64)
+        """(H,) energy of each hit, MeV."""
+        n_cells = self.detector.n_cells
+        self.bounds: NDArray[np.int64] = np.searchsorted(index, np.arange(self.n + 1) * n_cells)
+        """(N + 1,) where each shower's hits start; the last one is H."""
+        self.shower: NDArray[np.int64] = np.repeat(np.arange(self.n), np.diff(self.bounds))
+        """(H,) shower of each hit."""
+        self.cell: NDArray[np.int64] = index - self.shower * n_cells
+        """(H,) flat index of each hit's cell."""
+
+    # -- sums over hits --------------------------------------------------------------------------------
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum values of hits (H,) over each shower: (N,)."""
+        return self._reduce(np.add, values)
+
+    def max(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the largest value of the hits (H,) of each shower (N,); 0 for empty ones."""
+        return self._reduce(np.maximum, values)
+
+    def sum_bins(
+        self, bins: NDArray[np.int64], n_bins: int, values: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Sum values of hits (H,), or count them, over each shower and bin (H,): (N, n_bins)."""
+        key = self.shower * n_bins + bins
+        return np.bincount(key, values, self.n * n_bins).reshape(self.n, n_bins)
+
+    def sum_layers(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum values of hits (H,) over each shower and layer: (N, n_layers)."""
+        n_layers = self.detector.n_layers
+        return np.bincount(self._layer_key, values, self.n * n_layers).reshape(self.n, n_layers)
+
+    def per_hit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Repeat a shower's value (N,) for each of its hits: (H,)."""
+        return np.repeat(values, np.diff(self.bounds))
+
+    def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the energy-weighted mean of hits' values (H,) in each shower (N,); NaN for empty ones."""
+        return self.over_total(self.sum(self.energy * values))
+
+    def over_total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Divide (N,) by the visible energy; NaN for empty showers."""
+        out = np.full(self.n, np.nan)
+        np.divide(sums, self.total, out=out, where=self.filled)
+        return out
+
+    def _reduce(self, operation: np.ufunc, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.zeros(self.n)
+        if len(values):
+            out[self.filled] = operation.reduceat(values, self.bounds[:-1][self.filled])
+        return out
+
+    # -- hits --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def frame(self) -> CellFrame:
+        """Positions of the cells."""
+        return cell_frame(self.detector)
+
+    @cached_property
+    def layer(self) -> NDArray[np.int64]:
+        """(H,) layer of each hit."""
+        return self.frame.layer[self.cell]
+
+    @cached_property
+    def _layer_key(self) -> NDArray[np.int64]:
+        return self.shower * self.detector.n_layers + self.layer
+
+    @cached_property
+    def shift(self) -> NDArray[np.float64] | None:
+        """(N, n_layers, 2) offsets of the cells, mm; None where they never move."""
+        shift = self.detector.layer_shift(self.showers.conditions)
+        return None if shift is None else np.broadcast_to(shift, (self.n, self.detector.n_layers, 2))
+
+    def _position(self, coordinate: int) -> NDArray[np.float64]:
+        nominal = self.frame.centre[coordinate][self.cell]
+        if self.shift is None or coordinate == 2:
+            return nominal
+        return nominal + self.shift[:, :, coordinate].reshape(-1)[self._layer_key]
+
+    @cached_property
+    def x(self) -> NDArray[np.float64]:
+        """(H,) mm."""
+        return self._position(0)
+
+    @cached_property
+    def y(self) -> NDArray[np.float64]:
+        """(H,) mm."""
+        return self._position(1)
+
+    @cached_property
+    def z(self) -> NDArray[np.float64]:
+        """(H,) mm."""
+        return self._position(2)
+
+    @cached_property
+    def beam_radius(self) -> NDArray[np.float64]:
+        """(H,) mm: distance, within the layer, from the line of the nominal beam; a mesh's own r.
+
+        The line enters at (beam.x, beam.y) and leans by z / tan(theta) towards +y.
+        """
+        if self.frame.radius is not None:
+            return self.frame.radius[self.cell]
+        lean = 1.0 / np.tan(np.radians(self.theta))
+        beam = self.detector.beam
+        return np.hypot(self.x - beam.x, self.y - beam.y - self.z * self.per_hit(lean))
+
+    @cached_property
+    def axis_radius(self) -> NDArray[np.float64]:
+        """(H,) mm: distance from the line through the shower's centre along the incident direction.
+
+        With direction (0, cos(theta), sin(theta)) and d the offset from the centre of gravity it is
+        sqrt(dx^2 + (dy sin(theta) - dz cos(theta))^2). Meshes are centred on the particle: their own r.
+        """
+        if self.frame.radius is not None:
+            return self.frame.radius[self.cell]
+        angle = np.radians(self.theta)
+        dx, dy, dz = self.offsets
+        return np.hypot(dx, dy * self.per_hit(np.sin(angle)) - dz * self.per_hit(np.cos(angle)))
+
+    @cached_property
+    def offsets(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """(H,) each: x, y, z of the hits from the shower's centre of gravity, mm."""
+        x, y, z = (self.per_hit(centre) for centre in self.centre)
+        return self.x - x, self.y - y, self.z - z
+
+    # -- showers -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def theta(self) -> NDArray[np.float64]:
+        """(N,) incident angle, degrees; 90 where the showers do not say."""
+        theta = self.showers.incident_theta
+        return np.full(self.n, 90.0) if theta is None else theta
+
+    @cached_property
+    def filled(self) -> NDArray[np.bool_]:
+        """(N,) whether a shower has any hit."""
+        return np.diff(self.bounds) > 0
+
+    @cached_property
+    def total(self) -> NDArray[np.float64]:
+        """(N,) visible energy, MeV."""
+        return self.sum(self.energy)
+
+    @cached_property
+    def n_hits(self) -> NDArray[np.float64]:
+        """(N,) number of cells above the threshold."""
+        return self.sum((self.energy > self.threshold).astype(np.float64))
+
+    @cached_property
+    def layer_energy(self) -> NDArray[np.float64]:
+        """(N, n_layers) MeV."""
+        return self.sum_layers(self.energy)
+
+    @cached_property
+    def layer_ex(self) -> NDArray[np.float64]:
+        """(N, n_layers) sum of energy times x, MeV mm."""
+        return self.sum_layers(self.energy * self.x)
+
+    @cached_property
+    def layer_ey(self) -> NDArray[np.float64]:
+        """(N, n_layers) sum of energy times y, MeV mm."""
+        return self.sum_layers(self.energy * self.y)
+
+    @cached_property
+    def layer_er(self) -> NDArray[np.float64]:
+        """(N, n_layers) sum of energy times the distance from the beam line, MeV mm."""
+        return self.sum_layers(self.energy * self.beam_radius)
+
+    @cached_property
+    def centre(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """(N,) each: centre of gravity in x, y, z, mm; NaN for empty showers."""
+        depth = np.array([layer.z for layer in self.detector.layers])
+        return (
+            self.over_total(self.layer_ex.sum(axis=1)),
+            self.over_total(self.layer_ey.sum(axis=1)),
+            self.over_total(self.layer_energy @ depth),
+        )
+
+    @cached_property
+    def covariance(self) -> NDArray[np.float64]:
+        """(N, 3, 3) energy-weighted covariance of the hits' positions, mm2; NaN for empty showers."""
+        out = np.empty((self.n, 3, 3))
+        weighted = [self.energy * offset for offset in self.offsets]
+        for i in range(3):
+            for j in range(i, 3):
+                out[:, i, j] = out[:, j, i] = self.over_total(self.sum(weighted[i] * self.offsets[j]))
+        return out

@@ -1,0 +1,127 @@
+"""One pass over a source: every observable, in bounded memory.
+
+Chunks of about 16 MiB are read in one thread while the previous ones are computed in another. Beside the
+chunks only the table is held, about 2 kB a shower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import TooFewShowersError
+from caloforge.geometry import Detector
+from caloforge.progress import progress
+from caloforge.showers import ShowerSource
+from caloforge.validate.observables.base import Observable
+from caloforge.validate.observables.batch import ShowerBatch
+from caloforge.validate.observables.prefetch import prefetch
+from caloforge.validate.observables.registry import OBSERVABLES
+from caloforge.validate.observables.statistics import CellStatistics, CellSums
+from caloforge.validate.observables.table import ObservableTable
+
+__all__ = ["cell_statistics", "chunk_rows", "histogram_cells", "observe"]
+
+_CHUNK_BYTES = 16 * 2**20
+_MOST_ROWS = 4096
+
+
+def chunk_rows(detector: Detector) -> int:
+    """Return how many showers make a chunk of about 16 MiB."""
+    return int(np.clip(_CHUNK_BYTES // (4 * detector.n_cells), 1, _MOST_ROWS))
+
+
+def observe(
+    source: ShowerSource,
+    observables: Sequence[str] | None = None,
+    threshold: float = 0.1,
+    cut: float = 0.0,
+    chunk_size: int | None = None,
+    label: str = "",
+) -> ObservableTable:
+    """Compute the observables of every shower in one streaming pass.
+
+    Arguments:
+        source: Showers in memory or in a file.
+        observables: Names; all when None. Those that do not apply to the detector are noted in ``skipped``.
+        threshold: Energy above which a cell counts as a hit, MeV.
+        cut: Cells at or below it are empty for every observable, MeV.
+        chunk_size: Showers a chunk; about 16 MiB of cells when None.
+        label: Shown with a progress bar on a terminal; none when empty.
+
+    Raises:
+        UnknownNameError: When there is no such observable.
+        TooFewShowersError: When there are no showers.
+        InputError: When a cell is NaN, infinite or negative.
+    """
+    n, detector = len(source), source.detector
+    if n == 0:
+        msg = f"no showers of '{detector.name}' to observe"
+        raise TooFewShowersError(msg)
+    wanted = {name: OBSERVABLES[name] for name in (observables or OBSERVABLES.names())}
+    skipped = {name: entry.why_not(detector) for name, entry in wanted.items() if not entry.applies(detector)}
+    used = {name: entry for name, entry in wanted.items() if name not in skipped}
+    columns: dict[str, NDArray[np.generic]] = {}
+    energy, theta = np.empty(n), np.empty(n)
+    sums = CellSums(detector)
+    start = 0
+    chunks = prefetch(source.chunks(chunk_size or chunk_rows(detector)))
+    with closing(chunks), progress(n, label, None if label else False) as advance:
+        for showers in chunks:
+            batch = ShowerBatch(showers, threshold, cut)
+            rows = slice(start, start + len(showers))
+            energy[rows], theta[rows] = showers.incident_energy, batch.theta
+            for name, entry in used.items():
+                values = entry.compute(batch)
+                if name not in columns:
+                    columns[name] = _column(entry, detector, n, values)
+                columns[name][rows] = values
+            sums.add(batch)
+            start += len(showers)
+            advance(len(showers))
+    statistics = sums.result()
+    ordered = {name: columns[name] for name in used}
+    return ObservableTable(detector, ordered, energy, theta, threshold, cut, lambda: statistics, skipped)
+
+
+def _column(entry: Observable, detector: Detector, n: int, first: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return an empty column for an observable, given its values of the first chunk."""
+    if entry.counts:
+        kind: type[np.generic] = np.uint16 if detector.n_cells <= np.iinfo(np.uint16).max else np.uint32
+    else:
+        kind = np.float64 if entry.is_scalar else np.float32
+    return np.empty((n, *first.shape[1:]), kind)
+
+
+def cell_statistics(source: ShowerSource, cut: float = 0.0, chunk_size: int | None = None) -> CellStatistics:
+    """Compute mean, spread and occupancy of every cell in one streaming pass."""
+    sums = CellSums(source.detector)
+    with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
+        for showers in chunks:
+            sums.add(ShowerBatch(showers, cut=cut))
+    return sums.result()
+
+
+def histogram_cells(
+    source: ShowerSource, edges: NDArray[np.float64], cut: float = 0.0, chunk_size: int | None = None
+) -> NDArray[np.int64]:
+    """Count the energies of all cells above the cut in bins of one's own, in one streaming pass.
+
+    Arguments:
+        source: Showers in memory or in a file.
+        edges: (k + 1,) increasing, MeV.
+        cut: Cells at or below it are not counted, MeV.
+        chunk_size: Showers a chunk.
+
+    Returns:
+        (k + 2,): underflow, the bins, overflow (at or above the last edge).
+    """
+    counts = np.zeros(len(edges) + 1, np.int64)
+    with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
+        for showers in chunks:
+            bins = np.searchsorted(edges, ShowerBatch(showers, cut=cut).energy, side="right")
+            counts += np.bincount(bins, minlength=len(counts))
+    return counts
