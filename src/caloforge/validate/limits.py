@@ -43,7 +43,10 @@ class Limit:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
-        parts = [f">= {self.min:g}" if self.min is not None else "", f"<= {self.max:g}" if self.max is not None else ""]
+        parts = [
+            f">= {self.min:g}" if self.min is not None else "",
+            f"<= {self.max:g}" if self.max is not None else "",
+        ]
         return " and ".join(part for part in parts if part)
 
 
@@ -110,7 +113,9 @@ def _parse(table: Mapping[str, Any], where: str, prefix: str = "") -> list[Limit
         if not isinstance(entry, Mapping) or not entry:
             msg = f"{where}: limits.{name}: expected a table such as {{ max = 0.7 }}, got {entry!r}"
             raise ConfigError(msg)
-        if not any(bound in entry for bound in _BOUNDS) and all(isinstance(v, Mapping) for v in entry.values()):
+        if not any(bound in entry for bound in _BOUNDS) and all(
+            isinstance(v, Mapping) for v in entry.values()
+        ):
             limits += _parse(entry, where, f"{name}.")
             continue
         unknown = [bound for bound in entry if bound not in _BOUNDS]
@@ -193,7 +198,9 @@ def _is_number(entry: Any) -> bool:
     return entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
 
 
-def _find(tree: Any, path: list[str], done: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float | None]]:
+def _find(
+    tree: Any, path: list[str], done: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], float | None]]:
     """Yield (path, number) for each entry that a path with ``*`` reaches."""
     if not path:
         leaf = tree["value"] if isinstance(tree, Mapping) and "value" in tree else tree

@@ -54,12 +54,7 @@ def view(
     if output.suffix.lower() == ".html":
         return _page(shower, event, threshold).write(output, force)
     with atomic_path(output, force) as part:
-        named = part.with_name(part.name + output.suffix)
-        try:
-            draw_event(shower, named, threshold=threshold)
-            named.replace(part)
-        finally:
-            named.unlink(missing_ok=True)
+        draw_event(shower, part, threshold=threshold, ending=output.suffix.lower()[1:])
     return output
 
 
@@ -78,7 +73,14 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
     rows: list[list[str | float]] = []
     for number, members in enumerate(shower.detector.layer_cells):
         energy = cells[members]
-        rows.append([number, shower.detector.layers[number].name, float(energy.sum()), int((energy > threshold).sum())])
+        rows.append(
+            [
+                number,
+                shower.detector.layers[number].name,
+                float(energy.sum()),
+                int((energy > threshold).sum()),
+            ]
+        )
     facts = {
         "Detector": shower.detector.name,
         "Particle": shower.particle,
@@ -92,7 +94,10 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
     return Page(
         f"Shower {event}",
         [
-            Section("Event display", [Plot(event_figure(shower, threshold=threshold, height=640), wide=True, key="event")]),
+            Section(
+                "Event display",
+                [Plot(event_figure(shower, threshold=threshold, height=600), wide=True, key="event")],
+            ),
             Section("Layers", [Table(["Layer", "Name", "Energy [MeV]", "Hits"], rows)], folded=len(rows) > 8),
         ],
         subtitle=describe_shower(shower, boxes),

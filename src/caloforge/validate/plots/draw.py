@@ -27,7 +27,9 @@ def draw_figures(figures: list[Panel | Heat], folder: Path, advance: Any = None)
             for ending in ("png", "pdf"):
                 path = folder / f"{figure.name}.{ending}"
                 with atomic_path(path, force=True) as part:
-                    drawn.savefig(part, format=ending, metadata={"CreationDate": None} if ending == "pdf" else None)
+                    drawn.savefig(
+                        part, format=ending, metadata={"CreationDate": None} if ending == "pdf" else None
+                    )
                 paths.append(path)
             pyplot.close(drawn)
             if advance is not None:
@@ -52,10 +54,22 @@ def draw_panel(panel: Panel, pyplot: Any) -> Any:
         mark = _MARKERS[curve.role % len(_MARKERS)]
         if panel.points:
             error = np.nan_to_num(curve.error)
-            main.errorbar(panel.centres, curve.y, error, color=shade, fmt=mark, ms=5.5, ls=line, lw=1.1, label=curve.label)
+            main.errorbar(
+                panel.centres,
+                curve.y,
+                error,
+                color=shade,
+                fmt=mark,
+                ms=5.5,
+                ls=line,
+                lw=1.1,
+                label=curve.label,
+            )
         else:
             y = np.nan_to_num(curve.y)
-            mplhep.histplot(y, panel.edges, ax=main, color=shade, ls=line, lw=1.7, label=curve.label, yerr=False)
+            mplhep.histplot(
+                y, panel.edges, ax=main, color=shade, ls=line, lw=1.7, label=curve.label, yerr=False
+            )
             if curve.role:
                 main.errorbar(panel.centres, y, np.nan_to_num(curve.error), color=shade, fmt="none", lw=1.0)
         if curve.role:
@@ -77,7 +91,9 @@ def draw_panel(panel: Panel, pyplot: Any) -> Any:
         main.tick_params(axis="x", which="minor", bottom=False, top=False)
     bottom, top = panel.y_limits()
     rows = -(-len(panel.curves) // 2)
-    main.set_ylim(bottom, top * (top / bottom) ** (0.1 * rows) if panel.log_y else top + 0.09 * rows * (top - bottom))
+    main.set_ylim(
+        bottom, top * (top / bottom) ** (0.1 * rows) if panel.log_y else top + 0.09 * rows * (top - bottom)
+    )
     main.legend(loc="upper right", ncols=2, handlelength=1.6, columnspacing=1.2)
     main.set_title(panel.title, loc="left", fontsize=14)
     return figure
@@ -97,7 +113,9 @@ def _arrows(axes: Any, panel: Panel, value: Any, low: float, high: float, shade:
     """Mark points beyond the ratio axis at its rim, so that none is lost."""
     for mark, edge, beyond in (("^", high, value > high), ("v", low, value < low)):
         if np.any(beyond):
-            axes.plot(panel.centres[beyond], np.full(beyond.sum(), edge), mark, color=shade, ms=6, clip_on=False)
+            axes.plot(
+                panel.centres[beyond], np.full(beyond.sum(), edge), mark, color=shade, ms=6, clip_on=False
+            )
 
 
 def draw_heat(heat: Heat, pyplot: Any) -> Any:
@@ -105,9 +123,8 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
     colors = require("matplotlib.colors", extra="report")
     low, high = heat.limits()
     norm = colors.LogNorm(low, high, clip=False) if heat.log else colors.Normalize(low, high)
-    scale = pyplot.get_cmap("RdBu_r" if heat.symmetric is not None else "magma_r").copy()
-    scale.set_bad("white")
-    scale.set_under("white")
+    named = pyplot.get_cmap("RdBu_r" if heat.symmetric is not None else "magma_r")
+    scale = named.with_extremes(bad="white", under=None if heat.symmetric is not None else "white")
     count = len(heat.images)
     columns = min(count, 3)
     rows = -(-count // columns)

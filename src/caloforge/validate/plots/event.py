@@ -50,8 +50,9 @@ def draw_event(
     most: int = 3000,
     limits: tuple[float, float] | None = None,
     projections: bool = True,
+    ending: str = "png",
 ) -> None:
-    """Draw one shower into a file whose ending matplotlib knows (PNG when it is a buffer).
+    """Draw one shower into a file or a buffer.
 
     Arguments:
         shower: One shower.
@@ -61,6 +62,7 @@ def draw_event(
         most: Most hits drawn.
         limits: Ends of the colour scale, MeV.
         projections: Draw the side and front views beside the 3-D one.
+        ending: ``png``, ``pdf`` or ``svg``.
     """
     boxes = hit_boxes(shower, threshold, most)
     with figure_style() as pyplot:
@@ -68,8 +70,14 @@ def draw_event(
         norm = colors.LogNorm(*(limits if limits is not None else energy_limits(boxes.hits, threshold)))
         scale = colors.LinearSegmentedColormap.from_list("energy", SEQUENTIAL)
         figure = pyplot.figure(figsize=(12.5, 6.2) if projections else (6.4, 5.2), layout="none")
-        grid = figure.add_gridspec(2, 2, width_ratios=(1.75, 1), hspace=0.42, wspace=0.16) if projections else None
-        solid = figure.add_subplot(grid[:, 0] if grid is not None else 111, projection="3d", computed_zorder=False)
+        grid = (
+            figure.add_gridspec(2, 2, width_ratios=(1.75, 1), hspace=0.42, wspace=0.16)
+            if projections
+            else None
+        )
+        solid = figure.add_subplot(
+            grid[:, 0] if grid is not None else 111, projection="3d", computed_zorder=False
+        )
         _draw_solid(solid, boxes, norm, scale)
         if grid is not None:
             _draw_flat(figure.add_subplot(grid[0, 1]), boxes, (2, 1), norm, scale)
@@ -79,7 +87,7 @@ def draw_event(
         bar = figure.colorbar(mappable, ax=axes, fraction=0.02, pad=0.03 if projections else 0.1, shrink=0.8)
         bar.set_label("cell energy [MeV]")
         figure.suptitle(title or describe_shower(shower, boxes), fontsize=14, y=0.97)
-        figure.savefig(path, dpi=130, bbox_inches="tight")
+        figure.savefig(path, dpi=130, bbox_inches="tight", format=ending)
 
 
 def event_png(shower: Showers, **options: Any) -> bytes:
@@ -94,7 +102,7 @@ def _draw_solid(axes: Any, boxes: HitBoxes, norm: Any, scale: Any) -> None:
     art3d = require("mpl_toolkits.mplot3d.art3d", extra="report")
     corners = boxes.corners[:, :, [2, 0, 1]]
     colour = scale(norm(boxes.energy))
-    colour[:, 3] = np.clip(0.25 + 0.75 * np.asarray(norm(boxes.energy), float), 0.0, 1.0)
+    colour[:, 3] = np.clip(0.08 + 0.92 * np.asarray(norm(boxes.energy), float), 0.0, 1.0)
     faces = corners[:, FACES].reshape(-1, 4, 3)
     if len(faces):
         shade = np.array([1.0, 0.8, 0.9, 0.9, 0.8, 1.0])[None, :, None]
@@ -109,6 +117,10 @@ def _draw_solid(axes: Any, boxes: HitBoxes, norm: Any, scale: Any) -> None:
     axes.set_xlabel("z [mm]", labelpad=8, loc="center", fontsize=12)
     axes.set_ylabel("x [mm]", labelpad=8, loc="center", fontsize=12)
     axes.set_zlabel("y [mm]", labelpad=6, fontsize=12)
+    ticker = require("matplotlib.ticker", extra="report")
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(ticker.MaxNLocator(5))
+        axis.set_minor_locator(ticker.NullLocator())
     axes.tick_params(labelsize=10, pad=1)
     axes.view_init(elev=20, azim=-62)
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
@@ -122,8 +134,12 @@ def _draw_flat(axes: Any, boxes: HitBoxes, plane: tuple[int, int], norm: Any, sc
     names = ("x [mm]", "y [mm]", "z [mm]")
     points = boxes.corners[:, :, list(plane)]
     low, high = points.min(axis=1), points.max(axis=1)
-    outline = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
-    axes.add_collection(collections.PolyCollection(outline, facecolors=scale(norm(boxes.energy)), linewidths=0.0))
+    outline = np.stack(
+        [low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1
+    )
+    axes.add_collection(
+        collections.PolyCollection(outline, facecolors=scale(norm(boxes.energy)), linewidths=0.0)
+    )
     axes.autoscale_view()
     axes.set_xlabel(names[plane[0]], fontsize=12)
     axes.set_ylabel(names[plane[1]], fontsize=12)

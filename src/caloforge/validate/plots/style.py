@@ -55,6 +55,7 @@ def figure_style() -> Iterator[Any]:
         "font.sans-serif": ["TeX Gyre Heros", "Helvetica", "Arial", "DejaVu Sans"],
         "axes.labelsize": 15,
         "axes.titlesize": 14,
+        "axes.linewidth": 1.3,
         "axes.edgecolor": INK,
         "axes.labelcolor": INK,
         "text.color": INK,

@@ -13,7 +13,7 @@ from caloforge.validate.report.packing import LAYOUT, SCALE, packed
 
 __all__ = ["event_figure"]
 
-_OPACITY = (0.35, 0.75, 1.0)  # of the lowest, middle and highest third of the colour scale
+_OPACITY = (0.3, 0.7, 1.0)  # of the lowest, middle and highest third of the colour scale
 
 
 def event_figure(
@@ -81,7 +81,7 @@ def _mesh(boxes: HitBoxes, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> dict[
         "i": packed(index[:, 0]), "j": packed(index[:, 1]), "k": packed(index[:, 2]),
         "intensity": packed(np.log10(boxes.energy[chosen]).repeat(8)),
         "colorscale": SCALE, "showscale": False, "flatshading": True, "hoverinfo": "skip",
-        "lighting": {"ambient": 0.75, "diffuse": 0.5, "specular": 0.05, "roughness": 0.9},
+        "lighting": {"ambient": 0.88, "diffuse": 0.4, "specular": 0.05, "roughness": 0.9},
     }  # fmt: skip
 
 

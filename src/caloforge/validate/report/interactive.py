@@ -31,7 +31,11 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     x_axis |= {"title": {"text": panel.x_label, "standoff": 6}, "type": "log" if panel.log_x else "linear"}
     if panel.ticks:
         x_axis |= {"tickvals": panel.centres.tolist(), "ticktext": list(panel.ticks), "minor": {}}
-    y_axis = AXIS | {"domain": [0.31, 1.0], "title": {"text": panel.y_label, "standoff": 8}, "rangemode": "tozero"}
+    y_axis = AXIS | {
+        "domain": [0.31, 1.0],
+        "title": {"text": panel.y_label, "standoff": 8},
+        "rangemode": "tozero",
+    }
     y_axis |= _scale(panel.log_y, bottom, top)
     layout = LAYOUT | {
         "height": 400,
@@ -49,7 +53,11 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
 def _scale(log: bool, bottom: float, top: float) -> dict[str, Any]:
     """Return type and range of the main axis."""
     if log:
-        return {"type": "log", "range": [float(np.log10(bottom)), float(np.log10(top))], "dtick": _decades(bottom, top)}
+        return {
+            "type": "log",
+            "range": [float(np.log10(bottom)), float(np.log10(top))],
+            "dtick": _decades(bottom, top),
+        }
     return {"type": "linear", "range": [bottom, top], "dtick": None}
 
 
@@ -65,7 +73,13 @@ def _switch(panel: Panel) -> dict[str, Any]:
     buttons = []
     for name, log in (("lin", False), ("log", True)):
         scale = _scale(log, *replace(panel, log_y=log).y_limits())
-        buttons.append({"label": name, "method": "relayout", "args": [{f"yaxis.{key}": value for key, value in scale.items()}]})
+        buttons.append(
+            {
+                "label": name,
+                "method": "relayout",
+                "args": [{f"yaxis.{key}": value for key, value in scale.items()}],
+            }
+        )
     return {
         "type": "buttons", "direction": "right", "showactive": True, "active": int(panel.log_y), "buttons": buttons,
         "x": 1.0, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "pad": {"t": 0, "b": 2, "l": 0, "r": 0},
@@ -91,12 +105,23 @@ def _line(panel: Panel, curve: Curve) -> dict[str, Any]:
     if panel.points:
         trace |= {"x": packed(panel.centres), "y": packed(curve.y), "mode": "lines+markers"}
         trace |= {"marker": {"color": shade, "symbol": marker(curve.role), "size": 7}}
-        trace["error_y"] = {"type": "data", "array": packed(np.nan_to_num(curve.error)), "color": shade, "width": 0, "thickness": 1.2}
+        trace["error_y"] = {
+            "type": "data",
+            "array": packed(np.nan_to_num(curve.error)),
+            "color": shade,
+            "width": 0,
+            "thickness": 1.2,
+        }
         return trace
     shown = np.append(curve.y, curve.y[-1])
     if panel.log_y:
         shown = np.where(shown > 0, shown, np.nan)
-    return trace | {"x": packed(panel.edges), "y": packed(shown), "mode": "lines", "line": trace["line"] | {"shape": "hv"}}
+    return trace | {
+        "x": packed(panel.edges),
+        "y": packed(shown),
+        "mode": "lines",
+        "line": trace["line"] | {"shape": "hv"},
+    }
 
 
 def _band(panel: Panel, curve: Curve, bottom: float) -> dict[str, Any]:
@@ -152,7 +177,13 @@ def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str
         rim = np.where(above, high - 0.03 * (high - low), low + 0.03 * (high - low))
         signs = ["triangle-up" if up else "triangle-down" for up in above]
         traces.append(
-            base | {"x": packed(panel.centres[beyond]), "y": packed(rim), "marker": {"color": shade, "size": 8, "symbol": signs}, "hoverinfo": "skip"}
+            base
+            | {
+                "x": packed(panel.centres[beyond]),
+                "y": packed(rim),
+                "marker": {"color": shade, "size": 8, "symbol": signs},
+                "hoverinfo": "skip",
+            }
         )
     return traces
 
@@ -185,7 +216,11 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
         })  # fmt: skip
         left, width = column / columns, 0.92 / columns
         base, height = 1.0 - (row + 1) / rows, (1.0 if rows == 1 else 0.82) / rows
-        x_axis = AXIS | {"domain": [left, left + width], "anchor": f"y{tag}", "title": {"text": heat.x_label, "standoff": 6}}
+        x_axis = AXIS | {
+            "domain": [left, left + width],
+            "anchor": f"y{tag}",
+            "title": {"text": heat.x_label, "standoff": 6},
+        }
         y_axis = AXIS | {"domain": [base, base + height], "anchor": f"x{tag}"}
         if column == 0:
             y_axis["title"] = {"text": heat.y_label, "standoff": 8}
@@ -194,9 +229,22 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
         if number:
             x_axis["matches"], y_axis["matches"] = "x", "y"
         if heat.x_ticks:
-            x_axis |= {"tickvals": x.tolist(), "ticktext": list(heat.x_ticks), "tickangle": -60, "tickfont": {"size": 10}, "minor": {}, "ticks": ""}
+            x_axis |= {
+                "tickvals": x.tolist(),
+                "ticktext": list(heat.x_ticks),
+                "tickangle": -60,
+                "tickfont": {"size": 10},
+                "minor": {},
+                "ticks": "",
+            }
         if heat.y_ticks:
-            y_axis |= {"tickvals": y.tolist(), "ticktext": list(heat.y_ticks), "tickfont": {"size": 10}, "minor": {}, "ticks": ""}
+            y_axis |= {
+                "tickvals": y.tolist(),
+                "ticktext": list(heat.y_ticks),
+                "tickfont": {"size": 10},
+                "minor": {},
+                "ticks": "",
+            }
         layout[f"xaxis{tag}"], layout[f"yaxis{tag}"] = x_axis, y_axis
         layout["annotations"].append({
             "text": image.label, "x": left + width / 2, "y": base + height, "xref": "paper", "yref": "paper",

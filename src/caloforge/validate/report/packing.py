@@ -15,7 +15,11 @@ __all__ = ["AXIS", "LAYOUT", "SCALE", "packed"]
 _TYPES = {"float64": "f8", "float32": "f4", "int32": "i4", "uint16": "u2", "uint8": "u1"}
 
 LAYOUT: dict[str, Any] = {
-    "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", "size": 13, "color": "#1b1f24"},
+    "font": {
+        "family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif",
+        "size": 13,
+        "color": "#1b1f24",
+    },
     "paper_bgcolor": "#ffffff",
     "plot_bgcolor": "#ffffff",
     "hovermode": "x unified",
@@ -52,14 +56,19 @@ def packed(values: ArrayLike) -> Any:
     if array.dtype.kind == "f":
         array = array.astype(np.float32)
         if not np.isfinite(array).all():
-            return [[_plain(x) for x in row] for row in array] if array.ndim == 2 else [_plain(x) for x in array]
+            return (
+                [[_plain(x) for x in row] for row in array] if array.ndim == 2 else [_plain(x) for x in array]
+            )
     elif array.dtype.kind in "iu":
         small = array.size == 0 or (array.min() >= 0 and array.max() < 2**16)
         array = array.astype(np.uint16 if small else np.int32)
     else:
         return array.tolist()
     name = _TYPES[array.dtype.name]
-    specification = {"dtype": name, "bdata": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")}
+    specification = {
+        "dtype": name,
+        "bdata": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii"),
+    }
     if array.ndim > 1:
         specification["shape"] = ", ".join(map(str, array.shape))
     return specification

@@ -1,0 +1,223 @@
+"""Whether samples can be compared: the same cells, and conditions that cover the same ranges.
+
+Comparing showers of 50 GeV with showers of 10 to 100 GeV measures the beam, not the generator. So the ranges of
+energy, angle and named conditions must agree: at most 5 % of either sample may lie outside the other's range.
+Otherwise ``match_conditions`` makes them agree: it keeps the showers in the common range and thins the generated
+samples, without putting any back, until their conditions are distributed as the reference's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import IncompatibleError, TooFewShowersError
+from caloforge.random import generator
+from caloforge.showers import ShowerSource
+from caloforge.validate.selection import Selection, conditions_of, energy_of, theta_of
+
+__all__ = ["Matched", "check_conditions", "check_detectors", "match_conditions"]
+
+_OUTSIDE = 0.05  # most of a sample that may lie outside the other's range
+_SLACK = 0.02  # of a range, by which samples of the same beam differ at its ends
+_BINS = 20
+_UNITS = {"incident_energy": "MeV", "incident_theta": "degrees"}
+_BEAM = ("incident_energy", "incident_theta")
+
+
+def check_detectors(reference: ShowerSource, generated: Mapping[str, ShowerSource]) -> None:
+    """Check that all samples fill the same cells in the same order.
+
+    Raises:
+        IncompatibleError: Says which sample differs and how.
+    """
+    first = reference.detector
+    for label, source in generated.items():
+        second = source.detector
+        if second.name != first.name:
+            msg = f"{label}: detector '{second.name}', but the reference has '{first.name}': expected the same detector"
+            raise IncompatibleError(msg)
+        if second.order != first.order:
+            msg = (
+                f"{label}: cells of '{second.name}' are in the order '{second.order}', but those of the reference in "
+                f"'{first.order}': convert one of the files"
+            )
+            raise IncompatibleError(msg)
+        if second != first:
+            msg = (
+                f"{label}: its detector '{second.name}' has other layers or cells than the reference's "
+                f"({second.n_cells} cells in {second.n_layers} layers against {first.n_cells} in {first.n_layers})"
+            )
+            raise IncompatibleError(msg)
+
+
+def _columns(source: ShowerSource) -> dict[str, NDArray[np.float64]]:
+    """Return every condition as (N, k)."""
+    beam = {"incident_energy": energy_of(source)[:, None], "incident_theta": theta_of(source)[:, None]}
+    return beam | conditions_of(source)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """The range of one column of a condition, and the same with some slack."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> _Range:
+        return cls(float(values.min()), float(values.max()))
+
+    def inside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        slack = _SLACK * (self.high - self.low) + 1e-3 * max(abs(self.low), abs(self.high))
+        return (values >= self.low - slack) & (values <= self.high + slack)
+
+    def __str__(self) -> str:
+        return f"{self.low:g}" if self.low == self.high else f"{self.low:g} to {self.high:g}"
+
+
+def check_conditions(reference: ShowerSource, generated: Mapping[str, ShowerSource]) -> None:
+    """Check that the conditions of all samples cover the same ranges.
+
+    Raises:
+        IncompatibleError: Says which condition of which sample differs, and offers ``--match-conditions`` where
+            the ranges have a part in common.
+    """
+    first = _columns(reference)
+    for label, source in generated.items():
+        second = _columns(source)
+        missing = [name for name in first if name not in second]
+        if missing:
+            msg = f"{label}: has no condition '{missing[0]}', which the reference has; generate it with --like"
+            raise IncompatibleError(msg)
+        for name, ours in first.items():
+            for k in range(min(ours.shape[1], second[name].shape[1])):
+                _compare(label, name, ours[:, k], second[name][:, k])
+
+
+def _compare(label: str, name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
+    first, second = _Range.of(ours), _Range.of(theirs)
+    common = bool(second.inside(ours).any() and first.inside(theirs).any())
+    if not common:
+        msg = (
+            f"{label}: {name} {_say(second, name)} does not overlap with the reference's {_say(first, name)}: "
+            "generate it with --like the reference; --match-conditions compares the common range where there is one"
+        )
+        raise IncompatibleError(msg)
+    outside = max(1.0 - second.inside(ours).mean(), 1.0 - first.inside(theirs).mean())
+    if outside > _OUTSIDE:
+        msg = (
+            f"{label}: {name} {_say(second, name)} covers another range than the reference's {_say(first, name)}: "
+            "compare only the common range with --match-conditions"
+        )
+        raise IncompatibleError(msg)
+
+
+def _say(limits: _Range, name: str) -> str:
+    """Return a range with its unit."""
+    return f"{limits} {_UNITS.get(name, '')}".rstrip()
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Samples with the same conditions.
+
+    Attributes:
+        reference: The showers of the reference in the common range.
+        generated: Those of each generated sample, thinned to the reference's distribution.
+        kept: How many of how many showers are left, by label ("reference" for the reference).
+    """
+
+    reference: ShowerSource
+    generated: dict[str, ShowerSource]
+    kept: dict[str, tuple[int, int]]
+
+
+def match_conditions(
+    reference: ShowerSource, generated: Mapping[str, ShowerSource], seed: int = 0, minimum: int = 10
+) -> Matched:
+    """Restrict samples to their common range of conditions and give them the same distribution there.
+
+    Energy and angle are matched in 20 bins each (or at each value, when there are few); named conditions are only
+    restricted in range.
+
+    Arguments:
+        reference: The reference.
+        generated: Label to sample.
+        seed: Seed of the choice among the generated showers.
+        minimum: Fewest showers that must be left of each sample.
+
+    Raises:
+        IncompatibleError: When there is no common range.
+        TooFewShowersError: When too few showers are left.
+    """
+    sources: dict[str, ShowerSource] = {"": reference, **{f"+{k}": v for k, v in generated.items()}}
+    columns = {key: _columns(source) for key, source in sources.items()}
+    inside = {key: np.ones(len(source), bool) for key, source in sources.items()}
+    for name in [name for name in columns[""] if all(name in each for each in columns.values())]:
+        for k in range(min(each[name].shape[1] for each in columns.values())):
+            ranges = [_Range.of(each[name][:, k]) for each in columns.values()]
+            for key, each in columns.items():
+                for limit in ranges:
+                    inside[key] &= limit.inside(each[name][:, k])
+    chosen = {key: np.flatnonzero(mask) for key, mask in inside.items()}
+    if any(len(indices) == 0 for indices in chosen.values()):
+        msg = (
+            "the samples' conditions have no range in common, so --match-conditions leaves nothing to compare"
+        )
+        raise IncompatibleError(msg)
+    bins = _bins({key: columns[key] for key in chosen}, chosen)
+    filled = np.bincount(bins[""], minlength=_size(bins)) > 0
+    for key in list(sources)[1:]:
+        filled &= np.bincount(bins[key], minlength=len(filled)) > 0
+    keep = filled[bins[""]]
+    chosen[""], bins[""] = chosen[""][keep], bins[""][keep]
+    wanted = np.bincount(bins[""], minlength=len(filled))
+    for number, key in enumerate(list(sources)[1:]):
+        chosen[key] = chosen[key][_thin(bins[key], wanted, seed, number)]
+    kept = {key.removeprefix("+") or "reference": (len(chosen[key]), len(sources[key])) for key in sources}
+    for label, (left, _) in kept.items():
+        if left < minimum:
+            msg = f"{label}: --match-conditions leaves {left} showers in the common range; expected at least {minimum}"
+            raise TooFewShowersError(msg)
+    picked = {key: Selection(source, chosen[key]) for key, source in sources.items()}
+    return Matched(picked[""], {key[1:]: part for key, part in picked.items() if key}, kept)
+
+
+def _bins(
+    columns: Mapping[str, Mapping[str, NDArray[np.float64]]], chosen: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.int64]]:
+    """Return the bin of energy and angle of each chosen shower, the same bins for all samples."""
+    bins = {key: np.zeros(len(indices), np.int64) for key, indices in chosen.items()}
+    for name in _BEAM:
+        values = {key: each[name][chosen[key], 0] for key, each in columns.items()}
+        distinct = np.unique(np.concatenate([np.round(v, 3) for v in values.values()]))
+        if len(distinct) <= 2 * _BINS:
+            edges = (distinct[1:] + distinct[:-1]) / 2
+        else:
+            edges = np.quantile(values[""], np.linspace(0, 1, _BINS + 1))[1:-1]
+        for key in bins:
+            bins[key] = bins[key] * (len(edges) + 1) + np.searchsorted(edges, values[key])
+    return bins
+
+
+def _size(bins: Mapping[str, NDArray[np.int64]]) -> int:
+    return 1 + max(int(values.max()) for values in bins.values())
+
+
+def _thin(bins: NDArray[np.int64], wanted: NDArray[np.int64], seed: int, number: int) -> NDArray[np.int64]:
+    """Return the places, ascending, of as many showers as possible with bins in the wanted proportions."""
+    there = np.bincount(bins, minlength=len(wanted))
+    needed = wanted > 0
+    scale = float((there[needed] / wanted[needed]).min())
+    if scale < 0.2:  # one poor bin must not cost nearly everything: take what there is in it
+        scale = float(np.quantile(there[needed] / wanted[needed], 0.2))
+    rng = generator(seed, "match-conditions", number)
+    order = rng.permutation(len(bins))
+    order = order[np.argsort(bins[order], kind="stable")]
+    rank = np.arange(len(bins)) - np.searchsorted(bins[order], bins[order])
+    allowed = np.minimum(np.round(scale * wanted).astype(np.int64), there)
+    return np.sort(order[rank < allowed[bins[order]]])

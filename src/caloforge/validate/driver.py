@@ -1,0 +1,234 @@
+"""The whole comparison: check, observe, measure, draw, report, gate.
+
+Layout of the output folder::
+
+    metrics.json     every number, see below
+    report.html      the page for people
+    figures/         the same figures as PNG and PDF
+    .cache/          the finished metrics of each sample, by the hash of its inputs and settings
+
+``metrics.json`` holds ``caloforge_version``, ``command``, ``settings``, ``reference`` (where it comes from) and
+``samples``: label to that sample's metrics, each ``{"value", "uncertainty", "floor", ...}``, with ``provenance`` and
+``skipped`` (metric to the reason). With exactly one generated sample its metrics stand at the top level as well, so
+that ``metrics["auc_high"]["value"]`` is found without knowing the label. Limits always name a path inside a sample.
+
+An interrupted comparison that is started again with the same inputs and settings takes the finished samples from
+``.cache`` and goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caloforge._version import __version__
+from caloforge.errors import OutputExistsError
+from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
+from caloforge.geometry import Detector
+from caloforge.progress import progress
+from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
+from caloforge.validate.inputs import Given, Input, open_inputs
+from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
+from caloforge.validate.metrics.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from caloforge.validate.sample import Sample
+
+__all__ = ["Report", "validate"]
+
+_OWN = ("provenance", "skipped")
+
+
+@dataclass
+class Report:
+    """The outcome of a comparison.
+
+    Attributes:
+        metrics: The content of ``metrics.json``.
+        path: The page, or None when no output folder was asked for.
+        limits: The outcome of each limit.
+    """
+
+    metrics: dict[str, Any]
+    path: Path | None = None
+    limits: list[Row] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path | None:
+        """The output folder."""
+        return None if self.path is None else self.path.parent
+
+    def summary(self) -> Table:
+        """Return the summary as a table for a terminal: the nearest sample first."""
+        from caloforge.validate.report.terminal import summary_for_terminal
+
+        return summary_for_terminal(self.metrics)
+
+
+def validate(
+    reference: Given,
+    *generated: Given,
+    output: str | Path | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
+    limits: str | Path | Mapping[str, Any] | None = None,
+    match_conditions: bool = False,
+    force: bool = False,
+    detector: str | Path | Detector | None = None,
+    labels: Sequence[str] | None = None,
+    command: str | None = None,
+) -> Report:
+    """Compare generated samples with a reference.
+
+    Arguments:
+        reference: Showers to trust: a file, showers in memory or an open file.
+        generated: Any number of samples to judge.
+        output: Folder for ``metrics.json``, ``report.html`` and ``figures``; nothing is written without it.
+        settings: Options of the metrics.
+        limits: A TOML file of limits, or its table; see :mod:`caloforge.validate.limits`.
+        match_conditions: Compare only the common range of the conditions, with the same distribution.
+        force: Write into a folder that holds something else.
+        detector: Detector of files that do not name their own.
+        labels: Names of the samples, the reference's first.
+        command: The command to show in the report; by default the equivalent one of the command line.
+
+    Returns:
+        The metrics and where the page is.
+
+    Raises:
+        IncompatibleError: When detectors, cell orders or the conditions' ranges differ.
+        ConfigError: When a limit names no metric.
+        GateError: When a limit does not hold; everything is written before.
+    """
+    chosen = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
+    wanted = [] if limits is None else read_limits(limits)
+    check_names(wanted, _known_keys())
+    with ExitStack() as stack:
+        inputs = open_inputs(stack, [reference, *generated], detector, labels)
+        sources = _compatible(inputs, match_conditions, chosen.seed)
+        key = _key(inputs, chosen, match_conditions)
+        folder = None if output is None else _open_folder(Path(output), key, force)
+        line = command or _command(inputs, folder, limits, match_conditions)
+        samples = _samples(inputs, sources, chosen)
+        metrics = _measure(inputs, samples, chosen, folder, line, match_conditions)
+        rows = check_limits(wanted, metrics["samples"])
+        report = Report(metrics, limits=rows)
+        if folder is not None:
+            from caloforge.validate.report.build import write_report
+
+            write_json(folder / "metrics.json", metrics)
+            report.path = write_report(folder, samples, metrics, rows, chosen)
+            write_json(folder / ".cache" / "inputs.json", {"key": key, "finished": True})
+    raise_if_failed(rows)
+    return report
+
+
+def _known_keys() -> list[str]:
+    """Return every key that some metric writes."""
+    from caloforge.validate.metrics.base import METRICS
+
+    keys = [key.name for _, metric in METRICS.items() for key in metric.keys]
+    return [*keys, "n_reference", "n_generated"]
+
+
+def _compatible(inputs: Sequence[Input], match: bool, seed: int) -> list[Any]:
+    """Check that the samples go together; return what of each is compared."""
+    sources = {entry.label: entry.source for entry in inputs[1:]}
+    check_detectors(inputs[0].source, sources)
+    if not match:
+        check_conditions(inputs[0].source, sources)
+        return [entry.source for entry in inputs]
+    matched = match_conditions(inputs[0].source, sources, seed)
+    parts = [matched.reference, *matched.generated.values()]
+    for entry, part in zip(inputs, parts, strict=True):
+        entry.kept = len(part)
+    return parts
+
+
+def _samples(inputs: Sequence[Input], sources: Sequence[Any], settings: Settings) -> list[Sample]:
+    from caloforge.validate.sample import Sample
+
+    return [Sample(source, entry.label, settings.threshold) for entry, source in zip(inputs, sources, strict=True)]
+
+
+def _measure(
+    inputs: Sequence[Input],
+    samples: Sequence[Sample],
+    settings: Settings,
+    folder: Path | None,
+    command: str,
+    match: bool,
+) -> dict[str, Any]:
+    """Return the content of ``metrics.json``, with finished samples taken from the cache."""
+    from caloforge.validate.metrics import compute_metrics
+
+    by_label: dict[str, Any] = {}
+    with progress(len(samples) - 1, "measuring") as advance:
+        for entry, sample in zip(inputs[1:], samples[1:], strict=True):
+            cached = (
+                None
+                if folder is None
+                else folder / ".cache" / f"{_key([inputs[0], entry], settings, match)}.json"
+            )
+            if cached is not None and cached.exists():
+                result = read_json(cached)
+            else:
+                result = json.loads(dump_json(compute_metrics(samples[0], sample, settings)))
+                if cached is not None:
+                    write_json(cached, result)
+            by_label[entry.label] = result | {"provenance": entry.provenance()}
+            advance(1)
+    metrics: dict[str, Any] = {
+        "caloforge_version": __version__,
+        "command": command,
+        "match_conditions": match,
+        "settings": settings.model_dump(),
+        "reference": inputs[0].provenance(),
+    }
+    if len(by_label) == 1:
+        only = next(iter(by_label.values()))
+        metrics |= {name: entry for name, entry in only.items() if name not in _OWN}
+    return json.loads(dump_json(metrics | {"samples": by_label}))  # type: ignore[no-any-return]
+
+
+def _key(inputs: Sequence[Input], settings: Settings, match: bool) -> str:
+    """Return a short hash of everything that a result depends on."""
+    parts = [__version__, [entry.sha256 for entry in inputs], settings.model_dump(), match]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def _open_folder(folder: Path, key: str, force: bool) -> Path:
+    """Make the output folder; one that the same comparison has begun is gone on with.
+
+    Raises:
+        OutputExistsError: When it holds something else.
+    """
+    state = folder / ".cache" / "inputs.json"
+    same = state.exists() and read_json(state).get("key") == key
+    if folder.is_file():
+        raise OutputExistsError(folder)
+    ensure_output_dir(folder, force=force, resume=same)
+    (folder / ".cache").mkdir(exist_ok=True)
+    write_json(state, {"key": key, "finished": False})
+    return folder
+
+
+def _command(inputs: Sequence[Input], folder: Path | None, limits: object, match: bool) -> str:
+    """Return the command that makes the same comparison."""
+    if all(entry.path is not None for entry in inputs):
+        words = ["caloforge", "validate", *(str(entry.path) for entry in inputs)]
+        words += [] if folder is None else ["-o", str(folder)]
+        words += ["--match-conditions"] if match else []
+        words += ["--fail-on", str(limits)] if isinstance(limits, str | Path) else []
+        return shlex.join(words)
+    names = ", ".join(
+        repr(str(entry.path)) if entry.path else entry.label.split(" ")[0].lower() for entry in inputs
+    )
+    return f"caloforge.validate({names}{', match_conditions=True' if match else ''})"

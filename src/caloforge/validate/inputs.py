@@ -1,0 +1,119 @@
+"""The samples that a comparison is given: files or showers, their labels, their hashes, where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caloforge.errors import InputError
+from caloforge.files import sha256_file
+from caloforge.geometry import Detector
+from caloforge.showers import ShowerFile, Showers, open_showers
+from caloforge.validate.selection import conditions_of, energy_of, theta_of
+
+__all__ = ["Given", "Input", "open_inputs"]
+
+Given = str | Path | Showers | ShowerFile
+_NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
+
+
+@dataclass
+class Input:
+    """One sample as it was given.
+
+    Attributes:
+        label: Its name in tables and figures.
+        source: Its showers.
+        path: Its file, or None for showers in memory.
+        sha256: Hash of the file, or of the arrays.
+        kept: How many of its showers are compared, when not all.
+    """
+
+    label: str
+    source: Showers | ShowerFile
+    path: Path | None
+    sha256: str
+    kept: int | None = field(default=None)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return where the showers come from, as ``metrics.json`` has it."""
+        energy, theta = energy_of(self.source), theta_of(self.source)
+        facts: dict[str, Any] = {
+            "label": self.label,
+            "file": None if self.path is None else str(self.path),
+            "sha256": self.sha256,
+            "n_showers": len(self.source),
+            "detector": self.source.detector.name,
+            "particle": self.source.particle,
+            "source": self.source.source,
+            "seed": self.source.seed,
+            "incident_energy": [float(energy.min()), float(energy.max())],
+        }
+        if np.any(theta != 90.0):
+            facts["incident_theta"] = [float(theta.min()), float(theta.max())]
+        if self.kept is not None:
+            facts["n_compared"] = self.kept
+        return facts | {"attributes": dict(self.source.attributes)}
+
+
+def open_inputs(
+    stack: ExitStack,
+    given: Sequence[Given],
+    detector: str | Path | Detector | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[Input]:
+    """Open the samples; files are closed when the stack ends.
+
+    Arguments:
+        stack: Closes the files that were opened here.
+        given: The reference first; paths, showers or open files.
+        detector: Detector of files that do not name their own.
+        labels: Names of the samples, one each; by default the file's name or what made the showers.
+
+    Raises:
+        InputError: When there is nothing to compare, a sample is empty, or labels do not fit.
+    """
+    if len(given) < 2:
+        msg = "validate compares a reference with at least one generated sample; only one was given"
+        raise InputError(msg)
+    if labels is not None and (len(labels) != len(given) or len(set(labels)) != len(labels)):
+        msg = f"{len(labels)} labels for {len(given)} samples; expected one each, all different"
+        raise InputError(msg)
+    inputs: list[Input] = []
+    for number, item in enumerate(given):
+        source = stack.enter_context(open_showers(item, detector)) if isinstance(item, str | Path) else item
+        path = source.path if isinstance(source, ShowerFile) else None
+        if len(source) == 0:
+            msg = f"{path or 'sample ' + str(number)}: has no showers"
+            raise InputError(msg)
+        name = (
+            labels[number] if labels is not None else _label(source, path, number, [i.label for i in inputs])
+        )
+        inputs.append(Input(name, source, path, sha256_file(path) if path else _hash(item)))
+    return inputs
+
+
+def _label(source: Showers | ShowerFile, path: Path | None, number: int, taken: list[str]) -> str:
+    """Return a short name that no other sample has."""
+    made = _NAMES.get(source.source, source.source) or ("reference" if number == 0 else f"sample {number}")
+    if number == 0:
+        return f"{made} (reference)" if made != "reference" else made
+    name = path.stem if path is not None else made
+    candidates = [name, *(f"{name} ({count})" for count in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _hash(showers: Any) -> str:
+    """Return the SHA-256 of showers in memory: cells, energies, angles and conditions."""
+    digest = hashlib.sha256(showers.detector.name.encode())
+    arrays = [showers.cells, energy_of(showers), theta_of(showers)]
+    arrays += [values for _, values in sorted(conditions_of(showers).items())]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""The families of figures, in the order of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from caloforge.registry import Registry
+from caloforge.validate.plots.panel import Heat, Panel
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["FAMILIES", "TITLES", "Drawing", "Family", "all_figures"]
+
+Drawing: TypeAlias = Panel | Heat
+Family: TypeAlias = Callable[["Sequence[Sample]"], "list[Panel] | list[Heat]"]
+
+FAMILIES: Registry[Family] = Registry(
+    "figure family",
+    {
+        "response": "caloforge.validate.plots.response:response",
+        "energies": "caloforge.validate.plots.energies:energies",
+        "spectra": "caloforge.validate.plots.spectra:spectra",
+        "profiles": "caloforge.validate.plots.profiles:profiles",
+        "cells": "caloforge.validate.plots.cells:cell_spectra",
+        "layers": "caloforge.validate.plots.cells:layer_spectra",
+        "images": "caloforge.validate.plots.images:images",
+        "correlations": "caloforge.validate.plots.correlations:correlations",
+    },
+)
+
+
+@dataclass(frozen=True)
+class Title:
+    """How a family is introduced in the report."""
+
+    heading: str
+    intro: str
+
+
+TITLES: dict[str, Title] = {
+    "response": Title("Response", "Mean and width of the visible energy against the conditions."),
+    "energies": Title("Energies one by one", "The response at each incident energy, or in slices of it."),
+    "spectra": Title(
+        "Distributions", "One histogram an observable; every bin is a fraction of the sample's showers."
+    ),
+    "profiles": Title("Profiles", "Means over all showers, with the error of the mean."),
+    "cells": Title("Cell energies", "How many cells of which energy a shower has."),
+    "layers": Title("Layer energies", "The energy in single layers."),
+    "images": Title("Mean images", "Mean energy of the cells, and its ratio to the reference."),
+    "correlations": Title(
+        "Correlations", "Linear correlation in the reference, and the samples' differences from it."
+    ),
+}
+
+
+def all_figures(samples: Sequence[Sample]) -> dict[str, list[Drawing]]:
+    """Return every family's figures; families without one are left out.
+
+    Arguments:
+        samples: The reference first.
+    """
+    drawn: dict[str, list[Drawing]] = {}
+    for name, family in FAMILIES.items():
+        figures: list[Drawing] = list(family(samples))
+        if figures:
+            drawn[name] = figures
+    return drawn

@@ -1,0 +1,81 @@
+r"""Linearity and resolution: mean response and its relative width against energy and angle.
+
+The response is visible over incident energy. Mean :math:`\mu` and width :math:`\sigma` are those of all showers in
+a slice; their errors are :math:`\sigma/\sqrt{n}` and, for :math:`\sigma/\mu`, from the fourth central moment,
+
+.. math:: \mathrm{var}(\sigma) = \frac{m_4 - \sigma^4 (n-3)/(n-1)}{4 \sigma^2 n}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caloforge.validate.plots.panel import Array, Curve, Panel
+from caloforge.validate.plots.slices import Slices, angle_slices, energy_slices
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["moments", "response"]
+
+
+def moments(values: Array) -> tuple[float, float, float, float]:
+    """Return mean, its error, relative width, and its error of (N,) values; NaN for fewer than four."""
+    n = len(values)
+    if n < 4:
+        return (float("nan"),) * 4
+    mean, width = float(values.mean()), float(values.std(ddof=1))
+    fourth = float(((values - mean) ** 4).mean())
+    variance = max(0.0, fourth - width**4 * (n - 3) / (n - 1)) / (4 * width**2 * n) if width > 0 else 0.0
+    scale = abs(mean) if mean else float("nan")
+    return mean, width / np.sqrt(n), width / scale, float(np.sqrt(variance)) / scale
+
+
+def response(samples: Sequence[Sample]) -> list[Panel]:
+    """Return linearity and resolution against energy and against angle, where these vary."""
+    panels: list[Panel] = []
+    for slices, name, label in (
+        (energy_slices(samples, 10), "energy", "incident energy [GeV]"),
+        (angle_slices(samples, 8), "angle", "incident angle [degrees]"),
+    ):
+        if slices is not None:
+            panels += _pair(samples, slices, name, label)
+    return panels
+
+
+def _pair(samples: Sequence[Sample], slices: Slices, name: str, label: str) -> list[Panel]:
+    unit = 1e-3 if name == "energy" else 1.0
+    edges, x = slices.edges * unit, slices.middles * unit
+    log_x = name == "energy" and bool(edges[0] > 0 and edges[-1] > 20 * edges[0])
+    rows = []
+    for sample, member in zip(samples, slices.members, strict=True):
+        ratio = np.asarray(sample.observables["visible_energy"], float) / np.asarray(
+            sample.incident_energy, float
+        )
+        rows.append(np.array([moments(ratio[member == s]) for s in range(len(x))]).T)
+    panels = []
+    for first, kind, title, y_label in (
+        (0, "linearity", "Mean response", "mean visible / incident energy"),
+        (2, "resolution", "Resolution", "width / mean of the visible energy"),
+    ):
+        curves = tuple(
+            Curve(role, sample.label, row[first], row[first + 1])
+            for role, (sample, row) in enumerate(zip(samples, rows, strict=True))
+        )
+        panels.append(
+            Panel(
+                f"{kind}_{name}",
+                f"{title} against {name}",
+                label,
+                y_label,
+                edges,
+                curves,
+                log_x,
+                points=True,
+                x=x,
+            )
+        )
+    return panels

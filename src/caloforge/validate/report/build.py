@@ -1,0 +1,170 @@
+"""The validation report: one page from the samples, their metrics and the limits."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caloforge._version import __version__
+from caloforge.progress import progress
+from caloforge.validate.limits import Row
+from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.plots.draw import draw_figures
+from caloforge.validate.plots.event import format_energy
+from caloforge.validate.plots.families import TITLES, Drawing, all_figures
+from caloforge.validate.plots.panel import Heat, Panel
+from caloforge.validate.report.displays import display_blocks, draw_displays, pick_showers
+from caloforge.validate.report.interactive import heat_figure, panel_figure
+from caloforge.validate.report.page import Block, Code, Facts, Page, Plot, Section, Text
+from caloforge.validate.report.summary import limits_table, metrics_table, summary_table, verdict
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["build_page", "write_report"]
+
+
+def write_report(
+    folder: Path,
+    samples: Sequence[Sample],
+    metrics: Mapping[str, Any],
+    limits: Sequence[Row],
+    settings: Settings,
+) -> Path:
+    """Write ``report.html`` and ``figures/`` into a folder and return the page's path.
+
+    Arguments:
+        folder: The output folder.
+        samples: The reference first.
+        metrics: The content of ``metrics.json``.
+        limits: The outcome of each limit.
+        settings: The comparison's options.
+    """
+    drawings = all_figures(samples)
+    showers = pick_showers(samples)
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    every = [drawing for family in drawings.values() for drawing in family]
+    with progress(len(every) + 1, "drawing") as advance:
+        draw_figures(every, figures, advance)
+        draw_displays(samples, showers, figures, settings.threshold)
+        advance(1)
+    page = build_page(
+        samples, metrics, limits, drawings, display_blocks(samples, showers, settings.threshold)
+    )
+    return page.write(folder / "report.html", force=True)
+
+
+def build_page(
+    samples: Sequence[Sample],
+    metrics: Mapping[str, Any],
+    limits: Sequence[Row],
+    drawings: Mapping[str, Sequence[Drawing]],
+    displays: Sequence[Plot],
+) -> Page:
+    """Return the page; see :func:`write_report` for the arguments."""
+    reference = metrics["reference"]
+    summary: list[Block] = [Text(verdict(metrics)), summary_table(metrics)]
+    sections = [Section("Summary", summary)]
+    if limits:
+        failed = sum(not row.passed for row in limits)
+        intro = f"{failed} of {len(limits)} fail." if failed else f"All {len(limits)} hold."
+        sections.append(Section("Limits", [limits_table(limits)], intro))
+    if displays:
+        intro = "A typical shower of the reference, and of each sample the one nearest in energy and angle; turn it with the mouse."
+        sections.append(Section("Event displays", displays, intro))
+    for name, family in drawings.items():
+        title = TITLES.get(name)
+        heading, intro = (title.heading, title.intro) if title is not None else (name.capitalize(), "")
+        sections.append(Section(heading, [_plot(drawing) for drawing in family], intro))
+    sections.append(
+        Section(
+            "All metrics",
+            [*_skipped(metrics), metrics_table(metrics)],
+            "Every number of metrics.json that has an ideal value, sortable.",
+        )
+    )
+    sections.append(Section("Provenance", _provenance(metrics)))
+    names = ", ".join(metrics["samples"])
+    return Page(
+        f"Validation of {names}",
+        sections,
+        f"against {reference['label']}, {reference['detector']}",
+        _facts(reference, samples),
+    )
+
+
+def _plot(drawing: Drawing) -> Plot:
+    """Return a figure as a block of the page."""
+    if isinstance(drawing, Panel):
+        return Plot(panel_figure(drawing), drawing.note, drawing.title, key=drawing.name)
+    return Plot(heat_figure(drawing), drawing.note, drawing.title, _is_wide(drawing), key=drawing.name)
+
+
+def _is_wide(heat: Heat) -> bool:
+    return len(heat.images) > 1
+
+
+def _facts(reference: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, str]:
+    """Return the line of facts under the title."""
+    low, high = reference["incident_energy"]
+    facts = {
+        "Detector": str(reference["detector"]),
+        "Particle": str(reference["particle"]) or "–",
+        "Incident energy": format_energy(low)
+        if low == high
+        else f"{format_energy(low)} to {format_energy(high)}",
+    }
+    if "incident_theta" in reference:
+        first, last = reference["incident_theta"]
+        facts["Angle"] = f"{first:.0f}°" if first == last else f"{first:.0f}° to {last:.0f}°"
+    return facts | {f"Showers, {sample.label}": f"{sample.n:,}" for sample in samples}
+
+
+def _skipped(metrics: Mapping[str, Any]) -> list[Block]:
+    """Return what was not measured and why."""
+    notes = {
+        f"{label}: {name}": str(reason)
+        for label, sample in metrics["samples"].items()
+        for name, reason in sample.get("skipped", {}).items()
+    }
+    return [Facts(notes, "Not measured")] if notes else []
+
+
+def _provenance(metrics: Mapping[str, Any]) -> list[Block]:
+    """Return where every sample comes from, the versions, the settings and the command."""
+    blocks: list[Block] = [Code(str(metrics["command"]))]
+    inputs = [metrics["reference"], *(sample["provenance"] for sample in metrics["samples"].values())]
+    for entry in inputs:
+        flat = {
+            name.replace("_", " "): _text(value)
+            for name, value in entry.items()
+            if name not in ("label", "attributes")
+        }
+        flat |= {name.replace("_", " "): _text(value) for name, value in entry["attributes"].items()}
+        blocks.append(Facts({name: value for name, value in flat.items() if value}, str(entry["label"])))
+    versions = {"caloforge": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    blocks.append(Facts(versions, "Versions"))
+    settings = {name.replace("_", " "): _text(value) for name, value in metrics["settings"].items()}
+    settings["match conditions"] = "yes" if metrics.get("match_conditions") else "no"
+    blocks.append(Facts(settings, "Settings"))
+    return blocks
+
+
+def _text(value: Any) -> str:
+    """Return a value as a short text."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return (
+            " to ".join(_text(item) for item in value)
+            if len(value) == 2
+            else ", ".join(_text(item) for item in value)
+        )
+    return str(value)

@@ -1,0 +1,77 @@
+"""Event displays side by side: a typical shower of the reference and each sample's nearest to its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caloforge.files import atomic_path
+from caloforge.showers import Showers
+from caloforge.validate.boxes import hit_boxes
+from caloforge.validate.plots.event import describe_shower, draw_event, energy_limits, event_png
+from caloforge.validate.report.event import event_figure
+from caloforge.validate.report.page import Plot
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["display_blocks", "draw_displays", "pick_showers"]
+
+_MOST_HITS = 1200  # a display on the page
+_MOST_SAMPLES = 6  # WebGL contexts are scarce
+
+
+def pick_showers(samples: Sequence[Sample]) -> list[Showers]:
+    """Return one shower of each sample: the reference's of median energy, and those nearest in energy and angle.
+
+    Of the reference's showers with an energy near the median, the one with the median visible energy is taken; so
+    are the generated ones.
+    """
+    reference = samples[0]
+    energy = reference.observables.incident_energy
+    theta = reference.observables.incident_theta
+    wanted = float(np.sort(energy)[len(energy) // 2])
+    angle = float(np.sort(theta[np.abs(energy - wanted) <= 0.1 * wanted])[-1])
+    picked = []
+    for sample in samples:
+        first = np.abs(np.log(sample.observables.incident_energy / wanted))
+        second = np.abs(sample.observables.incident_theta - angle) / 30.0
+        order = np.argsort(first + second, kind="stable")
+        near = order[: max(1, min(25, len(order) // 20))]
+        visible = sample.observables["visible_energy"][near]
+        typical = near[np.argsort(visible, kind="stable")[len(near) // 2]]
+        picked.append(sample.source.take(np.array([typical])))
+    return picked
+
+
+def display_blocks(samples: Sequence[Sample], showers: Sequence[Showers], threshold: float) -> list[Plot]:
+    """Return the interactive displays, all with the same colours."""
+    boxes = [hit_boxes(shower, threshold, _MOST_HITS) for shower in showers]
+    limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
+    return [
+        Plot(
+            event_figure(shower, threshold=threshold, most=_MOST_HITS, limits=limits, height=420),
+            describe_shower(shower, box),
+            sample.label,
+            still=event_png(shower, title=" ", threshold=threshold, most=_MOST_HITS, limits=limits),
+            key=f"event-{number}",
+        )
+        for number, (sample, shower, box) in enumerate(zip(samples, showers, boxes, strict=True))
+        if number < _MOST_SAMPLES
+    ]
+
+
+def draw_displays(
+    samples: Sequence[Sample], showers: Sequence[Showers], folder: Path, threshold: float
+) -> None:
+    """Write event_0.png and .pdf (the reference), event_1.png and so on into a folder."""
+    hits = np.concatenate([hit_boxes(shower, threshold).hits for shower in showers])
+    limits = energy_limits(hits, threshold)
+    for number, (sample, shower) in enumerate(zip(samples, showers, strict=True)):
+        title = f"{sample.label}: {describe_shower(shower, hit_boxes(shower, threshold))}"
+        for ending in ("png", "pdf"):
+            with atomic_path(folder / f"event_{number}.{ending}", force=True) as part:
+                draw_event(shower, part, title, threshold, limits=limits, ending=ending)

@@ -1,0 +1,103 @@
+"""Some showers of a source, read when they are needed, and the conditions of any source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from caloforge.geometry import Detector
+from caloforge.showers import Showers, ShowerSource
+
+__all__ = ["Selection", "conditions_of", "energy_of", "theta_of"]
+
+_CHUNK_BYTES = 1 << 26
+
+
+def energy_of(source: Any) -> NDArray[np.float64]:
+    """Return the incident energies (N,) of a source, MeV."""
+    return np.asarray(source.incident_energy, np.float64).reshape(-1)
+
+
+def theta_of(source: Any) -> NDArray[np.float64]:
+    """Return the angles (N,) of a source, degrees; 90 where none are given."""
+    theta = source.incident_theta
+    return np.full(len(source), 90.0) if theta is None else np.asarray(theta, np.float64).reshape(-1)
+
+
+def conditions_of(source: Any) -> dict[str, NDArray[np.float64]]:
+    """Return the named conditions of a source, each (N, k)."""
+    columns = {name: np.asarray(values, np.float64) for name, values in source.conditions.items()}
+    return {name: values.reshape(len(values), -1) for name, values in columns.items()}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A part of a source, itself a source.
+
+    Arguments:
+        base: Where the showers are.
+        indices: (K,) which of them, ascending.
+    """
+
+    base: ShowerSource
+    indices: NDArray[np.int64]
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+        return self.base.detector
+
+    @property
+    def particle(self) -> str:
+        """Particle that started the showers."""
+        return self.base.particle
+
+    @property
+    def source(self) -> str:
+        """What made them."""
+        return self.base.source
+
+    @property
+    def seed(self) -> int | None:
+        """Seed they were made with."""
+        return self.base.seed
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Everything else that is known of their making."""
+        return dict(self.base.attributes)
+
+    @property
+    def incident_energy(self) -> NDArray[np.float64]:
+        """Incident energies (K,), MeV."""
+        return energy_of(self.base)[self.indices]
+
+    @property
+    def incident_theta(self) -> NDArray[np.float64]:
+        """Angles (K,), degrees."""
+        return theta_of(self.base)[self.indices]
+
+    @property
+    def conditions(self) -> dict[str, NDArray[np.float64]]:
+        """Further conditions, each (K, k)."""
+        return {name: values[self.indices] for name, values in conditions_of(self.base).items()}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Showers:
+        return self.base.take(np.atleast_1d(self.indices[index]))
+
+    def take(self, indices: ArrayLike) -> Showers:
+        """Return the showers at these places of the selection, in their order."""
+        return self.base.take(self.indices[np.asarray(indices)])
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over the selection in order, ``size`` at a time."""
+        step = size or max(1, _CHUNK_BYTES // (4 * self.detector.n_cells))
+        for start in range(0, len(self), step):
+            yield self.base.take(self.indices[start : start + step])
