@@ -2,8 +2,8 @@
 
     python benchmarks/bench_gflash.py [--showers FOLDER] [-n 2000] [--geant4 20]
 
-FOLDER holds Geant4's reference files. For each, parametrised showers are made with the same beam on one core, and
-compared: CPU time a shower, worst layer of the mean longitudinal profile (of those with more than 2 % of the
+FOLDER holds Geant4's reference files. For each, parametrised showers are made with the same beam on one core
+and compared: CPU time a shower, worst layer of the mean longitudinal profile (of those with more than 2 % of the
 energy), resolution (standard deviation over mean of the visible fraction), visible fraction, hits above
 0.1 MeV. Geant4's time is the one recorded in the file, or, with ``--geant4 N``, measured now on N showers.
 """
