@@ -71,23 +71,21 @@ class Sample:
     # -- conditions --------------------------------------------------------------------------------------
 
     @cached_property
-    def _conditions(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        if self._parent is not None:
-            energy, theta = self._parent._conditions
-            return energy[self.rows], None if theta is None else theta[self.rows]
-        energy, theta = self.source.incident_energy, self.source.incident_theta
-        return np.asarray(energy, np.float64), None if theta is None else np.asarray(theta, np.float64)
-
-    @property
     def incident_energy(self) -> NDArray[np.float64]:
         """Incident energies (n,), MeV."""
-        return self._conditions[0]
+        return self._of_rows(self.source.incident_energy)
 
-    @property
+    @cached_property
     def incident_theta(self) -> NDArray[np.float64]:
         """Angles (n,), degrees; 90 where the showers do not say."""
-        theta = self._conditions[1]
-        return np.full(self.n, 90.0) if theta is None else theta
+        return self._of_rows(self.source.incident_theta)
+
+    def condition(self, name: str) -> NDArray[Any]:
+        """Return a condition (n, k); also "incident_energy" (MeV) and "incident_theta" (degrees)."""
+        return self._of_rows(self.source.condition(name))
+
+    def _of_rows(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._rows is None else values[self._rows]
 
     @property
     def provenance(self) -> dict[str, Any]:

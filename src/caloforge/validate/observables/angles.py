@@ -34,7 +34,7 @@ def _barycentres(batch: ShowerBatch) -> NDArray[np.float64]:
     spread = covariance[:, 2, 2] > 0
     slope = np.full(batch.n, np.nan)
     np.divide(covariance[:, 1, 2], covariance[:, 2, 2], out=slope, where=spread)
-    return np.degrees(np.arctan2(1.0, slope))
+    return np.asarray(np.degrees(np.arctan2(1.0, slope)))
 
 
 def principal_angle(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,7 +40,9 @@ AXIS_LABELS: dict[Axis, tuple[str, str]] = {
 
 _DECADES = (-3, 6)
 _PER_DECADE = 20
-SPECTRUM_EDGES: NDArray[np.float64] = np.logspace(*_DECADES, (_DECADES[1] - _DECADES[0]) * _PER_DECADE + 1)
+SPECTRUM_EDGES: NDArray[np.float64] = 10.0 ** (
+    _DECADES[0] + np.arange((_DECADES[1] - _DECADES[0]) * _PER_DECADE + 1) / _PER_DECADE
+)
 """Edges (181,) of the cell-energy spectrum, MeV."""
 
 _MESH_BINS = 20
@@ -50,7 +52,7 @@ _MOST_RINGS = 30
 def axis_edges(axis: Axis, detector: Detector) -> NDArray[np.float64] | None:
     """Return the bin edges of an axis; None for "shower" and "cell"."""
     if axis == "layer":
-        return np.arange(detector.n_layers + 1) - 0.5
+        return np.arange(detector.n_layers + 1, dtype=np.float64) - 0.5
     if axis == "x" or axis == "y":
         return lateral_edges(detector, 0 if axis == "x" else 1)
     if axis == "r":

@@ -66,16 +66,22 @@ class ShowerBatch:
         return self._reduce(np.maximum, values)
 
     def sum_bins(
-        self, bins: NDArray[np.int64], n_bins: int, values: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64] | NDArray[np.int64]:
-        """Sum values of hits (H,), or count them, over each shower and bin (H,): (N, n_bins)."""
-        key = self.shower * n_bins + bins
-        return np.bincount(key, values, self.n * n_bins).reshape(self.n, n_bins)
+        self, bins: NDArray[np.int64], n_bins: int, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Sum values of hits (H,) over each shower and bin (H,): (N, n_bins)."""
+        sums = np.bincount(self.shower * n_bins + bins, values, self.n * n_bins)
+        return np.asarray(sums, np.float64).reshape(self.n, n_bins)
+
+    def count_bins(self, bins: NDArray[np.int64], n_bins: int) -> NDArray[np.int64]:
+        """Count the hits of each shower in each bin (H,): (N, n_bins)."""
+        counts = np.bincount(self.shower * n_bins + bins, minlength=self.n * n_bins)
+        return counts.reshape(self.n, n_bins).astype(np.int64, copy=False)
 
     def sum_layers(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum values of hits (H,) over each shower and layer: (N, n_layers)."""
         n_layers = self.detector.n_layers
-        return np.bincount(self._layer_key, values, self.n * n_layers).reshape(self.n, n_layers)
+        sums = np.bincount(self._layer_key, values, self.n * n_layers)
+        return np.asarray(sums, np.float64).reshape(self.n, n_layers)
 
     def per_hit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Repeat a shower's value (N,) for each of its hits: (H,)."""
@@ -107,7 +113,7 @@ class ShowerBatch:
     @cached_property
     def layer(self) -> NDArray[np.int64]:
         """(H,) layer of each hit."""
-        return self.frame.layer[self.cell]
+        return np.asarray(self.frame.layer[self.cell])
 
     @cached_property
     def _layer_key(self) -> NDArray[np.int64]:
@@ -120,10 +126,11 @@ class ShowerBatch:
         return None if shift is None else np.broadcast_to(shift, (self.n, self.detector.n_layers, 2))
 
     def _position(self, coordinate: int) -> NDArray[np.float64]:
-        nominal = self.frame.centre[coordinate][self.cell]
+        nominal: NDArray[np.float64] = self.frame.centre[coordinate][self.cell]
         if self.shift is None or coordinate == 2:
             return nominal
-        return nominal + self.shift[:, :, coordinate].reshape(-1)[self._layer_key]
+        offset: NDArray[np.float64] = self.shift[:, :, coordinate].reshape(-1)[self._layer_key]
+        return nominal + offset
 
     @cached_property
     def x(self) -> NDArray[np.float64]:
@@ -150,7 +157,7 @@ class ShowerBatch:
             return self.frame.radius[self.cell]
         lean = 1.0 / np.tan(np.radians(self.theta))
         beam = self.detector.beam
-        return np.hypot(self.x - beam.x, self.y - beam.y - self.z * self.per_hit(lean))
+        return np.asarray(np.hypot(self.x - beam.x, self.y - beam.y - self.z * self.per_hit(lean)))
 
     @cached_property
     def axis_radius(self) -> NDArray[np.float64]:
@@ -163,7 +170,8 @@ class ShowerBatch:
             return self.frame.radius[self.cell]
         angle = np.radians(self.theta)
         dx, dy, dz = self.offsets
-        return np.hypot(dx, dy * self.per_hit(np.sin(angle)) - dz * self.per_hit(np.cos(angle)))
+        along = dy * self.per_hit(np.sin(angle)) - dz * self.per_hit(np.cos(angle))
+        return np.asarray(np.hypot(dx, along))
 
     @cached_property
     def offsets(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -173,11 +181,10 @@ class ShowerBatch:
 
     # -- showers -----------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def theta(self) -> NDArray[np.float64]:
         """(N,) incident angle, degrees; 90 where the showers do not say."""
-        theta = self.showers.incident_theta
-        return np.full(self.n, 90.0) if theta is None else theta
+        return self.showers.incident_theta
 
     @cached_property
     def filled(self) -> NDArray[np.bool_]:

@@ -71,11 +71,11 @@ def _tracked(batch: ShowerBatch) -> NDArray[np.float32]:
 
 
 def _mean(batch: ShowerBatch) -> NDArray[np.float64]:
-    return _energies(batch, core_cells(batch.detector)).mean(axis=1, dtype=np.float64)
+    return np.asarray(_energies(batch, core_cells(batch.detector)).mean(axis=1, dtype=np.float64))
 
 
 def _std(batch: ShowerBatch) -> NDArray[np.float64]:
-    return _energies(batch, core_cells(batch.detector)).std(axis=1, dtype=np.float64)
+    return np.asarray(_energies(batch, core_cells(batch.detector)).std(axis=1, dtype=np.float64))
 
 
 CORE_CELLS = Observable("core_cells", "energies of the tracked cells", "MeV", _tracked, "cell")

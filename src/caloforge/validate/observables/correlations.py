@@ -28,7 +28,7 @@ def correlation(values: NDArray[np.float64]) -> NDArray[np.float64]:
     scale = np.sqrt((offset**2).mean(axis=0))
     scale[scale <= 1e-12 * np.abs(good).max(axis=0)] = np.nan  # constant up to rounding
     unit = offset / scale
-    return np.clip(unit.T @ unit / len(good), -1.0, 1.0)
+    return np.asarray(np.clip(unit.T @ unit / len(good), -1.0, 1.0))
 
 
 def layer_correlation(table: ObservableTable) -> NDArray[np.float64]:

@@ -56,7 +56,8 @@ def depth_of_fraction(
     edges = np.concatenate([[2 * z[0] - z[1]], z])
     part = np.full(len(total), np.nan)
     np.divide(target - lower, upper - lower, out=part, where=total > 0)
-    return edges[last] + part * (edges[last + 1] - edges[last])
+    depth: NDArray[np.float64] = edges[last] + part * (edges[last + 1] - edges[last])
+    return depth
 
 
 def _depth_90(batch: ShowerBatch) -> NDArray[np.float64]:

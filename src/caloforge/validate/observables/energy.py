@@ -1,6 +1,6 @@
-"""Energies of the whole shower: visible energy, response, the highest cell.
+r"""Energies of the whole shower: visible energy, response, the highest cell.
 
-.. math:: E_{vis} = \\sum_i E_i, \\qquad R = \\frac{E_{vis}}{f E_{inc}}, \\qquad E_{peak} = \\max_i E_i
+.. math:: E_{vis} = \sum_i E_i, \qquad R = \frac{E_{vis}}{f E_{inc}}, \qquad E_{peak} = \max_i E_i
 
 with the detector's sampling fraction f, so that R is 1 on average.
 """

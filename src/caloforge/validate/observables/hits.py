@@ -20,8 +20,9 @@ def _hits(batch: ShowerBatch) -> NDArray[np.float64]:
 
 
 def _layer_sparsity(batch: ShowerBatch) -> NDArray[np.float64]:
-    counts = batch.sum_bins(batch.layer, batch.detector.n_layers)
-    return 1.0 - counts / np.array([layer.n_cells for layer in batch.detector.layers])
+    counts = batch.count_bins(batch.layer, batch.detector.n_layers)
+    sizes = np.array([layer.n_cells for layer in batch.detector.layers], np.float64)
+    return np.asarray(1.0 - counts / sizes)
 
 
 def _sparsity(batch: ShowerBatch) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
-"""Lateral centre and width of each layer in x (eta), y (phi) and r, exactly as the CaloChallenge defines them.
+r"""Lateral centre and width of each layer in x (eta), y (phi) and r, exactly as the CaloChallenge defines them.
 
 .. math::
-    C_l(x) = \\frac{\\sum x E}{\\sum E + 10^{-16}}, \\qquad
-    W_l(x) = \\sqrt{\\max\\left(0, \\frac{\\sum x^2 E}{\\sum E + 10^{-16}} - C_l(x)^2\\right)}
+    C_l(x) = \frac{\sum x E}{\sum E + 10^{-16}}, \qquad
+    W_l(x) = \sqrt{\max\left(0, \frac{\sum x^2 E}{\sum E + 10^{-16}} - C_l(x)^2\right)}
 
 Voxels of a mesh have x = r cos(alpha) and y = r sin(alpha); a layer with a single angular bin lies at 0 in both.
 r is a voxel's own radius, and for cells the distance from the nominal beam line at the layer's depth. Cells

@@ -1,8 +1,8 @@
-"""Centres of gravity and moments about them.
+r"""Centres of gravity and moments about them.
 
 .. math::
-    \\bar x = \\frac{\\sum_i E_i x_i}{\\sum_i E_i}, \\qquad
-    m_k(x) = \\frac{\\sum_i E_i (x_i - \\bar x)^k}{\\sum_i E_i}, \\quad k = 2, 3
+    \bar x = \frac{\sum_i E_i x_i}{\sum_i E_i}, \qquad
+    m_k(x) = \frac{\sum_i E_i (x_i - \bar x)^k}{\sum_i E_i}, \quad k = 2, 3
 
 over the cells' centres (moved by the detector's layer shift where its cells move); NaN for empty showers.
 """

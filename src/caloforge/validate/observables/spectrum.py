@@ -15,13 +15,19 @@ from caloforge.validate.observables.batch import ShowerBatch
 
 __all__ = ["CELL_SPECTRUM", "mip_peak"]
 
-_LOWEST_COUNT = 100  # entries in the highest bin below which no peak is claimed
-_DIP = 0.97  # the spectrum must fall below this part of the peak on its low side
+_LOWEST_COUNT = 100  # smoothed entries below which a bin is not looked at
+_RISE = 1.05  # least rise of a peak over the valley before it
+_SIGMAS = 5.0  # and its least significance
 
 
 def _spectrum(batch: ShowerBatch) -> NDArray[np.int64]:
     bins = np.searchsorted(SPECTRUM_EDGES, batch.energy, side="right")
-    return batch.sum_bins(bins, len(SPECTRUM_EDGES) + 1).astype(np.int64)
+    return batch.count_bins(bins, len(SPECTRUM_EDGES) + 1)
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average over three bins; the end bins count twice at the ends."""
+    return np.convolve(np.pad(values, 1, mode="edge"), np.ones(3) / 3, mode="valid")
 
 
 def mip_peak(
@@ -31,8 +37,9 @@ def mip_peak(
 ) -> float:
     """Return the position of the MIP peak in a cell-energy spectrum.
 
-    It is the highest bin of the spectrum per logarithm of energy, smoothed over three bins, refined by the parabola through
-    it and its neighbours.
+    The spectrum per MeV, smoothed over three bins, falls towards high energies; the peak is the bin where it
+    rises most over the lowest value before it, refined by the parabola through its neighbours. It lies at the most probable
+    energy of a minimum-ionising particle, somewhat below the mean.
 
     Arguments:
         counts: (k,) entries in the bins, without under- and overflow.
@@ -40,23 +47,31 @@ def mip_peak(
         near: Expected energy, MeV: only bins from a third to three times of it are searched.
 
     Returns:
-        MeV; NaN when there is no peak (too few entries, or the highest bin lies at the end of the range).
+        MeV; NaN when there is no peak: the rise is below 5 % or five standard deviations.
     """
-    smooth = np.convolve(np.asarray(counts, np.float64), np.ones(3) / 3, mode="same")
+    counts = np.asarray(counts, np.float64)
+    smooth, density = _smooth(counts), _smooth(counts / np.diff(edges))
     centre = np.sqrt(edges[1:] * edges[:-1])
-    inside = np.ones(len(centre), bool) if near is None else (centre > near / 3) & (centre < near * 3)
-    candidates = np.flatnonzero(inside)
-    if len(candidates) < 3:
+    seen = smooth >= _LOWEST_COUNT
+    if near is not None:
+        seen &= (centre > near / 3) & (centre < near * 3)
+    bins = np.flatnonzero(seen)
+    if len(bins) < 3:
         return float("nan")
-    top = int(candidates[smooth[candidates].argmax()])
-    if top in (candidates[0], candidates[-1]) or smooth[top] < _LOWEST_COUNT:
+    valley = bins[0]
+    best, rise = -1, _RISE
+    for index in bins[1:-1]:
+        if density[index] < density[valley]:
+            valley = index
+        ratio = density[index] / density[valley]
+        error = np.sqrt((1 / smooth[index] + 1 / smooth[valley]) / 3)
+        if ratio > rise and ratio - 1 > _SIGMAS * error:
+            best, rise = int(index), float(ratio)
+    if best < 0 or density[best + 1] >= density[best]:
         return float("nan")
-    if smooth[candidates[0] : top].min() > _DIP * smooth[top]:
-        return float("nan")
-    left, middle, right = smooth[top - 1 : top + 2]
-    bend = left - 2 * middle + right
-    step = 0.0 if bend == 0 else float(np.clip(0.5 * (left - right) / bend, -1, 1))
-    return float(centre[top] * (edges[top + 1] / edges[top]) ** step)
+    left, middle, right = density[best - 1 : best + 2]
+    step = float(np.clip(0.5 * (left - right) / (left - 2 * middle + right), -1, 1))
+    return float(centre[best] * (edges[best + 1] / edges[best]) ** step)
 
 
 CELL_SPECTRUM = Observable("cell_spectrum", "cells", "", _spectrum, "energy", counts=True)

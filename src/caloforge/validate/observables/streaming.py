@@ -6,8 +6,9 @@ chunks only the table is held, about 2 kB a shower.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from caloforge.errors import TooFewShowersError
 from caloforge.geometry import Detector
 from caloforge.progress import progress
-from caloforge.showers import ShowerSource
+from caloforge.showers import Showers, ShowerSource
 from caloforge.validate.observables.base import Observable
 from caloforge.validate.observables.batch import ShowerBatch
 from caloforge.validate.observables.prefetch import prefetch
@@ -23,15 +24,37 @@ from caloforge.validate.observables.registry import OBSERVABLES
 from caloforge.validate.observables.statistics import CellStatistics, CellSums
 from caloforge.validate.observables.table import ObservableTable
 
-__all__ = ["cell_statistics", "chunk_rows", "histogram_cells", "observe"]
+__all__ = ["Chunked", "batches", "cell_statistics", "chunk_rows", "histogram_cells", "observe"]
 
 _CHUNK_BYTES = 16 * 2**20
 _MOST_ROWS = 4096
+_MOST_HITS = 1_000_000  # in a batch, about 200 bytes each
 
 
 def chunk_rows(detector: Detector) -> int:
     """Return how many showers make a chunk of about 16 MiB."""
     return int(np.clip(_CHUNK_BYTES // (4 * detector.n_cells), 1, _MOST_ROWS))
+
+
+def batches(
+    chunks: Iterable[Showers], threshold: float = 0.1, cut: float = 0.0
+) -> Generator[ShowerBatch, None, None]:
+    """Cut chunks into batches of a bounded number of hits, so that memory is bounded for filled showers, too.
+
+    Arguments:
+        chunks: Showers of one detector.
+        threshold: See :func:`observe`.
+        cut: See :func:`observe`.
+    """
+    hits = np.inf  # a shower; the batch before tells
+    for chunk in chunks:
+        start = 0
+        while start < len(chunk):
+            rows = max(1, int(_MOST_HITS / max(min(hits, chunk.detector.n_cells), 1.0)))
+            batch = ShowerBatch(chunk[start : start + rows], threshold, cut)
+            hits = 1.5 * len(batch.energy) / batch.n
+            start += batch.n
+            yield batch
 
 
 def observe(
@@ -70,18 +93,17 @@ def observe(
     start = 0
     chunks = prefetch(source.chunks(chunk_size or chunk_rows(detector)))
     with closing(chunks), progress(n, label, None if label else False) as advance:
-        for showers in chunks:
-            batch = ShowerBatch(showers, threshold, cut)
-            rows = slice(start, start + len(showers))
-            energy[rows], theta[rows] = showers.incident_energy, batch.theta
+        for batch in batches(chunks, threshold, cut):
+            rows = slice(start, start + batch.n)
+            energy[rows], theta[rows] = batch.showers.incident_energy, batch.theta
             for name, entry in used.items():
                 values = entry.compute(batch)
                 if name not in columns:
                     columns[name] = _column(entry, detector, n, values)
                 columns[name][rows] = values
             sums.add(batch)
-            start += len(showers)
-            advance(len(showers))
+            start += batch.n
+            advance(batch.n)
     statistics = sums.result()
     ordered = {name: columns[name] for name in used}
     return ObservableTable(detector, ordered, energy, theta, threshold, cut, lambda: statistics, skipped)
@@ -96,17 +118,30 @@ def _column(entry: Observable, detector: Detector, n: int, first: NDArray[np.gen
     return np.empty((n, *first.shape[1:]), kind)
 
 
-def cell_statistics(source: ShowerSource, cut: float = 0.0, chunk_size: int | None = None) -> CellStatistics:
+class Chunked(Protocol):
+    """What a pass over cells needs."""
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+        ...
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over all showers, ``size`` at a time."""
+        ...
+
+
+def cell_statistics(source: Chunked, cut: float = 0.0, chunk_size: int | None = None) -> CellStatistics:
     """Compute mean, spread and occupancy of every cell in one streaming pass."""
     sums = CellSums(source.detector)
     with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
-        for showers in chunks:
-            sums.add(ShowerBatch(showers, cut=cut))
+        for batch in batches(chunks, cut=cut):
+            sums.add(batch)
     return sums.result()
 
 
 def histogram_cells(
-    source: ShowerSource, edges: NDArray[np.float64], cut: float = 0.0, chunk_size: int | None = None
+    source: Chunked, edges: NDArray[np.float64], cut: float = 0.0, chunk_size: int | None = None
 ) -> NDArray[np.int64]:
     """Count the energies of all cells above the cut in bins of one's own, in one streaming pass.
 
@@ -121,7 +156,7 @@ def histogram_cells(
     """
     counts = np.zeros(len(edges) + 1, np.int64)
     with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
-        for showers in chunks:
-            bins = np.searchsorted(edges, ShowerBatch(showers, cut=cut).energy, side="right")
+        for batch in batches(chunks, cut=cut):
+            bins = np.searchsorted(edges, batch.energy, side="right")
             counts += np.bincount(bins, minlength=len(counts))
     return counts

@@ -1,0 +1,194 @@
+r"""Linearity and resolution against incident energy or angle.
+
+In each bin of the variable, with the ratio :math:`q = E / E_{inc}` of measured to incident energy:
+
+.. math:: R = \langle q \rangle, \qquad \frac{\sigma}{E} = \frac{\mathrm{std}(q)}{\langle q \rangle}
+
+and, robust against tails, half the width of the central 68.3 % over the median. Errors are those of means
+and standard deviations, :math:`\sigma^2(s) = (m_4 - s^4) / (4 n s^2)`, which holds for any distribution. Ratios are
+taken shower by shower, so that a wide bin does not broaden the resolution.
+
+The energy dependence is fitted as :math:`\sigma/E = a / \sqrt{E/\mathrm{GeV}} \oplus b / (E/\mathrm{GeV}) \oplus c`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from caloforge.errors import TooFewShowersError
+
+__all__ = ["ResolutionFit", "ResponseCurve", "bins_of", "fit_resolution", "response_curve"]
+
+_DISTINCT = 20  # values of the variable up to which each is a bin of its own
+_CENTRAL = (15.865, 84.135)
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseCurve:
+    """Response and resolution in bins of a variable; arrays (k,), NaN in bins of too few showers.
+
+    Attributes:
+        variable: "incident_energy" (MeV) or "incident_theta" (degrees).
+        edges: (k + 1,) bin edges.
+        centre: Mean of the variable in the bin.
+        n: Showers in the bin.
+        response: Mean measured over incident energy; 1 after calibration.
+        response_error: One standard deviation.
+        linearity: Response over its mean over all showers, minus 1.
+        resolution: Standard deviation over mean.
+        resolution_error: One standard deviation.
+        width68: Half the central 68.3 % over the median.
+        out_of_range: Showers outside the edges.
+    """
+
+    variable: str
+    edges: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    n: NDArray[np.int64]
+    response: NDArray[np.float64]
+    response_error: NDArray[np.float64]
+    linearity: NDArray[np.float64]
+    resolution: NDArray[np.float64]
+    resolution_error: NDArray[np.float64]
+    width68: NDArray[np.float64]
+    out_of_range: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers, by attribute."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        }
+
+
+@dataclass(frozen=True)
+class ResolutionFit:
+    """Terms of the energy resolution, as fractions at 1 GeV.
+
+    Attributes:
+        stochastic: a, of 1 / sqrt(E).
+        noise: b, of 1 / E.
+        constant: c.
+    """
+
+    stochastic: float
+    noise: float
+    constant: float
+
+    def __call__(self, energy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the resolution at energies in MeV, of any shape."""
+        gev = np.asarray(energy) / 1000.0
+        return np.sqrt(self.stochastic**2 / gev + self.noise**2 / gev**2 + self.constant**2)
+
+
+def bins_of(variable: NDArray[np.float64], n_bins: int = 10) -> NDArray[np.float64]:
+    """Return edges that suit a variable (N,).
+
+    Up to 20 distinct values get a bin each (edges half-way between them); others are split into ``n_bins``
+    bins of equal numbers.
+    """
+    values = np.unique(variable)
+    if len(values) <= _DISTINCT:
+        inner = (values[1:] + values[:-1]) / 2
+        reach = max(float(np.ptp(values)), abs(float(values[-1])), 1.0) * 1e-3
+        return np.concatenate([[values[0] - reach], inner, [values[-1] + reach]])
+    edges = np.unique(np.quantile(variable, np.linspace(0, 1, n_bins + 1)))
+    edges[-1] = np.nextafter(edges[-1], np.inf)
+    return edges
+
+
+def response_curve(
+    measured: NDArray[np.float64],
+    incident: NDArray[np.float64],
+    variable: NDArray[np.float64] | None = None,
+    edges: NDArray[np.float64] | None = None,
+    name: str = "incident_energy",
+    fewest: int = 10,
+) -> ResponseCurve:
+    """Return response, linearity and resolution in bins of the incident energy or another variable.
+
+    Arguments:
+        measured: (N,) energies, MeV: visible over the sampling fraction, or reconstructed.
+        incident: (N,) MeV.
+        variable: (N,) what to bin in; the incident energy when None.
+        edges: (k + 1,) bins, the reference's own for a generated sample; from :func:`bins_of` when None.
+        name: Name of the variable.
+        fewest: Showers below which a bin is NaN.
+
+    Raises:
+        TooFewShowersError: When there are fewer showers than ``fewest``.
+    """
+    if len(measured) < fewest:
+        msg = f"a response curve needs at least {fewest} showers; got {len(measured)}"
+        raise TooFewShowersError(msg)
+    variable = incident if variable is None else variable
+    edges = bins_of(variable) if edges is None else edges
+    ratio = measured / incident
+    place = np.searchsorted(edges, variable, side="right") - 1
+    k = len(edges) - 1
+    inside = (place >= 0) & (place < k)
+    table = np.full((6, k), np.nan)
+    n = np.bincount(place[inside], minlength=k)
+    for index in np.flatnonzero(n):
+        chosen = inside & (place == index)
+        table[0, index] = variable[chosen].mean()
+        if n[index] >= fewest:
+            table[1:, index] = _moments(ratio[chosen])
+    whole = ratio[inside].mean() if inside.any() else np.nan
+    linearity = table[1] / whole - 1.0 if whole > 0 else np.full(k, np.nan)
+    return ResponseCurve(
+        variable=name,
+        edges=edges,
+        centre=table[0],
+        n=n,
+        response=table[1],
+        response_error=table[2],
+        linearity=linearity,
+        resolution=table[3],
+        resolution_error=table[4],
+        width68=table[5],
+        out_of_range=int((~inside).sum()),
+    )
+
+
+def _moments(q: NDArray[np.float64]) -> tuple[float, float, float, float, float]:
+    """Return mean, its error, std / mean, its error, and half the central 68.3 % over the median."""
+    n, mean = len(q), float(q.mean())
+    offset = q - mean
+    variance = float((offset**2).sum() / (n - 1))
+    if mean <= 0:
+        return mean, float(np.sqrt(variance / n)), np.nan, np.nan, np.nan
+    std = np.sqrt(variance)
+    error = (
+        np.sqrt(max(float((offset**4).mean()) - variance**2, 0.0) / (4 * n * variance)) if std > 0 else 0.0
+    )
+    low, high = np.percentile(q, _CENTRAL)
+    median = float(np.median(q))
+    width = (high - low) / (2 * median) if median > 0 else np.nan
+    return mean, float(std / np.sqrt(n)), float(std / mean), float(error / mean), float(width)
+
+
+def fit_resolution(curve: ResponseCurve) -> ResolutionFit:
+    """Fit the stochastic, noise and constant terms to a curve against incident energy.
+
+    The squared resolution is linear in the squared terms, which are kept non-negative; bins weigh by their
+    errors.
+
+    Raises:
+        TooFewShowersError: When fewer than three bins have a resolution.
+    """
+    good = np.isfinite(curve.resolution) & (curve.resolution_error > 0)
+    if good.sum() < 3:
+        msg = f"a fit of the resolution needs 3 bins with enough showers; got {int(good.sum())}"
+        raise TooFewShowersError(msg)
+    gev = curve.centre[good] / 1000.0
+    weight = 1.0 / (2 * curve.resolution[good] * curve.resolution_error[good])
+    terms = np.stack([1 / gev, 1 / gev**2, np.ones_like(gev)], axis=1)
+    squares, _ = nnls(terms * weight[:, None], curve.resolution[good] ** 2 * weight)
+    stochastic, noise, constant = np.sqrt(squares)
+    return ResolutionFit(float(stochastic), float(noise), float(constant))
