@@ -7,12 +7,12 @@ response              100 from 0.5 to 1.5
 layer energies        39 logarithmic from the energy cut to the reference's maximum
 voxel energies        49 logarithmic from the energy cut to the reference's maximum
 sparsity              20 from 0 to 1
-centres               100 from -30 to 30 mm (sets 2, 3), -100 to 100 mm (set 1, cells)
-widths                100 from 0 to 30 mm (sets 2, 3), 0 to 100 mm (set 1, cells)
+centres               100 from -30 to 30 mm (sets 2, 3), -100 to 100 mm (set 1)
+widths                100 from 0 to 30 mm (sets 2, 3), 0 to 100 mm (set 1)
 ===================== =================================================================
 
-The challenge's response bins hold for calibrated energies; where the sampling fraction is not divided out, the
-range is scaled with it. The cut is 1 MeV in set 1, 15.15 keV in sets 2 and 3, and the hit threshold elsewhere.
+The cut is 1 MeV in set 1, 15.15 keV in sets 2 and 3, and 0.1 MeV elsewhere. A fixed range fits no other detector,
+so that only the challenge's own meshes have these bins.
 
 References:
     O. Amram et al., CaloChallenge 2022, arXiv:2410.21611.
@@ -50,7 +50,7 @@ def energy_cut(detector: Detector) -> float:
 
 
 def log_edges(low: float, high: float, bins: int) -> NDArray[np.float64]:
-    """Return edges (bins + 1,) equally spaced in the logarithm; a decade when ``high`` is not above ``low``."""
+    """Return edges (bins + 1,) equally spaced in the logarithm; one decade when ``high <= low``."""
     edges = np.geomspace(low, high if high > low else 10.0 * low, bins + 1)
     edges[-1] *= 1.0 + 1e-9  # the maximum itself belongs inside in spite of rounding
     return edges
@@ -73,7 +73,7 @@ def _layer_energy(column: Column, detector: Detector) -> NDArray[np.float64]:
 
 
 def _response(column: Column, detector: Detector) -> NDArray[np.float64]:
-    return np.linspace(0.5, 1.5, 101) * detector.sampling_fraction
+    return np.linspace(0.5, 1.5, 101)
 
 
 def _sparsity(column: Column, detector: Detector) -> NDArray[np.float64]:
@@ -102,9 +102,6 @@ _CHALLENGE: dict[str, Callable[[Column, Detector], NDArray[np.float64]]] = {
 
 
 def bin_edges(column: Column, detector: Detector) -> NDArray[np.float64]:
-    """Return the edges of a column's histogram.
-
-    The challenge's bins are only taken for its own meshes; a fixed range fits no other detector.
-    """
+    """Return the edges of a column's histogram: the challenge's for its meshes, else from the reference."""
     rule = _CHALLENGE.get(column.observable) if detector.name in _CUTS else None
     return rule(column, detector) if rule is not None else general_edges(column.reference)

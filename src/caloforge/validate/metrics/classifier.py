@@ -4,7 +4,7 @@ Low-level input: log10 of the incident energy and each cell over the incident en
 CaloChallenge's feature vector (see :mod:`caloforge.validate.metrics.features`). The network is an MLP of three
 hidden layers with LeakyReLU behind each; inputs are standardised with the training part. The preset
 "calochallenge" is the challenge's own (2048 wide, Adam 2e-4, batch 1000, 50 epochs, best validation accuracy),
-"fast" is 512 wide and stops early.
+"fast" is 256 wide and stops early.
 
 Each of several networks has its own split; the AUC is their mean, its error the larger of the spread of the
 networks and the statistical error of one held-out part. The floor is the same for halves of the reference,
@@ -69,7 +69,10 @@ def classifier_test(
     """
     make = build or (lambda inputs: mlp(inputs, options))
     n = min(len(reference), len(generated))
-    a, b = (x if len(x) == n else x[generator(seed, "classifier subset").permutation(len(x))[:n]] for x in (reference, generated))
+    a, b = (
+        x if len(x) == n else x[generator(seed, "classifier subset").permutation(len(x))[:n]]
+        for x in (reference, generated)
+    )
     return [train_once(a, b, make, options, child_seed(seed, "classifier", i), device) for i in range(seeds)]
 
 

@@ -102,9 +102,7 @@ class CoreCells(Metric):
         values = moment_ratios(a, b)
         weights_a = bootstrap_counts(len(a), settings.n_bootstrap, settings.seed, "reference")
         weights_b = bootstrap_counts(len(b), settings.n_bootstrap, settings.seed, "generated")
-        boot = np.array(
-            [moment_ratios(a, b, wa, wb) for wa, wb in zip(weights_a, weights_b, strict=True)]
-        )
+        boot = np.array([moment_ratios(a, b, wa, wb) for wa, wb in zip(weights_a, weights_b, strict=True)])
         floor = []
         for index in range(settings.n_halves):
             first, second = halves(len(a), index, settings.seed)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DistributionDistances", "ks_test", "wasserstein", "weighted_distances"]
 
+_BLOCK = 1 << 22  # numbers held at once
 _EXACT = 100  # showers a side up to which SciPy's exact p-value is quick
 
 
@@ -55,79 +56,56 @@ def wasserstein(reference: ArrayLike, generated: ArrayLike) -> float:
 
 
 def weighted_distances(
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    weights_a: NDArray[np.uint8],
-    weights_b: NDArray[np.uint8],
+    values: NDArray[np.float64], weights: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return both distances for many weightings of the same values.
 
     Arguments:
-        a: Values (N,).
-        b: Values (M,).
-        weights_a: Weights (S, N) of ``a``.
-        weights_b: Weights (S, M) of ``b``.
+        values: Values of both sides (N,).
+        weights: Signed weights (N, S): those of the reference sum to 1, those of the other side to -1.
 
     Returns:
         The Kolmogorov-Smirnov statistics (S,) and the Wasserstein-1 distances (S,).
     """
-    pooled = np.concatenate([a, b])
-    order = np.argsort(pooled, kind="stable")
-    x = pooled[order]
+    order = np.argsort(values, kind="stable")
+    x = values[order]
     last = np.append(np.diff(x) > 0, True)  # a distribution function is read off behind equal values
     gaps = np.append(np.diff(x), 0.0)
-    ks, w1 = np.empty(len(weights_a)), np.empty(len(weights_a))
-    signed = np.empty(pooled.size)
-    for s, (wa, wb) in enumerate(zip(weights_a, weights_b, strict=True)):
-        total_a, total_b = int(wa.sum()), int(wb.sum())
-        if total_a == 0 or total_b == 0:
-            ks[s] = w1[s] = np.nan
-            continue
-        np.divide(wa, total_a, out=signed[: a.size])
-        np.divide(wb, -total_b, out=signed[a.size :])
-        difference = np.abs(np.cumsum(signed[order]))
-        ks[s] = difference[last].max()
-        w1[s] = difference @ gaps
-    return ks, w1
+    ks, w1 = [], []
+    size = max(1, _BLOCK // len(x))
+    for start in range(0, weights.shape[1], size):
+        difference = np.abs(np.cumsum(weights[order, start : start + size], axis=0, dtype=np.float64))
+        ks.append(difference[last].max(axis=0))
+        w1.append(gaps @ difference)
+    return np.concatenate(ks), np.concatenate(w1)
 
 
 class _Repeats:
-    """The bootstrap and half weights of two samples, made once for all columns of the same length."""
+    """Weights of bootstrap samples and halves, kept from one column to the next of the same lengths."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._cache: dict[tuple[str, int], NDArray[np.uint8]] = {}
+        self._sizes = (0, 0)
+        self._boot = self._floor = np.empty((0, 0), np.float32)
 
-    def _counts(self, side: str, n: int) -> NDArray[np.uint8]:
-        if (side, n) not in self._cache:
-            s = self._settings
-            self._cache[side, n] = bootstrap_counts(n, s.n_bootstrap, s.seed, side)
-        return self._cache[side, n]
-
-    def _halves(self, n: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if ("half0", n) not in self._cache:
-            pair = half_masks(n, self._settings.n_halves, self._settings.seed)
-            self._cache["half0", n], self._cache["half1", n] = pair
-        return self._cache["half0", n], self._cache["half1", n]
+    def _prepare(self, n: int, m: int) -> None:
+        if (n, m) == self._sizes:
+            return
+        s, self._sizes = self._settings, (n, m)
+        a = bootstrap_counts(n, s.n_bootstrap, s.seed, "reference").T / np.float32(n)
+        b = bootstrap_counts(m, s.n_bootstrap, s.seed, "generated").T / np.float32(-m)
+        self._boot = np.concatenate([a, b]).astype(np.float32)
+        first, second = half_masks(n, s.n_halves if n > 3 else 0, s.seed)
+        self._floor = ((first.astype(np.float32) - second) / np.float32(max(1, n // 2))).T
 
     def of(self, column: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return (2, S) bootstrap and (2, H) floor values of both distances."""
+        """Return both distances (2, S) of the bootstrap samples and (2, H) of the halves."""
         a, b = column.reference, column.generated
-        boot = weighted_distances(a, b, self._counts("reference", a.size), self._counts("generated", b.size))
-        first, second = self._halves(a.size)
-        empty = np.empty(0)
-        both = (first.astype(np.int16) - second).astype(np.int16)
-        floor = _half_distances(a, both) if a.size > 3 else (empty, empty)
-        return np.stack(boot), np.stack(floor)
-
-
-def _half_distances(a: NDArray[np.float64], signs: NDArray[np.int16]) -> tuple[NDArray[np.float64], ...]:
-    """Return both distances between the half with sign +1 and the half with sign -1, for each row."""
-    order = np.argsort(a, kind="stable")
-    x = a[order]
-    last, gaps = np.append(np.diff(x) > 0, True), np.append(np.diff(x), 0.0)
-    difference = np.abs(np.cumsum(signs[:, order], axis=1, dtype=np.int64)) / (a.size // 2)
-    return difference[:, last].max(axis=1), difference @ gaps
+        self._prepare(a.size, b.size)
+        boot = weighted_distances(np.concatenate([a, b]), self._boot)
+        if self._floor.shape[1] == 0:
+            return np.stack(boot), np.empty((2, 0))
+        return np.stack(boot), np.stack(weighted_distances(a, self._floor))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -1,8 +1,8 @@
 """What the metrics read from a pair of samples: columns of observables, feature vectors, cells.
 
 The high-level vector is the CaloChallenge's: log10 of the incident energy; for each layer log10(E + 1e-8),
-centres and widths in x and y over 100 mm; log10(E_visible + 1e-8); the sparsity of each layer; centre and width in
-r over 100 mm. Entries that are not finite (an empty layer has no width) become 0, are counted and reported.
+centres and widths in x and y over 100 mm; log10(E_visible + 1e-8); the sparsity of each layer; centre and
+width in r over 100 mm. Entries that are not finite (an empty layer has no width) become 0, are counted and reported.
 
 References:
     O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4.
@@ -48,8 +48,8 @@ Cells: TypeAlias = NDArray[np.float32]
 _JOINT = (
     ("visible_energy", "peak_energy"),
     ("centre_x", "centre_y"),
-    ("visible_energy", "n_hits", "depth"),
-    ("visible_energy", "centre_x", "centre_y", "depth"),
+    ("visible_energy", "hits", "shower_depth"),
+    ("visible_energy", "centre_x", "centre_y", "shower_depth"),
 )
 _MM = 100.0
 _GUARD = 1e-8
@@ -153,12 +153,14 @@ def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
 
 
 def layer_energies(sample: Sample) -> NDArray[np.float64]:
-    """Return the energy of each layer (N, L), MeV."""
+    """Return the energy of each layer (N, L), MeV; of a single layer all visible energy."""
+    if sample.detector.n_layers == 1:
+        return np.asarray(sample.observables["visible_energy"], np.float64)[:, None]
     return np.asarray(sample.observables["layer_energy"], np.float64)
 
 
 def visible_fraction(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Return visible over incident energy (n,), the incident energy (n,) MeV, and how many were not finite."""
+    """Return visible over incident energy (n,), incident energy (n,) MeV, and how many were not finite."""
     energy = np.asarray(sample.incident_energy, np.float64)
     fraction = np.asarray(sample.observables["visible_energy"], np.float64) / energy
     finite = np.isfinite(fraction)
@@ -166,11 +168,12 @@ def visible_fraction(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def profiles(sample: Sample) -> dict[str, NDArray[np.float64]]:
-    """Return each shower's profiles along x, y and z (N, bins), MeV; z are the layers."""
+    """Return each shower's profiles along x, y and z (N, bins), MeV; z are the layers, if several."""
     table = sample.observables
-    found = {axis: f"profile_{axis}" for axis in ("x", "y") if f"profile_{axis}" in table.names}
+    found = {axis: f"{axis}_profile" for axis in ("x", "y") if f"{axis}_profile" in table.names}
     out = {axis: np.asarray(table[name], np.float64) for axis, name in found.items()}
-    out["z"] = layer_energies(sample)
+    if sample.detector.n_layers > 1:
+        out["z"] = layer_energies(sample)
     return out
 
 
@@ -223,9 +226,7 @@ def _taken(sample: Sample, size: int, seed: int) -> Showers:
     return kept[size, seed]
 
 
-def cell_pair(
-    reference: Sample, generated: Sample, settings: Settings, n_max: int | None = None
-) -> CellPair:
+def cell_pair(reference: Sample, generated: Sample, settings: Settings, n_max: int | None = None) -> CellPair:
     """Return the cells of both samples.
 
     Arguments:

@@ -3,12 +3,14 @@ r"""Frechet physics distance.
 Features are divided by the largest absolute value of each in the reference. The Frechet distance of two
 Gaussians,
 
-.. math:: d^2 = |\mu_1 - \mu_2|^2 + \operatorname{tr}\bigl(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2}\bigr),
+.. math::
+    d^2 = |\mu_1 - \mu_2|^2 + \operatorname{tr}\bigl(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2}\bigr),
 
 is biased by the sample size ``N`` as ``a + b / N``. For ten sizes equally spaced in ``1/N``, from 10,000 to
 50,000, the mean of 20 distances of random draws (with replacement, as published) is fitted with ``a + b / N``,
 ``a, b >= 0``: ``a`` is the distance, its error that of the fit. For smaller samples the sizes go from a fifth
-of what is there up to all of it. Features with a constant reference of zero are left as they are.
+of what is there up to all of it. Drawing with replacement leaves a bias of ``b / n`` for a sample of ``n``
+showers, which the floor shows. Features that are zero in the whole reference are left as they are.
 
 References:
     R. Kansal et al., Evaluating generative models in high energy physics, Phys. Rev. D 107 (2023) 076017,
@@ -31,7 +33,7 @@ from caloforge.validate.metrics.resampling import halves
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["FrechetPhysicsDistance", "fpd", "frechet_distance", "normalise"]
+__all__ = ["FrechetPhysicsDistance", "fpd", "frechet_distance", "intercept_at_zero", "normalise"]
 
 _LARGEST = 50_000
 _SIZES = 10
@@ -84,8 +86,8 @@ def _draw(x: NDArray[np.float64], size: int, rng: np.random.Generator) -> tuple[
     """Return mean and covariance root of ``size`` rows drawn with replacement."""
     weights = np.bincount(rng.integers(0, len(x), size), minlength=len(x)).astype(np.float64)
     mean = weights @ x / size
-    rooted = np.sqrt(weights)[:, None] * (x - mean)
-    return mean, _root(rooted.T @ rooted / (size - 1))
+    second = (x * weights[:, None]).T @ x
+    return mean, _root((second - size * np.outer(mean, mean)) / (size - 1))
 
 
 def fpd(
@@ -102,24 +104,41 @@ def fpd(
     Raises:
         TooFewShowersError: With fewer than 100 a side.
     """
-    from scipy.optimize import curve_fit
-
     n = min(len(reference), len(generated), _LARGEST)
     if n < _FEWEST:
         msg = f"fpd needs at least {_FEWEST} showers a side, there are {n}"
         raise TooFewShowersError(msg)
     a, b = normalise(reference, generated) if normalised else (reference, generated)
+    centre = a.mean(axis=0)  # the distance is that of shifted features
+    a, b = a - centre, b - centre
     sizes = (1.0 / np.linspace(5.0 / n, 1.0 / n, _SIZES)).astype(np.int64)
     distances = []
     for index, size in enumerate(sizes):
         rng = generator(seed, "fpd", index)
         draws = [(*_draw(a, size, rng), *_draw(b, size, rng)) for _ in range(_DRAWS)]
         distances.append(np.mean([_distance(*draw) for draw in draws]))
-    start = [max(distances[-1], 1e-12), 1.0]
-    fit, covariance = curve_fit(
-        lambda x, intercept, slope: intercept + slope * x, 1.0 / sizes, distances, p0=start, bounds=(0, np.inf)
-    )
-    return float(fit[0]), float(np.sqrt(covariance[0, 0]))
+    return intercept_at_zero(1.0 / sizes, np.array(distances))
+
+
+def intercept_at_zero(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Fit ``y = a + b x`` with ``a, b >= 0`` by least squares; return ``a`` and its error.
+
+    The error is that of the unconstrained line. A closed form, because 1/N and the distances differ from one by
+    orders of magnitude, which general minimisers stop early on.
+
+    Arguments:
+        x: Positions (K,).
+        y: Values (K,).
+    """
+    centre, spread = x.mean(), x - x.mean()
+    power = float(spread @ spread)
+    slope = float(spread @ y) / power
+    intercept = float(y.mean() - slope * centre)
+    residual = float(np.sum((y - intercept - slope * x) ** 2)) / (x.size - 2)
+    error = float(np.sqrt(residual * (1.0 / x.size + centre**2 / power)))
+    if slope < 0.0:
+        return max(0.0, float(y.mean())), error
+    return max(0.0, intercept), error
 
 
 class FrechetPhysicsDistance(Metric):

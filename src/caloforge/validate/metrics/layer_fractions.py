@@ -39,13 +39,21 @@ class LayerFractions(Metric):
     """Largest difference of a layer's mean energy fraction, percentage points."""
 
     name: ClassVar[str] = "layer_fractions"
-    keys: ClassVar[tuple[Key, ...]] = (Key("layer_fractions", "Layer fractions, largest difference (%)", 0.0),)
+    keys: ClassVar[tuple[Key, ...]] = (Key("layer_fractions", "Largest layer fraction difference (%)", 0.0),)
+
+    def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
+        """Return why the metric does not apply to these samples, or None when it does."""
+        detector = reference.detector
+        return None if detector.n_layers > 1 else f"needs several layers; '{detector.name}' has one"
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return the largest difference, bootstrapped over showers; the floor is that of two halves."""
         ref, gen = layer_energies(reference), layer_energies(generated)
         a, b = fractions(ref), fractions(gen)
-        counts = {"without_energy_reference": len(ref) - len(a), "without_energy_generated": len(gen) - len(b)}
+        counts = {
+            "without_energy_reference": len(ref) - len(a),
+            "without_energy_generated": len(gen) - len(b),
+        }
         if len(a) < 2 or len(b) < 2:
             reason = "fewer than two showers of one of the samples have visible energy"
             return {"layer_fractions": Value(float("nan"), detail={"reason": reason, **counts})}

@@ -17,7 +17,9 @@ class _Standardise(nn.Module):
         super().__init__()
         deviation = inputs.std(dim=0)
         self.register_buffer("mean", inputs.mean(dim=0))
-        self.register_buffer("scale", torch.where(deviation > 0, 1.0 / deviation, 0.0))  # constants carry nothing
+        self.register_buffer(
+            "scale", torch.where(deviation > 0, 1.0 / deviation, 0.0)
+        )  # constants carry nothing
 
     def forward(self, x: Tensor) -> Tensor:
         """Return standardised inputs (B, d)."""

@@ -104,7 +104,9 @@ class QuantileBins:
             ordered = np.sort(values[:, 0])
             cuts = [i * len(ordered) // n_quant for i in range(1, n_quant)]
             self._edges = np.array([_threshold(ordered, k) for k in cuts])
-            self.counts = np.diff(np.searchsorted(ordered, self._edges, "right"), prepend=0, append=len(ordered))
+            self.counts = np.diff(
+                np.searchsorted(ordered, self._edges, "right"), prepend=0, append=len(ordered)
+            )
         else:
             self._build(values)
 

@@ -6,6 +6,7 @@ the energy: by value when there are few, else in ten bins with equally many refe
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -61,7 +62,7 @@ class SamplingFraction(Metric):
         of_reference, of_generated = mean_with_error(x), mean_with_error(y)
         edges = energy_bins(ex)
         bins: list[dict[str, Any]] = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             in_x, in_y = (ex >= low) & (ex < high), (ey >= low) & (ey < high)
             a, b = mean_with_error(x[in_x]), mean_with_error(y[in_y])
             ratio = ratio_with_error(b, a)

@@ -136,7 +136,9 @@ def _spectrum(reference: Sample, generated: Sample, settings: Settings) -> Value
         energies = cells[rows, columns]
         bins = np.searchsorted(edges, energies, "right") - 1
         inside = (bins >= 0) & (bins < _SPECTRUM_BINS)
-        flat = np.bincount(rows[inside] * _SPECTRUM_BINS + bins[inside], minlength=len(cells) * _SPECTRUM_BINS)
+        flat = np.bincount(
+            rows[inside] * _SPECTRUM_BINS + bins[inside], minlength=len(cells) * _SPECTRUM_BINS
+        )
         counts.append(flat.reshape(len(cells), _SPECTRUM_BINS))
         dropped.append(1.0 - inside.sum() / inside.size if inside.size else 0.0)
     a, b = counts
@@ -163,4 +165,6 @@ def _spectrum(reference: Sample, generated: Sample, settings: Settings) -> Value
     if not np.isfinite(value):
         detail["reason"] = f"one of the samples has no cell above {low} MeV"
     centre = float(np.nanmean(errors)) if np.isfinite(errors).any() else None
-    return Value(value, spread(np.array(boot)), centre, spread(errors) if centre is not None else None, detail)
+    return Value(
+        value, spread(np.array(boot)), centre, spread(errors) if centre is not None else None, detail
+    )

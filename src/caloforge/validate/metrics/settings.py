@@ -23,7 +23,7 @@ class Settings(BaseModel):
         n_halves: How often the reference is split into halves for a floor.
         threshold: Cell energy above which a cell counts as hit, and below which a logarithm is cut (MeV).
         device: Where torch computes: "auto" takes a GPU when there is one.
-        classifier: "fast" (512-wide, early stopping) or "calochallenge" (2048-wide, 50 epochs).
+        classifier: "fast" (256-wide, early stopping) or "calochallenge" (2048-wide, 50 epochs).
         classifier_seeds: Networks trained for each AUC, each with a split of its own.
         floor_seeds: Networks trained for the floor of each AUC.
         cnn: Whether the 3-D convolutional classifier runs as well.

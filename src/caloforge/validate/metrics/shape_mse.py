@@ -79,7 +79,8 @@ class ShapeMSE(Metric):
         resampled_b = {axis: weights_b @ p / m for axis, p in b.items()}
         boot = [
             _over_axes(
-                {axis: p[i] for axis, p in resampled_a.items()}, {axis: p[i] for axis, p in resampled_b.items()}
+                {axis: p[i] for axis, p in resampled_a.items()},
+                {axis: p[i] for axis, p in resampled_b.items()},
             )
             for i in range(settings.n_bootstrap)
         ]

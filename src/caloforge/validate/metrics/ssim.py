@@ -83,7 +83,9 @@ def ssim_pairs(
     import torch
 
     if first.shape != second.shape or first.ndim != 4 or min(first.shape[1:3]) < WINDOW:
-        msg = f"ssim needs pairs (P, nx, ny, layers) with nx, ny >= {WINDOW}; got {first.shape}, {second.shape}"
+        msg = (
+            f"ssim needs pairs (P, nx, ny, layers) with nx, ny >= {WINDOW}; got {first.shape}, {second.shape}"
+        )
         raise InputError(msg)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     window = _window(torch.device(device))

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["PRESETS", "Scores", "TrainingOptions", "auc_with_error", "calibrate", "divergence_bits", "train_once"]
+__all__ = [
+    "PRESETS",
+    "Scores",
+    "TrainingOptions",
+    "auc_with_error",
+    "calibrate",
+    "divergence_bits",
+    "train_once",
+]
 
 _TRAIN, _VALIDATE = 0.6, 0.2
 FEWEST = 50  # showers a side, so that ten are held out
@@ -63,7 +71,7 @@ class TrainingOptions:
 
 
 PRESETS: dict[str, TrainingOptions] = {
-    "fast": TrainingOptions(512, 1e-3, 256, 40, 4, by_accuracy=False, weight_decay=1e-2, dropout=0.1),
+    "fast": TrainingOptions(256, 3e-4, 256, 40, 6, by_accuracy=False, weight_decay=1e-2, dropout=0.2),
     "calochallenge": TrainingOptions(2048, 2e-4, 1000, 50, None, by_accuracy=True),
 }
 
