@@ -60,6 +60,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -79,8 +80,8 @@ def _options(
 ) -> None:
     """Simulate, learn, generate and validate particle showers in calorimeters.
 
-    Energies carry their unit (50GeV, 500MeV, 10-100GeV, 1-262GeV:log2); angles are degrees, 90 is
-    perpendicular to the front face. Everything else is MeV and mm.
+    Energies carry their unit: 50GeV, 500MeV, 10-100GeV, 1-262GeV:log2.
+    Angles are degrees, 90 is perpendicular to the front face.
     """
 
 

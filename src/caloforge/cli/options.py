@@ -17,6 +17,7 @@ __all__ = [
     "OutputFile",
     "OutputFolder",
     "Seed",
+    "Settings",
     "Theta",
 ]
 
@@ -36,4 +37,8 @@ Theta = Annotated[
 ]
 Detector = Annotated[
     str | None, typer.Option("--detector", help="Detector of files that do not name their own.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the training; repeat it for more."),
 ]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.options import Device, Force, Json, OutputFolder
+from caloforge.cli.options import Device, Force, Json, OutputFolder, Settings
+from caloforge.cli.output import print_json, print_written
 
 __all__ = ["train"]
 
@@ -17,12 +18,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="File of showers.")],
     output: OutputFolder,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="One setting; repeat it for more. Goes before --config."
-        ),
-    ] = None,
+    settings: Settings = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="paper: as published; improved: as it works best here.")
     ] = None,
@@ -38,3 +34,22 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model; the run folder holds weights, resolved settings, log, seed, versions and data hash."""
+    from caloforge.train import train as run
+
+    run(
+        model,
+        data,
+        output,
+        config=config,
+        overrides=tuple(settings or ()),
+        preset=preset,
+        device=device,
+        seed=seed,
+        train_size=train_size,
+        resume=resume,
+        force=force,
+    )
+    if as_json:
+        print_json({"output": str(output)})
+    else:
+        print_written(output, f"run of {model}: weights, settings, log")

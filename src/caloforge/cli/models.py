@@ -1,0 +1,126 @@
+"""``caloforge models``: the architectures, and one in full."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from caloforge.cli.options import Json
+from caloforge.cli.output import print_json, print_lines, print_table
+
+if TYPE_CHECKING:
+    from caloforge.geometry import Detector
+    from caloforge.models.base import ShowerModel
+
+__all__ = ["models"]
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="A model; all when left out.")] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            "--detector", help="Detector to count parameters for; the smallest that fits when left out."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, or show one: what it is, its presets, settings and parameters."""
+    from caloforge.models import MODELS
+
+    if name is None:
+        known = [
+            {"name": one, "description": _first_line(model), "presets": [*model.presets]}
+            for one, model in MODELS.items()
+        ]
+        if as_json:
+            print_json(known)
+        else:
+            rows = ((one["name"], ", ".join(one["presets"]), one["description"]) for one in known)
+            print_table(("name", "presets", "description"), rows)
+        return
+    model = MODELS[name]
+    card = _card(name, model, _fitting_detector(model, detector))
+    if as_json:
+        print_json(card)
+    else:
+        _print_card(card, model)
+
+
+def _first_line(model: type[ShowerModel]) -> str:
+    return (inspect.getdoc(model) or "").partition("\n")[0]
+
+
+def _fitting_detector(model: type[ShowerModel], wanted: str | None) -> Detector:
+    """Return the detector asked for, or the smallest simulable one that the model can describe."""
+    from caloforge.errors import IncompatibleError
+    from caloforge.geometry import DETECTORS, get_detector
+
+    if wanted is not None:
+        return get_detector(wanted)
+    for detector in sorted(
+        map(get_detector, DETECTORS.names()), key=lambda one: (not one.simulable, one.n_cells)
+    ):
+        try:
+            model.check_detector(detector)
+        except IncompatibleError:
+            continue
+        return detector
+    msg = "no detector of this package fits the model; name one with --detector"
+    raise IncompatibleError(msg)
+
+
+def _card(name: str, model: type[ShowerModel], detector: Detector) -> dict[str, Any]:
+    """Return everything about a model as plain values."""
+    settings = {preset: model.resolve({"preset": preset}).model_dump(mode="json") for preset in model.presets}
+    built = {preset: model(detector, model.resolve({"preset": preset})) for preset in model.presets}
+    first = next(iter(built.values()))
+    return {
+        "name": name,
+        "description": _first_line(model),
+        "detector": detector.name,
+        "conditions": list(first.conditions),
+        "noise_size": {preset: one.noise_size for preset, one in built.items()},
+        "parameters": {preset: _count(one) for preset, one in built.items()},
+        "settings": settings,
+    }
+
+
+def _count(model: ShowerModel) -> dict[str, int]:
+    """Return the number of parameters of each part and of the whole."""
+    parts = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
+    return {part: count for part, count in parts.items() if count} | {
+        "total": sum(p.numel() for p in model.parameters())
+    }
+
+
+def _print_card(card: dict[str, Any], model: type[ShowerModel]) -> None:
+    module = inspect.getmodule(model)
+    print_lines([f"{card['name']}: {card['description']}", ""])
+    print_lines([inspect.getdoc(module) or "" if module else "", ""])
+    print_lines([f"for {card['detector']}, conditioned on {', '.join(card['conditions'])}:"])
+    presets = list(card["settings"])
+    counts = card["parameters"]
+    parts = list(dict.fromkeys(part for preset in presets for part in counts[preset]))
+    rows = [(f"parameters, {part}", *(f"{counts[p].get(part, 0):,}" for p in presets)) for part in parts]
+    rows.append(("noise", *(str(card["noise_size"][preset]) for preset in presets)))
+    flat = {preset: dict(_flat(card["settings"][preset])) for preset in presets}
+    rows += [
+        (key, *(flat[preset].get(key, "") for preset in presets))
+        for key in flat[presets[0]]
+        if key != "preset"
+    ]
+    print_table(("setting (--set KEY=VALUE)", *(f">{preset}" for preset in presets)), rows)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as dotted keys and values."""
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", str(value)))
+    return rows
