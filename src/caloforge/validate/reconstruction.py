@@ -143,7 +143,7 @@ class Reconstruction:
         return Reconstructed(
             showers=after.showers,
             energy=self.calibration * (after.layer_energy @ layer_weights(self.detector, self.mip)),
-            theta=principal_angle(after.covariance),
+            theta=principal_angle(after),
             n_clusters=n_clusters,
             outside=outside,
         )

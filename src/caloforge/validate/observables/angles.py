@@ -29,27 +29,26 @@ def _rule(detector: Detector) -> str:
     return ""
 
 
+def _deep(batch: ShowerBatch) -> NDArray[np.bool_]:
+    """Return which showers (N,) have energy in two layers or more."""
+    return np.asarray((batch.layer_energy > 0).sum(axis=1) > 1)
+
+
 def _barycentres(batch: ShowerBatch) -> NDArray[np.float64]:
     covariance = batch.covariance
-    spread = covariance[:, 2, 2] > 0
     slope = np.full(batch.n, np.nan)
-    np.divide(covariance[:, 1, 2], covariance[:, 2, 2], out=slope, where=spread)
+    np.divide(covariance[:, 1, 2], covariance[:, 2, 2], out=slope, where=_deep(batch))
     return np.asarray(np.degrees(np.arctan2(1.0, slope)))
 
 
-def principal_angle(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return theta (N,), degrees, of the principal axes of covariances (N, 3, 3), mm2."""
-    theta = np.full(len(covariance), np.nan)
-    good = covariance[:, 2, 2] > 0
-    if good.any():
-        axis = np.linalg.eigh(covariance[good])[1][:, :, -1]
+def principal_angle(batch: ShowerBatch) -> NDArray[np.float64]:
+    """Return theta (N,) of the showers' principal axes, degrees."""
+    theta, deep = np.full(batch.n, np.nan), _deep(batch)
+    if deep.any():
+        axis = np.linalg.eigh(batch.covariance[deep])[1][:, :, -1]
         axis = axis * np.where(axis[:, 2:] < 0, -1.0, 1.0)
-        theta[good] = np.degrees(np.arctan2(axis[:, 2], axis[:, 1]))
+        theta[deep] = np.degrees(np.arctan2(axis[:, 2], axis[:, 1]))
     return theta
-
-
-def _axis(batch: ShowerBatch) -> NDArray[np.float64]:
-    return principal_angle(batch.covariance)
 
 
 _MISSING = "showers with energy in fewer than two layers"
@@ -57,5 +56,5 @@ ANGLE_BARYCENTRES = Observable(
     "angle_barycentres", "angle from layer barycentres", "degrees", _barycentres, missing=_MISSING, rule=_rule
 )
 ANGLE_AXIS = Observable(
-    "angle_axis", "angle of the principal axis", "degrees", _axis, missing=_MISSING, rule=_rule
+    "angle_axis", "angle of the principal axis", "degrees", principal_angle, missing=_MISSING, rule=_rule
 )
