@@ -5,6 +5,7 @@ The expectation is built here from the edges and the order (layer, alpha, r; r f
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -46,7 +47,7 @@ def voxels(name: str) -> Iterator[tuple[int, int, float, float, float]]:
     for layer, (n_alpha, edges) in enumerate(MESHES[name]):
         for alpha in range(n_alpha):
             angle = -math.pi + 2 * math.pi * (alpha + 0.5) / n_alpha
-            for low, high in zip(edges[:-1], edges[1:], strict=True):
+            for low, high in itertools.pairwise(edges):
                 r = (low + high) / 2
                 on = 1.0 if n_alpha > 1 else 0.0
                 yield index, layer, on * r * math.cos(angle), on * r * math.sin(angle), r
