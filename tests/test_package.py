@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def test_every_public_name_resolves() -> None:
         assert getattr(caloforge, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = caloforge.no_such_name
+
+
+def test_a_verb_is_a_package_and_a_function() -> None:
+    for name in ("simulate", "train", "validate"):
+        package = import_module(f"caloforge.{name}")
+        for verb in (package, getattr(caloforge, name), getattr(caloforge, name)):
+            assert callable(verb)
+    assert len(caloforge.simulate("atlas-em-barrel", n=3, energy="5GeV", engine="gflash")) == 3
+    assert "gflash" in import_module("caloforge.simulate").ENGINES
 
 
 def test_the_script_is_installed() -> None:

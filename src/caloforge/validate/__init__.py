@@ -1,15 +1,17 @@
 """Compare shower samples: observables, metrics, plots and the report.
 
-    from caloforge.validate import validate
+from caloforge.validate import validate
 
-    report = validate("geant4.h5", "vae.h5", "gflash.h5", output="comparison")
-    report.metrics["samples"]["vae"]["auc_high"]
+report = validate("geant4.h5", "vae.h5", "gflash.h5", output="comparison")
+report.metrics["samples"]["vae"]["auc_high"]
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from caloforge.verbs import make_callable
 
 if TYPE_CHECKING:
     from caloforge.validate.driver import Report, validate
@@ -31,3 +33,6 @@ def __getattr__(name: str) -> Any:
         msg = f"module 'caloforge.validate' has no attribute '{name}'"
         raise AttributeError(msg)
     return getattr(import_module(_LAZY[name]), name)
+
+
+make_callable(__name__)
