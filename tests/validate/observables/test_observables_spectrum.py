@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caloforge.validate.observables import SPECTRUM_EDGES, mip_peak
+from caloforge.geometry import get_detector
+from caloforge.showers import Showers
+from caloforge.validate.observables import SPECTRUM_EDGES, mip_peak, observe
 
 
 def _counts(energies: np.ndarray) -> np.ndarray:
@@ -30,3 +32,17 @@ def test_no_peak_in_a_falling_spectrum_nor_in_nothing() -> None:
     rng = np.random.default_rng(2)
     for n in (0, 10, 1000, 200_000):
         assert np.isnan(mip_peak(_counts(_soft(rng, n))))
+
+
+def test_energies_on_and_beside_the_edges_fall_into_the_right_bins() -> None:
+    edges = SPECTRUM_EDGES.astype(np.float32)
+    energies = np.concatenate(
+        [np.nextafter(edges, 0, dtype=np.float32), edges, np.nextafter(edges, np.inf, dtype=np.float32)]
+    )
+    energies = np.append(energies, [1e-30, 3e-39, 1e30]).astype(np.float32)
+    detector = get_detector("clic-ecal")
+    cells = np.zeros((1, detector.n_cells), np.float32)
+    cells[0, : len(energies)] = energies
+    table = observe(Showers(detector, cells, [1e4]), ["cell_spectrum"])
+    bins = np.searchsorted(SPECTRUM_EDGES, energies.astype(float), side="right")
+    np.testing.assert_array_equal(table["cell_spectrum"][0], np.bincount(bins, minlength=len(edges) + 1))

@@ -15,13 +15,22 @@ from caloforge.validate.observables.batch import ShowerBatch
 
 __all__ = ["CELL_SPECTRUM", "mip_peak"]
 
+_SCALE = (len(SPECTRUM_EDGES) - 1) / float(np.log10(SPECTRUM_EDGES[-1] / SPECTRUM_EDGES[0]))
+_OFFSET = 1 - _SCALE * float(np.log10(SPECTRUM_EDGES[0]))
+_LOWER = np.concatenate([[-np.inf], SPECTRUM_EDGES])
+_UPPER = np.concatenate([SPECTRUM_EDGES, [np.inf]])
 _LOWEST_COUNT = 100  # smoothed entries below which a bin is not looked at
 _RISE = 1.05  # least rise of a peak over the valley before it
 _SIGMAS = 5.0  # and its least significance
 
 
 def _spectrum(batch: ShowerBatch) -> NDArray[np.int64]:
-    bins = np.searchsorted(SPECTRUM_EDGES, batch.energy, side="right")
+    """Find the bins from a logarithm in single precision, and mend those that are one off at an edge."""
+    energy = batch.energy
+    guess = np.log10(energy.astype(np.float32)) * np.float32(_SCALE) + np.float32(_OFFSET)
+    bins = np.clip(guess, 0, len(SPECTRUM_EDGES)).astype(np.int64)
+    bins -= energy < _LOWER[bins]
+    bins += energy >= _UPPER[bins]
     return batch.count_bins(bins, len(SPECTRUM_EDGES) + 1)
 
 
