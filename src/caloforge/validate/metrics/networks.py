@@ -58,10 +58,10 @@ class _Block(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv3d(channels_in, channels, 3, stride, 1, bias=False),
-            nn.GroupNorm(4, channels),
+            nn.BatchNorm3d(channels),
             nn.ReLU(),
             nn.Conv3d(channels, channels, 3, 1, 1, bias=False),
-            nn.GroupNorm(4, channels),
+            nn.BatchNorm3d(channels),
         )
         same = stride == 1 and channels_in == channels
         self.shortcut = nn.Identity() if same else nn.Conv3d(channels_in, channels, 1, stride, bias=False)
@@ -74,6 +74,8 @@ class _Block(nn.Module):
 
 class ResidualCNN(nn.Module):
     """A small three-dimensional residual network on log10 cell energies.
+
+    Normalised over batches and not within a shower, which would hide the shower's energy.
 
     Arguments:
         inputs: Training inputs (N, 1 + cells): log10 of the incident energy, then the image.
@@ -88,7 +90,7 @@ class ResidualCNN(nn.Module):
         self.register_buffer("image_scale", 1.0 / inputs[:, 1:].std().clamp(min=1e-12))
         self.stages = nn.Sequential(
             nn.Conv3d(1, channels, 3, 2, 1, bias=False),
-            nn.GroupNorm(4, channels),
+            nn.BatchNorm3d(channels),
             nn.ReLU(),
             _Block(channels, channels, 1),
             _Block(channels, 2 * channels, 2),

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _TRAIN, _VALIDATE = 0.6, 0.2
+_SMALLEST_BATCH, _STEPS = 16, 20  # small samples: at least so many steps in a pass
 FEWEST = 50  # showers a side, so that ten are held out
 
 
@@ -52,7 +53,7 @@ class TrainingOptions:
     Attributes:
         width: Neurons of each hidden layer.
         learning_rate: Adam's; with ``one_cycle`` its peak.
-        batch: Showers a step.
+        batch: Most showers a step; fewer for samples that would have less than 20 steps in a pass.
         epochs: Most passes over the training part.
         patience: Passes without a better validation loss after which it stops; None never stops.
         by_accuracy: Choose the epoch by validation accuracy and not by validation loss.
@@ -210,8 +211,9 @@ def train_once(
     validation, held_out = _logits(network, sets[1]), _logits(network, sets[2])
     slope, offset = calibrate(validation, labels[1])
     of_reference, of_generated = held_out[labels[2] < 0.5], held_out[labels[2] > 0.5]
+    of_reference, of_generated = slope * of_reference + offset, slope * of_generated + offset
     auc, auc_error = auc_with_error(of_reference, of_generated)
-    jsd, jsd_error = divergence_bits(slope * of_reference + offset, slope * of_generated + offset)
+    jsd, jsd_error = divergence_bits(of_reference, of_generated)
     return Scores(auc, auc_error, jsd, jsd_error, epochs, best, len(of_reference))
 
 
@@ -220,7 +222,7 @@ def _logits(network: nn.Module, x: torch.Tensor, batch: int = 1024) -> NDArray[n
 
     network.eval()
     with torch.no_grad():
-        out = torch.cat([network(part) for part in x.split(batch)])
+        out = torch.cat([network(part) for part in torch.split(x, batch)])
     result: NDArray[np.float64] = out.double().cpu().numpy()
     return result
 
@@ -241,10 +243,11 @@ def _fit(
     optimizer = torch.optim.AdamW(
         network.parameters(), options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
+    batch = min(options.batch, max(_SMALLEST_BATCH, len(x) // _STEPS))
     best, best_epoch, state = -np.inf, 0, {}
     for epoch in range(1, options.epochs + 1):
         network.train()
-        for rows in torch.randperm(len(x), generator=shuffle).split(options.batch):
+        for rows in torch.split(torch.randperm(len(x), generator=shuffle), batch):
             if len(rows) < 2:
                 continue
             picked = rows.to(x.device)

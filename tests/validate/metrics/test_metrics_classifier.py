@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from caloforge.errors import TooFewShowersError
+from caloforge.validate.metrics.classifier import classifier_test
+from caloforge.validate.metrics.networks import ResidualCNN
+from caloforge.validate.metrics.training import (
+    PRESETS,
+    TrainingOptions,
+    auc_with_error,
+    calibrate,
+    divergence_bits,
+)
+
+QUICK = replace(PRESETS["fast"], width=16, epochs=12, dropout=0.0)
+
+
+def gaussians(n: int, shift: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, n, 3)).astype(np.float32)
+    b[:, 1] += shift
+    return a, b
+
+
+def test_auc_is_scikit_learns_with_ties() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 8, 300), rng.integers(2, 10, 200)
+    labels = np.repeat([0, 1], [300, 200])
+    auc, error = auc_with_error(a, b)
+    assert auc == pytest.approx(roc_auc_score(labels, np.concatenate([a, b])))
+    boot = [auc_with_error(rng.choice(a, 300), rng.choice(b, 200))[0] for _ in range(300)]
+    assert error == pytest.approx(np.std(boot), rel=0.2)
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.5])
+def test_auc_of_shifted_gaussians(shift: float) -> None:
+    a, b = gaussians(4000, shift)
+    (score,) = classifier_test(a, b, QUICK, seeds=1)
+    assert abs(score.auc - norm.cdf(shift / np.sqrt(2))) < 4 * score.auc_error + 0.01
+    x = np.linspace(-8, 8 + shift, 20_001)
+    p, q = norm.pdf(x), norm.pdf(x - shift)
+    exact = 0.5 * np.trapezoid(p * np.log2(2 * p / (p + q)) + q * np.log2(2 * q / (p + q)), x)
+    assert abs(score.jsd - exact) < 4 * score.jsd_error + 0.01
+
+
+def test_equal_distributions_give_one_half() -> None:
+    a, b = gaussians(1500, 0.0)
+    scores = classifier_test(a, b[:1200], QUICK, seeds=2)
+    for score in scores:
+        assert abs(score.auc - 0.5) < 4 * score.auc_error
+        assert abs(score.jsd) < 4 * score.jsd_error + 0.01
+        assert score.held_out == 240
+    assert scores[0] != scores[1]
+    assert classifier_test(a, b[:1200], QUICK, seeds=2) == scores
+
+
+def test_constant_inputs_carry_nothing() -> None:
+    a, b = gaussians(200, 3.0)
+    a[:, 0], b[:, 0] = 1.0, 1.0
+    (score,) = classifier_test(a, b, QUICK, seeds=1)
+    assert 0.9 < score.auc <= 1.0
+
+
+@pytest.mark.parametrize("truth", [(1.0, 0.0), (0.4, 0.7)])
+def test_calibration_is_logistic_regression(truth: tuple[float, float]) -> None:
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=5000) * 2
+    y = (rng.random(5000) < 1 / (1 + np.exp(-truth[0] * z - truth[1]))).astype(float)
+    slope, offset = calibrate(z, y)
+    fit = LogisticRegression(C=np.inf).fit(z[:, None], y)
+    assert slope == pytest.approx(fit.coef_[0, 0], abs=0.01)
+    assert offset == pytest.approx(fit.intercept_[0], abs=0.01)
+
+
+def test_calibration_of_separable_scores_is_finite() -> None:
+    z = np.concatenate([np.full(50, -3.0), np.full(50, 3.0)])
+    slope, offset = calibrate(z, np.repeat([0.0, 1.0], 50))
+    assert np.isfinite([slope, offset]).all()
+    jsd, error = divergence_bits(slope * z[:50] + offset, slope * z[50:] + offset)
+    assert 0.8 < jsd < 1.0
+    assert error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_challenges_preset() -> None:
+    assert PRESETS["calochallenge"] == TrainingOptions(2048, 2e-4, 1000, 50, None, by_accuracy=True)
+    (score,) = classifier_test(*gaussians(60, 2.0), replace(PRESETS["calochallenge"], width=32), seeds=1)
+    assert score.epochs == 50
+
+
+def test_a_network_that_sees_images() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.random((2, 80, 1 + 6 * 6 * 6)).astype(np.float32)
+    b[:, 1:] *= 1.5
+    options = replace(PRESETS["fast"], epochs=12, batch=16)
+    (score,) = classifier_test(a, b, options, 1, build=lambda x: ResidualCNN(x, (6, 6, 6), channels=4))
+    assert score.auc > 0.9
+
+
+def test_too_few() -> None:
+    with pytest.raises(TooFewShowersError, match="at least 50"):
+        classifier_test(*gaussians(49, 0.0), QUICK, seeds=1)
