@@ -69,7 +69,9 @@ class Page:
         os.close(write_out)
         targets = self.call("Target.getTargets")["targetInfos"]
         target = next(entry["targetId"] for entry in targets if entry["type"] == "page")
-        self._session: str | None = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session: str | None = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call("Page.navigate", url=self.path.resolve().as_uri())
@@ -127,7 +129,11 @@ class Page:
 
     def pdf(self, path: Path) -> None:
         """Print the page as PDF."""
-        path.write_bytes(base64.b64decode(self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"]))
+        path.write_bytes(
+            base64.b64decode(
+                self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"]
+            )
+        )
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -148,5 +154,7 @@ class Page:
             self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in params["args"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(params["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("data:", "blob:", "file:")):
+        elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(
+            ("data:", "blob:", "file:")
+        ):
             self.requests.append(params["request"]["url"])

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from caloforge.showers import Showers
 from numpy.typing import NDArray
 
 from caloforge.errors import InputError
 from caloforge.geometry import Detector
 from caloforge.geometry.layers import CylindricalLayer
+from caloforge.showers import Showers
 
 __all__ = ["FACES", "HitBoxes", "hit_boxes", "layer_extents"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from caloforge.errors import IncompatibleError, TooFewShowersError
 from caloforge.random import generator
 from caloforge.showers import ShowerSource
-from caloforge.validate.selection import Selection, conditions_of, energy_of, theta_of
+from caloforge.validate.selection import Selection, conditions_of
 
 __all__ = ["Matched", "check_conditions", "check_detectors", "match_conditions"]
 
@@ -54,12 +54,6 @@ def check_detectors(reference: ShowerSource, generated: Mapping[str, ShowerSourc
             raise IncompatibleError(msg)
 
 
-def _columns(source: ShowerSource) -> dict[str, NDArray[np.float64]]:
-    """Return every condition as (N, k)."""
-    beam = {"incident_energy": energy_of(source)[:, None], "incident_theta": theta_of(source)[:, None]}
-    return beam | conditions_of(source)
-
-
 @dataclass(frozen=True)
 class _Range:
     """The range of one column of a condition, and the same with some slack."""
@@ -86,9 +80,9 @@ def check_conditions(reference: ShowerSource, generated: Mapping[str, ShowerSour
         IncompatibleError: Says which condition of which sample differs, and offers ``--match-conditions`` where
             the ranges have a part in common.
     """
-    first = _columns(reference)
+    first = conditions_of(reference)
     for label, source in generated.items():
-        second = _columns(source)
+        second = conditions_of(source)
         missing = [name for name in first if name not in second]
         if missing:
             msg = f"{label}: has no condition '{missing[0]}', which the reference has; generate it with --like"
@@ -155,7 +149,7 @@ def match_conditions(
         TooFewShowersError: When too few showers are left.
     """
     sources: dict[str, ShowerSource] = {"": reference, **{f"+{k}": v for k, v in generated.items()}}
-    columns = {key: _columns(source) for key, source in sources.items()}
+    columns = {key: conditions_of(source) for key, source in sources.items()}
     inside = {key: np.ones(len(source), bool) for key, source in sources.items()}
     for name in [name for name in columns[""] if all(name in each for each in columns.values())]:
         for k in range(min(each[name].shape[1] for each in columns.values())):

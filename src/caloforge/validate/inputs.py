@@ -15,7 +15,7 @@ from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.showers import ShowerFile, Showers, open_showers
-from caloforge.validate.selection import conditions_of, energy_of, theta_of
+from caloforge.validate.selection import conditions_of
 
 __all__ = ["Given", "Input", "open_inputs"]
 
@@ -43,7 +43,7 @@ class Input:
 
     def provenance(self) -> dict[str, Any]:
         """Return where the showers come from, as ``metrics.json`` has it."""
-        energy, theta = energy_of(self.source), theta_of(self.source)
+        energy, theta = self.source.incident_energy, self.source.incident_theta
         facts: dict[str, Any] = {
             "label": self.label,
             "file": None if self.path is None else str(self.path),
@@ -55,7 +55,7 @@ class Input:
             "seed": self.source.seed,
             "incident_energy": [float(energy.min()), float(energy.max())],
         }
-        if np.any(theta != 90.0):
+        if self.source.has_theta:
             facts["incident_theta"] = [float(theta.min()), float(theta.max())]
         if self.kept is not None:
             facts["n_compared"] = self.kept
@@ -95,7 +95,7 @@ def open_inputs(
         name = (
             labels[number] if labels is not None else _label(source, path, number, [i.label for i in inputs])
         )
-        inputs.append(Input(name, source, path, sha256_file(path) if path else _hash(item)))
+        inputs.append(Input(name, source, path, _sha256(source, path)))
     return inputs
 
 
@@ -109,11 +109,14 @@ def _label(source: Showers | ShowerFile, path: Path | None, number: int, taken: 
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _hash(showers: Any) -> str:
+def _sha256(source: Showers | ShowerFile, path: Path | None) -> str:
+    return sha256_file(path) if path is not None else _hash(source[:])
+
+
+def _hash(showers: Showers) -> str:
     """Return the SHA-256 of showers in memory: cells, energies, angles and conditions."""
     digest = hashlib.sha256(showers.detector.name.encode())
-    arrays = [showers.cells, energy_of(showers), theta_of(showers)]
-    arrays += [values for _, values in sorted(conditions_of(showers).items())]
+    arrays = [showers.cells, *(values for _, values in sorted(conditions_of(showers).items()))]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

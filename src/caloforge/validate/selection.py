@@ -12,25 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.geometry import Detector
 from caloforge.showers import Showers, ShowerSource
 
-__all__ = ["Selection", "conditions_of", "energy_of", "theta_of"]
+__all__ = ["Selection", "conditions_of"]
 
 _CHUNK_BYTES = 1 << 26
 
 
-def energy_of(source: Any) -> NDArray[np.float64]:
-    """Return the incident energies (N,) of a source, MeV."""
-    return np.asarray(source.incident_energy, np.float64).reshape(-1)
-
-
-def theta_of(source: Any) -> NDArray[np.float64]:
-    """Return the angles (N,) of a source, degrees; 90 where none are given."""
-    theta = source.incident_theta
-    return np.full(len(source), 90.0) if theta is None else np.asarray(theta, np.float64).reshape(-1)
-
-
-def conditions_of(source: Any) -> dict[str, NDArray[np.float64]]:
-    """Return the named conditions of a source, each (N, k)."""
-    columns = {name: np.asarray(values, np.float64) for name, values in source.conditions.items()}
+def conditions_of(source: ShowerSource) -> dict[str, NDArray[np.float64]]:
+    """Return every condition of a source as (N, k): energy (MeV), angle (degrees), then the named ones."""
+    columns = {
+        "incident_energy": np.asarray(source.incident_energy, np.float64),
+        "incident_theta": np.asarray(source.incident_theta, np.float64),
+    } | {name: np.asarray(source.condition(name), np.float64) for name in source.condition_names}
     return {name: values.reshape(len(values), -1) for name, values in columns.items()}
 
 
@@ -72,19 +64,34 @@ class Selection:
         return dict(self.base.attributes)
 
     @property
+    def has_theta(self) -> bool:
+        """Whether angles are given."""
+        return self.base.has_theta
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Names of the conditions beside energy and angle."""
+        return self.base.condition_names
+
+    @property
     def incident_energy(self) -> NDArray[np.float64]:
         """Incident energies (K,), MeV."""
-        return energy_of(self.base)[self.indices]
+        return self.base.incident_energy[self.indices]
 
     @property
     def incident_theta(self) -> NDArray[np.float64]:
         """Angles (K,), degrees."""
-        return theta_of(self.base)[self.indices]
+        return self.base.incident_theta[self.indices]
 
     @property
-    def conditions(self) -> dict[str, NDArray[np.float64]]:
-        """Further conditions, each (K, k)."""
-        return {name: values[self.indices] for name, values in conditions_of(self.base).items()}
+    def n_empty(self) -> int:
+        """Number of chosen showers without any energy."""
+        return sum(chunk.n_empty for chunk in self.chunks())
+
+    def condition(self, name: str) -> NDArray[Any]:
+        """Return a condition (K, k)."""
+        values: NDArray[Any] = self.base.condition(name)[self.indices]
+        return values
 
     def __len__(self) -> int:
         return len(self.indices)

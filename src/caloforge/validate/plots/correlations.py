@@ -38,7 +38,7 @@ def correlations(samples: Sequence[Sample]) -> list[Heat]:
         matrices = [
             correlation_matrix(np.stack([np.asarray(t[n], float) for n in names], axis=1)) for t in tables
         ]
-        ticks = tuple(OBSERVABLES[name].label for name in names)
+        ticks = tuple(name.replace("_", " ") for name in names)
         heats += _pair("observables", "observables", "", samples, matrices, ticks)
     layer = "layer_energy"
     if samples[0].detector.n_layers > 1 and all(layer in sample.observables.names for sample in samples):

@@ -28,22 +28,30 @@ def choose_edges(reference: Array, others: Sequence[Array] = ()) -> tuple[Array,
     if span <= 0:
         width = max(abs(low) * 0.05, 0.5)
         return np.linspace(low - width, high + width, _FEW + 1), False
+    number = int(np.clip(2.0 * len(reference) ** (1 / 3), _FEW, _MANY))
+    first, last = _reach(low, high, span, others)
+    positive = reference[reference > 0]
+    small = float(np.quantile(positive, 0.01)) if len(positive) else 0.0
+    if len(positive) > 0.98 * len(reference) and high > 100 * small:
+        first = max(low, float(positive.min()), small / 10)
+        return np.geomspace(first / 1.05, last * 1.05, number + 1), True
+    if np.array_equal(reference, np.round(reference)):
+        step = max(1, int(np.ceil(span / number)))
+        return np.arange(np.floor(first) - 0.5, np.ceil(last) + step, step), False
+    width = 1.08 * span / number  # set by the reference, so that a broad sample does not coarsen it
+    before, after = np.ceil((low - first) / width + 0.04 * number), np.ceil((last - high) / width + 0.04 * number)
+    edges = low + width * np.arange(-before, number + after + 1)
+    return (edges[edges > -width] if reference.min() >= 0 else edges), False
+
+
+def _reach(low: float, high: float, span: float, others: Sequence[Array]) -> tuple[float, float]:
+    """Return the range with the middle 98 % of the other samples, at most one span more at each end."""
+    first, last = low, high
     for values in others:
         if len(values):
-            first, last = np.quantile(values, [0.01, 0.99])
-            low, high = max(min(low, first), low - span), min(max(high, last), high + span)
-    number = int(np.clip(2.0 * len(reference) ** (1 / 3), _FEW, _MANY))
-    positive = reference[reference > 0]
-    small = np.quantile(positive, 0.01) if len(positive) else 0.0
-    if len(positive) > 0.98 * len(reference) and high > 100 * small:
-        low = max(low, positive.min(), small / 10)
-        return np.geomspace(low / 1.05, high * 1.05, number + 1), True
-    if np.array_equal(reference, np.round(reference)):
-        step = max(1, int(np.ceil((high - low) / number)))
-        return np.arange(np.floor(low) - 0.5, np.ceil(high) + step, step), False
-    margin = 0.04 * (high - low)
-    floor = 0.0 if reference.min() >= 0 else -np.inf
-    return np.linspace(max(low - margin, floor), high + margin, number + 1), False
+            start, end = np.quantile(values, [0.01, 0.99])
+            first, last = min(first, max(start, low - span)), max(last, min(end, high + span))
+    return float(first), float(last)
 
 
 def histogram_panel(

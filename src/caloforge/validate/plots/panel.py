@@ -96,9 +96,10 @@ class Panel:
             positive = values[values > 0]
             low = float(positive.min(initial=top)) if len(positive) else 1e-6
             return low / 2.5, max(top, low) * 3.0
-        bottom = float(values.min(initial=0.0))
+        bottom = float(values.min(initial=top))
         if self.points and bottom > 0.5 * top > 0:
-            return bottom - 0.35 * (top - bottom + 0.02 * top), top + 0.5 * (top - bottom + 0.02 * top)
+            margin = 0.35 * (top - bottom) + 0.01 * top
+            return bottom - margin, top + margin
         return min(bottom * 1.15, 0.0), (top * 1.18 if top > 0 else max(-bottom * 0.1, 1e-6))
 
 

@@ -58,8 +58,8 @@ def _pair(samples: Sequence[Sample], slices: Slices, name: str, label: str) -> l
         rows.append(np.array([moments(ratio[member == s]) for s in range(len(x))]).T)
     panels = []
     for first, kind, title, y_label in (
-        (0, "linearity", "Mean response", "mean visible / incident energy"),
-        (2, "resolution", "Resolution", "width / mean of the visible energy"),
+        (0, "linearity", "Mean response", "mean response"),
+        (2, "resolution", "Resolution", "width / mean"),
     ):
         curves = tuple(
             Curve(role, sample.label, row[first], row[first + 1])

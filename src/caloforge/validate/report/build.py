@@ -13,10 +13,10 @@ from caloforge._version import __version__
 from caloforge.progress import progress
 from caloforge.validate.limits import Row
 from caloforge.validate.metrics.settings import Settings
-from caloforge.validate.plots.draw import draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Drawing, all_figures
 from caloforge.validate.plots.panel import Heat, Panel
+from caloforge.validate.plots.parallel import draw_all
 from caloforge.validate.report.displays import display_blocks, draw_displays, pick_showers
 from caloforge.validate.report.interactive import heat_figure, panel_figure
 from caloforge.validate.report.page import Block, Code, Facts, Page, Plot, Section, Text
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = ["build_page", "write_report"]
+
+
+_NAMES = {
+    "n_showers": "showers",
+    "n_compared": "showers compared",
+    "incident_energy": "incident energy [MeV]",
+    "incident_theta": "incident angle [degrees]",
+}
 
 
 def write_report(
@@ -50,7 +58,7 @@ def write_report(
     figures.mkdir(exist_ok=True)
     every = [drawing for family in drawings.values() for drawing in family]
     with progress(len(every) + 1, "drawing") as advance:
-        draw_figures(every, figures, advance)
+        draw_all(every, figures, advance)
         draw_displays(samples, showers, figures, settings.threshold)
         advance(1)
     page = build_page(

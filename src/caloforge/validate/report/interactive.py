@@ -38,8 +38,8 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     }
     y_axis |= _scale(panel.log_y, bottom, top)
     layout = LAYOUT | {
-        "height": 400,
-        "margin": {"l": 66, "r": 14, "t": 46, "b": 46},
+        "height": 416,
+        "margin": {"l": 66, "r": 14, "t": 62, "b": 46},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.005, "yanchor": "bottom", "font": {"size": 12}},
         "xaxis": x_axis,
         "yaxis": y_axis,
@@ -192,10 +192,10 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
     """Return a plotly figure of images side by side, with one colour scale."""
     low, high = heat.limits()
     count = len(heat.images)
-    columns = min(count, 3)
+    columns = min(count, 4)
     rows = -(-count // columns)
     layout: dict[str, Any] = LAYOUT | {
-        "height": 60 + 330 * rows, "margin": {"l": 66, "r": 30, "t": 30, "b": 54}, "hovermode": "closest", "annotations": [],
+        "height": 60 + max(330, 17 * len(heat.y_ticks) + 120 * bool(len(heat.x_ticks) > 8)) * rows, "margin": {"l": 66, "r": 30, "t": 30, "b": 54}, "hovermode": "closest", "annotations": [],
         "coloraxis": {
             "cmin": np.log10(low) if heat.log else low, "cmax": np.log10(high) if heat.log else high,
             "colorscale": _BLUE_RED if heat.symmetric is not None else _WHITE,
@@ -232,7 +232,7 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
             x_axis |= {
                 "tickvals": x.tolist(),
                 "ticktext": list(heat.x_ticks),
-                "tickangle": -60,
+                "tickangle": -90,
                 "tickfont": {"size": 10},
                 "minor": {},
                 "ticks": "",

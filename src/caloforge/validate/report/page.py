@@ -89,6 +89,7 @@ class Table(Block):
         caption: A line under the table.
         titles: Explanations of the headers.
         key: Its id in the page.
+        texts: Which columns hold text, and stand to the left; the first one by default.
     """
 
     columns: Sequence[str]
@@ -96,6 +97,7 @@ class Table(Block):
     caption: str = ""
     titles: Sequence[str] = ()
     key: str = ""
+    texts: Sequence[int] = (0,)
     kind: ClassVar[str] = "table"
 
     @property

@@ -115,7 +115,7 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
     caption = (
         f"{_LEGEND} Floor: the same metric between two halves of the reference. Click on a header to sort."
     )
-    return Table(columns, rows, caption, titles, key="summary-table")
+    return Table(columns, rows, caption, titles, key="summary-table", texts=(0, len(columns) - 1))
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -157,7 +157,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         "",
         "distance from the ideal beyond the floor's, in standard deviations",
     ]
-    return Table(columns, rows, _LEGEND, titles, key="metrics-table")
+    return Table(columns, rows, _LEGEND, titles, key="metrics-table", texts=(0, 1, 2))
 
 
 def limits_table(rows: Sequence[Row]) -> Table:
@@ -172,4 +172,4 @@ def limits_table(rows: Sequence[Row]) -> Table:
         ]
         for row in sorted(rows, key=lambda row: row.passed)
     ]
-    return Table(["Sample", "Metric", "Value", "Limit", "Outcome"], cells, key="limits-table")
+    return Table(["Sample", "Metric", "Value", "Limit", "Outcome"], cells, key="limits-table", texts=(0, 1, 3))
