@@ -46,21 +46,16 @@ _BATCH_VALUES = 1 << 22  # cells of one side in a batch
 _MEV_A_GEV = 1000.0
 
 
-def _window(device: torch.device) -> torch.Tensor:
-    """Return the normalised one-dimensional Gaussian (WINDOW,) in double precision."""
+def _window(size: int, device: torch.device) -> torch.Tensor:
+    """Return the Gaussian window at each place that it fits into ``size`` cells: a band (size - 10, size)."""
     import torch
 
     x = torch.arange(WINDOW, dtype=torch.float64, device=device) - (WINDOW - 1) / 2
     weights = torch.exp(-0.5 * (x / _SIGMA) ** 2)
-    return weights / weights.sum()
-
-
-def _smooth(images: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
-    """Return the weighted means (B, X - 10, Y - 10) over the windows that fit into images (B, X, Y)."""
-    import torch.nn.functional as f
-
-    x = f.conv2d(images[:, None], window[None, None, :, None])
-    return f.conv2d(x, window[None, None, None, :])[:, 0]
+    band = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64, device=device)
+    for row in range(len(band)):
+        band[row, row : row + WINDOW] = weights / weights.sum()
+    return band
 
 
 def ssim_pairs(
@@ -88,7 +83,13 @@ def ssim_pairs(
         )
         raise InputError(msg)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    window = _window(torch.device(device))
+    along_x = _window(first.shape[1], torch.device(device))
+    along_y = _window(first.shape[2], torch.device(device)).T
+
+    def smooth(images: torch.Tensor) -> torch.Tensor:
+        """Return the weighted means (B, X - 10, Y - 10) over the windows of images (B, X, Y)."""
+        return along_x @ (images @ along_y)
+
     size = max(1, _BATCH_VALUES // int(np.prod(first.shape[1:])))
     out = []
     for start in range(0, len(first), size):
@@ -99,9 +100,9 @@ def ssim_pairs(
             .flatten(0, 1)
             for part in (first, second)
         )
-        mx, my = _smooth(x, window), _smooth(y, window)
-        vx, vy = _smooth(x * x, window) - mx * mx, _smooth(y * y, window) - my * my
-        vxy = _smooth(x * y, window) - mx * my
+        mx, my = smooth(x), smooth(y)
+        vx, vy = smooth(x * x) - mx * mx, smooth(y * y) - my * my
+        vxy = smooth(x * y) - mx * my
         s = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
         out.append(s.mean(dim=(1, 2)).reshape(-1, first.shape[3]).mean(dim=1).cpu().numpy())
     return np.concatenate(out)
