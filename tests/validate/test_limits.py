@@ -95,7 +95,9 @@ def test_nan_is_in_no_range() -> None:
 
 def test_the_gate_names_the_failing_rows_only() -> None:
     rows = check_limits([Limit("auc_high", max=0.6), Limit("n_reference", min=1)], {"vae": METRICS})
-    with pytest.raises(GateError, match=r"1 of 2 limits failed: vae: auc_high = 0.61, expected <= 0.6$") as caught:
+    with pytest.raises(
+        GateError, match=r"1 of 2 limits failed: vae: auc_high = 0.61, expected <= 0.6$"
+    ) as caught:
         raise_if_failed(rows)
     assert caught.value.exit_code == 1
     raise_if_failed(row for row in rows if row.passed)
@@ -109,7 +111,10 @@ def test_the_gate_names_the_failing_rows_only() -> None:
         ("[limits]", r"expected a table \[limits\]"),
         ("[limit]\nauc_high = { max = 1 }", r"unknown table \[limit\]"),
         ("[limits]\nauc_high = 0.7", "limits.auc_high: expected a table"),
-        ("[limits]\nauc_high = { maximum = 0.7 }", "limits.auc_high: expected a table|limits.auc_high.maximum"),
+        (
+            "[limits]\nauc_high = { maximum = 0.7 }",
+            "limits.auc_high: expected a table|limits.auc_high.maximum",
+        ),
         ("[limits]\nauc_high = { max = 0.7, about = 1 }", "limits.auc_high.about: unknown field"),
         ('[limits]\nauc_high = { max = "low" }', "limits.auc_high.max: expected a number, got 'low'"),
         ("[limits]\nauc_high = { max = true }", "limits.auc_high.max: expected a number"),

@@ -46,13 +46,15 @@ def test_a_page_holds_everything_and_asks_for_nothing(tmp_path: Path) -> None:
         Text("1 < 2 & <script>alert(1)</script>"),
         Code("caloforge validate a b"),
         Facts({"file": "a.h5"}, "Inputs"),
-        Table(["Name", "Value"], [["vae", 0.25], [Cell("kde", flag="bad"), Cell("", None)]], "Below", key="t"),
+        Table(
+            ["Name", "Value"], [["vae", 0.25], [Cell("kde", flag="bad"), Cell("", None)]], "Below", key="t"
+        ),
         Plot({"data": [], "layout": {"height": 300}}, "A figure", "Title", key="p"),
         Images({"one": b"\x89PNG"}, "Pictures"),
     ]
-    path = Page("A & B", [Section("First part", blocks, "Intro", folded=True)], "Sub", {"Detector": "x"}).write(
-        tmp_path / "page.html"
-    )
+    path = Page(
+        "A & B", [Section("First part", blocks, "Intro", folded=True)], "Sub", {"Detector": "x"}
+    ).write(tmp_path / "page.html")
     text = path.read_text()
     assert "<title>A &amp; B</title>" in text
     assert "1 &lt; 2 &amp; &lt;script&gt;alert(1)" in text
@@ -127,7 +129,9 @@ def test_an_interactive_panel_has_every_curve_band_and_ratio(points: bool, log_y
     assert [trace["name"] for trace in shown] == ["Geant4", "vae"]
     bands = [trace for trace in figure["data"] if trace.get("fill") == "toself"]
     assert len(bands) == 3  # two curves and the reference's ratio
-    ratios = [t for t in figure["data"] if t.get("yaxis") == "y2" and t["mode"] == "markers" and "error_y" in t]
+    ratios = [
+        t for t in figure["data"] if t.get("yaxis") == "y2" and t["mode"] == "markers" and "error_y" in t
+    ]
     np.testing.assert_allclose(unpack(ratios[0]["y"])[:3], [1.1, 0.5, 1.5], rtol=1e-6)
     assert figure["layout"]["yaxis"]["type"] == ("log" if log_y else "linear")
     buttons = figure["layout"]["updatemenus"][0]["buttons"]
@@ -136,8 +140,17 @@ def test_an_interactive_panel_has_every_curve_band_and_ratio(points: bool, log_y
 
 def test_points_beyond_the_ratio_axis_are_marked_at_its_rim() -> None:
     panel = make_panel()
-    far = Panel(**{**vars(panel), "curves": (panel.curves[0], Curve(1, "far", panel.curves[0].y * 50, panel.curves[0].error))})
-    rims = [trace for trace in panel_figure(far)["data"] if trace.get("marker", {}).get("symbol") == ["triangle-up"] * 3]
+    far = Panel(
+        **{
+            **vars(panel),
+            "curves": (panel.curves[0], Curve(1, "far", panel.curves[0].y * 50, panel.curves[0].error)),
+        }
+    )
+    rims = [
+        trace
+        for trace in panel_figure(far)["data"]
+        if trace.get("marker", {}).get("symbol") == ["triangle-up"] * 3
+    ]
     assert len(rims) == 1
 
 
@@ -183,7 +196,9 @@ def test_nothing_is_dropped_silently() -> None:
 
 
 def test_histogram_errors_are_those_of_counting() -> None:
-    panel = histogram_panel("x", "X", "x", [np.repeat([0.5, 1.5], [9, 16])], ["ref"], np.array([0.0, 1.0, 2.0]))
+    panel = histogram_panel(
+        "x", "X", "x", [np.repeat([0.5, 1.5], [9, 16])], ["ref"], np.array([0.0, 1.0, 2.0])
+    )
     assert panel is not None
     np.testing.assert_allclose(panel.curves[0].y, [9 / 25, 16 / 25])
     np.testing.assert_allclose(panel.curves[0].error, [3 / 25, 4 / 25])
@@ -191,7 +206,12 @@ def test_histogram_errors_are_those_of_counting() -> None:
 
 @pytest.mark.parametrize(
     ("values", "log"),
-    [(np.full(100, 3.0), False), (np.geomspace(1, 1e5, 500), True), (np.arange(-50, 50), False), (np.arange(40), False)],
+    [
+        (np.full(100, 3.0), False),
+        (np.geomspace(1, 1e5, 500), True),
+        (np.arange(-50, 50), False),
+        (np.arange(40), False),
+    ],
 )
 def test_edges_rise_and_hold_the_reference(values: np.ndarray, log: bool) -> None:
     edges, is_log = choose_edges(values.astype(float))
@@ -228,7 +248,12 @@ def sample(auc: float, hits: float) -> dict[str, object]:
         "auc_high": {"value": auc, "uncertainty": 0.01, "floor": 0.5, "floor_uncertainty": 0.01},
         "separation_power": {
             "hits": {"value": hits, "uncertainty": 0.001, "floor": 0.002, "floor_uncertainty": 0.001},
-            "visible_energy": {"value": 0.003, "uncertainty": 0.001, "floor": 0.002, "floor_uncertainty": 0.001},
+            "visible_energy": {
+                "value": 0.003,
+                "uncertainty": 0.001,
+                "floor": 0.002,
+                "floor_uncertainty": 0.001,
+            },
         },
         "n_reference": 1000,
         "skipped": {"kpd": "too few"},
@@ -243,9 +268,17 @@ METRICS = {
 
 @pytest.mark.parametrize(
     ("value", "floor", "ideal", "pull"),
-    [(0.6, 0.5, 0.5, 10.0), (0.4, 0.5, 0.5, 10.0), (0.5, 0.52, 0.5, -2.0), (0.7, 0.8, 1.0, 10.0), (0.9, 0.8, 1.0, -10.0)],
+    [
+        (0.6, 0.5, 0.5, 10.0),
+        (0.4, 0.5, 0.5, 10.0),
+        (0.5, 0.52, 0.5, -2.0),
+        (0.7, 0.8, 1.0, 10.0),
+        (0.9, 0.8, 1.0, -10.0),
+    ],
 )
-def test_the_pull_counts_deviations_away_from_the_ideal(value: float, floor: float, ideal: float, pull: float) -> None:
+def test_the_pull_counts_deviations_away_from_the_ideal(
+    value: float, floor: float, ideal: float, pull: float
+) -> None:
     score = Score("k", "", "K", value, 0.006, floor, 0.008, ideal)
     assert score.pull == pytest.approx(pull)
     assert score.flag == ("bad" if pull > 5 else "good")
@@ -316,5 +349,7 @@ def test_the_terminal_shows_the_same_rows() -> None:
         (1234567.0, 2100.0, "(1.2346 ± 0.0021)e6"),
     ],
 )
-def test_numbers_end_with_their_uncertainty(value: float | None, uncertainty: float | None, text: str) -> None:
+def test_numbers_end_with_their_uncertainty(
+    value: float | None, uncertainty: float | None, text: str
+) -> None:
     assert format_value(value, uncertainty) == text

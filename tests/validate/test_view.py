@@ -29,7 +29,9 @@ def one_shower(detector: str, cells: dict[int, float], **conditions: Any) -> Sho
         energy[0, cell] = value
     named = {name: np.zeros((1, size), np.float32) for name, size in geometry.condition_sizes.items()}
     named |= {name: np.array([[value]], np.float32) for name, value in conditions.items()}
-    return Showers(geometry, energy, np.array([50_000.0]), conditions=named, particle="gamma", source="made up")
+    return Showers(
+        geometry, energy, np.array([50_000.0]), conditions=named, particle="gamma", source="made up"
+    )
 
 
 def unpack(array: Any) -> np.ndarray:
@@ -166,7 +168,8 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("energy", "text"), [(50_000.0, "50 GeV"), (1024.0, "1.024 GeV"), (2e6, "2 TeV"), (12.5, "12.5 MeV"), (0.02, "20 keV")]
+    ("energy", "text"),
+    [(50_000.0, "50 GeV"), (1024.0, "1.024 GeV"), (2e6, "2 TeV"), (12.5, "12.5 MeV"), (0.02, "20 keV")],
 )
 def test_energies_are_written_as_people_do(energy: float, text: str) -> None:
     assert format_energy(energy) == text

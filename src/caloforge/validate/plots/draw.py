@@ -17,6 +17,10 @@ __all__ = ["draw_figures", "draw_heat", "draw_panel"]
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 # Fixed margins: letting matplotlib find them costs as much as drawing the figure.
 _PLACE = {"height_ratios": (3, 1), "hspace": 0.07, "left": 0.145, "right": 0.97, "top": 0.94, "bottom": 0.105}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"pil_kwargs": {"compress_level": 4}},
+    "pdf": {"metadata": {"CreationDate": None}},
+}
 _MARKERS = ("o", "s", "D", "^", "P", "X")
 
 
@@ -29,9 +33,7 @@ def draw_figures(figures: list[Panel | Heat], folder: Path, advance: Any = None)
             for ending in ("png", "pdf"):
                 path = folder / f"{figure.name}.{ending}"
                 with atomic_path(path, force=True) as part:
-                    drawn.savefig(
-                        part, format=ending, metadata={"CreationDate": None} if ending == "pdf" else None
-                    )
+                    drawn.savefig(part, format=ending, **_OPTIONS[ending])
                 paths.append(path)
             pyplot.close(drawn)
             if advance is not None:

@@ -1,0 +1,351 @@
+"""The whole comparison on made-up showers: files, keys, labels, resuming, gate, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caloforge.errors import (
+    ConfigError,
+    GateError,
+    IncompatibleError,
+    InputError,
+    OutputExistsError,
+    TooFewShowersError,
+)
+from caloforge.geometry import get_detector
+from caloforge.showers import Showers, open_showers
+from caloforge.validate import driver
+from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
+from caloforge.validate.driver import validate
+from caloforge.validate.metrics.base import METRICS
+from caloforge.validate.plots.families import FAMILIES
+from caloforge.validate.selection import Selection
+
+FAST = {"separation_power", "distances", "classifier_cnn"}  # the last one runs only when it is asked for
+DETECTOR = "ild-ecal-10x10"
+
+
+@pytest.fixture(autouse=True)
+def _fast_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep only quick metrics: each has tests of its own."""
+    METRICS.names()
+    monkeypatch.setattr(METRICS, "_entries", {k: v for k, v in METRICS._entries.items() if k in FAST})
+
+
+@pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawings for paper, which take most of the time."""
+    from caloforge.validate.report import build
+
+    monkeypatch.setattr(build, "draw_all", lambda figures, folder, advance=None: [])
+    monkeypatch.setattr(build, "draw_displays", lambda *arguments: None)
+
+
+def toy(
+    n: int = 200,
+    seed: int = 0,
+    energy: Any = 50_000.0,
+    scale: float = 1.0,
+    detector: str = DETECTOR,
+    theta: Any = None,
+    source: str = "geant4",
+) -> Showers:
+    """Return showers that fall off exponentially from a random axis."""
+    rng = np.random.default_rng(seed)
+    geometry = get_detector(detector)
+    incident = np.broadcast_to(np.asarray(energy(rng, n) if callable(energy) else energy, float), (n,)).copy()
+    axis = rng.normal(0.0, 5.0, size=(n, 2))
+    x, y = geometry.cell_centres[:, 0], geometry.cell_centres[:, 1]
+    distance = np.hypot(x - axis[:, :1], y - axis[:, 1:])
+    cells = np.exp(-distance / 20.0) * rng.gamma(4.0, 0.25, size=distance.shape)
+    cells *= (scale * 0.02 * incident / cells.sum(axis=1))[:, None] * rng.normal(1.0, 0.03, size=(n, 1))
+    cells[cells < 0.02] = 0.0
+    conditions = {name: np.zeros((n, k), np.float32) for name, k in geometry.condition_sizes.items()}
+    angles = (
+        None
+        if theta is None
+        else np.broadcast_to(np.asarray(theta(rng, n) if callable(theta) else theta, float), (n,)).copy()
+    )
+    return Showers(geometry, cells.astype(np.float32), incident, angles, conditions, "gamma", source, seed)
+
+
+def uniform(low: float, high: float) -> Any:
+    return lambda rng, n: rng.uniform(low, high, n)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    made = {
+        "truth": toy(),
+        "near": toy(seed=1, source="near-model"),
+        "far": toy(seed=2, scale=1.3, source="far-model"),
+    }
+    return {
+        name: showers.save(folder / f"{name}.h5") and folder / f"{name}.h5" for name, showers in made.items()
+    }
+
+
+# -- what comes out
+
+
+def test_the_folder_holds_metrics_report_and_figures(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {
+        name: entry for name, entry in FAMILIES._entries.items() if name in ("cells", "images", "energies")
+    }
+    monkeypatch.setattr(FAMILIES, "_entries", few)
+    report = validate(files["truth"], files["near"], files["far"], output=tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics == report.metrics
+    assert list(metrics["samples"]) == ["near", "far"]
+    for label in ("near", "far"):
+        entry = metrics["samples"][label]
+        assert {"separation_power", "ks", "wasserstein", "skipped", "provenance"} <= set(entry)
+        assert entry["n_generated"] == entry["n_reference"] == 200
+        assert entry["provenance"]["file"] == str(files[label])
+        assert len(entry["provenance"]["sha256"]) == 64
+    assert metrics["reference"]["source"] == "geant4"
+    assert (
+        metrics["command"]
+        == f"caloforge validate {files['truth']} {files['near']} {files['far']} -o {tmp_path / 'out'}"
+    )
+    assert "ks" not in metrics  # with two samples there is no place at the top
+    near, far = (metrics["samples"][label]["ks"]["visible_energy"]["value"] for label in ("near", "far"))
+    assert far > 0.9 > 0.2 > near
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert report.path == tmp_path / "out" / "report.html"
+    assert report.folder == tmp_path / "out"
+    assert metrics["command"] in page
+    assert metrics["reference"]["sha256"] in page
+    assert page.count('class="plot') == len(list((tmp_path / "out" / "figures").glob("*.png")))
+    pngs = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")}
+    assert pngs == {path.stem for path in (tmp_path / "out" / "figures").glob("*.pdf")}
+    assert pngs == {"cell_spectrum", "image_front", "image_front_ratio", "event_0", "event_1", "event_2"}
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_one_sample_has_its_metrics_at_the_top_as_well(files: dict[str, Path]) -> None:
+    report = validate(files["truth"], files["near"])
+    assert report.path is None
+    assert report.folder is None
+    only = report.metrics["samples"]["near"]
+    assert report.metrics["ks"] == only["ks"]
+    assert report.metrics["n_generated"] == 200
+    assert "skipped" not in report.metrics
+
+
+def test_showers_in_memory_give_the_same_numbers_as_files(files: dict[str, Path]) -> None:
+    with open_showers(files["near"]) as opened:
+        first = validate(files["truth"], opened, labels=["truth", "x"]).metrics["samples"]["x"]
+    second = validate(toy(), toy(seed=1), labels=["truth", "x"]).metrics["samples"]["x"]
+    assert first["ks"] == second["ks"]
+    assert second["provenance"]["file"] is None
+    assert first["provenance"]["file"] == str(files["near"])
+
+
+def test_labels_are_different_and_speak(files: dict[str, Path]) -> None:
+    report = validate(toy(), toy(seed=1, source="vae"), toy(seed=2, source="vae"), files["near"])
+    assert list(report.metrics["samples"]) == ["vae", "vae (2)", "near"]
+    assert report.metrics["reference"]["label"] == "Geant4 (reference)"
+    assert report.metrics["command"].startswith("caloforge.validate(")
+    with pytest.raises(InputError, match="2 labels for 3 samples"):
+        validate(toy(), toy(seed=1), toy(seed=2), labels=["a", "b"])
+
+
+def test_the_summary_names_every_sample(files: dict[str, Path]) -> None:
+    table = validate(files["truth"], files["near"], files["far"]).summary()
+    assert [str(cell) for cell in table.columns[0].cells] == ["near", "far"]
+
+
+# -- going on
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_an_interrupted_comparison_goes_on(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import caloforge.validate.metrics as metrics_module
+
+    real = metrics_module.compute_metrics
+    measured: list[str] = []
+
+    def killed(reference: Any, generated: Any, settings: Any, *rest: Any, **more: Any) -> Any:
+        measured.append(generated.label)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return real(reference, generated, settings, *rest, **more)
+
+    monkeypatch.setattr(metrics_module, "compute_metrics", killed)
+    arguments = (files["truth"], files["near"], files["far"])
+    with pytest.raises(KeyboardInterrupt):
+        validate(*arguments, output=tmp_path / "out")
+    assert not (tmp_path / "out" / "report.html").exists()
+    resumed = validate(*arguments, output=tmp_path / "out")
+    assert measured == ["near", "far", "far"]
+    assert resumed.metrics["samples"] == validate(*arguments).metrics["samples"]
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_folder_with_something_else_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(OutputExistsError):
+        validate(files["truth"], files["near"], output=tmp_path)
+    validate(files["truth"], files["near"], output=tmp_path, force=True)
+    with pytest.raises(OutputExistsError):
+        validate(files["truth"], files["far"], output=tmp_path)
+    with pytest.raises(OutputExistsError):
+        validate(files["truth"], files["near"], output=tmp_path, settings={"seed": 1})
+    with pytest.raises(OutputExistsError):
+        validate(files["truth"], files["near"], output=tmp_path / "mine.txt")
+
+
+# -- the gate
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_the_gate_fails_after_everything_is_written(files: dict[str, Path], tmp_path: Path) -> None:
+    limits = {"ks.visible_energy": {"max": 0.5}}
+    with pytest.raises(GateError, match=r"1 of 2 limits failed: far: ks.visible_energy = "):
+        validate(files["truth"], files["near"], files["far"], output=tmp_path / "out", limits=limits)
+    assert "limits-table" in (tmp_path / "out" / "report.html").read_text()
+    report = validate(files["truth"], files["near"], limits=limits)
+    assert [row.passed for row in report.limits] == [True]
+
+
+def test_a_limit_on_an_unknown_metric_stops_before_any_work(files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such metric; did you mean"):
+        validate(
+            files["truth"], files["near"], output=tmp_path / "out", limits={"separation_pwer": {"max": 1}}
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_that_was_skipped_fails_its_limit(files: dict[str, Path]) -> None:
+    skipped = METRICS["classifier_cnn"].keys[0].name
+    with pytest.raises(GateError, match=rf"{skipped} = not measured \(.+\), expected <= 1"):
+        validate(files["truth"], files["near"], limits={skipped: {"max": 1}})
+
+
+# -- what does not go together
+
+
+def test_a_reference_alone_is_refused(files: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="only one was given"):
+        validate(files["truth"])
+
+
+def test_other_detectors_are_refused() -> None:
+    with pytest.raises(
+        IncompatibleError, match="gen: detector 'ild-ecal', but the reference has 'ild-ecal-10x10'"
+    ):
+        check_detectors(toy(5), {"gen": toy(5, detector="ild-ecal")})
+
+
+def test_another_order_of_the_cells_is_refused() -> None:
+    from dataclasses import replace
+
+    detector = get_detector(DETECTOR)
+    other = toy(5).replace(detector=replace(detector, order="layered"))
+    with pytest.raises(
+        IncompatibleError, match=r"in the order 'layered', but those of the reference in 'xyl'"
+    ):
+        check_detectors(toy(5), {"gen": other})
+    wider = replace(detector, layers=(replace(detector.layers[0], pitch_x=99.0),))
+    with pytest.raises(IncompatibleError, match="other layers or cells"):
+        check_detectors(toy(5), {"gen": toy(5).replace(detector=wider)})
+
+
+def test_ranges_that_do_not_overlap_are_refused_with_an_offer() -> None:
+    with pytest.raises(
+        IncompatibleError,
+        match=r"incident_energy 80000 MeV does not overlap .* 50000 MeV: .*--match-conditions",
+    ):
+        validate(toy(), toy(energy=80_000.0))
+    with pytest.raises(
+        IncompatibleError,
+        match=r"incident_theta 30\.\d+ to 59\.\d+ degrees does not overlap with the reference's 90 degrees",
+    ):
+        validate(toy(), toy(theta=uniform(30, 60)))
+
+
+def test_ranges_that_differ_are_refused_with_an_offer() -> None:
+    reference = toy(energy=uniform(10_000, 100_000))
+    with pytest.raises(IncompatibleError, match="covers another range than .*--match-conditions"):
+        validate(reference, toy(seed=1))
+    check_conditions(reference, {"gen": toy(seed=1, energy=uniform(10_000, 100_000))})
+
+
+def test_a_missing_condition_is_refused() -> None:
+    reference = toy(20, detector="atlas-em-barrel")
+    with pytest.raises(IncompatibleError, match=r"has no condition 'alignment_phi'|has no condition"):
+        check_conditions(reference, {"gen": reference.replace(conditions={})})
+
+
+def test_matching_leaves_the_common_range_with_one_distribution() -> None:
+    reference = toy(3000, energy=uniform(10_000, 100_000), theta=uniform(30, 90))
+    steep = toy(
+        20_000, seed=1, energy=lambda rng, n: 20_000 * rng.power(0.4, n) + 40_000, theta=uniform(60, 90)
+    )
+    matched = match_conditions(reference, {"gen": steep})
+    first, second = matched.reference, matched.generated["gen"]
+    for name, low, high in (("incident_energy", 40_000, 60_000), ("incident_theta", 60, 90)):
+        ours, theirs = getattr(first, name), getattr(second, name)
+        assert low * 0.95 <= min(ours.min(), theirs.min()) <= max(ours.max(), theirs.max()) <= high * 1.05
+        assert abs(np.median(ours) - np.median(theirs)) < 0.12 * (high - low)
+    assert abs(np.median(steep.incident_energy) - np.median(first.incident_energy)) > 0.2 * 20_000
+    assert matched.kept == {"reference": (len(first), 3000), "gen": (len(second), 20_000)}
+    np.testing.assert_array_equal(second[:].cells, steep.take(second.indices).cells)
+    again = match_conditions(reference, {"gen": steep}).generated["gen"]
+    np.testing.assert_array_equal(again.indices, second.indices)
+
+
+def test_matching_without_a_common_range_or_with_too_few_is_refused() -> None:
+    with pytest.raises(IncompatibleError, match="no range in common"):
+        match_conditions(toy(50), {"gen": toy(50, energy=80_000.0)})
+    with pytest.raises(TooFewShowersError, match="leaves .* expected at least 10"):
+        match_conditions(toy(5), {"gen": toy(50)})
+
+
+def test_matched_samples_are_compared(tmp_path: Path) -> None:
+    reference = toy(400, energy=uniform(10_000, 100_000))
+    generated = toy(400, seed=1, energy=uniform(40_000, 60_000), source="vae")
+    report = validate(reference, generated, match_conditions=True)
+    entry = report.metrics["samples"]["vae"]
+    assert entry["n_reference"] == report.metrics["reference"]["n_compared"] < 400
+    assert report.metrics["match_conditions"] is True
+    assert "match_conditions=True" in report.metrics["command"]
+
+
+def test_a_selection_is_a_source_like_its_base() -> None:
+    base = toy(50, energy=uniform(10_000, 100_000), theta=uniform(30, 90))
+    rows = np.array([3, 7, 20, 41])
+    part, direct = Selection(base, rows), base.take(rows)
+    assert len(part) == len(direct) == 4
+    for name in (
+        "incident_energy",
+        "incident_theta",
+        "detector",
+        "particle",
+        "source",
+        "seed",
+        "n_empty",
+        "has_theta",
+    ):
+        np.testing.assert_array_equal(getattr(part, name), getattr(direct, name))
+    assert part.condition_names == direct.condition_names
+    np.testing.assert_array_equal(part[1:3].cells, direct[1:3].cells)
+    np.testing.assert_array_equal(part.take([2, 0]).cells, direct.take([2, 0]).cells)
+    np.testing.assert_array_equal(np.concatenate([c.cells for c in part.chunks(3)]), direct.cells)
+
+
+def test_settings_and_keys_are_checked() -> None:
+    with pytest.raises(ValueError, match="no_such_option"):
+        validate(toy(20), toy(20, seed=1), settings={"no_such_option": 1})
+    assert {"ks", "n_reference"} <= set(driver._known_keys())
