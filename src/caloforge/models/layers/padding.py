@@ -1,0 +1,38 @@
+"""Padding that keeps the size of a convolution's output, and sizes of outputs.
+
+"Same" padding of a kernel of k cells adds k - 1 zeros, (k - 1) // 2 of them before, so that even kernels, which the published
+networks use, have one more zero behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Pad", "SamePad"]
+
+
+class Pad(nn.Module):
+    """Add zeros on both sides.
+
+    Arguments:
+        amounts: Zeros on each side of each trailing axis, in the order of the axes.
+    """
+
+    def __init__(self, amounts: Sequence[int]) -> None:
+        super().__init__()
+        self.amounts = [n for amount in reversed(amounts) for n in (amount, amount)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the padded tensor."""
+        return F.pad(x, self.amounts) if any(self.amounts) else x
+
+
+class SamePad(Pad):
+    """Add the zeros after which a convolution of that kernel keeps the size."""
+
+    def __init__(self, kernel: Sequence[int]) -> None:
+        super().__init__([0] * len(kernel))
+        self.amounts = [n for k in reversed(kernel) for n in ((k - 1) // 2, k - 1 - (k - 1) // 2)]
