@@ -1,0 +1,101 @@
+"""A detector's stack in Geant4: plates, and active slabs cut into cells that score their energy in C++.
+
+Each active slab is replicated along x into columns and along y into cells of the fine grid. Equal active slabs
+share one logical volume; the copy number of a placement is its readout layer, so that the scorer adds up what
+belongs together. Its index of a cell is (layer * nx + ix) * ny + iy with the largest nx, ny of all layers.
+Passive slabs of the surrounding medium need no volume. z = 0 is the front of the stack.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import geant4_pybind as g4
+
+from caloforge.errors import SimulationError
+from caloforge.geometry import Detector, FineGrid, Material
+
+__all__ = ["SCORER", "StackConstruction", "index_shape"]
+
+SCORER = "energy"
+_MARGIN = 500.0  # mm of medium around the stack
+
+
+def index_shape(detector: Detector) -> tuple[int, int, int]:
+    """Return (layers, nx, ny), the strides of the scorer's index."""
+    assert detector.readout is not None
+    grids = detector.readout.fine_layers
+    return len(grids), max(grid.nx for grid in grids), max(grid.ny for grid in grids)
+
+
+class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
+    """Builds the volumes and hangs the scorers on the cells."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        assert detector.readout is not None
+        self._detector = detector
+        self._grids = detector.readout.fine_layers
+        self._kept: list[Any] = []  # Geant4 does not own what Python made
+        self._sensors: dict[tuple[str, float, FineGrid], Any] = {}
+        self._cells: list[Any] = []
+
+    def Construct(self) -> Any:
+        """Build the world and all that is in it; called by Geant4."""
+        detector = self._detector
+        assert detector.medium is not None
+        half_x = max(slab.half_x for slab in detector.stack) + _MARGIN
+        half_y = max(slab.half_y for slab in detector.stack) + _MARGIN
+        half_z = detector.length + _MARGIN
+        world = self._box("world", half_x, half_y, half_z, detector.medium)
+        placed = self._keep(g4.G4PVPlacement(None, g4.G4ThreeVector(), world, "world", None, False, 0))
+        for number, slab in enumerate(detector.stack):
+            if slab.active:
+                volume = self._sensor(slab.material, slab.thickness, self._grids[slab.layer])
+            elif slab.material == detector.medium:
+                continue
+            else:
+                volume = self._box(
+                    f"slab {number}", slab.half_x, slab.half_y, slab.thickness / 2, slab.material
+                )
+            centre = g4.G4ThreeVector(0, 0, slab.z + slab.thickness / 2)
+            copy = slab.layer if slab.active else number
+            self._keep(g4.G4PVPlacement(None, centre, volume, volume.GetName(), world, False, copy))
+        return placed
+
+    def ConstructSDandField(self) -> None:
+        """Hang the scorer on the cells; called by Geant4."""
+        layers, nx, ny = index_shape(self._detector)
+        scorers = self._keep(g4.G4MultiFunctionalDetector("calorimeter"))
+        g4.G4SDManager.GetSDMpointer().AddNewDetector(scorers)
+        scorers.RegisterPrimitive(self._keep(g4.G4PSEnergyDeposit3D(SCORER, layers, nx, ny, 2, 1, 0)))
+        for cell in self._cells:
+            self.SetSensitiveDetector(cell, scorers)
+
+    def _sensor(self, material: Material, thickness: float, grid: FineGrid) -> Any:
+        """Return the volume of an active slab, cut into cells; equal ones are shared."""
+        key = (material.name, thickness, grid)
+        if key not in self._sensors:
+            name = f"sensor {len(self._sensors)}"
+            half_x, half_y, half_z = grid.nx * grid.pitch_x / 2, grid.ny * grid.pitch_y / 2, thickness / 2
+            slab = self._box(name, half_x, half_y, half_z, material)
+            column = self._box(f"{name} column", grid.pitch_x / 2, half_y, half_z, material)
+            cell = self._box(f"{name} cell", grid.pitch_x / 2, grid.pitch_y / 2, half_z, material)
+            self._keep(g4.G4PVReplica(f"{name} columns", column, slab, g4.kXAxis, grid.nx, grid.pitch_x))
+            self._keep(g4.G4PVReplica(f"{name} cells", cell, column, g4.kYAxis, grid.ny, grid.pitch_y))
+            self._cells.append(cell)
+            self._sensors[key] = slab
+        return self._sensors[key]
+
+    def _box(self, name: str, half_x: float, half_y: float, half_z: float, material: Material) -> Any:
+        """Return the logical volume of a box."""
+        substance = g4.G4NistManager.Instance().FindOrBuildMaterial(material.name)
+        if substance is None:
+            msg = f"Geant4 has no material '{material.name}'"
+            raise SimulationError(msg)
+        solid = self._keep(g4.G4Box(name, half_x, half_y, half_z))
+        return self._keep(g4.G4LogicalVolume(solid, substance, name))
+
+    def _keep(self, made: Any) -> Any:
+        self._kept.append(made)
+        return made
