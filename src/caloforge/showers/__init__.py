@@ -1,0 +1,21 @@
+"""Showers in memory and on disk.
+
+The invertible transforms of :mod:`caloforge.showers.transforms` need torch and are imported on their own.
+"""
+
+from __future__ import annotations
+
+from caloforge.showers.container import Showers
+from caloforge.showers.reading import ShowerFile, open_showers, read_showers
+from caloforge.showers.source import ShowerSource
+from caloforge.showers.writing import ShowerWriter, write_showers
+
+__all__ = [
+    "ShowerFile",
+    "ShowerSource",
+    "ShowerWriter",
+    "Showers",
+    "open_showers",
+    "read_showers",
+    "write_showers",
+]

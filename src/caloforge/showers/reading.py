@@ -1,0 +1,234 @@
+"""Reading showers from files: lazily sliced, checked as they are read, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from caloforge.errors import FileFormatError, InputError, UnknownNameError
+from caloforge.geometry import Detector
+from caloforge.showers.checks import Fault, check_cells, check_condition, check_energies, check_theta
+from caloforge.showers.container import Showers
+from caloforge.showers.hdf5 import band_rows, open_hdf5, plain_attributes, read_rows
+from caloforge.showers.layout import (
+    CELLS,
+    CONDITIONS,
+    ENERGIES,
+    PERPENDICULAR,
+    RESERVED,
+    THETA,
+    rows_per_stream,
+)
+from caloforge.showers.selection import as_selection, chunk_size
+from caloforge.showers.source import Index
+from caloforge.showers.structure import find_cells, find_columns, find_detector
+
+__all__ = ["ShowerFile", "open_showers", "read_showers"]
+
+
+def open_showers(
+    path: str | Path, detector: str | Path | Detector | None = None, allow_empty: bool = False
+) -> ShowerFile:
+    """Open a file of showers for reading.
+
+    Arguments:
+        path: The file.
+        detector: Detector that is expected; needed when the file names none.
+        allow_empty: Accept a file without showers.
+
+    Raises:
+        FileFormatError: When the file is not what it should be; says where and what was expected.
+    """
+    return ShowerFile(path, detector, allow_empty)
+
+
+def read_showers(path: str | Path, detector: str | Path | Detector | None = None) -> Showers:
+    """Read a whole file into memory, every value checked."""
+    with open_showers(path, detector) as file:
+        return file[:]
+
+
+class ShowerFile:
+    """Showers in a file, read when they are asked for.
+
+    Indexing, :meth:`chunks` and :meth:`take` give :class:`Showers` in memory, whose values were checked. Memory is
+    that of the showers asked for and of a chunk of the file. It may be pickled: the copy opens the file again.
+
+    Arguments: see :func:`open_showers`.
+    """
+
+    def __init__(
+        self, path: str | Path, detector: str | Path | Detector | None = None, allow_empty: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self._allow_empty = allow_empty
+        self._file = open_hdf5(self.path)
+        try:
+            stored = plain_attributes(self._file)
+            self.detector = find_detector(self.path, stored, detector)
+            self.particle = str(stored.get("particle", ""))
+            self.source = str(stored.get("source", ""))
+            self.seed: int | None = stored.get("seed")
+            self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in RESERVED}
+            self.caloforge_version = str(stored.get("caloforge_version", ""))
+            self._cells = find_cells(self.path, self._file, self.detector)
+            if not len(self._cells) and not allow_empty:
+                self._raise(Fault(f"dataset '{CELLS}'", "holds no showers; expected at least one"))
+            self._columns = find_columns(self.path, self._file, len(self._cells))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_showers, (self.path, self.detector, self._allow_empty)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was read from it stays."""
+        self._file.close()
+
+    def __repr__(self) -> str:
+        state = f"{len(self)} x {self.detector.name}" if self._file else "closed"
+        return f"ShowerFile('{self.path}', {state})"
+
+    def __len__(self) -> int:
+        self._check_open()
+        return len(self._cells)
+
+    @property
+    def has_theta(self) -> bool:
+        """Whether the file holds angles; otherwise all are 90 degrees."""
+        return THETA in self._columns
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Names of the conditions beside energy and angle."""
+        prefix = f"{CONDITIONS}/"
+        return tuple(name.removeprefix(prefix) for name in self._columns if name.startswith(prefix))
+
+    @cached_property
+    def incident_energy(self) -> NDArray[np.float64]:
+        """Incident energies (N,), MeV."""
+        return self._read_column(ENERGIES, 0, len(self))
+
+    @cached_property
+    def incident_theta(self) -> NDArray[np.float64]:
+        """Angles (N,), degrees; 90 where the file holds none."""
+        return self._read_column(THETA, 0, len(self)) if self.has_theta else np.full(len(self), PERPENDICULAR)
+
+    def condition(self, name: str) -> NDArray[Any]:
+        """Return a condition (N, k): "incident_energy" MeV, "incident_theta" degrees, or a named one.
+
+        Raises:
+            UnknownNameError: When the file has no condition of that name.
+        """
+        known = ("incident_energy", "incident_theta", *self.condition_names)
+        if name not in known:
+            raise UnknownNameError("condition", name, list(known))
+        if name in known[:2]:
+            column: NDArray[np.float64] = getattr(self, name)
+            return column[:, None]
+        return self._read_condition(name, 0, len(self))
+
+    @cached_property
+    def n_empty(self) -> int:
+        """Number of showers without any energy; found by one pass over the file."""
+        return sum(part.n_empty for part in self.chunks())
+
+    def __getitem__(self, index: Index) -> Showers:
+        """Return the chosen showers: an int (one shower), a slice, a mask (N,) or indices."""
+        chosen = as_selection(index, len(self))
+        if isinstance(chosen, slice):
+            start, stop, step = chosen.indices(len(self))
+            if step == 1:
+                return self._read(start, max(start, stop))
+            return self.take(np.arange(start, stop, step))
+        return self.take(np.flatnonzero(chosen) if chosen.dtype == bool else chosen)
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over all showers in order, ``size`` at a time (by default about 16 MiB of cells)."""
+        n = len(self)
+        step = chunk_size(size, rows_per_stream(4 * self.detector.n_cells, band_rows(self._cells)))
+        return (self._read(start, min(start + step, n)) for start in range(0, n, step))
+
+    def take(self, indices: ArrayLike) -> Showers:
+        """Return the showers of these indices, in their order, in memory.
+
+        Each chunk of the file is unpacked once, and only those that hold a chosen shower.
+        """
+        wanted = as_selection(np.asarray(indices), len(self))
+        assert isinstance(wanted, np.ndarray)
+        wanted = np.where(wanted < 0, wanted + len(self), wanted)
+        rows, inverse = np.unique(wanted, return_inverse=True)
+        bands = np.split(rows, np.flatnonzero(np.diff(rows // band_rows(self._cells))) + 1)
+        parts = []
+        for band in bands:
+            if len(band):
+                first = int(band[0])
+                parts.append(self._read(first, int(band[-1]) + 1)[band - first])
+        if not parts:
+            return self._read(0, 0)
+        in_order = np.array_equal(inverse, np.arange(len(rows)))
+        joined = Showers.concatenate(parts)
+        return joined if in_order else joined[inverse]
+
+    def _read(self, start: int, stop: int) -> Showers:
+        """Read and check the showers [start, stop), a band of chunks at a time."""
+        cells = np.empty((stop - start, self.detector.n_cells), dtype=np.float32)
+        step = band_rows(self._cells)
+        for low, high in pairwise([start, *range((start // step + 1) * step, stop, step), stop]):
+            block = cells[low - start : high - start]
+            read_rows(self.path, self._cells, low, block)
+            self._raise(check_cells(block, low))
+        return Showers(
+            detector=self.detector,
+            cells=cells,
+            incident_energy=self._read_column(ENERGIES, start, stop),
+            incident_theta=self._read_column(THETA, start, stop) if self.has_theta else None,
+            conditions={name: self._read_condition(name, start, stop) for name in self.condition_names},
+            particle=self.particle,
+            source=self.source,
+            seed=self.seed,
+            attributes=self.attributes,
+        )
+
+    def _read_column(self, name: str, start: int, stop: int) -> NDArray[np.float64]:
+        self._check_open()
+        dataset = self._columns[name]
+        column = np.empty((stop - start, *dataset.shape[1:]), dtype=np.float64)
+        read_rows(self.path, dataset, start, column)
+        column = column.reshape(stop - start)
+        self._raise({ENERGIES: check_energies, THETA: check_theta}[name](column, start))
+        return column
+
+    def _read_condition(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
+        self._check_open()
+        dataset = self._columns[f"{CONDITIONS}/{name}"]
+        values = np.empty((stop - start, *dataset.shape[1:]), dtype=np.float32)
+        read_rows(self.path, dataset, start, values)
+        values = values[:, None] if values.ndim == 1 else values
+        self._raise(check_condition(name, values, start))
+        return values
+
+    def _check_open(self) -> None:
+        if not self._file:
+            msg = f"{self.path} is closed; open it again to read from it"
+            raise InputError(msg)
+
+    def _raise(self, fault: Fault | None) -> None:
+        if fault is not None:
+            raise FileFormatError(self.path, fault.where, fault.message)

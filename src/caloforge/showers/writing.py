@@ -1,0 +1,267 @@
+"""Writing showers to files: streamed in bounded memory, compressed, whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge._version import __version__
+from caloforge.errors import FileFormatError, IncompatibleError, InputError, WriteError
+from caloforge.files import atomic_path, check_output
+from caloforge.geometry import Detector, get_detector
+from caloforge.showers.checks import check_values
+from caloforge.showers.container import Showers
+from caloforge.showers.hdf5 import GuardedFile
+from caloforge.showers.layout import (
+    CELLS,
+    CHUNK_BYTES,
+    COMPRESSION_LEVEL,
+    CONDITIONS,
+    DEFINITION,
+    ENERGIES,
+    PERPENDICULAR,
+    RESERVED,
+    THETA,
+    rows_per_chunk,
+)
+from caloforge.showers.source import ShowerSource
+
+__all__ = ["ShowerWriter", "write_showers"]
+
+_COLUMN_CHUNK = 64 * 2**10
+"""Bytes of a chunk of a column: small, since a file of few showers holds one whole chunk of each."""
+
+
+class ShowerWriter:
+    """Writes showers to a file, batch by batch, in order.
+
+    The file appears under its name when the ``with`` block ends well; otherwise nothing is left. Memory is that of
+    two chunks of the file. ``attributes`` may be changed until the block ends.
+
+    Arguments:
+        path: The file.
+        detector: Detector of all showers.
+        particle: Incident particle.
+        source: What made the showers.
+        seed: Seed that they were made with.
+        attributes: Further facts: texts, numbers, and lists of one of them; None is left out.
+        force: Replace a file that is there.
+        allow_empty: Accept that no shower is written.
+
+    Raises:
+        OutputExistsError: On entering, when the file exists and ``force`` is not set.
+        WriteError: When the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        detector: Detector | str,
+        particle: str = "",
+        source: str = "",
+        seed: int | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        force: bool = False,
+        allow_empty: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.detector = get_detector(detector)
+        self.particle = particle
+        self.source = source
+        self.seed = seed
+        self.attributes: dict[str, Any] = dict(attributes or {})
+        self._force = force
+        self._allow_empty = allow_empty
+        self._n = 0
+        self._open: tuple[GuardedFile, h5py.File] | None = None
+        self._stack = ExitStack()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            part = stack.enter_context(atomic_path(self.path, self._force))
+            raw = stack.enter_context(GuardedFile(part))
+            # Full chunks leave the cache first (w0 = 1); it holds the one that is still being filled.
+            cache = max(2 * CHUNK_BYTES, 8 * self.detector.n_cells)
+            file = h5py.File(raw, "w", libver=("v108", "v110"), rdcc_nbytes=cache, rdcc_w0=1.0)
+            stack.callback(_close_quietly, file)
+            self._open = raw, file
+            self._create(file, CELLS, self.detector.n_cells, np.float32, CHUNK_BYTES)
+            self._create(file, ENERGIES, 1, np.float64)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The stack closes HDF5, then the file below, then renames it, or removes it after a failure.
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._finish()
+
+    def append(self, showers: Showers) -> None:
+        """Add showers at the end.
+
+        Raises:
+            FileFormatError: When a value may not be written: NaN, infinite, negative or out of range.
+            IncompatibleError: When their detector or conditions are not those of the file.
+            WriteError: When the disk is full.
+        """
+        raw, file = self._opened()
+        if showers.detector != self.detector:
+            msg = (
+                f"{self.path}: showers of '{showers.detector.name}' cannot be added to '{self.detector.name}'"
+            )
+            raise IncompatibleError(msg)
+        fault = check_values(
+            showers.cells, showers.incident_energy, showers.incident_theta, showers.conditions, self._n
+        )
+        if fault is not None:
+            raise FileFormatError(self.path, fault.where, f"{fault.message}; not written")
+        columns: dict[str, NDArray[Any]] = {CELLS: showers.cells, ENERGIES: showers.incident_energy[:, None]}
+        if showers.has_theta or THETA in file:
+            columns[THETA] = showers.incident_theta[:, None]
+        columns |= {f"{CONDITIONS}/{name}": values for name, values in showers.conditions.items()}
+        self._match(file, columns)
+        stop = self._n + len(showers)
+        with self._reporting(raw):
+            for name, values in columns.items():
+                dataset = file[name]
+                dataset.resize(stop, axis=0)
+                dataset[self._n : stop] = values
+        self._n = stop
+
+    def _match(self, file: h5py.File, columns: dict[str, NDArray[Any]]) -> None:
+        """Make the datasets that the first batch brings; later ones must bring the same."""
+        if THETA in columns and THETA not in file:
+            self._create(file, THETA, 1, np.float64)
+            file[THETA].resize(self._n, axis=0)
+            file[THETA][:] = PERPENDICULAR
+        prefix = f"{CONDITIONS}/"
+        given = {name: values.shape[1] for name, values in columns.items() if name.startswith(prefix)}
+        if not self._n:
+            for name in given.keys() - set(self._stored(file)):
+                self._create(file, name, given[name], np.float32)
+        stored = self._stored(file)
+        if given != stored:
+            msg = (
+                f"{self.path}: showers with {given or 'no conditions'} cannot be added to {stored or 'none'}"
+            )
+            raise IncompatibleError(msg)
+
+    def _stored(self, file: h5py.File) -> dict[str, int]:
+        group = file.get(CONDITIONS, {})
+        return {f"{CONDITIONS}/{name}": dataset.shape[1] for name, dataset in group.items()}
+
+    def _create(
+        self, file: h5py.File, name: str, width: int, kind: type[np.generic], chunk: int = _COLUMN_CHUNK
+    ) -> None:
+        file.create_dataset(
+            name,
+            shape=(0, width),
+            maxshape=(None, width),
+            dtype=kind,
+            chunks=(rows_per_chunk(width * np.dtype(kind).itemsize, chunk), width),
+            compression="gzip",
+            compression_opts=COMPRESSION_LEVEL,
+            shuffle=True,
+        )
+
+    def _finish(self) -> None:
+        """Write the attributes and everything that HDF5 still holds back."""
+        raw, file = self._opened()
+        if not self._n and not self._allow_empty:
+            msg = f"{self.path}: no showers to write; expected at least one"
+            raise InputError(msg)
+        own = {
+            "detector": self.detector.name,
+            DEFINITION: self.detector.definition or None,
+            "particle": self.particle,
+            "source": self.source,
+            "seed": self.seed,
+            "caloforge_version": __version__,
+        }
+        kept = {name: value for name, value in self.attributes.items() if name not in RESERVED}
+        with self._reporting(raw):
+            for name, value in {**own, **kept}.items():
+                self._set(file, name, value)
+            file.close()
+            raw.sync()
+            raw.close()
+
+    def _set(self, file: h5py.File, name: str, value: Any) -> None:
+        if value is None:
+            return
+        try:
+            file.attrs[name] = str(value) if isinstance(value, Path) else value
+        except (TypeError, OverflowError) as error:
+            msg = (
+                f"attribute '{name}' holds {type(value).__name__}; expected a text, a number or a list of one"
+            )
+            raise InputError(msg) from error
+
+    def _opened(self) -> tuple[GuardedFile, h5py.File]:
+        if self._open is None or not self._open[1]:
+            msg = f"{self.path}: the writer is not open; use it in a 'with' block"
+            raise InputError(msg)
+        return self._open
+
+    @contextmanager
+    def _reporting(self, raw: GuardedFile) -> Iterator[None]:
+        """Raise WriteError when the block, or anything before it, could not be written."""
+        failure: Exception | None = None
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            failure = error
+        failure = raw.error or failure
+        if failure is not None:
+            reason = raw.error.strerror if raw.error is not None else failure
+            msg = f"{self.path}: writing failed, nothing was kept: {reason}"
+            raise WriteError(msg) from failure
+
+
+def _close_quietly(file: h5py.File) -> None:
+    """Close a file that is thrown away, or was closed before."""
+    with suppress(OSError, RuntimeError):
+        file.close()
+
+
+def write_showers(path: str | Path, showers: ShowerSource | Iterable[Showers], force: bool = False) -> Path:
+    """Write showers to a file, in chunks, and return its path.
+
+    Arguments:
+        path: The file.
+        showers: Showers, an open file of them, or batches that are written as they come. Particle, source, seed
+            and attributes are those of the first batch.
+        force: Replace a file that is there.
+
+    Raises:
+        InputError: When there are no showers to write.
+        OutputExistsError: Before any work, when the file exists and ``force`` is not set.
+        WriteError: When the disk is full.
+    """
+    path = check_output(path, force)
+    batches = iter(showers.chunks() if isinstance(showers, ShowerSource) else showers)
+    first = next(batches, None)
+    if first is None:
+        msg = f"{path}: no showers to write; expected at least one"
+        raise InputError(msg)
+    with ShowerWriter(
+        path, first.detector, first.particle, first.source, first.seed, first.attributes, force
+    ) as writer:
+        for batch in chain([first], batches):
+            writer.append(batch)
+    return path
