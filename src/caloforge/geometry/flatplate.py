@@ -232,7 +232,7 @@ def clic_ecal_wide() -> Detector:
         particle="e-",
         energy=EnergySpec.parse("2-500GeV"),
         theta=AngleSpec.parse("60-120"),
-        sampling_fraction=0.01797,
+        sampling_fraction=0.01725,
         medium=get_material("G4_AIR"),
         model_conditions=("incident_energy", "incident_theta"),
     ).build()
