@@ -15,6 +15,7 @@ from caloforge.cli.detectors import detectors
 from caloforge.cli.failures import describe
 from caloforge.cli.generate import generate
 from caloforge.cli.models import models
+from caloforge.cli.project import project
 from caloforge.cli.simulate import simulate
 from caloforge.cli.train import train
 from caloforge.cli.validate import validate
@@ -87,6 +88,7 @@ def _options(
 app.command(rich_help_panel=_LOOK)(detectors)
 app.command(rich_help_panel=_LOOK)(models)
 app.command(rich_help_panel=_WORK)(simulate)
+app.command(rich_help_panel=_WORK)(project)
 app.command(rich_help_panel=_WORK)(train)
 app.command(rich_help_panel=_WORK)(generate)
 app.command(rich_help_panel=_WORK)(validate)

@@ -15,6 +15,8 @@ MODELS: Registry[type[ShowerModel]] = Registry(
     "model",
     {
         "vae": "caloforge.models.vae:Vae",
+        "vae-gan": "caloforge.models.vae_gan:VaeGan",
+        "wgan-gp": "caloforge.models.wgan_gp:WganGp",
     },
     group="caloforge.models",
 )

@@ -43,4 +43,7 @@ def projected_chunks(source: ShowerSource, image_detector: str | Detector) -> It
 
 def _projected(showers: Showers, image: Detector) -> Showers:
     cells = project(showers.cells, showers.detector, image)
-    return showers.replace(detector=image, cells=cells)
+    attributes = {
+        key: value for key, value in showers.attributes.items() if key != "shape"
+    }  # was the source's
+    return showers.replace(detector=image, cells=cells, attributes=attributes)

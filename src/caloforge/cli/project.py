@@ -1,0 +1,36 @@
+"""``caloforge project``: showers to images of fewer cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caloforge.cli.options import Detector, Force, Json, OutputFile
+from caloforge.cli.output import print_json, print_written
+
+__all__ = ["project"]
+
+
+def project(
+    source: Annotated[Path, typer.Argument(help="File of showers.")],
+    output: OutputFile,
+    image: Annotated[
+        str, typer.Option("--to", help="Image detector: the layers are summed, the cells pooled.")
+    ] = "ild-ecal-10x10",
+    detector: Detector = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Sum showers over their layers and pool their cells, for models of images such as vae-gan."""
+    from caloforge.showers import open_showers, write_showers
+    from caloforge.showers.projection import projected_chunks
+
+    with open_showers(source, detector=detector) as showers:
+        written = write_showers(output, projected_chunks(showers, image), force=force)
+        count = len(showers)
+    if as_json:
+        print_json({"output": str(written), "n": count})
+    else:
+        print_written(written, f"{count} images of {image}")
