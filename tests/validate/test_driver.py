@@ -277,7 +277,7 @@ def test_ranges_that_do_not_overlap_are_refused_with_an_offer() -> None:
 
 def test_ranges_that_differ_are_refused_with_an_offer() -> None:
     reference = toy(energy=uniform(10_000, 100_000))
-    with pytest.raises(IncompatibleError, match="covers another range than .*--match-conditions"):
+    with pytest.raises(IncompatibleError, match=r"covers another range than .*--match-conditions"):
         validate(reference, toy(seed=1))
     check_conditions(reference, {"gen": toy(seed=1, energy=uniform(10_000, 100_000))})
 
@@ -309,7 +309,7 @@ def test_matching_leaves_the_common_range_with_one_distribution() -> None:
 def test_matching_without_a_common_range_or_with_too_few_is_refused() -> None:
     with pytest.raises(IncompatibleError, match="no range in common"):
         match_conditions(toy(50), {"gen": toy(50, energy=80_000.0)})
-    with pytest.raises(TooFewShowersError, match="leaves .* expected at least 10"):
+    with pytest.raises(TooFewShowersError, match=r"leaves .* expected at least 10"):
         match_conditions(toy(5), {"gen": toy(50)})
 
 

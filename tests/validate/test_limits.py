@@ -134,7 +134,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_metric_is_refused_with_what_was_perhaps_meant() -> None:
     with pytest.raises(ConfigError, match=r"limits.auc_hihg: no such metric; did you mean auc_high"):
         check_names([Limit("auc_hihg", max=1)], ["auc_high", "auc_low", "fpd"])
-    with pytest.raises(ConfigError, match="ks.hit: no such metric; did you mean ks.hits"):
+    with pytest.raises(ConfigError, match=r"ks.hit: no such metric; did you mean ks.hits"):
         check_limits([Limit("ks.hit", max=1)], {"vae": METRICS})
     check_names([Limit("auc_high.uncertainty"), Limit("*")], ["auc_high"])
 

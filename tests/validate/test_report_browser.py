@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,7 @@ _DRAWN = "!document.querySelector('.plot:not([data-state=drawn])')"
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the report of two made-up samples, without drawings for paper."""
     from caloforge.validate.report import build
 
@@ -214,7 +213,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(build, "draw_all", lambda figures, folder, advance=None: [])
         patch.setattr(build, "draw_displays", lambda *arguments: None)
         validate(*made, output=folder / "out", limits={"ks.visible_energy": {"max": 1.0}})
-    yield folder / "out" / "report.html"
+    return folder / "out" / "report.html"
 
 
 def column(browser: Browser, table: str, number: int) -> list[str]:

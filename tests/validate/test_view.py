@@ -155,7 +155,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     shower = one_shower("ild-ecal", {100: 10.0})
     with pytest.raises(InputError, match="there is no shower 1; expected 0 to 0"):
         view(shower, tmp_path / "a.html", event=1)
-    with pytest.raises(InputError, match="ends with one of .html"):
+    with pytest.raises(InputError, match=r"ends with one of .html"):
         view(shower, tmp_path / "a.jpeg")
     with pytest.raises(OutputError, match="does not exist"):
         view(shower, tmp_path / "no" / "a.html")

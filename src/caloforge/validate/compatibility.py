@@ -85,7 +85,9 @@ def check_conditions(reference: ShowerSource, generated: Mapping[str, ShowerSour
         second = conditions_of(source)
         missing = [name for name in first if name not in second]
         if missing:
-            msg = f"{label}: has no condition '{missing[0]}', which the reference has; generate it with --like"
+            msg = (
+                f"{label}: has no condition '{missing[0]}', which the reference has; generate it with --like"
+            )
             raise IncompatibleError(msg)
         for name, ours in first.items():
             for k in range(min(ours.shape[1], second[name].shape[1])):

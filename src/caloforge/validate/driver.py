@@ -155,7 +155,9 @@ def _compatible(inputs: Sequence[Input], match: bool, seed: int) -> list[Any]:
 def _samples(inputs: Sequence[Input], sources: Sequence[Any], settings: Settings) -> list[Sample]:
     from caloforge.validate.sample import Sample
 
-    return [Sample(source, entry.label, settings.threshold) for entry, source in zip(inputs, sources, strict=True)]
+    return [
+        Sample(source, entry.label, settings.threshold) for entry, source in zip(inputs, sources, strict=True)
+    ]
 
 
 def _measure(

@@ -54,7 +54,7 @@ def view(
     if output.suffix.lower() == ".html":
         return _page(shower, event, threshold).write(output, force)
     with atomic_path(output, force) as part:
-        draw_event(shower, part, threshold=threshold, ending=output.suffix.lower()[1:])
+        draw_event(shower, {output.suffix.lower()[1:]: part}, threshold=threshold)
     return output
 
 

@@ -33,7 +33,9 @@ def cell_spectra(samples: Sequence[Sample]) -> list[Panel]:
             continue
         shown = slice(int(filled[0]), int(filled[-1]) + 1)
         curves = tuple(
-            Curve(role, sample.label, spectrum.counts[shown] / len(table), spectrum.errors[shown] / len(table))
+            Curve(
+                role, sample.label, spectrum.counts[shown] / len(table), spectrum.errors[shown] / len(table)
+            )
             for role, (sample, table, spectrum) in enumerate(zip(samples, tables, spectra, strict=True))
         )
         notes = [

@@ -167,7 +167,9 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
         place.set_xlabel(heat.x_label, fontsize=13)
     for place in axes[:, 0]:
         place.set_ylabel(heat.y_label, fontsize=13)
-    side = figure.add_axes((1 - 1.1 / width, margins["bottom"], 0.16 / width, margins["top"] - margins["bottom"]))
+    side = figure.add_axes(
+        (1 - 1.1 / width, margins["bottom"], 0.16 / width, margins["top"] - margins["bottom"])
+    )
     bar = figure.colorbar(mesh, cax=side)
     bar.set_label(heat.unit, fontsize=13)
     figure.suptitle(heat.title, fontsize=14, x=0.01, ha="left")

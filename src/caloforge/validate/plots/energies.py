@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from caloforge.validate.plots.histogram import histogram_panel
 from caloforge.validate.plots.panel import Panel
 from caloforge.validate.plots.slices import energy_slices
@@ -23,10 +21,7 @@ def energies(samples: Sequence[Sample]) -> list[Panel]:
     if slices is None:
         return []
     labels = [sample.label for sample in samples]
-    ratios = [
-        sample.observables["visible_energy"] / sample.observables.incident_energy
-        for sample in samples
-    ]
+    ratios = [sample.observables["visible_energy"] / sample.observables.incident_energy for sample in samples]
     panels = []
     for number, name in enumerate(slices.names):
         if not slices.enough(number):

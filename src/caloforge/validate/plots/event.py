@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,25 +45,23 @@ def describe_shower(shower: Showers, boxes: HitBoxes) -> str:
 
 def draw_event(
     shower: Showers,
-    path: str | Path | BytesIO,
+    outputs: Mapping[str, Path | BytesIO],
     title: str = "",
     threshold: float = 0.1,
     most: int = 3000,
     limits: tuple[float, float] | None = None,
     projections: bool = True,
-    ending: str = "png",
 ) -> None:
-    """Draw one shower into a file or a buffer.
+    """Draw one shower into files or buffers.
 
     Arguments:
         shower: One shower.
-        path: File, or a buffer.
+        outputs: Format (``png``, ``pdf`` or ``svg``) to the file or buffer that it is written to.
         title: A line above it; by default what the shower is.
         threshold: A cell with more energy than this is drawn, MeV.
         most: Most hits drawn.
         limits: Ends of the colour scale, MeV.
         projections: Draw the side and front views beside the 3-D one.
-        ending: ``png``, ``pdf`` or ``svg``.
     """
     boxes = hit_boxes(shower, threshold, most)
     with figure_style() as pyplot:
@@ -87,13 +86,14 @@ def draw_event(
         bar = figure.colorbar(mappable, ax=axes, fraction=0.02, pad=0.03 if projections else 0.1, shrink=0.8)
         bar.set_label("cell energy [MeV]")
         figure.suptitle(title or describe_shower(shower, boxes), fontsize=14, y=0.97)
-        figure.savefig(path, dpi=130, bbox_inches="tight", format=ending)
+        for ending, output in outputs.items():
+            figure.savefig(output, dpi=130, bbox_inches="tight", format=ending)
 
 
 def event_png(shower: Showers, **options: Any) -> bytes:
     """Return the bytes of the 3-D view as PNG; options as for :func:`draw_event`."""
     buffer = BytesIO()
-    draw_event(shower, buffer, projections=False, **options)
+    draw_event(shower, {"png": buffer}, projections=False, **options)
     return buffer.getvalue()
 
 

@@ -39,7 +39,10 @@ def choose_edges(reference: Array, others: Sequence[Array] = ()) -> tuple[Array,
         step = max(1, int(np.ceil(span / number)))
         return np.arange(np.floor(first) - 0.5, np.ceil(last) + step, step), False
     width = 1.08 * span / number  # set by the reference, so that a broad sample does not coarsen it
-    before, after = np.ceil((low - first) / width + 0.04 * number), np.ceil((last - high) / width + 0.04 * number)
+    before, after = (
+        np.ceil((low - first) / width + 0.04 * number),
+        np.ceil((last - high) / width + 0.04 * number),
+    )
     edges = low + width * np.arange(-before, number + after + 1)
     return (edges[edges > -width] if reference.min() >= 0 else edges), False
 

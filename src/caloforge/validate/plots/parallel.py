@@ -54,4 +54,6 @@ def _send(other: subprocess.Popen[bytes], figures: list[Panel | Heat]) -> list[P
 
 
 if __name__ == "__main__":
-    draw_figures(pickle.load(sys.stdin.buffer), Path(sys.argv[1]))  # written by the process that started this one
+    draw_figures(
+        pickle.load(sys.stdin.buffer), Path(sys.argv[1])
+    )  # written by the process that started this one

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caloforge.geometry import Detector
-from caloforge.validate.observables.registry import OBSERVABLES
 from caloforge.validate.observables.axes import AXIS_LABELS
+from caloforge.validate.observables.registry import OBSERVABLES
 from caloforge.validate.plots.histogram import mean_panel
 from caloforge.validate.plots.panel import Array, Panel
 from caloforge.validate.plots.spectra import with_unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +71,7 @@ def _slices(values: Sequence[Array], number: int, name: object) -> Slices | None
     else:
         edges = np.quantile(reference, np.linspace(0, 1, number + 1))
         edges[-1] += 1e-9 * abs(edges[-1])
-        names = tuple(f"{write(a)} to {write(b)}" for a, b in zip(edges[:-1], edges[1:], strict=True))
+        names = tuple(f"{write(a)} to {write(b)}" for a, b in pairwise(edges))
     members = []
     for sample in values:
         place = np.searchsorted(edges, sample, side="right") - 1

@@ -89,13 +89,9 @@ def build_page(
         title = TITLES.get(name)
         heading, intro = (title.heading, title.intro) if title is not None else (name.capitalize(), "")
         sections.append(Section(heading, [_plot(drawing) for drawing in family], intro))
-    sections.append(
-        Section(
-            "All metrics",
-            [*_skipped(metrics), metrics_table(metrics)],
-            "Every number of metrics.json that has an ideal value, sortable.",
-        )
-    )
+    sections.append(Section("Metrics", [*_skipped(metrics), metrics_table(metrics)]))
+    intro = "The metrics of one observable, layer or bin each."
+    sections.append(Section("Metrics by observable", [metrics_table(metrics, True)], intro, folded=True))
     sections.append(Section("Provenance", _provenance(metrics)))
     names = ", ".join(metrics["samples"])
     return Page(

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["display_blocks", "draw_displays", "pick_showers"]
 
 _MOST_HITS = 1200  # a display on the page
+_NEAR = 5  # showers of nearly the same conditions, of which the most typical one is shown
 _MOST_SAMPLES = 6  # WebGL contexts are scarce
 
 
 def pick_showers(samples: Sequence[Sample]) -> list[Showers]:
     """Return one shower of each sample: the reference's of median energy, and those nearest in energy and angle.
 
-    Of the reference's showers with an energy near the median, the one with the median visible energy is taken; so
-    are the generated ones.
+    Of the five nearest ones always that with the median visible energy is taken.
     """
     reference = samples[0]
     energy = reference.observables.incident_energy
@@ -40,10 +40,12 @@ def pick_showers(samples: Sequence[Sample]) -> list[Showers]:
         first = np.abs(np.log(sample.observables.incident_energy / wanted))
         second = np.abs(sample.observables.incident_theta - angle) / 30.0
         order = np.argsort(first + second, kind="stable")
-        near = order[: max(1, min(25, len(order) // 20))]
+        near = order[:_NEAR]
         visible = sample.observables["visible_energy"][near]
         typical = near[np.argsort(visible, kind="stable")[len(near) // 2]]
         picked.append(sample.source.take(np.array([typical])))
+        if sample is reference:
+            wanted, angle = float(energy[typical]), float(theta[typical])
     return picked
 
 
@@ -51,9 +53,13 @@ def display_blocks(samples: Sequence[Sample], showers: Sequence[Showers], thresh
     """Return the interactive displays, all with the same colours."""
     boxes = [hit_boxes(shower, threshold, _MOST_HITS) for shower in showers]
     limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
+    corners = np.concatenate([box.corners.reshape(-1, 3) for box in boxes])
+    extent = np.stack([corners.min(axis=0), corners.max(axis=0)]) if len(corners) else None
     return [
         Plot(
-            event_figure(shower, threshold=threshold, most=_MOST_HITS, limits=limits, height=420),
+            event_figure(
+                shower, threshold=threshold, most=_MOST_HITS, limits=limits, extent=extent, height=420
+            ),
             describe_shower(shower, box),
             sample.label,
             still=event_png(shower, title=" ", threshold=threshold, most=_MOST_HITS, limits=limits),
@@ -72,6 +78,6 @@ def draw_displays(
     limits = energy_limits(hits, threshold)
     for number, (sample, shower) in enumerate(zip(samples, showers, strict=True)):
         title = f"{sample.label}: {describe_shower(shower, hit_boxes(shower, threshold))}"
-        for ending in ("png", "pdf"):
-            with atomic_path(folder / f"event_{number}.{ending}", force=True) as part:
-                draw_event(shower, part, title, threshold, limits=limits, ending=ending)
+        png, pdf = (folder / f"event_{number}.{ending}" for ending in ("png", "pdf"))
+        with atomic_path(png, force=True) as first, atomic_path(pdf, force=True) as second:
+            draw_event(shower, {"png": first, "pdf": second}, title, threshold, limits=limits)

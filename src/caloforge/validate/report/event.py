@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.showers import Showers
 from caloforge.validate.boxes import FACES, HitBoxes, hit_boxes
@@ -21,6 +22,7 @@ def event_figure(
     threshold: float = 0.1,
     most: int = 4000,
     limits: tuple[float, float] | None = None,
+    extent: NDArray[np.float64] | None = None,
     height: int = 560,
 ) -> dict[str, Any]:
     """Return a plotly figure (data and layout) of one shower.
@@ -30,6 +32,7 @@ def event_figure(
         threshold: A cell with more energy than this is drawn, MeV.
         most: Most hits drawn; the others are the least energetic ones.
         limits: Ends of the colour scale, MeV, so that several displays share one.
+        extent: (2, 3) lowest and highest x, y, z of the axes, mm, so that several displays share them.
         height: Pixels.
     """
     boxes = hit_boxes(shower, threshold, most)
@@ -53,17 +56,25 @@ def event_figure(
             },
         }  # fmt: skip
     axis = {"backgroundcolor": "#f5f7f9", "gridcolor": "#d9dee4", "zeroline": False, "showspikes": False}
+    if extent is None:
+        corners = boxes.corners.reshape(-1, 3)
+        extent = (
+            np.stack([corners.min(axis=0), corners.max(axis=0)])
+            if len(corners)
+            else np.array([[0.0], [1.0]]) * np.ones(3)
+        )
+    x, y, z = extent.T.tolist()
     layout = LAYOUT | {
         "height": height,
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         "hovermode": "closest",
         "showlegend": False,
         "scene": {
-            "xaxis": axis | {"title": {"text": "z, depth [mm]"}},
-            "yaxis": axis | {"title": {"text": "x [mm]"}},
-            "zaxis": axis | {"title": {"text": "y [mm]"}},
+            "xaxis": axis | {"title": {"text": "z, depth [mm]"}, "range": z},
+            "yaxis": axis | {"title": {"text": "x [mm]"}, "range": x},
+            "zaxis": axis | {"title": {"text": "y [mm]"}, "range": y},
             "aspectmode": "manual",
-            "aspectratio": _aspect(boxes),
+            "aspectratio": _aspect(extent),
             "camera": {"eye": {"x": -0.85, "y": -1.75, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.1}},
         },
     }
@@ -98,8 +109,8 @@ def _labels(boxes: HitBoxes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _aspect(boxes: HitBoxes) -> dict[str, float]:
-    """Return the true proportions of the drawn hits, none below 0.45 of the longest."""
-    size = np.ptp(boxes.corners.reshape(-1, 3), axis=0) if len(boxes.corners) else np.ones(3)
+def _aspect(extent: NDArray[np.float64]) -> dict[str, float]:
+    """Return the true proportions of the drawn space, none below 0.45 of the longest."""
+    size = extent[1] - extent[0]
     x, y, z = np.maximum(size / max(size.max(), 1e-9), 0.45) * 1.25
     return {"x": float(z), "y": float(x), "z": float(y)}

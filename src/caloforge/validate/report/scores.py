@@ -19,8 +19,9 @@ __all__ = ["FLAGS", "HEADLINES", "Score", "headline", "mean_ranks", "scores_of",
 
 FLAGS = {"good": "as the reference", "warn": "2 to 5 deviations off", "bad": "more than 5 deviations off"}
 # What the summary shows, when it was computed.
-HEADLINES = ("auc_high", "auc_low", "fpd", "kpd", "separation_power", "wasserstein", "shape_mse", "coverage")
+HEADLINES = ("auc_high", "auc_low", "fpd", "kpd", "separation_power", "shape_mse", "coverage")
 _GOOD, _BAD = 2.0, 5.0
+_JUDGED = ("ratio",)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Score:
         floor_uncertainty: One standard deviation, or None.
         ideal: What a perfect generator reaches, or None when unknown.
         reason: Why there is no value.
+        by: What the items of its key are: "observable", "pair", "sample", or empty.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Score:
     floor_uncertainty: float | None = None
     ideal: float | None = None
     reason: str = ""
+    by: str = ""
 
     @property
     def name(self) -> str:
@@ -85,16 +88,19 @@ def scores_of(metrics: Mapping[str, Any]) -> list[Score]:
     for _, metric in METRICS.items():
         for key in metric.keys:
             entry = metrics.get(key.name)
-            if not isinstance(entry, Mapping):
-                continue
+            if not isinstance(entry, Mapping) or key.name.endswith("_floor"):
+                continue  # floors stand beside the values that they belong to
             items = {"": entry} if "value" in entry else entry
             for item, number in items.items():
                 if isinstance(number, Mapping) and "value" in number:
-                    scores.append(_score(key.name, str(item), key.label, number, key.ideal))
+                    # Of pairs and samples only what compares the two has an ideal.
+                    judged = key.by in ("", "observable") or item in _JUDGED
+                    ideal = key.ideal if judged else math.nan
+                    scores.append(_score(key.name, str(item), key.label, number, ideal, key.by))
     return scores
 
 
-def _score(key: str, item: str, label: str, number: Mapping[str, Any], ideal: float) -> Score:
+def _score(key: str, item: str, label: str, number: Mapping[str, Any], ideal: float, by: str = "") -> Score:
     detail = number.get("detail", {})
     return Score(
         key,
@@ -106,6 +112,7 @@ def _score(key: str, item: str, label: str, number: Mapping[str, Any], ideal: fl
         number.get("floor_uncertainty"),
         None if ideal is None or ideal != ideal else ideal,
         str(detail.get("reason", "")) if isinstance(detail, Mapping) else "",
+        by,
     )
 
 

@@ -26,12 +26,13 @@ _LEGEND = (
 
 
 def format_value(value: float | None, uncertainty: float | None = None) -> str:
-    """Return a number with its uncertainty, both to the uncertainty's second digit."""
+    """Return a number with its uncertainty, to two digits of it when it begins with 1 or 2, else to one."""
     if value is None:
         return "–"
     if uncertainty is None or not 0.0 < uncertainty < math.inf:
         return f"{value:.3g}"
-    digits = 1 - math.floor(math.log10(uncertainty))
+    power = math.floor(math.log10(uncertainty))
+    digits = (1 if uncertainty / 10.0**power < 2.95 else 0) - power
     if abs(value) >= 1e5 or (abs(value) < 1e-3 and uncertainty < 1e-3):
         power = math.floor(math.log10(max(abs(value), uncertainty)))
         places = max(0, digits + power)
@@ -94,7 +95,7 @@ def _failing_cell(scores: Sequence[Score]) -> Cell:
     """Return the entries that fail most, each named once."""
     names: list[str] = []
     for score in worst(scores, 40):
-        name = (score.item or score.label).replace("_", " ")
+        name = (score.item if score.by == "observable" else score.label).replace("_", " ")
         if name not in names:
             names.append(name)
     failing = sum(score.flag == "bad" for score in scores)
@@ -135,11 +136,13 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     return f"{start}{joint} is clearly off (more than 5 standard deviations) in {len(failing)} of {len(flagged)} entries."
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """Return every number of every sample, one a row."""
+def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Table:
+    """Return the numbers of every sample, one a row: those by observable, or all others."""
     rows: list[list[Cell]] = []
     for label, sample in metrics["samples"].items():
         for score in scores_of(sample):
+            if (score.by == "observable") != by_observable:
+                continue
             rows.append([
                 Cell(label), Cell(score.label), Cell(score.item.replace("_", " ")),
                 Cell(format_value(score.value, score.uncertainty), score.value, title=score.reason, small=score.reason),
@@ -157,7 +160,14 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         "",
         "distance from the ideal beyond the floor's, in standard deviations",
     ]
-    return Table(columns, rows, _LEGEND, titles, key="metrics-table", texts=(0, 1, 2))
+    return Table(
+        columns,
+        rows,
+        _LEGEND,
+        titles,
+        key="observables-table" if by_observable else "metrics-table",
+        texts=(0, 1, 2),
+    )
 
 
 def limits_table(rows: Sequence[Row]) -> Table:
@@ -172,4 +182,6 @@ def limits_table(rows: Sequence[Row]) -> Table:
         ]
         for row in sorted(rows, key=lambda row: row.passed)
     ]
-    return Table(["Sample", "Metric", "Value", "Limit", "Outcome"], cells, key="limits-table", texts=(0, 1, 3))
+    return Table(
+        ["Sample", "Metric", "Value", "Limit", "Outcome"], cells, key="limits-table", texts=(0, 1, 3)
+    )
