@@ -53,9 +53,10 @@ def _observe(showers: Showers) -> dict[str, NDArray[np.float64]]:
 
 
 def profile_chi2(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """Return chi-square per layer, and its p, of two mean profiles with their covariance."""
+    """Return chi-square per layer, and its p, of two mean profiles with their pooled covariance."""
     difference = a.mean(axis=0) - b.mean(axis=0)
-    covariance = np.cov(a.T) / len(a) + np.cov(b.T) / len(b)
+    pooled = ((len(a) - 1) * np.cov(a.T) + (len(b) - 1) * np.cov(b.T)) / (len(a) + len(b) - 2)
+    covariance = pooled * (1 / len(a) + 1 / len(b))
     value = float(difference @ np.linalg.pinv(covariance, rcond=1e-10, hermitian=True) @ difference)
     return value / len(difference), float(chi2.sf(value, len(difference)))
 
