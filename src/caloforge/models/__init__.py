@@ -14,6 +14,8 @@ __all__ = ["MODELS"]
 MODELS: Registry[type[ShowerModel]] = Registry(
     "model",
     {
+        "conv2d-gan": "caloforge.models.conv2d_gan:Conv2dGan",
+        "conv3d-gan": "caloforge.models.conv3d_gan:Conv3dGan",
         "vae": "caloforge.models.vae:Vae",
         "vae-gan": "caloforge.models.vae_gan:VaeGan",
         "wgan-gp": "caloforge.models.wgan_gp:WganGp",

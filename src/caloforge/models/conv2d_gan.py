@@ -49,7 +49,8 @@ from torch import Tensor, nn
 
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.models.grid_gan import GridGan, GridGanConfig
+from caloforge.models.grid_config import GridGanConfig
+from caloforge.models.grid_gan import GridGan
 from caloforge.models.layers.axis_branches import N_BRANCHES, from_images, to_images
 from caloforge.models.layers.padding import SamePad
 

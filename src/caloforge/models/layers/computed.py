@@ -60,8 +60,9 @@ class MeasuredAngle(nn.Module):
     def slope(self, grid: Tensor) -> Tensor:
         """Return the slopes dy/dz (B,) of a grid (B, X, Y, L), MeV; 0 where nothing can be measured."""
         grid = grid.float()
-        energy = grid.sum((1, 2))
-        moment = torch.einsum("bxyl,y->bl", grid, self.y)
+        planes = grid.sum(1)
+        energy = planes.sum(1)
+        moment = (planes * self.y[:, None]).sum(1)  # no matrix product, which mixed precision would round
         filled = energy > _TINY
         safe = torch.where(filled, energy, torch.ones_like(energy))
         centre = moment / safe

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from caloforge.geometry import Detector
@@ -81,22 +82,19 @@ class GridDiscriminator(nn.Module):
         """Judge values (B, X, Y, L) of incident energies (B,), MeV, angles (B,), radians, and conditions (B, k)."""
         cells = self.scale.inverse(values.float())
         measured = self.angle(cells)
-        if not self.informed:
-            found = self.body(values[:, None])
-            return Heads(self.real(found)[:, 0], self.energy(found)[:, 0], cell_sum(cells), measured)
-        share = cells * (_PER_SHARE / (energy * self.response))[:, None, None, None]
-        summary = [self.profiles(cells, energy)]
-        if self.angled:
-            summary.append(10.0 * (measured - theta)[:, None])
-        found = torch.cat(
-            [
-                self.body(torch.stack([values, share], 1)),
-                torch.nn.functional.silu(self.summary(torch.cat(summary, 1))),
-            ],
-            1,
-        )
-        matched = (found * self.projection(encoded)).sum(1) / found.shape[1] ** 0.5
-        return Heads(self.real(found)[:, 0] + matched, self.energy(found)[:, 0], cell_sum(cells), measured)
+        images = [values]
+        if self.informed:
+            images.append(cells * (_PER_SHARE / (energy * self.response))[:, None, None, None])
+        found = self.body(torch.stack(images, 1)).float()
+        if self.informed:
+            summary = [self.profiles(cells, energy)]
+            if self.angled:
+                summary.append(10.0 * (measured - theta)[:, None])
+            found = torch.cat([found, functional.silu(self.summary(torch.cat(summary, 1)).float())], 1)
+        real = self.real(found).float()[:, 0]
+        if self.informed:
+            real = real + (found * self.projection(encoded)).sum(1).float() / found.shape[1] ** 0.5
+        return Heads(real, self.energy(found).float()[:, 0], cell_sum(cells), measured)
 
 
 def normalise_spectrum(module: nn.Module) -> None:

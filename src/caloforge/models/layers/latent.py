@@ -67,7 +67,8 @@ class StandardisedLatent(nn.Module):
 
     def energy_error(self, found: Tensor, conditions: Tensor) -> Tensor:
         """Return the mean absolute error of the energy head (B,), standard deviations of ln E."""
-        return (found - self.encoder(conditions)[:, self.index]).abs().mean()
+        target: Tensor = self.encoder(conditions)[:, self.index]
+        return (found - target).abs().mean()
 
 
 CONDITIONINGS: Mapping[str, type[PublishedLatent] | type[StandardisedLatent]] = {

@@ -80,7 +80,10 @@ class VisibleEnergy(nn.Module):
 
     def mean(self, encoded: Tensor, energy: Tensor) -> Tensor:
         """Return the mean visible energy (B,), MeV."""
-        return (self._features(encoded) @ self.weights).clamp_min(1e-6) * energy
+        response = (self._features(encoded) * self.weights).sum(
+            1
+        )  # no matrix product: mixed precision would round it
+        return response.clamp_min(1e-6) * energy
 
     def spread(self, energy: Tensor) -> Tensor:
         """Return the standard deviation of the visible energy (B,), MeV."""
