@@ -50,7 +50,7 @@ def models(
 
 
 def _first_line(model: type[ShowerModel]) -> str:
-    return (inspect.getdoc(model) or "").partition("\n")[0]
+    return (inspect.getdoc(model) or "").partition("\n")[0].replace("; see the module.", ".")
 
 
 def _fitting_detector(model: type[ShowerModel], wanted: str | None) -> Detector:
