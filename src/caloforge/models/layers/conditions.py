@@ -2,10 +2,13 @@
 
 Energies as ln E, angles and other continuous conditions as they are, each standardised with the training
 set's mean and standard deviation (a constant condition becomes 0); alignments one-hot, their number of
-values from the detector's beam.
+values from the detector's beam. The impact point may bring sin and cos(pi 2^k x / h) of its offset x on top, h half the
+beam's spread.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +24,7 @@ class ConditionEncoder(nn.Module):
     Arguments:
         detector: The detector, for the numbers of alignments.
         columns: Name of each condition to its columns (``ShowerModel.columns``).
+        harmonics: Frequencies of sine and cosine for the impact point.
 
     Attributes:
         width: Numbers a shower that come out.
@@ -29,7 +33,7 @@ class ConditionEncoder(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, detector: Detector, columns: dict[str, slice]) -> None:
+    def __init__(self, detector: Detector, columns: dict[str, slice], harmonics: int = 0) -> None:
         super().__init__()
         levels = dict(detector.beam.alignments)
         self.continuous: list[int] = []
@@ -42,7 +46,19 @@ class ConditionEncoder(nn.Module):
             self.continuous.extend(range(where.start, where.stop))
             if name == "incident_energy":
                 self.logarithmic.append(where.start)
-        self.width = len(self.continuous) + sum(count for _, count in self.discrete)
+        beam = detector.beam
+        impact = columns.get(beam.impact) if beam.impact else None
+        spreads = (beam.spread_x, beam.spread_y)
+        self.periodic: list[tuple[int, float]] = []
+        if impact is not None:
+            ends = zip(range(impact.start, impact.stop), spreads, strict=True)
+            self.periodic = [(column, spread) for column, spread in ends if spread > 0 and harmonics > 0]
+        self.harmonics = harmonics
+        self.width = (
+            len(self.continuous)
+            + 2 * harmonics * len(self.periodic)
+            + sum(count for _, count in self.discrete)
+        )
         self.register_buffer("mean", torch.zeros(len(self.continuous)))
         self.register_buffer("scale", torch.ones(len(self.continuous)))
 
@@ -55,11 +71,19 @@ class ConditionEncoder(nn.Module):
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Return (B, width) for a condition matrix (B, C)."""
-        parts = [(self._values(conditions) - self.mean) / self.scale]
+        parts = [self.standardised(conditions)]
+        for column, spread in self.periodic:
+            powers = 2.0 ** torch.arange(self.harmonics, device=conditions.device)
+            angle = conditions[:, column : column + 1] * powers * (2.0 * math.pi / spread)
+            parts += [torch.sin(angle), torch.cos(angle)]
         for column, count in self.discrete:
             levels = torch.arange(count, device=conditions.device, dtype=conditions.dtype)
             parts.append((conditions[:, column : column + 1] == levels).to(conditions.dtype))
         return torch.cat(parts, dim=1)
+
+    def standardised(self, conditions: Tensor) -> Tensor:
+        """Return the continuous conditions alone (B, len(continuous)), in the order of the columns."""
+        return (self._values(conditions) - self.mean) / self.scale
 
     def _values(self, conditions: Tensor) -> Tensor:
         """Return the continuous conditions (B, k), energies as logarithms."""

@@ -1,0 +1,169 @@
+"""The loop over the epochs of one stage: steps, held-out figures, the best weights, checkpoints.
+
+It knows no model by name: the stage says what a step is. A checkpoint is taken between two epochs and holds the
+model, the optimisers, every generator of random numbers and the best weights so far, so that the epochs after it are
+the same whether or not the process was killed in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caloforge.errors import ConfigError
+from caloforge.models.base import ShowerModel
+from caloforge.models.stage import Stage
+from caloforge.train.checkpoint import random_state, restore_random
+from caloforge.train.data import CellDataset
+from caloforge.train.log import MetricLog
+from caloforge.train.settings import TrainConfig
+from caloforge.train.updater import StageUpdater
+
+__all__ = ["Best", "StageLoop"]
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Best:
+    """The best epoch so far of one stage."""
+
+    value: float = float("inf")
+    epoch: int = -1
+    weights: Weights = field(default_factory=dict)
+
+
+@dataclass
+class StageLoop:
+    """One stage of one training.
+
+    Arguments:
+        fabric: Lightning Fabric.
+        model: The model, on the device.
+        stage: The stage.
+        data: Training showers.
+        held_out: Held-out showers, or None.
+        config: Settings of the training.
+        seed: Seed of this training.
+        training: Number of this training.
+        log: Where losses and figures go.
+        save: Writes a checkpoint of what it is given.
+        advance: Moves the progress bar by epochs.
+        deadline: Time (``time.monotonic``) after which no epoch starts.
+    """
+
+    fabric: Any
+    model: ShowerModel
+    stage: Stage
+    data: CellDataset
+    held_out: CellDataset | None
+    config: TrainConfig
+    seed: int
+    training: int
+    log: MetricLog
+    save: Callable[[dict[str, Any]], None]
+    advance: Callable[[int], None]
+    deadline: float = float("inf")
+
+    def run(self, state: dict[str, Any] | None = None) -> Best:
+        """Run the stage, from a checkpoint's state when there is one; leaves its weights in the model."""
+        device = self.fabric.device
+        size = min(self.stage.batch_size, len(self.data))
+        generator = torch.Generator(device).manual_seed(self.seed)
+        if self.stage.fit is not None:
+            self.stage.fit(self.data, generator)
+            return Best(epoch=0)
+        held = {id(p) for p in self.stage.parameters}
+        needed = {name: p.requires_grad for name, p in self.model.named_parameters()}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(id(parameter) in held)
+        updater = StageUpdater(
+            self.fabric, self.model, self.stage, self.data.steps(size), generator, device.type == "cuda"
+        )
+        best = Best()
+        if state is not None:
+            updater.restore(state["updater"])
+            best = Best(**state["best"])
+            restore_random(state["random"])
+        if self.stage.on_start is not None:
+            self._mode(False)
+            self.stage.on_start(self.data, updater)
+            if state is not None:
+                restore_random(state["random"])
+                generator.set_state(state["updater"]["generator"].cpu())
+        self.advance(updater.epoch)
+        saved = time.monotonic()
+        while updater.epoch < self.stage.epochs and time.monotonic() < self.deadline:
+            losses = self._epoch(updater, size)
+            updater.epoch += 1
+            done = updater.epoch == self.stage.epochs
+            if updater.epoch % self.config.log_every == 0 or done:
+                values = {name: float(value) for name, value in losses.items()}
+                self.log.add(self.training, self.stage.name, updater.epoch, values)
+            if self.held_out is not None and (updater.epoch % self.config.validate_every == 0 or done):
+                self._validate(updater, best)
+            every = self.config.checkpoint_epochs
+            due = time.monotonic() - saved > self.config.checkpoint_seconds
+            if not done and ((every and updater.epoch % every == 0) or due):
+                self.save({"updater": updater.state(), "best": vars(best), "random": random_state()})
+                saved = time.monotonic()
+            self.advance(1)
+        if best.weights and self.stage.keep == "best":
+            self.model.load_weights(best.weights)
+        else:
+            with updater.averaged():
+                last = self._weights()
+            self.model.load_weights(last)
+            best = Best(best.value, updater.epoch, {})
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(needed[name])
+        return best
+
+    def _mode(self, training: bool) -> None:
+        self.model.train(training)
+        for module in self.stage.frozen:
+            module.eval()
+
+    def _epoch(self, updater: StageUpdater, size: int) -> dict[str, Tensor]:
+        """Run one epoch; return mean losses, still on the device."""
+        assert self.stage.step is not None
+        self._mode(True)
+        if self.stage.on_epoch_start is not None:
+            self.stage.on_epoch_start(updater)
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for batch in self.data.epoch(size, self.seed, self.stage.name, updater.epoch):
+            batch = self.model.augment(batch, updater.generator)
+            with self.fabric.autocast():
+                losses = self.stage.step(batch, updater)
+            updater.step += 1
+            for name, value in losses.items():
+                value = value.detach().float()
+                sums[name] = sums[name] + value if name in sums else value
+                counts[name] = counts.get(name, 0) + 1
+        if self.stage.on_epoch_end is not None:
+            self.stage.on_epoch_end(updater)
+        return {name: value / counts[name] for name, value in sums.items()}
+
+    @torch.no_grad()
+    def _validate(self, updater: StageUpdater, best: Best) -> None:
+        """Compute the held-out figures with the averaged weights, and keep the weights when they are the best."""
+        assert self.held_out is not None
+        self._mode(False)
+        with updater.averaged():
+            figures = (self.stage.validate or self.model.validate)(self.held_out)
+            metric = self.config.metric or self.stage.metric or next(iter(figures))
+            if metric not in figures:
+                msg = f"metric '{metric}' is not measured; known: {', '.join(figures)}"
+                raise ConfigError(msg)
+            self.log.add(self.training, self.stage.name, updater.epoch, figures)
+            if figures[metric] < best.value:
+                best.value, best.epoch, best.weights = figures[metric], updater.epoch, self._weights()
+
+    def _weights(self) -> Weights:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}

@@ -1,0 +1,272 @@
+"""``train``: from a file of showers to a run folder."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caloforge._version import __version__
+from caloforge.errors import ConfigError, FileFormatError, InputError
+from caloforge.files import atomic_path, ensure_output_dir, sha256_file
+from caloforge.models import MODELS
+from caloforge.models.base import ShowerModel
+from caloforge.progress import progress
+from caloforge.random import child_seed
+from caloforge.showers import Showers, read_showers
+from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
+from caloforge.train.data import CellDataset, Split, split
+from caloforge.train.folder import RunFolder
+from caloforge.train.log import MetricLog
+from caloforge.train.loop import StageLoop
+from caloforge.train.settings import Resolved, read_settings, resolve
+from caloforge.train.toml import to_toml
+
+__all__ = ["held_out_showers", "train"]
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def train(
+    model: str,
+    data: str | Path,
+    output: str | Path,
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    preset: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    train_size: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> Path:
+    """Train a model on a file of showers.
+
+    Arguments:
+        model: A registered model.
+        data: File of showers.
+        output: Run folder.
+        config: TOML file with the tables ``[model]`` and ``[train]``, or the same as a mapping.
+        overrides: Single settings, ``key=value``.
+        preset: Preset of the model's settings.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: Seed; on the CPU the same seed gives the same weights.
+        train_size: Showers to train on.
+        resume: Go on with a run that was stopped; its settings, seed and data must be the same.
+        force: Replace a run that is there.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: For wrong settings, or a resumed run with other ones.
+        OutputExistsError: When the folder holds something and neither flag is set.
+    """
+    settings = resolve(model, config, overrides, preset, train_size=train_size)
+    accelerator = _accelerator(device)
+    path = Path(data)
+    showers = read_showers(path)
+    MODELS[model].check_detector(showers.detector)
+    parts = split(len(showers), settings.train)
+    folder = RunFolder(ensure_output_dir(output, force=force, resume=resume))
+    if resume and not folder.info.exists():
+        raise FileFormatError(folder.path, "run.json", "is missing; there is no run to resume")
+    info = _info(settings, showers, path, seed, parts, accelerator)
+    if resume:
+        if _check_same(folder, settings, info):
+            return folder.path
+    else:
+        folder.clear()
+        with atomic_path(folder.config, force=True) as part:
+            part.write_text(to_toml(settings.as_dict()))
+        folder.write(info)
+    _Training(settings, showers, parts, folder, seed, accelerator).run(info)
+    return folder.path
+
+
+def held_out_showers(run: str | Path, data: str | Path) -> Showers:
+    """Return the showers of a data file that a run held out."""
+    content = read_settings(RunFolder(Path(run)).config)
+    settings = resolve(content["name"], content)
+    showers = read_showers(data)
+    return showers[split(len(showers), settings.train).held_out]
+
+
+def _accelerator(device: str) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        msg = f"device '{device}' is not known; expected auto, cpu or cuda"
+        raise InputError(msg)
+    if device == "cuda" and not torch.cuda.is_available():
+        msg = "device 'cuda' was asked for, but torch finds no GPU here; use --device cpu"
+        raise InputError(msg)
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _info(
+    settings: Resolved, showers: Showers, path: Path, seed: int, parts: Split, accelerator: str
+) -> dict[str, Any]:
+    """Return what ``run.json`` says when the training starts."""
+    names = ("torch", "lightning", "numpy", "h5py")
+    hardware = (
+        torch.cuda.get_device_name() if accelerator == "cuda" else platform.processor() or platform.machine()
+    )
+    return {
+        "status": "running",
+        "model": settings.model_name,
+        "detector": showers.detector.name,
+        "detector_definition": showers.detector.definition,
+        "particle": showers.particle,
+        "seed": seed,
+        "data": {"file": path.name, "sha256": sha256_file(path), "showers": len(showers)},
+        "train_showers": len(parts.train),
+        "held_out_showers": len(parts.held_out),
+        "versions": {"caloforge": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in names},
+        "command": " ".join(["caloforge", *sys.argv[1:]]) if "caloforge" in sys.argv[0] else "",
+        "device": accelerator,
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> bool:
+    """Check that a resumed run is the one that was stopped; return whether it is finished already."""
+    before = folder.read()
+    for key in ("model", "seed", "detector"):
+        if before.get(key) != info[key]:
+            msg = f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
+            raise ConfigError(msg)
+    if before["data"]["sha256"] != info["data"]["sha256"]:
+        msg = f"{folder.path}: cannot resume with {info['data']['file']}; the run's data have another hash"
+        raise ConfigError(msg)
+    old, new = read_settings(folder.config), settings.as_dict()
+    for section in ("model", "train"):
+        for key, value in new[section].items():
+            if _plain(old[section].get(key)) != _plain(value):
+                msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
+                raise ConfigError(msg)
+    return before.get("status") == "finished"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class _Training:
+    """All trainings of one run, each with all its stages."""
+
+    def __init__(
+        self,
+        settings: Resolved,
+        showers: Showers,
+        parts: Split,
+        folder: RunFolder,
+        seed: int,
+        accelerator: str,
+    ) -> None:
+        from lightning.fabric import Fabric
+
+        self.settings, self.folder, self.seed = settings, folder, seed
+        self.config = settings.train
+        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISION[self.config.precision])  # type: ignore[arg-type]
+        self.fabric.launch()
+        self.showers, self.parts = showers, parts
+
+    def _model(self, training: int) -> ShowerModel:
+        """Return a fresh model of one training, its constants set from the training showers."""
+        torch.manual_seed(child_seed(self.seed, "weights", training))
+        model = MODELS[self.settings.model_name](self.showers.detector, self.settings.model)
+        model.fit_transforms(self.showers[self.parts.train])
+        if self.config.initial:
+            _take_fitting(model, Path(self.config.initial))
+        return model.to(self.fabric.device)
+
+    def run(self, info: dict[str, Any]) -> None:
+        """Train, from the last checkpoint when there is one, and write the result."""
+        started, cpu = time.monotonic(), time.process_time()
+        state = load_state(self.folder.state, torch.device("cpu")) if self.folder.state.exists() else None
+        log = MetricLog(self.folder.log, state["rows"] if state else 0, self.config.tensorboard)
+        results: list[float] = list(state["results"]) if state else []
+        elapsed: float = state["elapsed"] if state else 0.0
+        budget = self.config.max_seconds
+        deadline = started + budget - elapsed if budget else float("inf")
+        stage_results: dict[str, Any] = dict(state["stages"]) if state else {}
+        parameters = 0
+        for training in range(len(results), self.config.trainings):
+            model = self._model(training)
+            parameters = sum(p.numel() for p in model.parameters())
+            train_set = CellDataset(self.showers[self.parts.train], model, self.fabric.device)
+            held = self.showers[self.parts.held_out] if len(self.parts.held_out) else None
+            held_set = CellDataset(held, model, self.fabric.device) if held is not None else None
+            first = 0
+            if state is not None:
+                model.load_weights(state["model"])
+                model.to(self.fabric.device)
+                first = state["stage"]
+            value = float("inf")
+            for number, stage in enumerate(model.stages()):
+                if number < first:
+                    continue
+
+                def save(part: dict[str, Any], number: int = number, model: ShowerModel = model) -> None:
+                    seconds = elapsed + time.monotonic() - started
+                    content = {"stage": number, "rows": log.rows, "results": results, "elapsed": seconds}
+                    save_state(
+                        self.folder.state,
+                        {**content, "model": model.state_dict(), "stages": stage_results, **part},
+                    )
+
+                label = f"{self.settings.model_name} {stage.name}"
+                with progress(stage.epochs, label) as advance:
+                    loop = StageLoop(
+                        self.fabric, model, stage, train_set, held_set, self.config,
+                        child_seed(self.seed, "training", training), training, log, save, advance, deadline,
+                    )  # fmt: skip
+                    best = loop.run(state if state is not None and "updater" in state else None)
+                state = None
+                value = best.value if best.value < float("inf") else value
+                stage_results[f"{training}/{stage.name}"] = {"epoch": best.epoch, "metric": best.value}
+            save_weights(self.folder.weights(training), model.state_dict())
+            results.append(value)
+        log.close()
+        members = self._combine(results)
+        info |= {
+            "status": "finished",
+            "parameters": parameters,
+            "stages": stage_results,
+            "trainings": results,
+            "members": members,
+            "wall_seconds": elapsed + time.monotonic() - started,
+            "cpu_seconds": time.process_time() - cpu,
+        }
+        self.folder.write(info)
+        self.folder.state.unlink(missing_ok=True)
+
+    def _combine(self, results: list[float]) -> int:
+        """Keep the best training alone, or all of them; return the number of members."""
+        if self.config.combine == "ensemble":
+            return len(results)
+        best = min(range(len(results)), key=results.__getitem__)
+        if best:
+            shutil.copyfile(self.folder.weights(best), self.folder.weights())
+        for other in range(1, len(results)):
+            self.folder.weights(other).unlink()
+        return 1
+
+
+def _take_fitting(model: ShowerModel, path: Path) -> None:
+    """Start from the weights of a file whose names and shapes fit."""
+    own = model.state_dict()
+    fitting = {k: v for k, v in load_weights(path).items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise FileFormatError(path, "", "holds no weights that fit the model")
+    model.load_state_dict({**own, **fitting})
