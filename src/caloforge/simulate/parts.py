@@ -51,7 +51,7 @@ def write_part(path: Path, showers: Showers) -> None:
     """
     rows, cells = np.nonzero(showers.cells)
     columns: dict[str, Any] = {f"condition {name}": values for name, values in showers.conditions.items()}
-    if showers.incident_theta is not None:
+    if showers.has_theta:
         columns["incident_theta"] = showers.incident_theta
     with atomic_path(path, force=True) as part, part.open("wb") as handle:
         np.savez(

@@ -1,0 +1,181 @@
+"""Chunks in processes: the same result for any number of them, after any interruption, or a clear error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_engines import IsolatedToy, ToyEngine
+
+from caloforge.errors import SimulationError, UnknownNameError, WriteError
+from caloforge.geometry import Detector
+from caloforge.showers import Showers
+from caloforge.simulate.chunks import ATTEMPTS, make_parts
+from caloforge.simulate.job import Job
+from caloforge.simulate.parts import Parts, plan
+
+N = 22
+Make = Callable[..., Showers]
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny: Detector) -> Make:
+    """Return a function that makes N showers with an engine and joins them."""
+
+    def run(engine: ToyEngine, workers: int = 1, advance: Callable[[int], None] = lambda _: None) -> Showers:
+        job = Job(engine, tiny, tiny.beam, seed=5)
+        with Parts(tmp_path / "parts", job) as parts:
+            chunks = plan(N, 4)
+            make_parts(parts, chunks, workers, advance)
+            showers = Showers.concatenate([parts.read(chunk) for chunk in chunks])
+            parts.remove()
+        return showers
+
+    return run
+
+
+@pytest.fixture
+def truth(tiny: Detector) -> np.ndarray:
+    return Job(ToyEngine(), tiny, tiny.beam, seed=5).run(0, N).cells
+
+
+@pytest.mark.parametrize("engine", [ToyEngine(), IsolatedToy()])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_result_does_not_depend_on_the_workers(
+    make: Make, truth: np.ndarray, engine: ToyEngine, workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[int] = []
+    assert (make(engine, workers, steps.append).cells == truth).all()
+    assert sum(steps) == N
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_worker_serves_many_chunks(make: Make, tmp_path: Path) -> None:
+    make(IsolatedToy(diary=tmp_path / "diary"))
+    lines = (tmp_path / "diary").read_text().split()
+    assert len(set(lines[1::2])) == 1
+    assert str(os.getpid()) not in lines[1::2]
+
+
+@pytest.mark.parametrize("trouble", ["kill", "exit"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_chunk_of_a_dead_worker_is_redone(
+    make: Make, truth: np.ndarray, tmp_path: Path, trouble: str, workers: int
+) -> None:
+    engine = IsolatedToy(diary=tmp_path / "diary", trouble=trouble, once=True)
+    assert (make(engine, workers).cells == truth).all()
+    starts = (tmp_path / "diary").read_text().split()[::2]
+    assert sorted(map(int, starts)) == sorted([*range(0, N, 4), engine.at])
+
+
+def test_a_chunk_that_keeps_failing_is_named(make: Make, tmp_path: Path) -> None:
+    engine = IsolatedToy(diary=tmp_path / "diary", trouble="exit")
+    with pytest.raises(SimulationError, match=rf"showers 4 to 7 failed {ATTEMPTS} times.*code 3.*noise"):
+        make(engine, 2)
+    starts = (tmp_path / "diary").read_text().split()[::2]
+    assert starts.count("4") == ATTEMPTS
+
+
+def test_a_known_complaint_is_raised_at_once(make: Make, tmp_path: Path) -> None:
+    engine = IsolatedToy(diary=tmp_path / "diary", trouble="complain")
+    with pytest.raises(SimulationError, match="COMPLAINT: the magnet is off"):
+        make(engine)
+    assert (tmp_path / "diary").read_text().split()[::2].count("4") == 1
+
+
+def test_an_error_of_the_engine_arrives_as_it_was(make: Make) -> None:
+    with pytest.raises(UnknownNameError, match="unknown toy 'c'; known: a, b") as caught:
+        make(IsolatedToy(trouble="unknown"), 2)
+    assert caught.value.known == ["a", "b"]
+    with pytest.raises(SimulationError, match="ZeroDivisionError"):
+        make(IsolatedToy(trouble="divide"))
+
+
+def test_a_part_that_cannot_be_written_is_an_error(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> None:
+        msg = "disk full"
+        raise WriteError(msg)
+
+    monkeypatch.setattr("caloforge.simulate.chunks.write_part", full)
+    with pytest.raises(WriteError):
+        make(ToyEngine())
+
+
+@pytest.mark.parametrize("engine", [ToyEngine, IsolatedToy])
+def test_an_interrupted_run_goes_on(
+    make: Make, truth: np.ndarray, tmp_path: Path, engine: type[ToyEngine]
+) -> None:
+    diary = tmp_path / "diary"
+    seen: list[int] = []
+
+    def interrupt(steps: int) -> None:
+        seen.append(steps)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(engine(diary), 1, interrupt)
+    finished = {path.name for path in (tmp_path / "parts").glob("*.npz")}
+    assert len(finished) >= 2
+    diary.unlink()
+    assert (make(engine(diary)).cells == truth).all()
+    redone = {int(start) for start in diary.read_text().split()[::2]}
+    assert redone.isdisjoint({int(name[:10]) for name in finished})
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from toy_engines import IsolatedToy
+from caloforge.geometry import get_detector
+from caloforge.simulate.chunks import make_parts
+from caloforge.simulate.job import Job
+from caloforge.simulate.parts import Parts, plan
+place = get_detector("atlas-em-barrel")
+engine = IsolatedToy(diary=Path({diary!r}), trouble="sleep", at=8)
+with Parts(Path({parts!r}), Job(engine, place, place.beam, seed=1)) as parts:
+    make_parts(parts, plan(12, 4), 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+@pytest.mark.parametrize("blow", ["SIGKILL", "SIGINT", "SIGTERM"])
+def test_no_worker_outlives_its_parent(tmp_path: Path, blow: str) -> None:
+    diary, parts = tmp_path / "diary", tmp_path / "parts"
+    script = SCRIPT.format(tests=str(Path(__file__).parent), diary=str(diary), parts=str(parts))
+    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    try:
+        _wait(lambda: diary.exists() and "8 " in diary.read_text())
+        worker = int(diary.read_text().split()[-1])
+        parent.send_signal(getattr(signal, blow))
+        parent.communicate(timeout=30)
+        _wait(lambda: not _alive(worker))
+    finally:
+        parent.kill()
+        parent.communicate()
+    assert {path.name[:10] for path in parts.glob("*.npz")} == {"0000000000", "0000000004"}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (OSError, IndexError):
+        return False
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
