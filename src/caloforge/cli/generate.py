@@ -14,7 +14,7 @@ __all__ = ["generate"]
 
 
 def generate(
-    source: Annotated[str, typer.Argument(help="A run folder of caloforge train.")],
+    source: Annotated[str, typer.Argument(help="A run folder of caloforge train, or a shipped model.")],
     output: OutputFile,
     number: Annotated[
         int | None,
@@ -28,6 +28,9 @@ def generate(
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
     seed: Seed = 0,
+    allow_extrapolation: Annotated[
+        bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's.")
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +46,15 @@ def generate(
         raise InputError(msg)
     model = load(source, device=device)
     made = model.write(
-        output, number, energy=energy, theta=theta, like=like, seed=seed, batch_size=batch_size, force=force
+        output,
+        number,
+        energy=energy,
+        theta=theta,
+        like=like,
+        seed=seed,
+        batch_size=batch_size,
+        allow_extrapolation=allow_extrapolation,
+        force=force,
     )
     if as_json:
         print_json({"output": str(made), "seed": seed})

@@ -1,0 +1,242 @@
+"""A trained model as a source of showers.
+
+Noise and conditions are counted per shower: shower i of a seed is the same whatever the batch size and however many
+are asked for. Matrix products of different heights may round differently in the last bits, so the network always
+works on blocks of one fixed size at fixed places; a batch is a whole number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from caloforge.errors import IncompatibleError, InputError
+from caloforge.geometry import Beam, Detector
+from caloforge.models.base import ShowerModel, counted_noise
+from caloforge.progress import progress
+from caloforge.showers import Showers, ShowerSource, ShowerWriter, open_showers
+from caloforge.units import AngleSpec, EnergySpec
+
+__all__ = ["Generator"]
+
+BLOCK = 100
+"""Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
+
+
+class Generator:
+    """Showers from a model, or from the members of an ensemble in equal parts (shower i from member i mod k).
+
+    Arguments:
+        members: Models of one kind, in evaluation mode, on the device.
+        name: Written as the showers' source.
+        particle: Particle of the training showers.
+        device: Where the models are.
+    """
+
+    def __init__(
+        self, members: Sequence[ShowerModel], name: str, particle: str, device: torch.device
+    ) -> None:
+        self.members, self.name, self.particle, self.device = list(members), name, particle, device
+        self.model = self.members[0]
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+        return self.model.detector
+
+    def generate(
+        self,
+        n: int | None = None,
+        energy: str | EnergySpec | None = None,
+        theta: str | float | AngleSpec | None = None,
+        like: str | Path | ShowerSource | None = None,
+        seed: int = 0,
+        batch_size: int = 1000,
+        allow_extrapolation: bool = False,
+    ) -> Showers:
+        """Generate showers in memory; see :meth:`stream` for the arguments."""
+        stream = self.stream(n, energy, theta, like, seed, batch_size, allow_extrapolation)
+        return Showers.concatenate(list(stream))
+
+    def write(
+        self,
+        path: str | Path,
+        n: int | None = None,
+        energy: str | EnergySpec | None = None,
+        theta: str | float | AngleSpec | None = None,
+        like: str | Path | ShowerSource | None = None,
+        seed: int = 0,
+        batch_size: int = 1000,
+        allow_extrapolation: bool = False,
+        force: bool = False,
+    ) -> Path:
+        """Generate showers into a file, a batch at a time; see :meth:`stream` for the arguments."""
+        stream = self.stream(n, energy, theta, like, seed, batch_size, allow_extrapolation)
+        first = next(stream)
+        total = self._number(n, like)
+        particle, attributes = first.particle, first.attributes
+        writer = ShowerWriter(path, self.detector, particle, self.name, seed, attributes, force)
+        with writer, progress(total, f"generate {self.name}") as advance:
+            writer.append(first)
+            advance(len(first))
+            for part in stream:
+                writer.append(part)
+                advance(len(part))
+        return Path(path)
+
+    def stream(
+        self,
+        n: int | None = None,
+        energy: str | EnergySpec | None = None,
+        theta: str | float | AngleSpec | None = None,
+        like: str | Path | ShowerSource | None = None,
+        seed: int = 0,
+        batch_size: int = 1000,
+        allow_extrapolation: bool = False,
+    ) -> Iterator[Showers]:
+        """Iterate over generated showers.
+
+        Arguments:
+            n: Number of showers; with ``like`` by default as many as it has.
+            energy: Incident energies such as ``50GeV``; other conditions follow the detector's beam.
+            theta: Angles, degrees; by default those of the detector's beam.
+            like: File or showers whose energies, angles and further conditions are taken.
+            seed: Seed.
+            batch_size: Showers a part.
+            allow_extrapolation: Accept conditions outside those of the training.
+
+        Raises:
+            InputError: When neither ``n`` and ``energy`` nor ``like`` are given, or both.
+            IncompatibleError: When ``like`` is of another detector, or conditions lie outside the training's.
+        """
+        if batch_size < 1:
+            msg = f"batch size is {batch_size}; expected at least 1"
+            raise InputError(msg)
+        total = self._number(n, like)
+        size = max(1, round(batch_size / BLOCK)) * BLOCK
+        if like is not None:
+            if energy is not None or theta is not None:
+                msg = "'like' gives energies and angles; leave out energy and theta"
+                raise InputError(msg)
+            if isinstance(like, str | Path):
+                with open_showers(like) as source:
+                    yield from self._like(source, total, size, seed, allow_extrapolation)
+                return
+            yield from self._like(like, total, size, seed, allow_extrapolation)
+            return
+        if energy is None:
+            msg = "an energy is needed, such as 50GeV, or showers whose conditions are taken ('like')"
+            raise InputError(msg)
+        beam = self.detector.beam.replace(energy=energy, theta=theta)
+        for start in range(0, total, size):
+            yield self._batch(
+                *_conditions(beam, seed, start, min(size, total - start)), start, seed, allow_extrapolation
+            )
+
+    def _number(self, n: int | None, like: str | Path | ShowerSource | None) -> int:
+        if n is None:
+            if like is None:
+                msg = "the number of showers is needed"
+                raise InputError(msg)
+            if isinstance(like, str | Path):
+                with open_showers(like) as source:
+                    return len(source)
+            return len(like)
+        if n < 1:
+            msg = f"{n} showers asked for; expected at least 1"
+            raise InputError(msg)
+        return n
+
+    def _like(
+        self, source: ShowerSource, total: int, size: int, seed: int, allow_extrapolation: bool
+    ) -> Iterator[Showers]:
+        if source.detector != self.detector:
+            msg = f"'{source.detector.name}' showers cannot be imitated by a model of '{self.detector.name}'"
+            raise IncompatibleError(msg)
+        if len(source) == 0:
+            msg = "the showers to imitate are none"
+            raise InputError(msg)
+        for start in range(0, total, size):
+            rows = np.arange(start, min(start + size, total)) % len(source)
+            chunk = source.take(rows)
+            theta = chunk.incident_theta
+            yield self._batch(
+                chunk.incident_energy,
+                theta,
+                chunk.conditions,
+                start,
+                seed,
+                allow_extrapolation,
+                source.particle,
+            )
+
+    def _batch(
+        self,
+        energy: NDArray[np.float64],
+        theta: NDArray[np.float64] | None,
+        conditions: dict[str, NDArray[np.float32]],
+        start: int,
+        seed: int,
+        allow_extrapolation: bool,
+        particle: str = "",
+    ) -> Showers:
+        """Return showers ``start`` to ``start + len(energy)``."""
+        empty = np.zeros((len(energy), self.detector.n_cells), np.float32)
+        attributes: dict[str, Any] = {}
+        shell = Showers(
+            self.detector,
+            empty,
+            energy,
+            theta,
+            conditions,
+            particle or self.particle or self.detector.beam.particle,
+            self.name,
+            seed,
+            attributes,
+        )
+        matrix = self.model.condition_matrix(shell)
+        if not allow_extrapolation:
+            self._check_range(matrix)
+        block = BLOCK if self.device.type == "cpu" else len(matrix)
+        blocks = [
+            self._block(matrix[first : first + block], start + first, seed, block)
+            for first in range(0, len(matrix), block)
+        ]
+        return shell.replace(cells=np.concatenate(blocks))
+
+    @torch.inference_mode()
+    def _block(self, matrix: torch.Tensor, start: int, seed: int, block: int) -> NDArray[np.float32]:
+        """Return one block (n, n_cells), padded to its full height so that its rounding is always the same."""
+        n = len(matrix)
+        padded = torch.cat([matrix, matrix[:1].expand(block - n, -1)]).to(self.device)
+        noise = counted_noise(seed, start, block, self.model.noise_size, self.device)
+        cells = self.members[0].sample(noise, padded)
+        for number, member in enumerate(self.members[1:], start=1):
+            mine = (torch.arange(block, device=self.device) + start) % len(self.members) == number
+            cells = torch.where(mine[:, None], member.sample(noise, padded), cells)
+        return cells[:n].float().cpu().numpy()
+
+    def _check_range(self, matrix: torch.Tensor) -> None:
+        low, high = self.model.condition_low.cpu(), self.model.condition_high.cpu()
+        slack = 0.02 * (high - low) + 1e-3 * high.abs()
+        for name, columns in self.model.columns.items():
+            values, a, b, s = matrix[:, columns], low[columns], high[columns], slack[columns]
+            if bool(((values < a - s) | (values > b + s)).any()):
+                msg = (
+                    f"condition '{name}' from {values.min().item():g} to {values.max().item():g} is outside the "
+                    f"training's {a.min().item():g} to {b.max().item():g}; use --allow-extrapolation to go on"
+                )
+                raise IncompatibleError(msg)
+
+
+def _conditions(
+    beam: Beam, seed: int, start: int, n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, dict[str, NDArray[np.float32]]]:
+    primaries = beam.sample(seed, start, n)
+    straight = beam.theta == AngleSpec(90.0, 90.0)
+    return primaries.energy, None if straight else primaries.theta, primaries.conditions

@@ -1,0 +1,84 @@
+"""Shipped models: a card (JSON) and weights (float16 safetensors) for each, named ``DATASET/MODEL``.
+
+``zoo/DATASET/MODEL.json`` says of what data, by which command and on what hardware the model was trained, and what
+was measured on held-out showers; ``zoo/DATASET/MODEL.safetensors`` holds the weights, further members of an ensemble
+``MODEL-1.safetensors`` and so on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caloforge.errors import UnknownNameError
+from caloforge.geometry import get_detector
+from caloforge.models import MODELS
+from caloforge.models.base import ShowerModel
+from caloforge.train.checkpoint import load_weights
+
+__all__ = ["Card", "find_card", "shipped_models"]
+
+ZOO = Path(__file__).parents[1] / "zoo"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One shipped model.
+
+    Arguments:
+        name: ``DATASET/MODEL``.
+        path: The card's file.
+        content: What it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more.
+    """
+
+    name: str
+    path: Path
+    content: dict[str, Any]
+
+    def models(self) -> list[ShowerModel]:
+        """Return the model, or the members of the ensemble, on the CPU in evaluation mode."""
+        kind = MODELS[self.content["model"]]
+        config = kind.resolve(self.content.get("config", {}), str(self.path))
+        members = []
+        for member in range(int(self.content.get("members", 1))):
+            model = kind(get_detector(self.content["detector"]), config)
+            suffix = "" if member == 0 else f"-{member}"
+            weights = load_weights(self.path.with_name(f"{self.path.stem}{suffix}.safetensors"))
+            model.load_weights(
+                {
+                    name: value.float() if value.is_floating_point() else value
+                    for name, value in weights.items()
+                },
+                shipped=True,
+            )
+            members.append(model.eval())
+        return members
+
+
+def shipped_models(folder: Path = ZOO) -> dict[str, Card]:
+    """Return all cards by name."""
+    cards = {}
+    for path in sorted(folder.glob("*/*.json")):
+        name = f"{path.parent.name}/{path.stem}"
+        cards[name] = Card(name, path, json.loads(path.read_text()))
+    return cards
+
+
+def find_card(name: str, folder: Path = ZOO) -> Card:
+    """Return the card of ``DATASET/MODEL``, or of the best model of ``DATASET``.
+
+    Raises:
+        UnknownNameError: When no shipped model has that name.
+    """
+    cards = shipped_models(folder)
+    if name in cards:
+        return cards[name]
+    best = [card for card in cards.values() if card.path.parent.name == name and card.content.get("best")]
+    if best:
+        return best[0]
+    kind = "shipped model or run folder"
+    raise UnknownNameError(
+        kind, name, list(cards) or ["none is shipped yet; give a run folder of caloforge train"]
+    )
