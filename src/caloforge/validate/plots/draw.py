@@ -130,9 +130,10 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
     count = len(heat.images)
     columns = min(count, 4)
     rows = -(-count // columns)
-    width, height = 3.9 * columns + 1.7, 3.7 * rows + 0.9
-    names = 0.085 * max((len(tick) for tick in heat.y_ticks), default=6) + 0.35  # inches
+    side = max(3.6, 0.2 * len(heat.y_ticks))  # inches of one image
+    names = 0.085 * max((len(tick) for tick in heat.y_ticks), default=6) + 0.35
     below = 0.085 * max((len(tick) for tick in heat.x_ticks), default=3) + 0.45
+    width, height = (1.08 * side) * columns + names + 1.25, (1.22 * side) * rows + below + 0.45
     margins = {
         "left": names / width, "right": 1 - 1.25 / width, "bottom": below / height, "top": 1 - 0.75 / height,
         "wspace": 0.08, "hspace": 0.22,
@@ -167,10 +168,10 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
         place.set_xlabel(heat.x_label, fontsize=13)
     for place in axes[:, 0]:
         place.set_ylabel(heat.y_label, fontsize=13)
-    side = figure.add_axes(
+    place_of_bar = figure.add_axes(
         (1 - 1.1 / width, margins["bottom"], 0.16 / width, margins["top"] - margins["bottom"])
     )
-    bar = figure.colorbar(mesh, cax=side)
+    bar = figure.colorbar(mesh, cax=place_of_bar)
     bar.set_label(heat.unit, fontsize=13)
     figure.suptitle(heat.title, fontsize=14, x=0.01, ha="left")
     return figure

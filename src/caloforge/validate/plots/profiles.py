@@ -47,7 +47,7 @@ def profiles(samples: Sequence[Sample]) -> list[Panel]:
                 name,
                 f"Mean {observable.label}",
                 x_label,
-                with_unit(f"mean {observable.label}", observable.unit),
+                with_unit("mean", observable.unit),
                 _closed(edges),
                 [np.asarray(table[name]) for table in tables],
                 [sample.label for sample in samples],

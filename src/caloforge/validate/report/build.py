@@ -80,7 +80,7 @@ def build_page(
     sections = [Section("Summary", summary)]
     if limits:
         failed = sum(not row.passed for row in limits)
-        intro = f"{failed} of {len(limits)} fail." if failed else f"All {len(limits)} hold."
+        intro = f"{failed} of {len(limits)} fail." if failed else "Every limit holds."
         sections.append(Section("Limits", [limits_table(limits)], intro))
     if displays:
         intro = "A typical shower of the reference, and of each sample the one nearest in energy and angle; turn it with the mouse."

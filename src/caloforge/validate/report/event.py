@@ -75,7 +75,7 @@ def event_figure(
             "zaxis": axis | {"title": {"text": "y [mm]"}, "range": y},
             "aspectmode": "manual",
             "aspectratio": _aspect(extent),
-            "camera": {"eye": {"x": -0.85, "y": -1.75, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.1}},
+            "camera": {"eye": {"x": -0.95, "y": -1.9, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.18}},
         },
     }
     return {"data": data, "layout": layout}

@@ -70,9 +70,9 @@
       const canvas = plot.querySelector(".canvas");
       const wide = plot.classList.contains("wide");
       const height = Number(plot.dataset.height);
-      canvas.style.height = `${width ? height * 0.7 : height}px`;
+      canvas.style.height = `${width ? height * 0.62 : height}px`;
       Plotly.relayout(canvas, width
-        ? { width: wide ? width : (width - 14) / 2, height: height * 0.7 }
+        ? { width: wide ? width : (width - 14) / 2, height: height * 0.62 }
         : { width: null, height, autosize: true });
     });
   }
