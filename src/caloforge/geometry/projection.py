@@ -53,4 +53,4 @@ def project(cells: NDArray[np.float32], source: Detector, image: Detector) -> ND
     px, py = nx // image.shape[0], ny // image.shape[1]
     blocks = cells.reshape(len(cells), image.shape[0], px, image.shape[1], py, n_layers)
     images: NDArray[np.float32] = blocks.sum(axis=(2, 4, 5), dtype=np.float64).astype(np.float32)
-    return images.reshape(len(cells), -1)
+    return images.reshape(len(cells), image.n_cells)

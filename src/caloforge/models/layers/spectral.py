@@ -34,18 +34,19 @@ class _UnitNorm(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, weight: Tensor, positions: int) -> None:
+    def __init__(self, weight: Tensor, separate: bool) -> None:
         super().__init__()
-        self.positions = positions
+        self.separate = separate
         matrices = self._matrices(weight.detach())
         self.register_buffer("u", functional.normalize(torch.randn(*matrices.shape[:2], 1), dim=1))
-        self.register_buffer("v", functional.normalize(torch.randn(positions, matrices.shape[2], 1), dim=1))
+        self.register_buffer(
+            "v", functional.normalize(torch.randn(len(matrices), matrices.shape[2], 1), dim=1)
+        )
         self._iterate(matrices, _WARM_UP)
 
     def _matrices(self, weight: Tensor) -> Tensor:
         """Return a weight as (positions, rows, columns)."""
-        first = weight if weight.ndim == 3 and self.positions > 1 else weight.flatten(1)[None]
-        return first
+        return weight if self.separate else weight.flatten(1)[None]
 
     @torch.no_grad()
     def _iterate(self, matrices: Tensor, times: int) -> None:
@@ -66,6 +67,6 @@ class _UnitNorm(nn.Module):
 def spectral_norm(module: M) -> M:
     """Normalise the weight of a linear, convolutional or locally connected module, and return the module."""
     weight = module.get_parameter("weight")
-    positions = len(weight) if isinstance(module, LocallyConnected2d) else 1
-    parametrize.register_parametrization(module, "weight", _UnitNorm(weight, positions))
+    separate = isinstance(module, LocallyConnected2d)
+    parametrize.register_parametrization(module, "weight", _UnitNorm(weight, separate))
     return module

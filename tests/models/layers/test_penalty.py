@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from caloforge.models.layers.mlp import mlp
+from caloforge.models.layers.penalty import gradient_penalty
+
+
+def test_it_is_the_penalty_by_hand_for_a_linear_critic() -> None:
+    """D(x) = w x has the gradient w everywhere: P = (|w| - 1)^2, dP/dw = 2 (|w| - 1) w / |w|."""
+    critic = nn.Linear(3, 1)
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([[3.0, 0.0, 4.0]]))
+    penalty = gradient_penalty(critic, torch.randn(6, 3), torch.randn(6, 3), torch.rand(6, 1))
+    assert penalty.item() == pytest.approx(16.0, rel=1e-5)
+    penalty.backward()
+    torch.testing.assert_close(critic.weight.grad, 8.0 * torch.tensor([[0.6, 0.0, 0.8]]))
+
+
+def test_it_is_two_sided() -> None:
+    critic = nn.Linear(3, 1)
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([[0.3, 0.0, 0.4]]))
+    penalty = gradient_penalty(critic, torch.randn(6, 3), torch.randn(6, 3), torch.rand(6, 1))
+    assert penalty.item() == pytest.approx(0.25, rel=1e-5)
+
+
+def test_it_is_autograd_row_by_row_between_the_showers() -> None:
+    torch.manual_seed(0)
+    critic = mlp(4, (8, 8), 1).double()
+    real, fake, mix = torch.randn(5, 4).double(), torch.randn(5, 4).double(), torch.rand(5, 1).double()
+    penalty = gradient_penalty(critic, real, fake, mix)
+    total = 0.0
+    for i in range(5):
+        between = (real[i] + mix[i] * (fake[i] - real[i])).requires_grad_(True)
+        jacobian = torch.autograd.functional.jacobian(critic, between)
+        total += (float(jacobian.norm()) - 1.0) ** 2
+    assert penalty.item() == pytest.approx(total / 5, rel=1e-6)
+    penalty.backward()
+    assert all(p.grad is not None for name, p in critic.named_parameters() if name.endswith("weight"))
