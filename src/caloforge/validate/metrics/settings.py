@@ -21,7 +21,7 @@ class Settings(BaseModel):
         max_bytes: Most bytes of cells a side that such a metric holds; lowers ``n_max`` for large detectors.
         n_bootstrap: Bootstrap samples behind an uncertainty.
         n_halves: How often the reference is split into halves for a floor.
-        threshold: Cell energy above which a cell counts as hit, and below which a logarithm is cut (MeV).
+        threshold: Cell energy below which the logarithms of cells are cut (MeV).
         device: Where torch computes: "auto" takes a GPU when there is one.
         classifier: "fast" (256-wide, early stopping) or "calochallenge" (2048-wide, 50 epochs).
         classifier_seeds: Networks trained for each AUC, each with a split of its own.
