@@ -170,36 +170,43 @@ class ShowerFile:
 
         Each chunk of the file is unpacked once, and only those that hold a chosen shower.
         """
-        wanted = as_selection(np.asarray(indices), len(self))
-        assert isinstance(wanted, np.ndarray)
-        wanted = np.where(wanted < 0, wanted + len(self), wanted)
-        rows, inverse = np.unique(wanted, return_inverse=True)
-        bands = np.split(rows, np.flatnonzero(np.diff(rows // band_rows(self._cells))) + 1)
-        parts = []
-        for band in bands:
-            if len(band):
-                first = int(band[0])
-                parts.append(self._read(first, int(band[-1]) + 1)[band - first])
-        if not parts:
+        wanted = np.arange(len(self))[as_selection(np.asarray(indices), len(self))]
+        order = np.argsort(wanted, kind="stable")
+        cells = np.empty((len(wanted), self.detector.n_cells), dtype=np.float32)
+        bands = wanted[order] // band_rows(self._cells)
+        for places in np.split(order, np.flatnonzero(np.diff(bands)) + 1):
+            if len(places):
+                first, last = int(wanted[places[0]]), int(wanted[places[-1]])
+                cells[places] = self._read_cells(first, last + 1)[wanted[places] - first]
+        if not len(wanted):
             return self._read(0, 0)
-        in_order = np.array_equal(inverse, np.arange(len(rows)))
-        joined = Showers.concatenate(parts)
-        return joined if in_order else joined[inverse]
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        return self._with_columns(cells, low, high, wanted - low)
 
     def _read(self, start: int, stop: int) -> Showers:
-        """Read and check the showers [start, stop), a band of chunks at a time."""
+        """Read and check the showers [start, stop)."""
+        return self._with_columns(self._read_cells(start, stop), start, stop, slice(None))
+
+    def _read_cells(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Read and check cells, a band of chunks at a time, while they are in the processor's cache."""
         cells = np.empty((stop - start, self.detector.n_cells), dtype=np.float32)
         step = band_rows(self._cells)
         for low, high in pairwise([start, *range((start // step + 1) * step, stop, step), stop]):
             block = cells[low - start : high - start]
             read_rows(self.path, self._cells, low, block)
             self._raise(check_cells(block, low))
+        return cells
+
+    def _with_columns(
+        self, cells: NDArray[np.float32], start: int, stop: int, rows: slice | NDArray[np.int64]
+    ) -> Showers:
+        """Put cells together with those ``rows`` of [start, stop) that they belong to."""
         return Showers(
             detector=self.detector,
             cells=cells,
-            incident_energy=self._read_column(ENERGIES, start, stop),
-            incident_theta=self._read_column(THETA, start, stop) if self.has_theta else None,
-            conditions={name: self._read_condition(name, start, stop) for name in self.condition_names},
+            incident_energy=self._read_column(ENERGIES, start, stop)[rows],
+            incident_theta=self._read_column(THETA, start, stop)[rows] if self.has_theta else None,
+            conditions={name: self._read_condition(name, start, stop)[rows] for name in self.condition_names},
             particle=self.particle,
             source=self.source,
             seed=self.seed,

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import h5py
 
-from caloforge.errors import CaloforgeError, FileFormatError
-from caloforge.geometry import Detector, detector_from_definition, get_detector
+from caloforge.errors import CaloforgeError, FileFormatError, UnknownNameError
+from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
 from caloforge.showers.hdf5 import open_dataset
 from caloforge.showers.layout import CELLS, CONDITIONS, DEFINITION, ENERGIES, THETA
 
@@ -38,8 +38,10 @@ def find_detector(path: Path, stored: dict[str, Any], asked: str | Path | Detect
     try:
         if DEFINITION in stored:
             found = detector_from_definition(str(stored[DEFINITION]))
+        elif wanted is not None:
+            found = wanted
         else:
-            found = wanted or get_detector(str(name))
+            found = _built_in(str(name))
     except CaloforgeError as error:
         message = f"is '{name}', which cannot be built: {error}; give its .toml file (--detector FILE.toml)"
         raise FileFormatError(path, where, message) from error
@@ -67,6 +69,13 @@ def find_columns(path: Path, file: h5py.File, n: int) -> dict[str, h5py.Dataset]
         if len(column) != n:
             _reject(path, f"dataset '{name}'", f"has {len(column)} rows; expected {n}, one a shower")
     return columns
+
+
+def _built_in(name: str) -> Detector:
+    """Return a detector by its name alone: a file must not make its reader open another one."""
+    if name not in DETECTORS:
+        raise UnknownNameError("detector", name, DETECTORS.names())
+    return get_detector(name)
 
 
 def _numbers(path: Path, file: h5py.File, name: str, width: int | None, note: str = "") -> h5py.Dataset:

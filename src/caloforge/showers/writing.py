@@ -134,9 +134,9 @@ class ShowerWriter:
         if showers.has_theta or THETA in file:
             columns[THETA] = showers.incident_theta[:, None]
         columns |= {f"{CONDITIONS}/{name}": values for name, values in showers.conditions.items()}
-        self._match(file, columns)
         stop = self._n + len(showers)
         with self._reporting(raw):
+            self._match(file, columns)
             for name, values in columns.items():
                 dataset = file[name]
                 dataset.resize(stop, axis=0)
