@@ -19,7 +19,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
     register()
-    yield
+    return
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ class Toy(ShowerModel):
     """What the toys share: a generator on a scale that fitting sets."""
 
     Config = ToyConfig
-    presets = {"improved": {}, "paper": {"epochs": 1}}
+    presets: ClassVar = {"improved": {}, "paper": {"epochs": 1}}
     config: ToyConfig
 
     def __init__(self, detector, config):

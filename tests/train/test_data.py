@@ -1,0 +1,126 @@
+"""The split and the tensors of a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import Toy, ToyConfig, TwoStage, toy_showers
+
+from caloforge.errors import FileFormatError, IncompatibleError, InputError, TooFewShowersError
+from caloforge.files import sha256_file
+from caloforge.geometry import get_detector
+from caloforge.showers import read_showers, write_showers
+from caloforge.train import held_out_showers, train
+from caloforge.train.data import CellDataset, split
+from caloforge.train.settings import TrainConfig
+
+
+@given(st.integers(30, 400), st.floats(0, 0.6), st.integers(0, 5))
+def test_parts_are_disjoint_and_whole(n: int, validation: float, seed: int) -> None:
+    parts = split(n, TrainConfig(validation=validation, split_seed=seed))
+    together = np.concatenate([parts.train, parts.held_out])
+    assert sorted(together) == list(range(n))
+    assert len(parts.held_out) == pytest.approx(n * validation, abs=1)
+    assert (np.diff(parts.train) > 0).all()
+
+
+def test_training_sets_of_different_offsets_share_only_what_is_held_out() -> None:
+    sets = [split(200, TrainConfig(train_size=30, train_offset=30 * k)) for k in range(5)]
+    assert len(np.unique(np.concatenate([s.train for s in sets]))) == 150
+    assert all(np.array_equal(s.held_out, sets[0].held_out) for s in sets)
+
+
+@pytest.mark.parametrize(
+    ("n", "settings"),
+    [(0, {}), (9, {}), (200, {"train_size": 161}), (200, {"train_offset": 155}), (12, {"validation": 0.5})],
+)
+def test_too_few_showers(n: int, settings: dict) -> None:
+    with pytest.raises(TooFewShowersError, match=rf"{n} showers leave"):
+        split(n, TrainConfig(**settings))
+
+
+@pytest.fixture
+def dataset() -> CellDataset:
+    model = TwoStage(get_detector("ild-ecal-10x10"), ToyConfig())
+    return CellDataset(toy_showers(50), model, torch.device("cpu"))
+
+
+def test_an_epoch_shows_each_shower_once(dataset: CellDataset) -> None:
+    seen = torch.cat([batch.indices for batch in dataset.epoch(10, 1, "a", 0)])
+    assert sorted(seen.tolist()) == list(range(50))
+    assert dataset.steps(10) == 5
+    assert dataset.steps(12) == 4
+    assert dataset.steps(99) == 1
+    [whole] = dataset.epoch(99, 1, "a", 0)
+    assert len(whole) == 50
+    for batch in dataset.epoch(10, 1, "a", 0):
+        assert torch.equal(batch.cells, dataset.take(batch.indices).cells)
+
+
+def test_the_order_depends_on_seed_stage_and_epoch_alone(dataset: CellDataset) -> None:
+    def order(*which) -> tuple[int, ...]:
+        return tuple(torch.cat([b.indices for b in dataset.epoch(7, *which)]).tolist())
+
+    keys = [(seed, stage, epoch) for seed in (1, 2) for stage in "ab" for epoch in (0, 1)]
+    assert len({order(*key) for key in keys}) == len(keys)
+    assert order(1, "a", 1) == order(1, "a", 1)
+    assert order(1, "a", 1, 3) == order(1, "a", 1)[21:]
+
+
+def test_batches_are_in_order(dataset: CellDataset) -> None:
+    sizes = [len(batch) for batch in dataset.batches(20)]
+    assert sizes == [20, 20, 10]
+    assert torch.equal(
+        torch.cat([b.cells for b in dataset.batches(20)]), dataset.take(torch.arange(50)).cells
+    )
+
+
+@pytest.mark.usefixtures("toys")
+def test_the_facts_of_a_run(toy_file: Path, tmp_path: Path) -> None:
+    train("toy-mean", toy_file, tmp_path / "run", device="cpu", seed=4, train_size=20)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["data"] == {"file": toy_file.name, "sha256": sha256_file(toy_file), "showers": 64}
+    assert (facts["model"], facts["detector"], facts["seed"]) == ("toy-mean", "ild-ecal-10x10", 4)
+    assert (facts["train_showers"], facts["held_out_showers"]) == (20, 13)
+    assert facts["status"] == "finished"
+    assert facts["versions"]["torch"] == torch.__version__
+    held = held_out_showers(tmp_path / "run", toy_file)
+    parts = split(64, TrainConfig(train_size=20))
+    assert np.array_equal(held.cells, read_showers(toy_file)[parts.held_out].cells)
+
+
+@pytest.mark.usefixtures("toys")
+def test_bad_data_are_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path
+) -> None:
+    def refuses(error: type[InputError], message: str, data: Path, model: str = "toy-mean") -> None:
+        with pytest.raises(error, match=message):
+            train(model, data, tmp_path / "run", device="cpu")
+        assert not (tmp_path / "run").exists()
+
+    refuses(TooFewShowersError, "5 showers", write_showers(tmp_path / "few.h5", toy_showers(5)))
+    refuses(FileFormatError, "none.h5", tmp_path / "none.h5")
+    dark = toy_showers(30)
+    refuses(InputError, "energy", write_showers(tmp_path / "dark.h5", dark.replace(cells=0 * dark.cells)))
+
+    def only_atlas(detector) -> None:
+        msg = f"needs atlas, not {detector.name}"
+        raise IncompatibleError(msg)
+
+    monkeypatch.setattr(Toy, "check_detector", only_atlas)
+    refuses(IncompatibleError, "needs atlas", toy_file)
+
+
+@pytest.mark.usefixtures("toys")
+def test_unknown_devices(toy_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"tpu.*cuda"):
+        train("toy-mean", toy_file, tmp_path / "run", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="GPU"):
+            train("toy-mean", toy_file, tmp_path / "run", device="cuda")

@@ -1,0 +1,192 @@
+"""A training that was killed goes on to the very same weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from caloforge.errors import CaloforgeError, ConfigError, FileFormatError, OutputExistsError
+from caloforge.showers import write_showers
+from caloforge.train import train
+from caloforge.train.checkpoint import load_state, load_weights
+from caloforge.train.folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+SETTINGS = ["checkpoint_epochs=1"]
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    sys.path.insert(0, sys.argv[1])
+    import torch
+    torch.set_num_threads(int(sys.argv[6]))
+    import toys
+    toys.register()
+    from caloforge.train import run as module
+    saved, count = module.save_state, 0
+    def save_then_die(path, state):
+        global count
+        saved(path, state)
+        count += 1
+        if count == int(sys.argv[5]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    module.save_state = save_then_die
+    module.train(sys.argv[2], sys.argv[3], sys.argv[4], overrides=["checkpoint_epochs=1"], device="cpu", seed=3)
+    """
+)
+
+
+def _same(a: Path, b: Path) -> None:
+    first, second = load_weights(a / "weights.safetensors"), load_weights(b / "weights.safetensors")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def _kill_after(name: str, file: Path, run: Path, checkpoints: int) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-c", KILLED, str(Path(__file__).parent), name, str(file), str(run), str(checkpoints),
+            str(torch.get_num_threads()),
+        ],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoints"),
+    [("toy-adversarial", 2), ("toy-two-stage", 3)],
+    ids=["adversarial", "in the second stage"],
+)
+def test_killed_and_resumed_is_the_same(name: str, checkpoints: int, toy_file: Path, tmp_path: Path) -> None:
+    _kill_after(name, toy_file, tmp_path / "killed", checkpoints)
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    with pytest.raises(FileFormatError, match=r"not finished.*--resume"):
+        RunFolder(tmp_path / "killed").models()
+    train(name, toy_file, tmp_path / "killed", overrides=SETTINGS, device="cpu", seed=3, resume=True)
+    train(name, toy_file, tmp_path / "whole", overrides=SETTINGS, device="cpu", seed=3)
+    _same(tmp_path / "killed", tmp_path / "whole")
+    assert (tmp_path / "killed" / "metrics.csv").read_text() == (
+        tmp_path / "whole" / "metrics.csv"
+    ).read_text()
+    assert not (tmp_path / "killed" / "state.pt").exists()
+
+
+def _stopped(monkeypatch: pytest.MonkeyPatch, name: str, file: Path, run: Path, after: int, **how) -> None:
+    """Train in this process and break off after some checkpoints, as if killed."""
+    from caloforge.train import run as module
+
+    saved, count = module.save_state, 0
+
+    class Killed(BaseException):
+        pass
+
+    def save(path, state):
+        nonlocal count
+        saved(path, state)
+        count += 1
+        if count == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_state", save)
+        with pytest.raises(Killed):
+            train(name, file, run, device="cpu", **how)
+
+
+@pytest.mark.parametrize("after", [2, 5])
+def test_several_trainings_go_on(
+    monkeypatch: pytest.MonkeyPatch, after: int, toy_file: Path, tmp_path: Path
+) -> None:
+    how = {"overrides": ["checkpoint_epochs=1", "trainings=2", "epochs=3", "combine=ensemble"], "seed": 1}
+    _stopped(monkeypatch, "toy-two-stage", toy_file, tmp_path / "a", after, **how)
+    train("toy-two-stage", toy_file, tmp_path / "a", device="cpu", resume=True, **how)
+    train("toy-two-stage", toy_file, tmp_path / "b", device="cpu", **how)
+    _same(tmp_path / "a", tmp_path / "b")
+    second = [load_weights(tmp_path / run / "weights-1.safetensors") for run in "ab"]
+    assert all(torch.equal(value, second[1][name]) for name, value in second[0].items())
+    assert RunFolder(tmp_path / "a").read()["trainings"] == RunFolder(tmp_path / "b").read()["trainings"]
+
+
+def test_a_vae_goes_on(monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path) -> None:
+    how = {"overrides": ["epochs=4", "hidden=[16]", "latent=2", "checkpoint_epochs=1"]}
+    _stopped(monkeypatch, "vae", toy_file, tmp_path / "a", 2, **how)
+    train("vae", toy_file, tmp_path / "a", device="cpu", resume=True, **how)
+    train("vae", toy_file, tmp_path / "b", device="cpu", **how)
+    _same(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_state_holds_no_code(monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path) -> None:
+    _stopped(monkeypatch, "toy-adversarial", toy_file, tmp_path / "a", 1, overrides=SETTINGS)
+    state = torch.load(tmp_path / "a" / "state.pt", weights_only=True)
+    assert state["stage"] == 0
+    assert not [p.name for p in (tmp_path / "a").iterdir() if p.name.endswith(".part")]
+
+
+def test_a_finished_run_is_left_alone(toy_file: Path, tmp_path: Path) -> None:
+    train("toy-mean", toy_file, tmp_path / "a", device="cpu")
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "a").iterdir()}
+    train("toy-mean", toy_file, tmp_path / "a", device="cpu", resume=True)
+    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "a").iterdir()}
+
+
+def test_what_cannot_be_resumed_says_why(
+    monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path
+) -> None:
+    from toys import toy_showers
+
+    run = tmp_path / "a"
+    _stopped(monkeypatch, "toy-adversarial", toy_file, run, 1, overrides=SETTINGS)
+
+    def again(message: str, error: type[CaloforgeError] = ConfigError, **changes) -> None:
+        how = {"model": "toy-adversarial", "data": toy_file, "output": run, "overrides": SETTINGS, **changes}
+        with pytest.raises(error, match=message):
+            train(device="cpu", resume=True, **how)
+
+    again("epochs = 9", overrides=[*SETTINGS, "epochs=9"])
+    again("optimizer", overrides=[*SETTINGS, "optimizer.lr=0.5"])
+    again("seed 4", seed=4)
+    again("model toy-two-stage", model="toy-two-stage")
+    other = write_showers(tmp_path / "other.h5", toy_showers(seed=9))
+    again("hash", data=other)
+    again(r"run.json", FileFormatError, output=tmp_path / "nothing")
+    (run / "state.pt").write_bytes(b"broken")
+    again("state of a training", FileFormatError)
+
+
+def test_an_output_is_kept_unless_forced(toy_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    train("toy-mean", toy_file, run, device="cpu")
+    (run / "mine.txt").write_text("kept")
+    with pytest.raises(OutputExistsError, match="--force"):
+        train("toy-mean", toy_file, run, device="cpu")
+    train("toy-mean", toy_file, run, device="cpu", seed=8, force=True)
+    assert RunFolder(run).read()["seed"] == 8
+    assert (run / "mine.txt").read_text() == "kept"
+
+
+def test_an_output_that_cannot_be_made(toy_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CaloforgeError, match="file"):
+        train("toy-mean", toy_file, tmp_path / "file" / "run", device="cpu")
+
+
+def test_a_broken_state_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": 99}, tmp_path / "state.pt")
+    with pytest.raises(FileFormatError, match="99"):
+        load_state(tmp_path / "state.pt", torch.device("cpu"))
+    (tmp_path / "weights").write_bytes(os.urandom(100))
+    with pytest.raises(FileFormatError, match="safetensors"):
+        load_weights(tmp_path / "weights")
+    with pytest.raises(FileFormatError, match="missing"):
+        load_weights(tmp_path / "none")
