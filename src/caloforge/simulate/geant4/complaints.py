@@ -13,7 +13,7 @@ _EXCEPTION = re.compile(
     re.DOTALL,
 )
 _FATAL = ("Fatal Exception", "Fatal Error in Argument")
-_DATA = re.compile(r"G4[A-Z]+DATA|GEANT4_DATA_DIR|data ?(?:file|set|base|directory)", re.IGNORECASE)
+_DATA = re.compile(r"G4[A-Z]+DATA|GEANT4_DATA_DIR|\.dat\b|data ?(?:file|set|base|directory)", re.IGNORECASE)
 
 
 def read_complaint(log: str) -> CaloforgeError | None:

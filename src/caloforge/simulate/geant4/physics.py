@@ -1,7 +1,7 @@
 """Geant4's physics: an electromagnetic constructor on its own, or a reference list.
 
-The production cut is set as the default of the list and never by overriding ``SetCuts``, which geant4-pybind does not
-survive. Fluorescence is off: it costs time and sub-threshold energies only.
+The production cut is set once the run manager is initialised: earlier it is silently lost, and overriding
+``SetCuts`` does not survive the bindings. Fluorescence is off: it costs time and moves energies below any threshold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import geant4_pybind as g4
 
 from caloforge.errors import IncompatibleError, UnknownNameError
 
-__all__ = ["CONSTRUCTORS", "build_physics", "find_particle"]
+__all__ = ["CONSTRUCTORS", "build_physics", "find_particle", "set_cut"]
 
 CONSTRUCTORS = (
     "G4EmStandardPhysics",
@@ -43,12 +43,11 @@ class _OneConstructor(g4.G4VModularPhysicsList):  # type: ignore[misc]
         self.RegisterPhysics(self._constructor)
 
 
-def build_physics(name: str, cut: float) -> Any:
-    """Return a physics list with its production cut.
+def build_physics(name: str) -> Any:
+    """Return a physics list.
 
     Arguments:
         name: Name of a constructor or of a reference list.
-        cut: Production cut, mm.
 
     Raises:
         UnknownNameError: When Geant4 has neither of that name.
@@ -63,11 +62,15 @@ def build_physics(name: str, cut: float) -> Any:
             raise UnknownNameError("physics list", name, [*CONSTRUCTORS, *reference])
         physics = factory.GetReferencePhysList(name)
         physics.SetVerboseLevel(0)
-    physics.SetDefaultCutValue(cut)
     parameters = g4.G4EmParameters.Instance()
     parameters.SetFluo(False)
     parameters.SetVerbose(0)
     return physics
+
+
+def set_cut(physics: Any, cut: float) -> None:
+    """Set the production cut, mm, of an initialised physics list."""
+    physics.SetDefaultCutValue(cut)
 
 
 def find_particle(name: str, physics_list: str) -> Any:

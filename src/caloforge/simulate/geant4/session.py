@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from caloforge.errors import SimulationError
 from caloforge.geometry import Detector, Primaries
 from caloforge.simulate.geant4.geometry import StackConstruction
-from caloforge.simulate.geant4.physics import build_physics, find_particle
+from caloforge.simulate.geant4.physics import build_physics, find_particle, set_cut
 from caloforge.simulate.geant4.primaries import PrimaryGenerator
 from caloforge.simulate.geant4.scoring import HitCollector, fold_hits
 
@@ -48,10 +48,12 @@ class Session:
         self.detector, self.physics_list, self.cut = detector, physics_list, cut
         self._manager = g4.G4RunManager()
         self._actions = _Actions()
-        self._kept: list[Any] = [StackConstruction(detector), build_physics(physics_list, cut), self._actions]
+        physics = build_physics(physics_list)
+        self._kept: list[Any] = [StackConstruction(detector), physics, self._actions]
         for part in self._kept:
             self._manager.SetUserInitialization(part)
         self._manager.Initialize()
+        set_cut(physics, cut)
 
     @property
     def version(self) -> str:

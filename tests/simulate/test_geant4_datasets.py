@@ -1,0 +1,133 @@
+"""Where Geant4's data sets are looked for; nothing is asked, nothing is downloaded unasked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from caloforge.errors import Geant4DataError, InputError, MissingExtraError
+from caloforge.simulate.geant4 import Geant4Engine, datasets
+from caloforge.simulate.geant4.datasets import DATA_SETS, ELECTROMAGNETIC, download, export, find
+
+FAKE = """
+import os, sys
+if "CI" in os.environ or "GEANT4_DATA_DIR" in os.environ:
+    raise SystemExit("would not have asked")
+print("One or more Geant4 datasets were not found.")
+if input("Would you like to download the missing ones? [Y/n] ").lower() != "y":
+    raise ImportError("no data")
+home = os.path.join(os.path.expanduser("~"), ".geant4_pybind")
+for name in {names!r}:
+    os.makedirs(os.path.join(home, name + "9.1"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Start without any data set; CI as continuous integration sets it."""
+    for variable in ("GEANT4_DATA_DIR", *DATA_SETS):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CI", "true")
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def lay_out(folder: Path, variables: tuple[str, ...] = tuple(DATA_SETS), version: str = "1.2") -> Path:
+    for variable in variables:
+        (folder / (DATA_SETS[variable] + version)).mkdir(parents=True)
+    return folder
+
+
+def test_without_data_the_error_says_how_to_get_them(home: Path) -> None:
+    with pytest.raises(
+        Geant4DataError, match=r"G4EMLOW.*GEANT4_DATA_DIR.*G4LEDATA.*--download-data"
+    ) as caught:
+        find()
+    assert "\n" not in str(caught.value)
+    assert list(home.iterdir()) == []
+
+
+def test_a_folder_that_holds_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = lay_out(tmp_path / "data")
+    lay_out(tmp_path / "data", ("G4LEDATA",), "1.10")
+    (folder / "G4EMLOW-old").mkdir()
+    monkeypatch.setenv("GEANT4_DATA_DIR", str(folder))
+    found = find(tuple(DATA_SETS))
+    assert set(found) == set(DATA_SETS)
+    assert found["G4LEDATA"].name == "G4EMLOW1.10"
+
+
+def test_a_set_of_its_own_comes_first(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_out(home / ".geant4_pybind")
+    own = tmp_path / "mine"
+    own.mkdir()
+    monkeypatch.setenv("G4LEDATA", str(own))
+    found = find()
+    assert found["G4LEDATA"] == own
+    assert found["G4ENSDFSTATEDATA"].parent == home / ".geant4_pybind"
+
+
+@pytest.mark.parametrize("variable", ["GEANT4_DATA_DIR", "G4LEDATA"])
+def test_a_variable_that_names_nothing(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "/no/such/folder")
+    with pytest.raises(Geant4DataError, match=f"{variable} names /no/such/folder"):
+        find()
+
+
+def test_lists_with_hadrons_need_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("importlib.util").find_spec("geant4_pybind") or pytest.skip("needs geant4-pybind")
+    monkeypatch.setenv("GEANT4_DATA_DIR", str(lay_out(tmp_path / "data", ELECTROMAGNETIC)))
+    Geant4Engine()
+    with pytest.raises(Geant4DataError, match="G4NDL"):
+        Geant4Engine(physics_list="FTFP_BERT")
+
+
+def test_export_keeps_the_import_from_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("G4LEDATA", str(lay_out(tmp_path / "data") / "G4EMLOW1.2"))
+    environment: dict[str, str] = {}
+    export({"G4LEDATA": tmp_path / "data" / "G4EMLOW1.2"}, environment)
+    assert environment["G4LEDATA"] == os.environ["G4LEDATA"]
+    assert environment["GEANT4_DATA_DIR"] == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("stderr_is_a_file", [True, False])
+def test_a_download_that_was_asked_for(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, stderr_is_a_file: bool
+) -> None:
+    (tmp_path / "geant4_pybind.py").write_text(FAKE.format(names=list(DATA_SETS.values())))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("GEANT4_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(datasets, "_has_descriptor", lambda: stderr_is_a_file)
+    download()
+    assert find()["G4LEDATA"] == home / ".geant4_pybind" / "G4EMLOW9.1"
+
+
+def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "geant4_pybind.py").write_text("raise OSError('no route to the server')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(Geant4DataError, match="no route to the server"):
+        download()
+
+
+def test_the_engine_downloads_only_when_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setattr("caloforge.simulate.geant4.engine.find_spec", lambda _: object())
+    monkeypatch.setattr(datasets, "download", lambda: lay_out(home / ".geant4_pybind"))
+    with pytest.raises(Geant4DataError):
+        Geant4Engine()
+    assert list(home.iterdir()) == []
+    Geant4Engine(download_data=True)
+
+
+def test_the_package_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caloforge.simulate.geant4.engine.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"caloforge\[geant4\]"):
+        Geant4Engine()
+
+
+@pytest.mark.parametrize("cut", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_cut_must_be_positive(cut: float) -> None:
+    with pytest.raises(InputError, match="production cut"):
+        Geant4Engine(production_cut=cut)
