@@ -75,6 +75,9 @@ def train(
     showers = read_showers(path)
     MODELS[model].check_detector(showers.detector)
     parts = split(len(showers), settings.train)
+    if not showers[parts.train].cells.any():
+        msg = f"{path}: none of the {len(parts.train)} showers to train on holds any energy"
+        raise InputError(msg)
     folder = RunFolder(ensure_output_dir(output, force=force, resume=resume))
     if resume and not folder.info.exists():
         raise FileFormatError(folder.path, "run.json", "is missing; there is no run to resume")
