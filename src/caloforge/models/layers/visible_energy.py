@@ -68,9 +68,7 @@ class VisibleEnergy(nn.Module):
         variance = residual.square().mean().clamp_min(floor).expand_as(energy)
         terms = torch.zeros(2, dtype=torch.float64)
         for _ in range(5):  # weighted least squares of the squares; their own variance is 2 sigma^4
-            scaled = torch.cat([design, residual[:, None].square()], 1) / variance[:, None]
-            terms = torch.linalg.lstsq(scaled[:, :2], scaled[:, 2:], driver="gelsd").solution[:, 0]
-            terms = terms.clamp_min(0.0)
+            terms = _positive_fit(design / variance[:, None], residual.square() / variance)
             variance = (design @ terms).clamp_min(floor)
         self.weights.copy_(weights)
         self.terms.copy_(terms)
@@ -107,3 +105,13 @@ class VisibleEnergy(nn.Module):
         """Return (B, 1 + 2 width): 1, the conditions within the fitted range, their squares."""
         inside = torch.minimum(torch.maximum(encoded, self.low), self.high)
         return torch.cat([torch.ones_like(inside[:, :1]), inside, inside.square()], 1)
+
+
+def _positive_fit(design: Tensor, wanted: Tensor) -> Tensor:
+    """Return the two terms (2,), none negative, that fit ``wanted`` (N,) best by a design (N, 2)."""
+    best = torch.linalg.lstsq(design, wanted[:, None], driver="gelsd").solution[:, 0]
+    if bool((best >= 0).all()):
+        return best
+    alone = (design * wanted[:, None]).sum(0) / design.square().sum(0)
+    each = torch.diag(alone.clamp_min(0.0))
+    return each[(design @ each.T - wanted[:, None]).square().sum(0).argmin()]
