@@ -99,6 +99,14 @@ def test_the_generator_s_loss_does_not_touch_the_discriminator() -> None:
     assert sum(float(p.grad.abs().sum() > 0) for p in moved) == len(moved)
 
 
+def test_the_discriminator_s_loss_reaches_all_of_it_and_nothing_else() -> None:
+    model = _model()
+    model.train()
+    model.discriminator_loss(batch_of(model, images(20)), _Draws()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.discriminator.parameters())
+    assert all(p.grad is None for p in [*model.generator.parameters(), *model.encoder.parameters()])
+
+
 def test_the_divergence_is_that_of_normal_distributions() -> None:
     """KL(N(m, s^2) || N(0, 1)) from torch, and 0 for an encoder that says N(0, 1)."""
     model = _model().eval()

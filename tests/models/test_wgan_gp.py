@@ -26,7 +26,7 @@ def test_the_paper_s_networks_have_the_paper_s_sizes() -> None:
     conditions = 1 + 4 + 2  # log E, multi-hot alignments
     expected = {
         "generator": (300 + conditions + 1) * 128 + 2 * 129 * 128 + 129 * 266,
-        "critic": (266 + conditions + 1) * 128 + 2 * 129 * 128 + 129,
+        "critic": (266 + conditions + 1) * 128 + 2 * 129 * 128 + 128,
     }
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     assert {name: counts[name] for name in expected} == expected
@@ -60,8 +60,12 @@ def test_the_critic_s_loss_is_its_terms() -> None:
     assert losses["critic"].item() == pytest.approx(
         10.0 * losses["penalty"].item() - losses["distance"].item(), rel=1e-5
     )
-    gradients = torch.autograd.grad(losses["critic"], [*model.generator.parameters()], allow_unused=True)
+    gradients = torch.autograd.grad(
+        losses["critic"], [*model.generator.parameters()], retain_graph=True, allow_unused=True
+    )
     assert all(gradient is None for gradient in gradients)
+    own = torch.autograd.grad(losses["critic"], [*model.critic.parameters()])
+    assert all(gradient.abs().sum() > 0 for gradient in own)
 
 
 def test_the_generator_s_loss_moves_the_generator_alone() -> None:

@@ -99,7 +99,7 @@ class VaeGanConfig(ModelConfig):
         lr=1e-4, betas=(0.5, 0.999), schedule="cosine", ema=0.999
     )
     discriminator_optimizer: OptimizerSettings = OptimizerSettings(
-        lr=2e-4, betas=(0.5, 0.999), schedule="cosine"
+        lr=1e-4, betas=(0.5, 0.999), schedule="cosine"
     )
 
 

@@ -129,6 +129,9 @@ class WganGp(ShowerModel):
 
         self.generator: CellNetworks = CELL_NETWORKS[config.cells](detector, build, SparseSigmoid())
         self.critic = mlp(self.generator.width + self.encoder.width, config.critic, 1, _LEAKY)
+        self.critic[-1] = nn.Linear(
+            self.critic[-1].in_features, 1, bias=False
+        )  # an offset cancels in the loss
 
     def fit_transforms(self, showers: Showers) -> None:
         """Set the conditions' scale and the widths of energies and cells."""
