@@ -82,7 +82,7 @@ class WganGpConfig(ModelConfig):
     latent: Annotated[int, Field(ge=1)] = 128
     cells: Literal["plain", "layered"] = "layered"
     generator: tuple[int, ...] = (256, 256, 512)
-    critic: tuple[int, ...] = (512, 512, 512)
+    critic: Annotated[tuple[int, ...], Field(min_length=1)] = (512, 512, 512)
     penalty: Annotated[float, Field(ge=0)] = 10.0
     activity: Annotated[float, Field(ge=0)] = 1e-5
     critic_steps: Annotated[int, Field(ge=1)] = 5
@@ -129,9 +129,7 @@ class WganGp(ShowerModel):
 
         self.generator: CellNetworks = CELL_NETWORKS[config.cells](detector, build, SparseSigmoid())
         self.critic = mlp(self.generator.width + self.encoder.width, config.critic, 1, _LEAKY)
-        self.critic[-1] = nn.Linear(
-            self.critic[-1].in_features, 1, bias=False
-        )  # an offset cancels in the loss
+        self.critic[-1] = nn.Linear(config.critic[-1], 1, bias=False)  # an offset cancels in the loss
 
     def fit_transforms(self, showers: Showers) -> None:
         """Set the conditions' scale and the widths of energies and cells."""
