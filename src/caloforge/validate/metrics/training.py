@@ -72,7 +72,7 @@ class TrainingOptions:
 
 
 PRESETS: dict[str, TrainingOptions] = {
-    "fast": TrainingOptions(256, 1e-3, 256, 40, 8, by_accuracy=False, weight_decay=1e-2, dropout=0.4),
+    "fast": TrainingOptions(256, 1e-3, 256, 25, 6, by_accuracy=False, weight_decay=1e-2, dropout=0.4),
     "calochallenge": TrainingOptions(2048, 2e-4, 1000, 50, None, by_accuracy=True),
 }
 
