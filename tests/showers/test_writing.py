@@ -117,6 +117,15 @@ def test_a_file_can_be_copied_from_an_open_one(make, tmp_path: Path) -> None:
     assert_same(back, read_showers(tmp_path / "a.h5"))
 
 
+def test_copying_reads_each_chunk_once(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    with open_showers(make(50).save(tmp_path / "a.h5")) as file:
+        read = file._read_cells
+        monkeypatch.setattr(file, "_read_cells", lambda a, b: rows.append(range(a, b)) or read(a, b))
+        write_showers(tmp_path / "b.h5", file)
+    assert [row for part in rows for row in part] == list(range(50))
+
+
 def test_existing_files_are_kept(make, tmp_path: Path) -> None:
     path = make(5).save(tmp_path / "s.h5")
     before = path.read_bytes()

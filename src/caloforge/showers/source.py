@@ -24,7 +24,8 @@ class ShowerSource(Protocol):
     """Anything that showers can be read from, all at once or piece by piece.
 
     Code that only reads takes a ShowerSource; both :class:`~caloforge.showers.Showers` and
-    :class:`~caloforge.showers.ShowerFile` are one.
+    :class:`~caloforge.showers.ShowerFile` are one. ``isinstance`` may evaluate every property, ``n_empty`` among
+    them, which reads the whole file: it is for tests, not for code that runs on data.
     """
 
     @property

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import h5py
 import numpy as np
@@ -35,6 +35,14 @@ from caloforge.showers.layout import (
 from caloforge.showers.source import ShowerSource
 
 __all__ = ["ShowerWriter", "write_showers"]
+
+
+@runtime_checkable
+class _Chunked(Protocol):
+    """What a source of showers has and an iterable of batches has not; a look at it reads no data."""
+
+    def chunks(self) -> Iterator[Showers]: ...
+
 
 _COLUMN_CHUNK = 64 * 2**10
 """Bytes of a chunk of a column: small, since a file of few showers holds one whole chunk of each."""
@@ -254,7 +262,7 @@ def write_showers(path: str | Path, showers: ShowerSource | Iterable[Showers], f
         WriteError: When the disk is full.
     """
     path = check_output(path, force)
-    batches = iter(showers.chunks() if isinstance(showers, ShowerSource) else showers)
+    batches = iter(showers.chunks() if isinstance(showers, _Chunked) else showers)
     first = next(batches, None)
     if first is None:
         msg = f"{path}: no showers to write; expected at least one"
