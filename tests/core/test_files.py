@@ -11,6 +11,12 @@ from caloforge.errors import OutputError, OutputExistsError, WriteError
 from caloforge.files import atomic_path, check_output, ensure_output_dir, sha256_file, write_json
 
 
+def _interrupted(path: Path, error: Exception) -> None:
+    with atomic_path(path) as part:
+        part.write_text("half")
+        raise error
+
+
 def test_renamed_when_whole(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a") as part:
         part.write_text("x")
@@ -19,16 +25,14 @@ def test_renamed_when_whole(tmp_path: Path) -> None:
 
 
 def test_nothing_left_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="stop"), atomic_path(tmp_path / "a") as part:
-        part.write_text("half")
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        _interrupted(tmp_path / "a", RuntimeError("stop"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_full_disk_is_a_write_error(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match="no space left"), atomic_path(tmp_path / "a") as part:
-        part.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(WriteError, match="no space left"):
+        _interrupted(tmp_path / "a", OSError(errno.ENOSPC, "No space left on device"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -114,4 +114,5 @@ def _positive_fit(design: Tensor, wanted: Tensor) -> Tensor:
         return best
     alone = (design * wanted[:, None]).sum(0) / design.square().sum(0)
     each = torch.diag(alone.clamp_min(0.0))
-    return each[(design @ each.T - wanted[:, None]).square().sum(0).argmin()]
+    chosen: Tensor = each[(design @ each.T - wanted[:, None]).square().sum(0).argmin()]
+    return chosen
