@@ -53,7 +53,7 @@ def test_what_is_recorded(truth: Showers) -> None:
     assert truth.source == "geant4"
     assert truth.attributes["geant4_version"].startswith("11.")
     assert truth.attributes["physics_list"] == "G4EmStandardPhysics_option1"
-    assert truth.attributes["production_cut_mm"] == 0.7
+    assert truth.attributes["production_cut_mm"] == 1.0
     assert 1e-4 < truth.attributes["cpu_seconds_per_shower"] < 1.0
 
 

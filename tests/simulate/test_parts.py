@@ -64,11 +64,23 @@ def test_parts_of_another_job_are_refused_and_named(tmp_path: Path, tiny: Detect
 
 
 def test_a_torn_card_belongs_to_nobody(tmp_path: Path, tiny: Detector) -> None:
-    folder = tmp_path / "p"
-    folder.mkdir()
+    folder, job = tmp_path / "p", Job(ToyEngine(), tiny, tiny.beam, seed=1)
+    with Parts(folder, job) as parts:
+        write_part(parts.path(Chunk(0, 4)), job.run(0, 4))
     (folder / "job.json").write_text("{")
-    with pytest.raises(IncompatibleError), Parts(folder, Job(ToyEngine(), tiny, tiny.beam, seed=1)):
+    with pytest.raises(IncompatibleError), Parts(folder, job):
         pass
+
+
+def test_a_run_that_finished_nothing_leaves_nothing(tmp_path: Path, tiny: Detector) -> None:
+    folder = tmp_path / "p"
+    with pytest.raises(KeyboardInterrupt), Parts(folder, Job(ToyEngine(), tiny, tiny.beam, seed=1)):
+        raise KeyboardInterrupt
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "job.json").write_text("{}")
+    with Parts(folder, Job(ToyEngine(), tiny, tiny.beam, seed=1)) as parts:
+        assert parts.folder.exists()
 
 
 def test_two_runs_do_not_share_an_output(tmp_path: Path, tiny: Detector) -> None:

@@ -103,13 +103,14 @@ class Job:
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells this job from another, as JSON can hold it; without the number of showers."""
         geometry = repr((self.detector.stack, self.detector.medium, self.detector.readout))
-        beam = {name: str(value) for name, value in vars(self.beam).items()}
         return {
             "engine": self.engine.name,
-            **self.attributes(),
+            **self.engine.attributes(),
             "detector": self.detector.name,
             "geometry": hashlib.blake2b(geometry.encode(), digest_size=8).hexdigest(),
+            **{f"beam {name}": str(value) for name, value in vars(self.beam).items()},
             "seed": self.seed,
-            **{f"beam {name}": value for name, value in beam.items()},
+            "threshold": self.threshold,
+            "mantissa_bits": self.mantissa_bits,
             "caloforge_version": __version__,
         }

@@ -2,7 +2,7 @@
 
 Each part holds the hit cells of one chunk alone (cell, energy), so it is small and quickly written, and
 it appears under its name only when it is whole. ``job.json`` says which simulation the parts belong to;
-parts of another one are never mixed in. A lock keeps two runs from working on one output at once.
+parts of another one are never mixed in. A folder without parts is removed. A lock keeps two runs from working on one output at once.
 """
 
 from __future__ import annotations
@@ -100,7 +100,13 @@ class Parts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._lock is not None
+        if not self._finished():
+            self.remove()
         self._lock.close()
+
+    def _finished(self) -> list[Path]:
+        """Return the parts that are there, of whatever job."""
+        return list(self.folder.glob("*.npz"))
 
     def _claim(self) -> None:
         """Make the folder this job's, or refuse."""
@@ -112,14 +118,14 @@ class Parts:
             theirs = {}
         if theirs == mine:
             return
-        if theirs is not None and not self._force:
+        if theirs is not None and self._finished() and not self._force:
             keys = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
             msg = (
                 f"{self.folder} holds chunks of another simulation (it differs in: {', '.join(keys)});"
                 " remove it, use --force, or name another output"
             )
             raise IncompatibleError(msg)
-        for path in self.folder.glob("*.npz"):
+        for path in self._finished():
             path.unlink()
         write_json(card, mine)
 

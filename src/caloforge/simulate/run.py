@@ -107,7 +107,7 @@ def simulate(
         output: HDF5 file to write; None for showers in memory.
         force: Replace an output that exists, and chunks of another simulation beside it.
         physics_list: Geant4's physics: an electromagnetic constructor or a reference list.
-        production_cut: Geant4's production cut, mm.
+        production_cut: Geant4's production cut, mm; by default 1.0, or 0.7 in a reference list, as in Geant4.
         download_data: Let geant4-pybind download Geant4's data sets when they are missing.
         threshold: Cells below it are set to zero, MeV.
         mantissa_bits: Bits of mantissa that cells keep; 23 keeps all.

@@ -15,10 +15,9 @@ from caloforge.showers import Showers
 from caloforge.simulate.geant4 import datasets
 from caloforge.simulate.geant4.complaints import read_complaint
 
-__all__ = ["PHYSICS_LIST", "PRODUCTION_CUT", "Geant4Engine"]
+__all__ = ["PHYSICS_LIST", "Geant4Engine"]
 
 PHYSICS_LIST = "G4EmStandardPhysics_option1"
-PRODUCTION_CUT = 0.7  # mm, Geant4's own default
 
 _SECONDS_PER_MEV = 5e-6  # of one core, roughly, in a sampling calorimeter
 _CHUNK_SECONDS = 5.0
@@ -32,7 +31,8 @@ class Geant4Engine:
     Arguments:
         physics_list: An electromagnetic constructor (``G4EmStandardPhysics_option1``) or a reference list
             (``FTFP_BERT``).
-        production_cut: Range below which secondaries are not produced, mm.
+        production_cut: Range below which secondaries are not produced, mm; None for what Geant4 itself takes:
+            1.0 for a constructor on its own, 0.7 for a reference list.
         download_data: Let geant4-pybind download missing data sets.
 
     Raises:
@@ -42,13 +42,13 @@ class Geant4Engine:
     """
 
     physics_list: str = PHYSICS_LIST
-    production_cut: float = PRODUCTION_CUT
+    production_cut: float | None = None
     download_data: bool = False
     name: ClassVar[str] = "geant4"
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.production_cut < float("inf"):
-            msg = f"production cut {self.production_cut} mm is out of range: expected more than 0"
+        if not 0.0 < self.cut < float("inf"):
+            msg = f"production cut {self.cut} mm is out of range: expected more than 0"
             raise InputError(msg)
         if find_spec("geant4_pybind") is None:
             raise MissingExtraError("geant4_pybind", "geant4")
@@ -61,9 +61,20 @@ class Geant4Engine:
             datasets.find(self._data_sets)
 
     @property
+    def cut(self) -> float:
+        """Production cut that is used, mm."""
+        if self.production_cut is not None:
+            return float(self.production_cut)
+        return 1.0 if self._electromagnetic else 0.7
+
+    @property
+    def _electromagnetic(self) -> bool:
+        """Whether the physics list is a constructor on its own."""
+        return self.physics_list.startswith("G4Em")
+
+    @property
     def _data_sets(self) -> tuple[str, ...]:
-        electromagnetic = self.physics_list.startswith("G4Em")
-        return datasets.ELECTROMAGNETIC if electromagnetic else tuple(datasets.DATA_SETS)
+        return datasets.ELECTROMAGNETIC if self._electromagnetic else tuple(datasets.DATA_SETS)
 
     def chunk_size(self, detector: Detector, beam: Beam) -> int:
         """Return how many showers to make at once: seconds of work, at most 32 MiB of cells."""
@@ -82,7 +93,7 @@ class Geant4Engine:
         datasets.export(datasets.find(self._data_sets))
         from caloforge.simulate.geant4.session import session
 
-        active = session(detector, self.physics_list, self.production_cut)
+        active = session(detector, self.physics_list, self.cut)
         primaries = beam.sample(seed, start, n)
         cells, seconds = active.run(beam.particle, primaries, seed, start)
         return Showers(
@@ -101,7 +112,7 @@ class Geant4Engine:
         """Return what a file should say about how its showers were made."""
         return {
             "physics_list": self.physics_list,
-            "production_cut_mm": float(self.production_cut),
+            "production_cut_mm": self.cut,
             "fluorescence": False,
         }
 

@@ -54,6 +54,7 @@ class Session:
             self._manager.SetUserInitialization(part)
         self._manager.Initialize()
         set_cut(physics, cut)
+        self._manager.BeamOn(0)  # makes the physics tables, so that no shower's time counts them
 
     @property
     def version(self) -> str:
