@@ -197,7 +197,7 @@ def test_a_full_disk(refused: Refused, tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_file_that_is_not_there_or_not_hdf5(refused: Refused, showers_file: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.h5"
     text.write_text("energy,cells\n")
-    for wrong, reason in ((tmp_path / "none.h5", "does not exist"), (text, "HDF5"), (tmp_path, "folder")):
+    for wrong, reason in ((tmp_path / "none.h5", "no such file"), (text, "HDF5"), (tmp_path, "folder")):
         for command in (
             ("train", "vae", wrong, "-o", tmp_path / "out"),
             ("validate", showers_file, wrong, "-o", tmp_path / "out"),

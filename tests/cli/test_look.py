@@ -81,7 +81,7 @@ def test_a_drawing_is_written_once(
 
 def test_every_model_is_listed_and_shown(run: Callable[..., Any]) -> None:
     table = run("models").stdout
-    listed = json.loads(run("models", "--json").stdout)
+    listed = json.loads(run("models", "--json").stdout)["models"]
     assert [one["name"] for one in listed] == MODELS.names()
     for name, model in MODELS.items():
         assert name in table

@@ -91,15 +91,18 @@ def _summary(detector: Detector) -> dict[str, Any]:
 
 
 def _layers(detector: Detector) -> list[dict[str, Any]]:
+    from caloforge.geometry import CylindricalLayer
+
     rows: list[dict[str, Any]] = []
     for number, layer in enumerate(detector.layers):
         row: dict[str, Any] = {"layer": number, "name": layer.name, "z_mm": round(layer.z, 3)}
         row |= {"depth_x0": round(layer.depth_x0, 3), "cells": layer.n_cells}
-        if detector.order == "cylindrical":
-            rows.append(row | {"n_r": layer.n_r, "n_alpha": layer.n_alpha, "r_max_mm": layer.r_edges[-1]})
+        if isinstance(layer, CylindricalLayer):
+            row |= {"n_r": layer.n_r, "n_alpha": layer.n_alpha, "r_max_mm": layer.r_edges[-1]}
         else:
             row |= {"nx": layer.nx, "ny": layer.ny}
-            rows.append(row | {"pitch_x_mm": round(layer.pitch_x, 4), "pitch_y_mm": round(layer.pitch_y, 4)})
+            row |= {"pitch_x_mm": round(layer.pitch_x, 4), "pitch_y_mm": round(layer.pitch_y, 4)}
+        rows.append(row)
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,28 +14,33 @@ __all__ = ["generate"]
 
 
 def generate(
-    source: Annotated[str, typer.Argument(help="A run folder of caloforge train, or a shipped model.")],
+    source: Annotated[str, typer.Argument(help="A run folder, or a shipped model (caloforge models).")],
     output: OutputFile,
     number: Annotated[
         int | None,
-        typer.Option("-n", "--number", min=1, help="Number of showers; with --like: by default as many."),
+        typer.Option("-n", "--number", min=1, help="Number of showers; with --like by default as many."),
     ] = None,
     energy: Energy = None,
     theta: Theta = None,
     like: Annotated[
         Path | None, typer.Option("--like", help="Take energies, angles and other conditions from this file.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="What the model lets choose, such as its steps."),
+    ] = None,
+    allow_extrapolation: Annotated[
+        bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's range.")
+    ] = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
     seed: Seed = 0,
-    allow_extrapolation: Annotated[
-        bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's.")
-    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
     from caloforge.errors import InputError
+    from caloforge.files import check_output
     from caloforge.generate import load
 
     if like is not None and (energy is not None or theta is not None):
@@ -44,8 +49,9 @@ def generate(
     if like is None and (number is None or energy is None):
         msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
         raise InputError(msg)
-    model = load(source, device=device)
-    made = model.write(
+    check_output(output, force)
+    model = load(source, device=device, options=_options(settings or []))
+    model.write(
         output,
         number,
         energy=energy,
@@ -56,7 +62,34 @@ def generate(
         allow_extrapolation=allow_extrapolation,
         force=force,
     )
+    made = _number(output)
     if as_json:
-        print_json({"output": str(made), "seed": seed})
+        print_json({"output": str(output), "n": made, "source": model.name, "detector": model.detector.name})
     else:
-        print_written(made, f"showers of {source}")
+        print_written(output, f"{made} showers of {model.name} in {model.detector.name}")
+
+
+def _number(path: Path) -> int:
+    from caloforge.showers import open_showers
+
+    with open_showers(path) as file:
+        return len(file)
+
+
+def _options(texts: list[str]) -> dict[str, Any]:
+    """Read ``key=value``, the value as TOML and, when it is not, as text."""
+    import tomllib
+
+    from caloforge.errors import ConfigError
+
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            msg = f"--set '{text}': expected key=value"
+            raise ConfigError(msg)
+        try:
+            options[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[key.strip()] = value.strip()
+    return options

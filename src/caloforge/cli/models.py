@@ -28,18 +28,25 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models, or show one: what it is, its presets, settings and parameters."""
+    from caloforge.generate.zoo import find_card, shipped_models
     from caloforge.models import MODELS
 
     if name is None:
+        shipped = {card.name: card.content for card in shipped_models().values()}
         known = [
             {"name": one, "description": _first_line(model), "presets": [*model.presets]}
             for one, model in MODELS.items()
         ]
         if as_json:
-            print_json(known)
+            print_json({"models": known, "shipped": shipped})
         else:
             rows = ((one["name"], ", ".join(one["presets"]), one["description"]) for one in known)
             print_table(("name", "presets", "description"), rows)
+            for one, card in shipped.items():
+                print_lines([f"shipped: {one} ({card['model']} for {card['detector']})"])
+        return
+    if name not in MODELS and name in shipped_models():
+        print_json(find_card(name).content)
         return
     model = MODELS[name]
     card = _card(name, model, _fitting_detector(model, detector))

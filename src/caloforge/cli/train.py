@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from caloforge.cli.options import Device, Force, Json, OutputFolder, Settings
-from caloforge.cli.output import print_json, print_written
+from caloforge.cli.output import print_json, print_lines, print_written
 
 __all__ = ["train"]
 
@@ -34,9 +34,10 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model; the run folder holds weights, resolved settings, log, seed, versions and data hash."""
+    from caloforge.train import RunFolder
     from caloforge.train import train as run
 
-    run(
+    folder = run(
         model,
         data,
         output,
@@ -49,7 +50,14 @@ def train(
         resume=resume,
         force=force,
     )
+    info = RunFolder(folder).read()
     if as_json:
-        print_json({"output": str(output)})
-    else:
-        print_written(output, f"run of {model}: weights, settings, log")
+        print_json({"output": str(folder), **info})
+        return
+    seconds = f"{info['wall_seconds']:.0f} s on {info['device']}"
+    print_written(
+        folder, f"{model}, {info['parameters']:,} parameters, {info['train_showers']} showers, {seconds}"
+    )
+    for name, stage in info["stages"].items():
+        figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
+        print_lines([f"  stage {name}: kept epoch {stage['epoch']}, figure on held-out showers: {figure}"])

@@ -1,0 +1,87 @@
+"""The examples of the documentation run as they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from caloforge.models import MODELS
+from caloforge.validate.metrics.base import METRICS
+from caloforge.validate.observables import OBSERVABLES
+
+REPOSITORY = Path(__file__).parents[1]
+DOCS = REPOSITORY / "docs"
+
+
+def _execute(page: Path) -> dict[str, Any]:
+    """Run the Python of a page, block after block, and return its names."""
+    names: dict[str, Any] = {"__name__": page.stem}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(block, page.name, "exec", dont_inherit=True), names)
+    return names
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Forget afterwards what an example registered."""
+    kept = [(registry, dict(registry._entries)) for registry in (MODELS, METRICS, OBSERVABLES)]
+    yield
+    for registry, entries in kept:
+        registry._entries = entries
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("registries")
+def test_the_python_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = _execute(DOCS / "python.md")
+    assert len(names["fake"]) == len(names["truth"]) == 300
+    assert (tmp_path / "runs" / "vae" / "weights.safetensors").exists()
+
+
+@pytest.mark.usefixtures("registries")
+def test_the_extending_page(tmp_path: Path) -> None:
+    import caloforge as cf
+    from caloforge.validate import Settings
+    from caloforge.validate.sample import Sample
+
+    _execute(DOCS / "extending.md")
+    showers = cf.simulate("atlas-em-barrel", n=200, energy="20GeV", engine="gflash")
+    showers.save(tmp_path / "showers.h5")
+    sample = Sample(showers, "gflash")
+    assert sample.observables["peak_share"] == pytest.approx(
+        showers.cells.max(1) / showers.visible_energy, rel=1e-5
+    )
+    value = METRICS["mean_shift"]().compute(sample, Sample(showers[:100], "half"), Settings())["mean_shift"]
+    assert abs(value.value) < 5 * value.uncertainty
+    run = cf.train("mean", tmp_path / "showers.h5", tmp_path / "run", overrides=["epochs=40"], device="cpu")
+    made = cf.load(run, device="cpu").generate(like=showers)
+    assert made.cells.mean() == pytest.approx(showers.cells.mean(), rel=0.2)
+
+
+def test_every_command_of_the_pages_is_understood() -> None:
+    """Each verb and option that a page shows exists; nothing is run."""
+    from caloforge.cli.app import app
+
+    helped: dict[str, str] = {}
+    for page in (REPOSITORY / "README.md", *DOCS.glob("*.md")):
+        for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in re.findall(r"^caloforge .*$", block, re.MULTILINE):
+                words = shlex.split(line, comments=True)
+                verb = words[1]
+                if verb not in helped:
+                    result = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"})
+                    assert result.exit_code == 0, line
+                    helped[verb] = result.stdout
+                for word in words[2:]:
+                    if word.startswith("-"):
+                        assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", helped[verb]), (
+                            f"{page.name}: {line}"
+                        )
+    assert {"simulate", "train", "generate", "validate", "view", "detectors"} <= set(helped)
