@@ -164,7 +164,7 @@ class Generator:
         for start in range(0, total, size):
             rows = np.arange(start, min(start + size, total)) % len(source)
             chunk = source.take(rows)
-            theta = chunk.incident_theta
+            theta = chunk.incident_theta if chunk.has_theta else None
             yield self._batch(
                 chunk.incident_energy,
                 theta,
