@@ -109,7 +109,7 @@ class VisibleEnergy(nn.Module):
 
 def _positive_fit(design: Tensor, wanted: Tensor) -> Tensor:
     """Return the two terms (2,), none negative, that fit ``wanted`` (N,) best by a design (N, 2)."""
-    best = torch.linalg.lstsq(design, wanted[:, None], driver="gelsd").solution[:, 0]
+    best: Tensor = torch.linalg.lstsq(design, wanted[:, None], driver="gelsd").solution[:, 0]
     if bool((best >= 0).all()):
         return best
     alone = (design * wanted[:, None]).sum(0) / design.square().sum(0)
