@@ -8,9 +8,10 @@ z 200 -> dense 3136 -> 8 channels of 7 x 7 x 8 -> 64 of 7 x 7 x 8 -> 6 of 13 x 1
 Preset ``paper`` follows the papers: layers, latent vector, cells in GeV x 100 (and to the power 0.85 with angles), threshold,
 losses and weights, label flips, two generator steps, RMSprop, batch, epochs, dropout, batch norm. What they do not say and was
 chosen here: leaky rectifiers of slope 0.3, batch norm of momentum 0.99 and RMSprop of smoothing 0.9 (defaults of the library they
-used); cells of the wide grid also in units of 10 MeV; torch's initial weights; generated showers have the conditions of the batch's
+used); cells of the wide grid also in units of 10 MeV; Glorot's initial weights with biases of 0 (that library's too); generated showers have the conditions of the batch's
 real ones; the cell sum is compared with the mean visible energy at those conditions. The MAPE of the energy is in per cent, the angle in radians,
-for which the published weights are made.
+for which the published weights are made. Since the published latent vector vanishes with the energy, showers of a few GeV
+are alike, and empty in the first steps.
 
 Preset ``improved`` keeps the networks' layers and changes how they learn: cells as logarithms in units of 0.2 MeV; the latent vector
 begins with the standardised conditions; spectral norm and the R1 penalty in place of batch norm, dropout and label flips in the discriminator,

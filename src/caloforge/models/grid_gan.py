@@ -38,6 +38,7 @@ from caloforge.models.layers.adversarial import ADVERSARIAL, gradient_square, la
 from caloforge.models.layers.cell_scale import cell_scale
 from caloforge.models.layers.computed import cell_sum
 from caloforge.models.layers.conditions import ConditionEncoder
+from caloforge.models.layers.glorot import glorot
 from caloforge.models.layers.grid_discriminator import GridDiscriminator, Heads, normalise_spectrum
 from caloforge.models.layers.latent import CONDITIONINGS
 from caloforge.models.layers.symmetry import GridSymmetry
@@ -88,6 +89,8 @@ class GridGan(ShowerModel):
         self.discriminator = GridDiscriminator(
             detector, self.scale, body, features, self.encoder.width, self.config.informed, self.angled
         )
+        glorot(self.generator)
+        glorot(self.discriminator)
         if self.config.norm == "spectral":
             normalise_spectrum(self.discriminator.body)
 

@@ -12,6 +12,7 @@ from caloforge.models.layers.adversarial import ADVERSARIAL, gradient_square, la
 from caloforge.models.layers.axis_branches import N_BRANCHES, from_images, to_images
 from caloforge.models.layers.cell_scale import CELL_SCALES, cell_scale
 from caloforge.models.layers.computed import GridProfiles, MeasuredAngle, cell_sum
+from caloforge.models.layers.glorot import glorot
 from caloforge.models.layers.padding import Pad, SamePad
 from caloforge.models.layers.symmetry import GridSymmetry
 from caloforge.models.layers.visible_energy import VisibleEnergy
@@ -211,3 +212,12 @@ def test_gradient_square_of_a_linear_function_is_its_weights() -> None:
     assert penalty.item() == pytest.approx(14.0)
     (gradient,) = torch.autograd.grad(penalty, weights)
     torch.testing.assert_close(gradient, 2 * weights)
+
+
+def test_glorot_has_its_variance_and_no_bias() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(300, 500), torch.nn.Conv3d(8, 64, (3, 3, 8)))
+    glorot(layers)
+    for part, fans in zip(layers, (300 + 500, (8 + 64) * 72), strict=True):
+        assert part.weight.var().item() == pytest.approx(2.0 / fans, rel=0.02)
+        assert part.weight.abs().max().item() <= math.sqrt(6.0 / fans)
+        assert not part.bias.any()
