@@ -129,7 +129,7 @@ class GridGan(ShowerModel):
             cells = self.scale.inverse(values)
             energy = self.condition(conditions, "incident_energy")[:, 0]
             wanted = self.visible.draw(normals[:, 0], self.encoder(conditions), energy)
-            factor = wanted / cell_sum(cells.clamp_min(0.0)).clamp_min(1e-3 * wanted)
+            factor = wanted / cell_sum(cells.clamp_min(0.0)).clamp_min(1e-5 * wanted)
             values = self.scale(cells * factor[:, None, None, None])
         if flags is None:
             return values
