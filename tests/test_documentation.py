@@ -60,7 +60,8 @@ def test_the_extending_page(tmp_path: Path) -> None:
     )
     value = METRICS["mean_shift"]().compute(sample, Sample(showers[:100], "half"), Settings())["mean_shift"]
     assert abs(value.value) < 5 * value.uncertainty
-    run = cf.train("mean", tmp_path / "showers.h5", tmp_path / "run", overrides=["epochs=40"], device="cpu")
+    settings = ["epochs=300", "validate_every=100"]
+    run = cf.train("mean", tmp_path / "showers.h5", tmp_path / "run", overrides=settings, device="cpu")
     made = cf.load(run, device="cpu").generate(like=showers)
     assert made.cells.mean() == pytest.approx(showers.cells.mean(), rel=0.2)
 
