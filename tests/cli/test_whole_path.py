@@ -18,7 +18,18 @@ from caloforge.geometry import get_detector
 from caloforge.showers import read_showers
 
 Run = Callable[..., Any]
-EPOCHS = ("--set", "epochs=8", "--set", "validate_every=8", "--device", "cpu")
+EPOCHS = (
+    "--set",
+    "batch_size=32",
+    "--set",
+    "optimizer.warmup=5",
+    "--set",
+    "epochs=8",
+    "--set",
+    "validate_every=8",
+    "--device",
+    "cpu",
+)
 
 
 @pytest.fixture(scope="module")
