@@ -36,6 +36,18 @@ def test_showers_are_finite_cut_and_independent_of_their_batch(kind: type[GridGa
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_published_step_trains_every_parameter_with_finite_losses(kind: type[GridGan]) -> None:
+    model = built(kind, grid_showers(), preset="paper")
+    updater = RecordingUpdater(model, rate=0.0)
+    losses = model.stages()[0].step(batch_of(model, grid_showers()[-3:]), updater)
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert updater.names[:3] == ["discriminator", "discriminator", "generator"]
+    assert updater.names.count("generator") == model.config.generator_steps
+    expected = {name for name, _ in model.named_parameters()}
+    assert updater.reached["generator"] | updater.reached["discriminator"] == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_moves_only_its_own_network(kind: type[GridGan]) -> None:
     showers = grid_showers()
     model = built(kind, showers, r1=0.0)
