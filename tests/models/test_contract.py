@@ -98,7 +98,7 @@ def _steps(name: str, preset: str) -> Trained:
     model = kind(showers.detector, kind.resolve({"preset": preset}))
     model.fit_transforms(showers)
     data = CellDataset(showers, model, torch.device("cpu"))
-    size = 6 if len(showers) > 6 else 5  # odd, so that signs do not cancel
+    size = 6 if len(showers) > 6 else 3  # odd, so that signs do not cancel
     fabric = Fabric(accelerator="cpu", devices=1)
     still = {n for n, _ in model.named_parameters()}
     losses = []
