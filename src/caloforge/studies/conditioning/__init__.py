@@ -1,0 +1,1 @@
+"""Response to energy and angle at test points, before and after reconstruction."""
