@@ -1,0 +1,147 @@
+r"""Average lateral profiles of each layer, in slices of the showers, in one pass over the cells.
+
+With the energy :math:`e_{ik}` of shower :math:`i` in bin :math:`k` of a layer's axis and :math:`L_i = \sum_k e_{ik}`, the profile is the
+part of the layer's energy in each bin,
+
+.. math:: p_k = \frac{\sum_i e_{ik}}{\sum_i L_i}, \qquad
+    \sigma^2(p_k) = \frac{\sum_i (e_{ik} - p_k L_i)^2}{\left(\sum_i L_i\right)^2} ,
+
+the error of a ratio, from the spread between showers: bins of a shower go together.
+
+References:
+    ATLAS Collaboration, Deep generative models for fast shower simulation in ATLAS, ATL-SOFT-PUB-2018-001.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.geometry import Detector
+from caloforge.showers import Showers
+from caloforge.studies.layers.axes import LayerAxis, layer_axes
+
+__all__ = ["LayerProfile", "deviation", "layer_profiles", "shared_bins"]
+
+_CHUNK_BYTES = 16 * 2**20
+CORE = 0.01
+"""Part of the layer's energy from which on a bin counts in a comparison."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProfile:
+    """The profile along one axis of one layer, in each slice.
+
+    Attributes:
+        axis: Which layer and axis, with the bins.
+        n: (S,) showers of each slice.
+        mean: (S, k) part of the layer's energy; NaN where the layer has none.
+        error: (S, k) one standard deviation.
+    """
+
+    axis: LayerAxis
+    n: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+
+class Chunked(Protocol):
+    """What a pass over cells needs."""
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+        ...
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over all showers in order, ``size`` at a time."""
+        ...
+
+
+class _Sums:
+    """Running sums over the showers of each slice, along one axis: e, e^2, e L (S, k), L and L^2 (S,)."""
+
+    def __init__(self, axis: LayerAxis, slices: int) -> None:
+        self.axis = axis
+        self.first, self.second, self.cross = np.zeros((3, slices, len(axis.edges) - 1))
+        self.total, self.squares = np.zeros((2, slices))
+
+    def add(self, energy: NDArray[np.float64], member: NDArray[np.float64]) -> None:
+        """Add showers.
+
+        Arguments:
+            energy: (N, k).
+            member: (S, N) 1 where a shower is in a slice.
+        """
+        layer = energy.sum(axis=1)
+        self.first += member @ energy
+        self.second += member @ energy**2
+        self.cross += member @ (energy * layer[:, None])
+        self.total += member @ layer
+        self.squares += member @ layer**2
+
+    def result(self, n: NDArray[np.int64]) -> LayerProfile:
+        """Return the profile."""
+        total = np.where(self.total > 0, self.total, np.nan)[:, None]
+        mean = self.first / total
+        square = self.second - 2 * mean * self.cross + mean**2 * self.squares[:, None]
+        return LayerProfile(self.axis, n, mean, np.sqrt(np.maximum(square, 0.0)) / total)
+
+
+def layer_profiles(source: Chunked, member: NDArray[np.int64], slices: int) -> list[LayerProfile]:
+    """Return the average profile along both axes of every layer.
+
+    Arguments:
+        source: N showers.
+        member: (N,) slice of each shower; -1 for none.
+        slices: Number of slices S.
+    """
+    detector = source.detector
+    sums = [_Sums(axis, slices) for axis in layer_axes(detector)]
+    size = int(np.clip(_CHUNK_BYTES // (4 * detector.n_cells), 1, 4096))
+    start = 0
+    for showers in source.chunks(size):
+        here = member[start : start + len(showers)]
+        start += len(showers)
+        if (here < 0).all():
+            continue
+        inside = (here[None, :] == np.arange(slices)[:, None]).astype(np.float64)
+        shift = detector.layer_shift(showers.conditions)
+        if shift is not None:
+            shift = np.broadcast_to(shift, (len(showers), *shift.shape[1:]))
+        for entry in sums:
+            axis = entry.axis
+            moved = None if shift is None else shift[:, axis.layer, axis.coordinate]
+            entry.add(axis.profile(showers.cells[:, detector.layer_cells[axis.layer]], moved), inside)
+    n = np.array([int((member == s).sum()) for s in range(slices)])
+    return [entry.result(n) for entry in sums]
+
+
+def shared_bins(profile: LayerProfile, number: int, least: float = CORE) -> NDArray[np.bool_]:
+    """Return which bins (k,) of a reference profile's slice hold at least ``least`` of the layer's energy."""
+    return np.asarray(np.nan_to_num(profile.mean[number]) >= least)
+
+
+def deviation(reference: LayerProfile, generated: LayerProfile, number: int) -> tuple[float, float, float]:
+    """Return how far a generated profile is off in the bins that matter, in one slice.
+
+    The bins are those in which the reference has at least a hundredth of the layer's energy; the deviation is
+    :math:`|g_k / p_k - 1|`.
+
+    Returns:
+        The largest deviation, its error, and the mean deviation weighted with the reference's energy; NaN where
+        there is no such bin.
+    """
+    chosen = shared_bins(reference, number)
+    if not chosen.any() or not np.isfinite(generated.mean[number][chosen]).all():
+        return float("nan"), float("nan"), float("nan")
+    p, g = reference.mean[number][chosen], generated.mean[number][chosen]
+    ratio = g / p
+    error = np.hypot(generated.error[number][chosen], ratio * reference.error[number][chosen]) / p
+    worst = int(np.abs(ratio - 1).argmax())
+    weighted = float((np.abs(ratio - 1) * p).sum() / p.sum())
+    return float(abs(ratio[worst] - 1)), float(error[worst]), weighted
