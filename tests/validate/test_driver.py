@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from caloforge.errors import (
     GateError,
     IncompatibleError,
     InputError,
+    MissingExtraError,
     OutputExistsError,
     TooFewShowersError,
 )
@@ -225,6 +227,42 @@ def test_a_limit_on_an_unknown_metric_stops_before_any_work(files: dict[str, Pat
             files["truth"], files["near"], output=tmp_path / "out", limits={"separation_pwer": {"max": 1}}
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("module", ["plotly", "mplhep", "jinja2"])
+def test_a_missing_extra_stops_before_any_work(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    import caloforge.validate.metrics as metrics_module
+
+    measured: list[Any] = []
+    monkeypatch.setattr(metrics_module, "compute_metrics", lambda *given, **named: measured.append(given))
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"'{module}' .* pip install 'caloforge\[report\]'"):
+        validate(files["truth"], files["near"], output=tmp_path / "out")
+    assert measured == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_threshold_reaches_the_observables(monkeypatch: pytest.MonkeyPatch) -> None:
+    import caloforge.validate.metrics as metrics_module
+
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        metrics_module,
+        "compute_metrics",
+        lambda *samples_and_settings: seen.append(samples_and_settings) or {},
+    )
+    given = toy(60), toy(60, seed=1)
+    for threshold in (0.05, 2.0):
+        validate(*given, settings={"threshold": threshold})
+        for sample, showers in zip(seen[-1][:2], given, strict=True):
+            expected = (showers.cells > threshold).sum(axis=1)
+            np.testing.assert_array_equal(sample.observables["hits"], expected)
+            np.testing.assert_array_equal(
+                sample.halves()[0].observables["hits"], expected[sample.halves()[0].rows]
+            )
+    assert not np.array_equal(*(samples[0].observables["hits"] for samples in seen))
 
 
 def test_a_metric_that_was_skipped_fails_its_limit(files: dict[str, Path]) -> None:

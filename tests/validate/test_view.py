@@ -179,3 +179,15 @@ def test_colours_span_at_least_a_decade() -> None:
     assert energy_limits(np.array([0.15]), 0.1) == (0.1, 1.0)
     assert energy_limits(np.array([]), 0.1) == (0.1, 1.0)
     assert energy_limits(np.array([0.2, 70.0]), 0.1) == (0.1, 70.0)
+
+
+def test_the_packages_name_can_be_called_before_and_after_the_module_is_imported(tmp_path: Path) -> None:
+    import importlib
+
+    import caloforge.validate as package
+
+    shower = one_shower("ild-ecal-10x10", {44: 1.0})
+    package.view(shower, tmp_path / "a.png")
+    importlib.import_module("caloforge.validate.view")
+    package.view(shower, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"

@@ -36,6 +36,7 @@ from caloforge.validate.compatibility import check_conditions, check_detectors, 
 from caloforge.validate.inputs import Given, Input, open_inputs
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
 from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.report.needs import require_report
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,11 +106,14 @@ def validate(
     Raises:
         IncompatibleError: When detectors, cell orders or the conditions' ranges differ.
         ConfigError: When a limit names no metric.
+        MissingExtraError: When the report cannot be written; before any work.
         GateError: When a limit does not hold; everything is written before.
     """
     chosen = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
     wanted = [] if limits is None else read_limits(limits)
     check_names(wanted, _known_keys())
+    if output is not None:
+        require_report()
     with ExitStack() as stack:
         inputs = open_inputs(stack, [reference, *generated], detector, labels)
         sources = _compatible(inputs, match_conditions, chosen.seed)

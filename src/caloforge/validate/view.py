@@ -11,6 +11,7 @@ from caloforge.validate.boxes import hit_boxes
 from caloforge.validate.plots.event import describe_shower, draw_event, format_energy
 from caloforge.validate.report.event import event_figure
 from caloforge.validate.report.page import Page, Plot, Section, Table
+from caloforge.verbs import make_callable
 
 __all__ = ["view"]
 
@@ -103,3 +104,6 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
         subtitle=describe_shower(shower, boxes),
         facts=facts,
     )
+
+
+make_callable(__name__)  # the package has a function of this module's name
