@@ -17,6 +17,7 @@ from caloforge.cli.generate import generate
 from caloforge.cli.models import models
 from caloforge.cli.project import project
 from caloforge.cli.simulate import simulate
+from caloforge.cli.study import study
 from caloforge.cli.train import train
 from caloforge.cli.validate import validate
 from caloforge.cli.view import view
@@ -92,6 +93,7 @@ app.command(rich_help_panel=_WORK)(project)
 app.command(rich_help_panel=_WORK)(train)
 app.command(rich_help_panel=_WORK)(generate)
 app.command(rich_help_panel=_WORK)(validate)
+app.command(rich_help_panel=_WORK)(study)
 app.command(rich_help_panel=_LOOK)(view)
 app.command(rich_help_panel=_WORK)(demo)
 

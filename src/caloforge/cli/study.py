@@ -1,0 +1,124 @@
+"""``caloforge study``: the published analyses on any showers and models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from caloforge.cli.options import Detector, Device, Force, Json
+from caloforge.cli.output import print_json, print_table, print_written
+
+__all__ = ["study"]
+
+
+def study(
+    name: Annotated[str | None, typer.Argument(help="A study; all are listed when left out.")] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="File of trusted showers (or the word shipped: those in the package), then files of "
+            "showers, run folders or shipped models."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write.")] = None,
+    truth: Annotated[
+        list[Path] | None, typer.Option("--truth", help="A further file of trusted showers; repeat it.")
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("-n", "--number", min=1, help="Showers of each model; by default the study's choice."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Name of a generated sample; repeat it.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the study; repeat it for more."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")] = 0,
+    device: Device = "auto",
+    detector: Detector = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Repeat a published study: study.json, report.html, figures/*.png and .pdf.
+
+    Without a name, list the studies and what each needs. An interrupted study goes on with the same command.
+    """
+    if name is None:
+        _list(as_json)
+        return
+    from caloforge.errors import InputError
+    from caloforge.studies import STUDIES
+    from caloforge.studies.run import run_study
+
+    chosen = STUDIES[name]
+    given = list(files or ())
+    if not given:
+        msg = f"study '{name}' needs {chosen.needs}"
+        raise InputError(msg)
+    if output is None:
+        msg = f"study '{name}': name the folder to write with -o"
+        raise InputError(msg)
+    result = run_study(
+        name,
+        [given[0], *(truth or ())],
+        *given[1:],
+        output=output,
+        settings=settings,
+        seed=seed,
+        n=number,
+        device=device,
+        detector=detector,
+        labels=label,
+        force=force,
+    )
+    if as_json:
+        print_json({"output": str(output), "report": str(result.path), **result.content})
+        return
+    rows = (
+        (row["sample"], row["quantity"], _number(row), _paper(row), row["note"])
+        for row in result.content["rows"]
+    )
+    print_table(("sample", "quantity", ">ours", ">paper", "note"), rows)
+    for text in result.texts:
+        typer.echo(text)
+    print_written(output / "study.json", "every number and curve")
+    print_written(output / "report.html", "open it in a browser; figures are in figures/")
+
+
+def _list(as_json: bool) -> None:
+    from caloforge.studies import STUDIES
+    from caloforge.studies.papers import document
+
+    known = [
+        {
+            "name": one,
+            "title": kind.title,
+            "paper": document(kind.source).reference,
+            "needs": kind.needs,
+            "settings": kind.Settings().model_dump(mode="json"),
+        }
+        for one, kind in STUDIES.items()
+    ]
+    if as_json:
+        print_json({"studies": known})
+    else:
+        rows = ((one["name"], one["title"], one["paper"], one["needs"]) for one in known)
+        print_table(("study", "what it finds", "paper", "needs"), rows)
+
+
+def _number(row: dict[str, Any]) -> str:
+    if row["ours"] is None:
+        return "-"
+    error = "" if row["uncertainty"] is None else f" ± {row['uncertainty']:.2g}"
+    unit = f" {row['unit']}" if row["unit"] else ""
+    return f"{row['ours']:.4g}{error}{unit}"
+
+
+def _paper(row: dict[str, Any]) -> str:
+    from caloforge.studies.papers import paper
+
+    return "" if row["paper"] is None else paper(row["paper"]["key"]).text

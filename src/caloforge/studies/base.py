@@ -1,0 +1,203 @@
+"""What a study is: it takes a context (reference, generated samples, settings) and gives a result.
+
+A study of one's own is a class and one registry entry::
+
+    class CountSettings(StudySettings):
+        threshold: float = 0.1
+
+    class Count(Study):
+        name, title = "count", "Cells hit"
+        source = "calomplification"
+        needs = "a file of Geant4 showers and generated files of the same detector"
+        Settings = CountSettings
+
+        def run(self, context):
+            rows = []
+            for source in context.generated:
+                showers = source.take(1000, context.reference, context.seed)
+                hits = (showers.cells > context.settings.threshold).sum(axis=1)
+                rows.append(Row("hits", float(hits.mean()), sample=source.label))
+            return StudyResult(rows)
+
+    STUDIES.register("count", Count)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+
+from caloforge.errors import InputError
+from caloforge.models.config import Settings as StudySettings
+from caloforge.studies.cache import Cache
+from caloforge.studies.joined import JoinedShowers
+
+if TYPE_CHECKING:
+    from caloforge.showers import ShowerSource
+    from caloforge.studies.sources import Source
+    from caloforge.validate.report.page import Block
+
+__all__ = ["Context", "Figure", "Row", "Study", "StudyResult", "StudySettings"]
+
+S = TypeVar("S", bound=StudySettings)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of ours beside the paper's.
+
+    Arguments:
+        quantity: What it is.
+        ours: Our number; None where it could not be found, and ``note`` says why.
+        uncertainty: Of our number, one standard deviation.
+        paper: Key of the paper's number in ``papers.toml``; None where the paper has none.
+        unit: Unit; empty for a pure number.
+        note: What limits it, how it was found.
+        sample: Label of the generated sample; empty when it is about the reference.
+    """
+
+    quantity: str
+    ours: float | None
+    uncertainty: float | None = None
+    paper: str | None = None
+    unit: str = ""
+    note: str = ""
+    sample: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, drawn when it is written.
+
+    Arguments:
+        name: File name without ending.
+        title: A heading over it on the page.
+        caption: What it shows.
+        draw: Takes ``matplotlib.pyplot`` under the project's style and returns a matplotlib figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Any], Any]
+
+
+@dataclass
+class StudyResult:
+    """What a study found.
+
+    Arguments:
+        rows: Our numbers beside the paper's.
+        figures: Figures in the order of the page.
+        texts: Paragraphs that stand first on the page: what was found, what limits it.
+        blocks: Further tables or other blocks of the page, by the title of their section.
+        data: Everything that the figures show, and more; goes into ``study.json`` as it is.
+        path: The page, once it is written.
+        content: The content of ``study.json``.
+    """
+
+    rows: Sequence[Row]
+    figures: Sequence[Figure] = ()
+    texts: Sequence[str] = ()
+    blocks: Mapping[str, Sequence[Block]] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    content: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a study works on.
+
+    Arguments:
+        references: Files of trusted showers, at least one.
+        generated: Samples and models to judge, as many as were given.
+        settings: The study's own settings.
+        seed: One seed for all random choices, of models too.
+        n: How many showers of each generated sample are wanted; None: the study's own choice.
+        cache: What was computed already.
+    """
+
+    references: tuple[Source, ...]
+    generated: tuple[Source, ...]
+    settings: Any
+    seed: int = 0
+    n: int | None = None
+    cache: Cache = field(default_factory=lambda: Cache(None))
+
+    @cached_property
+    def reference(self) -> ShowerSource:
+        """All trusted showers as one source.
+
+        Raises:
+            IncompatibleError: When the files are not of one detector.
+        """
+        parts = [source.showers for source in self.references if source.showers is not None]
+        return parts[0] if len(parts) == 1 else JoinedShowers(parts)
+
+    @property
+    def reference_hashes(self) -> list[str]:
+        """SHA-256 of every reference file, for the cache."""
+        return [source.sha256 for source in self.references]
+
+    def size(self, default: int) -> int:
+        """Return how many generated showers are wanted."""
+        return default if self.n is None else self.n
+
+    def chosen(self, kind: type[S]) -> S:
+        """Return the settings, typed."""
+        if not isinstance(self.settings, kind):
+            msg = f"settings are {type(self.settings).__name__}; expected {kind.__name__}"
+            raise InputError(msg)
+        return self.settings
+
+
+class Study(ABC):
+    """One published analysis.
+
+    Attributes:
+        name: Its name in the registry.
+        title: A line for headings and lists.
+        source: Key of its document in ``papers.toml``.
+        needs: What files it takes, in one line.
+        Settings: Class of its settings.
+        least_generated: Fewest generated samples.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    needs: ClassVar[str]
+    Settings: ClassVar[type[StudySettings]] = StudySettings
+    least_generated: ClassVar[int] = 1
+
+    @classmethod
+    def default_reference(cls) -> Path | None:
+        """Return the reference that ships with the package, or None."""
+        return None
+
+    def check(self, context: Context) -> None:
+        """Check before any work that the files fit.
+
+        Raises:
+            InputError: Says what the study needs.
+        """
+        if len(context.generated) < self.least_generated:
+            self.refuse(f"{len(context.generated)} generated samples were given")
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raise what a user who gave the wrong files must know.
+
+        Raises:
+            InputError: Always.
+        """
+        msg = f"study '{self.name}': {why}; it needs {self.needs}"
+        raise InputError(msg)
+
+    @abstractmethod
+    def run(self, context: Context) -> StudyResult:
+        """Do the analysis."""

@@ -1,0 +1,173 @@
+"""What a study leaves behind: ``study.json``, ``figures/*.png`` and ``.pdf``, and the page ``report.html``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caloforge._version import __version__
+from caloforge.files import atomic_path, dump_json, write_json
+from caloforge.progress import progress
+from caloforge.studies.base import Context, Figure, Row, Study, StudyResult
+from caloforge.studies.papers import PaperValue, document, paper
+from caloforge.validate.plots.style import figure_style
+from caloforge.validate.report.page import Block, Cell, Code, Facts, Images, Page, Section, Table, Text
+
+__all__ = ["rows_table", "study_content", "write_study"]
+
+_OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"metadata": {"CreationDate": None}}}
+
+
+def study_content(study: Study, context: Context, result: StudyResult, command: str) -> dict[str, Any]:
+    """Return the content of ``study.json``, all plain values.
+
+    Its keys: ``study``, ``title``, ``paper`` (title, authors, reference), ``command``, ``date``,
+    ``caloforge_version``, ``seed``, ``n``, ``settings``, ``references``, ``generated``, ``rows`` (each with the paper's
+    number in full), ``texts``, ``figures`` and ``data``.
+    """
+    published = document(study.source)
+    content = {
+        "study": study.name,
+        "title": study.title,
+        "paper": {
+            "title": published.title,
+            "authors": published.authors,
+            "reference": published.reference,
+        },
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "caloforge_version": __version__,
+        "seed": context.seed,
+        "n": context.n,
+        "settings": context.settings.model_dump(mode="json"),
+        "references": [source.provenance() for source in context.references],
+        "generated": [source.provenance() for source in context.generated],
+        "rows": [_row_dict(row) for row in result.rows],
+        "texts": list(result.texts),
+        "figures": [
+            {"name": figure.name, "title": figure.title, "caption": figure.caption}
+            for figure in result.figures
+        ],
+        "data": result.data,
+    }
+    plain: dict[str, Any] = json.loads(dump_json(content))
+    return plain
+
+
+def write_study(folder: Path, study: Study, result: StudyResult) -> Path:
+    """Write everything into the output folder and return the page's path.
+
+    Arguments:
+        folder: The folder.
+        study: The study.
+        result: Its result, with ``content`` filled.
+    """
+    images = draw_figures(result.figures, folder / "figures")
+    write_json(folder / "study.json", result.content)
+    return _page(study, result, images).write(folder / "report.html", force=True)
+
+
+def draw_figures(figures: Sequence[Figure], folder: Path) -> dict[str, bytes]:
+    """Write each figure as PNG and PDF; return the PNG's bytes by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {}
+    with figure_style() as pyplot, progress(len(figures), "drawing") as advance:
+        for figure in figures:
+            drawn = figure.draw(pyplot)
+            for ending, options in _OPTIONS.items():
+                with atomic_path(folder / f"{figure.name}.{ending}", force=True) as part:
+                    drawn.savefig(part, format=ending, **options)
+            images[figure.name] = (folder / f"{figure.name}.png").read_bytes()
+            pyplot.close(drawn)
+            advance(1)
+    return images
+
+
+def rows_table(rows: Sequence[Row]) -> Table:
+    """Return our numbers beside the paper's as a table of the page."""
+    cells = []
+    for row in rows:
+        published = None if row.paper is None else paper(row.paper)
+        cells.append(
+            [
+                Cell(row.sample),
+                Cell(row.quantity),
+                Cell(_ours(row), sort=row.ours, title=row.note),
+                _published(published),
+                Cell("" if published is None else published.source),
+                Cell(row.note),
+            ]
+        )
+    return Table(
+        ("sample", "quantity", "ours", "paper", "source", "note"), cells, key="rows", texts=(0, 1, 4, 5)
+    )
+
+
+def _page(study: Study, result: StudyResult, images: Mapping[str, bytes]) -> Page:
+    content = result.content
+    summary: list[Block] = [*(Text(text) for text in result.texts), rows_table(result.rows)]
+    sections = [Section("Ours and the paper's", summary)]
+    if result.figures:
+        figures = [Images({figure.title: images[figure.name]}, figure.caption) for figure in result.figures]
+        sections.append(Section("Figures", figures, "Each is in figures/ as PNG and PDF too."))
+    sections += [Section(title, blocks) for title, blocks in result.blocks.items()]
+    sections.append(Section("Provenance", _provenance(content)))
+    published = content["paper"]
+    facts = {
+        "showers of reference": str(sum(int(entry["n_showers"]) for entry in content["references"])),
+        "samples": ", ".join(entry["label"] for entry in content["generated"]) or "none",
+        "seed": str(content["seed"]),
+        "date": content["date"],
+    }
+    subtitle = f"{published['title']}, {published['authors'].split(',')[0]} et al., {published['reference']}"
+    return Page(study.title, sections, subtitle, facts)
+
+
+def _provenance(content: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = [Code(content["command"])]
+    for role in ("references", "generated"):
+        for entry in content[role]:
+            items = {
+                name.replace("_", " "): str(value) for name, value in entry.items() if value not in (None, "")
+            }
+            blocks.append(Facts(items, f"{role.removesuffix('s')}: {entry['label']}"))
+    blocks.append(Facts({key: str(value) for key, value in content["settings"].items()}, "settings"))
+    return blocks
+
+
+def _row_dict(row: Row) -> dict[str, Any]:
+    published = None if row.paper is None else paper(row.paper)
+    return {
+        "sample": row.sample,
+        "quantity": row.quantity,
+        "ours": row.ours,
+        "uncertainty": row.uncertainty,
+        "unit": row.unit,
+        "note": row.note,
+        "paper": None if published is None else published.as_dict(),
+    }
+
+
+def _ours(row: Row) -> str:
+    """Return a number with its uncertainty, as many digits as that allows."""
+    if row.ours is None or not np.isfinite(row.ours):
+        return "-"
+    unit = f" {row.unit}" if row.unit else ""
+    if row.uncertainty is None or not np.isfinite(row.uncertainty) or row.uncertainty <= 0:
+        return f"{row.ours:.4g}{unit}"
+    digits = max(0, 1 - int(np.floor(np.log10(row.uncertainty))))
+    if digits > 6:
+        return f"{row.ours:.3g} ± {row.uncertainty:.1g}{unit}"
+    return f"{row.ours:,.{digits}f} ± {row.uncertainty:,.{digits}f}{unit}"
+
+
+def _published(value: PaperValue | None) -> Cell:
+    if value is None:
+        return Cell("")
+    known = [number for number in (value.value, value.low, value.high) if number is not None]
+    return Cell(value.text, sort=known[0] if known else None, title=value.note)

@@ -1,0 +1,177 @@
+"""``run_study``: open what was given, check that it fits, do the study, write its folder.
+
+Layout of the output folder::
+
+    study.json       our numbers beside the paper's, all curves, where everything comes from
+    report.html      the page for people
+    figures/         PNG and PDF
+    cache/           what was computed, so that an interrupted study goes on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+from caloforge._version import __version__
+from caloforge.errors import ConfigError, OutputExistsError
+from caloforge.files import ensure_output_dir, read_json, write_json
+from caloforge.geometry import Detector
+from caloforge.models.config import validated
+from caloforge.studies import STUDIES
+from caloforge.studies.base import Context, Study, StudyResult, StudySettings
+from caloforge.studies.cache import Cache
+from caloforge.studies.sources import Given, open_sources
+
+__all__ = ["SHIPPED", "run_study", "study_settings"]
+
+SHIPPED = "shipped"
+"""Stands for the reference that the package ships for a study."""
+
+
+def run_study(
+    name: str,
+    reference: Given | Sequence[Given] | None = None,
+    *generated: Given,
+    output: str | Path | None = None,
+    settings: Mapping[str, Any] | Sequence[str] | StudySettings | None = None,
+    seed: int = 0,
+    n: int | None = None,
+    device: str = "auto",
+    detector: str | Path | Detector | None = None,
+    labels: Sequence[str] | None = None,
+    force: bool = False,
+    command: str | None = None,
+) -> StudyResult:
+    """Do a study.
+
+    Arguments:
+        name: Its name.
+        reference: Trusted showers, one file or several; ``"shipped"`` or None: those in the package.
+        generated: Files, showers, run folders of ``caloforge train``, names of shipped models, or generators.
+        output: Folder for ``study.json``, ``report.html`` and ``figures``; nothing is written without it.
+        settings: The study's own, as a mapping or as texts ``key=value``.
+        seed: Seed of all random choices.
+        n: How many showers of each generated sample; by default the study's own choice.
+        device: Where models work: ``auto``, ``cpu`` or ``cuda``.
+        detector: Detector of files that do not name their own.
+        labels: Names of the generated samples, one each.
+        force: Write into a folder that holds something else.
+        command: The command to note; by default the equivalent one of the command line.
+
+    Raises:
+        UnknownNameError: For an unknown study.
+        InputError: When the files are not what the study needs; says what it needs.
+        OutputExistsError: When the folder holds something else and ``force`` is not set.
+    """
+    study = STUDIES[name]()
+    chosen = study_settings(study, settings)
+    with ExitStack() as stack:
+        references = open_sources(stack, _references(study, reference), detector, device)
+        if any(source.showers is None for source in references):
+            study.refuse("the reference must be a file of showers")
+        samples = open_sources(stack, generated, detector, device, labels)
+        common = {"study": name, "settings": chosen.model_dump(mode="json"), "seed": seed}
+        context = Context(references, samples, chosen, seed, n)
+        study.check(context)
+        folder = None if output is None else _open_folder(Path(output), _key(context, common), force)
+        cache = Cache(None if folder is None else folder / "cache", common)
+        context = Context(references, samples, chosen, seed, n, cache)
+        result = study.run(context)
+        line = command or _command(study, context, folder)
+        from caloforge.studies.page import study_content, write_study
+
+        result.content = study_content(study, context, result, line)
+        if folder is not None:
+            result.path = write_study(folder, study, result)
+    return result
+
+
+def study_settings(
+    study: Study | type[Study], given: Mapping[str, Any] | Sequence[str] | StudySettings | None
+) -> StudySettings:
+    """Return the settings of a study, from a mapping or from texts ``key=value``.
+
+    Raises:
+        ConfigError: For an unknown key or a wrong value.
+    """
+    if isinstance(given, StudySettings):
+        return given
+    if isinstance(given, Mapping):
+        return validated(study.Settings, given, f"settings of '{study.name}'")
+    values = {}
+    for text in given or ():
+        key, equals, raw = text.partition("=")
+        if not equals or not key.strip():
+            msg = f"--set '{text}': expected key=value"
+            raise ConfigError(msg)
+        values[key.strip()] = _value(raw)
+    return validated(study.Settings, values, "--set")
+
+
+def _value(raw: str) -> Any:
+    """Read a value as TOML and, when it is not, as text."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw.strip()
+
+
+def _references(study: Study, given: Given | Sequence[Given] | None) -> list[Given]:
+    """Return the trusted showers as a list, the shipped ones by their path."""
+    listed: list[Given] = list(given) if isinstance(given, list | tuple) else [given or SHIPPED]  # type: ignore[list-item]
+    shipped = study.default_reference()
+    if SHIPPED in listed and shipped is None:
+        study.refuse("the package ships no reference for it")
+    return [cast(Path, shipped) if item == SHIPPED else item for item in listed]
+
+
+def _key(context: Context, common: Mapping[str, Any]) -> str:
+    """Return a short hash of everything that the result depends on."""
+    hashes = [[source.sha256 for source in role] for role in (context.references, context.generated)]
+    labels = [source.label for source in context.generated]
+    parts = [__version__, common, hashes, labels, context.n]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def _open_folder(folder: Path, key: str, force: bool) -> Path:
+    """Make the output folder; one that the same study of the same files has begun is gone on with.
+
+    Raises:
+        OutputExistsError: When it holds something else.
+    """
+    if folder.is_file():
+        raise OutputExistsError(folder)
+    state = folder / "cache" / "inputs.json"
+    same = state.exists() and read_json(state).get("key") == key
+    ensure_output_dir(folder, force=force, resume=same)
+    (folder / "cache").mkdir(exist_ok=True)
+    write_json(state, {"key": key})
+    return folder
+
+
+def _command(study: Study, context: Context, folder: Path | None) -> str:
+    """Return the command, or for what exists in memory alone the call, that does the same study."""
+    defaults = study.Settings().model_dump(mode="json")
+    chosen = context.settings.model_dump(mode="json")
+    changed = {key: value for key, value in chosen.items() if value != defaults.get(key)}
+    if not all(source.given for source in (*context.references, *context.generated)):
+        names = ", ".join(source.label for source in (*context.references, *context.generated))
+        return f"run_study('{study.name}', {names}, settings={changed}, seed={context.seed}, n={context.n})"
+    first, *more = [source.given for source in context.references]
+    words = ["caloforge", "study", study.name, first, *(source.given for source in context.generated)]
+    for file in more:
+        words += ["--truth", file]
+    for key, value in changed.items():
+        words += ["--set", f"{key}={json.dumps(value)}"]
+    words += [] if context.n is None else ["-n", str(context.n)]
+    words += [] if context.seed == 0 else ["--seed", str(context.seed)]
+    words += [] if folder is None else ["-o", str(folder)]
+    return shlex.join(words)

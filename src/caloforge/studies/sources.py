@@ -1,0 +1,210 @@
+"""What a study is given: files, showers in memory, or models that make as many showers as are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from caloforge.errors import InputError, UnknownNameError
+from caloforge.files import sha256_file
+from caloforge.geometry import Detector
+from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
+from caloforge.validate.selection import conditions_of
+
+if TYPE_CHECKING:
+    from caloforge.generate import Generator
+
+__all__ = ["Given", "Source", "open_sources"]
+
+Given: TypeAlias = "str | Path | Showers | ShowerFile | Generator"
+
+_BATCH = 1000
+_ENDINGS = (".h5", ".hdf5", ".hdf")
+_NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Showers with a name, or a model that makes them.
+
+    Arguments:
+        label: Its name in tables and figures.
+        detector: Its detector.
+        sha256: Hash of the file, of the showers or of the weights.
+        showers: The showers, unless it is a model.
+        generator: The model, unless there are showers.
+        given: Path or name that it was opened by; empty for showers and generators in memory.
+    """
+
+    label: str
+    detector: Detector
+    sha256: str
+    showers: ShowerSource | None = None
+    generator: Generator | None = None
+    given: str = ""
+
+    @property
+    def n(self) -> int | None:
+        """Number of showers; None for a model, which has no end."""
+        return None if self.showers is None else len(self.showers)
+
+    def size(self, wanted: int) -> int:
+        """Return how many showers there are when ``wanted`` are asked for."""
+        return wanted if self.n is None else min(self.n, wanted)
+
+    def chunks(self, n: int, like: ShowerSource, seed: int = 0) -> Iterator[Showers]:
+        """Iterate over the first ``n`` showers, or all when there are fewer.
+
+        Arguments:
+            n: How many.
+            like: Whose conditions a model takes, over and over; its cells may be of another detector.
+            seed: Seed of a model.
+        """
+        if self.generator is not None:
+            imitated = cast(ShowerSource, _Conditions(like, self.detector))
+            yield from self.generator.stream(n, like=imitated, seed=seed, batch_size=_BATCH)
+            return
+        left = n
+        for chunk in cast(ShowerSource, self.showers).chunks():
+            yield chunk[:left] if len(chunk) > left else chunk
+            left -= len(chunk)
+            if left <= 0:
+                return
+
+    def take(self, n: int, like: ShowerSource, seed: int = 0) -> Showers:
+        """Return the first ``n`` showers in memory; see :meth:`chunks`."""
+        return Showers.concatenate(list(self.chunks(n, like, seed)))
+
+    def provenance(self) -> dict[str, Any]:
+        """Return where the showers come from, as ``study.json`` has it."""
+        facts: dict[str, Any] = {
+            "label": self.label,
+            "detector": self.detector.name,
+            "n_showers": self.n,
+            "sha256": self.sha256,
+        }
+        if self.generator is not None:
+            return facts | {"model": self.generator.name, "folder": self.given or None}
+        showers = cast(ShowerSource, self.showers)
+        path = getattr(showers, "path", None)
+        return facts | {
+            "file": None if path is None else str(path),
+            "particle": showers.particle,
+            "source": showers.source,
+            "seed": showers.seed,
+        }
+
+
+class _Conditions:
+    """The conditions of a source without its cells, as a generator asks for them."""
+
+    def __init__(self, source: ShowerSource, detector: Detector) -> None:
+        self.detector, self.particle = detector, source.particle
+        self.has_theta, self._n = source.has_theta, len(source)
+        self._source = source
+
+    @cached_property
+    def _columns(self) -> dict[str, Any]:
+        return conditions_of(self._source)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def take(self, indices: ArrayLike) -> Showers:
+        """Return empty showers under the conditions of these showers."""
+        rows = np.asarray(indices)
+        chosen = {name: values[rows] for name, values in self._columns.items()}
+        energy, theta = chosen.pop("incident_energy"), chosen.pop("incident_theta")
+        cells = np.zeros((len(rows), self.detector.n_cells), np.float32)
+        return Showers(self.detector, cells, energy, theta if self.has_theta else None, chosen, self.particle)
+
+
+def open_sources(
+    stack: ExitStack,
+    given: Sequence[Given],
+    detector: str | Path | Detector | None = None,
+    device: str = "auto",
+    labels: Sequence[str] | None = None,
+) -> tuple[Source, ...]:
+    """Open files and load models; files are closed when the stack ends.
+
+    Arguments:
+        stack: Closes the files that were opened here.
+        given: Paths of files, run folders, names of shipped models, showers, open files or generators.
+        detector: Detector of files that do not name their own.
+        device: Where models work.
+        labels: Names, one each; by default those of the files and models.
+
+    Raises:
+        InputError: When labels do not fit, or something is neither a file nor a model.
+    """
+    if labels is not None and (len(labels) != len(given) or len(set(labels)) != len(labels)):
+        msg = f"{len(labels)} labels for {len(given)} samples; expected one each, all different"
+        raise InputError(msg)
+    sources: list[Source] = []
+    for number, item in enumerate(given):
+        taken = [source.label for source in sources]
+        source = _open(stack, item, detector, device)
+        label = labels[number] if labels is not None else _free(source.label, taken)
+        given_as = str(item) if isinstance(item, str | Path) else source.given
+        sources.append(replace(source, label=label, given=given_as))
+    return tuple(sources)
+
+
+def _open(stack: ExitStack, item: Given, detector: str | Path | Detector | None, device: str) -> Source:
+    if isinstance(item, str | Path):
+        path = Path(item)
+        if path.is_file() or path.suffix.lower() in _ENDINGS:
+            item = stack.enter_context(open_showers(path, detector))
+        else:
+            item = _model(item, device)
+    if isinstance(item, ShowerFile):
+        return Source(item.path.stem, item.detector, sha256_file(item.path), item, given=str(item.path))
+    if isinstance(item, Showers):
+        label = _NAMES.get(item.source, item.source) or "showers"
+        return Source(label, item.detector, _hash_showers(item), item)
+    return Source(item.name, item.detector, _hash_model(item), generator=item)
+
+
+def _model(name: str | Path, device: str) -> Generator:
+    from caloforge.generate import load
+
+    try:
+        model = load(name, device)
+    except UnknownNameError as error:
+        msg = f"'{name}' is no file, no run folder and no shipped model; known: {', '.join(error.known)}"
+        raise InputError(msg) from error
+    if Path(name).is_dir():
+        model.name = Path(name).resolve().name
+    return model
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """Return a name that is not taken."""
+    candidates = [name, *(f"{name} ({count})" for count in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _hash_showers(showers: Showers) -> str:
+    digest = hashlib.sha256(showers.detector.name.encode())
+    for array in (showers.cells, *conditions_of(showers).values()):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _hash_model(generator: Generator) -> str:
+    """Return the SHA-256 of the weights of every member."""
+    digest = hashlib.sha256(generator.detector.name.encode())
+    for member in generator.members:
+        for name, value in sorted(member.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
