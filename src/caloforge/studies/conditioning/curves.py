@@ -1,0 +1,107 @@
+r"""Direction against energy and against angle: bias and resolution.
+
+In each bin of the variable, with the residual :math:`\delta = \theta - \theta_{inc}` of each shower, the bias is
+:math:`\langle\delta\rangle` and the resolution the standard deviation of :math:`\delta`. A few showers point far off (two clusters, early
+conversions), so that half the width of the central 68.3 % is given as well. Energy response and resolution come from
+:mod:`caloforge.validate.resolution`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.validate.resolution import ResponseCurve, bins_of, response_curve
+
+__all__ = ["AngleCurve", "angle_curve", "energy_curve"]
+
+_CENTRAL = (15.865, 84.135)
+_FEWEST = 10
+
+
+@dataclass(frozen=True, eq=False)
+class AngleCurve:
+    """Bias and resolution of the direction in bins; arrays (k,), NaN in bins of too few showers.
+
+    Attributes:
+        variable: "incident_energy" (MeV) or "incident_theta" (degrees).
+        edges: (k + 1,).
+        centre: Mean of the variable in the bin.
+        n: Showers with a direction.
+        bias: Mean residual, degrees.
+        bias_error: One standard deviation.
+        resolution: Standard deviation of the residual, degrees.
+        resolution_error: One standard deviation.
+        width68: Half the width of the central 68.3 %, degrees.
+        missing: Showers without a direction.
+    """
+
+    variable: str
+    edges: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    n: NDArray[np.int64]
+    bias: NDArray[np.float64]
+    bias_error: NDArray[np.float64]
+    resolution: NDArray[np.float64]
+    resolution_error: NDArray[np.float64]
+    width68: NDArray[np.float64]
+    missing: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers, by attribute."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        }
+
+
+def angle_curve(
+    residual: NDArray[np.float64],
+    variable: NDArray[np.float64],
+    edges: NDArray[np.float64] | None = None,
+    name: str = "incident_theta",
+) -> AngleCurve:
+    """Return bias and resolution of the direction in bins of a variable.
+
+    Arguments:
+        residual: (N,) measured minus incident angle, degrees; NaN without a direction.
+        variable: (N,) what to bin in.
+        edges: (k + 1,) bins; from :func:`~caloforge.validate.resolution.bins_of` when None.
+        name: Name of the variable.
+    """
+    edges = bins_of(variable) if edges is None else edges
+    k = len(edges) - 1
+    place = np.searchsorted(edges, variable, side="right") - 1
+    good = np.isfinite(residual)
+    table, n = np.full((6, k), np.nan), np.zeros(k, np.int64)
+    for index in range(k):
+        chosen = good & (place == index)
+        n[index] = chosen.sum()
+        if n[index]:
+            table[0, index] = variable[chosen].mean()
+        if n[index] >= _FEWEST:
+            table[1:, index] = _moments(residual[chosen])
+    return AngleCurve(name, edges, table[0], n, *table[1:], missing=int((~good).sum()))
+
+
+def _moments(x: NDArray[np.float64]) -> tuple[float, float, float, float, float]:
+    """Return mean, its error, standard deviation, its error, and half the central 68.3 %."""
+    n, variance = len(x), float(x.var(ddof=1))
+    fourth = float(((x - x.mean()) ** 4).mean())
+    error = np.sqrt(max(fourth - variance**2, 0.0) / (4 * n * variance)) if variance > 0 else 0.0
+    low, high = np.percentile(x, _CENTRAL)
+    width = float(np.sqrt(variance))
+    return float(x.mean()), width / np.sqrt(n), width, float(error), float((high - low) / 2)
+
+
+def energy_curve(
+    response: NDArray[np.float64],
+    variable: NDArray[np.float64],
+    edges: NDArray[np.float64] | None = None,
+    name: str = "incident_energy",
+) -> ResponseCurve:
+    """Return response and resolution in bins of a variable, from measured over incident energies (N,)."""
+    return response_curve(response, np.ones_like(response), variable, edges, name)
