@@ -1,0 +1,89 @@
+"""The birthday curve against exhaustive subsets, the exact birthday formula, and known supports."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from caloforge.errors import InputError
+from caloforge.studies.support_size.birthday import birthday_curve, clopper_pearson, no_duplicate
+from caloforge.studies.support_size.collisions import Duplicates
+
+
+def uniform(support, n, seed):
+    labels = np.random.default_rng(seed).integers(0, support, n)
+    first, second = np.nonzero(np.triu(labels[:, None] == labels[None, :], 1))
+    return Duplicates(n, np.stack([first, second], axis=1))
+
+
+def test_curve_agrees_with_every_subset():
+    duplicates = Duplicates(8, np.array([[0, 1], [1, 2], [4, 7]]))
+    curve = birthday_curve(duplicates, 6, subsets=4000, seed=3)
+    for size, found in zip(curve.sizes, curve.probability, strict=True):
+        subsets = [set(s) for s in combinations(range(8), int(size))]
+        exact = np.mean([any({i, j} <= s for i, j in duplicates.pairs.tolist()) for s in subsets])
+        assert abs(found - exact) < 4 * math.sqrt(exact * (1 - exact) / 4000) + 1e-9
+
+
+def test_bands_are_the_exact_binomial_ones():
+    low, high = clopper_pearson(np.array([0, 3, 20]), 20)
+    assert low[0] == 0
+    assert high[2] == 1
+    tail = sum(math.comb(20, k) * low[1] ** k * (1 - low[1]) ** (20 - k) for k in range(3, 21))
+    assert tail == pytest.approx(0.025)
+    assert (1 - high[0]) ** 20 == pytest.approx(0.025)
+
+
+def test_the_classical_birthday():
+    different = np.exp(no_duplicate(365, 30))
+    assert different[22] > 0.5 > different[23]
+    assert different[23] == pytest.approx(math.prod(1 - i / 365 for i in range(23)))
+
+
+@pytest.mark.parametrize("support", [60, 1000])
+def test_uniform_draws_give_back_their_number(support):
+    n, values, rules, covered = 400, [], [], 0
+    for seed in range(40):
+        curve = birthday_curve(uniform(support, n, seed), n // 4, subsets=200, seed=seed)
+        values.append(curve.fit.value)
+        rules.append(curve.rule.value)
+        covered += curve.fit.low <= support <= curve.fit.high
+    assert np.mean(values) == pytest.approx(support, rel=0.08)
+    # the paper's rule is larger: the first size past one half, about 1.39 N
+    exact = float(np.argmax(no_duplicate(support, 100) < math.log(0.5))) ** 2
+    assert exact == pytest.approx(2 * math.log(2) * support, rel=0.25)
+    assert np.mean(rules) == pytest.approx(exact, rel=0.1)
+    assert covered >= 35
+
+
+def test_never_above_one_half_is_a_lower_bound():
+    curve = birthday_curve(Duplicates(200, np.array([[3, 9]])), 40, subsets=300)
+    assert math.isnan(curve.rule.value)
+    assert curve.rule.low == 40**2
+    assert curve.probability[-1] < 0.5
+    none = birthday_curve(Duplicates(200, np.empty((0, 2), np.int64)), 40, subsets=50)
+    assert none.probability.max() == 0
+    assert math.isnan(none.fit.value)
+    assert none.expected().max() == 0
+
+
+def test_collapse_to_one_shower():
+    pairs = np.array(list(combinations(range(30), 2)))
+    curve = birthday_curve(Duplicates(30, pairs), 10, subsets=50)
+    assert curve.rule.value == 4  # any two are duplicates
+    assert curve.fit.value == pytest.approx(1.0, abs=0.05)
+
+
+def test_same_seed_same_curve_and_a_band_around_it():
+    duplicates = uniform(300, 200, 1)
+    a, b = (birthday_curve(duplicates, 50, subsets=100, seed=4) for _ in range(2))
+    np.testing.assert_array_equal(a.probability, b.probability)
+    assert (a.low <= a.probability).all()
+    assert (a.probability <= a.high).all()
+    assert (np.diff(a.probability) >= 0).all()
+
+
+def test_subsets_larger_than_the_sample_are_refused():
+    with pytest.raises(InputError, match="expected 2 to 5"):
+        birthday_curve(Duplicates(5, np.array([[0, 1]])), 6)

@@ -1,0 +1,95 @@
+"""Divergences and similarities of pairs: blocks against loops, shifted profiles, identical showers."""
+
+import numpy as np
+import pytest
+from scipy.special import rel_entr
+
+from caloforge.errors import InputError
+from caloforge.geometry import get_detector
+from caloforge.studies.support_size import divergence
+from caloforge.studies.support_size.divergence import pair_differences, pair_divergences, pair_indices
+from caloforge.studies.support_size.similarity import similar_pairs, why_no_windows
+from caloforge.validate.metrics.ssim import ssim_pairs
+
+
+def slow(profiles):
+    """Return the unnormalised Jensen-Shannon divergences of all pairs, one by one."""
+    out = []
+    for i, p in enumerate(profiles):
+        for q in profiles[i + 1 :]:
+            m = (p + q) / 2
+            out.append(0.5 * sum(np.sum(rel_entr(x, m) - x + m) for x in (p, q)))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("tile", [7, 1 << 18])
+def test_blocks_agree_with_the_loop(monkeypatch, tile):
+    monkeypatch.setitem(divergence._TILE, "cpu", tile)
+    rng = np.random.default_rng(0)
+    profiles = rng.gamma(0.5, 200.0, (23, 11)) * (rng.random((23, 11)) > 0.3)
+    np.testing.assert_allclose(pair_divergences(profiles), slow(profiles), rtol=1e-5, atol=1e-9)
+
+
+def test_identical_profiles_do_not_diverge_and_shifted_ones_more_with_the_shift():
+    x = np.arange(60.0)
+    shapes = np.stack([np.exp(-0.5 * ((x - c) / 3) ** 2) for c in (20, 20, 21, 22, 24, 28, 55)])
+    found = pair_divergences(shapes)[:6]  # against the first
+    assert found[0] < 1e-12 * found[1]
+    assert (np.diff(found) > 0).all()
+    # without overlap it is ln 2 times the energy
+    assert found[-1] == pytest.approx(np.log(2) * shapes[0].sum(), rel=1e-3)
+    # a Gaussian shifted by d has J = d^2 / (8 sigma^2) to leading order
+    assert found[1] == pytest.approx(shapes[0].sum() / (8 * 9), rel=0.03)
+
+
+def test_divergence_scales_with_the_unit_of_energy():
+    profiles = np.random.default_rng(1).random((9, 5))
+    np.testing.assert_allclose(
+        pair_divergences(1000 * profiles), 1000 * pair_divergences(profiles), rtol=1e-5
+    )
+
+
+def test_condensed_order():
+    n = 17
+    expected = np.array([(i, j) for i in range(n) for j in range(i + 1, n)])
+    np.testing.assert_array_equal(pair_indices(np.arange(len(expected)), n), expected)
+    values = np.random.default_rng(2).random(n)
+    found = pair_differences(values)
+    np.testing.assert_allclose(found, np.abs(values[expected[:, 0]] - values[expected[:, 1]]), rtol=1e-6)
+
+
+def test_negative_profiles_are_refused():
+    with pytest.raises(InputError, match="not negative"):
+        pair_divergences(np.array([[1.0, -1.0], [0.0, 1.0]]))
+
+
+@pytest.fixture(scope="module")
+def showers():
+    rng = np.random.default_rng(3)
+    return (rng.gamma(0.3, 2.0, (9, 14, 12, 3)) * (rng.random((9, 14, 12, 3)) > 0.6)).astype(np.float32)
+
+
+def test_similarity_agrees_with_the_one_of_single_pairs(showers):
+    rng = np.random.default_rng(4)
+    i, j = rng.integers(0, 9, 150), rng.integers(0, 5, 150)
+    other = showers[:5] * np.float32(1.3)
+    for data_range, found in zip(
+        (1e-4, 1e-2), similar_pairs(showers, i, other, j, (1e-4, 1e-2)).T, strict=True
+    ):
+        expected = ssim_pairs(showers[i] / np.float32(1e3), other[j] / np.float32(1e3), data_range)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_identical_showers_have_similarity_one(showers):
+    rows = np.arange(9)
+    np.testing.assert_allclose(similar_pairs(showers, rows, showers, rows), 1.0)
+    others = similar_pairs(showers, rows[:-1], showers, rows[1:])
+    assert (others < 0.9).all()
+
+
+def test_similarity_needs_a_grid_as_large_as_the_window():
+    assert why_no_windows(get_detector("ild-ecal")) == ""
+    assert "11 x 11" in why_no_windows(get_detector("ild-ecal-10x10"))
+    assert "layered" in why_no_windows(get_detector("atlas-em-barrel"))
+    with pytest.raises(InputError, match=">= 11"):
+        similar_pairs(np.zeros((2, 10, 10, 1)), np.array([0]), np.zeros((2, 10, 10, 1)), np.array([1]))
