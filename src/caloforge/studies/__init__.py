@@ -23,6 +23,7 @@ STUDIES: Registry[type[Study]] = Registry(
     {
         "amplification": "caloforge.studies.amplification.study:AmplificationStudy",
         "density": "caloforge.studies.density.study:DensityStudy",
+        "conditioning": "caloforge.studies.conditioning.study:ConditioningStudy",
     },
     group="caloforge.studies",
 )
