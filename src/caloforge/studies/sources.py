@@ -42,6 +42,7 @@ class Source:
         showers: The showers, unless it is a model.
         generator: The model, unless there are showers.
         given: Path or name that it was opened by; empty for showers and generators in memory.
+        trained_on: Number of showers that the model was trained on; None where that is not known.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Source:
     showers: ShowerSource | None = None
     generator: Generator | None = None
     given: str = ""
+    trained_on: int | None = None
 
     @property
     def n(self) -> int | None:
@@ -92,7 +94,11 @@ class Source:
             "sha256": self.sha256,
         }
         if self.generator is not None:
-            return facts | {"model": self.generator.name, "folder": self.given or None}
+            return facts | {
+                "model": self.generator.name,
+                "given": self.given or None,
+                "trained_on": self.trained_on,
+            }
         showers = cast(ShowerSource, self.showers)
         path = getattr(showers, "path", None)
         return facts | {
@@ -165,7 +171,10 @@ def _open(stack: ExitStack, item: Given, detector: str | Path | Detector | None,
         if path.is_file() or path.suffix.lower() in _ENDINGS:
             item = stack.enter_context(open_showers(path, detector))
         else:
-            item = _model(item, device)
+            model = _model(item, device)
+            return Source(
+                model.name, model.detector, _hash_model(model), generator=model, trained_on=_trained_on(item)
+            )
     if isinstance(item, ShowerFile):
         return Source(item.path.stem, item.detector, sha256_file(item.path), item, given=str(item.path))
     if isinstance(item, Showers):
@@ -185,6 +194,16 @@ def _model(name: str | Path, device: str) -> Generator:
     if Path(name).is_dir():
         model.name = Path(name).resolve().name
     return model
+
+
+def _trained_on(name: str | Path) -> int | None:
+    """Return the size of the training set, as the run or the card says it."""
+    from caloforge.generate.zoo import find_card
+    from caloforge.train import RunFolder
+
+    content = RunFolder(Path(name)).read() if Path(name).is_dir() else find_card(str(name)).content
+    size = content.get("train_showers")
+    return None if size is None else int(size)
 
 
 def _free(name: str, taken: Sequence[str]) -> str:
