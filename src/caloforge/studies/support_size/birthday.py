@@ -185,7 +185,7 @@ def _fit(
 
     def cost(log_support: float) -> float:
         none = no_duplicate(math.exp(log_support), last)
-        steps = none[size - 1] + np.log((size - 1.0)) - log_support
+        steps = none[size - 1] + np.log(size - 1.0) - log_support
         return -float(weights @ steps + beyond * none[last]) if np.isfinite(steps).all() else math.inf
 
     bottom = math.log(max(1.0, last - 1.0)) + 1e-9 if beyond else math.log(max(1.0, size[-1] - 1.0)) + 1e-9
