@@ -121,14 +121,13 @@ def by_comparison(
     n, d, e = n[known], np.minimum.accumulate(d[known]), e[known]
     if len(n) == 0 or divergence > d[0]:
         return None
-    relative = float(np.hypot(error / max(divergence, 1e-300), np.interp(np.log(n[-1]), np.log(n), e / d)))
     if divergence < d[-1]:
         return EffectiveSize(None, float(n[-1]), None, None)
-    ends = [_size_at(divergence * np.exp(sign * relative), n, d) for sign in (1.0, 0.0, -1.0)]
-    low, value, high = ends
-    return EffectiveSize(
-        value, low, high if divergence * np.exp(-relative) > d[-1] else None, (high - low) / 2
-    )
+    value = _size_at(divergence, n, d)
+    relative = float(np.hypot(error / divergence, np.interp(np.log(value), np.log(n), e / d)))
+    low, high = (_size_at(divergence * np.exp(sign * relative), n, d) for sign in (1.0, -1.0))
+    beyond = divergence * np.exp(-relative) < d[-1]
+    return EffectiveSize(value, low, None if beyond else high, relative * value)
 
 
 def _size_at(divergence: float, n: NDArray[np.float64], d: NDArray[np.float64]) -> float:
