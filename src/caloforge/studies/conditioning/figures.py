@@ -59,7 +59,7 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
             pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 6.0, alpha=1.0 if role else 0.35)
             for role in range(len(labels))
         ]
-        figure.legend(handles, labels, loc="outside upper right", ncols=min(4, len(labels)), fontsize=12)
+        figure.legend(handles, labels, loc="outside upper right", ncols=min(5, len(labels)), fontsize=12)
         figure.supxlabel(quantity_label(quantity), fontsize=14)
         figure.supylabel("part of the showers", fontsize=14)
         return figure
@@ -76,8 +76,9 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
 def _histogram(place: Any, result: PointResult, stage: str, quantity: str) -> None:
     samples = result.local[stage][quantity]
     known = samples[0].moved
-    place.set_title(result.point.name.replace(" deg", "°"), fontsize=11, loc="left", pad=3)
+    place.set_title(result.point.name.replace(" deg", "°"), fontsize=11, loc="left", pad=5)
     place.tick_params(labelsize=10)
+    place.locator_params(axis="both", nbins=5)
     if not np.isfinite(samples[0].mean):
         return
     low, high = np.quantile(known, (0.005, 0.995))
@@ -91,7 +92,7 @@ def _histogram(place: Any, result: PointResult, stage: str, quantity: str) -> No
         if role == 0:
             place.stairs(counts, edges, fill=True, color=BAND)
             place.stairs(counts, edges, color=INK, lw=1.0)
-            place.set_ylim(0, 1.45 * counts.max())
+            place.set_ylim(0, (1.1 + 0.2 * len(samples)) * counts.max())
             continue
         place.stairs(counts, edges, color=colour(role), lw=1.5)
         place.text(
@@ -144,15 +145,15 @@ def curve_figure(
                     "lw": 1.2,
                     "ls": "-" if role == 0 else "none",
                 }
-                axes[0][column].errorbar(x + offset, mean, mean_error, label=labels[role], **style)
-                axes[1][column].errorbar(x + offset, width, width_error, **style)
+                axes[0][column].errorbar(x + offset, mean, mean_error, **style)
+                axes[1][column].errorbar(x + offset, width, width_error, label=labels[role], **style)
             axes[0][column].set_title(STAGE_NAMES[stage], fontsize=13, loc="left")
             axes[1][column].set_xlabel(_variable(curves[stage][0]), fontsize=13)
         means, widths = _names(curves[STAGES[0]][0])
         axes[0][0].set_ylabel(means, fontsize=13)
         axes[1][0].set_ylabel(widths, fontsize=13)
         axes[1][0].set_ylim(bottom=0)
-        axes[0][-1].legend(fontsize=11)
+        axes[1][-1].legend(fontsize=11, loc="best")
         return figure
 
     return Figure(name, title, caption, draw)

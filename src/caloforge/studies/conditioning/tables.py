@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.studies.base import Row
-from caloforge.studies.conditioning.compare import Comparison, PointResult
+from caloforge.studies.conditioning.compare import PointResult
 from caloforge.studies.conditioning.figures import STAGE_NAMES
 from caloforge.studies.conditioning.measure import STAGES
 from caloforge.validate.report.page import Block, Cell, Table
@@ -29,7 +30,10 @@ def summary_rows(results: Sequence[PointResult], labels: Sequence[str], peaks: S
     for number, label in enumerate(labels[1:]):
         for stage in STAGES:
             for quantity, kind, name, paper, unit in _SUMMARY:
-                rows.append(_largest(results, stage, quantity, kind, number, label, name, paper, unit))
+                found = _differences(results, stage, quantity, kind, number, 100.0 if unit == "%" else 1.0)
+                where = f"{name}, {STAGE_NAMES[stage]}"
+                rows.append(_combined(found, where, paper, unit, label))
+                rows.append(_largest(found, results, where, paper, unit, label))
         rows.append(_peak_row(label, peaks[number + 1], "conditioning.mip_peak"))
     return rows
 
@@ -42,37 +46,54 @@ _SUMMARY = (
 )
 
 
+def _differences(
+    results: Sequence[PointResult], stage: str, quantity: str, kind: str, number: int, scale: float
+) -> NDArray[np.float64]:
+    """Return a difference and its error at each point (2, P)."""
+    out = []
+    for result in results:
+        one = result.compared[stage][quantity][number]
+        if kind == "shift":
+            reference, generated = (result.local[stage][quantity][k] for k in (0, number + 1))
+            error = float(np.hypot(reference.mean_error, generated.mean_error))
+        else:
+            error = float(getattr(one, f"{kind}_error"))
+        out.append((scale * getattr(one, kind), scale * error))
+    return np.array(out, np.float64).T
+
+
+def _combined(found: NDArray[np.float64], where: str, paper: str | None, unit: str, label: str) -> Row:
+    """Return the row of the mean difference over the points, weighted with the errors."""
+    values, errors = found
+    good = np.isfinite(values) & (errors > 0)
+    title = f"mean deviation, {where}"
+    if not good.any():
+        exact = np.isfinite(values) & (values == 0)
+        return Row(title, 0.0 if exact.any() else None, None, paper, unit, "no spread", label)
+    weight = 1.0 / errors[good] ** 2
+    mean, error = float((weight * values[good]).sum() / weight.sum()), float(weight.sum() ** -0.5)
+    chi2 = float((values[good] ** 2 * weight).sum())
+    return Row(
+        title, mean, error, paper, unit, f"chi2 to none {chi2:.1f} for {int(good.sum())} points", label
+    )
+
+
 def _largest(
+    found: NDArray[np.float64],
     results: Sequence[PointResult],
-    stage: str,
-    quantity: str,
-    kind: str,
-    number: int,
-    label: str,
-    name: str,
+    where: str,
     paper: str | None,
     unit: str,
+    label: str,
 ) -> Row:
     """Return the row of the largest absolute difference over the points."""
-    scale = _PERCENT if unit == "%" else 1.0
-    found = [result.compared[stage][quantity][number] for result in results]
-    values = np.array([scale * getattr(one, kind) for one in found])
-    title = f"largest deviation, {name}, {STAGE_NAMES[stage]}"
+    values, errors = found
+    title = f"largest deviation, {where}"
     if not np.isfinite(values).any():
         return Row(title, None, paper=paper, unit=unit, note="too few showers", sample=label)
     worst = int(np.nanargmax(np.abs(values)))
-    error = scale * _error(found[worst], kind, results[worst], stage, quantity, number)
-    within = int((np.abs(values) <= np.abs(values[worst]) / 2).sum())
-    note = f"{values[worst]:+.3g} at {results[worst].point.name}; at {within} of {len(values)} points below half of it"
-    return Row(title, float(abs(values[worst])), error, paper, unit, note, label)
-
-
-def _error(one: Comparison, kind: str, result: PointResult, stage: str, quantity: str, number: int) -> float:
-    """Return the uncertainty of a difference."""
-    if kind == "shift":
-        reference, generated = result.local[stage][quantity][0], result.local[stage][quantity][number + 1]
-        return float(np.hypot(reference.mean_error, generated.mean_error))
-    return float(getattr(one, f"{kind}_error"))
+    note = f"{values[worst]:+.3g} at {results[worst].point.name}, {results[worst].n[0]} reference showers"
+    return Row(title, float(abs(values[worst])), float(errors[worst]), paper, unit, note, label)
 
 
 def _peak_row(label: str, peak: float, paper: str) -> Row:
