@@ -16,6 +16,8 @@ MODELS: Registry[type[ShowerModel]] = Registry(
     {
         "conv2d-gan": "caloforge.models.conv2d_gan:Conv2dGan",
         "conv3d-gan": "caloforge.models.conv3d_gan:Conv3dGan",
+        "flow-matching": "caloforge.models.flow_matching:FlowMatching",
+        "flow-matching-fast": "caloforge.models.flow_matching_fast:FlowMatchingFast",
         "vae": "caloforge.models.vae:Vae",
         "vae-gan": "caloforge.models.vae_gan:VaeGan",
         "wgan-gp": "caloforge.models.wgan_gp:WganGp",

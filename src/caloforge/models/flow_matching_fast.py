@@ -1,0 +1,231 @@
+r"""The flagship distilled to a few evaluations.
+
+Teacher and student are of one shape, the student begins as a copy of the teacher. The way from noise to data is cut
+at times 0 = t_0 < ... < t_K = 1; the student's one evaluation at t_k is to go where the teacher goes with several Heun steps. With
+x_k on the straight path between noise and a training shower, and x' the teacher's result at t_{k+1}, the student's estimate D
+of the data is compared with
+
+.. math:: \hat D = x_k + \frac{1 - t_k}{t_{k+1} - t_k} (x' - x_k),
+
+the estimate with which one Euler step ends at x' (progressive distillation with all steps learnt at once). Both networks, of the
+summary and of the cells, are distilled so.
+
+References:
+    T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv:2202.00512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from caloforge.geometry import Detector
+from caloforge.models.config import ModelConfig, OptimizerSettings, Settings
+from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
+from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
+from caloforge.models.layers.flow_path import Denoiser, integrate, jump, time_grid
+from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+
+__all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
+
+
+class FlowMatchingFastConfig(FlowMatchingConfig):
+    """Settings of the flow and of its distillation.
+
+    Arguments:
+        summary_jumps: Evaluations of the summary's student.
+        jumps: Evaluations of the cells' student.
+        shift: Where their times lie, see :func:`~caloforge.models.layers.flow_path.time_grid`.
+        teacher_steps: Heun steps of the teacher for one evaluation of the student.
+        summary_student_epochs: Epochs of the summary's student.
+        student_epochs: Epochs of the cells' student.
+        student: Optimiser of both.
+    """
+
+    summary_jumps: Annotated[int, Field(ge=1)] = 4
+    jumps: Annotated[int, Field(ge=1)] = 4
+    shift: Annotated[float, Field(gt=0)] = 1.0
+    teacher_steps: Annotated[int, Field(ge=1)] = 3
+    summary_student_epochs: Annotated[int, Field(ge=0)] = 200
+    student_epochs: Annotated[int, Field(ge=0)] = 100
+    student: OptimizerSettings = OptimizerSettings(
+        kind="adamw",
+        lr=5e-4,
+        betas=(0.9, 0.99),
+        weight_decay=0.02,
+        schedule="cosine",
+        warmup=100,
+        clip=1.0,
+        ema=0.999,
+    )
+
+
+class FlowMatchingFast(FlowMatching):
+    """Flow matching in a few evaluations; see the module. Presets as those of the teacher."""
+
+    Config = FlowMatchingFastConfig
+    Sampling = Settings
+    training_only: ClassVar[tuple[str, ...]] = ("summary_net", "cell_net")
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = FlowMatching.presets
+    config: FlowMatchingFastConfig
+
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__(detector, config)
+        c = self.config
+        rows, kinds, width = self.summary.rows, self.summary.kinds, self.encoder.width
+        self.summary_student = SummaryNetwork(
+            rows, kinds, width, c.summary_width, c.summary_blocks, c.summary_heads
+        )
+        patches = self.cell_net.patches
+        self.cell_student = CellNetwork(patches, rows, kinds, width, c.width, c.blocks, c.repeats, c.heads)
+        self.summary_times = time_grid(c.summary_jumps, c.shift)
+        self.cell_times = time_grid(c.jumps, c.shift)
+
+    def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
+        """Return the summary (B, rows, kinds) of noise of that shape."""
+        return _jumps(lambda x, t: self.summary_student(x, t, encoded), noise, self.summary_times)
+
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape."""
+        return _jumps(lambda x, t: self.cell_student(x, t, encoded, summary), noise, self.cell_times)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the teacher's stages, copying, and the two distillations."""
+        c = self.config
+        return (
+            *super().stages(),
+            Stage("copy", fit=self._copy),
+            Stage(
+                "summary-student",
+                c.summary_student_epochs,
+                4 * c.batch_size,
+                {"student": OptimizerSpec.of(c.student, self.summary_student)},
+                self.summary_student_step,
+                validate=self.validate_summary_student,
+                metric="summary_student_loss",
+                frozen=(self.summary_net,),
+                compiled=(self.summary_student, self.summary_net),
+            ),
+            Stage(
+                "cell-student",
+                c.student_epochs,
+                c.batch_size,
+                {"student": OptimizerSpec.of(c.student, self.cell_student)},
+                self.cell_student_step,
+                validate=self.validate_cell_student,
+                metric="cell_student_loss",
+                frozen=(self.cell_net,),
+                compiled=(self.cell_student, self.cell_net),
+            ),
+        )
+
+    def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Let the students begin as their teachers."""
+        self.summary_student.load_state_dict(self.summary_net.state_dict())
+        self.cell_student.load_state_dict(self.cell_net.state_dict())
+
+    def summary_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Let the summary's student follow its teacher."""
+        rows, kinds = self.summary.rows, self.summary.kinds
+        with torch.no_grad():
+            _, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+        loss = self._distance(
+            (self.summary_net, self.summary_student),
+            (encoded,),
+            summary,
+            updater.normal(*summary.shape),
+            self.summary_times,
+        )
+        updater.update("student", loss)
+        return {"summary_student": loss}
+
+    def cell_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Let the cells' student follow its teacher."""
+        rows, kinds = self.summary.rows, self.summary.kinds
+        with torch.no_grad():
+            cells, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+            summary = summary + self.config.blur * updater.normal(*summary.shape)
+            values = self.values(cells)
+        loss = self._distance(
+            (self.cell_net, self.cell_student),
+            (encoded, summary),
+            values,
+            updater.normal(*values.shape),
+            self.cell_times,
+        )
+        updater.update("student", loss)
+        return {"cell_student": loss}
+
+    def validate_summary_student(self, data: TrainingData) -> dict[str, float]:
+        """Return the distance of the summary's student to its teacher on held-out showers."""
+
+        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
+            _, summary, encoded = self.prepared(batch, uniform)
+            noise = self._random(batch, generator, False, *summary.shape[1:])
+            nets = (self.summary_net, self.summary_student)
+            return self._distance(nets, (encoded,), summary, noise, self.summary_times)
+
+        return {"summary_student_loss": self._mean(data, loss)}
+
+    def validate_cell_student(self, data: TrainingData) -> dict[str, float]:
+        """Return the distance of the cells' student to its teacher on held-out showers."""
+
+        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
+            cells, summary, encoded = self.prepared(batch, uniform)
+            values = self.values(cells)
+            noise = self._random(batch, generator, False, values.shape[1])
+            nets = (self.cell_net, self.cell_student)
+            return self._distance(nets, (encoded, summary), values, noise, self.cell_times)
+
+        return {"cell_student_loss": self._mean(data, loss)}
+
+    def _distance(
+        self,
+        networks: tuple[nn.Module, nn.Module],
+        conditions: tuple[Tensor, ...],
+        data: Tensor,
+        noise: Tensor,
+        times: tuple[float, ...],
+    ) -> Tensor:
+        """Return the mean squared distance of the student's velocity to the teacher's.
+
+        Each jump gets an equal part of the batch.
+
+        Arguments:
+            networks: Teacher and student.
+            conditions: What both take beside x and time, (B, ...) each.
+            data: x_1 (B, ...).
+            noise: x_0 (B, ...).
+            times: Times of the jumps.
+        """
+        pieces = torch.arange(len(data), device=data.device).chunk(len(times) - 1)
+        steps = self.config.teacher_steps
+        total = data.new_zeros(())
+        for rows, (start, end) in zip(pieces, pairwise(times), strict=False):
+            x = (1.0 - start) * noise[rows] + start * data[rows]
+            inner = [start + (end - start) * k / steps for k in range(steps)]
+            teacher, student = (_denoiser(net, [c[rows] for c in conditions]) for net in networks)
+            with torch.no_grad():
+                goal = integrate(teacher, x, [*inner, end])
+            found = jump(student, x, start, end)
+            total = total + ((found - goal) / (end - start)).float().square().mean() * len(rows)
+        return total / len(data)
+
+
+def _denoiser(net: nn.Module, conditions: Sequence[Tensor]) -> Denoiser:
+    """Return a network with its conditions filled in."""
+    return lambda x, t: net(x, t, *conditions)
+
+
+def _jumps(denoise: Denoiser, x: Tensor, times: tuple[float, ...]) -> Tensor:
+    """Return where one evaluation a step leads."""
+    for start, end in pairwise(times):
+        x = jump(denoise, x, start, end)
+    return x

@@ -1,0 +1,120 @@
+"""The two networks of the flow: one over the rows of a shower's summary, one over the patches of its cells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caloforge.models.layers.cell_patches import CellPatches
+from caloforge.models.layers.patch_embedding import PatchLinear
+from caloforge.models.layers.transformer import TimeEmbedding, Transformer
+
+__all__ = ["CellNetwork", "SummaryNetwork"]
+
+
+class _Head(nn.Module):
+    """Normalise, modulate by the condition, and map tokens to numbers."""
+
+    def __init__(self, tokens: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.out = PatchLinear(tokens, width, outputs, zero=True)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(functional.silu(condition))[:, None].chunk(2, dim=-1)
+        normed = functional.layer_norm(tokens, (tokens.shape[-1],), eps=1e-6)
+        found: Tensor = self.out(normed * (1 + scale) + shift)
+        return found
+
+
+class SummaryNetwork(nn.Module):
+    """Estimate the summary (B, R, K) from a noisy one.
+
+    Arguments:
+        rows: Rows R.
+        kinds: Numbers K in a row.
+        conditions: Encoded conditions.
+        width: Width of the tokens.
+        blocks: Blocks of the transformer.
+        heads: Attention heads.
+    """
+
+    def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int) -> None:
+        super().__init__()
+        self.embed = PatchLinear(rows, kinds, width)
+        self.position = nn.Parameter(0.5 * torch.randn(rows, width))
+        self.time = TimeEmbedding(width)
+        self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
+        self.body = Transformer(width, blocks, 1, heads)
+        self.head = _Head(rows, width, kinds)
+
+    def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
+        """Return the estimate (B, R, K) of x (B, R, K) at times (B,) and encoded conditions (B, k)."""
+        condition = self.time(time) + self.condition(encoded)
+        tokens = self.body(self.embed(x) + self.position, condition)
+        found: Tensor = self.head(tokens, condition)
+        return found
+
+
+class CellNetwork(nn.Module):
+    """Estimate the values of all cells from noisy ones and the shower's summary.
+
+    Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
+    whole summary and the encoded conditions modulate every block. For each cell it says a value and how far the noisy
+    value is to be trusted, as the posterior mean of a cell that is either empty or filled would be.
+
+    Arguments:
+        patches: The patches.
+        rows: Rows of the summary, the last one the shower's.
+        kinds: Numbers in a row.
+        conditions: Encoded conditions.
+        width: Width of the tokens.
+        blocks: Blocks with their own weights.
+        repeats: Times that they are run through.
+        heads: Attention heads.
+    """
+
+    def __init__(
+        self,
+        patches: CellPatches,
+        rows: int,
+        kinds: int,
+        conditions: int,
+        width: int,
+        blocks: int,
+        repeats: int,
+        heads: int,
+    ) -> None:
+        super().__init__()
+        self.patches = patches
+        n, places, layers = patches.n_patches, patches.places, patches.layers.shape[1]
+        self.embed = PatchLinear(n, places, width)
+        self.position = nn.Parameter(0.5 * torch.randn(n, width))
+        self.rows = nn.Linear(layers * kinds, width)
+        self.time = TimeEmbedding(width)
+        self.condition = nn.Sequential(
+            nn.Linear(conditions + rows * kinds, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.body = Transformer(width, blocks, repeats, heads)
+        self.head = _Head(n, width, 2 * places)
+
+    def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the estimate (B, n_cells).
+
+        Arguments:
+            x: Values (B, n_cells).
+            time: (B,).
+            encoded: Encoded conditions (B, k).
+            summary: (B, rows, kinds) normal numbers.
+        """
+        condition = self.time(time) + self.condition(torch.cat([encoded, summary.flatten(1)], 1))
+        own = summary[:, self.patches.layers.flatten()].view(len(x), self.patches.n_patches, -1)
+        tokens = self.embed(self.patches(x)) + self.rows(own) + self.position
+        tokens = self.body(tokens, condition)
+        guess, trust = (
+            self.patches.cells(part) for part in self.head(tokens, condition).float().chunk(2, -1)
+        )
+        return guess + torch.sigmoid(trust - 2.0) * (x - guess)

@@ -1,0 +1,131 @@
+"""Cell energies as values for a flow, and values as cells that obey a shower's layer energies and hits.
+
+An empty cell has the value -1; a filled one 1 + z / 2.5, z from the quantiles of the energies of filled cells
+(:mod:`~caloforge.models.layers.gaussianise`), so that the peak of minimum ionising particles, where most cells
+are, fills a wide range of values and comes out sharp. On a grid the energies are absolute and share one table; with ``relative``
+they are shares of their layer's energy, with one table for each layer.
+
+Back: in each layer the n cells of largest value become hits (at least the threshold), the others stay below it, and those
+below -1/2 are empty. What is missing from the layer's energy, or too much, is then given to the cells in proportion to the square of
+their energy, so that small energies keep theirs, as far as that changes no cell by more than half; what is left scales all
+cells. So layer energies and hits are exactly those asked for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from caloforge.geometry import Detector
+from caloforge.models.layers.gaussianise import Gaussianise
+from caloforge.models.layers.layer_view import LayerView
+
+__all__ = ["CellValues"]
+
+EMPTY = -1.0
+_CENTRE = 1.0
+_SCALE = 0.4
+_LEAST = -2.45
+"""Smallest z of a filled cell, which keeps it away from the empty ones."""
+_BORDER = -0.5
+_TINY = 1e-12
+_SAMPLE = 400_000
+
+
+class CellValues(nn.Module):
+    """Cells to values and back.
+
+    Arguments:
+        detector: The detector.
+        cut: Energy below which a cell is empty, MeV.
+        threshold: Energy above which it is a hit, MeV.
+        relative: Energies as shares of the layer's.
+    """
+
+    def __init__(self, detector: Detector, cut: float, threshold: float, relative: bool) -> None:
+        super().__init__()
+        self.view = LayerView(detector)
+        self.cut, self.threshold, self.relative = cut, threshold, relative
+        self.table = Gaussianise(detector.n_layers if relative else 1)
+
+    @torch.no_grad()
+    def fit(self, cells: Tensor, generator: torch.Generator) -> None:
+        """Fit the tables to cells (N, n_cells)."""
+        if self.relative:
+            for layer in range(self.view.n_layers):
+                rows = cells[:, self.view.back // self.view.width == layer]
+                share = rows / rows.sum(1, keepdim=True).clamp_min(_TINY)
+                self._fit(share[rows > self.cut], layer, generator)
+            return
+        self._fit(cells[cells > self.cut], 0, generator)
+
+    def _fit(self, energies: Tensor, column: int, generator: torch.Generator) -> None:
+        if len(energies) > _SAMPLE:
+            energies = energies[torch.randperm(len(energies), generator=generator)[:_SAMPLE]]
+        if len(energies) > 1:
+            self.table.fit(torch.log(energies), column)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Return the values (B, n_cells) of cells (B, n_cells)."""
+        view = self.view(cells)
+        filled = view > self.cut
+        sums = view.sum(2, keepdim=True).clamp_min(_TINY)
+        values = self._values(torch.log(torch.where(filled, view / sums if self.relative else view, 1.0)))
+        return self.view.cells(torch.where(filled, values, EMPTY))
+
+    def _values(self, logs: Tensor) -> Tensor:
+        """Return the values of logarithms (B, n_layers, k)."""
+        z = self._by_layer(logs, self.table)
+        return _CENTRE + _SCALE * z.clamp_min(_LEAST)
+
+    def _by_layer(self, x: Tensor, function: nn.Module) -> Tensor:
+        """Apply a function of columns to (B, n_layers, k), the layer as column where tables are a layer's own."""
+        if not self.relative:
+            flat: Tensor = function(x.reshape(-1, 1))
+            return flat.view(x.shape)
+        columns: Tensor = function(x.transpose(1, 2))
+        return columns.transpose(1, 2)
+
+    def _energies(self, values: Tensor, sums: Tensor) -> Tensor:
+        z = (values - _CENTRE) / _SCALE
+        if self.relative:
+            logs = self.table.inverse(z.transpose(1, 2)).transpose(1, 2)
+        else:
+            logs = self.table.inverse(z.reshape(-1, 1)).view(z.shape)
+        return torch.exp(logs) * (sums if self.relative else 1.0)
+
+    def decode(self, values: Tensor, sums: Tensor, hits: Tensor) -> Tensor:
+        """Return cells (B, n_cells), MeV.
+
+        Arguments:
+            values: (B, n_cells).
+            sums: Layer energies (B, n_layers), MeV.
+            hits: Hits of each layer (B, n_layers).
+        """
+        view = self.view(values.float(), -1e4)
+        sums = sums[:, :, None]
+        ordered = view.sort(2, descending=True).values
+        last = (hits.long() - 1).clamp(0, self.view.width - 1)[:, :, None]
+        lowest = torch.where(hits[:, :, None] > 0, ordered.gather(2, last), torch.inf)
+        is_hit = (view >= lowest) & (view > -1e3)
+        share = (
+            self.threshold / sums.clamp_min(_TINY) if self.relative else torch.full_like(sums, self.threshold)
+        )
+        border = self._values(torch.log(share))
+        filled = is_hit | (view > _BORDER)
+        values = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
+        energy = torch.where(filled, self._energies(values, sums), 0.0)
+        least, most = self.threshold * 1.0001, self.threshold * 0.9999
+        energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
+        energy = torch.where(filled, energy, 0.0)
+        return self.view.cells(self._balanced(energy, sums, is_hit))
+
+    def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
+        """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits where possible."""
+        missing = sums - energy.sum(2, keepdim=True)
+        squares = energy.square().sum(2, keepdim=True).clamp_min(_TINY)
+        largest = energy.amax(2, keepdim=True).clamp_min(_TINY)
+        rate = torch.maximum(torch.minimum(missing / squares, 1.0 / largest), -0.5 / largest)
+        energy = energy * (1.0 + rate * energy)
+        energy = torch.where(is_hit, energy.clamp_min(self.threshold * 1.0001), energy)
+        return energy * (sums / energy.sum(2, keepdim=True).clamp_min(_TINY))

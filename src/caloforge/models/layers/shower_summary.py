@@ -1,0 +1,126 @@
+r"""What a shower deposits in each layer, as standard normal numbers, and back.
+
+A shower's summary has one row for each layer and one for the whole shower:
+
+- layer l: ln((E_l + e) / E_vis), hits n_l above the threshold, centre x_l, y_l and radial width w_l of the energy
+  (in units of the layer's half width);
+- the shower: ln(E_vis / E), its hits, its mean layer, and its centre.
+
+Hits are integers and are spread over [n, n + 1) by a uniform number. The conditions' trend is taken off
+(:mod:`~caloforge.models.layers.condition_trend`), what is left turned into a normal number
+(:mod:`~caloforge.models.layers.gaussianise`). The way back gives layer energies whose sum is exactly E_vis and hits
+whose sum is exactly the shower's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from caloforge.geometry import Detector
+from caloforge.models.layers.condition_trend import ConditionTrend
+from caloforge.models.layers.gaussianise import Gaussianise
+from caloforge.models.layers.layer_view import LayerView
+
+__all__ = ["ShowerSummary"]
+
+_FLOOR = 1e-3
+"""Added to layer energies before the logarithm, MeV."""
+_KINDS = 5
+_TINY = 1e-9
+_REACH = 5.0
+"""Largest normal number of a summary."""
+
+
+class ShowerSummary(nn.Module):
+    """Summaries of showers.
+
+    Arguments:
+        detector: The detector.
+        continuous: Continuous encoded conditions.
+        width: All encoded conditions.
+        threshold: Energy above which a cell is a hit, MeV.
+
+    Attributes:
+        rows: Rows of a summary: the layers and the shower.
+        kinds: Numbers in a row.
+    """
+
+    kinds = _KINDS
+
+    def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
+        super().__init__()
+        self.view = LayerView(detector)
+        self.threshold = threshold
+        self.rows = detector.n_layers + 1
+        self.trend = ConditionTrend(continuous, width, self.rows * _KINDS)
+        self.table = Gaussianise(self.rows * _KINDS)
+
+    @torch.no_grad()
+    def fit(self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator) -> None:
+        """Fit trend and tables.
+
+        Arguments:
+            cells: (N, n_cells) MeV.
+            energy: (N,) incident energies, MeV.
+            encoded: (N, width) encoded conditions.
+            generator: For the fractions of the hits.
+        """
+        parts = [self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)]
+        raw = torch.cat(parts)
+        raw = self._spread(raw, torch.rand(raw.shape, generator=generator))
+        self.trend.fit(encoded, raw.flatten(1))
+        self.table.fit(self.trend(raw.flatten(1), encoded))
+
+    def measure(self, cells: Tensor, energy: Tensor) -> Tensor:
+        """Return the summary (B, rows, kinds) of cells (B, n_cells), hits as whole numbers."""
+        view = self.view(cells)
+        sums = view.sum(2)
+        filled = sums > _TINY
+        safe = torch.where(filled, sums, 1.0)
+        x = (view * self.view.x).sum(2) / safe
+        y = (view * self.view.y).sum(2) / safe
+        away = (self.view.x - x[:, :, None]).square() + (self.view.y - y[:, :, None]).square()
+        width = torch.sqrt((view * away).sum(2) / safe + 1e-12)
+        total = sums.sum(1, keepdim=True).clamp_min(_TINY)
+        hits = (view > self.threshold).sum(2).to(cells)
+        share = torch.log((sums + _FLOOR) / total)
+        layers = torch.stack([share, hits, x * filled, y * filled, width * filled], 2)
+        number = torch.arange(sums.shape[1], device=cells.device, dtype=cells.dtype)
+        parts = sums / total
+        whole = torch.stack(
+            [
+                torch.log(total[:, 0] / energy.to(cells)),
+                hits.sum(1),
+                (parts * number).sum(1),
+                (parts * x).sum(1),
+                (parts * y).sum(1),
+            ],
+            1,
+        )
+        return torch.cat([layers, whole[:, None]], 1)
+
+    def forward(self, cells: Tensor, energy: Tensor, encoded: Tensor, uniform: Tensor) -> Tensor:
+        """Return normal numbers (B, rows, kinds) of showers; ``uniform`` has the same shape."""
+        raw = self._spread(self.measure(cells, energy), uniform).flatten(1)
+        z: Tensor = self.table(self.trend(raw, encoded), uniform.flatten(1)).clamp(-_REACH, _REACH)
+        return z.view(len(cells), self.rows, _KINDS)
+
+    def decode(self, z: Tensor, energy: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return layer energies (B, n_layers), MeV, and hits (B, n_layers), whole numbers, of normal numbers."""
+        raw = self.trend.inverse(self.table.inverse(z.flatten(1)), encoded).view(-1, self.rows, _KINDS)
+        visible = torch.exp(raw[:, -1, 0]) * energy
+        share = torch.exp(raw[:, :-1, 0].clamp_max(0.0))
+        sums = (share * visible[:, None] - _FLOOR).clamp_min(0.0)
+        sums = sums * (visible / sums.sum(1).clamp_min(_TINY))[:, None]
+        wished = (raw[:, :-1, 1] - 0.5).clamp_min(0.0)
+        total = (raw[:, -1, 1].floor()).clamp_min(1.0)
+        running = (wished * (total / wished.sum(1).clamp_min(_TINY))[:, None]).cumsum(1).round()
+        hits = torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
+        return sums, hits
+
+    @staticmethod
+    def _spread(raw: Tensor, uniform: Tensor) -> Tensor:
+        """Return the summary with the hits spread over [n, n + 1)."""
+        column = raw[:, :, 1] + uniform[:, :, 1]
+        return torch.cat([raw[:, :, :1], column[:, :, None], raw[:, :, 2:]], 2)
