@@ -354,3 +354,20 @@ def test_numbers_end_with_their_uncertainty(
     value: float | None, uncertainty: float | None, text: str
 ) -> None:
     assert format_value(value, uncertainty) == text
+
+
+def test_the_table_says_how_a_floor_was_measured() -> None:
+    entry = {
+        "value": 0.3,
+        "uncertainty": 0.1,
+        "floor": 0.1,
+        "detail": {"floor_size": 5000, "floor_measured": 0.2, "floor_scale": 0.5},
+    }
+    (score,) = scores_of({"fpd": entry})
+    assert (
+        score.floor_note
+        == "measured between sets of 5,000 reference showers: 0.2; times 0.5 for the samples' sizes"
+    )
+    (plain,) = scores_of({"precision": {"value": 0.3, "detail": {"size": 200}}})
+    assert plain.floor_note == "measured between sets of 200 reference showers"
+    assert scores_of({"fpd": {"value": 0.3}})[0].floor_note == ""

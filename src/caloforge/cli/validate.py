@@ -56,8 +56,8 @@ def validate(
 ) -> None:
     """Compare showers: metrics.json, report.html, figures/*.png and .pdf.
 
-    Every metric has an uncertainty, and where it means something its floor: the same metric between two
-    halves of the reference.
+    Every metric has an uncertainty, and where it means something its floor: what a perfect generator would
+    score with so many showers.
     """
     from caloforge.errors import GateError
     from caloforge.validate.driver import validate as compare

@@ -1,8 +1,8 @@
 """What a metric is and what it returns.
 
 A metric compares a generated sample with a reference. Each number is a :class:`Value`: the number, its
-uncertainty, and, where it means something, its floor, which is what the same metric says of two
-independent halves of the reference. A metric returns a dictionary: one entry for each of its keys in
+uncertainty, and, where it means something, its floor, which is what a perfect generator would score with so many
+showers (:mod:`caloforge.validate.metrics.floors`). A metric returns a dictionary: one entry for each of its keys in
 ``metrics.json``, a :class:`Value` or a dictionary of them (by observable, by pair).
 """
 
@@ -49,7 +49,7 @@ class Value:
     Attributes:
         value: The number; NaN (null in JSON) when it cannot be said, ``detail["reason"]`` then says why.
         uncertainty: One standard deviation.
-        floor: The same between two halves of the reference.
+        floor: The same for two samples of the reference's distribution and of these sizes.
         floor_uncertainty: One standard deviation of the floor.
         detail: Whatever else is to be known: sizes used, entries out of range, p-values.
     """

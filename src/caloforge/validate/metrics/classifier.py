@@ -8,7 +8,9 @@ hidden layers with LeakyReLU behind each; inputs are standardised with the train
 
 Each of several networks has its own split; the AUC is their mean, its error the larger of the spread of the
 networks and the statistical error of one held-out part. The floor is the same for halves of the reference,
-another pair of halves for each network: half as many showers, which ``floor_size`` says.
+another pair of halves for each network: half as many showers, which ``floor_size`` says. Equal samples have the AUC
+0.5 and the divergence 0 for any number of showers, since both are taken on held-out showers, so that the smaller size
+widens the floor's error and does not move it.
 
 References:
     O. Amram et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import cell_pair
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
 
 if TYPE_CHECKING:
@@ -112,11 +113,12 @@ class CoreCells(Metric):
         out: dict[str, Entry] = {}
         for index, key in enumerate(self.keys):
             reason = {} if np.isfinite(values[index]) else {"reason": "no core cell varies in the reference"}
+            below = floor_at(floors[:, index], len(a), len(b), degree=1, ideal=1.0)
             out[key.name] = Value(
                 values[index],
                 spread(boot[:, index]),
-                float(floors[:, index].mean()),
-                spread(floors[:, index]),
-                {**detail, **reason},
+                below.value,
+                below.uncertainty,
+                {**detail, **below.detail, **reason},
             )
         return out

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import cell_pair
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
 
 if TYPE_CHECKING:
@@ -84,13 +85,13 @@ class CovarianceDistance(Metric):
         for index in range(settings.n_halves):
             first, second = halves(len(a), index, settings.seed)
             floor.append(covariance_distance(covariance(a[first]), covariance(a[second])))
-        errors = np.array(floor)
+        below = floor_at(np.array(floor), len(a), len(b), degree=1)
         detail = {
             "correlation": correlation_distance(of_a, of_b),
             "cells": len(cells),
             "energy_share": float(mean[cells].sum() / mean.sum()) if mean.sum() > 0 else 0.0,
-            "floor_size": len(a) // 2,
+            **below.detail,
             **pair.counts,
         }
-        out = Value(value, spread(np.array(boot)), float(errors.mean()), spread(errors), detail)
+        out = Value(value, spread(np.array(boot)), below.value, below.uncertainty, detail)
         return {"covariance_distance": out}

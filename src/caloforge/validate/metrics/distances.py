@@ -4,8 +4,8 @@ With distribution functions :math:`F` (reference) and :math:`G` (generated),
 
 .. math:: D = \max_x |F(x) - G(x)|, \qquad W_1 = \int |F(x) - G(x)|\, dx .
 
-Values come from SciPy. The uncertainty is the spread over bootstrap samples of both sides, the floor the
-mean over pairs of halves of the reference; both reuse one sorting through weighted distribution functions.
+Values come from SciPy. The uncertainty is the spread over bootstrap samples of both sides, the floor that
+of pairs of halves of the reference (:mod:`caloforge.validate.metrics.floors`); both reuse one sorting through weighted distribution functions.
 :math:`W_1` is given in units of the reference's standard deviation, the raw one (in the observable's
 unit) in its detail. A bootstrap spread of :math:`D` is an estimate; near zero it is on the large side.
 
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import Column, finite_columns
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, half_masks, spread
 
 if TYPE_CHECKING:
@@ -108,10 +109,6 @@ class _Repeats:
         return np.stack(boot), np.stack(weighted_distances(a, self._floor))
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
-    return float(values.mean()) if values.size else None
-
-
 class DistributionDistances(Metric):
     """Kolmogorov-Smirnov statistic (p-value ``p`` in the detail) and Wasserstein-1 distance by observable."""
 
@@ -133,8 +130,9 @@ class DistributionDistances(Metric):
                 continue
             boot, floor = repeats.of(column)
             statistic, p = ks_test(column.reference, column.generated)
-            detail = {"statistic": statistic, "p": p, **column.counts}
-            ks[column.name] = Value(statistic, spread(boot[0]), _mean(floor[0]), spread(floor[0]), detail)
+            below = floor_at(floor[0], column.reference.size, column.generated.size, degree=1)
+            detail = {"statistic": statistic, "p": p, **below.detail, **column.counts}
+            ks[column.name] = Value(statistic, spread(boot[0]), below.value, below.uncertainty, detail)
             w1[column.name] = _scaled(column, boot[1], floor[1])
         return {"ks": ks, "wasserstein": w1}
 
@@ -146,5 +144,7 @@ def _scaled(column: Column, boot: NDArray[np.float64], floor: NDArray[np.float64
     if scale == 0.0:
         reason = "constant in the reference: only the raw distance can be said"
         return Value(0.0 if raw == 0.0 else float("nan"), detail={**detail, "reason": reason})
-    low, up = boot / scale, floor / scale
-    return Value(raw / scale, spread(low), _mean(up), spread(up), detail)
+    below = floor_at(floor / scale, column.reference.size, column.generated.size, degree=1)
+    return Value(
+        raw / scale, spread(boot / scale), below.value, below.uncertainty, {**detail, **below.detail}
+    )

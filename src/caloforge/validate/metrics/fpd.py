@@ -28,7 +28,7 @@ from caloforge.errors import TooFewShowersError
 from caloforge.random import generator
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import high_level_pair
-from caloforge.validate.metrics.resampling import halves
+from caloforge.validate.metrics.floors import Floor, floor_at
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -38,6 +38,7 @@ __all__ = ["FrechetPhysicsDistance", "fpd", "frechet_distance", "intercept_at_ze
 _LARGEST = 50_000
 _SIZES = 10
 _DRAWS = 20
+_FLOORS, _FLOOR_DRAWS = 3, 7  # pairs of halves and draws of each: together as much work as one value
 _FEWEST = 100
 
 
@@ -91,7 +92,11 @@ def _draw(x: NDArray[np.float64], size: int, rng: np.random.Generator) -> tuple[
 
 
 def fpd(
-    reference: NDArray[np.float64], generated: NDArray[np.float64], seed: int = 0, normalised: bool = True
+    reference: NDArray[np.float64],
+    generated: NDArray[np.float64],
+    seed: int = 0,
+    normalised: bool = True,
+    draws: int = _DRAWS,
 ) -> tuple[float, float]:
     """Return the Frechet physics distance and its error.
 
@@ -100,6 +105,7 @@ def fpd(
         generated: Features (M, d).
         seed: Seed of the draws.
         normalised: Divide by the reference's largest absolute values first.
+        draws: Distances averaged at each size.
 
     Raises:
         TooFewShowersError: With fewer than 100 a side.
@@ -115,8 +121,8 @@ def fpd(
     distances = []
     for index, size in enumerate(sizes):
         rng = generator(seed, "fpd", index)
-        draws = [(*_draw(a, size, rng), *_draw(b, size, rng)) for _ in range(_DRAWS)]
-        distances.append(np.mean([_distance(*draw) for draw in draws]))
+        drawn = [(*_draw(a, size, rng), *_draw(b, size, rng)) for _ in range(draws)]
+        distances.append(np.mean([_distance(*draw) for draw in drawn]))
     return intercept_at_zero(1.0 / sizes, np.array(distances))
 
 
@@ -149,12 +155,34 @@ class FrechetPhysicsDistance(Metric):
     minimum: ClassVar[int] = _FEWEST
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
-        """Return the distance; the floor is the distance of two halves of the reference."""
+        """Return the distance of equally many showers; the floor is that of sets of the reference.
+
+        The fit over sizes depends on the smaller sample, so that the larger one is cut to it. Sets of the reference are
+        as large, or its halves where it has not twice as many; these are brought to the size by the law of floors.
+        """
         pair = high_level_pair(reference, generated)
-        value, error = fpd(pair.reference, pair.generated, settings.seed)
-        floor = floor_error = None
-        if len(pair.reference) >= 2 * _FEWEST:
-            first, second = halves(len(pair.reference), 0, settings.seed)
-            floor, floor_error = fpd(pair.reference[first], pair.reference[second], settings.seed)
-        detail = {"features": pair.reference.shape[1], "floor_size": len(pair.reference) // 2, **pair.counts}
-        return {"fpd": Value(value, error, floor, floor_error, detail)}
+        size = min(len(pair.reference), len(pair.generated))
+        of_reference, of_generated = normalise(pair.reference, pair.generated)
+        a, b = (_some(x, size, settings.seed) for x in (of_reference, of_generated))
+        value, error = fpd(a, b, settings.seed, normalised=False)
+        part, below = min(len(of_reference) // 2, size), Floor()
+        if part >= _FEWEST:
+            found = []
+            for index in range(min(_FLOORS, settings.n_halves)):
+                x, y = (of_reference[rows[:part]] for rows in _parts(len(of_reference), index, settings.seed))
+                found.append(fpd(x, y, settings.seed, False, _FLOOR_DRAWS))
+            alone = found[0][1] if len(found) == 1 else None
+            below = floor_at(np.array([x for x, _ in found]), size, size, 2, size=part, uncertainty=alone)
+        detail = {"features": a.shape[1], "size": size, **below.detail, **pair.counts}
+        return {"fpd": Value(value, error, below.value, below.uncertainty, detail)}
+
+
+def _some(x: NDArray[np.float64], size: int, seed: int) -> NDArray[np.float64]:
+    """Return rows of (N, d), all or picked at random."""
+    return x if len(x) == size else x[generator(seed, "fpd subset").permutation(len(x))[:size]]
+
+
+def _parts(n: int, index: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the two halves of ``n`` rows in random order, so that their beginnings are random sets."""
+    order = generator(seed, "fpd parts", index).permutation(n)
+    return order[: n // 2], order[n // 2 :]

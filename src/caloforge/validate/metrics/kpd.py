@@ -7,7 +7,8 @@ r"""Kernel physics distance: unbiased squared maximum mean discrepancy with a po
 
 Features are divided by the largest absolute value of each in the reference. The distance is the median
 over ten batches of 5,000 draws with replacement (as published; fewer when fewer are there); its error is half
-the central 68 % interval of the batches.
+the central 68 % interval of the batches. Draws from finite samples know these samples, so that equal distributions
+have a distance of the order of 1/n, which the floor shows.
 
 References:
     R. Kansal et al., arXiv:2211.10295, section V; M. Binkowski et al., arXiv:1801.01401.
@@ -24,6 +25,7 @@ from caloforge.errors import TooFewShowersError
 from caloforge.random import generator
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import high_level_pair
+from caloforge.validate.metrics.floors import Floor, floor_at
 from caloforge.validate.metrics.fpd import normalise
 from caloforge.validate.metrics.resampling import halves
 
@@ -34,6 +36,7 @@ __all__ = ["KernelPhysicsDistance", "kpd", "polynomial_mmd"]
 
 _BATCHES = 10
 _BATCH = 5000
+_FLOOR_BATCHES = 2  # for each pair of halves
 _ROWS = 1000  # rows of the kernel matrix held at once
 _FEWEST = 20
 _INTERVAL = (16.275, 83.725)
@@ -62,7 +65,11 @@ def polynomial_mmd(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def kpd(
-    reference: NDArray[np.float64], generated: NDArray[np.float64], seed: int = 0, normalised: bool = True
+    reference: NDArray[np.float64],
+    generated: NDArray[np.float64],
+    seed: int = 0,
+    normalised: bool = True,
+    batches: int = _BATCHES,
 ) -> tuple[float, float]:
     """Return the kernel physics distance and its error.
 
@@ -71,6 +78,7 @@ def kpd(
         generated: Features (M, d).
         seed: Seed of the batches.
         normalised: Divide by the reference's largest absolute values first.
+        batches: How many.
 
     Raises:
         TooFewShowersError: With fewer than 20 a side.
@@ -81,7 +89,7 @@ def kpd(
         raise TooFewShowersError(msg)
     a, b = normalise(reference, generated) if normalised else (reference, generated)
     values = []
-    for index in range(_BATCHES):
+    for index in range(batches):
         rng = generator(seed, "kpd", index)
         batch_a = a[rng.integers(0, len(a), size)]
         values.append(polynomial_mmd(batch_a, b[rng.integers(0, len(b), size)]))
@@ -97,12 +105,15 @@ class KernelPhysicsDistance(Metric):
     minimum: ClassVar[int] = _FEWEST
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
-        """Return the distance; the floor is the distance of two halves of the reference."""
+        """Return the distance; the floor is that of halves of the reference, at the samples' sizes."""
         pair = high_level_pair(reference, generated)
-        value, error = kpd(pair.reference, pair.generated, settings.seed)
-        floor = floor_error = None
-        if len(pair.reference) >= 2 * _FEWEST:
-            first, second = halves(len(pair.reference), 0, settings.seed)
-            floor, floor_error = kpd(pair.reference[first], pair.reference[second], settings.seed)
-        detail = {"features": pair.reference.shape[1], "floor_size": len(pair.reference) // 2, **pair.counts}
-        return {"kpd": Value(value, error, floor, floor_error, detail)}
+        a, b = normalise(pair.reference, pair.generated)
+        value, error = kpd(a, b, settings.seed, normalised=False)
+        below = Floor()
+        if len(a) >= 2 * _FEWEST:
+            splits = [halves(len(a), index, settings.seed) for index in range(settings.n_halves)]
+            found = [kpd(a[x], a[y], settings.seed, False, _FLOOR_BATCHES) for x, y in splits]
+            alone = found[0][1] if len(found) == 1 else None
+            below = floor_at(np.array([x for x, _ in found]), len(a), len(b), degree=2, uncertainty=alone)
+        detail = {"features": a.shape[1], **below.detail, **pair.counts}
+        return {"kpd": Value(value, error, below.value, below.uncertainty, detail)}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import layer_energies
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
 
 if TYPE_CHECKING:
@@ -65,14 +66,14 @@ class LayerFractions(Metric):
         for index in range(settings.n_halves if len(a) > 3 else 0):
             first, second = halves(len(a), index, settings.seed)
             floor.append(_largest(a[first].mean(axis=0), a[second].mean(axis=0)))
-        errors = np.array(floor)
+        below = floor_at(np.array(floor), len(a), len(b), degree=1)
         detail = {
             "reference": a.mean(axis=0),
             "reference_uncertainty": a.std(axis=0, ddof=1) / np.sqrt(len(a)),
             "generated": b.mean(axis=0),
             "generated_uncertainty": b.std(axis=0, ddof=1) / np.sqrt(len(b)),
+            **below.detail,
             **counts,
         }
-        centre = float(errors.mean()) if errors.size else None
         value = _largest(a.mean(axis=0), b.mean(axis=0))
-        return {"layer_fractions": Value(value, spread(boot), centre, spread(errors), detail)}
+        return {"layer_fractions": Value(value, spread(boot), below.value, below.uncertainty, detail)}

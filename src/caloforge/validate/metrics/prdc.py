@@ -10,8 +10,9 @@ sample, reference showers :math:`x_i` and generated ones :math:`y_j`:
 
 Distances are Euclidean in log10 of the cell energies, cut below at the threshold. A block of rows is held at
 a time, so that memory does not grow with the square of the samples. The error is the spread over a bootstrap
-of the showers that are counted, the balls fixed. The floor is that of two halves of the reference; all four
-depend on the samples' sizes.
+of the showers that are counted, the balls fixed. All four depend on the samples' sizes in a way of their own, so
+that value and floor take the same ones: h showers of the reference against h generated ones, and against h other ones
+of the reference, where h is at most half of the reference, the generated sample, or 5,000 (``size`` in the detail).
 
 References:
     M. F. Naeem et al., Reliable fidelity and diversity metrics for generative models, arXiv:2002.09797.
@@ -28,7 +29,7 @@ from caloforge.errors import TooFewShowersError
 from caloforge.random import generator
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import Cells, cell_pair
-from caloforge.validate.metrics.resampling import halves, spread
+from caloforge.validate.metrics.resampling import spread
 
 if TYPE_CHECKING:
     import torch
@@ -124,21 +125,21 @@ class PrecisionRecall(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return the four figures."""
-        pair = cell_pair(reference, generated, settings, n_max=_N_MAX)
+        pair = cell_pair(reference, generated, settings, n_max=2 * _N_MAX)
         a, b = log_cells(pair.reference, settings.threshold), log_cells(pair.generated, settings.threshold)
         device, k = settings.torch_device(), settings.neighbours
-        members = prdc_members(a, b, k, device)
-        floor: dict[str, float] = {}
-        if len(a) // 2 > k:
-            first, second = halves(len(a), 0, settings.seed)
-            floor = prdc(a[first], a[second], k, device)
+        size = min(len(a) // 2, len(b), _N_MAX)
+        rng = generator(settings.seed, "prdc")
+        rows, chosen = rng.permutation(len(a)), rng.permutation(len(b))[:size]
+        first, second = rows[:size], rows[size : 2 * size]
+        members = prdc_members(a[first], b[chosen], k, device)
+        floor = prdc(a[first], a[second], k, device)
         out: dict[str, Entry] = {}
         for name in NAMES:
             x = members[name]
             rng = generator(settings.seed, f"prdc/{name}")
             draws = rng.integers(0, len(x), (settings.n_bootstrap, len(x)))
             error = spread(x[draws].mean(axis=1))
-            detail = {"k": k, "floor_size": len(a) // 2, **pair.counts}
-            floor_error = error * (2.0**0.5) if floor else None
-            out[name] = Value(float(x.mean()), error, floor.get(name), floor_error, detail)
+            detail = {"k": k, "size": size}
+            out[name] = Value(float(x.mean()), error, floor[name], error, detail)
         return out

@@ -29,6 +29,7 @@ from caloforge.errors import InputError, TooFewShowersError
 from caloforge.random import generator
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import finite_columns, joint_columns
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import halves, spread
 
 if TYPE_CHECKING:
@@ -219,10 +220,11 @@ def _compare(a: NDArray[np.float64], b: NDArray[np.float64], settings: Settings)
         "n_quantiles": n_quant,
         "filled_bins": int((p > 0).sum()),
         "expected": expected_divergence(int((p > 0).sum()), len(b), len(a)),
-        "floor_size": len(a) // 2,
     }
-    errors = np.array(floor)
-    return Value(jensen_shannon(p, g), spread(boot), float(errors.mean()), spread(errors), detail)
+    below = floor_at(np.array(floor), len(a), len(b), degree=2)
+    return Value(
+        jensen_shannon(p, g), spread(boot), below.value, below.uncertainty, {**detail, **below.detail}
+    )
 
 
 class QuantileDivergence(Metric):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import visible_fraction
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import halves
 
 if TYPE_CHECKING:
@@ -80,12 +81,13 @@ class SamplingFraction(Metric):
                 }
             )
         first, second = halves(x.size, 0, settings.seed)
-        floor = ratio_with_error(mean_with_error(x[second]), mean_with_error(x[first]))
+        floor, error = ratio_with_error(mean_with_error(x[second]), mean_with_error(x[first]))
+        below = floor_at(np.array([floor]), x.size, max(y.size, 1), degree=1, ideal=1.0, uncertainty=error)
         ratio = ratio_with_error(of_generated, of_reference)
-        detail = {"bins": bins, "not_finite_reference": bad_x, "not_finite_generated": bad_y}
+        detail = {"bins": bins, "not_finite_reference": bad_x, "not_finite_generated": bad_y, **below.detail}
         out = {
             "reference": Value(*of_reference),
             "generated": Value(*of_generated),
-            "ratio": Value(*ratio, *floor, detail),
+            "ratio": Value(*ratio, below.value, below.uncertainty, detail),
         }
         return {"sampling_fraction": out}

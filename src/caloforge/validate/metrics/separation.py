@@ -8,7 +8,8 @@ With histograms :math:`p` (reference) and :math:`q` (generated) of unit sum,
 energies, centres, widths, sparsity); elsewhere equal bins between the reference's extremes. Entries out of the
 range are counted: the detail gives their fraction on each side and ``unbinned_excess``, the difference of the two fractions.
 Histograms are normalised by what falls inside, as in the challenge. The error is the spread of
-multinomial bootstrap samples of both histograms, the floor the mean over halves of the reference.
+multinomial bootstrap samples of both histograms, the floor that of halves of the reference, brought to the samples'
+sizes (:mod:`caloforge.validate.metrics.floors`).
 
 References:
     O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4; S. Diefenbacher et al., arXiv:2009.03796.
@@ -26,6 +27,7 @@ from caloforge.random import generator
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.binning import bin_edges, energy_cut, log_edges
 from caloforge.validate.metrics.features import Column, cell_pair, finite_columns
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
 
 if TYPE_CHECKING:
@@ -90,21 +92,20 @@ def _compare(column: Column, reference: Sample, settings: Settings) -> Value:
         first, second = halves(column.reference.size, index, settings.seed)
         a, b = (histogram(column.reference[rows], edges) for rows in (first, second))
         floor.append(separation_power(a.counts, b.counts))
-    errors = np.array(floor)
+    below = floor_at(np.array(floor), column.reference.size, column.generated.size, degree=2)
     detail: dict[str, Any] = {
         "bins": len(edges) - 1,
         "dropped_reference": p.dropped,
         "dropped_generated": q.dropped,
         "unbinned_excess": q.dropped - p.dropped,
-        "floor_size": column.reference.size // 2,
+        **below.detail,
         **column.counts,
     }
     value = separation_power(p.counts, q.counts)
     if not np.isfinite(value):
         detail["reason"] = "no entry of one of the samples lies within the histogram's range"
     error = _error(p.counts, q.counts, settings, column.name)
-    centre = float(np.nanmean(errors)) if np.isfinite(errors).any() else None
-    return Value(value, error, centre, spread(errors) if centre is not None else None, detail)
+    return Value(value, error, below.value, below.uncertainty, detail)
 
 
 class SeparationPower(Metric):
@@ -152,19 +153,16 @@ def _spectrum(reference: Sample, generated: Sample, settings: Settings) -> Value
     for index in range(settings.n_halves if len(a) > 3 else 0):
         first, second = halves(len(a), index, settings.seed)
         floor.append(separation_power(a[first].sum(axis=0), a[second].sum(axis=0)))
-    errors = np.array(floor)
+    below = floor_at(np.array(floor), len(a), len(b), degree=2)
     detail: dict[str, Any] = {
         "bins": _SPECTRUM_BINS,
         "cut": low,
         "dropped_reference": dropped[0],
         "dropped_generated": dropped[1],
-        "floor_size": len(a) // 2,
+        **below.detail,
         **pair.counts,
     }
     value = separation_power(a.sum(axis=0), b.sum(axis=0))
     if not np.isfinite(value):
         detail["reason"] = f"one of the samples has no cell above {low} MeV"
-    centre = float(np.nanmean(errors)) if np.isfinite(errors).any() else None
-    return Value(
-        value, spread(np.array(boot)), centre, spread(errors) if centre is not None else None, detail
-    )
+    return Value(value, spread(np.array(boot)), below.value, below.uncertainty, detail)

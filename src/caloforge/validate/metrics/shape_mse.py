@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import profiles
+from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
 
 if TYPE_CHECKING:
@@ -88,14 +89,13 @@ class ShapeMSE(Metric):
         for index in range(settings.n_halves if n > 3 else 0):
             first, second = halves(n, index, settings.seed)
             floor.append(_over_axes(_means(a, first), _means(a, second)))
-        errors = np.array(floor)
+        below = floor_at(np.array(floor), n, m, degree=2)
         detail: dict[str, Any] = {axis: shape_mse(mean_a[axis], mean_b[axis]) for axis in a}
         relative = {axis: relative_mse(mean_a[axis], mean_b[axis]) for axis in a}
         detail["relative"] = {axis: figure for axis, (figure, _) in relative.items()}
         detail["empty_bins"] = {axis: empty for axis, (_, empty) in relative.items()}
-        detail.update(bad, floor_size=n // 2)
+        detail.update(bad, **below.detail)
         value = _over_axes(mean_a, mean_b)
         if not np.isfinite(value):
             detail["reason"] = "the reference has no energy along one of the axes"
-        centre = float(errors.mean()) if errors.size else None
-        return {"shape_mse": Value(value, spread(np.array(boot)), centre, spread(errors), detail)}
+        return {"shape_mse": Value(value, spread(np.array(boot)), below.value, below.uncertainty, detail)}

@@ -1,7 +1,7 @@
 """Which sample is nearest to the reference, and where each fails: the numbers of ``metrics.json`` as scores.
 
-A score compares a metric's distance from its ideal with the same distance of the floor (two halves of the
-reference), in standard deviations of both:
+A score compares a metric's distance from its ideal with the same distance of the floor (what a perfect generator would
+score with so many showers), in standard deviations of both:
 
     pull = (|value - ideal| - |floor - ideal|) / sqrt(uncertainty^2 + floor_uncertainty^2)
 
@@ -34,10 +34,11 @@ class Score:
         label: The metric's name for people.
         value: The number; None when it was not measured.
         uncertainty: One standard deviation, or None.
-        floor: The same for two halves of the reference, or None.
+        floor: What a perfect generator would score with so many showers, or None.
         floor_uncertainty: One standard deviation, or None.
         ideal: What a perfect generator reaches, or None when unknown.
         reason: Why there is no value.
+        floor_note: How the floor was measured.
         by: What the items of its key are: "observable", "pair", "sample", or empty.
     """
 
@@ -51,6 +52,7 @@ class Score:
     ideal: float | None = None
     reason: str = ""
     by: str = ""
+    floor_note: str = ""
 
     @property
     def name(self) -> str:
@@ -113,7 +115,20 @@ def _score(key: str, item: str, label: str, number: Mapping[str, Any], ideal: fl
         None if ideal is None or ideal != ideal else ideal,
         str(detail.get("reason", "")) if isinstance(detail, Mapping) else "",
         by,
+        _floor_note(detail) if isinstance(detail, Mapping) else "",
     )
+
+
+def _floor_note(detail: Mapping[str, Any]) -> str:
+    """Return how the floor was measured, as far as the detail says."""
+    size = detail.get("floor_size", detail.get("size"))
+    if size is None:
+        return ""
+    note = f"measured between sets of {size:,} reference showers"
+    measured, scale = detail.get("floor_measured"), detail.get("floor_scale")
+    if measured is None or scale is None or abs(scale - 1.0) < 1e-3:
+        return note
+    return f"{note}: {measured:.3g}; times {scale:.3g} for the samples' sizes"
 
 
 def headline(scores: Iterable[Score], key: str) -> Score | None:

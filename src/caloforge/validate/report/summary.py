@@ -20,9 +20,8 @@ from caloforge.validate.report.scores import (
 
 __all__ = ["format_value", "limits_table", "metrics_table", "summary_rows", "summary_table", "verdict"]
 
-_LEGEND = (
-    "✓ as near as one half of the reference to the other (below 2 standard deviations), △ 2 to 5, ✗ above 5."
-)
+_LEGEND = "✓ as near as other showers of the reference's kind would be (below 2 standard deviations), △ 2 to 5, ✗ above 5."
+_FLOOR = "measured between sets of the reference and brought to the samples' sizes"
 
 
 def format_value(value: float | None, uncertainty: float | None = None) -> str:
@@ -114,7 +113,8 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
         "the largest pulls over all metrics and observables",
     ]
     caption = (
-        f"{_LEGEND} Floor: the same metric between two halves of the reference. Click on a header to sort."
+        f"{_LEGEND} Floor: what a perfect generator would score with so many showers, {_FLOOR}. "
+        "Click on a header to sort."
     )
     return Table(columns, rows, caption, titles, key="summary-table", texts=(0, len(columns) - 1))
 
@@ -146,7 +146,7 @@ def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Ta
             rows.append([
                 Cell(label), Cell(score.label), Cell(score.item.replace("_", " ")),
                 Cell(format_value(score.value, score.uncertainty), score.value, title=score.reason, small=score.reason),
-                Cell("" if score.floor is None else format_value(score.floor, score.floor_uncertainty), score.floor),
+                Cell("" if score.floor is None else format_value(score.floor, score.floor_uncertainty), score.floor, title=score.floor_note),
                 Cell("" if score.ideal is None else f"{score.ideal:g}", score.ideal),
                 Cell("" if score.pull is None else f"{score.pull:+.1f}", score.pull, score.flag, FLAGS.get(score.flag, "")),
             ])  # fmt: skip
@@ -156,7 +156,7 @@ def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Ta
         "",
         "",
         "with one standard deviation",
-        "between two halves of the reference",
+        f"what a perfect generator would score, {_FLOOR}",
         "",
         "distance from the ideal beyond the floor's, in standard deviations",
     ]

@@ -1,0 +1,92 @@
+"""Floors: what other samples of the same truth score, whatever the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_samples import toy_showers
+
+from caloforge.validate.metrics import Settings, compute_metrics
+from caloforge.validate.metrics.floors import floor_at, floor_scale
+from caloforge.validate.sample import Sample
+
+METRICS = {  # metric to the keys whose entries are compared
+    "separation_power": ("separation_power",),
+    "distances": ("ks", "wasserstein"),
+    "quantile_jsd": ("quantile_jsd",),
+    "shape_mse": ("shape_mse",),
+    "layer_fractions": ("layer_fractions",),
+    "covariance_distance": ("covariance_distance",),
+    "fpd": ("fpd",),
+    "kpd": ("kpd",),
+    "prdc": ("precision", "recall", "density", "coverage"),
+}
+KEYS = [key for keys in METRICS.values() for key in keys]
+MANY = ("separation_power", "ks", "wasserstein", "quantile_jsd", "covariance_distance")  # well measured here
+REFERENCE, REPEATS = 480, 6
+
+
+def _pairs(entry: Mapping[str, Any]) -> list[tuple[float, float, float]]:
+    """Return value, floor and scale of an entry or of each of its parts, as far as they are known."""
+    parts = [entry] if "value" in entry else list(entry.values())
+    return [
+        (part["value"], part["floor"], part["detail"].get("floor_scale", 1.0))
+        for part in parts
+        if part.get("floor") is not None and part["value"] is not None
+    ]
+
+
+@pytest.fixture(scope="module", params=[240, 1200], ids=["fewer generated", "more generated"])
+def rows(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
+    """Key to value, floor, and what was measured between halves: (pairs of samples of one truth, 3), means over entries."""
+    found: dict[str, list[np.ndarray]] = {key: [] for key in KEYS}
+    settings = Settings(n_bootstrap=2, n_halves=4, device="cpu", neighbours=3, n_quantiles=8)
+    for seed in range(REPEATS):
+        reference = Sample(toy_showers("atlas-em-barrel", REFERENCE, 2 * seed), "reference")
+        generated = Sample(toy_showers("atlas-em-barrel", request.param, 2 * seed + 1), "generated")
+        result = compute_metrics(reference, generated, settings, METRICS)
+        for key in KEYS:
+            parts = [(value, floor, floor / scale) for value, floor, scale in _pairs(result[key])]
+            found[key].append(np.mean(parts, axis=0))
+    return {key: np.array(means) for key, means in found.items()}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_floor_is_what_the_truth_scores(rows: dict[str, np.ndarray], key: str) -> None:
+    value, floor, _ = rows[key].T
+    error = np.std(value - floor, ddof=1) / len(value) ** 0.5
+    assert abs((value - floor).mean()) < 0.1 * floor.mean() + 3.0 * error
+
+
+@pytest.mark.parametrize("key", MANY)
+def test_without_the_scale_it_would_not_be(rows: dict[str, np.ndarray], key: str) -> None:
+    value, floor, between_halves = rows[key].mean(axis=0)
+    assert abs(value / floor - 1.0) <= abs(value / between_halves - 1.0)
+
+
+def test_the_scale_is_one_for_samples_of_the_halves_size_and_falls_with_the_degree() -> None:
+    assert floor_scale(500, 500, 500, 1) == floor_scale(500, 500, 500, 2) == pytest.approx(1.0)
+    assert floor_scale(1000, 1000, 500, 2) == pytest.approx(0.5)
+    assert floor_scale(1000, 1000, 500, 1) == pytest.approx(0.5**0.5)
+    assert floor_scale(1000, 10**12, 500, 2) == pytest.approx(0.25)
+
+
+def test_means_of_normal_samples_obey_the_scale() -> None:
+    rng = np.random.default_rng(0)
+    n, m, repeats = 50, 20, 20_000
+    apart = np.abs(rng.normal(0, n**-0.5, repeats) - rng.normal(0, m**-0.5, repeats))
+    halves = np.abs(rng.normal(0, (n / 2) ** -0.5, (2, repeats)).T @ [1, -1])
+    for degree in (1, 2):
+        assert floor_at(halves**degree, n, m, degree).value == pytest.approx((apart**degree).mean(), rel=0.03)
+
+
+def test_a_floor_is_measured_around_the_ideal_and_needs_a_value() -> None:
+    floor = floor_at(np.array([1.2, np.nan, 1.4]), 100, 100, degree=1, ideal=1.0)
+    assert floor.value == pytest.approx(1.0 + 0.3 * 0.5**0.5)
+    assert floor.uncertainty == pytest.approx(np.std([1.2, 1.4], ddof=1) * 0.5**0.5)
+    assert floor.detail["floor_measured"] == pytest.approx(1.3)
+    assert floor.detail["floor_size"] == 50
+    assert floor_at(np.array([np.nan]), 100, 100, degree=1).value is None
