@@ -198,8 +198,10 @@ def _closest(result: SampleResult) -> Figure:
             _profiles(row[-3:], pair, result.role)
             likeness = "" if math.isnan(pair.similarity) else f", SSIM {pair.similarity:.3f}"
             row[-3].set_title(f"closeness {pair.closeness:.2f}{likeness}", fontsize=11, loc="left")
-        for place, axis in zip(axes[-1][-3:], ("x", "y", "layer"), strict=True):
+        for place, axis in zip(axes[-1][-3:], ("column in x", "row in y", "layer"), strict=True):
             place.set_xlabel(axis, fontsize=12)
+        for row in axes:
+            row[-3].set_ylabel("energy [MeV]", fontsize=12)
         return figure
 
     return Figure(
@@ -232,4 +234,9 @@ def _profiles(places: Sequence[Any], pair: ClosePair, role: int) -> None:
             style: dict[str, Any] = {"lw": 1.4} if number == 0 else {"lw": 1.4, "ls": "--"}
             place.stairs(profile, color=INK if number == 0 else colour(max(role, 1)), **style)
         place.tick_params(labelsize=10)
-        place.locator_params(axis="both", nbins=5)
+        place.locator_params(axis="x", nbins=5)
+        if axis == "z":
+            place.locator_params(axis="y", nbins=5)
+        else:
+            top = max(float(pair.profiles[axis].max()), 1e-6)
+            place.set(yscale="log", ylim=(top * 1e-4, top * 2))

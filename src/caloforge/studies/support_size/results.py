@@ -118,7 +118,8 @@ def _row(
     quantity: str, number: Interval, sample: str, paper: str | None, note: str, form: str = ",.0f"
 ) -> Row:
     known = not math.isnan(number.value)
-    error = (number.high - number.low) / (2 * _SIGMAS) if known and math.isfinite(number.high) else None
+    # a very skew interval has no meaningful standard deviation
+    error = (number.high - number.low) / (2 * _SIGMAS) if known and number.high < 3 * number.value else None
     if not known:
         low = f"above {number.low:{form}}" if number.low > 0 else ""
         bound = low if math.isinf(number.high) else f"below {number.high:{form}}"
@@ -153,7 +154,7 @@ def rows_of(results: Sequence[SampleResult]) -> list[Row]:
             name, curve, rate = definition.name, result.curves[definition.name], result.rates[definition.name]
             key = f"{side}_{name}"
             paper = f"support-size.{key}" if key in published else None
-            used = f"{rate.count:,} duplicates among {rate.n:,} showers"
+            used = f"{rate.count:,} duplicate{'' if rate.count == 1 else 's'} among {rate.n:,} showers"
             never = f"probability at most {curve.probability[-1]:.2g} up to {curve.sizes[-1]} showers"
             rule = "s² at the first P > 1/2" if not math.isnan(curve.rule.value) else never
             label, sample = definition.label, result.label
