@@ -136,8 +136,12 @@ class Context:
         Raises:
             IncompatibleError: When the files are not of one detector.
         """
-        parts = [source.showers for source in self.references if source.showers is not None]
-        return parts[0] if len(parts) == 1 else JoinedShowers(parts)
+        return self.trusted[0] if len(self.trusted) == 1 else JoinedShowers(self.trusted)
+
+    @property
+    def trusted(self) -> list[ShowerSource]:
+        """The trusted showers, file by file; unlike :attr:`reference` they may be of several detectors."""
+        return [source.showers for source in self.references if source.showers is not None]
 
     @property
     def reference_hashes(self) -> list[str]:

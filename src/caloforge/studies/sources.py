@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caloforge.errors import InputError, UnknownNameError
+from caloforge.errors import FileFormatError, InputError, UnknownNameError
 from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
@@ -22,7 +22,7 @@ from caloforge.validate.selection import conditions_of
 if TYPE_CHECKING:
     from caloforge.generate import Generator
 
-__all__ = ["Given", "Source", "open_sources"]
+__all__ = ["Given", "Source", "open_file", "open_sources"]
 
 Given: TypeAlias = "str | Path | Showers | ShowerFile | Generator"
 
@@ -133,6 +133,16 @@ class _Conditions:
         return Showers(self.detector, cells, energy, theta if self.has_theta else None, chosen, self.particle)
 
 
+def open_file(path: str | Path, detector: str | Path | Detector | None) -> ShowerFile:
+    """Open a file of the detector that it names, or, where it names none that is known, of the one given."""
+    try:
+        return open_showers(path)
+    except FileFormatError as error:
+        if detector is None or error.where != "attribute 'detector'":
+            raise
+        return open_showers(path, detector)
+
+
 def open_sources(
     stack: ExitStack,
     given: Sequence[Given],
@@ -169,7 +179,7 @@ def _open(stack: ExitStack, item: Given, detector: str | Path | Detector | None,
     if isinstance(item, str | Path):
         path = Path(item)
         if path.is_file() or path.suffix.lower() in _ENDINGS:
-            item = stack.enter_context(open_showers(path, detector))
+            item = stack.enter_context(open_file(path, detector))
         else:
             model = _model(item, device)
             return Source(
