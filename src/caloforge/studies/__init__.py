@@ -24,6 +24,7 @@ STUDIES: Registry[type[Study]] = Registry(
         "amplification": "caloforge.studies.amplification.study:AmplificationStudy",
         "density": "caloforge.studies.density.study:DensityStudy",
         "conditioning": "caloforge.studies.conditioning.study:ConditioningStudy",
+        "layers": "caloforge.studies.layers.study:LayersStudy",
         "support-size": "caloforge.studies.support_size.study:SupportSizeStudy",
     },
     group="caloforge.studies",
