@@ -112,9 +112,11 @@ class TruthCurves:
         return np.asarray(self.samples[size].mean(axis=0))
 
     def spread(self, size: int) -> Array:
-        """Return the standard deviation (L,) over the samples of a size; NaN for a single one."""
+        """Return the standard deviation (L,) over the samples of a size, by theory where a half holds only one."""
         found = self.samples[size]
-        return np.asarray(found.std(axis=0, ddof=1)) if len(found) > 1 else np.full(found.shape[1], np.nan)
+        if len(found) > 2:
+            return np.asarray(found.std(axis=0, ddof=1))
+        return np.array([self._error(float(d), level, size) for level, d in enumerate(self.mean(size))])
 
     def floor(self) -> Array:
         """Return the divergence (L,) that an endless sample of the truth would have."""

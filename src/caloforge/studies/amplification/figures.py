@@ -114,6 +114,7 @@ def draw_divergence(panels: Panels) -> Callable[[Any], Any]:
             )
         place.set(xscale="log", yscale="log")
         place.set_xlim(1.7, truth.quantiles[-1] * 1.2)
+        place.set_ylim(bottom=max(place.get_ylim()[0], 0.2 * float(truth.floor()[0])))
 
     return lambda pyplot: panels.grid(pyplot, draw, "quantiles", "quantile JSD")
 
@@ -180,7 +181,7 @@ def draw_toy(toy: ToyResult) -> Callable[[Any], Any]:
     """Return the drawing of the estimator against the closed form of the Gaussian toy."""
 
     def figure(pyplot: Any) -> Any:
-        drawn, place = pyplot.subplots()
+        drawn, place = pyplot.subplots(figsize=(6.4, 5.4), layout="constrained")
         place.plot(toy.quantiles, toy.known, color=INK, label="closed form")
         place.errorbar(
             toy.quantiles,

@@ -171,23 +171,33 @@ def _rows(
     """Return the headline of one sample: each quantity by formula and by comparison."""
     rows = []
     for one, curve in zip(truth, curves, strict=True):
-        divergence, error = float(curve.divergence[-1, level]), float(curve.error[-1, level])
-        by_formula = one.formula(divergence, error, level)
-        rows.append(_row(name, one.quantity, by_formula, trained, "by formula"))
-        by_comparison = one.comparison(divergence, error, level)
-        note = "by comparison"
-        if by_comparison is None:
-            smallest = [size for size in one.sizes if one.counts_for(size)[level]]
-            limit = (
-                f"below {smallest[0]:,} showers of the truth" if smallest else "no sample of the truth counts"
-            )
+        size = one.formula(float(curve.divergence[-1, level]), float(curve.error[-1, level]), level)
+        rows.append(_row(name, one.quantity, size, trained, "by formula"))
+        at = min(level, _comparable(one))
+        compared = one.comparison(float(curve.divergence[-1, at]), float(curve.error[-1, at]), at)
+        note = f"by comparison in {int(one.quantiles[at])} quantiles"
+        if compared is None:
+            limit = one.sizes[0] / (trained or 1)
+            note = f"{note}: below {limit:,.3g}"
             rows.append(
-                Row(_quantity(one.quantity, trained), None, None, _paper(one.quantity, trained), "",
-                    f"{note}: {limit}", name)
-            )  # fmt: skip
+                Row(
+                    _quantity(one.quantity, trained),
+                    None,
+                    None,
+                    _paper(one.quantity, trained),
+                    "",
+                    note,
+                    name,
+                )
+            )
         else:
-            rows.append(_row(name, one.quantity, by_comparison, trained, note))
+            rows.append(_row(name, one.quantity, compared, trained, note))
     return rows
+
+
+def _comparable(truth: TruthCurves) -> int:
+    """Return the place of the largest number of quantiles that counts for every sample of the truth."""
+    return max(0, int(truth.counts_for(truth.sizes[0]).sum()) - 1)
 
 
 def _row(name: str, quantity: Quantity, size: EffectiveSize, trained: int | None, note: str) -> Row:
