@@ -27,7 +27,7 @@ from caloforge.simulate import simulate
 from caloforge.studies.support_size.collisions import collision_rate
 from caloforge.studies.support_size.criteria import DEFINITIONS
 from caloforge.studies.support_size.divergence import pair_divergences
-from caloforge.studies.support_size.sample import Findings, findings_of, limits_from
+from caloforge.studies.support_size.sample import Findings, Options, findings_of, limits_from
 from caloforge.studies.support_size.similarity import similar_pairs
 from caloforge.studies.support_size.study import SupportSizeSettings
 from caloforge.validate.metrics.ssim import ssim_pairs
@@ -62,7 +62,8 @@ def timed(label: str, work: Callable[[], Any]) -> tuple[Any, float]:
 
 def ratios(showers: Showers) -> None:
     """Compare the fast versions with the obvious ones, on few pairs."""
-    few = showers[:150]
+    few = showers[:400]
+    pair_divergences(np.ones((2, 2)))  # loads torch
     profiles = few.grid().sum(axis=(2, 3), dtype=np.float64)
     start = time.process_time()
     slow = [
@@ -88,6 +89,13 @@ def ratios(showers: Showers) -> None:
     print(f"similarities: {1e3 * block:.2f} ms a pair, x{loop / block:.1f} faster than pair by pair")
 
 
+def search(label: str, showers: Showers, options: Options, limits: Findings | None) -> tuple[Findings, float]:
+    """Find the duplicates of a sample, by the limits of another one or its own."""
+    given = None if limits is None else limits_from(limits, options.alphas)
+    arrays, seconds = timed(label, lambda: findings_of(showers, options, given))
+    return Findings(arrays), seconds
+
+
 def main() -> None:
     """Time the search in both samples."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -99,18 +107,12 @@ def main() -> None:
     reference, _ = timed("read or make trusted showers", lambda: trusted(chosen.showers, chosen.n))
     ratios(reference)
     print(f"{chosen.n:,} showers a sample, {chosen.n * (chosen.n - 1) // 2:,} pairs")
-    arrays, first = timed("trusted showers: limits, duplicates", lambda: findings_of(reference, options))
-    found = [Findings(arrays)]
-    del reference
-    limits = limits_from(found[0], options.alphas)
-    generated, _ = timed(
-        "make parametrised showers",
-        lambda: simulate("clic-ecal-wide", chosen.n, engine="gflash", seed=2, **BEAM),
-    )
-    arrays, second = timed(
-        "parametrised showers: duplicates", lambda: findings_of(generated, options, limits)
-    )
-    found.append(Findings(arrays))
+    own, first = search("trusted showers: limits, duplicates", reference, options, None)
+    reference = simulate(
+        "clic-ecal-wide", chosen.n, engine="gflash", seed=2, **BEAM
+    )  # the first ones are let go
+    other, second = search("parametrised showers: duplicates", reference, options, own)
+    found = [own, other]
     for label, findings in zip(("trusted", "parametrised"), found, strict=True):
         print(f"{label}: {findings.compared:,} pairs compared cell by cell")
         for definition in DEFINITIONS:

@@ -1,0 +1,179 @@
+"""The study from end to end on parametrised showers: a generator that knows 30 showers is found out."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from caloforge.cli.app import app
+from caloforge.errors import InputError
+from caloforge.showers import Showers
+from caloforge.simulate import simulate
+from caloforge.studies import run_study
+from caloforge.studies.support_size.criteria import DEFINITIONS, Limits, PairTable, limits_of, profiles_of
+from caloforge.studies.support_size.search import SimilaritySearch, find_duplicates, first_showers
+from caloforge.studies.support_size.study import within
+
+KNOWN = 30
+SETTINGS = {"alpha": 0.003, "alphas": [0.003, 0.02], "subsets": 200, "limit_pairs": 500, "drawn": 2}
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return simulate("ild-ecal", 200, energy="50GeV", engine="gflash", seed=1)
+
+
+@pytest.fixture(scope="module")
+def collapsed():
+    known = simulate("ild-ecal", KNOWN, energy="50GeV", engine="gflash", seed=2)
+    rows = np.random.default_rng(3).integers(0, KNOWN, 200)
+    return known.take(rows).replace(source="collapsed")
+
+
+@pytest.fixture(scope="module")
+def files(truth, collapsed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("support")
+    truth.save(folder / "truth.h5")
+    collapsed.save(folder / "collapsed.h5")
+    return folder / "truth.h5", folder / "collapsed.h5"
+
+
+@pytest.fixture(scope="module")
+def written(files, tmp_path_factory):
+    output = tmp_path_factory.mktemp("study") / "out"
+    result = run_study("support-size", *files, output=output, settings=SETTINGS)
+    return output, result
+
+
+def test_a_generator_that_knows_30_showers_has_a_support_of_30(written):
+    output, result = written
+    content = json.loads((output / "study.json").read_text())
+    samples = content["data"]["samples"]
+    found = samples["collapsed"]["similarity"]
+    for number in (found["collision"]["support"], found["fit"]):
+        assert number["low"] <= KNOWN <= number["high"]
+        assert number["high"] < 2 * KNOWN
+    # the paper's rule reads more
+    assert KNOWN < found["rule"]["value"] < 2.5 * KNOWN
+    truth = samples["GFlash"]["similarity"]["collision"]["support"]
+    assert truth["low"] > 10 * KNOWN
+    ratio = [
+        row for row in result.rows if row.quantity.startswith("support over GFlash's, profiles + energy")
+    ]
+    assert all("95 %" in row.note or "below" in row.note for row in ratio)
+
+
+def test_stricter_definitions_and_smaller_alphas_give_larger_supports(written):
+    for sample in written[1].data["samples"].values():
+        rates = [sample[one.name]["collision"]["rate"] for one in DEFINITIONS]
+        assert rates == sorted(rates, reverse=True)
+        for one in DEFINITIONS[:2]:
+            by_alpha = [rate["rate"] for rate in sample[one.name]["by_alpha"]]
+            assert by_alpha == sorted(by_alpha)
+
+
+def test_page_figures_and_papers_numbers_are_there(written):
+    output, result = written
+    names = ["birthday", "support_size", "sensitivity", "closest_0", "closest_1"]
+    assert [figure.name for figure in result.figures] == names
+    assert all(
+        (output / "figures" / f"{name}{end}").stat().st_size > 2000
+        for name in names
+        for end in (".png", ".pdf")
+    )
+    page = (output / "report.html").read_text()
+    assert "above 40000" in page.replace(",", "")
+    rows = json.loads((output / "study.json").read_text())["rows"]
+    published = {(row["sample"], row["quantity"]): row["paper"]["value"] for row in rows if row["paper"]}
+    assert published["collapsed", "support size, profiles: paper's rule"] == 400
+    assert published["collapsed", "support size, profiles + energy: paper's rule"] == 6400
+
+
+def test_the_closest_pairs_of_a_collapsed_generator_are_copies(written):
+    closest = written[1].data["samples"]["collapsed"]["closest"]
+    assert len(closest) == 2
+    for pair in closest:
+        assert pair["closeness"] < 1e-6
+        assert pair["similarity"] == pytest.approx(1.0)
+
+
+def test_the_same_command_finds_again_what_was_found(written, files):
+    output, result = written
+    kept = {path: path.stat().st_mtime_ns for path in (output / "cache").glob("*.npz")}
+    assert len(kept) == 2
+    words = ["study", "support-size", *map(str, files), "-o", str(output), "--json"]
+    for key, value in SETTINGS.items():
+        words += ["--set", f"{key}={json.dumps(value)}"]
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0, answer.output
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    content = json.loads((output / "study.json").read_text())
+    assert content["rows"] == result.content["rows"]
+    assert content["command"] == result.content["command"]
+
+
+def test_detectors_without_a_grid_are_judged_by_profiles_and_energy():
+    showers = simulate("atlas-em-barrel", 120, energy="65GeV", engine="gflash", seed=4)
+    result = run_study("support-size", showers[:60], showers[60:], settings={"subsets": 20})
+    assert set(result.data["samples"]["GFlash"]) >= {"profiles", "energy"}
+    assert "similarity" not in result.data["samples"]["GFlash"]
+    assert any("left out" in text for text in result.texts)
+
+
+def test_wrong_files_are_told_what_is_needed(truth, collapsed):
+    other = simulate("ild-ecal-angled", 60, energy="50GeV", engine="gflash", seed=5)
+    with pytest.raises(InputError, match="of 'ild-ecal-angled', the reference of 'ild-ecal'; it needs"):
+        run_study("support-size", truth, other)
+    with pytest.raises(InputError, match="has 20 showers in the window; it needs at least 50"):
+        run_study("support-size", truth, collapsed[:20])
+    with pytest.raises(InputError, match="has 0 showers"):
+        run_study("support-size", truth, settings={"energy": "10-20GeV"})
+
+
+def test_windows_take_showers_out_of_a_wide_file():
+    energy, theta = np.array([10e3, 50e3, 99e3, 101e3]), np.array([90.0, 90.0, 60.0, 90.0])
+    showers = Showers("ild-ecal-10x10", np.eye(4, 100), energy, theta)
+    assert within(showers, "40-100GeV", "")[:].incident_energy.tolist() == [50e3, 99e3]
+    assert within(showers, "40GeV-200GeV", "85-95")[:].incident_energy.tolist() == [50e3, 101e3]
+    assert within(showers, "", "") is showers
+
+
+def test_duplicates_agree_with_a_loop_over_pairs(truth):
+    showers = truth[:40]
+    profiles = profiles_of(showers)
+    table = PairTable(profiles)
+    search = SimilaritySearch(showers.grid(), 1e-4)
+    similarity = search.of(np.arange(len(table)))
+    limits = limits_of(table, [0.3], similarity)[0]
+    for definition in DEFINITIONS:
+        expected = []
+        for k, (i, j) in enumerate(combinations(range(40), 2)):
+            cheap = all(
+                table.values[name][k] <= np.float32(limits.cheap[name]) for name in definition.criteria
+            )
+            if cheap and (not definition.similarity or similarity[k] >= limits.similarity):
+                expected.append([i, j])
+        found = find_duplicates(table, limits, definition, search)
+        assert expected
+        assert found.duplicates.pairs.tolist() == expected
+
+
+def test_too_many_pairs_are_thinned_by_showers(truth):
+    showers = truth[:40]
+    table = PairTable(profiles_of(showers))
+    search = SimilaritySearch(showers.grid(), 1e-4)
+    loose = Limits(0.5, dict.fromkeys(("x", "y", "z", "energy"), np.inf), -1.0)  # every pair passes
+    found = find_duplicates(table, loose, DEFINITIONS[2], search, most=100)
+    assert found.duplicates.n == 14  # 14 showers have 91 pairs, 15 have 105
+    assert found.duplicates.count == found.candidates == search.count == 91
+    assert first_showers(np.array([[0, 5], [1, 5], [2, 7]]), 9, most=1) == 5
+
+
+def test_normalised_profiles_know_no_energy(truth):
+    a = truth[:3]
+    doubled = a.replace(cells=2 * a.cells)
+    table = PairTable(profiles_of(Showers.concatenate([a, doubled])), normalised=True)
+    assert table.values["x"][2] < 1e-9  # shower 0 and its double
+    assert PairTable(profiles_of(Showers.concatenate([a, doubled]))).values["x"][2] > 1
