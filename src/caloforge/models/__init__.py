@@ -14,6 +14,7 @@ __all__ = ["MODELS"]
 MODELS: Registry[type[ShowerModel]] = Registry(
     "model",
     {
+        "bib-ae": "caloforge.models.bib_ae:BibAe",
         "conv2d-gan": "caloforge.models.conv2d_gan:Conv2dGan",
         "conv3d-gan": "caloforge.models.conv3d_gan:Conv3dGan",
         "flow-matching": "caloforge.models.flow_matching:FlowMatching",

@@ -66,7 +66,9 @@ class ShowerSummary(nn.Module):
             encoded: (N, width) encoded conditions.
             generator: For the fractions of the hits.
         """
-        parts = [self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)]
+        parts = [
+            self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
+        ]
         raw = torch.cat(parts)
         raw = self._spread(raw, torch.rand(raw.shape, generator=generator))
         self.trend.fit(encoded, raw.flatten(1))
