@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,21 @@ def test_labels_are_different_and_speak(files: dict[str, Path]) -> None:
 def test_the_summary_names_every_sample(files: dict[str, Path]) -> None:
     table = validate(files["truth"], files["near"], files["far"]).summary()
     assert [str(column.header) for column in table.columns[1:]] == ["near", "far"]
+
+
+def test_the_command_in_the_report_makes_the_same_comparison(files: dict[str, Path]) -> None:
+    settings = {"seed": 3, "threshold": 0.2, "reconstruction": False, "n_max": 50, "n_bootstrap": 4}
+    given = files["truth"], files["near"]
+    command = validate(*given, settings=settings, labels=["a b", "c"]).metrics["command"]
+    words = shlex.split(command)
+    assert words[:4] == ["caloforge", "validate", *map(str, given)]
+    assert words[4:] == [
+        *("--label", "a b", "--label", "c", "--seed", "3", "--n-max", "50"),
+        *("--threshold", "0.2", "--no-reconstruction"),
+    ]
+    assert "--" not in validate(*given).metrics["command"]
+    in_memory = validate(toy(), toy(seed=1), settings={"n_bootstrap": 4}).metrics["command"]
+    assert "settings={'n_bootstrap': 4}" in in_memory
 
 
 # -- going on

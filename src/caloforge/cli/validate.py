@@ -46,6 +46,14 @@ def validate(
     cnn: Annotated[
         bool, typer.Option("--cnn", help="Train the 3-D convolutional classifier as well.")
     ] = False,
+    reconstruction: Annotated[
+        bool | None,
+        typer.Option(
+            "--reconstruction/--no-reconstruction",
+            help="Compare after digitisation, clustering and calibration, too; by default for grids of known MIP energy.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of subsets, bootstrap and classifiers.")
     ] = 0,
@@ -68,6 +76,7 @@ def validate(
         "threshold": threshold,
         "classifier": classifier,
         "cnn": cnn,
+        "reconstruction": reconstruction,
         "device": device,
     }
     try:

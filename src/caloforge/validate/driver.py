@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from caloforge.errors import OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
+from caloforge.validate.command import command_line
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
 from caloforge.validate.inputs import Given, Input, open_inputs
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
@@ -119,7 +119,7 @@ def validate(
         sources = _compatible(inputs, match_conditions, chosen.seed)
         key = _key(inputs, chosen, match_conditions)
         folder = None if output is None else _open_folder(Path(output), key, force)
-        line = command or _command(inputs, folder, limits, match_conditions)
+        line = command or command_line(inputs, chosen, folder, limits, match_conditions, labels, detector)
         samples = _samples(inputs, sources, chosen)
         metrics = _measure(inputs, samples, chosen, folder, line, match_conditions)
         rows = check_limits(wanted, metrics["samples"])
@@ -138,7 +138,7 @@ def _known_keys() -> list[str]:
     """Return every key that some metric writes."""
     from caloforge.validate.metrics.base import METRICS
 
-    keys = [key.name for _, metric in METRICS.items() for key in metric.keys]
+    keys = [key.top for _, metric in METRICS.items() for key in metric.keys]
     return [*keys, "n_reference", "n_generated"]
 
 
@@ -224,17 +224,3 @@ def _open_folder(folder: Path, key: str, force: bool) -> Path:
     (folder / ".cache").mkdir(exist_ok=True)
     write_json(state, {"key": key, "finished": False})
     return folder
-
-
-def _command(inputs: Sequence[Input], folder: Path | None, limits: object, match: bool) -> str:
-    """Return the command that makes the same comparison."""
-    if all(entry.path is not None for entry in inputs):
-        words = ["caloforge", "validate", *(str(entry.path) for entry in inputs)]
-        words += [] if folder is None else ["-o", str(folder)]
-        words += ["--match-conditions"] if match else []
-        words += ["--fail-on", str(limits)] if isinstance(limits, str | Path) else []
-        return shlex.join(words)
-    names = ", ".join(
-        repr(str(entry.path)) if entry.path else entry.label.split(" ")[0].lower() for entry in inputs
-    )
-    return f"caloforge.validate({names}{', match_conditions=True' if match else ''})"

@@ -72,7 +72,7 @@ class Value:
         return out
 
 
-Entry: TypeAlias = Value | Mapping[str, Value]
+Entry: TypeAlias = "Value | Mapping[str, Entry]"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Key:
     """What one key of ``metrics.json`` means, for tables.
 
     Attributes:
-        name: The key.
+        name: The key; with dots for one inside another.
         label: A short human-readable name.
         ideal: What a perfect generator would reach (apart from the floor).
         by: What the entries of a dictionary are ("observable", "pair", "sample"); empty for a single value.
@@ -90,6 +90,18 @@ class Key:
     label: str
     ideal: float
     by: str = ""
+
+    @property
+    def top(self) -> str:
+        """The part before the first dot: the key at the top of ``metrics.json``."""
+        return self.name.partition(".")[0]
+
+    def find(self, metrics: Mapping[str, Any]) -> Any:
+        """Return what a sample's metrics hold under the key; None when it is not there."""
+        found: Any = metrics
+        for part in self.name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return found
 
 
 class Metric(ABC):
@@ -139,6 +151,7 @@ METRICS: Registry[type[Metric]] = Registry(
         "fpd": "caloforge.validate.metrics.fpd:FrechetPhysicsDistance",
         "kpd": "caloforge.validate.metrics.kpd:KernelPhysicsDistance",
         "prdc": "caloforge.validate.metrics.prdc:PrecisionRecall",
+        "reconstructed": "caloforge.validate.metrics.reconstructed:Reconstructed",
         "classifier_low": "caloforge.validate.metrics.classifier:LowLevelClassifier",
         "classifier_high": "caloforge.validate.metrics.classifier:HighLevelClassifier",
         "classifier_cnn": "caloforge.validate.metrics.cnn:ConvolutionalClassifier",

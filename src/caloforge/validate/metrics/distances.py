@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from caloforge.validate.metrics.resampling import bootstrap_counts, half_masks, 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["DistributionDistances", "ks_test", "wasserstein", "weighted_distances"]
+__all__ = ["DistributionDistances", "distances_of", "ks_test", "wasserstein", "weighted_distances"]
 
 _BLOCK = 1 << 22  # numbers held at once
 _EXACT = 100  # showers a side up to which SciPy's exact p-value is quick
@@ -109,6 +110,25 @@ class _Repeats:
         return np.stack(boot), np.stack(weighted_distances(a, self._floor))
 
 
+def distances_of(columns: Iterable[Column], settings: Settings) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Return the Kolmogorov-Smirnov statistics and the scaled Wasserstein distances of columns, by name."""
+    repeats = _Repeats(settings)
+    ks: dict[str, Value] = {}
+    w1: dict[str, Value] = {}
+    for column in columns:
+        if column.reason:
+            missing = Value(float("nan"), detail={"reason": column.reason, **column.counts})
+            ks[column.name] = w1[column.name] = missing
+            continue
+        boot, floor = repeats.of(column)
+        statistic, p = ks_test(column.reference, column.generated)
+        below = floor_at(floor[0], column.reference.size, column.generated.size, degree=1)
+        detail = {"statistic": statistic, "p": p, **below.detail, **column.counts}
+        ks[column.name] = Value(statistic, spread(boot[0]), below.value, below.uncertainty, detail)
+        w1[column.name] = _scaled(column, boot[1], floor[1])
+    return ks, w1
+
+
 class DistributionDistances(Metric):
     """Kolmogorov-Smirnov statistic (p-value ``p`` in the detail) and Wasserstein-1 distance by observable."""
 
@@ -120,20 +140,7 @@ class DistributionDistances(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``ks`` and ``wasserstein``; the latter over the reference's deviation, ``raw`` in the detail."""
-        repeats = _Repeats(settings)
-        ks: dict[str, Value] = {}
-        w1: dict[str, Value] = {}
-        for column in finite_columns(reference, generated):
-            if column.reason:
-                missing = Value(float("nan"), detail={"reason": column.reason, **column.counts})
-                ks[column.name] = w1[column.name] = missing
-                continue
-            boot, floor = repeats.of(column)
-            statistic, p = ks_test(column.reference, column.generated)
-            below = floor_at(floor[0], column.reference.size, column.generated.size, degree=1)
-            detail = {"statistic": statistic, "p": p, **below.detail, **column.counts}
-            ks[column.name] = Value(statistic, spread(boot[0]), below.value, below.uncertainty, detail)
-            w1[column.name] = _scaled(column, boot[1], floor[1])
+        ks, w1 = distances_of(finite_columns(reference, generated), settings)
         return {"ks": ks, "wasserstein": w1}
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "joint_columns",
     "layer_energies",
     "low_level_inputs",
+    "make_column",
     "profiles",
     "visible_fraction",
 ]
@@ -114,7 +115,15 @@ class CellPair:
     counts: dict[str, int]
 
 
-def _column(name: str, observable: str, a: NDArray[Any], b: NDArray[Any]) -> Column:
+def make_column(name: str, observable: str, a: NDArray[Any], b: NDArray[Any]) -> Column:
+    """Return the finite values of a column (N,) or (N, d), and how many were not.
+
+    Arguments:
+        name: Its name in ``metrics.json``.
+        observable: Name of the observable.
+        a: Values of the reference.
+        b: Values of the generated sample.
+    """
     kept, counts, reason = [], {}, ""
     for side, values in (("reference", a), ("generated", b)):
         x = np.asarray(values, np.float64)
@@ -137,10 +146,10 @@ def finite_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
             continue
         a, b = table_a[name], table_b[name]
         if a.ndim == 1:
-            yield _column(name, name, a, b)
+            yield make_column(name, name, a, b)
             continue
         for index in range(a.shape[1]):
-            yield _column(f"{name}[{index}]", name, a[:, index], b[:, index])
+            yield make_column(f"{name}[{index}]", name, a[:, index], b[:, index])
 
 
 def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
@@ -149,7 +158,7 @@ def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
     for names in _JOINT:
         if all(name in table_a.names for name in names):
             a, b = (np.stack([table[name] for name in names], axis=1) for table in (table_a, table_b))
-            yield _column("*".join(names), "*".join(names), a, b)
+            yield make_column("*".join(names), "*".join(names), a, b)
 
 
 def layer_energies(sample: Sample) -> NDArray[np.float64]:

@@ -59,7 +59,7 @@ def compute_metrics(
                     raise
                 reason = str(error)
         if reason is not None:
-            skipped.update((key.name, reason) for key in metric.keys)
+            skipped.update((key.top, reason) for key in metric.keys)
     if progress is not None:
         progress("", len(wanted), len(wanted))
     plain: dict[str, Any] = jsonable({**out, "skipped": skipped})

@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,9 +32,10 @@ from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
 
 if TYPE_CHECKING:
+    from caloforge.geometry import Detector
     from caloforge.validate.sample import Sample
 
-__all__ = ["Histogram", "SeparationPower", "histogram", "separation_power"]
+__all__ = ["Histogram", "SeparationPower", "histogram", "separation_of", "separation_power"]
 
 _GUARD = 1e-16
 _SPECTRUM_BINS = 49
@@ -84,8 +86,18 @@ def _error(p: NDArray[np.int64], q: NDArray[np.int64], settings: Settings, strea
     return spread(np.array([separation_power(a, b) for a, b in pairs]))
 
 
-def _compare(column: Column, reference: Sample, settings: Settings) -> Value:
-    edges = bin_edges(column, reference.detector)
+def separation_of(columns: Iterable[Column], detector: Detector, settings: Settings) -> dict[str, Value]:
+    """Return the separation power of columns by name; NaN with the reason where nothing can be compared."""
+    return {
+        column.name: Value(float("nan"), detail={"reason": column.reason, **column.counts})
+        if column.reason
+        else _compare(column, detector, settings)
+        for column in columns
+    }
+
+
+def _compare(column: Column, detector: Detector, settings: Settings) -> Value:
+    edges = bin_edges(column, detector)
     p, q = histogram(column.reference, edges), histogram(column.generated, edges)
     floor = []
     for index in range(settings.n_halves if column.reference.size > 3 else 0):
@@ -116,12 +128,7 @@ class SeparationPower(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return the separation power by observable."""
-        out = {}
-        for column in finite_columns(reference, generated):
-            if column.reason:
-                out[column.name] = Value(float("nan"), detail={"reason": column.reason, **column.counts})
-            else:
-                out[column.name] = _compare(column, reference, settings)
+        out = separation_of(finite_columns(reference, generated), reference.detector, settings)
         out["cell_spectrum"] = _spectrum(reference, generated, settings)
         return {"separation_power": out}
 

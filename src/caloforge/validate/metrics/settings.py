@@ -32,6 +32,8 @@ class Settings(BaseModel):
             tenth of the smaller sample, and at most 256.
         neighbours: k of precision, recall, density and coverage.
         ssim_pairs: Pairs of showers behind each mean structural similarity.
+        reconstruction: Whether samples are compared after reconstruction as well; by default for grids of
+            known MIP energy.
         covariance_cells: Most cells in the covariance distance (the most energetic ones).
     """
 
@@ -52,6 +54,7 @@ class Settings(BaseModel):
     n_quantiles: int | None = Field(default=None, ge=2)
     neighbours: int = Field(default=5, ge=1)
     ssim_pairs: int = Field(default=1000, ge=2)
+    reconstruction: bool | None = None
     covariance_cells: int = Field(default=500, ge=2)
 
     def torch_device(self) -> str:

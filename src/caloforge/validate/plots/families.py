@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,6 +28,7 @@ FAMILIES: Registry[Family] = Registry(
         "layers": "caloforge.validate.plots.cells:layer_spectra",
         "images": "caloforge.validate.plots.images:images",
         "correlations": "caloforge.validate.plots.correlations:correlations",
+        "reconstructed": "caloforge.validate.plots.reconstructed:reconstructed",
     },
 )
 
@@ -53,17 +54,24 @@ TITLES: dict[str, Title] = {
     "correlations": Title(
         "Correlations", "Linear correlation in the reference, and the samples' differences from it."
     ),
+    "reconstructed": Title(
+        "After reconstruction",
+        "Digitised (0.5 MIP and above), clustered, and calibrated on the reference: what is left of the differences.",
+    ),
 }
 
 
-def all_figures(samples: Sequence[Sample]) -> dict[str, list[Drawing]]:
+def all_figures(samples: Sequence[Sample], without: Collection[str] = ()) -> dict[str, list[Drawing]]:
     """Return every family's figures; families without one are left out.
 
     Arguments:
         samples: The reference first.
+        without: Families that are not wanted.
     """
     drawn: dict[str, list[Drawing]] = {}
     for name, family in FAMILIES.items():
+        if name in without:
+            continue
         figures: list[Drawing] = list(family(samples))
         if figures:
             drawn[name] = figures

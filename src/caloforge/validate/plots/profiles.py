@@ -29,12 +29,14 @@ def layer_ticks(detector: Detector) -> tuple[str, ...]:
     return tuple(layer.name for layer in detector.layers) if detector.n_layers <= _FEW_LAYERS else ()
 
 
-def profiles(samples: Sequence[Sample]) -> list[Panel]:
-    """Return the mean over showers of every observable along an axis in space."""
+def profiles(samples: Sequence[Sample], names: Sequence[str] | None = None) -> list[Panel]:
+    """Return the mean over showers of every observable along an axis in space, or of some of them."""
     detector = samples[0].detector
     tables = [sample.observables for sample in samples]
     panels = []
     for name in tables[0].names:
+        if names is not None and name not in names:
+            continue
         observable = OBSERVABLES[name]
         if observable.axis not in _AXES or not all(name in table.names for table in tables):
             continue

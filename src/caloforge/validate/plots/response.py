@@ -9,6 +9,7 @@ a slice; their errors are :math:`\sigma/\sqrt{n}` and, for :math:`\sigma/\mu`, f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from caloforge.validate.plots.slices import Slices, angle_slices, energy_slices
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["moments", "response"]
+__all__ = ["moments", "response", "response_panels"]
 
 
 def moments(values: Array) -> tuple[float, float, float, float]:
@@ -36,25 +37,45 @@ def moments(values: Array) -> tuple[float, float, float, float]:
 
 def response(samples: Sequence[Sample]) -> list[Panel]:
     """Return linearity and resolution against energy and against angle, where these vary."""
+    ratios = [
+        np.asarray(sample.observables["visible_energy"], float) / np.asarray(sample.incident_energy, float)
+        for sample in samples
+    ]
+    return response_panels(samples, ratios)
+
+
+def response_panels(
+    samples: Sequence[Sample], ratios: Sequence[Array], prefix: str = "", title: str = ""
+) -> list[Panel]:
+    """Return mean and relative width of measured over incident energy (N,) against the conditions that vary.
+
+    Arguments:
+        samples: The reference first.
+        ratios: What was measured over the incident energy, by sample.
+        prefix: Put before the names of the figures.
+        title: Put behind their titles.
+    """
     panels: list[Panel] = []
     for slices, name, label in (
         (energy_slices(samples, 10), "energy", "incident energy [GeV]"),
         (angle_slices(samples, 8), "angle", "incident angle [degrees]"),
     ):
         if slices is not None:
-            panels += _pair(samples, slices, name, label)
+            panels += [
+                replace(panel, name=f"{prefix}{panel.name}", title=f"{panel.title}{title}")
+                for panel in _pair(samples, ratios, slices, name, label)
+            ]
     return panels
 
 
-def _pair(samples: Sequence[Sample], slices: Slices, name: str, label: str) -> list[Panel]:
+def _pair(
+    samples: Sequence[Sample], ratios: Sequence[Array], slices: Slices, name: str, label: str
+) -> list[Panel]:
     unit = 1e-3 if name == "energy" else 1.0
     edges, x = slices.edges * unit, slices.middles * unit
     log_x = name == "energy" and bool(edges[0] > 0 and edges[-1] > 20 * edges[0])
     rows = []
-    for sample, member in zip(samples, slices.members, strict=True):
-        ratio = np.asarray(sample.observables["visible_energy"], float) / np.asarray(
-            sample.incident_energy, float
-        )
+    for ratio, member in zip(ratios, slices.members, strict=True):
         rows.append(np.array([moments(ratio[member == s]) for s in range(len(x))]).T)
     panels = []
     for first, kind, title, y_label in (

@@ -17,6 +17,8 @@ from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Drawing, all_figures
 from caloforge.validate.plots.panel import Heat, Panel
 from caloforge.validate.plots.parallel import draw_all
+from caloforge.validate.reconstructed import why_not
+from caloforge.validate.report.before_after import before_after
 from caloforge.validate.report.displays import display_blocks, draw_displays, pick_showers
 from caloforge.validate.report.interactive import heat_figure, panel_figure
 from caloforge.validate.report.page import Block, Code, Facts, Page, Plot, Section, Text
@@ -52,7 +54,8 @@ def write_report(
         limits: The outcome of each limit.
         settings: The comparison's options.
     """
-    drawings = all_figures(samples)
+    without = ("reconstructed",) if why_not(samples[0].detector, settings.reconstruction) else ()
+    drawings = all_figures(samples, without)
     showers = pick_showers(samples)
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -88,7 +91,8 @@ def build_page(
     for name, family in drawings.items():
         title = TITLES.get(name)
         heading, intro = (title.heading, title.intro) if title is not None else (name.capitalize(), "")
-        sections.append(Section(heading, [_plot(drawing) for drawing in family], intro))
+        first = before_after(metrics) if name == "reconstructed" else []
+        sections.append(Section(heading, [*first, *(_plot(drawing) for drawing in family)], intro))
     sections.append(Section("Metrics", [*_skipped(metrics), metrics_table(metrics)]))
     intro = "The metrics of one observable, layer or bin each."
     sections.append(Section("Metrics by observable", [metrics_table(metrics, True)], intro, folded=True))

@@ -89,7 +89,7 @@ def scores_of(metrics: Mapping[str, Any]) -> list[Score]:
     scores: list[Score] = []
     for _, metric in METRICS.items():
         for key in metric.keys:
-            entry = metrics.get(key.name)
+            entry = key.find(metrics)
             if not isinstance(entry, Mapping) or key.name.endswith("_floor"):
                 continue  # floors stand beside the values that they belong to
             items = {"": entry} if "value" in entry else entry
