@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from caloforge.showers import Showers, ShowerSource
@@ -23,12 +22,11 @@ from caloforge.studies.support_size.criteria import DEFINITIONS, Limits
 from caloforge.studies.support_size.figures import figures_of
 from caloforge.studies.support_size.results import SampleResult, rows_of, sample_result, say
 from caloforge.studies.support_size.sample import Findings, Options, findings_of, limits_from
+from caloforge.studies.support_size.selection import reference_name, torch_device, within
 from caloforge.studies.support_size.similarity import why_no_windows
-from caloforge.units import AngleSpec, EnergySpec
 from caloforge.validate.metrics.ssim import DATA_RANGE
-from caloforge.validate.selection import Selection
 
-__all__ = ["SupportSizeSettings", "SupportSizeStudy", "reference_name", "within"]
+__all__ = ["SupportSizeSettings", "SupportSizeStudy"]
 
 _LEAST = 50
 _NARROW = 1.5  # incident energies within this factor can be compared as one
@@ -78,38 +76,8 @@ class SupportSizeSettings(StudySettings):
             self.similar_pairs,
             self.drawn,
             seed,
-            _torch_device(self.device),
+            torch_device(self.device),
         )
-
-
-def _torch_device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def within(source: ShowerSource, energy: str, theta: str) -> ShowerSource:
-    """Return the showers of a source within windows of energy and angle; empty texts leave them as they are.
-
-    Raises:
-        UnitError: When a window is not understood.
-    """
-    keep: NDArray[np.bool_] = np.ones(len(source), dtype=bool)
-    if energy:
-        wanted = EnergySpec.parse(energy)
-        keep &= (source.incident_energy >= wanted.low) & (source.incident_energy <= wanted.high)
-    if theta:
-        angles = AngleSpec.parse(theta)
-        keep &= (source.incident_theta >= angles.low) & (source.incident_theta <= angles.high)
-    return source if keep.all() else Selection(source, np.flatnonzero(keep))
-
-
-def reference_name(context: Context) -> str:
-    """Return what tables and figures call the trusted showers."""
-    names = {"geant4": "Geant4", "gflash": "GFlash"}
-    return names.get(context.reference.source, context.references[0].label)
 
 
 class SupportSizeStudy(Study):
