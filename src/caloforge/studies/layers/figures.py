@@ -41,7 +41,7 @@ def shown_layers(detector: Detector) -> list[int]:
 
 def _panels(pyplot: Any, count: int, columns: int = 4, height: float = 3.1) -> tuple[Any, list[Any]]:
     """Return a figure of ``count`` panels."""
-    columns = min(columns, count)
+    columns = min(columns, count if count != 4 else 2)
     rows = -(-count // columns)
     figure, axes = pyplot.subplots(
         rows,
@@ -126,7 +126,7 @@ def fraction_figure(
                 for role, means in enumerate(found):
                     _points(place, slices.centres / 1000.0, means.mean[:, layer], means.error[:, layer], role)
                 place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
-                place.set_xscale("log" if len(slices) > 2 else "linear")
+                _energy_axis(place, slices.centres)
                 place.set_xlabel("incident energy [GeV]", fontsize=11)
         else:
             figure, places = _panels(pyplot, 1, height=4.6)
@@ -144,6 +144,17 @@ def fraction_figure(
     return Figure(
         "layer_fractions", title, "Mean over the showers of a layer's part of the visible energy.", draw
     )
+
+
+def _energy_axis(place: Any, energies: NDArray[np.float64]) -> None:
+    """Set the limits of an axis of energies (S,) given in MeV, logarithmic where they span much."""
+    low, high = energies.min() / 1000.0, energies.max() / 1000.0
+    if high > 5 * low:
+        place.set_xscale("log")
+        place.set_xlim(low / 1.3, high * 1.3)
+    else:
+        margin = 0.08 * (high - low) or 0.1 * high
+        place.set_xlim(low - margin, high + margin)
 
 
 def _points(
@@ -210,8 +221,7 @@ def response_figure(curves: Sequence[ResponseCurve], labels: Sequence[str]) -> F
             axes[0][column].set_ylabel(label, fontsize=13)
             axes[1][column].set_ylabel("ratio", fontsize=13)
             axes[1][column].set_xlabel("incident energy [GeV]", fontsize=13)
-            if len(curves[0].centre) > 2:
-                axes[1][column].set_xscale("log")
+            _energy_axis(axes[1][column], (curves[0].edges[1:] + curves[0].edges[:-1]) / 2)
         _legend(figure, pyplot, labels)
         return figure
 
@@ -233,7 +243,7 @@ def profile_figure(
     axis = samples[0].profiles[chosen[0]].axis
 
     def draw(pyplot: Any) -> Any:
-        columns = min(4, len(layers))
+        columns = min(4, len(layers)) if len(layers) != 4 else 2
         rows = -(-len(layers) // columns)
         figure, axes = pyplot.subplots(
             2 * rows,

@@ -228,6 +228,7 @@ def _energy_table(found: Sequence[Found], slices: EnergySlices) -> Table:
                     Cell(one.sample.label),
                     _percent(curve.response[number], curve.response_error[number], 2),
                     _percent(curve.resolution[number], curve.resolution_error[number], 2),
+                    _percent(curve.width68[number], np.nan, 2),
                     _number(depth.mean[number], depth.error[number]),
                     _number(depth.width[number]),
                     _number(depth.p[number]) if one is not found[0] else Cell(""),
