@@ -133,7 +133,7 @@ class FlowMatching(ShowerModel):
     """
 
     Config = FlowMatchingConfig
-    Sampling = FlowSampling
+    Sampling: ClassVar[type[Settings]] = FlowSampling
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},
         "large": {"width": 384, "blocks": 6, "repeats": 1, "heads": 6, "summary_width": 192},

@@ -69,7 +69,7 @@ class FlowMatchingFast(FlowMatching):
     """Flow matching in a few evaluations; see the module. Presets as those of the teacher."""
 
     Config = FlowMatchingFastConfig
-    Sampling = Settings
+    Sampling: ClassVar[type[Settings]] = Settings
     training_only: ClassVar[tuple[str, ...]] = ("summary_net", "cell_net")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = FlowMatching.presets
     config: FlowMatchingFastConfig

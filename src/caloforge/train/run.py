@@ -183,6 +183,9 @@ class _Training:
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISION[self.config.precision])  # type: ignore[arg-type]
         self.fabric.launch()
         self.showers, self.parts = showers, parts
+        if accelerator == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
 
     def _model(self, training: int) -> ShowerModel:
         """Return a fresh model of one training, its constants set from the training showers."""
@@ -237,7 +240,11 @@ class _Training:
                     best = loop.run(state if state is not None and "updater" in state else None)
                 state = None
                 value = best.value if best.value < float("inf") else value
-                stage_results[f"{training}/{stage.name}"] = {"epoch": best.epoch, "metric": best.value}
+                stage_results[f"{training}/{stage.name}"] = {
+                    "epoch": best.epoch,
+                    "metric": best.value,
+                    "epoch_seconds": best.epoch_seconds,
+                }
             save_weights(self.folder.weights(training), model.state_dict())
             results.append(value)
         log.close()
