@@ -90,6 +90,11 @@ class LatentStages:
         z = mean + std * noise
         return (torch.cat([sums, z], 1) if self.maker.joint else z), context
 
+    def _noise(self, n: int, seed: int) -> Tensor:
+        """Return the same normal numbers (n, latent) at each call."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(n, self.config.latent_size, generator=generator).to(self.model.condition_low.device)
+
     # the kernel density
 
     @torch.no_grad()
@@ -109,9 +114,7 @@ class LatentStages:
     def prepare(self, data: TrainingData, updater: Updater) -> None:
         """Encode all training showers, and set the scales of the flow."""
         self._found = self.encoded(data)
-        noise = torch.zeros(self._found[0].shape[0], self.config.latent_size, device=self._found.device)
-        codes, context = self.draw(self._found[0], noise)
-        self._flow.fit(codes, context)
+        self._flow.fit(*self.draw(self._found[0], self._noise(len(self._found[0]), 4)))
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Raise the likelihood of codes drawn anew; return minus its logarithm."""
@@ -125,9 +128,7 @@ class LatentStages:
         """Return ``nll`` of held-out codes, and figures of generated showers."""
         m = self.model
         rows = self.encoded(data)[0]
-        generator = torch.Generator().manual_seed(3)
-        noise = torch.randn(len(rows), self.config.latent_size, generator=generator).to(rows.device)
-        figures = {"nll": float(self._flow.loss(*self.draw(rows, noise)))}
+        figures = {"nll": float(self._flow.loss(*self.draw(rows, self._noise(len(rows), 3))))}
         n_max = max(1, min(len(data), _MOST_CELLS // m.detector.n_cells))
         first = data.take(torch.arange(n_max, device=data.device))
         fake = m.draw(first.conditions, batch_size=_ROWS)
