@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +131,7 @@ def memory_of(
     cells: NDArray[np.float32],
     training: NDArray[np.float32],
     held_out: NDArray[np.float32],
+    marks: Collection[bytes],
     threshold: float,
     device: str = "cpu",
 ) -> Memory:
@@ -139,11 +141,11 @@ def memory_of(
         cells: Showers to be judged (N, n_cells), MeV.
         training: Training showers (M, n_cells), MeV.
         held_out: Others (M, n_cells), MeV.
+        marks: Fingerprints of all training showers, which may be more.
         threshold: Cells below it are taken as equal, MeV.
         device: Where to compute.
     """
-    known = set(fingerprints(training))
-    copies = sum(mark in known for mark in fingerprints(cells))
+    copies = sum(mark in marks for mark in fingerprints(cells))
     features = log_cells(cells, threshold)
     return Memory(
         nearest(features, log_cells(training, threshold), device),

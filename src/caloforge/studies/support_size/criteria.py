@@ -85,10 +85,11 @@ class Profiles:
 
 
 def profiles_of(showers: ShowerSource, label: str = "") -> Profiles:
-    """Return the profiles of showers, in one pass."""
+    """Return the profiles of showers, in one pass; the z profile of a single layer is the total energy."""
     table = observe(showers, [*_AXES.values(), "visible_energy"], label=label)
-    x, y, z = (table[name] for name in _AXES.values())
-    return Profiles(x, y, z, table["visible_energy"])
+    total = table["visible_energy"]
+    x, y, z = (table[name] if name in table else total[:, None] for name in _AXES.values())
+    return Profiles(x, y, z, total)
 
 
 class PairTable:
