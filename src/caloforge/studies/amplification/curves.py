@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from caloforge.studies.amplification.dyadic import SHOWERS_A_BIN, DyadicBins, deepest
 from caloforge.studies.amplification.estimators import (
@@ -116,11 +116,15 @@ class TruthCurves:
         found = self.samples[size]
         if len(found) > 2:
             return np.asarray(found.std(axis=0, ddof=1))
-        return np.array([self._error(float(d), level, size) for level, d in enumerate(self.mean(size))])
+        return np.array([self.error(float(d), level, size) for level, d in enumerate(self.mean(size))])
 
     def floor(self) -> Array:
         """Return the divergence (L,) that an endless sample of the truth would have."""
         return self.scale * (self.quantiles - 1) / (8.0 * self.n_truth)
+
+    def divergence(self, values: ArrayLike) -> Array:
+        """Return the divergence (L,) of values (n,) or (n, d) of the quantity."""
+        return np.asarray(np.mean([bins.compare(values) for bins in self._bins], axis=0))
 
     def compare(self, observed: Observed, sizes: Sequence[int]) -> SampleCurves:
         """Return the divergences of the first showers of a sample, for growing numbers of them."""
@@ -133,12 +137,13 @@ class TruthCurves:
                 last = size
                 found[row] += bins.divergences(counts) / len(self._bins)
         errors = [
-            [self._error(found[row, level], level, size) for level in range(len(self.quantiles))]
+            [self.error(found[row, level], level, size) for level in range(len(self.quantiles))]
             for row, size in enumerate(sizes)
         ]
         return SampleCurves(np.array(sizes), found, np.array(errors))
 
-    def _error(self, divergence: float, level: int, size: int) -> float:
+    def error(self, divergence: float, level: int, size: int) -> float:
+        """Return the standard deviation of a sample's divergence at one number of quantiles."""
         scale = float(self.scale[level])
         return divergence_error(divergence, int(self.quantiles[level]), size, self.n_truth, 2, scale)
 
@@ -154,7 +159,7 @@ class TruthCurves:
         errors = []
         for size, value in zip(sizes, curve, strict=True):
             number = len(self.samples[size])
-            errors.append(self._error(value, level, size) * np.sqrt(2.0 / max(number, 2)))
+            errors.append(self.error(value, level, size) * np.sqrt(2.0 / max(number, 2)))
         return by_comparison(divergence, error, sizes, curve, errors)
 
     def as_dict(self) -> dict[str, Any]:

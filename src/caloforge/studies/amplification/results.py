@@ -56,15 +56,30 @@ def _comparable(truth: TruthCurves) -> int:
     return max(0, int(truth.counts_for(truth.sizes[0]).sum()) - 1)
 
 
-def size_row(name: str, quantity: Quantity, size: EffectiveSize, trained: int | None, note: str) -> Row:
-    """Return a row of an effective size, or of the amplification factor where the training set is known."""
+def size_row(
+    name: str,
+    quantity: Quantity,
+    size: EffectiveSize,
+    trained: int | None,
+    note: str,
+    published: bool = True,
+) -> Row:
+    """Return a row of an effective size, or of the amplification factor where the training set is known.
+
+    Arguments:
+        name: Label of the sample.
+        quantity: What is looked at.
+        size: Its effective size.
+        trained: Showers of the training set.
+        note: How it was found.
+        published: Whether the paper's number stands beside it.
+    """
     shown = size.over(trained) if trained else size
     if shown.value is None:
         note = f"{note}: above {shown.low:,.3g}"
     unit = "" if trained else "showers"
-    return Row(
-        _quantity(quantity, trained), shown.value, shown.error, _paper(quantity, trained), unit, note, name
-    )
+    key = _paper(quantity, trained) if published else None
+    return Row(_quantity(quantity, trained), shown.value, shown.error, key, unit, note, name)
 
 
 def _quantity(quantity: Quantity, trained: int | None) -> str:
@@ -92,7 +107,9 @@ def mean_rows(
         error = float(found.std(ddof=1) / np.sqrt(len(found)))
         size = one.formula(float(found.mean()), error, level)
         label = f"mean of {len(found)} samples"
-        rows.append(size_row(label, one.quantity, size, next(iter(sizes)), "by formula, error from the spread"))
+        rows.append(
+            size_row(label, one.quantity, size, next(iter(sizes)), "by formula, error from the spread")
+        )
     return rows
 
 

@@ -29,6 +29,7 @@ from caloforge.studies.amplification.results import (
     sample_rows,
     toy_row,
 )
+from caloforge.studies.amplification.sample import collect_truth, made_by
 from caloforge.studies.amplification.toy import ToyResult, run_toy
 from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
 from caloforge.studies.packing import packed_projections
@@ -100,7 +101,7 @@ class AmplificationStudy(Study):
             steps = growing_sizes(len(observed))
             samples[source.label] = [curves.compare(observed, steps) for curves in truth]
             trained_on[source.label] = source.trained_on or settings.train_size or None
-        panels = figures.Panels(truth, samples, _made_by(context), _limit(context, truth[0]))
+        panels = figures.Panels(truth, samples, made_by(context), _limit(context, truth[0]))
         toy = run_toy(len(halves[0]), min(1000, len(halves[0])), seed=context.seed) if settings.toy else None
         rows = [
             row
@@ -120,12 +121,7 @@ class AmplificationStudy(Study):
 
 def _halves(context: Context) -> tuple[Observed, Observed]:
     """Return the trusted showers, observed, shuffled and halved."""
-    detector = common_detector([source.detector for source in (*context.references, *context.generated)])
-    parts = [
-        collect(source, source.n or 0, showers, detector, context.seed, context.cache)
-        for source, showers in zip(context.references, context.trusted, strict=True)
-    ]
-    every = Observed.join(parts).shuffled(generator(context.seed, "amplification halves"))
+    every = collect_truth(context).shuffled(generator(context.seed, "amplification halves"))
     size = len(every) // 2
     return every.part(0, size), every.part(size, 2 * size)
 
@@ -137,17 +133,12 @@ def _level(truth: TruthCurves, wanted: int) -> int:
     return int(np.searchsorted(truth.quantiles, wanted, "right")) - 1 if wanted >= 2 else 0
 
 
-def _made_by(context: Context) -> str:
-    made = {source.showers.source for source in context.references if source.showers is not None}
-    return {"geant4": "Geant4", "gflash": "GFlash"}.get(made.pop(), "truth") if len(made) == 1 else "truth"
-
-
 def _limit(context: Context, truth: TruthCurves) -> str:
     """Say how many trusted showers there are and what that limits."""
     total = sum(source.n or 0 for source in context.references)
     most = int(truth.quantiles[-1])
     return (
-        f"truth: {total:,} {_made_by(context)} showers in two halves of {truth.n_truth:,} (paper: 218,000). "
+        f"truth: {total:,} {made_by(context)} showers in two halves of {truth.n_truth:,} (paper: 218,000). "
         f"They limit it to {most} quantiles and to comparison with samples up to {truth.sizes[-1]:,}; "
         "dashed: beyond n/10 quantiles"
     )

@@ -1,0 +1,1 @@
+"""Classical density estimators of the observables against the generator: kernel density and histogram."""

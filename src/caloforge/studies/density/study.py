@@ -1,0 +1,215 @@
+"""The density study: does a kernel density or a histogram of the same training set do what the generator does?
+
+References:
+    S. Bieringer et al., arXiv:2202.07352, figures 9 and 10, table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from caloforge.random import generator
+from caloforge.studies.amplification import figures
+from caloforge.studies.amplification.curves import SampleCurves, TruthCurves, set_sizes
+from caloforge.studies.amplification.observables import QUANTITIES, Observed, collect, common_detector
+from caloforge.studies.amplification.results import size_row
+from caloforge.studies.amplification.sample import collect_truth, made_by
+from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, StudySettings
+from caloforge.studies.density.fits import Fits, fit_all
+from caloforge.studies.packing import packed_projections
+from caloforge.validate.report.page import Table
+
+__all__ = ["DensitySettings", "DensityStudy"]
+
+GENERATED = 200_000
+"""Showers of each model unless told otherwise."""
+LEAST = 800
+"""Fewest trusted showers: one half trains, the other is the truth."""
+
+
+class DensitySettings(StudySettings):
+    """Settings of the study.
+
+    Arguments:
+        train_sizes: Showers of a training set; those beyond half of the trusted showers are left out.
+        sets: Most training sets of one size.
+        draws: Values that each estimator draws.
+        sizes: Sizes of the truth's own samples.
+        train_size: Training showers of the models, where a model does not say it itself; 0: not known.
+    """
+
+    train_sizes: tuple[Annotated[int, Field(ge=100)], ...] = (1_000, 5_000)
+    sets: Annotated[int, Field(ge=1)] = 5
+    draws: Annotated[int, Field(ge=1_000)] = 200_000
+    sizes: tuple[Annotated[int, Field(ge=20)], ...] = (1_000, 5_000)
+    train_size: Annotated[int, Field(ge=0)] = 0
+
+
+class DensityStudy(Study):
+    """Kernel density and histogram estimators against the generator."""
+
+    name: ClassVar[str] = "density"
+    title: ClassVar[str] = "Density estimators against the generator"
+    source: ClassVar[str] = "calomplification"
+    needs: ClassVar[str] = (
+        "a file of Geant4 showers (ild-ecal or its 10x10 images, at least 800; further files with --truth), "
+        "and, if wanted, models or files of generated showers of the same detector"
+    )
+    Settings: ClassVar[type[StudySettings]] = DensitySettings
+    least_generated: ClassVar[int] = 0
+
+    @classmethod
+    def default_reference(cls) -> Path | None:
+        """Return the packed images that ship with the package, when they are there."""
+        return packed_projections()
+
+    def check(self, context: Context) -> None:
+        """Check detectors and the number of showers."""
+        super().check(context)
+        common_detector([source.detector for source in (*context.references, *context.generated)])
+        total = sum(source.n or 0 for source in context.references)
+        if total < LEAST:
+            self.refuse(f"{total} trusted showers are too few")
+
+    def run(self, context: Context) -> StudyResult:
+        """Do the study."""
+        settings = context.chosen(DensitySettings)
+        training, truth = _split(context, settings)
+        fits = fit_all(truth, training, settings.draws, context.seed, context.cache, context.reference_hashes)
+        detector = common_detector([source.detector for source in (*context.references, *context.generated)])
+        models: dict[str, list[SampleCurves]] = {}
+        trained_on: dict[str, int | None] = {}
+        for source in context.generated:
+            wanted = context.size(GENERATED)
+            observed = collect(source, wanted, context.trusted[0], detector, context.seed, context.cache)
+            models[source.label] = [one.compare(observed, [len(observed)]) for one in truth]
+            trained_on[source.label] = source.trained_on or settings.train_size or None
+        limit = _limit(context, truth[0], training)
+        level = len(truth[0].quantiles) - 1
+        rows = [row for one in fits for row in _rows(one.label, truth, one.curves, level, one.size)]
+        for name, curves in models.items():
+            rows += _rows(name, truth, curves, level, trained_on[name])
+        return StudyResult(
+            rows,
+            [_figure(size, truth, fits, models, made_by(context), limit) for size in training],
+            [limit + ".", _WHAT.format(quantiles=int(truth[0].quantiles[level]))],
+            {"Chosen by cross-validation": [_choices(truth, fits)]},
+            _data(truth, fits, models, training),
+        )
+
+
+_WHAT = (
+    "Amplification factors are by formula, 1/n_eff = 8 D/(n_quant - 1) - 1/n_truth, in {quantiles} quantiles. An estimator "
+    "is fitted to each quantity by itself; the generator makes whole images, from which all quantities follow at once."
+)
+
+
+def _split(
+    context: Context, settings: DensitySettings
+) -> tuple[dict[int, list[Observed]], list[TruthCurves]]:
+    """Return disjoint training sets by size, and the truth made of the showers that are in none of them."""
+    every = collect_truth(context).shuffled(generator(context.seed, "density split"))
+    most = len(every) // 2
+    sizes = [size for size in sorted(settings.train_sizes) if size <= most] or [most]
+    pool = min(most, max(sizes[-1], sizes[0] * settings.sets))
+    training = {
+        size: [
+            every.part(number * size, (number + 1) * size)
+            for number in range(min(settings.sets, pool // size))
+        ]
+        for size in sizes
+    }
+    half = (len(every) - pool) // 2
+    halves = every.part(pool, pool + half), every.part(pool + half, pool + 2 * half)
+    own = set_sizes(settings.sizes, half)
+    quantities = [quantity for quantity in QUANTITIES if quantity.columns]
+    return training, [TruthCurves(halves, quantity, own, settings.sets) for quantity in quantities]
+
+
+def _limit(context: Context, truth: TruthCurves, training: Mapping[int, Sequence[Observed]]) -> str:
+    """Say how many trusted showers there are, what they were used for and what that limits."""
+    total = sum(source.n or 0 for source in context.references)
+    trained = " and ".join(f"{len(sets)} x {size:,}" for size, sets in training.items())
+    return (
+        f"{total:,} {made_by(context)} showers (paper: 218,000): {trained} for training, the truth is two halves of "
+        f"{truth.n_truth:,}, enough for {int(truth.quantiles[-1])} quantiles; dashed: beyond n/10 quantiles"
+    )
+
+
+def _rows(
+    name: str, truth: Sequence[TruthCurves], curves: Sequence[SampleCurves], level: int, trained: int | None
+) -> list[Row]:
+    rows = []
+    for one, curve in zip(truth, curves, strict=True):
+        size = one.formula(float(curve.divergence[-1, level]), float(curve.error[-1, level]), level)
+        rows.append(size_row(name, one.quantity, size, trained, "by formula", published=False))
+    return rows
+
+
+def _figure(
+    size: int,
+    truth: Sequence[TruthCurves],
+    fits: Sequence[Fits],
+    models: Mapping[str, Sequence[SampleCurves]],
+    made: str,
+    limit: str,
+) -> Figure:
+    """Return the figure of one training size: estimators, generators, samples of the truth."""
+    shown: dict[str, Sequence[SampleCurves]] = {one.label: one.curves for one in fits if one.size == size}
+    panels = figures.Panels(truth, {**models, **shown}, made, limit)
+    caption = (
+        f"Divergence of estimators fitted to {size:,} showers and of the generated samples, against the number of "
+        "quantiles."
+    )
+    return Figure(
+        f"divergence_{size}", f"{size:,} training showers", caption, figures.draw_divergence(panels)
+    )
+
+
+def _choices(truth: Sequence[TruthCurves], fits: Sequence[Fits]) -> Table:
+    """Return what cross-validation chose for each quantity and training size: mean and spread over the sets."""
+    rows: list[list[Any]] = []
+    for number, one in enumerate(truth):
+        row: list[Any] = [one.quantity.name.replace("_", " ")]
+        for fit in fits:
+            values = fit.choices[number]
+            spread = f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else ""
+            row.append(f"{values.mean():.3g}{spread}")
+        rows.append(row)
+    caption = "KDE: bandwidth in standard deviations; histogram: bins of each observable."
+    return Table(["quantity", *(fit.label for fit in fits)], rows, caption, key="choices")
+
+
+def _data(
+    truth: Sequence[TruthCurves],
+    fits: Sequence[Fits],
+    models: Mapping[str, Sequence[SampleCurves]],
+    training: Mapping[int, Sequence[Observed]],
+) -> dict[str, Any]:
+    """Return every curve and choice."""
+    return {
+        "n_truth": truth[0].n_truth,
+        "quantiles": truth[0].quantiles,
+        "training": {str(size): len(sets) for size, sets in training.items()},
+        "truth": {one.quantity.name: one.as_dict() for one in truth},
+        "estimators": [
+            {
+                "estimator": fit.estimator,
+                "train_size": fit.size,
+                "quantities": {
+                    one.quantity.name: curve.as_dict() | {"chosen": np.asarray(chosen)}
+                    for one, curve, chosen in zip(truth, fit.curves, fit.choices, strict=True)
+                },
+            }
+            for fit in fits
+        ],
+        "samples": {
+            name: {one.quantity.name: curve.as_dict() for one, curve in zip(truth, curves, strict=True)}
+            for name, curves in models.items()
+        },
+    }
