@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves
 from caloforge.studies.amplification.dyadic import SHOWERS_A_BIN
 from caloforge.studies.amplification.toy import ToyResult
-from caloforge.validate.plots.style import INK, SEQUENTIAL, colour
+from caloforge.validate.plots.style import INK, colour
 
 __all__ = ["Panels", "draw_divergence", "draw_effective", "draw_plateau", "draw_toy"]
 
 _COLUMNS = 4
+_LIGHT = "#b3bac2"
 _MARKS = ("o", "s", "D", "^", "v", "P")
 
 
@@ -67,7 +68,7 @@ class Panels:
 
 
 def _split_line(
-    place: Any, x: NDArray[Any], y: NDArray[Any], counted: NDArray[np.bool_], shade: str, **options: Any
+    place: Any, x: NDArray[Any], y: NDArray[Any], counted: NDArray[np.bool_], shade: Any, **options: Any
 ) -> None:
     """Draw a line, solid where it counts and dashed beyond."""
     label = options.pop("label", None)
@@ -76,10 +77,11 @@ def _split_line(
     place.plot(x[max(last - 1, 0) :], y[max(last - 1, 0) :], color=shade, ls=(0, (3, 2)), lw=1.2)
 
 
-def _shades(number: int) -> list[str]:
-    """Return colours for the sizes of the truth's own samples, light for small ones."""
-    places = np.linspace(0, len(SEQUENTIAL) - 1, number + 1)[1:] if number > 1 else [2.0]
-    return [SEQUENTIAL[round(float(place))] for place in places]
+def _shades(number: int) -> list[tuple[float, ...]]:
+    """Return greys for the sizes of the truth's own samples, light for small ones; colours belong to samples."""
+    light, dark = (np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for code in (_LIGHT, INK))
+    places = np.linspace(0, 1, number) if number > 1 else [0.6]
+    return [tuple(light + place * (dark - light)) for place in places]
 
 
 def draw_divergence(panels: Panels) -> Callable[[Any], Any]:
