@@ -12,8 +12,9 @@ from caloforge.studies.base import Figure
 from caloforge.studies.conditioning.compare import PointResult
 from caloforge.studies.conditioning.curves import AngleCurve
 from caloforge.studies.conditioning.measure import STAGES
+from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panels
 from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES
-from caloforge.validate.plots.style import BAND, INK, colour
+from caloforge.validate.plots.style import INK, colour
 from caloforge.validate.resolution import ResponseCurve
 
 __all__ = ["STAGE_NAMES", "curve_figure", "map_figure", "points_figure", "quantity_label", "spectrum_figure"]
@@ -26,7 +27,6 @@ _LABELS = {
     "outside": "energy outside the leading cluster",
 }
 _BINS = 30
-_MARKERS = ("o", "s", "D", "^", "P", "X")
 
 
 def quantity_label(name: str) -> str:
@@ -44,24 +44,14 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
     places = {(result.point.energy, result.point.theta): result for result in results}
 
     def draw(pyplot: Any) -> Any:
-        size = (3.6 * len(thetas) + 0.9, 2.8 * len(energies) + 1.3)
-        figure, axes = pyplot.subplots(
-            len(energies), len(thetas), figsize=size, squeeze=False, layout="constrained"
-        )
-        for row, energy in enumerate(energies):
-            for column, theta in enumerate(thetas):
-                place = axes[row][column]
-                if (energy, theta) in places:
-                    _histogram(place, places[energy, theta], stage, quantity)
-                else:
-                    place.set_axis_off()
-        handles = [
-            pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 6.0, alpha=1.0 if role else 0.35)
-            for role in range(len(labels))
-        ]
-        figure.legend(handles, labels, loc="outside upper right", ncols=min(5, len(labels)), fontsize=12)
-        figure.supxlabel(quantity_label(quantity), fontsize=14)
-        figure.supylabel("part of the showers", fontsize=14)
+        figure, axes = panels(pyplot, len(energies), len(thetas), width=3.3, height=2.3)
+        for place in axes.flat:
+            place.set_visible(False)
+        for (energy, theta), result in places.items():
+            _histogram(axes[energies.index(energy)][thetas.index(theta)], result, stage, quantity)
+        legend(figure, pyplot, labels)
+        figure.supxlabel(quantity_label(quantity), fontsize=13)
+        figure.supylabel("part of the showers", fontsize=13)
         return figure
 
     return Figure(
@@ -75,37 +65,20 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
 
 def _histogram(place: Any, result: PointResult, stage: str, quantity: str) -> None:
     samples = result.local[stage][quantity]
-    known = samples[0].moved
-    place.set_title(result.point.name.replace(" deg", "°"), fontsize=11, loc="left", pad=5)
-    place.tick_params(labelsize=10)
-    place.locator_params(axis="both", nbins=5)
-    if not np.isfinite(samples[0].mean):
-        return
-    low, high = np.quantile(known, (0.005, 0.995))
-    margin = 0.25 * (high - low) if high > low else max(abs(low), 1.0) * 0.1
-    edges = np.linspace(low - margin, high + margin, _BINS + 1)
-    for role, sample in enumerate(samples):
-        if not len(sample.moved):
-            continue
-        inside = np.clip(sample.moved, edges[0], edges[-1])
-        counts = np.histogram(inside, edges)[0] / len(sample.moved)
-        if role == 0:
-            place.stairs(counts, edges, fill=True, color=BAND)
-            place.stairs(counts, edges, color=INK, lw=1.0)
-            place.set_ylim(0, (1.1 + 0.2 * len(samples)) * counts.max())
-            continue
-        place.stairs(counts, edges, color=colour(role), lw=1.5)
+    place.set_visible(True)
+    place.set_title(result.point.name.replace(" deg", "°"), fontsize=12, loc="left")
+    histograms(place, [sample.moved for sample in samples], _BINS, head=1.05 + 0.17 * len(samples))
+    for role in range(1, len(samples)):
         place.text(
             0.97,
-            1.0 - 0.115 * role,
+            1.03 - 0.11 * role,
             _note(result.compared[stage][quantity][role - 1], quantity),
             transform=place.transAxes,
             ha="right",
             va="center",
-            fontsize=9,
+            fontsize=9.5,
             color=colour(role),
         )
-    place.set_xlim(edges[0], edges[-1])
 
 
 def _note(comparison: Any, quantity: str) -> str:
@@ -131,29 +104,25 @@ def curve_figure(
     """
 
     def draw(pyplot: Any) -> Any:
-        figure, axes = pyplot.subplots(
-            2, len(STAGES), figsize=(11.5, 7.4), sharex=True, sharey="row", layout="constrained"
+        margins = Margins(across=0.3, down=0.15)
+        figure, axes = panels(
+            pyplot, 2, len(STAGES), 4.9, 3.0, margins, small=False, sharex=True, sharey="row"
         )
         for column, stage in enumerate(STAGES):
             for role, curve in enumerate(curves[stage]):
                 x, mean, mean_error, width, width_error = _numbers(curve)
-                offset = (role - (len(labels) - 1) / 2) * 0.004 * float(np.ptp(x[np.isfinite(x)]) or 1.0)
-                style: dict[str, Any] = {
-                    "color": colour(role),
-                    "fmt": _MARKERS[role % len(_MARKERS)],
-                    "ms": 5,
-                    "lw": 1.2,
-                    "ls": "-" if role == 0 else "none",
-                }
-                axes[0][column].errorbar(x + offset, mean, mean_error, **style)
-                axes[1][column].errorbar(x + offset, width, width_error, label=labels[role], **style)
+                known = x[np.isfinite(x)]
+                step = 0.006 * float(np.ptp(known)) if len(known) else 0.0
+                x = x + step * (role - (len(labels) - 1) / 2)
+                errorbars(axes[0][column], x, mean, mean_error, role)
+                errorbars(axes[1][column], x, width, width_error, role)
             axes[0][column].set_title(STAGE_NAMES[stage], fontsize=13, loc="left")
             axes[1][column].set_xlabel(_variable(curves[stage][0]), fontsize=13)
         means, widths = _names(curves[STAGES[0]][0])
         axes[0][0].set_ylabel(means, fontsize=13)
         axes[1][0].set_ylabel(widths, fontsize=13)
         axes[1][0].set_ylim(bottom=0)
-        axes[1][-1].legend(fontsize=11, loc="best")
+        legend(figure, pyplot, labels)
         return figure
 
     return Figure(name, title, caption, draw)
@@ -194,11 +163,12 @@ def map_figure(results: Sequence[PointResult], stage: str, number: int, label: s
     widths = np.array([[100 * one.width for one in row] for row in found])
 
     def draw(pyplot: Any) -> Any:
-        size = (4.6 + 1.0 * len(results), 1.6 + 0.34 * len(names))
-        figure, axes = pyplot.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+        margins = Margins(left=3.7, bottom=0.95, top=0.9, across=0.2)
+        size = (0.52 * len(results) + 0.4, 0.31 * len(names))
+        figure, axes = panels(pyplot, 1, 2, *size, margins, sharey=True)
         for place, values, title in (
-            (axes[0], shifts, "shift of the mean\n[% of the reference's width]"),
-            (axes[1], widths, "width against the reference's\n[%]"),
+            (axes[0][0], shifts, "shift of the mean\n[% of the reference's width]"),
+            (axes[0][1], widths, "width against the reference's\n[%]"),
         ):
             place.imshow(values, cmap="RdBu_r", vmin=-50, vmax=50, aspect="auto")
             for (row, column), value in np.ndenumerate(values):
@@ -211,7 +181,6 @@ def map_figure(results: Sequence[PointResult], stage: str, number: int, label: s
             place.set_xticks(range(len(results)), names_of_points, fontsize=9)
             place.set_yticks(range(len(names)), [quantity_label(name) for name in names], fontsize=9)
             place.tick_params(which="both", length=0)
-            place.minorticks_off()
             place.set_title(title, fontsize=11)
         figure.supxlabel("test point: energy [GeV], angle", fontsize=11)
         return figure
@@ -238,12 +207,13 @@ def spectrum_figure(
     mean = [counts / size for counts, size in zip(spectra, sizes, strict=True)]
 
     def draw(pyplot: Any) -> Any:
-        figure, (main, near) = pyplot.subplots(1, 2, figsize=(12, 5.2), layout="constrained")
+        figure, axes = panels(pyplot, 1, 2, 4.8, 4.2, Margins(across=1.1), small=False)
+        main, near = axes[0]
         filled = np.flatnonzero(mean[0] > 0)
         first, last = SPECTRUM_EDGES[filled[0]], SPECTRUM_EDGES[filled[-1] + 1]
         per_mev = [counts / np.diff(SPECTRUM_EDGES) for counts in mean]
         for role, (counts, density) in enumerate(zip(mean, per_mev, strict=True)):
-            style: dict[str, Any] = {"color": colour(role), "lw": 1.6, "label": labels[role]}
+            style: dict[str, Any] = {"color": colour(role), "lw": 1.6}
             main.stairs(counts, SPECTRUM_EDGES, **style)
             near.stairs(density, SPECTRUM_EDGES, **style)
         main.set(xscale="log", yscale="log", xlim=(first, last), ylabel="cells a shower and bin")
@@ -253,7 +223,7 @@ def spectrum_figure(
         for place in (main, near):
             place.axvline(mip, color=INK, lw=1.0, ls=":")
             place.set_xlabel("cell energy [MeV]")
-        near.legend(fontsize=11)
+        legend(figure, pyplot, labels)
         return figure
 
     return Figure(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
+from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panels
 from caloforge.studies.layers.measure import EnergySlices, LayerSample
 from caloforge.studies.layers.profiles import LayerProfile
 from caloforge.studies.layers.summaries import Means
@@ -26,7 +27,6 @@ __all__ = [
     "shown_layers",
 ]
 
-_MARKERS = ("o", "s", "D", "^", "P", "X")
 _MOST = 8
 _AXIS_LABELS = {"x": "x (η) [mm]", "y": "y (φ) [mm]", "alpha": "α [rad]", "r": "r [mm]"}
 _DIRECTIONS = {"x": "eta", "y": "phi", "alpha": "alpha", "r": "r"}
@@ -39,52 +39,14 @@ def shown_layers(detector: Detector) -> list[int]:
     return [int(layer) for layer in np.linspace(0, detector.n_layers - 1, _MOST).round()]
 
 
-def _panels(pyplot: Any, count: int, columns: int = 4, height: float = 3.1) -> tuple[Any, list[Any]]:
-    """Return a figure of ``count`` panels."""
+def _panels(pyplot: Any, count: int, columns: int = 4) -> tuple[Any, list[Any]]:
+    """Return a figure of ``count`` panels; four stand two by two."""
     columns = min(columns, count if count != 4 else 2)
-    rows = -(-count // columns)
-    figure, axes = pyplot.subplots(
-        rows,
-        columns,
-        figsize=(3.7 * columns + 0.8, height * rows + 0.9),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = panels(pyplot, -(-count // columns), columns)
     places = list(axes.flat)
     for place in places[count:]:
         place.set_visible(False)
-    for place in places:
-        place.tick_params(labelsize=10)
     return figure, places[:count]
-
-
-def _legend(figure: Any, pyplot: Any, labels: Sequence[str]) -> None:
-    handles = [
-        pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 1.4) for role in range(len(labels))
-    ]
-    figure.legend(handles, labels, loc="outside upper right", ncols=min(5, len(labels)), fontsize=11)
-
-
-def _histograms(place: Any, samples: Sequence[NDArray[np.float64]], bins: int, scale: float = 1.0) -> None:
-    """Draw normalised histograms, the reference filled; entries outside are added to the first and last bin."""
-    known = samples[0][np.isfinite(samples[0])] * scale
-    if len(known) == 0:
-        return
-    low, high = np.quantile(known, (0.002, 0.998))
-    margin = 0.1 * (high - low) or max(abs(high), 1.0) * 0.05
-    edges = np.linspace(max(low - margin, 0.0) if low >= 0 else low - margin, high + margin, bins + 1)
-    top = 0.0
-    for role, values in enumerate(samples):
-        found = values[np.isfinite(values)] * scale
-        if len(found) == 0:
-            continue
-        counts = np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0] / len(found)
-        top = max(top, float(counts.max()))
-        if role == 0:
-            place.stairs(counts, edges, fill=True, color=BAND)
-        place.stairs(counts, edges, color=colour(role), lw=1.5 if role else 1.0)
-    place.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.15 * top))
-    place.locator_params(axis="both", nbins=5)
 
 
 def histogram_figure(
@@ -98,11 +60,11 @@ def histogram_figure(
         for place, layer in zip(places, layers, strict=True):
             energies = [sample.in_slice("layer_energy", number)[:, layer] for sample in samples]
             unit = 1e-3 if np.median(energies[0]) > 1000.0 else 1.0
-            _histograms(place, energies, 35, unit)
+            histograms(place, energies, scale=unit)
             place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
             place.set_xlabel(f"energy [{'GeV' if unit < 1 else 'MeV'}]", fontsize=11)
         figure.supylabel("part of the showers", fontsize=12)
-        _legend(figure, pyplot, [sample.label for sample in samples])
+        legend(figure, pyplot, [sample.label for sample in samples])
         return figure
 
     return Figure(
@@ -124,20 +86,22 @@ def fraction_figure(
             figure, places = _panels(pyplot, detector.n_layers)
             for layer, place in enumerate(places):
                 for role, means in enumerate(found):
-                    _points(place, slices.centres / 1000.0, means.mean[:, layer], means.error[:, layer], role)
+                    errorbars(
+                        place, slices.centres / 1000.0, means.mean[:, layer], means.error[:, layer], role
+                    )
                 place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
                 _energy_axis(place, slices.centres)
                 place.set_xlabel("incident energy [GeV]", fontsize=11)
         else:
-            figure, places = _panels(pyplot, 1, height=4.6)
-            figure.set_size_inches(8.5, 5.5)
+            figure, axes = panels(pyplot, 1, 1, width=7.0, height=4.4, small=False)
+            places = [axes[0][0]]
             for role, means in enumerate(found):
-                _points(
+                errorbars(
                     places[0], np.arange(detector.n_layers), means.mean[number], means.error[number], role
                 )
             places[0].set_xlabel("layer", fontsize=12)
         figure.supylabel("part of the visible energy", fontsize=12)
-        _legend(figure, pyplot, labels)
+        legend(figure, pyplot, labels)
         return figure
 
     title = "Energy fractions against energy" if few else f"Energy fractions at {slices.name(number)}"
@@ -157,21 +121,6 @@ def _energy_axis(place: Any, energies: NDArray[np.float64]) -> None:
         place.set_xlim(low - margin, high + margin)
 
 
-def _points(
-    place: Any, x: NDArray[np.float64], y: NDArray[np.float64], error: NDArray[np.float64], role: int
-) -> None:
-    place.errorbar(
-        x,
-        y,
-        error,
-        color=colour(role),
-        fmt=_MARKERS[role % len(_MARKERS)],
-        ms=4.5,
-        lw=1.1,
-        ls="-" if role == 0 else "none",
-    )
-
-
 def depth_figure(samples: Sequence[LayerSample], slices: EnergySlices) -> Figure:
     """Return histograms of the shower depth in each slice."""
     shown = [s for s in range(len(slices)) if int((samples[0].member == s).sum()) > 0][:12]
@@ -179,11 +128,11 @@ def depth_figure(samples: Sequence[LayerSample], slices: EnergySlices) -> Figure
     def draw(pyplot: Any) -> Any:
         figure, places = _panels(pyplot, len(shown), columns=3)
         for place, number in zip(places, shown, strict=True):
-            _histograms(place, [sample.in_slice("shower_depth", number) for sample in samples], 35)
+            histograms(place, [sample.in_slice("shower_depth", number) for sample in samples])
             place.set_title(slices.name(number), fontsize=12, loc="left")
         figure.supxlabel("shower depth [layers]", fontsize=12)
         figure.supylabel("part of the showers", fontsize=12)
-        _legend(figure, pyplot, [sample.label for sample in samples])
+        legend(figure, pyplot, [sample.label for sample in samples])
         return figure
 
     return Figure(
@@ -198,12 +147,16 @@ def response_figure(curves: Sequence[ResponseCurve], labels: Sequence[str]) -> F
     """Return response and resolution against energy, with the ratio to the reference."""
 
     def draw(pyplot: Any) -> Any:
-        figure, axes = pyplot.subplots(
+        margins = Margins(across=1.0, down=0.12)
+        figure, axes = panels(
+            pyplot,
             2,
             2,
-            figsize=(12, 6.4),
-            sharex=True,
-            layout="constrained",
+            width=5.0,
+            height=2.7,
+            margins=margins,
+            small=False,
+            sharex="col",
             gridspec_kw={"height_ratios": (2.2, 1)},
         )
         for column, (name, error, label) in enumerate(
@@ -215,14 +168,14 @@ def response_figure(curves: Sequence[ResponseCurve], labels: Sequence[str]) -> F
             known = getattr(curves[0], name)
             for role, curve in enumerate(curves):
                 y, dy = getattr(curve, name), getattr(curve, error)
-                _points(axes[0][column], curve.centre / 1000.0, y, dy, role)
-                _points(axes[1][column], curve.centre / 1000.0, y / known, dy / known, role)
+                errorbars(axes[0][column], curve.centre / 1000.0, y, dy, role)
+                errorbars(axes[1][column], curve.centre / 1000.0, y / known, dy / known, role)
             axes[1][column].axhline(1.0, color=INK, lw=0.8)
             axes[0][column].set_ylabel(label, fontsize=13)
             axes[1][column].set_ylabel("ratio", fontsize=13)
             axes[1][column].set_xlabel("incident energy [GeV]", fontsize=13)
             _energy_axis(axes[1][column], (curves[0].edges[1:] + curves[0].edges[:-1]) / 2)
-        _legend(figure, pyplot, labels)
+        legend(figure, pyplot, labels)
         return figure
 
     return Figure(
@@ -245,13 +198,8 @@ def profile_figure(
     def draw(pyplot: Any) -> Any:
         columns = min(4, len(layers)) if len(layers) != 4 else 2
         rows = -(-len(layers) // columns)
-        figure, axes = pyplot.subplots(
-            2 * rows,
-            columns,
-            figsize=(3.8 * columns + 0.8, 4.3 * rows + 0.9),
-            squeeze=False,
-            layout="constrained",
-            gridspec_kw={"height_ratios": [2.4, 1] * rows},
+        figure, axes = panels(
+            pyplot, 2 * rows, columns, height=1.9, gridspec_kw={"height_ratios": [2.4, 1] * rows}
         )
         for place in axes.flat:
             place.set_visible(False)
@@ -262,7 +210,7 @@ def profile_figure(
             _profile(main, ratio, [sample.profiles[profile] for sample in samples], number)
             ratio.set_xlabel(_AXIS_LABELS[axis.name], fontsize=11)
         figure.supylabel("part of the layer's energy, and ratio", fontsize=12)
-        _legend(figure, pyplot, [sample.label for sample in samples])
+        legend(figure, pyplot, [sample.label for sample in samples])
         return figure
 
     direction = _DIRECTIONS[axis.name]
@@ -279,7 +227,6 @@ def _profile(main: Any, ratio: Any, profiles: Sequence[LayerProfile], number: in
     edges, known = profiles[0].axis.edges, profiles[0].mean[number]
     for place in (main, ratio):
         place.set_visible(True)
-        place.tick_params(labelsize=9)
         place.set_xlim(edges[0], edges[-1])
     main.tick_params(labelbottom=False)
     middle = (edges[1:] + edges[:-1]) / 2
@@ -312,13 +259,14 @@ def means_figure(
     """Return the mean energy-weighted centre and width of each layer in eta and phi, in one slice."""
 
     def draw(pyplot: Any) -> Any:
-        figure, axes = pyplot.subplots(2, 2, figsize=(11.5, 7.4), sharex=True, layout="constrained")
+        margins = Margins(across=1.0, down=0.15)
+        figure, axes = panels(pyplot, 2, 2, 4.8, 3.0, margins, small=False, sharex=True)
         shift = 0.12 if detector.n_layers <= _MOST else 0.0
         for column, axis in enumerate(("x", "y")):
             for row, (found, name) in enumerate(((centres, "centre"), (widths, "width"))):
                 for role, means in enumerate(found):
                     x = np.arange(detector.n_layers) + shift * (role - (len(labels) - 1) / 2)
-                    _points(axes[row][column], x, means[axis].mean[number], means[axis].error[number], role)
+                    errorbars(axes[row][column], x, means[axis].mean[number], means[axis].error[number], role)
                 axes[row][column].set_ylabel(f"mean {name} in {_AXIS_LABELS[axis]}", fontsize=12)
             if detector.n_layers <= _MOST:
                 axes[1][column].set_xticks(
@@ -327,7 +275,7 @@ def means_figure(
                 axes[1][column].tick_params(axis="x", which="minor", bottom=False, top=False)
             else:
                 axes[1][column].set_xlabel("layer", fontsize=12)
-        _legend(figure, pyplot, labels)
+        legend(figure, pyplot, labels)
         return figure
 
     return Figure(
