@@ -68,7 +68,7 @@ MAKERS: Mapping[str, type[ShowerMaker]] = {"published": PublishedMaker, "axis": 
 """Name of a maker to its class."""
 THRESHOLD = 1e-4
 """Cells below it are empty, MeV."""
-_LEAST = 16
+_LEAST = 12
 _ROWS = 256
 
 
@@ -114,7 +114,7 @@ class BibAe(ShowerModel):
 
     @classmethod
     def check_detector(cls, detector: Detector) -> None:
-        """Accept grids with layers of sixteen cells or more along x and y, and as many layers.
+        """Accept grids with twelve cells or more along x and y, and as many layers.
 
         Raises:
             IncompatibleError: For any other detector.

@@ -28,6 +28,7 @@ from torch.nn import functional
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.layers.absorber import layer_depths
 from caloforge.models.layers.mlp import mlp
+from caloforge.models.layers.pointwise import Pointwise
 
 __all__ = ["AxisDecoder", "AxisMaps"]
 
@@ -106,15 +107,15 @@ class AxisDecoder(nn.Module):
             nn.SiLU(), nn.ConvTranspose3d(_SEED_CHANNELS, channels, 4, 2, 1),
         )  # fmt: skip
         self.basis = nn.Sequential(
-            nn.Conv3d(self.maps.size, channels, 1), nn.SiLU(), nn.Conv3d(channels, channels, 1)
+            Pointwise(self.maps.size, channels), nn.SiLU(), Pointwise(channels, channels)
         )
         self.body = nn.Sequential(
             nn.SiLU(), nn.Conv3d(channels, 16, 3, padding=1),
             nn.SiLU(), nn.Conv3d(16, 16, 3, padding=1),
             nn.SiLU(),
         )  # fmt: skip
-        self.skip = nn.Conv3d(channels, 1, 1)
-        self.last = nn.Conv3d(16, 1 + features, 1)
+        self.skip = Pointwise(channels, 1)
+        self.last = Pointwise(16, 1 + features)
 
     def forward(self, inputs: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Decode.

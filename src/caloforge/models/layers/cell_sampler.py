@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from caloforge.models.layers.pointwise import Pointwise
+
 __all__ = ["CellSampler"]
 
 _UNIT = 0.2
@@ -43,13 +45,13 @@ class CellSampler(nn.Module):
 
     def __init__(self, features: int, conditions: int, width: int = 32) -> None:
         super().__init__()
-        self.local = nn.Conv3d(1 + features, width, 1)
+        self.local = Pointwise(1 + features, width)
         self.given = nn.Linear(conditions, width)
-        self.common = nn.Sequential(nn.SiLU(), nn.Conv3d(width, width, 1), nn.SiLU())
-        self.hit = nn.Conv3d(width, 1, 1)
-        self.noise = nn.Conv3d(1, width, 1, bias=False)
-        self.energy = nn.Sequential(nn.Conv3d(width, width, 1), nn.SiLU(), nn.Conv3d(width, 1, 1))
-        self.mixed = nn.Conv3d(width, width, 1)
+        self.common = nn.Sequential(nn.SiLU(), Pointwise(width, width), nn.SiLU())
+        self.hit = Pointwise(width, 1)
+        self.noise = Pointwise(1, width, bias=False)
+        self.energy = nn.Sequential(Pointwise(width, width), nn.SiLU(), Pointwise(width, 1))
+        self.mixed = Pointwise(width, width)
 
     def describe(self, mean: Tensor, maps: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden features (B, width, X, Y, L) and the logit of p (B, X, Y, L).

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from caloforge.models.layers.pointwise import Pointwise
+
 __all__ = ["PostProcessor"]
 
 _LAYERS = 6
@@ -28,13 +30,13 @@ class PostProcessor(nn.Module):
 
     def __init__(self, conditions: int, width: int = 128) -> None:
         super().__init__()
-        self.cell = nn.Conv3d(2, width, 1)
+        self.cell = Pointwise(2, width)
         self.given = nn.Linear(1 + conditions, width)
         parts: list[nn.Module] = [nn.LeakyReLU(0.01)]
         for _ in range(_LAYERS - 2):
-            parts += [nn.Conv3d(width, width, 1), nn.LeakyReLU(0.01)]
+            parts += [Pointwise(width, width), nn.LeakyReLU(0.01)]
         self.body = nn.Sequential(*parts)
-        self.last = nn.Conv3d(width, 1, 1)
+        self.last = Pointwise(width, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
