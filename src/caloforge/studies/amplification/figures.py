@@ -77,11 +77,12 @@ def _split_line(
     place.plot(x[max(last - 1, 0) :], y[max(last - 1, 0) :], color=shade, ls=(0, (3, 2)), lw=1.2)
 
 
-def _shades(number: int) -> list[tuple[float, ...]]:
+def _shades(number: int) -> list[str]:
     """Return greys for the sizes of the truth's own samples, light for small ones; colours belong to samples."""
-    light, dark = (np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for code in (_LIGHT, INK))
+    light, dark = (np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) for code in (_LIGHT, INK))
     places = np.linspace(0, 1, number) if number > 1 else [0.6]
-    return [tuple(light + place * (dark - light)) for place in places]
+    mixed = [np.round(light + place * (dark - light)).astype(int) for place in places]
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in mixed]
 
 
 def draw_divergence(panels: Panels) -> Callable[[Any], Any]:
