@@ -1,11 +1,18 @@
 r"""Does a generator repeat its training showers? Distances to the nearest neighbours.
 
 Distances are Euclidean in log10 of the cell energies, cut below at the threshold, as for precision and recall. With
-training showers :math:`T` and held-out ones :math:`H`, equally many, each generated shower has a distance
-:math:`d_T` to its nearest training shower and :math:`d_H` to its nearest held-out one. Without memory the two
-are alike and :math:`P(d_T < d_H) = 1/2`; a generator that repeats what it saw lies closer to :math:`T`. Other
-held-out showers give what real showers, which cannot remember, say of the same two sets: the difference from them
-is the memory, free of what T and H happen to hold.
+training showers :math:`T` and held-out ones :math:`H`, m each, a generated shower has a distance :math:`d_T` to
+its nearest training shower and :math:`d_H` to its nearest held-out one. Without memory the two sets could be
+exchanged, and :math:`f = P(d_T < d_H) = 1/2`; a generator that repeats what it saw lies closer to :math:`T`.
+
+In many dimensions few showers are the neighbours of most others, so that counting showers understates the error
+of f. It is taken from all exchanges of T and H instead: with :math:`w_j` the part of the N showers whose nearest
+neighbour among all :math:`M = 2m` is j, :math:`f = \sum_{j \in T} w_j`, and over random halves T
+
+.. math:: \mathrm{Var} f = \frac14 \frac{M}{M - 1} \Big( \sum_j w_j^2 - \frac1M \big( \sum_j w_j \big)^2 \Big) .
+
+Other held-out showers, which cannot remember, say what the same two sets give to real ones. The difference of two
+samples' f has the same variance with the difference of their w: what both owe to T and H falls out.
 
 References:
     C. Meehan, K. Chaudhuri, S. Dasgupta, A non-parametric test to detect data-copying in generative models,
@@ -25,7 +32,7 @@ from numpy.typing import NDArray
 from caloforge.errors import TooFewShowersError
 from caloforge.validate.metrics.prdc import log_cells
 
-__all__ = ["Memory", "Nearest", "closer_to_training", "fingerprints", "memory_of", "nearest"]
+__all__ = ["Memory", "Nearest", "fingerprints", "memory_of", "nearest"]
 
 _ROWS = 512
 
@@ -62,13 +69,13 @@ def nearest(queries: NDArray[np.float32], others: NDArray[np.float32], device: s
     if len(others) == 0:
         msg = "nearest neighbours: there are no showers to be near to"
         raise TooFewShowersError(msg)
-    y = torch.as_tensor(others, device=device)
+    y = torch.as_tensor(np.ascontiguousarray(others), device=device)
     centre = y.mean(dim=0)  # smaller numbers, smaller rounding errors of the squares
     moved = y - centre
     squares = (moved * moved).sum(dim=1)
     distance, index = np.empty(len(queries)), np.empty(len(queries), np.int64)
     for start in range(0, len(queries), _ROWS):
-        x = torch.as_tensor(queries[start : start + _ROWS], device=device)
+        x = torch.as_tensor(np.ascontiguousarray(queries[start : start + _ROWS]), device=device)
         found = (squares - 2.0 * ((x - centre) @ moved.T)).argmin(dim=1)
         difference = (x - y[found]).double()
         rows = slice(start, start + len(x))
@@ -82,20 +89,6 @@ def fingerprints(cells: NDArray[np.float32]) -> list[bytes]:
     return [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest() for row in cells]
 
 
-def closer_to_training(training: NDArray[np.float64], held_out: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the part of showers that lie closer to the training set and its error; ties count half.
-
-    Arguments:
-        training: Distances (N,) to the nearest training shower.
-        held_out: Distances (N,) to the nearest held-out shower.
-    """
-    won = (training < held_out) + 0.5 * (training == held_out)
-    part = float(np.mean(won))
-    # one shower more on each side, so that the error is not zero at 0 and 1
-    safe = (part * len(won) + 1.0) / (len(won) + 2.0)
-    return part, math.sqrt(safe * (1.0 - safe) / len(won))
-
-
 @dataclass(frozen=True, eq=False)
 class Memory:
     """Distances of showers to the training set and to held-out showers.
@@ -103,12 +96,14 @@ class Memory:
     Attributes:
         to_training: Nearest training showers.
         to_held_out: Nearest held-out showers.
+        known: m, the number of training showers and of held-out ones.
         copies: Number of showers that are exact copies of training showers.
     """
 
     to_training: Nearest
     to_held_out: Nearest
-    copies: int
+    known: int
+    copies: int = 0
 
     @property
     def n(self) -> int:
@@ -116,15 +111,40 @@ class Memory:
         return len(self.to_training.distance)
 
     @property
+    def weights(self) -> NDArray[np.float64]:
+        """Part of the showers whose nearest neighbour is each training, then each held-out shower (2 m,)."""
+        nearer = np.sign(self.to_held_out.distance - self.to_training.distance)  # 0: in equal parts
+        training = np.bincount(self.to_training.index, (1.0 + nearer) / 2, self.known)
+        held_out = np.bincount(self.to_held_out.index, (1.0 - nearer) / 2, self.known)
+        return np.concatenate([training, held_out]) / self.n
+
+    @property
     def closer(self) -> tuple[float, float]:
-        """Part of the showers closer to the training set, with its error."""
-        return closer_to_training(self.to_training.distance, self.to_held_out.distance)
+        """Part of the showers closer to the training set, f, and its error."""
+        return float(self.weights[: self.known].sum()), _exchange_error(self.weights)
+
+    def more_than(self, other: Memory) -> tuple[float, float]:
+        """Return by how much f is larger than another sample's with the same two sets, and the error."""
+        difference = self.weights - other.weights
+        return float(difference[: self.known].sum()), _exchange_error(difference)
+
+    @property
+    def neighbours(self) -> int:
+        """Number of different showers, training and held out, that are nearest to one of these at least."""
+        return int((self.weights > 0).sum())
 
     @property
     def ratio(self) -> float:
         """Median distance to the training set over that to held-out showers; NaN where the latter is 0."""
         below = float(np.median(self.to_held_out.distance))
         return float(np.median(self.to_training.distance)) / below if below > 0 else math.nan
+
+
+def _exchange_error(weights: NDArray[np.float64]) -> float:
+    """Return the standard deviation, over all halves, of the sum of a half of the weights (2 m,)."""
+    size = len(weights)
+    variance = 0.25 * size / (size - 1) * (float(weights @ weights) - float(weights.sum()) ** 2 / size)
+    return math.sqrt(max(0.0, variance))
 
 
 def memory_of(
@@ -139,8 +159,8 @@ def memory_of(
 
     Arguments:
         cells: Showers to be judged (N, n_cells), MeV.
-        training: Training showers (M, n_cells), MeV.
-        held_out: Others (M, n_cells), MeV.
+        training: Training showers (m, n_cells), MeV.
+        held_out: Others (m, n_cells), MeV.
         marks: Fingerprints of all training showers, which may be more.
         threshold: Cells below it are taken as equal, MeV.
         device: Where to compute.
@@ -150,5 +170,6 @@ def memory_of(
     return Memory(
         nearest(features, log_cells(training, threshold), device),
         nearest(features, log_cells(held_out, threshold), device),
+        len(training),
         copies,
     )

@@ -74,29 +74,18 @@ def _memory_rows(role: int, label: str, one: Measured, reference: Measured, name
     if memory is None or held is None:
         return []
     part, error = memory.closer
-    count = f"{len(np.unique(memory.to_training.index)):,} different neighbours"
     sets = "0.5 for one that remembers nothing" if role else "held-out showers; cannot remember"
+    count = f"{memory.neighbours:,} different nearest neighbours"
+    closer = "part closer to the training set"
     rows = [
-        Row("part closer to the training set than to held-out showers", part, error, note=sets, sample=label)
+        Row(f"{closer} than to held-out showers", part, error, note=f"{sets}; {count}", sample=label),
+        Row("median distance to the training set over that to held-out showers", memory.ratio, sample=label),
     ]
-    rows.append(
-        Row(
-            "median distance to the training set over that to held-out showers",
-            memory.ratio,
-            note=count,
-            sample=label,
-        )
-    )
     if role:
-        known, known_error = held.closer
+        more, more_error = memory.more_than(held)
+        note = "above 0: memory of the training set"
         rows += [
-            Row(
-                f"part closer to the training set minus {name}'s",
-                part - known,
-                math.hypot(error, known_error),
-                note="above 0: memory of the training set",
-                sample=label,
-            ),
+            Row(f"{closer} minus {name}'s", more, more_error, note=note, sample=label),
             Row(
                 "exact copies of training showers",
                 float(memory.copies),
@@ -119,7 +108,9 @@ def _likeness_data(likeness: Likeness) -> list[dict[str, Any]]:
             "mean": likeness.mean[k],
             "error": likeness.error[k],
             "spread": likeness.spread[k],
-            "histogram": _histogram(likeness.values[:, k], -1.0, 1.0),
+            "histogram": _histogram(
+                likeness.values[:, k], likeness.values[:, k].min(), likeness.values[:, k].max()
+            ),
         }
         for k, data_range in enumerate(likeness.data_ranges)
     ]
@@ -133,6 +124,8 @@ def _memory_data(memory: Memory) -> dict[str, Any]:
         "n": memory.n,
         "closer": part,
         "closer_error": error,
+        "known": memory.known,
+        "neighbours": memory.neighbours,
         "median_ratio": memory.ratio,
         "copies": memory.copies,
         **{name: _histogram(values, 0.0, 1.02 * high) for name, values in distances.items()},

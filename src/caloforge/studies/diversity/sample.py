@@ -51,9 +51,9 @@ class Known:
     """Training showers, as many held-out ones, and further held-out ones to be judged beside the generator.
 
     Attributes:
-        training: (M, n_cells) MeV.
-        held_out: (M, n_cells) MeV.
-        others: (M, n_cells) MeV, in neither.
+        training: (m, n_cells) MeV.
+        held_out: (m, n_cells) MeV.
+        others: (m, n_cells) MeV, in neither.
         marks: Fingerprints of the whole training set.
         shared: Trusted showers that were left out since they are training showers.
     """
@@ -122,7 +122,7 @@ class Measured:
             Nearest(self.arrays[f"{name}-distance"], self.arrays[f"{name}-index"])
             for name in ("training", "held")
         ]
-        return Memory(parts[0], parts[1], int(self.arrays["copies"]))
+        return Memory(parts[0], parts[1], int(self.arrays["known"]), int(self.arrays["copies"]))
 
     @property
     def shared(self) -> int:
@@ -154,6 +154,7 @@ def _memory(
     found = memory_of(cells, known.training, known.held_out, known.marks, options.threshold, options.device)
     return found, {
         "copies": np.array(found.copies),
+        "known": np.array(found.known),
         "shared": np.array(known.shared),
         "training-distance": found.to_training.distance,
         "training-index": found.to_training.index,
