@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from toy_samples import toy_showers
 
+from caloforge.geometry import get_detector
 from caloforge.validate.metrics import Settings, compute_metrics
+from caloforge.validate.metrics.features import Column
 from caloforge.validate.metrics.floors import floor_at, floor_scale
+from caloforge.validate.metrics.separation import separation_of
 from caloforge.validate.sample import Sample
 
 METRICS = {  # metric to the keys whose entries are compared
@@ -90,3 +93,18 @@ def test_a_floor_is_measured_around_the_ideal_and_needs_a_value() -> None:
     assert floor.detail["floor_measured"] == pytest.approx(1.3)
     assert floor.detail["floor_size"] == 50
     assert floor_at(np.array([np.nan]), 100, 100, degree=1).value is None
+
+
+def test_bins_that_fill_up_only_in_larger_samples_are_reckoned_with() -> None:
+    rng = np.random.default_rng(2)
+    size = 400  # in heavy tails, so that many of the bins hold less than one entry
+    values, with_growth, without = [], [], []
+    for _ in range(30):
+        a, b = rng.standard_t(3, size), rng.standard_t(3, size)
+        column = Column("x", "x", a, b, {})
+        found = separation_of([column], get_detector("ild-ecal"), Settings(n_bootstrap=2, n_halves=4))["x"]
+        values.append(found.value)
+        with_growth.append(found.floor)
+        without.append(found.detail["floor_measured"] * floor_scale(size, size, size // 2, 2))
+    assert np.mean(with_growth) == pytest.approx(np.mean(values), rel=0.06)
+    assert np.mean(without) < 0.93 * np.mean(values)

@@ -10,8 +10,9 @@ is homogeneous of degree :math:`k` in this difference has for equal distribution
 Distances and norms have k = 1 (Kolmogorov-Smirnov, Wasserstein-1, the covariance distance, the largest difference of
 mean fractions), divergences and squared distances have k = 2 (separation power, Jensen-Shannon divergences, mean squared
 errors, Frechet and kernel distances). The floor is what was measured between halves, brought to the samples' sizes by
-this factor: for :math:`n = m = 2h` it is :math:`1/\sqrt2` or :math:`1/2`. The law is that of many entries a bin; bins
-with one entry or none change less than it says. The detail of a value holds what was measured and the factor.
+this factor: for :math:`n = m = 2h` it is :math:`1/\sqrt2` or :math:`1/2`. The detail of a value holds what was measured
+and the factor. The law needs samples that are large for what is compared; the separation power, whose histograms have
+bins that fill up only as the samples grow, multiplies by the growth of their number as well.
 
 Metrics without a simple law are compared at equal sizes instead (precision, recall, density, coverage), and those whose
 expectation for equal samples does not depend on the size need nothing (the AUC).
@@ -68,6 +69,7 @@ def floor_at(
     ideal: float = 0.0,
     size: int | None = None,
     uncertainty: float | None = None,
+    growth: float = 1.0,
 ) -> Floor:
     """Return the floor for ``n`` reference and ``m`` generated showers.
 
@@ -79,12 +81,13 @@ def floor_at(
         ideal: What the metric is for equal distributions of infinitely many showers.
         size: Showers of a half; n // 2 by default.
         uncertainty: That of one of the values; by default their spread.
+        growth: A further factor, for what the law does not say.
     """
     known = between_halves[np.isfinite(between_halves)]
     if known.size == 0:
         return Floor()
     half = n // 2 if size is None else size
-    scale = floor_scale(n, m, half, degree)
+    scale = floor_scale(n, m, half, degree) * growth
     measured = float(known.mean())
     error = spread(known) if uncertainty is None else uncertainty
     detail = {"floor_size": half, "floor_measured": measured, "floor_scale": scale}

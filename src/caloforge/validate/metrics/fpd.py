@@ -158,7 +158,7 @@ class FrechetPhysicsDistance(Metric):
         """Return the distance of equally many showers; the floor is that of sets of the reference.
 
         The fit over sizes depends on the smaller sample, so that the larger one is cut to it. Sets of the reference are
-        as large, or its halves where it has not twice as many; these are brought to the size by the law of floors.
+        as large, or its halves where it has not twice as many. These are brought to the size by the law of floors.
         """
         pair = high_level_pair(reference, generated)
         size = min(len(pair.reference), len(pair.generated))
@@ -167,12 +167,8 @@ class FrechetPhysicsDistance(Metric):
         value, error = fpd(a, b, settings.seed, normalised=False)
         part, below = min(len(of_reference) // 2, size), Floor()
         if part >= _FEWEST:
-            found = []
-            for index in range(min(_FLOORS, settings.n_halves)):
-                x, y = (of_reference[rows[:part]] for rows in _parts(len(of_reference), index, settings.seed))
-                found.append(fpd(x, y, settings.seed, False, _FLOOR_DRAWS))
-            alone = found[0][1] if len(found) == 1 else None
-            below = floor_at(np.array([x for x, _ in found]), size, size, 2, size=part, uncertainty=alone)
+            found, alone = _between_parts(of_reference, part, settings)
+            below = floor_at(found, size, size, degree=2, size=part, uncertainty=alone)
         detail = {"features": a.shape[1], "size": size, **below.detail, **pair.counts}
         return {"fpd": Value(value, error, below.value, below.uncertainty, detail)}
 
@@ -180,6 +176,17 @@ class FrechetPhysicsDistance(Metric):
 def _some(x: NDArray[np.float64], size: int, seed: int) -> NDArray[np.float64]:
     """Return rows of (N, d), all or picked at random."""
     return x if len(x) == size else x[generator(seed, "fpd subset").permutation(len(x))[:size]]
+
+
+def _between_parts(
+    x: NDArray[np.float64], size: int, settings: Settings
+) -> tuple[NDArray[np.float64], float | None]:
+    """Return the distance between disjoint sets of ``size`` rows of (N, d), repeatedly, and its error when once."""
+    found = []
+    for index in range(min(_FLOORS, settings.n_halves)):
+        first, second = (rows[:size] for rows in _parts(len(x), index, settings.seed))
+        found.append(fpd(x[first], x[second], settings.seed, False, _FLOOR_DRAWS))
+    return np.array([value for value, _ in found]), found[0][1] if len(found) == 1 else None
 
 
 def _parts(n: int, index: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ energies, centres, widths, sparsity); elsewhere equal bins between the reference
 range are counted: the detail gives their fraction on each side and ``unbinned_excess``, the difference of the two fractions.
 Histograms are normalised by what falls inside, as in the challenge. The error is the spread of
 multinomial bootstrap samples of both histograms, the floor that of halves of the reference, brought to the samples'
-sizes (:mod:`caloforge.validate.metrics.floors`).
+sizes (:mod:`caloforge.validate.metrics.floors`) and to the number of bins that both together fill.
 
 References:
     O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4; S. Diefenbacher et al., arXiv:2009.03796.
@@ -71,6 +71,24 @@ def separation_power(p: ArrayLike, q: ArrayLike) -> float:
     return float(0.5 * np.sum((a - b) ** 2 / (a + b + _GUARD)))
 
 
+def _growth(counts: NDArray[np.int64], in_half: float, times: float) -> float:
+    """Return how many more bins two samples together fill than the reference alone.
+
+    For equal distributions the expected separation power is proportional to the number of filled bins. From half of
+    the reference to the whole it grows by some bins; as many are expected for each further doubling, up to all of them.
+
+    Arguments:
+        counts: The reference's histogram (K,).
+        in_half: Bins filled by half of it.
+        times: Showers of both samples over those of the reference.
+    """
+    filled = int((counts > 0).sum())
+    if filled == 0:
+        return 1.0
+    more = filled + (filled - in_half) * float(np.log2(times))
+    return min(more, float(counts.size)) / filled
+
+
 def _resampled(counts: NDArray[np.int64], samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
     total = int(counts.sum())
     if total == 0:
@@ -99,12 +117,14 @@ def separation_of(columns: Iterable[Column], detector: Detector, settings: Setti
 def _compare(column: Column, detector: Detector, settings: Settings) -> Value:
     edges = bin_edges(column, detector)
     p, q = histogram(column.reference, edges), histogram(column.generated, edges)
-    floor = []
-    for index in range(settings.n_halves if column.reference.size > 3 else 0):
-        first, second = halves(column.reference.size, index, settings.seed)
-        a, b = (histogram(column.reference[rows], edges) for rows in (first, second))
-        floor.append(separation_power(a.counts, b.counts))
-    below = floor_at(np.array(floor), column.reference.size, column.generated.size, degree=2)
+    n, m = column.reference.size, column.generated.size
+    floor, filled = [], []
+    for index in range(settings.n_halves if n > 3 else 0):
+        a, b = (histogram(column.reference[rows], edges).counts for rows in halves(n, index, settings.seed))
+        floor.append(separation_power(a, b))
+        filled += [int((a > 0).sum()), int((b > 0).sum())]
+    growth = _growth(p.counts, float(np.mean(filled)), (n + m) / n) if filled else 1.0
+    below = floor_at(np.array(floor), n, m, degree=2, growth=growth)
     detail: dict[str, Any] = {
         "bins": len(edges) - 1,
         "dropped_reference": p.dropped,
