@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "train": {"models", "showers", "geometry"},
     "generate": {"train", "models", "showers", "geometry", "zoo"},
     "zoo": set(),
-    "studies": {"validate", "generate", "train", "models", "showers", "geometry"},
+    "studies": {"validate", "generate", "train", "models", "simulate", "showers", "geometry"},
     "demo": {"data", "validate", "generate", "train", "models", "showers", "geometry"},
 }
 """Part to the parts that it may import, beside itself and the free modules; cli may use all."""

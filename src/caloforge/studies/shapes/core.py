@@ -1,0 +1,166 @@
+r"""Core cells at one energy: the mean of generated over reference means, and the same of standard deviations.
+
+The paper takes showers of 250 +- 2 GeV and the cells [10, 16]^3. Where a file has too few showers there, the window is
+widened until it has enough, and each cell is divided by the shower's energy over the middle of the window, so that a
+wide window does not widen the cells' spread. The result says which window was used.
+
+References:
+    F. Rehm et al., arXiv:2103.13698.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.showers import ShowerSource
+from caloforge.validate.metrics.core_cells import core_cells, moment_ratios
+from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
+
+__all__ = ["CoreRatios", "CoreWindow", "compare_cores", "core_energies", "core_window", "reference_core"]
+
+_WIDENED = (1.0, 2.5, 5.0, 12.5, 25.0, 50.0)
+"""Factors by which the window is widened in turn."""
+
+
+@dataclass(frozen=True)
+class CoreWindow:
+    """Energies of the showers that are compared.
+
+    Attributes:
+        energy: Middle, MeV.
+        half_width: MeV; infinite for all showers.
+        n: Reference showers in it.
+    """
+
+    energy: float
+    half_width: float
+    n: int
+
+    def rows(self, energy: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return which of the energies (N,) are inside, (K,) ascending."""
+        return np.flatnonzero(np.abs(energy - self.energy) <= self.half_width * (1 + 1e-9))
+
+    @property
+    def text(self) -> str:
+        """The window as people write it."""
+        if not np.isfinite(self.half_width):
+            return f"all energies, scaled to {self.energy / 1000:g} GeV"
+        return f"{self.energy / 1000:g} ± {self.half_width / 1000:g} GeV"
+
+
+@dataclass(frozen=True, eq=False)
+class CoreRatios:
+    """Core cells of a generated sample over the reference's.
+
+    Attributes:
+        n: Generated showers in the window.
+        mean: Mean over cells of the ratio of means.
+        mean_error: One standard deviation, from bootstrap samples of the showers.
+        std: Mean over cells of the ratio of standard deviations.
+        std_error: Likewise.
+        floor: The same two numbers between two halves of the reference.
+        cell_mean: (c,) ratio of means of each cell.
+        cell_std: (c,) ratio of standard deviations of each cell.
+    """
+
+    n: int
+    mean: float
+    mean_error: float
+    std: float
+    std_error: float
+    floor: tuple[float, float]
+    cell_mean: NDArray[np.float64]
+    cell_std: NDArray[np.float64]
+
+
+def core_window(
+    energies: Sequence[NDArray[np.float64]], middle: float, half_width: float, wanted: int
+) -> CoreWindow:
+    """Return the narrowest window in which every sample has enough showers; all showers when there is none.
+
+    Arguments:
+        energies: (N,) of each sample, the reference first, MeV.
+        middle: MeV.
+        half_width: The paper's, MeV; it is widened as far as needed.
+        wanted: Showers of each sample.
+    """
+    for factor in _WIDENED:
+        window = CoreWindow(middle, factor * half_width, 0)
+        counts = [len(window.rows(energy)) for energy in energies]
+        if min(counts) >= wanted and window.half_width < middle:
+            return CoreWindow(middle, window.half_width, counts[0])
+    return CoreWindow(middle, float("inf"), len(energies[0]))
+
+
+def core_energies(
+    source: ShowerSource, window: CoreWindow, cells: NDArray[np.int64] | None = None, most: int = 4000
+) -> NDArray[np.float64]:
+    """Return the energies of cells of the showers in a window, scaled to its middle (K, c), MeV.
+
+    Arguments:
+        source: Showers.
+        window: Which.
+        cells: Flat indices (c,); all when None.
+        most: Most showers.
+    """
+    energy = np.asarray(source.incident_energy, np.float64)
+    rows = window.rows(energy)[:most]
+    parts = []
+    for start in range(0, len(rows), 500):
+        some = rows[start : start + 500]
+        found = source.take(some).cells
+        found = found if cells is None else found[:, cells]
+        parts.append(found.astype(np.float64) * (window.energy / energy[some])[:, None])
+    width = source.detector.n_cells if cells is None else len(cells)
+    return np.concatenate(parts) if parts else np.empty((0, width))
+
+
+def reference_core(source: ShowerSource, window: CoreWindow) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the core cells (c,) as the reference has them, and their energies (K, c), MeV."""
+    everything = core_energies(source, window)
+    cells = core_cells(source.detector, everything.mean(axis=0))
+    return cells, everything[:, cells]
+
+
+def compare_cores(
+    reference: NDArray[np.float64], generated: NDArray[np.float64], n_bootstrap: int = 30, seed: int = 0
+) -> CoreRatios:
+    """Compare core cells.
+
+    Arguments:
+        reference: (N, c) MeV.
+        generated: (M, c) MeV.
+        n_bootstrap: Bootstrap samples behind the errors.
+        seed: Their seed.
+    """
+    n, m = len(reference), len(generated)
+    if n < 4 or m < 4:
+        unknown = float("nan")
+        empty = np.full(reference.shape[1], np.nan)
+        return CoreRatios(m, unknown, unknown, unknown, unknown, (unknown, unknown), empty, empty)
+    mean, std = moment_ratios(reference, generated)
+    weights = zip(
+        bootstrap_counts(n, n_bootstrap, seed, "reference"),
+        bootstrap_counts(m, n_bootstrap, seed, "generated"),
+        strict=True,
+    )
+    repeats = np.array([moment_ratios(reference, generated, a, b) for a, b in weights])
+    first, second = halves(n, 0, seed)
+    ratios = []
+    for moment in ("mean", "std"):
+        a, b = (getattr(np, moment)(x, axis=0) for x in (reference, generated))
+        ratios.append(np.divide(b, a, out=np.full(len(a), np.nan), where=a > 0))
+    return CoreRatios(
+        n=m,
+        mean=mean,
+        mean_error=spread(repeats[:, 0]),
+        std=std,
+        std_error=spread(repeats[:, 1]),
+        floor=moment_ratios(reference[first], reference[second]),
+        cell_mean=ratios[0],
+        cell_std=ratios[1],
+    )
