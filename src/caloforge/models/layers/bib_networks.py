@@ -28,6 +28,8 @@ __all__ = ["BibDecoder", "BibEncoder", "seed_size"]
 _SLOPE = 0.01
 _CHANNELS = (8, 8, 8, 16, 32, 16)
 _UNPADDED = 3
+_UNPADDED_FROM = 22
+"""Cells from which on the encoder can do without padding."""
 _SEED = 8
 _HIDDEN = (512, 800)
 
@@ -67,12 +69,13 @@ class BibEncoder(nn.Module):
         first = (2, 2, 2) if small else (1, 2, 1) if long else (1, 1, 1)
         kernel = (4, 4, 4) if small else (2, 3, 2) if long else (2, 2, 2)
         a, b, c, d = widths
-        last, pad = (2, 1) if small else (4, 0)
+        last = 3 if small else 4
+        pad = int(small or min(shape) < _UNPADDED_FROM)
         self.body = nn.Sequential(
-            nn.Conv3d(channels, a, kernel, first, pad), nn.LeakyReLU(_SLOPE),
+            nn.Conv3d(channels, a, kernel, first, int(small)), nn.LeakyReLU(_SLOPE),
             nn.Conv3d(a, b, 2, 2), nn.LeakyReLU(_SLOPE),
             nn.Conv3d(b, c, 4, 2, pad), nn.LeakyReLU(_SLOPE),
-            nn.Conv3d(c, d, last, 1), nn.LeakyReLU(_SLOPE),
+            nn.Conv3d(c, d, last, 1, pad), nn.LeakyReLU(_SLOPE),
         )  # fmt: skip
         with torch.no_grad():
             features = self.body(torch.zeros(1, channels, *shape)).numel()
