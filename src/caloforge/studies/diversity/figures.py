@@ -16,7 +16,7 @@ from caloforge.validate.plots.style import BAND, INK, colour
 
 __all__ = ["figures_of"]
 
-_BINS = 50
+_BINS = 40
 
 
 def figures_of(labels: Sequence[str], measured: Sequence[Measured]) -> list[Figure]:
@@ -88,11 +88,12 @@ def _similarity_histograms(labels: Sequence[str], measured: Sequence[Measured]) 
 
 
 def _edges(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return bins that hold nearly all values."""
+    """Return bins that hold nearly all values, fewer where there are few values."""
     low = min(float(np.quantile(one, 0.002)) for one in values)
     high = max(float(np.quantile(one, 0.998)) for one in values)
     margin = 0.05 * (high - low) or 0.01
-    return np.linspace(low - margin, high + margin, _BINS + 1)
+    n_bins = int(np.clip(1.3 * np.sqrt(len(values[0])), 10, _BINS))
+    return np.linspace(low - margin, high + margin, n_bins + 1)
 
 
 def _similarity_curve(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
@@ -133,21 +134,17 @@ def _distances(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
 
     def draw(pyplot: Any) -> Any:
         size = (4.9 * len(shown) + 0.4, 4.9)
-        figure, axes = pyplot.subplots(
-            1, len(shown), figsize=size, squeeze=False, sharey=True, layout="constrained"
-        )
+        figure, axes = pyplot.subplots(1, len(shown), figsize=size, squeeze=False, layout="constrained")
         for place, (role, label, memory) in zip(axes[0], shown, strict=True):
             training, held = memory.to_training.distance, memory.to_held_out.distance
-            top = 1.05 * max(float(np.quantile(held, 0.995)), float(np.quantile(training, 0.995)), 1e-6)
-            low = 0.95 * min(float(held.min()), float(training.min()))
-            edges = np.linspace(low, top, _BINS + 1)
+            edges = _edges([held, training])
             place.stairs(
                 np.histogram(held, edges)[0] / len(held), edges, fill=True, color=BAND, label="to held-out"
             )
             place.stairs(
                 np.histogram(training, edges)[0] / len(training),
                 edges,
-                color=colour(max(role, 1)),
+                color=colour(role),
                 label="to training",
             )
             part, error = memory.closer
@@ -201,23 +198,22 @@ def _quality(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
     shown = [(role, labels[role], one.quality) for role, one in enumerate(measured) if one.quality]
 
     def draw(pyplot: Any) -> Any:
-        figure, place = pyplot.subplots(figsize=(8.2, 5.0), layout="constrained")
-        x, width = np.arange(len(NAMES)), 0.8 / len(shown)
-        for k, (role, label, quality) in enumerate(shown):
-            values = [quality[name].value for name in NAMES]
-            errors = [np.nan_to_num(quality[name].uncertainty or 0.0) for name in NAMES]
-            offset = (k - (len(shown) - 1) / 2) * width
-            place.bar(x + offset, values, 0.92 * width, yerr=errors, color=colour(role), label=label)
-        for k, name in enumerate(NAMES):
+        figure, axes = pyplot.subplots(1, len(NAMES), figsize=(13.0, 4.4), layout="constrained")
+        for place, name in zip(axes, NAMES, strict=True):
+            for k, (role, label, quality) in enumerate(shown):
+                value = quality[name]
+                error = np.nan_to_num(value.uncertainty or 0.0)
+                place.bar(k, value.value, 0.8, yerr=error, color=colour(role), label=label)
             floor = shown[0][2][name].floor
             if floor is not None:
-                text = f"two halves of {labels[0]}" if k == 0 else None
-                place.plot([k - 0.45, k + 0.45], [floor, floor], color=INK, lw=1.6, ls="--", label=text)
-        place.axhline(1.0, color=BAND, lw=1.0)
-        place.set_xticks(x, NAMES)
-        place.tick_params(axis="x", which="minor", bottom=False, top=False)
-        place.set_ylim(0, 1.35 * max(1.0, place.get_ylim()[1]))
-        place.legend(loc="upper left", ncols=2, fontsize=12)
+                text = f"two halves of {labels[0]}"
+                place.axhline(floor, color=INK, lw=1.6, ls="--", label=text)
+            place.set_title(name, fontsize=14, loc="left")
+            place.set_xticks([])
+            place.minorticks_off()
+            place.set(xlim=(-0.7, len(shown) - 0.3), ylim=(0, 1.1 * max(1.0, place.get_ylim()[1])))
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)))
         return figure
 
     return Figure(
