@@ -25,6 +25,7 @@ STUDIES: Registry[type[Study]] = Registry(
         "density": "caloforge.studies.density.study:DensityStudy",
         "conditioning": "caloforge.studies.conditioning.study:ConditioningStudy",
         "layers": "caloforge.studies.layers.study:LayersStudy",
+        "shapes": "caloforge.studies.shapes.study:ShapesStudy",
         "diversity": "caloforge.studies.diversity.study:DiversityStudy",
         "support-size": "caloforge.studies.support_size.study:SupportSizeStudy",
     },

@@ -10,7 +10,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = ["CoreRatios", "CoreWindow", "compare_cores", "core_energies", "core_w
 
 _WIDENED = (1.0, 2.5, 5.0, 12.5, 25.0, 50.0)
 """Factors by which the window is widened in turn."""
+_BLOCK = 500  # showers read at once
 
 
 @dataclass(frozen=True)
@@ -97,33 +98,38 @@ def core_window(
 
 
 def core_energies(
-    source: ShowerSource, window: CoreWindow, cells: NDArray[np.int64] | None = None, most: int = 4000
+    source: ShowerSource, window: CoreWindow, cells: NDArray[np.int64], most: int = 4000
 ) -> NDArray[np.float64]:
     """Return the energies of cells of the showers in a window, scaled to its middle (K, c), MeV.
 
     Arguments:
         source: Showers.
         window: Which.
-        cells: Flat indices (c,); all when None.
+        cells: Flat indices (c,).
         most: Most showers.
     """
+    parts = [part[:, cells] for part in _scaled(source, window, most)]
+    return np.concatenate(parts) if parts else np.empty((0, len(cells)))
+
+
+def _scaled(source: ShowerSource, window: CoreWindow, most: int) -> Iterator[NDArray[np.float64]]:
+    """Yield blocks (k, n_cells) of the showers in a window, scaled to its middle."""
     energy = np.asarray(source.incident_energy, np.float64)
     rows = window.rows(energy)[:most]
-    parts = []
-    for start in range(0, len(rows), 500):
-        some = rows[start : start + 500]
-        found = source.take(some).cells
-        found = found if cells is None else found[:, cells]
-        parts.append(found.astype(np.float64) * (window.energy / energy[some])[:, None])
-    width = source.detector.n_cells if cells is None else len(cells)
-    return np.concatenate(parts) if parts else np.empty((0, width))
+    for start in range(0, len(rows), _BLOCK):
+        some = rows[start : start + _BLOCK]
+        yield source.take(some).cells * (window.energy / energy[some])[:, None]
 
 
-def reference_core(source: ShowerSource, window: CoreWindow) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def reference_core(
+    source: ShowerSource, window: CoreWindow, most: int = 4000
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the core cells (c,) as the reference has them, and their energies (K, c), MeV."""
-    everything = core_energies(source, window)
-    cells = core_cells(source.detector, everything.mean(axis=0))
-    return cells, everything[:, cells]
+    mean = np.zeros(source.detector.n_cells)
+    for block in _scaled(source, window, most):
+        mean += block.sum(axis=0)
+    cells = core_cells(source.detector, mean)
+    return cells, core_energies(source, window, cells, most)
 
 
 def compare_cores(

@@ -18,7 +18,7 @@ from caloforge.generate.generator import Generator
 from caloforge.showers import ShowerSource
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["GeneratorTime", "SimulationTime", "count_parameters", "time_generator", "time_geant4"]
+__all__ = ["GeneratorTime", "SimulationTime", "count_parameters", "time_geant4", "time_generator"]
 
 
 @dataclass(frozen=True)
