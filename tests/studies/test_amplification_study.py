@@ -150,7 +150,7 @@ def test_the_study_tells_truth_from_a_bad_generator(
     rows = [row for row in content["rows"] if row["sample"] == "spread" and row["note"] == "by formula"]
     assert len(rows) == len(QUANTITIES)
     assert all(row["unit"] == "showers" and row["ours"] < 200 for row in rows)
-    assert "1,600 GFlash showers in two halves of 800 (paper: 218,000)" in content["texts"][0]
+    assert "1,600 GFlash showers (paper: 218,000) in two halves of 800" in content["texts"][0]
     assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {
         f"{name}.{ending}"
         for name in ("divergence", "plateau", "effective_size")

@@ -49,7 +49,9 @@ def test_packing_keeps_the_observables(gflash_images: Path, tmp_path: Path) -> N
     packed = pack_projections([gflash_images], tmp_path / "packed.h5")
     parts = [read_showers(path) for path in (gflash_images, packed)]
     before, after = (observe_chunks(part.chunks(), part.detector).values for part in parts)
-    assert (np.abs(after - before).max(axis=0) < 0.02 * before.std(axis=0)).all()
+    noise = (after - before).std(axis=0) / before.std(axis=0)
+    assert (noise < 0.005).all()  # widens no distribution by more than a hundred-thousandth
+    assert (np.abs((after - before).mean(axis=0)) < 1e-3 * before.std(axis=0)).all()
     assert len(np.unique(after[:, 1])) > 0.9 * len(after)  # peak energies are not tied
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from caloforge.studies.amplification.observables import Observed, collect, common_detector
 from caloforge.studies.base import Context
+from caloforge.studies.papers import paper
 
-__all__ = ["collect_truth", "made_by"]
+__all__ = ["collect_truth", "counted", "made_by"]
 
 _NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
 
@@ -24,3 +25,9 @@ def made_by(context: Context) -> str:
     """Return what made the trusted showers, for figures; "truth" where they do not say or disagree."""
     made = {showers.source for showers in context.trusted}
     return _NAMES.get(made.pop(), "truth") if len(made) == 1 else "truth"
+
+
+def counted(context: Context) -> str:
+    """Return how many trusted showers there are, beside the paper's number."""
+    total = sum(source.n or 0 for source in context.references)
+    return f"{total:,} {made_by(context)} showers (paper: {paper('amplification.truth').value:,.0f})"

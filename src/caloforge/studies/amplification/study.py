@@ -29,7 +29,7 @@ from caloforge.studies.amplification.results import (
     sample_rows,
     toy_row,
 )
-from caloforge.studies.amplification.sample import collect_truth, made_by
+from caloforge.studies.amplification.sample import collect_truth, counted, made_by
 from caloforge.studies.amplification.toy import ToyResult, run_toy
 from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
 from caloforge.studies.packing import packed_projections
@@ -135,10 +135,9 @@ def _level(truth: TruthCurves, wanted: int) -> int:
 
 def _limit(context: Context, truth: TruthCurves) -> str:
     """Say how many trusted showers there are and what that limits."""
-    total = sum(source.n or 0 for source in context.references)
     most = int(truth.quantiles[-1])
     return (
-        f"truth: {total:,} {made_by(context)} showers in two halves of {truth.n_truth:,} (paper: 218,000). "
+        f"truth: {counted(context)} in two halves of {truth.n_truth:,}. "
         f"They limit it to {most} quantiles and to comparison with samples up to {truth.sizes[-1]:,}; "
         "dashed: beyond n/10 quantiles"
     )

@@ -18,7 +18,7 @@ from caloforge.studies.amplification import figures
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves, set_sizes
 from caloforge.studies.amplification.observables import QUANTITIES, Observed, collect, common_detector
 from caloforge.studies.amplification.results import size_row
-from caloforge.studies.amplification.sample import collect_truth, made_by
+from caloforge.studies.amplification.sample import collect_truth, counted, made_by
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, StudySettings
 from caloforge.studies.density.fits import Fits, fit_all
 from caloforge.studies.packing import packed_projections
@@ -133,10 +133,9 @@ def _split(
 
 def _limit(context: Context, truth: TruthCurves, training: Mapping[int, Sequence[Observed]]) -> str:
     """Say how many trusted showers there are, what they were used for and what that limits."""
-    total = sum(source.n or 0 for source in context.references)
     trained = " and ".join(f"{len(sets)} x {size:,}" for size, sets in training.items())
     return (
-        f"{total:,} {made_by(context)} showers (paper: 218,000): {trained} for training, the truth is two halves of "
+        f"{counted(context)}: {trained} for training, the truth is two halves of "
         f"{truth.n_truth:,}, enough for {int(truth.quantiles[-1])} quantiles; dashed: beyond n/10 quantiles"
     )
 
