@@ -95,13 +95,14 @@ class TruthCurves:
         self.scale = np.ones(depth) if quantity.columns else self._scale()
 
     def _scale(self) -> Array:
-        """Return c/k from the truth's own samples, at every number of quantiles that counts for them."""
+        """Return c/k from the truth's own samples that count; beyond, that of the largest number of quantiles."""
         ratios: list[list[float]] = [[] for _ in self.quantiles]
         for size, divergences in self.samples.items():
             expected = (self.quantiles - 1) / 8.0 * (1.0 / size + 1.0 / self.n_truth)
             for level in np.flatnonzero(self.counts_for(size)):
                 ratios[level] += [float(d) / float(expected[level]) for d in divergences[:, level]]
-        return np.array([np.mean(values) for values in ratios])
+        known = [float(np.mean(values)) for values in ratios if values]
+        return np.array(known + [known[-1]] * (len(ratios) - len(known)))
 
     def counts_for(self, size: int) -> NDArray[np.bool_]:
         """Return at which numbers of quantiles (L,) a sample of a size counts: n_quant <= n / 10."""
