@@ -86,11 +86,17 @@ def panels(
     return figure, axes
 
 
-def legend(figure: Any, pyplot: Any, labels: Sequence[str]) -> None:
-    """Write the samples' names in their colours at the upper right, the reference first."""
-    handles = [
-        pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 1.4) for role in range(len(labels))
-    ]
+def legend(figure: Any, pyplot: Any, labels: Sequence[str], first: int = 0) -> None:
+    """Write the samples' names in their colours at the upper right.
+
+    Arguments:
+        figure: The figure.
+        pyplot: ``matplotlib.pyplot``.
+        labels: Names, in order.
+        first: Role of the first: 0 is the reference.
+    """
+    roles = range(first, first + len(labels))
+    handles = [pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 1.4) for role in roles]
     figure.legend(
         handles, labels, loc="upper right", ncols=min(5, len(labels)), fontsize=12, borderaxespad=0.4
     )

@@ -85,7 +85,7 @@ def core_figure(found: Sequence[CoreRatios], labels: Sequence[str], window: str)
             place.axvline(1.0, color=INK, lw=1.0, ls=":")
             place.set(xlabel=title, xlim=(edges[0], edges[-1]))
         axes[0][0].set_ylabel("core cells")
-        legend(figure, pyplot, ["", *labels])
+        legend(figure, pyplot, labels, first=1)
         return figure
 
     return Figure(
@@ -107,7 +107,7 @@ def probability_figure(
         size = (max(2.6, 0.55 * len(energies)), 0.32 * len(shapes))
         figure, axes = panels(pyplot, 1, len(found), *size, margins, sharey=True)
         for place, tests, label in zip(axes[0], found, labels, strict=True):
-            place.imshow(tests.p, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto", alpha=0.75)
+            place.imshow(tests.p, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
             for (row, column), value in np.ndenumerate(tests.p):
                 text = "-" if not np.isfinite(value) else f"{100 * value:.0f}"
                 place.text(column, row, text, ha="center", va="center", fontsize=9)
