@@ -28,7 +28,7 @@ from caloforge.studies.base import Context, Study, StudyResult, StudySettings
 from caloforge.studies.cache import Cache
 from caloforge.studies.sources import Given, open_sources
 
-__all__ = ["SHIPPED", "run_study", "study_settings"]
+__all__ = ["SHIPPED", "run_study", "study_command", "study_settings"]
 
 SHIPPED = "shipped"
 """Stands for the reference that the package ships for a study."""
@@ -83,7 +83,7 @@ def run_study(
         cache = Cache(None if folder is None else folder / "cache", common)
         context = Context(references, samples, chosen, seed, n, cache)
         result = study.run(context)
-        line = command or _command(study, context, folder)
+        line = command or study_command(study, context, folder)
         from caloforge.studies.page import study_content, write_study
 
         result.content = study_content(study, context, result, line)
@@ -157,7 +157,7 @@ def _open_folder(folder: Path, key: str, force: bool) -> Path:
     return folder
 
 
-def _command(study: Study, context: Context, folder: Path | None) -> str:
+def study_command(study: Study, context: Context, folder: Path | None) -> str:
     """Return the command, or for what exists in memory alone the call, that does the same study."""
     defaults = study.Settings().model_dump(mode="json")
     chosen = context.settings.model_dump(mode="json")

@@ -70,6 +70,7 @@ class Cell:
         flag: ``good``, ``warn``, ``bad`` or nothing: its colour and its sign.
         title: Explanation shown when the pointer rests on it.
         small: A second line in smaller letters.
+        href: Page that the text leads to, or an anchor of this one.
     """
 
     text: str
@@ -77,6 +78,7 @@ class Cell:
     flag: str = ""
     title: str = ""
     small: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True)

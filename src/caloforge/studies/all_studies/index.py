@@ -1,0 +1,131 @@
+"""The entrance of the site: a table of its pages, the numbers beside the papers', what was left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from caloforge._version import __version__
+from caloforge.studies import STUDIES
+from caloforge.studies.all_studies.plan import Plan
+from caloforge.validate.report.page import Block, Cell, Code, Page, Section, Table, Text
+
+__all__ = ["Done", "write_index"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A study of the site.
+
+    Attributes:
+        study: Its name.
+        detector: The reference's detector.
+        models: Labels of what was judged.
+        folder: Its folder in the site.
+        content: The content of its ``study.json``; empty when it failed.
+        error: Why it failed; empty when it did not.
+    """
+
+    study: str
+    detector: str
+    models: tuple[str, ...]
+    folder: str
+    content: Mapping[str, Any]
+    error: str = ""
+
+    @property
+    def published(self) -> list[Mapping[str, Any]]:
+        """Its rows beside which a paper has a number."""
+        return [row for row in self.content.get("rows", ()) if row["paper"] is not None]
+
+
+def write_index(folder: Path, done: Sequence[Done], plan: Plan, models: Sequence[str], command: str) -> Path:
+    """Write ``index.html`` and return its path.
+
+    Arguments:
+        folder: Folder of the site.
+        done: The studies so far.
+        plan: What is to be done, and what not.
+        models: Labels of all models.
+        command: The command that makes the site.
+    """
+    finished = [one for one in done if not one.error]
+    sections = [
+        Section("Pages", [_pages(done)], "Each study has a page of its own, with its figures and tables.")
+    ]
+    numbers = [row for one in finished for row in one.published]
+    if numbers:
+        sections.append(Section("Ours and the papers'", [_numbers(finished)]))
+    if plan.left_out:
+        table = Table(
+            ("study", "reference", "model", "why not"),
+            [[Cell(text) for text in line] for line in plan.left_out],
+            texts=(0, 1, 2, 3),
+        )
+        sections.append(Section("Left out", [table], "Studies that do not fit a model.", folded=True))
+    blocks: list[Block] = [Code(command)]
+    if len(done) < len(plan.jobs):
+        blocks.append(
+            Text(f"{len(plan.jobs) - len(done)} studies are still to be done; the same command goes on.")
+        )
+    sections.append(Section("How this was made", blocks))
+    facts = {
+        "studies": str(len(finished)),
+        "models": str(len(models)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "caloforge": __version__,
+    }
+    page = Page("Results", sections, "The published studies, repeated on every model that they fit", facts)
+    return page.write(folder / "index.html", force=True)
+
+
+def _pages(done: Sequence[Done]) -> Table:
+    rows = []
+    for one in done:
+        title = STUDIES[one.study].title
+        if one.error:
+            rows.append(
+                [Cell(title, small=one.error, flag="bad"), one.detector, ", ".join(one.models), "", ""]
+            )
+            continue
+        rows.append(
+            [
+                Cell(title, href=f"{one.folder}/report.html"),
+                one.detector,
+                ", ".join(one.models),
+                one.content["paper"]["reference"],
+                one.content["date"],
+            ]
+        )
+    return Table(("study", "detector", "models", "paper", "date"), rows, texts=(0, 1, 2, 3, 4))
+
+
+def _numbers(done: Sequence[Done]) -> Table:
+    rows = []
+    for one in done:
+        for row in one.published:
+            value, error = row["ours"], row["uncertainty"]
+            text = "-" if value is None else f"{value:.4g}" + ("" if error is None else f" ± {error:.2g}")
+            unit = f" {row['unit']}" if row["unit"] else ""
+            rows.append(
+                [
+                    Cell(one.study, href=f"{one.folder}/report.html"),
+                    Cell(row["sample"]),
+                    Cell(row["quantity"]),
+                    Cell(f"{text}{unit}", sort=value, title=row["note"]),
+                    Cell(_published(row["paper"]), title=row["paper"]["note"]),
+                    Cell(row["paper"]["source"]),
+                ]
+            )
+    return Table(
+        ("study", "sample", "quantity", "ours", "paper", "source"), rows, key="numbers", texts=(0, 1, 2, 4, 5)
+    )
+
+
+def _published(entry: Mapping[str, Any]) -> str:
+    from caloforge.studies.papers import paper
+
+    return paper(str(entry["key"])).text
