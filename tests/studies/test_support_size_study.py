@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from caloforge.cli.app import app
 from caloforge.errors import InputError
+from caloforge.geometry import get_detector
+from caloforge.geometry.projection import project
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
 from caloforge.studies import run_study
@@ -120,6 +122,16 @@ def test_detectors_without_a_grid_are_judged_by_profiles_and_energy():
     assert set(result.data["samples"]["GFlash"]) >= {"profiles", "energy"}
     assert "similarity" not in result.data["samples"]["GFlash"]
     assert any("left out" in text for text in result.texts)
+
+
+def test_images_of_one_layer_have_their_energy_for_a_depth_profile(truth):
+    image = get_detector("ild-ecal-10x10")
+    cells = project(truth.cells, truth.detector, image)
+    images = Showers(image, cells, truth.incident_energy)
+    profiles = profiles_of(images)
+    np.testing.assert_allclose(profiles.z[:, 0], cells.sum(axis=1), rtol=1e-5)
+    result = run_study("support-size", images[:100], images[100:], settings={"subsets": 20})
+    assert {"profiles", "energy"} <= set(result.data["samples"]["showers"])
 
 
 def test_wrong_files_are_told_what_is_needed(truth, collapsed):

@@ -51,7 +51,7 @@ class Likeness:
     @property
     def error(self) -> NDArray[np.float64]:
         """Error of the mean for each L (K,)."""
-        return self.spread / np.sqrt(len(self.values))
+        return np.asarray(self.spread / np.sqrt(len(self.values)))
 
 
 def _order(energy: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
