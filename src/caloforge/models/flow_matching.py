@@ -243,7 +243,6 @@ class FlowMatching(ShowerModel):
                 self.summary_step,
                 validate=self.validate_summary,
                 metric="summary_loss",
-                compiled=(self.summary_net,),
             ),
             Stage(
                 "cells",

@@ -109,7 +109,6 @@ class FlowMatchingFast(FlowMatching):
                 validate=self.validate_summary_student,
                 metric="summary_student_loss",
                 frozen=(self.summary_net,),
-                compiled=(self.summary_student, self.summary_net),
             ),
             Stage(
                 "cell-student",

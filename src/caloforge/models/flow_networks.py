@@ -111,7 +111,7 @@ class CellNetwork(nn.Module):
             summary: (B, rows, kinds) normal numbers.
         """
         condition = self.time(time) + self.condition(torch.cat([encoded, summary.flatten(1)], 1))
-        own = summary[:, self.patches.layers.flatten()].view(len(x), self.patches.n_patches, -1)
+        own = summary[:, self.patches.layers.flatten()].reshape(len(x), self.patches.n_patches, -1)
         tokens = self.embed(self.patches(x)) + self.rows(own) + self.position
         tokens = self.body(tokens, condition)
         guess, trust = (

@@ -54,7 +54,7 @@ class CellPatches(nn.Module):
     def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
         """Return patches (B, n_patches, places) of cells (B, n_cells), ``fill`` in padding."""
         padded = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
-        return padded[:, self.index.flatten()].view(len(cells), self.n_patches, self.places)
+        return padded[:, self.index.flatten()].reshape(len(cells), self.n_patches, self.places)
 
     def cells(self, patches: Tensor) -> Tensor:
         """Return cells (B, n_cells) of patches (B, n_patches, places)."""

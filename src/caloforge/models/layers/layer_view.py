@@ -49,7 +49,7 @@ class LayerView(nn.Module):
     def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
         """Return (B, n_layers, width) of cells (B, n_cells), ``fill`` in padding."""
         padded = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
-        return padded[:, self.index.flatten()].view(len(cells), self.n_layers, self.width)
+        return padded[:, self.index.flatten()].reshape(len(cells), self.n_layers, self.width)
 
     def cells(self, view: Tensor) -> Tensor:
         """Return cells (B, n_cells) of a view (B, n_layers, width)."""
