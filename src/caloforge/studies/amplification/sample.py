@@ -22,8 +22,8 @@ def collect_truth(context: Context) -> Observed:
 
 
 def made_by(context: Context) -> str:
-    """Return what made the trusted showers, for figures; "truth" where they do not say or disagree."""
-    made = {showers.source for showers in context.trusted}
+    """Return what made the trusted showers, for figures; "truth" where no file says or they disagree."""
+    made = {showers.source for showers in context.trusted if showers.source}
     return _NAMES.get(made.pop(), "truth") if len(made) == 1 else "truth"
 
 
