@@ -25,7 +25,7 @@ from caloforge.models.layers.conditional_quantiles import ConditionalQuantiles
 
 __all__ = ["ShowerSums", "Sums"]
 
-_NEWTON = 5
+_NEWTON = 7
 _STEEPEST = 2.0
 _TINY = 1e-9
 
@@ -95,14 +95,21 @@ class ShowerSums(nn.Module):
 
     def factors(self, layers: Tensor, wanted: Sums) -> Tensor:
         """Return the factor of each layer (B, L) that brings layer energies (B, L) to V and W."""
-        shares = layers.float().clamp_min(0.0) + 1e-6 * wanted.visible[:, None]
+        layers = layers.float().clamp_min(0.0)
+        shares = layers + 1e-6 * layers.sum(1, keepdim=True) + 1e-9 * wanted.visible[:, None]
         slope = torch.zeros_like(wanted.visible)
         if self.tilted:
             target = wanted.weighted / wanted.visible
-            for _ in range(_NEWTON):
-                p = torch.softmax(torch.log(shares) + slope[:, None] * self.depths, 1)
-                mean = (p * self.ratios).sum(1)
-                rise = (p * self.ratios * self.depths).sum(1) - mean * (p * self.depths).sum(1)
-                slope = (slope + (target - mean) / rise.clamp_min(1e-3)).clamp(-_STEEPEST, _STEEPEST)
+            with torch.no_grad():
+                for _ in range(_NEWTON):
+                    slope = self._newton(slope, shares, target)
+            slope = self._newton(slope, shares, target)  # a step from the solution has the solution's gradient
         tilt = torch.exp(slope[:, None] * self.depths)
         return tilt * (wanted.visible / (shares * tilt).sum(1).clamp_min(_TINY))[:, None]
+
+    def _newton(self, slope: Tensor, shares: Tensor, target: Tensor) -> Tensor:
+        """Return a better slope (B,) for energies of layers (B, L) and W / V (B,)."""
+        p = torch.softmax(torch.log(shares) + slope[:, None] * self.depths, 1)
+        mean = (p * self.ratios).sum(1)
+        rise = (p * self.ratios * self.depths).sum(1) - mean * (p * self.depths).sum(1)
+        return (slope + (target - mean) / rise.clamp_min(1e-3)).clamp(-_STEEPEST, _STEEPEST)

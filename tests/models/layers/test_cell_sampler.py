@@ -1,0 +1,146 @@
+"""Post-processors: cells drawn, and cells corrected."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from caloforge.models.layers.cell_sampler import CellSampler
+from caloforge.models.layers.pointwise import Pointwise
+from caloforge.models.layers.post_processor import PostProcessor
+
+
+def _sampler() -> CellSampler:
+    torch.manual_seed(0)
+    return CellSampler(features=2, conditions=3, width=16)
+
+
+def _inputs(n: int = 2, side: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shape = (side, side, side)
+    mean = torch.exp(2.0 * torch.randn(n, *shape, generator=generator) - 2.0)
+    return mean, torch.randn(n, 2, *shape, generator=generator), torch.randn(n, 3, generator=generator)
+
+
+def test_pointwise_is_a_convolution_of_one_cell() -> None:
+    for bias in (True, False):
+        mine, theirs = Pointwise(3, 5, bias), torch.nn.Conv3d(3, 5, 1, bias=bias)
+        with torch.no_grad():
+            theirs.weight.copy_(mine.weight[:, :, None, None, None])
+            if mine.bias is not None and theirs.bias is not None:
+                theirs.bias.copy_(mine.bias[:, 0])
+        x = torch.randn(2, 3, 4, 5, 6)
+        torch.testing.assert_close(mine(x), theirs(x))
+
+
+def test_a_cell_holds_energy_as_often_as_its_probability_says() -> None:
+    sampler, (mean, maps, conditions) = _sampler(), _inputs(1, 4)
+    with torch.no_grad():
+        _, logit = sampler.describe(mean, maps, conditions)
+        n = 4000
+        noise = torch.randn(n, 4, 4, 4, generator=torch.Generator().manual_seed(2))
+        cells = sampler(
+            mean.expand(n, -1, -1, -1), maps.expand(n, -1, -1, -1, -1), conditions.expand(n, -1), noise
+        )
+    p = torch.sigmoid(logit[0])
+    found = (cells > 0).float().mean(0)
+    assert ((found - p).abs() < 5.0 * (p * (1 - p) / n).sqrt() + 1e-3).all()
+    assert (cells >= 0).all()
+
+
+def test_energies_of_hits_follow_the_quantiles() -> None:
+    """Among the hits of one cell the normal number of the energy is standard normal again."""
+    sampler, (mean, maps, conditions) = _sampler(), _inputs(1, 2)
+    n = 6000
+    noise = torch.randn(n, 2, 2, 2, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found, _ = sampler.describe(mean, maps, conditions)
+        cells = sampler(
+            mean.expand(n, -1, -1, -1), maps.expand(n, -1, -1, -1, -1), conditions.expand(n, -1), noise
+        )[:, 0, 0, 0]
+        levels = torch.linspace(0.1, 0.9, 9)
+        normal = math.sqrt(2.0) * torch.erfinv(2.0 * levels - 1.0)
+        here = found[:, :, :1, :1, :1].expand(9, -1, -1, -1, -1)
+        energies = 0.2 * torch.exp(sampler.quantile(here, normal[:, None, None, None]))[:, 0, 0, 0]
+    hits = cells[cells > 0]
+    if energies[-1] < energies[0]:
+        levels = 1.0 - levels
+    for level, energy in zip(levels, energies, strict=True):
+        assert (hits <= energy).float().mean() == pytest.approx(float(level), abs=0.03)
+
+
+def test_losses_against_the_loop() -> None:
+    sampler, (mean, maps, conditions) = _sampler(), _inputs(2, 3)
+    cells = torch.where(torch.rand(2, 3, 3, 3) < 0.4, mean, 0.0)
+    normal = torch.randn(2, 27)
+    with torch.no_grad():
+        losses = sampler.losses(mean, maps, conditions, cells, normal)
+        found, logit = sampler.describe(mean, maps, conditions)
+        hits = energies = 0.0
+        for b in range(2):
+            flat, order = cells[b].flatten(), cells[b].flatten().argsort(descending=True)
+            for rank, i in enumerate(order.tolist()):
+                p = torch.sigmoid(logit[b].flatten()[i])
+                hits -= float(torch.log(p if flat[i] > 0 else 1 - p)) / 2
+                if flat[i] > 0:
+                    tau = 0.5 * (1 + math.erf(float(normal[b, rank]) / math.sqrt(2)))
+                    cell = found[b].flatten(1)[:, i][None, :, None, None, None]
+                    q = float(sampler.quantile(cell, normal[b, rank].view(1, 1, 1, 1)))
+                    off = math.log(float(flat[i]) / 0.2) - q
+                    energies += max(tau * off, (tau - 1) * off) / 2
+    assert float(losses["hits"]) == pytest.approx(hits, rel=1e-4)
+    assert float(losses["energies"]) == pytest.approx(energies, rel=1e-4)
+
+
+def test_it_learns_a_distribution() -> None:
+    """Cells that hit with probability 0.3, of energies around 0.25 MeV: the peak of a MIP."""
+    sampler = CellSampler(features=0, conditions=1, width=16)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(sampler.parameters(), lr=1e-2)
+    mean, maps, given = torch.full((8, 4, 4, 4), 0.08), torch.zeros(8, 0, 4, 4, 4), torch.zeros(8, 1)
+
+    def truth() -> Tensor:
+        hit = torch.rand(8, 4, 4, 4, generator=generator) < 0.3
+        return hit * 0.25 * torch.exp(0.2 * torch.randn(8, 4, 4, 4, generator=generator))
+
+    for _ in range(300):
+        optimizer.zero_grad()
+        losses = sampler.losses(mean, maps, given, truth(), torch.randn(8, 32, generator=generator))
+        (losses["hits"] / 64 + losses["energies"] / 20).backward()
+        optimizer.step()
+    noise = torch.randn(200, 8, 4, 4, 4, generator=generator)
+    with torch.no_grad():
+        cells = torch.stack([sampler(mean, maps, given, n) for n in noise])
+    hits = cells[cells > 0]
+    assert (cells > 0).float().mean() == pytest.approx(0.3, abs=0.03)
+    logs = torch.log(hits / 0.25)
+    assert logs.mean() == pytest.approx(0.0, abs=0.06)
+    assert logs.std() == pytest.approx(0.2, abs=0.06)
+
+
+def test_gradients_pass_the_choice_of_hits() -> None:
+    sampler, (mean, maps, conditions) = _sampler(), _inputs()
+    mean.requires_grad_(True)
+    sampler(mean, maps, conditions, torch.randn(2, 6, 6, 6)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in sampler.parameters())
+    assert mean.grad is not None
+    assert (mean.grad != 0).float().mean() > 0.5
+
+
+def test_the_published_one_starts_as_the_identity_and_moves() -> None:
+    processor, (mean, _, conditions) = PostProcessor(3, width=8), _inputs()
+    convolutions = [m for m in processor.modules() if isinstance(m, Pointwise)]
+    assert len(convolutions) == 6
+    made = processor(mean, conditions)
+    assert torch.equal(made, mean)
+    optimizer = torch.optim.SGD(processor.parameters(), lr=1e-2)
+    before = [p.detach().clone() for p in processor.parameters()]
+    for _ in range(2):
+        optimizer.zero_grad()
+        (processor(mean, conditions) - 0.5 * mean).square().mean().backward()
+        optimizer.step()
+    assert all(not torch.equal(p, q) for p, q in zip(processor.parameters(), before, strict=True))
+    assert (processor(mean, conditions) >= 0).all()
