@@ -17,6 +17,7 @@ from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
 from caloforge.studies.base import Context
 from caloforge.studies.cache import Cache
+from caloforge.studies.conditioning.compare import points_with_showers
 from caloforge.studies.conditioning.curves import angle_curve
 from caloforge.studies.conditioning.local import at_point
 from caloforge.studies.conditioning.points import TestPoint, grid_of_points, select, window_around
@@ -53,6 +54,14 @@ def test_a_file_made_at_the_points_needs_no_width() -> None:
     window = window_around(energy, theta, TestPoint(50e3, 60.0), 300)
     assert window.theta < 0.1
     assert window.energy < 100.0
+
+
+def test_a_point_beside_all_showers_is_no_point() -> None:
+    class Incident:
+        energy, theta = np.full(100, 50e3), np.full(100, 90.0)
+
+    points = grid_of_points((45e3, 50e3), (85.0, 90.0))
+    assert [point for point, _ in points_with_showers(Incident(), points, 50)] == [TestPoint(50e3, 90.0)]
 
 
 def test_widths_that_are_given_are_kept() -> None:
@@ -176,7 +185,9 @@ def test_reconstruction_and_measurement_come_from_the_cache(showers: Showers, tm
 
 
 def test_showers_far_from_every_point_are_refused(showers: Showers) -> None:
-    with pytest.raises(InputError, match=r"no test point has 20 reference showers.*45.* to 5.* GeV"):
+    with pytest.raises(
+        InputError, match=r"no test point has 20 reference showers around it.*45.* to 5.* GeV"
+    ):
         run_study("conditioning", showers, showers, settings={"energies": [10.0], "thetas": [85.0]})
 
 

@@ -230,10 +230,12 @@ def _hash_showers(showers: Showers) -> str:
 
 
 def _hash_model(generator: Generator) -> str:
-    """Return the SHA-256 of the weights of every member."""
+    """Return the SHA-256 of the weights that every member samples with; shipped ones have no others."""
     digest = hashlib.sha256(generator.detector.name.encode())
     for member in generator.members:
         for name, value in sorted(member.state_dict().items()):
+            if name.partition(".")[0] in member.training_only:
+                continue
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -24,6 +24,9 @@ from caloforge.validate.metrics.distances import ks_test
 __all__ = ["Comparison", "PointResult", "compare", "points_with_showers"]
 
 
+_SLACK = (0.02, 1.0)  # part of the energy, degrees
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One quantity of one generated sample at one point.
@@ -116,7 +119,7 @@ def points_with_showers(
     energy_width: float | None = None,
     theta_width: float | None = None,
 ) -> list[tuple[TestPoint, Window]]:
-    """Return the points, with their windows, at which there are enough reference showers to say anything.
+    """Return the points, with their windows, that have enough reference showers at them or on both sides of them.
 
     Arguments:
         reference: The reference's energies and angles.
@@ -128,9 +131,19 @@ def points_with_showers(
     found = []
     for point in points:
         window = window_around(reference.energy, reference.theta, point, wanted, energy_width, theta_width)
-        if len(select(reference.energy, reference.theta, point, window)) >= FEWEST:
+        rows = select(reference.energy, reference.theta, point, window)
+        if len(rows) >= FEWEST and _around(reference.energy[rows], reference.theta[rows], point):
             found.append((point, window))
     return found
+
+
+def _around(energy: NDArray[np.float64], theta: NDArray[np.float64], point: TestPoint) -> bool:
+    """Return whether showers lie at or on both sides of a point: beyond them nothing is said."""
+    slack = (_SLACK[0] * point.energy, _SLACK[1])
+    return all(
+        float(values.min()) <= where + margin and float(values.max()) >= where - margin
+        for values, where, margin in zip((energy, theta), (point.energy, point.theta), slack, strict=True)
+    )
 
 
 def compare(samples: Sequence[Measured], point: TestPoint, window: Window) -> PointResult:

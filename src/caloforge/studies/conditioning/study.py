@@ -99,7 +99,7 @@ class ConditioningStudy(Study):
             incident = _Incident(context.reference)
             energy, theta = incident.energy / 1000.0, incident.theta
             self.refuse(
-                f"no test point has {FEWEST} reference showers, which have {energy.min():g} to {energy.max():g} GeV "
+                f"no test point has {FEWEST} reference showers around it, which have {energy.min():g} to {energy.max():g} GeV "
                 f"and {theta.min():g} to {theta.max():g} degrees"
             )
 
