@@ -171,6 +171,13 @@ def test_rows_stand_beside_the_notes_numbers(showers: Showers) -> None:
     assert lateral.paper == "layers.lateral"
 
 
+def test_a_sample_called_reference_does_not_hide_the_reference(showers: Showers) -> None:
+    louder = showers.replace(cells=1.02 * showers.cells)
+    result = run_study("layers", showers, louder, labels=["reference"])
+    trusted, other = (result.data[name]["response"]["response"] for name in ("trusted showers", "reference"))
+    np.testing.assert_allclose(other, 1.02 * np.array(trusted))
+
+
 def test_one_layer_is_refused() -> None:
     image = Showers("ild-ecal-10x10", np.ones((30, 100)), np.full(30, 5e4))
     with pytest.raises(InputError, match="has one layer; it needs reference showers of a detector of two"):

@@ -83,7 +83,7 @@ def write_index(folder: Path, done: Sequence[Done], plan: Plan, models: Sequence
 
 
 def _pages(done: Sequence[Done]) -> Table:
-    rows = []
+    rows: list[list[Cell | str | float]] = []
     for one in done:
         title = STUDIES[one.study].title
         if one.error:

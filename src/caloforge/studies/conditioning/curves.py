@@ -84,7 +84,18 @@ def angle_curve(
             table[0, index] = variable[chosen].mean()
         if n[index] >= _FEWEST:
             table[1:, index] = _moments(residual[chosen])
-    return AngleCurve(name, edges, table[0], n, *table[1:], missing=int((~good).sum()))
+    return AngleCurve(
+        variable=name,
+        edges=edges,
+        centre=table[0],
+        n=n,
+        bias=table[1],
+        bias_error=table[2],
+        resolution=table[3],
+        resolution_error=table[4],
+        width68=table[5],
+        missing=int((~good).sum()),
+    )
 
 
 def _moments(x: NDArray[np.float64]) -> tuple[float, float, float, float, float]:

@@ -69,7 +69,8 @@ def at_point(
     x, n = values[good], int(good.sum())
     missing = len(values) - n
     if n < FEWEST:
-        return Local(n, missing, *([float("nan")] * 4), x)
+        unknown = float("nan")
+        return Local(n, missing, unknown, unknown, unknown, unknown, x)
     columns = [np.ones(n)]
     for condition, where in zip(conditions, point, strict=True):
         offset = condition[good] - where

@@ -29,6 +29,7 @@ from caloforge.studies.conditioning.local import FEWEST
 from caloforge.studies.conditioning.measure import STAGES, Measured, measure
 from caloforge.studies.conditioning.points import TestPoint, Window, grid_of_points
 from caloforge.studies.conditioning.tables import point_tables, summary_rows
+from caloforge.studies.labels import sample_labels
 from caloforge.studies.made import made
 from caloforge.studies.sources import Source
 from caloforge.validate.observables import OBSERVABLES
@@ -114,7 +115,7 @@ class ConditioningStudy(Study):
         chosen = context.chosen(ConditioningSettings)
         reference = context.reference
         reconstruction = _reconstruction(context)
-        labels = ["reference", *(source.label for source in context.generated)]
+        labels = sample_labels(context)
         samples = [_measured(context, None, reconstruction)]
         samples += [_measured(context, source, reconstruction) for source in context.generated]
         usable = self._points(context)
@@ -170,11 +171,11 @@ def _measured(context: Context, source: Source | None, reconstruction: Reconstru
             return measure(showers, reconstruction, chosen.threshold, f"measure {source.label}").arrays()
 
     if source is None:
-        name, inputs = "measured-reference", [context.reference_hashes]
+        arrays = context.cache.get("measured-reference", compute, context.reference_hashes)
     else:
         name = f"measured-{source.sha256[:16]}"
-        inputs = [context.reference_hashes, source.sha256, context.n]
-    return Measured.from_arrays(context.cache.get(name, compute, *inputs))
+        arrays = context.cache.get(name, compute, context.reference_hashes, source.sha256, context.n)
+    return Measured.from_arrays(arrays)
 
 
 def _curves(samples: Sequence[Measured]) -> dict[str, dict[str, list[Curve]]]:

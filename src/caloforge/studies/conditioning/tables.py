@@ -116,7 +116,7 @@ def point_tables(results: Sequence[PointResult], labels: Sequence[str]) -> Mappi
 
 
 def _response_table(results: Sequence[PointResult], stage: str, number: int) -> Table:
-    rows = []
+    rows: list[list[Cell | str | float]] = []
     for result in results:
         energy = result.compared[stage]["energy_response"][number]
         angle = result.compared[stage]["angle_residual"][number]

@@ -61,7 +61,9 @@ class LayerAxis:
             shift: (N,) by how much the cells of each shower moved, mm; None where they do not.
         """
         n = len(cells)
-        columns = cells.reshape(n, *self.shape).sum(axis=1 + self.summed, dtype=np.float64)
+        columns: NDArray[np.float64] = np.asarray(
+            cells.reshape(n, *self.shape).sum(axis=1 + self.summed, dtype=np.float64)
+        )
         if self.step == 0.0 or shift is None:
             return columns
         shared = np.repeat(columns / self.parts, self.parts, axis=1)
@@ -107,10 +109,10 @@ def _rectangular(index: int, layer: ReadoutLayer, coordinate: int, shifts: NDArr
     shape, name, summed = (layer.nx, layer.ny), "xy"[coordinate], 1 - coordinate
     values = np.unique(np.round(shifts, _ROUND))
     if len(values) == 1:
-        edges = first + float(values[0]) + pitch * np.arange(n + 1)
+        edges = first + float(values[0]) + pitch * np.arange(n + 1, dtype=np.float64)
         return LayerAxis(index, name, "mm", edges, shape, summed)
     parts = max(1, round(pitch / float(np.diff(values).min())))
     step = pitch / parts
     bins = n * parts + round(float(np.ptp(values)) / step)
-    edges = first + float(values[0]) + step * np.arange(bins + 1)
+    edges = first + float(values[0]) + step * np.arange(bins + 1, dtype=np.float64)
     return LayerAxis(index, name, "mm", edges, shape, summed, parts, float(values[0]), step)

@@ -97,7 +97,11 @@ def fraction_figure(
             places = [axes[0][0]]
             for role, means in enumerate(found):
                 errorbars(
-                    places[0], np.arange(detector.n_layers), means.mean[number], means.error[number], role
+                    places[0],
+                    np.arange(detector.n_layers, dtype=np.float64),
+                    means.mean[number],
+                    means.error[number],
+                    role,
                 )
             places[0].set_xlabel("layer", fontsize=12)
         figure.supylabel("part of the visible energy", fontsize=12)
@@ -265,7 +269,9 @@ def means_figure(
         for column, axis in enumerate(("x", "y")):
             for row, (found, name) in enumerate(((centres, "centre"), (widths, "width"))):
                 for role, means in enumerate(found):
-                    x = np.arange(detector.n_layers) + shift * (role - (len(labels) - 1) / 2)
+                    x = np.arange(detector.n_layers, dtype=np.float64) + shift * (
+                        role - (len(labels) - 1) / 2
+                    )
                     errorbars(axes[row][column], x, means[axis].mean[number], means[axis].error[number], role)
                 axes[row][column].set_ylabel(f"mean {name} in {_AXIS_LABELS[axis]}", fontsize=12)
             if detector.n_layers <= _MOST:

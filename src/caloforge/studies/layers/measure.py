@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,10 +88,11 @@ class LayerSample:
 
     def in_slice(self, name: str, number: int) -> NDArray[np.float64]:
         """Return an observable of the showers of a slice (K,) or (K, L)."""
-        return self.values[name][self.member == number]
+        found: NDArray[np.float64] = self.values[name][self.member == number]
+        return found
 
 
-def measure_layers(source: ShowerSource, slices: EnergySlices, label: str) -> dict[str, NDArray[np.float64]]:
+def measure_layers(source: ShowerSource, slices: EnergySlices, label: str) -> dict[str, NDArray[Any]]:
     """Measure all showers; return plain arrays by name, for a cache, see :func:`from_arrays`.
 
     Arguments:
@@ -100,7 +102,7 @@ def measure_layers(source: ShowerSource, slices: EnergySlices, label: str) -> di
     """
     table = observe(source, COLUMNS, label=label)
     member = slices.members(np.asarray(source.incident_energy, np.float64))
-    arrays = {"energy": table.incident_energy, "member": member}
+    arrays: dict[str, NDArray[Any]] = {"energy": table.incident_energy, "member": member}
     arrays |= {f"{_VALUES}{name}": np.asarray(table.values[name]) for name in COLUMNS}
     for index, profile in enumerate(layer_profiles(source, member, len(slices))):
         arrays |= {f"{_PROFILE}{index}/mean": profile.mean, f"{_PROFILE}{index}/error": profile.error}
@@ -108,7 +110,7 @@ def measure_layers(source: ShowerSource, slices: EnergySlices, label: str) -> di
     return arrays
 
 
-def from_arrays(arrays: dict[str, NDArray[np.float64]], label: str, detector: Detector) -> LayerSample:
+def from_arrays(arrays: dict[str, NDArray[Any]], label: str, detector: Detector) -> LayerSample:
     """Build what was measured from the arrays of :func:`measure_layers`."""
     n = arrays["n"].astype(np.int64)
     profiles = [

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from caloforge.geometry import Detector
 from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
+from caloforge.studies.labels import sample_labels
 from caloforge.studies.layers.figures import (
     depth_figure,
     fraction_figure,
@@ -115,7 +116,7 @@ def _measured(context: Context, source: Source | None, slices: EnergySlices) -> 
             lambda: measure_layers(reference, slices, "measure the reference"),
             context.reference_hashes,
         )
-        return from_arrays(arrays, "reference", detector)
+        return from_arrays(arrays, sample_labels(context)[0], detector)
 
     def compute() -> Mapping[str, Any]:
         key = "/".join(context.reference_hashes)

@@ -86,7 +86,8 @@ def time_generator(
     """
     conditions = like[: min(batch, len(like))]
     generator.generate(batch, like=conditions, batch_size=batch)  # the first call sets things up
-    wall, cpu = [], []
+    wall: list[float] = []
+    cpu: list[float] = []
     started = time.perf_counter()
     while len(wall) < 2 or (len(wall) < most and time.perf_counter() - started < seconds):
         before, spent = time.perf_counter(), time.process_time()

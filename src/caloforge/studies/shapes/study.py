@@ -19,6 +19,7 @@ from pydantic import Field
 
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Context, Study, StudyResult, StudySettings
+from caloforge.studies.labels import sample_labels
 from caloforge.studies.layers.measure import EnergySlices
 from caloforge.studies.made import made
 from caloforge.studies.shapes.core import (
@@ -128,7 +129,7 @@ def _compare(
 ) -> StudyResult:
     """Compare the showers of every sample with the reference."""
     chosen, reference = context.chosen(ShapesSettings), context.reference
-    first = Sample(reference, "reference", chosen.threshold)
+    first = Sample(reference, sample_labels(context)[0], chosen.threshold)
     samples = [
         Sample(source, given.label, chosen.threshold)
         for source, given in zip(sources, context.generated, strict=True)
@@ -164,7 +165,7 @@ def _compare(
     figures.append(core_figure(cores, labels, window.text))
     figures.append(probability_figure([one.tests for one in found], labels, list(slices.centres)))
     return StudyResult(
-        rows=summary_rows(found, geant4, window),
+        rows=summary_rows(found, geant4, window, first.label),
         figures=figures,
         texts=_texts(found, first.n, window, geant4, chosen),
         blocks={

@@ -95,9 +95,11 @@ class Shapes:
         }
 
 
-def summary_rows(found: Sequence[Shapes], geant4: SimulationTime, window: CoreWindow) -> list[Row]:
+def summary_rows(
+    found: Sequence[Shapes], geant4: SimulationTime, window: CoreWindow, reference: str
+) -> list[Row]:
     """Return our numbers, beside the Conv2D's of the paper."""
-    rows = [Row("Geant4, a shower", geant4.seconds, None, "shapes.geant4", "s", geant4.how, "reference")]
+    rows = [Row("Geant4, a shower", geant4.seconds, None, "shapes.geant4", "s", geant4.how, reference)]
     for one in found:
         rows += [*_speed_rows(one, geant4), *_quality_rows(one, window)]
     return rows
