@@ -95,8 +95,9 @@ class BibAe(ShowerModel):
         )
         given, size = self.maker.n_conditions, config.latent_size
         self.encoder = BibEncoder(detector.shape, self.maker.n_images, given, size, small=self.maker.small)
-        self.critic = ShowerCritic(detector.shape, given, config.differences)
-        self.fresh = ShowerCritic(detector.shape, given, config.differences)
+        logarithmic = self.maker.logarithmic
+        self.critic = ShowerCritic(detector.shape, given, config.differences, logarithmic)
+        self.fresh = ShowerCritic(detector.shape, given, config.differences, logarithmic)
         self.latent_critic = LatentCritic(size)
         self.mirror = BeamMirror(detector)
         self.code_size = size + (self.maker.n_sums if self.maker.joint else 0)

@@ -120,7 +120,7 @@ class BibAeConfig(ModelConfig):
     features: Annotated[int, Field(ge=0)] = 4
     latent: Literal["normal", "kde", "flow"] = "flow"
     adversarial: Literal["wasserstein", "bce"] = "bce"
-    penalty: Weight = 1.0
+    penalty: Weight = 0.1
     penalty_every: Count = 8
     critic_steps: Count = 1
     critics_ramp: Annotated[float, Field(ge=0, le=1)] = 0.3

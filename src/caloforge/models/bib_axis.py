@@ -36,6 +36,7 @@ class AxisMaker(ShowerMaker):
     n_sums = ShowerSums.size
     n_images = 2
     small = True
+    logarithmic = True
 
     decoder: AxisDecoder
     post_processor: CellSampler
@@ -83,6 +84,10 @@ class AxisMaker(ShowerMaker):
     def expected(self, matrix: Tensor) -> Tensor:
         """Return the middle of the energies."""
         return torch.zeros(len(matrix), self.n_sums, device=matrix.device)
+
+    def view(self, cells: Tensor) -> Tensor:
+        """Return ln(1 + e / 0.2 MeV) of the weighted cells."""
+        return torch.log1p(self.weighted(cells) / _LOG_UNIT)
 
     def images(self, cells: Tensor) -> Tensor:
         """Return the weighted cells and their logarithms."""

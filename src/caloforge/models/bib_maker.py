@@ -53,6 +53,7 @@ class ShowerMaker(nn.Module, ABC):
         n_conditions: Numbers a shower that encoder, decoder and critics are given.
         n_cell_noise: Normal numbers for the cells.
         small: Whether the encoder begins with a stride of 2.
+        logarithmic: Whether the critics see logarithms.
         decoder: The decoder.
         post_processor: The post-processor.
     """
@@ -63,6 +64,7 @@ class ShowerMaker(nn.Module, ABC):
     n_conditions: int
     n_cell_noise: int
     small: bool
+    logarithmic: bool
     decoder: nn.Module
     post_processor: nn.Module
     ratios: Tensor
@@ -94,8 +96,12 @@ class ShowerMaker(nn.Module, ABC):
         return cells.view(-1, *self.shape)
 
     def weighted(self, cells: Tensor) -> Tensor:
-        """Return cells (B, n_cells) times the absorber ratio of their layer, which the critics see."""
+        """Return cells (B, n_cells) times the absorber ratio of their layer."""
         return (self.grid(cells) * self.ratios).flatten(1)
+
+    def view(self, cells: Tensor) -> Tensor:
+        """Return what the critics see (B, n_cells) of cells (B, n_cells)."""
+        return self.weighted(cells)
 
     @abstractmethod
     def fit(self, layers: Tensor, matrix: Tensor, most: int) -> None:
@@ -174,6 +180,7 @@ class PublishedMaker(ShowerMaker):
     n_images = 1
     n_cell_noise = 0
     small = False
+    logarithmic = False
     response: Tensor
 
     def __init__(

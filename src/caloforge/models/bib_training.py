@@ -96,7 +96,7 @@ class BibStages:
             z = mean + torch.exp(0.5 * log_variance) * updater.normal(n, c.latent_size)
             decoded = self.maker.decode(z, updater.normal(n, c.noise), sums, matrix)
             made = self.maker.judged(decoded, updater.normal(n, self.maker.n_cell_noise), matrix)
-            views = self.maker.weighted(cells), self.maker.weighted(made)
+            views = self.maker.view(cells), self.maker.view(made)
         given = self.maker.given(sums, matrix).detach()
         logs = {}
         for name, critic in (("critic", m.critic), ("fresh", m.fresh)):

@@ -52,7 +52,7 @@ def test_drawn_numbers_have_the_moments_of_a_skew_distribution_at_each_condition
         here = (c[:, 1] >= low) & (c[:, 1] < low + 0.5)
         assert drawn[here].mean() == pytest.approx(float(truth[here].mean()), abs=0.008)
         assert drawn[here].std() == pytest.approx(float(truth[here].std()), rel=0.08)
-        assert drawn[here].quantile(0.02) == pytest.approx(float(truth[here].quantile(0.02)), abs=0.03)
+        assert drawn[here].quantile(0.02) == pytest.approx(float(truth[here].quantile(0.02)), abs=0.05)
 
 
 def test_drawing_is_undone() -> None:

@@ -9,8 +9,9 @@ As published a critic of showers has a stream of 64 features for each of
 - the conditions,
 
 joined -> 256 -> 256 -> 1. The streams' convolutions are not given; ours have kernels 4^3, stride 2, and 16, 32 and 32 channels. Without
-``differences`` the critic judges showers that were not encoded, and ``profiles`` adds sums over two axes
-(:class:`~caloforge.models.layers.computed.GridProfiles`).
+``differences`` the critic judges showers that were not encoded. With ``logarithmic`` it is given u = ln(1 + e / 0.2 MeV) in place of the
+energies e, and its streams take e / 50 MeV and u: the gradient of the published logarithm is large at empty cells, and a penalty
+on it leaves a critic that sees nothing.
 
 The latent critic is a small network of its own for each latent number, 1-50-100-50-1, and the outputs are added.
 """
@@ -31,6 +32,8 @@ __all__ = ["LatentCritic", "ShowerCritic"]
 _FEATURES = 64
 _SCALE = 1e-3
 _OFFSET = math.exp(-5.0)
+_UNIT = 0.2
+_LARGE = 50.0
 _SLOPE = 0.2
 
 
@@ -54,7 +57,7 @@ class ShowerCritic(nn.Module):
         shape: Cells along x, y and the layers.
         conditions: Number of conditions.
         differences: Whether it sees the difference to the encoded shower.
-        summary: Further numbers a shower that it is given.
+        logarithmic: Whether it is given logarithms.
         widths: Channels of the streams.
     """
 
@@ -63,16 +66,16 @@ class ShowerCritic(nn.Module):
         shape: Sequence[int],
         conditions: int,
         differences: bool = True,
-        summary: int = 0,
+        logarithmic: bool = False,
         widths: Sequence[int] = (16, 32, 32),
     ) -> None:
         super().__init__()
-        self.shape, self.differences = tuple(shape), differences
+        self.shape, self.differences, self.logarithmic = tuple(shape), differences, logarithmic
         n_streams = 4 if differences else 2
         self.streams = nn.ModuleList([_stream(shape, 1, widths) for _ in range(n_streams)])
         self.statistics = BatchStatistics()
         self.batch = nn.Sequential(nn.Linear(self.statistics.width, _FEATURES), nn.LeakyReLU(_SLOPE))
-        self.given = nn.Sequential(nn.Linear(conditions + summary, _FEATURES), nn.LeakyReLU(_SLOPE))
+        self.given = nn.Sequential(nn.Linear(conditions, _FEATURES), nn.LeakyReLU(_SLOPE))
         self.dense = nn.Sequential(
             nn.Linear((n_streams + 2) * _FEATURES, 256), nn.LeakyReLU(_SLOPE),
             nn.Linear(256, 256), nn.LeakyReLU(_SLOPE),
@@ -83,27 +86,30 @@ class ShowerCritic(nn.Module):
         """Return values (B,).
 
         Arguments:
-            cells: (B, n_cells), MeV.
-            encoded: (B, n_cells), the showers that were encoded, MeV.
-            conditions: (B, k), the further numbers behind them.
+            cells: (B, n_cells), MeV, or logarithms.
+            encoded: (B, n_cells), the showers that were encoded, in the same unit.
+            conditions: (B, k).
             groups: Batches of equal size that follow each other, for the statistics of each.
         """
-        images = [_SCALE * cells, _log(cells)]
+        images = self._images(cells)
         if self.differences:
-            images += [_SCALE * (cells - encoded), _log(cells) - _log(encoded)]
+            other = self._images(encoded)
+            images += [image - true for image, true in zip(images, other, strict=True)]
         found = [
             stream(image.view(-1, 1, *self.shape)) for stream, image in zip(self.streams, images, strict=True)
         ]
-        statistics = torch.cat([self.statistics(_SCALE * part) for part in cells.chunk(groups)])
+        statistics = torch.cat([self.statistics(part) for part in images[0].chunk(groups)])
         found += [self.batch(statistics), self.given(conditions)]
         joined = self.dense(torch.cat(found, 1))
         with torch.autocast(cells.device.type, enabled=False):
             value: Tensor = self.last(joined.float())
         return value[:, 0]
 
-
-def _log(cells: Tensor) -> Tensor:
-    return torch.log(cells + _OFFSET) + 5.0
+    def _images(self, cells: Tensor) -> list[Tensor]:
+        """Return the energies and their logarithms, each (B, n_cells)."""
+        if self.logarithmic:
+            return [_UNIT / _LARGE * torch.expm1(cells), cells]
+        return [_SCALE * cells, torch.log(cells + _OFFSET) + 5.0]
 
 
 class LatentCritic(nn.Module):
