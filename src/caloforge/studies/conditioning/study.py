@@ -267,6 +267,8 @@ def _texts(
     counts = [result.n[0] for result in results]
     widths = [window.energy / point.energy for point, window in usable]
     texts = [
+        "The paper's numbers are of photons of 10 to 100 GeV and 30 to 90 degrees in 30 x 60 x 30 cells, ours of "
+        f"'{reconstruction.detector.name}'.",
         f"{n:,} reference showers; {min(counts):,} to {max(counts):,} at each of {len(results)} test points, within "
         f"{100 * max(widths):.0f} % of the energy and {max(w.theta for _, w in usable):.0f} degrees at most; quantities "
         "are followed to the point itself by a line fitted in the window.",

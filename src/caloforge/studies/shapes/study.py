@@ -167,7 +167,7 @@ def _compare(
     return StudyResult(
         rows=summary_rows(found, geant4, window, first.label),
         figures=figures,
-        texts=_texts(found, first.n, window, geant4, chosen),
+        texts=_texts(found, first.n, first.detector.name, window, geant4, chosen),
         blocks={
             "Conv2D against Conv3D": [comparison_table(found, geant4, window)],
             "Sampling fraction against energy": [sampling_table(found)],
@@ -211,10 +211,18 @@ def _data(
 
 
 def _texts(
-    found: Sequence[Shapes], n: int, window: CoreWindow, geant4: SimulationTime, chosen: ShapesSettings
+    found: Sequence[Shapes],
+    n: int,
+    detector: str,
+    window: CoreWindow,
+    geant4: SimulationTime,
+    chosen: ShapesSettings,
 ) -> list[str]:
     """Return what limits the numbers."""
-    texts = [f"{n:,} reference showers. Core cells at {window.text}: {window.n:,} reference showers."]
+    texts = [
+        f"The paper's numbers are of electrons of 2 to 500 GeV in 25 x 25 x 25 cells, ours of '{detector}'.",
+        f"{n:,} reference showers. Core cells at {window.text}: {window.n:,} reference showers.",
+    ]
     if window.half_width > 1000.0 * chosen.half_width * (1 + 1e-9):
         texts.append(
             f"The paper takes {chosen.energy:g} ± {chosen.half_width:g} GeV; these files have fewer than "
