@@ -1,0 +1,235 @@
+"""The BIB-AE: its stages, its sources of latents, what it ships."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from caloforge.errors import ConfigError, IncompatibleError
+from caloforge.geometry import Detector, get_detector
+from caloforge.geometry.flatplate import FlatPlate, Plate
+from caloforge.geometry.materials import get_material
+from caloforge.models.base import counted_noise
+from caloforge.models.bib_ae import BibAe
+from caloforge.models.bib_figures import bib_figures, spectrum_distance
+from caloforge.models.bib_training import BibStages
+from caloforge.models.stage import Stage
+from caloforge.showers import Showers
+from caloforge.train.data import CellDataset
+from caloforge.train.updater import StageUpdater
+from caloforge.units import AngleSpec, EnergySpec
+
+LATENTS = ("normal", "kde", "flow")
+SMALL = {"latent_size": 4, "noise": 3, "flow": {"blocks": 1, "hidden": (8,), "spline_hidden": (8,)}}
+
+
+@cache
+def _detector(angled: bool = True) -> Detector:
+    """Twelve layers, the last four behind twice the absorber."""
+    tungsten, silicon, air = (get_material(name) for name in ("G4_W", "G4_Si", "G4_AIR"))
+    plates = tuple(Plate(tungsten, 4.2 if i < 8 else 8.4, silicon, 0.5, 2.0) for i in range(12))
+    names = ("incident_energy", "incident_theta") if angled else ("incident_energy",)
+    return FlatPlate(
+        "test-grid", "a small grid", plates, 12, 14, 8.0, 8.0, 0, (6, 5), "gamma",
+        EnergySpec.parse("10-100GeV"), AngleSpec.parse("50-90"), 0.02, air, names,
+    ).build()  # fmt: skip
+
+
+@cache
+def _showers(angled: bool = True, n: int = 48) -> Showers:
+    detector, rng = _detector(angled), np.random.default_rng(0)
+    energy, theta = rng.uniform(1e4, 1e5, n), rng.uniform(50.0, 90.0, n) if angled else np.full(n, 90.0)
+    x, y, z = detector.cell_centres.T
+    start = rng.exponential(10.0, (n, 1))
+    away = np.hypot(x - detector.beam.x, y - detector.beam.y - z / np.tan(np.radians(theta))[:, None])
+    depth = np.maximum(z - start, 0.0)
+    cells = depth**2 * np.exp(-depth / 12.0 - away / 6.0) * rng.gamma(1.0, 1.0, (n, detector.n_cells))
+    cells *= (0.02 * energy * rng.normal(1.0, 0.04, n))[:, None] / cells.sum(1, keepdims=True)
+    cells[cells < 0.05] = 0.0
+    return Showers(detector, cells.astype(np.float32), energy, theta if angled else None, particle="gamma")
+
+
+def _built(preset: str = "improved", angled: bool = True, **values: object) -> BibAe:
+    torch.manual_seed(1)
+    model = BibAe(_detector(angled), BibAe.resolve({"preset": preset, **SMALL, **values}))
+    model.fit_transforms(_showers(angled))
+    return model
+
+
+def _updater(model: BibAe, stage: Stage, data: CellDataset, size: int) -> StageUpdater:
+    generator = torch.Generator().manual_seed(2)
+    return StageUpdater(Fabric(accelerator="cpu", devices=1), model, stage, data.steps(size), generator, False)
+
+
+def _run(model: BibAe, angled: bool = True, size: int = 8) -> dict[str, set[str]]:
+    """One epoch of each stage; return the parameters that each has moved."""
+    data, moved = CellDataset(_showers(angled), model, torch.device("cpu")), {}
+    for stage in model.stages():
+        if stage.fit is not None:
+            stage.fit(data, torch.Generator().manual_seed(2))
+            continue
+        assert stage.step is not None
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        updater = _updater(model, stage, data, size)
+        if stage.on_start is not None:
+            stage.on_start(data, updater)
+        for batch in data.epoch(size, 0, stage.name, 0):
+            losses = stage.step(model.augment(batch, updater.generator), updater)
+            updater.step += 1
+            assert all(torch.isfinite(value) for value in losses.values())
+        moved[stage.name] = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    return moved
+
+
+@cache
+def _trained(preset: str, angled: bool = True) -> tuple[BibAe, dict[str, set[str]]]:
+    model = _built(preset, angled)
+    return model, _run(model, angled)
+
+
+def _conditions(model: BibAe, n: int = 6) -> Tensor:
+    return model.condition_matrix(_showers("incident_theta" in model.columns))[:n]
+
+
+@pytest.mark.parametrize("preset", ["improved", "paper"])
+def test_each_stage_moves_its_own_networks(preset: str) -> None:
+    model, moved = _trained(preset)
+    names = {name for name, _ in model.named_parameters()}
+    post = {n for n in names if n.startswith("maker.post_processor.")}
+    flow = {n for n in names if n.startswith("latents.")}
+    assert moved["post-processor"] == post
+    assert moved["latent-flow"] == flow
+    first = names - flow - (post if preset == "paper" else set())
+    assert moved["bib-ae"] == first
+
+
+@pytest.mark.parametrize("preset", ["improved", "paper"])
+@pytest.mark.parametrize("angled", [True, False])
+def test_every_source_of_latents_makes_showers(preset: str, angled: bool) -> None:
+    model, _ = _trained(preset, angled)
+    made = {}
+    for latent in LATENTS:
+        cells = model.choose({"latent": latent}).eval().draw(_conditions(model), seed=3)
+        assert cells.shape == (6, model.detector.n_cells)
+        assert torch.isfinite(cells).all()
+        assert not ((cells < 1e-4) & (cells != 0)).any()
+        assert torch.equal(cells, model.draw(_conditions(model), seed=3))
+        made[latent] = cells
+    assert not torch.equal(made["flow"], made["kde"])
+    assert not torch.equal(made["normal"], made["kde"])
+    model.choose({})
+    assert torch.equal(model.draw(_conditions(model), seed=3), made["flow"])
+
+
+def test_the_setting_chooses_the_latents_and_the_option_wins() -> None:
+    model = _built(latent="normal").eval()
+    source = model.draw(_conditions(model))
+    assert torch.equal(model.choose({"latent": "normal"}).draw(_conditions(model)), source)
+    assert not torch.equal(model.choose({"latent": "flow"}).draw(_conditions(model)), source)
+    with pytest.raises(ConfigError, match="latent"):
+        model.choose({"latent": "moon"})
+
+
+def test_showers_have_the_energies_that_were_drawn() -> None:
+    model, _ = _trained("improved")
+    conditions = _conditions(model)
+    noise = counted_noise(3, 0, 6, model.noise_size)
+    cells = model.eval().sample(noise, conditions)
+    maker = model.maker
+    wanted = maker.energies.draw(noise[:, :2], maker.energy(conditions), maker.context(conditions))
+    found = maker.energies.of(maker.grid(cells).sum((1, 2)))
+    torch.testing.assert_close(found.visible, wanted.visible, rtol=2e-3, atol=0)
+    torch.testing.assert_close(found.weighted, wanted.weighted, rtol=5e-2, atol=0)
+
+
+def test_published_critics_take_five_steps_for_one() -> None:
+    model = _built("paper")
+    data = CellDataset(_showers(), model, torch.device("cpu"))
+    stage = model.stages()[0]
+    updater = _updater(model, stage, data, 4)
+    seen = []
+    assert stage.step is not None
+    for batch in list(data.epoch(4, 0, stage.name, 0))[:10]:
+        seen.append("kl" in stage.step(batch, updater))
+        updater.step += 1
+    assert seen == 2 * [False, False, False, False, True]
+
+
+def test_the_second_critic_begins_again() -> None:
+    model = _built(fresh_every=2)
+    stage, data = model.stages()[0], CellDataset(_showers(), model, torch.device("cpu"))
+    updater = _updater(model, stage, data, 4)
+    assert stage.on_epoch_start is not None
+    for epoch, begins in enumerate([True, False, True]):
+        updater.epoch = epoch
+        kept = model.critic.last.weight.clone(), model.fresh.last.weight.clone()
+        stage.on_epoch_start(updater)
+        assert torch.equal(model.critic.last.weight, kept[0])
+        assert torch.equal(model.fresh.last.weight, kept[1]) is not begins
+
+
+def test_sorted_losses_come_after_the_cell_by_cell_one() -> None:
+    model = _built("paper", post_epochs=2)
+    stage, data = model.stages()[1], CellDataset(_showers(), model, torch.device("cpu"))
+    updater = _updater(model, stage, data, 8)
+    assert stage.step is not None
+    batch = data.take(torch.arange(8))
+    assert set(stage.step(batch, updater)) == {"mse"}
+    updater.step = 6
+    assert set(stage.step(batch, updater)) == {"mse", "sorted_mmd", "sorted_mse", "sorted_mae", "total"}
+
+
+def test_sorted_losses_against_sorting_by_hand() -> None:
+    model = _built("paper")
+    made, true = torch.rand(2, 300), torch.rand(2, 300)
+    found = BibStages(model)._sorted_losses(made, true)
+    a, b = made.sort(descending=True).values, true.sort(descending=True).values
+    assert found["sorted_mse"][1] == pytest.approx(float((a - b).square().mean()))
+    assert found["sorted_mae"][1] == pytest.approx(float((a - b).abs().mean()))
+    assert found["total"][1] == pytest.approx(float((made.sum(1) - true.sum(1)).square().mean()), rel=1e-4)
+    assert [found[name][0] for name in found] == [5.0, 10.0, 10.0, 1e-4]
+
+
+def test_shipped_weights_leave_out_what_only_training_needs_and_stay_small() -> None:
+    model = BibAe(get_detector("ild-ecal-angled"), BibAe.resolve())
+    state = model.shipped_state()
+    assert not any(name.startswith(("encoder", "critic", "fresh", "latent_critic")) for name in state)
+    table = 2000 * (model.code_size + model.maker.n_conditions) * 4
+    assert sum(v.numel() * v.element_size() for v in state.values()) + table < 5e6
+
+
+def test_mirrored_training_showers_keep_their_energies() -> None:
+    model = BibAe(get_detector("ild-ecal"), BibAe.resolve({**SMALL, "noise": 2}))
+    cells = torch.rand(8, model.detector.n_cells)
+    assert model.mirror.holds
+    mirrored = model.mirror(model.maker.grid(cells)).flatten(1)
+    assert torch.allclose(mirrored.sum(1), cells.sum(1))
+    layers = model.maker.grid(mirrored).sum((1, 2))
+    assert torch.allclose(layers, model.maker.grid(cells).sum((1, 2)), rtol=1e-4)
+
+
+def test_figures_of_equal_showers_are_zero_and_the_spectrum_tells_a_shift() -> None:
+    showers = _showers()
+    cells = torch.from_numpy(showers.cells)
+    energy = torch.from_numpy(showers.incident_energy).float()
+    layer = torch.from_numpy(showers.detector.cell_layer)
+    assert bib_figures(cells, cells, energy, layer)["selection"] == 0.0
+    assert spectrum_distance(cells, 2.0 * cells) > 0.1
+    one, other = torch.zeros(1, 4), torch.zeros(1, 4)
+    one[0, :2], other[0, :2] = torch.tensor([0.2, 0.2]), torch.tensor([0.2, 2.0])
+    empty = torch.full((1, 4), 0.2)
+    assert spectrum_distance(empty, empty) == 0.0
+    assert spectrum_distance(one, other) > 0.0
+
+
+def test_other_detectors_and_conditions_are_refused() -> None:
+    for name in ("atlas-em-barrel", "ild-ecal-10x10"):
+        with pytest.raises(IncompatibleError, match="bib-ae"):
+            BibAe.check_detector(get_detector(name))
+    with pytest.raises(ConfigError, match="incident_energy"):
+        BibAe(_detector(), BibAe.resolve({"conditions": ["incident_theta"]}))
