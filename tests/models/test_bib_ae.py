@@ -63,7 +63,9 @@ def _built(preset: str = "improved", angled: bool = True, **values: object) -> B
 
 def _updater(model: BibAe, stage: Stage, data: CellDataset, size: int) -> StageUpdater:
     generator = torch.Generator().manual_seed(2)
-    return StageUpdater(Fabric(accelerator="cpu", devices=1), model, stage, data.steps(size), generator, False)
+    return StageUpdater(
+        Fabric(accelerator="cpu", devices=1), model, stage, data.steps(size), generator, False
+    )
 
 
 def _run(model: BibAe, angled: bool = True, size: int = 8) -> dict[str, set[str]]:

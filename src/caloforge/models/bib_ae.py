@@ -108,7 +108,13 @@ class BibAe(ShowerModel):
                 "normal": LatentNormal(),
                 "kde": LatentKde(self.code_size, context, config.kde_most, config.kde_bandwidth),
                 "flow": LatentFlow(
-                    self.code_size, context, flow.blocks, flow.couplings, flow.hidden, flow.spline_hidden, flow.bins
+                    self.code_size,
+                    context,
+                    flow.blocks,
+                    flow.couplings,
+                    flow.hidden,
+                    flow.spline_hidden,
+                    flow.bins,
                 ),
             }
         )

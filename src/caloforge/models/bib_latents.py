@@ -93,7 +93,9 @@ class LatentStages:
     def _noise(self, n: int, seed: int) -> Tensor:
         """Return the same normal numbers (n, latent) at each call."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(n, self.config.latent_size, generator=generator).to(self.model.condition_low.device)
+        return torch.randn(n, self.config.latent_size, generator=generator).to(
+            self.model.condition_low.device
+        )
 
     # the kernel density
 
@@ -104,9 +106,7 @@ class LatentStages:
         assert isinstance(kernels, LatentKde)
         self.model.eval()
         rows = self.encoded(data)[0]
-        noise = torch.randn(
-            len(rows), self.config.latent_size, generator=generator, device=generator.device
-        )
+        noise = torch.randn(len(rows), self.config.latent_size, generator=generator, device=generator.device)
         kernels.fit(*self.draw(rows, noise.to(rows.device)))
 
     # the flow

@@ -54,7 +54,9 @@ def test_networks_scale_with_the_grid(shape: tuple[int, int, int]) -> None:
     with torch.no_grad():
         assert BibDecoder(shape, 30)(torch.randn(2, 30)).shape == (2, *shape)
         for small in (False, True):
-            mean, log_variance = BibEncoder(shape, 1, 2, 7, small=small)(torch.rand(2, 1, *shape), torch.rand(2, 2))
+            mean, log_variance = BibEncoder(shape, 1, 2, 7, small=small)(
+                torch.rand(2, 1, *shape), torch.rand(2, 2)
+            )
             assert mean.shape == log_variance.shape == (2, 7)
 
 

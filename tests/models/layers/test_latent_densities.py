@@ -109,7 +109,9 @@ class TestFlow:
         jacobian = torch.autograd.functional.jacobian(
             lambda x: flow.draw(x[None], x[:1], context)[0] / flow.scale[:3], noise[0]
         )
-        expected = 0.5 * noise.square().sum() + 1.5 * math.log(2 * math.pi) + torch.linalg.slogdet(jacobian)[1]
+        expected = (
+            0.5 * noise.square().sum() + 1.5 * math.log(2 * math.pi) + torch.linalg.slogdet(jacobian)[1]
+        )
         assert flow.loss(code, context).item() == pytest.approx(float(expected), abs=1e-3)
 
     def test_it_learns_a_conditional_mean(self) -> None:

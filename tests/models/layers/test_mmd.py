@@ -18,7 +18,9 @@ def _slow(x: Tensor, y: Tensor, alpha: float) -> float:
         total = 0.0
         for i in range(len(a)):
             for j in range(len(b)):
-                total += math.exp(-alpha * sum((float(p) - float(q)) ** 2 for p, q in zip(a[i], b[j], strict=True)))
+                total += math.exp(
+                    -alpha * sum((float(p) - float(q)) ** 2 for p, q in zip(a[i], b[j], strict=True))
+                )
         return total / (len(a) * len(b))
 
     return mean(x, x) + mean(y, y) - 2.0 * mean(x, y)

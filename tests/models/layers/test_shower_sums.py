@@ -28,8 +28,12 @@ def _layers(n: int = 3_000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_ratios_follow_from_the_absorbers() -> None:
-    assert absorber_ratios(get_detector("ild-ecal")).tolist() == pytest.approx(20 * [1.0] + 10 * [2.0], rel=1e-4)
-    assert absorber_ratios(get_detector("clic-ecal")).tolist() == pytest.approx(17 * [1.0] + 8 * [2.0], rel=1e-4)
+    assert absorber_ratios(get_detector("ild-ecal")).tolist() == pytest.approx(
+        20 * [1.0] + 10 * [2.0], rel=1e-4
+    )
+    assert absorber_ratios(get_detector("clic-ecal")).tolist() == pytest.approx(
+        17 * [1.0] + 8 * [2.0], rel=1e-4
+    )
     assert (absorber_ratios(get_detector("calochallenge-2")) == 1).all()
     depths = layer_depths(get_detector("ild-ecal"))
     assert depths[[0, -1]].tolist() == [-1.0, 1.0]
@@ -81,7 +85,9 @@ def test_drawn_energies_have_mean_and_width_of_the_showers() -> None:
     sums = ShowerSums(get_detector("ild-ecal-angled"), 2, 1)
     sums.fit(layers, energy, conditions)
     true = sums.of(layers)
-    drawn = sums.draw(torch.randn(len(layers), 2, generator=torch.Generator().manual_seed(6)), energy, conditions)
+    drawn = sums.draw(
+        torch.randn(len(layers), 2, generator=torch.Generator().manual_seed(6)), energy, conditions
+    )
     for a, b in zip(true, drawn, strict=True):
         response, made = a / energy, b / energy
         assert made.mean() == pytest.approx(float(response.mean()), rel=0.005)

@@ -103,7 +103,9 @@ class ShowerSums(nn.Module):
             with torch.no_grad():
                 for _ in range(_NEWTON):
                     slope = self._newton(slope, shares, target)
-            slope = self._newton(slope, shares, target)  # a step from the solution has the solution's gradient
+            slope = self._newton(
+                slope, shares, target
+            )  # a step from the solution has the solution's gradient
         tilt = torch.exp(slope[:, None] * self.depths)
         return tilt * (wanted.visible / (shares * tilt).sum(1).clamp_min(_TINY))[:, None]
 
