@@ -171,7 +171,7 @@ class BibAe(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and 1e-4."""
-        energies, z, choice, free, cell_noise = noise.split(self._parts, 1)
+        energies, z, choice, free, cell_noise = torch.split(noise, self._parts, 1)
         sums, z = self.codes(energies, z, choice[:, 0], conditions)
         decoded = self.maker.decode(z, free, sums, conditions)
         return self.clean(self.maker.finish(decoded, cell_noise, conditions))
@@ -179,6 +179,7 @@ class BibAe(ShowerModel):
     def codes(self, energies: Tensor, z: Tensor, choice: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Return sums (B, n_sums) and latents (B, latent) of normal numbers, by the chosen source."""
         source = self.latents[self.sampling.latent or self.config.latent]
+        assert isinstance(source, LatentNormal | LatentKde | LatentFlow)
         if not self.maker.joint:
             return energies, source.draw(z, choice, self.maker.given(energies, conditions))
         if not source.whole:
@@ -202,7 +203,7 @@ class BibAe(ShowerModel):
     def reconstruct(self, cells: Tensor, conditions: Tensor, noise: Tensor) -> Decoded:
         """Return decoded showers of encoded ones; noise (B, latent + noise) draws the latents."""
         sums, mean, log_variance = self.encode(cells, conditions)
-        first, free = noise.split([self.config.latent_size, self.config.noise], 1)
+        first, free = torch.split(noise, [self.config.latent_size, self.config.noise], 1)
         return self.maker.decode(mean + torch.exp(0.5 * log_variance) * first, free, sums, conditions)
 
     # training

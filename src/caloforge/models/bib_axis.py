@@ -110,7 +110,8 @@ class AxisMaker(ShowerMaker):
     def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
         """Return the drawn cells, brought to the energies."""
         normal = self.grid(noise[:, self.shared])
-        made = self.post_processor(decoded.cells, decoded.maps, self.given(decoded.sums, matrix), normal)
+        given = self.given(decoded.sums, matrix)
+        made: Tensor = self.post_processor(decoded.cells, decoded.maps, given, normal)
         wanted = self.energies.draw(decoded.sums, self.energy(matrix), self.context(matrix))
         factors = self.energies.factors(made.sum((1, 2)), wanted)
         return (made * factors[:, None, None, :]).flatten(1)

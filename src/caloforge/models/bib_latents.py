@@ -84,9 +84,9 @@ class LatentStages:
     def draw(self, rows: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return codes and contexts of rows (B, k) of ``encoded`` and normal numbers (B, latent)."""
         size = self.config.latent_size
-        context, sums, mean, std = rows.split(
-            [rows.shape[1] - self.maker.n_sums - 2 * size, self.maker.n_sums, size, size], 1
-        )
+        n_sums = self.maker.n_sums
+        sizes = [rows.shape[1] - n_sums - 2 * size, n_sums, size, size]
+        context, sums, mean, std = torch.split(rows, sizes, 1)
         z = mean + std * noise
         return (torch.cat([sums, z], 1) if self.maker.joint else z), context
 

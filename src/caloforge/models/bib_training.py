@@ -193,7 +193,7 @@ class BibStages:
         for start in range(0, n_max, _ROWS):
             batch = data.take(torch.arange(start, min(start + _ROWS, n_max), device=data.device))
             noise = counted_noise(2, start, len(batch), size, data.device)
-            first, last = noise.split([c.latent_size + c.noise, self.maker.n_cell_noise], 1)
+            first, last = torch.split(noise, [c.latent_size + c.noise, self.maker.n_cell_noise], 1)
             cells = m.clean(batch.cells)
             decoded = m.reconstruct(cells, batch.conditions, first)
             fake.append(m.clean(self.maker.finish(decoded, last, batch.conditions)))

@@ -84,7 +84,7 @@ class ConditionalQuantiles(nn.Module):
                 v[0] = torch.log(squares.mean().clamp_min(floor))
             log_variance = square @ v
             v = _least_squares(square, log_variance + squares / log_variance.exp().clamp_min(floor) - 1.0)
-            variance = (square @ v).clamp(torch.log(floor), 50.0).exp()
+            variance = (square @ v).clamp(math.log(float(floor)), 50.0).exp()
         self.mean_weights.copy_(w)
         self.width_weights.copy_(v)
         self._fit_shape(inside[:, self.group], (q - cubic @ w) / variance.sqrt())

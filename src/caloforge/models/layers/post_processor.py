@@ -37,8 +37,8 @@ class PostProcessor(nn.Module):
             parts += [Pointwise(width, width), nn.LeakyReLU(0.01)]
         self.body = nn.Sequential(*parts)
         self.last = Pointwise(width, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, cells: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, X, Y, L), MeV, of decoded ones (B, X, Y, L) and conditions (B, k)."""
