@@ -16,6 +16,7 @@ import pytest
 
 from caloforge.geometry import get_detector
 from caloforge.showers import read_showers
+from caloforge.validate.plots.parallel import Drawing
 
 Run = Callable[..., Any]
 EPOCHS = (
@@ -157,10 +158,9 @@ def test_the_demo(
 ) -> None:
     pytest.importorskip("plotly", reason="needs the extra 'report'")
     monkeypatch.setattr("caloforge.demo.HELD_OUT", 300)
-    monkeypatch.setattr(
-        "caloforge.validate.report.build.draw_all", lambda *_, **__: []
-    )  # drawn above already
-    monkeypatch.setattr("caloforge.validate.report.build.draw_displays", lambda *_, **__: None)
+    monkeypatch.setattr(  # drawn above already
+        "caloforge.validate.report.build.Drawing", lambda figures, folder: Drawing([], folder)
+    )
     output = tmp_path / "demo"
     quick = ("--set", "epochs=2", "--set", "train_size=300", "--set", "validate_every=2")
     text = run("demo", "-o", output, *quick).stdout

@@ -27,6 +27,7 @@ from caloforge.validate.compatibility import check_conditions, check_detectors, 
 from caloforge.validate.driver import validate
 from caloforge.validate.metrics.base import METRICS
 from caloforge.validate.plots.families import FAMILIES
+from caloforge.validate.plots.parallel import Drawing
 from caloforge.validate.selection import Selection
 
 FAST = {"separation_power", "distances", "classifier_cnn"}  # the last one runs only when it is asked for
@@ -45,8 +46,7 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawings for paper, which take most of the time."""
     from caloforge.validate.report import build
 
-    monkeypatch.setattr(build, "draw_all", lambda figures, folder, advance=None: [])
-    monkeypatch.setattr(build, "draw_displays", lambda *arguments: None)
+    monkeypatch.setattr(build, "Drawing", lambda figures, folder: Drawing([], folder))
 
 
 def toy(

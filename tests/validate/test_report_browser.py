@@ -24,6 +24,7 @@ from caloforge.validate.driver import validate
 from caloforge.validate.metrics.base import METRICS
 from caloforge.validate.plots.families import FAMILIES
 from caloforge.validate.plots.panel import Curve, Panel
+from caloforge.validate.plots.parallel import Drawing
 from caloforge.validate.report.interactive import panel_figure
 from caloforge.validate.report.page import Cell, Page, Plot, Section, Table, Text
 from caloforge.validate.view import view
@@ -210,8 +211,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(METRICS, "_entries", kept)
         few = {name: FAMILIES._entries[name] for name in ("response", "cells", "images", "correlations")}
         patch.setattr(FAMILIES, "_entries", few)
-        patch.setattr(build, "draw_all", lambda figures, folder, advance=None: [])
-        patch.setattr(build, "draw_displays", lambda *arguments: None)
+        patch.setattr(build, "Drawing", lambda figures, folder: Drawing([], folder))
         validate(*made, output=folder / "out", limits={"ks.visible_energy": {"max": 1.0}})
     return folder / "out" / "report.html"
 

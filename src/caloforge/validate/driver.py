@@ -121,14 +121,17 @@ def validate(
         folder = None if output is None else _open_folder(Path(output), key, force)
         line = command or command_line(inputs, chosen, folder, limits, match_conditions, labels, detector)
         samples = _samples(inputs, sources, chosen)
+        figures = None
+        if folder is not None:
+            from caloforge.validate.report.build import begin_figures, write_report
+
+            figures = stack.enter_context(begin_figures(folder, samples, chosen))
         metrics = _measure(inputs, samples, chosen, folder, line, match_conditions)
         rows = check_limits(wanted, metrics["samples"])
         report = Report(metrics, limits=rows)
-        if folder is not None:
-            from caloforge.validate.report.build import write_report
-
+        if folder is not None and figures is not None:
             write_json(folder / "metrics.json", metrics)
-            report.path = write_report(folder, samples, metrics, rows, chosen)
+            report.path = write_report(folder, samples, metrics, rows, chosen, figures)
             write_json(folder / ".cache" / "inputs.json", {"key": key, "finished": True})
     raise_if_failed(rows)
     return report

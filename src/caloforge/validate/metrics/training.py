@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import TooFewShowersError
 from caloforge.random import child_seed, generator
+from caloforge.validate.metrics.threads import threads_for
 
 if TYPE_CHECKING:
     import torch
@@ -207,14 +208,27 @@ def train_once(
     with torch.random.fork_rng(devices=[] if device == "cpu" else None):
         torch.manual_seed(child_seed(seed, "classifier weights"))
         network = build(sets[0]).to(device)
-        epochs, best = _fit(network, sets, labels, options, child_seed(seed, "classifier batches"))
-    validation, held_out = _logits(network, sets[1]), _logits(network, sets[2])
+        with threads_for(_operations(network, sets[0], options)):
+            epochs, best = _fit(network, sets, labels, options, child_seed(seed, "classifier batches"))
+            validation, held_out = _logits(network, sets[1]), _logits(network, sets[2])
     slope, offset = calibrate(validation, labels[1])
     of_reference, of_generated = held_out[labels[2] < 0.5], held_out[labels[2] > 0.5]
     of_reference, of_generated = slope * of_reference + offset, slope * of_generated + offset
     auc, auc_error = auc_with_error(of_reference, of_generated)
     jsd, jsd_error = divergence_bits(of_reference, of_generated)
     return Scores(auc, auc_error, jsd, jsd_error, epochs, best, len(of_reference))
+
+
+def _operations(network: nn.Module, x: torch.Tensor, options: TrainingOptions) -> float:
+    """Return the operations of a step: six for each weight and shower; without end for convolutions."""
+    if any(parameter.ndim > 2 for parameter in network.parameters()):
+        return float("inf")
+    return 6.0 * sum(p.numel() for p in network.parameters()) * _batch(len(x), options)
+
+
+def _batch(n: int, options: TrainingOptions) -> int:
+    """Return the showers of a step when ``n`` are trained on."""
+    return min(options.batch, max(_SMALLEST_BATCH, n // _STEPS))
 
 
 def _logits(network: nn.Module, x: torch.Tensor, batch: int = 1024) -> NDArray[np.float64]:
@@ -243,7 +257,7 @@ def _fit(
     optimizer = torch.optim.AdamW(
         network.parameters(), options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
-    batch = min(options.batch, max(_SMALLEST_BATCH, len(x) // _STEPS))
+    batch = _batch(len(x), options)
     best, best_epoch, state = -np.inf, 0, {}
     for epoch in range(1, options.epochs + 1):
         network.train()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from caloforge.extras import require
 from caloforge.files import atomic_path
+from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import Heat, Panel
 from caloforge.validate.plots.style import BAND, INK, colour, figure_style
 
-__all__ = ["draw_figures", "draw_heat", "draw_panel"]
+__all__ = ["Figure", "draw_figures", "draw_heat", "draw_panel"]
+
+Figure: TypeAlias = Panel | Heat | EventDrawing
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 # Fixed margins: letting matplotlib find them costs as much as drawing the figure.
@@ -24,21 +28,29 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _MARKERS = ("o", "s", "D", "^", "P", "X")
 
 
-def draw_figures(figures: list[Panel | Heat], folder: Path, advance: Any = None) -> list[Path]:
+def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -> list[Path]:
     """Write every figure as NAME.png and NAME.pdf into a folder and return the paths."""
     paths: list[Path] = []
     with figure_style() as pyplot:
         for figure in figures:
-            drawn = draw_panel(figure, pyplot) if isinstance(figure, Panel) else draw_heat(figure, pyplot)
-            for ending in ("png", "pdf"):
-                path = folder / f"{figure.name}.{ending}"
-                with atomic_path(path, force=True) as part:
-                    drawn.savefig(part, format=ending, **_OPTIONS[ending])
-                paths.append(path)
-            pyplot.close(drawn)
+            png, pdf = (folder / f"{figure.name}.{ending}" for ending in ("png", "pdf"))
+            with atomic_path(png, force=True) as first, atomic_path(pdf, force=True) as second:
+                if isinstance(figure, EventDrawing):
+                    figure.draw({"png": first, "pdf": second})
+                else:
+                    _draw(figure, first, second, pyplot)
+            paths += [png, pdf]
             if advance is not None:
                 advance(1)
     return paths
+
+
+def _draw(figure: Panel | Heat, png: Path, pdf: Path, pyplot: Any) -> None:
+    """Draw curves or images into both files."""
+    drawn = draw_panel(figure, pyplot) if isinstance(figure, Panel) else draw_heat(figure, pyplot)
+    for ending, path in (("png", png), ("pdf", pdf)):
+        drawn.savefig(path, format=ending, **_OPTIONS[ending])
+    pyplot.close(drawn)
 
 
 def draw_panel(panel: Panel, pyplot: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from caloforge.showers import Showers
 from caloforge.validate.boxes import FACES, HitBoxes, hit_boxes
 from caloforge.validate.plots.style import SEQUENTIAL, figure_style
 
-__all__ = ["describe_shower", "draw_event", "energy_limits", "event_png", "format_energy"]
+__all__ = ["EventDrawing", "describe_shower", "draw_event", "energy_limits", "event_png", "format_energy"]
 
 
 def format_energy(energy: float) -> str:
@@ -41,6 +42,29 @@ def describe_shower(shower: Showers, boxes: HitBoxes) -> str:
         f"{len(boxes.hits) + boxes.hidden} hits, {format_energy(float(shower.visible_energy[0]))} visible"
     )
     return f"{text} ({boxes.hidden} smallest not drawn)" if boxes.hidden else text
+
+
+@dataclass(frozen=True, eq=False)
+class EventDrawing:
+    """An event display that is to be drawn.
+
+    Attributes:
+        name: File name of the figure.
+        shower: One shower.
+        title: A line above it.
+        threshold: A cell with more energy than this is drawn, MeV.
+        limits: Ends of the colour scale, MeV.
+    """
+
+    name: str
+    shower: Showers
+    title: str
+    threshold: float
+    limits: tuple[float, float]
+
+    def draw(self, outputs: Mapping[str, Path | BytesIO]) -> None:
+        """Draw it; see :func:`draw_event`."""
+        draw_event(self.shower, outputs, self.title, self.threshold, limits=self.limits)
 
 
 def draw_event(

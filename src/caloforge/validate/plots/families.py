@@ -12,9 +12,9 @@ from caloforge.validate.plots.panel import Heat, Panel
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["FAMILIES", "TITLES", "Drawing", "Family", "all_figures"]
+__all__ = ["FAMILIES", "TITLES", "Family", "Shown", "all_figures"]
 
-Drawing: TypeAlias = Panel | Heat
+Shown: TypeAlias = Panel | Heat
 Family: TypeAlias = Callable[["Sequence[Sample]"], "list[Panel] | list[Heat]"]
 
 FAMILIES: Registry[Family] = Registry(
@@ -61,18 +61,18 @@ TITLES: dict[str, Title] = {
 }
 
 
-def all_figures(samples: Sequence[Sample], without: Collection[str] = ()) -> dict[str, list[Drawing]]:
+def all_figures(samples: Sequence[Sample], without: Collection[str] = ()) -> dict[str, list[Shown]]:
     """Return every family's figures; families without one are left out.
 
     Arguments:
         samples: The reference first.
         without: Families that are not wanted.
     """
-    drawn: dict[str, list[Drawing]] = {}
+    drawn: dict[str, list[Shown]] = {}
     for name, family in FAMILIES.items():
         if name in without:
             continue
-        figures: list[Drawing] = list(family(samples))
+        figures: list[Shown] = list(family(samples))
         if figures:
             drawn[name] = figures
     return drawn

@@ -1,6 +1,6 @@
-"""Drawing in two processes: figures for paper take half a second each, and matplotlib uses one core.
+"""Figures for paper are drawn by other processes while this one measures: each takes a third of a second of one core.
 
-The second process is this module run as a program, which reads its figures from standard input; so a script that
+The other processes are this module run as a program, which reads its figures from standard input; so a script that
 calls ``validate`` needs no ``if __name__ == "__main__"``.
 """
 
@@ -10,50 +10,108 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
-from caloforge.validate.plots.draw import draw_figures
-from caloforge.validate.plots.panel import Heat, Panel
+from caloforge.validate.plots.draw import Figure, draw_figures
 
-__all__ = ["draw_all"]
+__all__ = ["Drawing"]
 
-_FEW = 12  # figures that one process draws as quickly, since the other one starts first
+_FEW = 8  # figures for which no further process is started
+_MOST_PROCESSES = 4
+_POLL = 0.2  # s
 
 
-def draw_all(figures: list[Panel | Heat], folder: Path, advance: Any = None) -> list[Path]:
-    """Write every figure as PNG and PDF; as :func:`~caloforge.validate.plots.draw.draw_figures`, on two cores."""
-    if len(figures) < _FEW or (os.cpu_count() or 1) < 2:
-        return draw_figures(figures, folder, advance)
-    near, far = figures[::2], figures[1::2]
-    command = [sys.executable, "-m", "caloforge.validate.plots.parallel", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+class Drawing:
+    """Figures that are being written as PNG and PDF; a context that ends the processes when it is left.
+
+    Arguments:
+        figures: What to draw.
+        folder: Where to.
+        processes: How many processes draw; by default half of the cores, and at least one where there are two.
+    """
+
+    def __init__(self, figures: Sequence[Figure], folder: Path, processes: int | None = None) -> None:
+        self.figures, self.folder = list(figures), folder
+        asked = _processes() if processes is None else processes
+        number = min(asked, -(-len(self.figures) // _FEW))
+        self._shares = [self.figures[start::number] for start in range(number)]
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Drawing:
+        """Start the processes."""
+        command = [sys.executable, "-m", "caloforge.validate.plots.parallel", str(self.folder)]
+        quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+        for share in self._shares:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=quiet,
+            )
+            self._running.append(process)
+            _send(process, share)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what still runs."""
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are written."""
+        return [
+            self.folder / f"{figure.name}.{ending}" for figure in self.figures for ending in ("png", "pdf")
+        ]
+
+    def finish(self, advance: Callable[[int], object] | None = None) -> list[Path]:
+        """Wait until all are drawn and return the files.
+
+        What a process did not draw (killed for its memory, say), or all where there is one core, is drawn here.
+
+        Arguments:
+            advance: Told how many more are there.
+        """
+        told = 0
+        while any(process.poll() is None for process in self._running):
+            time.sleep(_POLL)
+            if advance is not None:
+                there = sum((self.folder / f"{figure.name}.pdf").exists() for figure in self.figures)
+                advance(max(0, there - told))
+                told = max(there, told)
+        for process, share in zip(self._running, self._shares, strict=False):
+            if process.returncode != 0:
+                draw_figures(share, self.folder)
+        if not self._running:
+            draw_figures(self.figures, self.folder, advance)
+        elif advance is not None:
+            advance(len(self.figures) - told)
+        return self.paths
+
+
+def _processes() -> int:
+    """Return how many processes draw beside this one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_PROCESSES, cores // 2)
+
+
+def _send(process: subprocess.Popen[bytes], figures: Sequence[Figure]) -> None:
+    """Hand figures to a process."""
+    if process.stdin is not None:
         try:
-            paths = _send(other, far)
-            paths += draw_figures(near, folder, advance)
-        except BaseException:
-            other.kill()
-            raise
-    if other.returncode != 0:  # for example killed for its memory: this process does its part again
-        return paths[len(far) * 2 :] + draw_figures(far, folder, advance)
-    if advance is not None:
-        advance(len(far))
-    return paths
-
-
-def _send(other: subprocess.Popen[bytes], figures: list[Panel | Heat]) -> list[Path]:
-    """Hand figures to the other process; return the paths that it will write."""
-    folder = Path(str(other.args[-1]))  # type: ignore[index]
-    if other.stdin is not None:
-        try:
-            other.stdin.write(pickle.dumps(figures))
-            other.stdin.close()
-        except BrokenPipeError:
+            process.stdin.write(pickle.dumps(figures))
+            process.stdin.close()
+        except BrokenPipeError:  # its end says why
             pass
-    return [folder / f"{figure.name}.{ending}" for figure in figures for ending in ("png", "pdf")]
 
 
-if __name__ == "__main__":
-    draw_figures(
-        pickle.load(sys.stdin.buffer), Path(sys.argv[1])
-    )  # written by the process that started this one
+if __name__ == "__main__":  # what it reads was written by the process that started it
+    draw_figures(pickle.load(sys.stdin.buffer), Path(sys.argv[1]))

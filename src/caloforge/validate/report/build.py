@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +16,21 @@ from caloforge.progress import progress
 from caloforge.validate.limits import Row
 from caloforge.validate.metrics.settings import Settings
 from caloforge.validate.plots.event import format_energy
-from caloforge.validate.plots.families import TITLES, Drawing, all_figures
+from caloforge.validate.plots.families import TITLES, Shown, all_figures
 from caloforge.validate.plots.panel import Heat, Panel
-from caloforge.validate.plots.parallel import draw_all
+from caloforge.validate.plots.parallel import Drawing
 from caloforge.validate.reconstructed import why_not
 from caloforge.validate.report.before_after import before_after
-from caloforge.validate.report.displays import display_blocks, draw_displays, pick_showers
+from caloforge.validate.report.displays import display_blocks, event_drawings, pick_showers
 from caloforge.validate.report.interactive import heat_figure, panel_figure
 from caloforge.validate.report.page import Block, Code, Facts, Page, Plot, Section, Text
 from caloforge.validate.report.summary import limits_table, metrics_table, summary_table, verdict
 
 if TYPE_CHECKING:
+    from caloforge.showers import Showers
     from caloforge.validate.sample import Sample
 
-__all__ = ["build_page", "write_report"]
+__all__ = ["Figures", "begin_figures", "build_page", "write_report"]
 
 
 _NAMES = {
@@ -38,14 +41,49 @@ _NAMES = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Figures:
+    """The figures of a report, which are being drawn for paper.
+
+    Attributes:
+        families: The figures by family, without the event displays.
+        showers: One shower of each sample, for the event displays.
+        drawing: The processes that draw.
+    """
+
+    families: Mapping[str, Sequence[Shown]]
+    showers: Sequence[Showers]
+    drawing: Drawing
+
+
+@contextmanager
+def begin_figures(folder: Path, samples: Sequence[Sample], settings: Settings) -> Iterator[Figures]:
+    """Have ``figures/`` drawn while the block runs; nothing of it needs the metrics.
+
+    Arguments:
+        folder: The output folder.
+        samples: The reference first.
+        settings: The comparison's options.
+    """
+    without = ("reconstructed",) if why_not(samples[0].detector, settings.reconstruction) else ()
+    families = all_figures(samples, without)
+    showers = pick_showers(samples)
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    every = [figure for family in families.values() for figure in family]
+    with Drawing([*event_drawings(samples, showers, settings.threshold), *every], figures) as drawing:
+        yield Figures(families, showers, drawing)
+
+
 def write_report(
     folder: Path,
     samples: Sequence[Sample],
     metrics: Mapping[str, Any],
     limits: Sequence[Row],
     settings: Settings,
+    figures: Figures,
 ) -> Path:
-    """Write ``report.html`` and ``figures/`` into a folder and return the page's path.
+    """Write ``report.html`` into a folder, wait for its ``figures/``, and return the page's path.
 
     Arguments:
         folder: The output folder.
@@ -53,28 +91,21 @@ def write_report(
         metrics: The content of ``metrics.json``.
         limits: The outcome of each limit.
         settings: The comparison's options.
+        figures: From :func:`begin_figures`.
     """
-    without = ("reconstructed",) if why_not(samples[0].detector, settings.reconstruction) else ()
-    drawings = all_figures(samples, without)
-    showers = pick_showers(samples)
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    every = [drawing for family in drawings.values() for drawing in family]
-    with progress(len(every) + 1, "drawing") as advance:
-        draw_all(every, figures, advance)
-        draw_displays(samples, showers, figures, settings.threshold)
-        advance(1)
-    page = build_page(
-        samples, metrics, limits, drawings, display_blocks(samples, showers, settings.threshold)
-    )
-    return page.write(folder / "report.html", force=True)
+    displays = display_blocks(samples, figures.showers, settings.threshold)
+    page = build_page(samples, metrics, limits, figures.families, displays)
+    path = page.write(folder / "report.html", force=True)
+    with progress(len(figures.drawing.figures), "drawing") as advance:
+        figures.drawing.finish(advance)
+    return path
 
 
 def build_page(
     samples: Sequence[Sample],
     metrics: Mapping[str, Any],
     limits: Sequence[Row],
-    drawings: Mapping[str, Sequence[Drawing]],
+    drawings: Mapping[str, Sequence[Shown]],
     displays: Sequence[Plot],
 ) -> Page:
     """Return the page; see :func:`write_report` for the arguments."""
@@ -106,7 +137,7 @@ def build_page(
     )
 
 
-def _plot(drawing: Drawing) -> Plot:
+def _plot(drawing: Shown) -> Plot:
     """Return a figure as a block of the page."""
     if isinstance(drawing, Panel):
         return Plot(panel_figure(drawing), drawing.note, drawing.title, key=drawing.name)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caloforge.files import atomic_path
 from caloforge.showers import Showers
 from caloforge.validate.boxes import hit_boxes
-from caloforge.validate.plots.event import describe_shower, draw_event, energy_limits, event_png
+from caloforge.validate.plots.event import EventDrawing, describe_shower, energy_limits, event_png
 from caloforge.validate.report.event import event_figure
 from caloforge.validate.report.page import Plot
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["display_blocks", "draw_displays", "pick_showers"]
+__all__ = ["display_blocks", "event_drawings", "pick_showers"]
 
 _MOST_HITS = 1200  # a display on the page
 _NEAR = 5  # showers of nearly the same conditions, of which the most typical one is shown
@@ -70,14 +68,15 @@ def display_blocks(samples: Sequence[Sample], showers: Sequence[Showers], thresh
     ]
 
 
-def draw_displays(
-    samples: Sequence[Sample], showers: Sequence[Showers], folder: Path, threshold: float
-) -> None:
-    """Write event_0.png and .pdf (the reference), event_1.png and so on into a folder."""
-    hits = np.concatenate([hit_boxes(shower, threshold).hits for shower in showers])
-    limits = energy_limits(hits, threshold)
-    for number, (sample, shower) in enumerate(zip(samples, showers, strict=True)):
-        title = f"{sample.label}: {describe_shower(shower, hit_boxes(shower, threshold))}"
-        png, pdf = (folder / f"event_{number}.{ending}" for ending in ("png", "pdf"))
-        with atomic_path(png, force=True) as first, atomic_path(pdf, force=True) as second:
-            draw_event(shower, {"png": first, "pdf": second}, title, threshold, limits=limits)
+def event_drawings(
+    samples: Sequence[Sample], showers: Sequence[Showers], threshold: float
+) -> list[EventDrawing]:
+    """Return the displays for paper: event_0 (the reference), event_1 and so on, all with the same colours."""
+    boxes = [hit_boxes(shower, threshold) for shower in showers]
+    limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
+    return [
+        EventDrawing(
+            f"event_{number}", shower, f"{sample.label}: {describe_shower(shower, box)}", threshold, limits
+        )
+        for number, (sample, shower, box) in enumerate(zip(samples, showers, boxes, strict=True))
+    ]

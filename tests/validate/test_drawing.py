@@ -1,0 +1,98 @@
+"""Figures drawn by other processes: all are there, whoever drew them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caloforge.geometry import get_detector
+from caloforge.showers import Showers
+from caloforge.validate.plots import parallel
+from caloforge.validate.plots.draw import Figure, draw_figures
+from caloforge.validate.plots.event import EventDrawing
+from caloforge.validate.plots.panel import Curve, Panel
+from caloforge.validate.plots.parallel import Drawing
+
+
+def panels(number: int) -> list[Figure]:
+    edges = np.arange(5.0)
+    curve = Curve(0, "reference", np.arange(1.0, 5.0), np.full(4, 0.1))
+    other = Curve(1, "other", np.arange(2.0, 6.0), np.full(4, 0.1))
+    return [Panel(f"p{index}", "P", "x", "y", edges, (curve, other)) for index in range(number)]
+
+
+def event() -> EventDrawing:
+    detector = get_detector("atlas-em-barrel")
+    cells = np.zeros((1, detector.n_cells), np.float32)
+    cells[0, ::9] = 5.0
+    conditions = {name: np.zeros((1, k), np.float32) for name, k in detector.condition_sizes.items()}
+    shower = Showers(detector, cells, np.array([1e4]), None, conditions)
+    return EventDrawing("event_0", shower, "one shower", 0.1, (0.1, 10.0))
+
+
+def check(paths: list[Path], figures: list[Figure]) -> None:
+    assert {path.name for path in paths} == {f"{f.name}.{end}" for f in figures for end in ("png", "pdf")}
+    for path in paths:
+        assert path.read_bytes()[:4] == {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix]
+    assert not [path for path in paths[0].parent.iterdir() if path not in paths]
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_every_figure_is_there_in_the_end(tmp_path: Path, processes: int) -> None:
+    figures = [*panels(9), event()]
+    seen: list[int] = []
+    with Drawing(figures, tmp_path, processes) as drawing:
+        paths = drawing.finish(seen.append)
+    check(paths, figures)
+    assert sum(seen) == len(figures)
+
+
+def test_another_process_draws_the_same_pixels(tmp_path: Path) -> None:
+    figures = panels(1)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    draw_figures(figures, tmp_path / "here")
+    with Drawing(figures, tmp_path / "there", 1) as drawing:
+        drawing.finish()
+    assert (tmp_path / "here" / "p0.png").read_bytes() == (tmp_path / "there" / "p0.png").read_bytes()
+
+
+def test_what_a_killed_process_left_is_drawn_here(tmp_path: Path) -> None:
+    figures = panels(3)
+    with Drawing(figures, tmp_path, 1) as drawing:
+        (process,) = drawing._running
+        os.kill(process.pid, signal.SIGKILL)
+        check(drawing.finish(), figures)
+
+
+def test_an_error_ends_the_processes(tmp_path: Path) -> None:
+    started = Drawing(panels(60), tmp_path, 1)
+
+    def interrupted() -> None:
+        with started:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (process,) = started._running
+    assert process.poll() is not None
+    assert len(list(tmp_path.glob("*.pdf"))) < 60
+
+
+def test_few_figures_need_one_process_and_one_core_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert len(Drawing(panels(8), tmp_path, 4)._shares) == 1
+    assert len(Drawing(panels(9), tmp_path, 4)._shares) == 2
+    assert len(Drawing([], tmp_path, 4)._shares) == 0
+    assert sorted(f.name for share in Drawing(panels(9), tmp_path, 2)._shares for f in share) == sorted(
+        f.name for f in panels(9)
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    assert parallel._processes() == 0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert parallel._processes() == 4
