@@ -7,8 +7,8 @@ With conditions a (standardised, cut to their range in training) and a number q,
 
 where f are all monomials of a up to the third degree and g up to the second. w follows from weighted least squares, v
 from the likelihood of a normal density (iteratively reweighted, the squared residual being a chi square), both in turn. The distribution
-of t is kept as quantiles at the probabilities of 57 normal numbers, for groups of showers of equal number ordered by
-one of the conditions, and interpolated between the groups: leakage makes a tail that depends on the angle.
+of t is kept as quantiles at the probabilities of 57 normal numbers, stretched to the mean and width of t, for groups of showers of
+equal number ordered by one of the conditions, and interpolated between the groups: leakage makes a tail that depends on the angle.
 
 So q is a rising function of a normal number, and back. Unlike a flow's, its mean and width at given conditions are fitted alone.
 """
@@ -99,8 +99,8 @@ class ConditionalQuantiles(nn.Module):
         centres, rows = [], []
         for part in torch.chunk(order, count):
             centres.append(by[part].mean())
-            row = torch.quantile(t[part], levels)
-            rows.append(torch.cummax(row - least, 0).values + least)
+            row = torch.cummax(torch.quantile(t[part], levels) - least, 0).values + least
+            rows.append(_matched(row, t[part]))
         self.centres = torch.stack(centres).to(self.centres)
         self.quantiles = torch.stack(rows).to(self.quantiles)
 
@@ -144,6 +144,19 @@ class ConditionalQuantiles(nn.Module):
 
     def _inside(self, conditions: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(conditions, self.low), self.high)
+
+
+def _matched(row: Tensor, t: Tensor) -> Tensor:
+    """Return quantiles (57,) shifted and stretched so that numbers drawn by them have mean and width of t (n,)."""
+    grid = torch.linspace(-_REACH, _REACH, 16 * (_KNOTS - 1) + 1, dtype=row.dtype)
+    weight = torch.softmax(-0.5 * grid.square(), 0)
+    position = (grid + _REACH) * ((_KNOTS - 1) / (2.0 * _REACH))
+    left = position.floor().clamp_max(_KNOTS - 2)
+    index = left.long()
+    drawn = torch.lerp(row[index], row[index + 1], position - left)
+    mean = (weight * drawn).sum()
+    width = (weight * (drawn - mean).square()).sum().sqrt()
+    return t.mean() + (row - mean) * (t.std(unbiased=False) / width.clamp_min(1e-6))
 
 
 def _monomials(width: int, degree: int) -> list[tuple[int, ...]]:
