@@ -17,7 +17,7 @@ As published (preset ``paper``): networks, losses, weights, optimisers, batches 
 :mod:`~caloforge.models.layers.post_processor` and :mod:`~caloforge.models.layers.latent_flow` for what was not given there and is ours. Cells
 below 1e-4 MeV are 0; energies behind thicker absorber count by the ratio of the radiation lengths (2 here, 2.03 in the paper, from
 visible energies). Not found, so ours: the epochs of the post-processor (20, half of them cell by cell alone), its optimiser, the
-bandwidth of the kernels (half of Scott's). With latents from N(0, 1) the post-processor is given the mean visible energy.
+bandwidth of the kernels (half of Scott's, which smooths two dozen dimensions too much). With latents from N(0, 1) the post-processor is given the mean visible energy.
 
 What ``improved`` changes, and why:
 
@@ -27,7 +27,8 @@ What ``improved`` changes, and why:
   small, see what is drawn from them. With thousands of showers and not half a million the critics alone do not teach the profile;
 - the post-processor draws each cell: the mean says where, likelihoods give number and spectrum of the hits. Losses of the sorted
   cells follow as published, with small weights;
-- critics with cross entropy and R1 each eighth step in place of five critic steps with a gradient penalty each;
+- critics with cross entropy and R1 each eighth step in place of five critic steps with a gradient penalty each; they see
+  logarithms of cells, and not the difference to the encoded shower, which would tell every drawn one;
 - the showers are mirrored in x; moving averages; rates that fall to zero;
 - the flow learns the latents given energies and conditions, with fewer blocks, and stops at its best held-out likelihood.
 
