@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,7 @@ def validate(
     Every metric has an uncertainty, and where it means something its floor: what a perfect generator would
     score with so many showers.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to those that work
     from caloforge.errors import GateError
     from caloforge.validate.driver import validate as compare
 

@@ -106,12 +106,14 @@ def validate(
     Raises:
         IncompatibleError: When detectors, cell orders or the conditions' ranges differ.
         ConfigError: When a limit names no metric.
+        InputError: When there is no such device; before any work.
         MissingExtraError: When the report cannot be written; before any work.
         GateError: When a limit does not hold; everything is written before.
     """
     chosen = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
     wanted = [] if limits is None else read_limits(limits)
     check_names(wanted, _known_keys())
+    chosen.torch_device()
     if output is not None:
         require_report()
     with ExitStack() as stack:

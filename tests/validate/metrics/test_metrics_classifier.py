@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -11,13 +12,9 @@ from sklearn.metrics import roc_auc_score
 from caloforge.errors import TooFewShowersError
 from caloforge.validate.metrics.classifier import classifier_test
 from caloforge.validate.metrics.networks import ResidualCNN
-from caloforge.validate.metrics.training import (
-    PRESETS,
-    TrainingOptions,
-    auc_with_error,
-    calibrate,
-    divergence_bits,
-)
+from caloforge.validate.metrics.scoring import auc_with_error, calibrate, divergence_bits
+from caloforge.validate.metrics.threads import threads_for
+from caloforge.validate.metrics.training import PRESETS, TrainingOptions, _Part
 
 QUICK = replace(PRESETS["fast"], width=16, epochs=12, dropout=0.0)
 
@@ -106,3 +103,32 @@ def test_a_network_that_sees_images() -> None:
 def test_too_few() -> None:
     with pytest.raises(TooFewShowersError, match="at least 50"):
         classifier_test(*gaussians(49, 0.0), QUICK, seeds=1)
+
+
+def test_a_part_is_gathered_with_its_labels() -> None:
+    a, b = torch.arange(20.0).reshape(10, 2), -torch.arange(20.0).reshape(10, 2)
+    part = _Part(a, b, np.array([7, 2, 5]), np.array([1, 9]))
+    x, y = part.batch(np.array([4, 0, 2, 3]))
+    np.testing.assert_array_equal(x.numpy(), np.concatenate([a[[7, 5]], b[[9, 1]]]))
+    np.testing.assert_array_equal(y.numpy(), [0, 0, 1, 1])
+    np.testing.assert_array_equal(part.all().numpy(), np.concatenate([a[[7, 2, 5]], b[[1, 9]]]))
+    np.testing.assert_array_equal(part.labels, [0, 0, 0, 1, 1])
+
+
+def test_a_training_leaves_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen: list[int] = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return super().forward(x).squeeze(1)
+
+    a, b = gaussians(60, 0.0)
+    classifier_test(a, b, replace(QUICK, epochs=1), 1, build=lambda inputs: Watched(3, 1))
+    assert set(seen) == {1}
+    with threads_for(1e12):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)

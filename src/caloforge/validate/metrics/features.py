@@ -34,6 +34,7 @@ __all__ = [
     "Pair",
     "cell_pair",
     "finite_columns",
+    "forget_cells",
     "high_level_features",
     "high_level_pair",
     "joint_columns",
@@ -233,6 +234,11 @@ def _taken(sample: Sample, size: int, seed: int) -> Showers:
         kept.clear()
         kept[size, seed] = sample.take(size, seed)
     return kept[size, seed]
+
+
+def forget_cells(sample: Sample) -> None:
+    """Let go of the cells that are kept for a sample, when no further metric of it follows."""
+    _CELLS.pop(sample, None)
 
 
 def cell_pair(reference: Sample, generated: Sample, settings: Settings, n_max: int | None = None) -> CellPair:

@@ -50,6 +50,12 @@ def log_cells(cells: Cells, threshold: float) -> NDArray[np.float32]:
     return np.log10(energies, out=energies)
 
 
+def _ever_above(cells: Cells, threshold: float) -> NDArray[np.bool_]:
+    """Return which cells (n_cells,) are above the threshold in at least one shower."""
+    above: NDArray[np.bool_] = cells.max(axis=0, initial=0.0) > threshold
+    return above
+
+
 def _distances(block: torch.Tensor, other: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
     """Return squared distances (rows, M) of a block to all of the other sample."""
     own = (block * block).sum(dim=1, keepdim=True)
@@ -88,8 +94,8 @@ def prdc_members(
     if min(len(reference), len(generated)) <= k:
         msg = f"prdc with k = {k} needs more than {k} showers a side, there are {len(reference)}, {len(generated)}"
         raise TooFewShowersError(msg)
-    real = torch.as_tensor(np.ascontiguousarray(reference), device=device)
-    fake = torch.as_tensor(np.ascontiguousarray(generated), device=device)
+    real = torch.from_numpy(np.ascontiguousarray(reference)).to(device)
+    fake = torch.from_numpy(np.ascontiguousarray(generated)).to(device)
     centre = real.mean(dim=0)  # smaller numbers, smaller rounding errors of the squares
     real, fake = real - centre, fake - centre
     radius_real, radius_fake = _radii(real, k), _radii(fake, k)
@@ -126,14 +132,23 @@ class PrecisionRecall(Metric):
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return the four figures."""
         pair = cell_pair(reference, generated, settings, n_max=2 * _N_MAX)
-        a, b = log_cells(pair.reference, settings.threshold), log_cells(pair.generated, settings.threshold)
         device, k = settings.torch_device(), settings.neighbours
-        size = min(len(a) // 2, len(b), _N_MAX)
+        n, m = len(pair.reference), len(pair.generated)
+        size = min(n // 2, m, _N_MAX)
         rng = generator(settings.seed, "prdc")
-        rows, chosen = rng.permutation(len(a)), rng.permutation(len(b))[:size]
-        first, second = rows[:size], rows[size : 2 * size]
-        members = prdc_members(a[first], b[chosen], k, device)
-        floor = prdc(a[first], a[second], k, device)
+        rows, chosen = rng.permutation(n), rng.permutation(m)[:size]
+        hit = _ever_above(pair.reference, settings.threshold) | _ever_above(
+            pair.generated, settings.threshold
+        )
+        used = np.flatnonzero(hit)  # the others are 0 in every shower
+        first, second = (
+            log_cells(pair.reference[np.ix_(part, used)], settings.threshold)
+            for part in (rows[:size], rows[size : 2 * size])
+        )
+        members = prdc_members(
+            first, log_cells(pair.generated[np.ix_(chosen, used)], settings.threshold), k, device
+        )
+        floor = prdc(first, second, k, device)
         out: dict[str, Entry] = {}
         for name in NAMES:
             x = members[name]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from caloforge.errors import TooFewShowersError
 from caloforge.validate.metrics.base import METRICS, Metric, Settings, jsonable
+from caloforge.validate.metrics.features import forget_cells
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -60,6 +61,7 @@ def compute_metrics(
                 reason = str(error)
         if reason is not None:
             skipped.update((key.top, reason) for key in metric.keys)
+    forget_cells(generated)
     if progress is not None:
         progress("", len(wanted), len(wanted))
     plain: dict[str, Any] = jsonable({**out, "skipped": skipped})

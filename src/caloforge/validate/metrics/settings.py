@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from caloforge.errors import InputError
+
 __all__ = ["ClassifierPreset", "Settings"]
 
 ClassifierPreset = Literal["fast", "calochallenge"]
@@ -58,12 +60,27 @@ class Settings(BaseModel):
     covariance_cells: int = Field(default=500, ge=2)
 
     def torch_device(self) -> str:
-        """Return the name of the torch device to compute on."""
-        if self.device != "auto":
+        """Return the name of the torch device to compute on.
+
+        Raises:
+            InputError: When the device is not known, or there is no such GPU.
+        """
+        if self.device == "cpu":
             return self.device
+        name, _, number = self.device.partition(":")
+        if name not in ("auto", "cuda") or (number and not (name == "cuda" and number.isdecimal())):
+            msg = f"device '{self.device}' is not known; expected auto, cpu, cuda or cuda:1"
+            raise InputError(msg)
         import torch
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.device_count() <= int(number or 0):
+            msg = (
+                f"device '{self.device}' was asked for, but torch finds {torch.cuda.device_count()} GPUs here"
+            )
+            raise InputError(msg)
+        return self.device
 
     def showers_a_side(self, n_cells: int) -> int:
         """Return how many showers a side may be held in memory as cells.

@@ -50,12 +50,12 @@ def _window(size: int, device: torch.device) -> torch.Tensor:
     """Return the Gaussian window at each place that it fits into ``size`` cells: a band (size - 10, size)."""
     import torch
 
-    x = torch.arange(WINDOW, dtype=torch.float64, device=device) - (WINDOW - 1) / 2
-    weights = torch.exp(-0.5 * (x / _SIGMA) ** 2)
-    band = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64, device=device)
+    x = np.arange(WINDOW) - (WINDOW - 1) / 2
+    weights = np.exp(-0.5 * (x / _SIGMA) ** 2)
+    band = np.zeros((size - WINDOW + 1, size))
     for row in range(len(band)):
         band[row, row : row + WINDOW] = weights / weights.sum()
-    return band
+    return torch.from_numpy(band).to(device)
 
 
 def ssim_pairs(
@@ -94,8 +94,8 @@ def ssim_pairs(
     out = []
     for start in range(0, len(first), size):
         x, y = (
-            torch.as_tensor(np.ascontiguousarray(part[start : start + size]), device=device)
-            .to(torch.float64)
+            torch.from_numpy(np.ascontiguousarray(part[start : start + size]))
+            .to(device, torch.float64)
             .permute(0, 3, 1, 2)
             .flatten(0, 1)
             for part in (first, second)

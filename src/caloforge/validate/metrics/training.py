@@ -1,18 +1,11 @@
-r"""Training of a two-sample classifier: split, standardise, train, choose, calibrate, score.
+"""Training of a two-sample classifier: split, standardise, train, choose, score.
 
 Reference showers carry the label 0, generated ones 1. Each network has a split of its own, drawn from its
-seed: 60 % to train, 20 % to choose the epoch and to calibrate, 20 % held out. Logits are calibrated on the
-validation part by :math:`\sigma(a z + b)` (Platt's scaling). On the held-out part, with calibrated
-probability :math:`s` of being generated,
-
-.. math:: \mathrm{JSD} = 1 + \frac12 \left( \langle \log_2 (1 - s) \rangle_{ref} + \langle \log_2 s \rangle_{gen} \right)
-
-is a lower bound of the Jensen-Shannon divergence in bits (0: equal, 1: disjoint); it may come out slightly
-negative for equal samples. The AUC's error is DeLong's.
+seed: 60 % to train, 20 % to choose the epoch and to calibrate, 20 % held out. Batches are gathered from the two samples,
+which are held once: beside them a training holds a copy of its own part while the network is built.
 
 References:
-    C. Krause, D. Shih, CaloFlow, arXiv:2106.05285; O. Amram et al., CaloChallenge 2022, arXiv:2410.21611;
-    E. R. DeLong et al., Biometrics 44 (1988) 837; J. Platt, Advances in large margin classifiers (1999) 61.
+    C. Krause, D. Shih, CaloFlow, arXiv:2106.05285; O. Amram et al., CaloChallenge 2022, arXiv:2410.21611.
 """
 
 from __future__ import annotations
@@ -22,25 +15,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from caloforge.errors import TooFewShowersError
 from caloforge.random import child_seed, generator
+from caloforge.validate.metrics.scoring import auc_with_error, calibrate, divergence_bits
 from caloforge.validate.metrics.threads import threads_for
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = [
-    "PRESETS",
-    "Scores",
-    "TrainingOptions",
-    "auc_with_error",
-    "calibrate",
-    "divergence_bits",
-    "train_once",
-]
+__all__ = ["FEWEST", "PRESETS", "Scores", "TrainingOptions", "train_once"]
 
 _TRAIN, _VALIDATE = 0.6, 0.2
 _SMALLEST_BATCH, _STEPS = 16, 20  # small samples: at least so many steps in a pass
@@ -101,69 +87,6 @@ class Scores:
     held_out: int
 
 
-def auc_with_error(reference: ArrayLike, generated: ArrayLike) -> tuple[float, float]:
-    """Return the area under the ROC curve and DeLong's error.
-
-    Arguments:
-        reference: Scores (N,) of label 0.
-        generated: Scores (M,) of label 1.
-    """
-    from scipy.stats import rankdata
-
-    a, b = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
-    ranks = rankdata(np.concatenate([a, b]))
-    above = (ranks[a.size :] - rankdata(b)) / a.size  # reference scores below each generated one
-    below = 1.0 - (ranks[: a.size] - rankdata(a)) / b.size
-    variance = above.var(ddof=1) / b.size + below.var(ddof=1) / a.size if min(a.size, b.size) > 1 else np.nan
-    return float(above.mean()), float(np.sqrt(variance))
-
-
-def calibrate(logits: ArrayLike, labels: ArrayLike, steps: int = 50) -> tuple[float, float]:
-    """Return slope and offset that make ``sigmoid(slope * logit + offset)`` the most likely probability.
-
-    Newton's method on the cross entropy; Platt's smoothed targets keep it finite for separable samples.
-
-    Arguments:
-        logits: Scores (N,).
-        labels: 0 or 1 (N,).
-        steps: Most Newton steps.
-    """
-    z, y = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
-    ones, zeros = float(y.sum()), float((1.0 - y).sum())
-    target = np.where(y > 0.5, (ones + 1.0) / (ones + 2.0), 1.0 / (zeros + 2.0))
-    design = np.stack([z, np.ones_like(z)], axis=1)
-    theta = np.zeros(2)
-
-    def loss(t: NDArray[np.float64]) -> float:
-        u = design @ t
-        return float(np.sum(np.logaddexp(0.0, u) - target * u))
-
-    for _ in range(steps):
-        p = _sigmoid(design @ theta)
-        gradient = design.T @ (p - target)
-        curvature = (design * (p * (1.0 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
-        step, size = np.linalg.solve(curvature, gradient), 1.0
-        while loss(theta - size * step) > loss(theta) and size > 1e-6:
-            size *= 0.5
-        theta = theta - size * step
-        if np.abs(size * step).max() < 1e-8:
-            break
-    return float(theta[0]), float(theta[1])
-
-
-def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    out: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * z))
-    return out
-
-
-def divergence_bits(reference: ArrayLike, generated: ArrayLike) -> tuple[float, float]:
-    """Return the Jensen-Shannon divergence in bits and its error, from calibrated logits (N,) and (M,)."""
-    a = -np.logaddexp(0.0, np.asarray(reference, np.float64)) / np.log(2.0)
-    b = -np.logaddexp(0.0, -np.asarray(generated, np.float64)) / np.log(2.0)
-    error = 0.5 * np.sqrt(a.var(ddof=1) / a.size + b.var(ddof=1) / b.size)
-    return float(1.0 + 0.5 * (a.mean() + b.mean())), float(error)
-
-
 def _split(n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
     """Return indices of the training, validation and held-out parts of ``n`` showers of one side."""
     order = rng.permutation(n)
@@ -199,31 +122,74 @@ def train_once(
         msg = f"a classifier needs at least {FEWEST} showers a side, there are {n}"
         raise TooFewShowersError(msg)
     rng = generator(seed, "classifier split")
-    parts = list(zip(_split(n, rng), _split(n, rng), strict=True))
-    sets = [
-        torch.from_numpy(np.concatenate([reference[a], generated[b]])).to(device, torch.float32)
-        for a, b in parts
+    sides = [
+        torch.from_numpy(np.ascontiguousarray(x)).to(device, torch.float32) for x in (reference, generated)
     ]
-    labels = [np.repeat([0.0, 1.0], [len(a), len(b)]) for a, b in parts]
+    parts = [_Part(*sides, a, b) for a, b in zip(_split(n, rng), _split(n, rng), strict=True)]
     with torch.random.fork_rng(devices=[] if device == "cpu" else None):
         torch.manual_seed(child_seed(seed, "classifier weights"))
-        network = build(sets[0]).to(device)
-        with threads_for(_operations(network, sets[0], options)):
-            epochs, best = _fit(network, sets, labels, options, child_seed(seed, "classifier batches"))
-            validation, held_out = _logits(network, sets[1]), _logits(network, sets[2])
-    slope, offset = calibrate(validation, labels[1])
-    of_reference, of_generated = held_out[labels[2] < 0.5], held_out[labels[2] > 0.5]
-    of_reference, of_generated = slope * of_reference + offset, slope * of_generated + offset
+        network = build(parts[0].all()).to(device)
+        with threads_for(_operations(network, len(parts[0]), options)):
+            epochs, best = _fit(network, parts, options, child_seed(seed, "classifier batches"))
+            validation, held_out = _logits(network, parts[1]), _logits(network, parts[2])
+    slope, offset = calibrate(validation, parts[1].labels)
+    of_reference, of_generated = np.split(slope * held_out + offset, [parts[2].n_reference])
     auc, auc_error = auc_with_error(of_reference, of_generated)
     jsd, jsd_error = divergence_bits(of_reference, of_generated)
     return Scores(auc, auc_error, jsd, jsd_error, epochs, best, len(of_reference))
 
 
-def _operations(network: nn.Module, x: torch.Tensor, options: TrainingOptions) -> float:
+class _Part:
+    """Some rows of both samples, gathered a batch at a time so that the samples are held once.
+
+    Arguments:
+        reference: Inputs (N, d), label 0, on the device of the training.
+        generated: Inputs (N, d), label 1.
+        first: Rows (n,) of the reference.
+        second: Rows (n,) of the generated sample.
+    """
+
+    def __init__(
+        self,
+        reference: torch.Tensor,
+        generated: torch.Tensor,
+        first: NDArray[np.int64],
+        second: NDArray[np.int64],
+    ) -> None:
+        self.n_reference = len(first)
+        self._sides = (reference, generated)
+        self._rows = (first, second)
+        self.labels = np.repeat([0.0, 1.0], [len(first), len(second)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the inputs (B, d) and labels (B,) of chosen places (B,), those of the reference first."""
+        import torch
+
+        place = self._sides[0].device
+        of_reference = chosen < self.n_reference
+        rows = (
+            self._rows[0][chosen[of_reference]],
+            self._rows[1][chosen[~of_reference] - self.n_reference],
+        )
+        x = torch.cat(
+            [side[torch.from_numpy(some).to(place)] for side, some in zip(self._sides, rows, strict=True)]
+        )
+        y = torch.cat([torch.full((len(some),), label, device=place) for label, some in enumerate(rows)])
+        return x, y.to(x.dtype)
+
+    def all(self) -> torch.Tensor:
+        """Return all inputs (2 n, d)."""
+        return self.batch(np.arange(len(self)))[0]
+
+
+def _operations(network: nn.Module, n: int, options: TrainingOptions) -> float:
     """Return the operations of a step: six for each weight and shower; without end for convolutions."""
     if any(parameter.ndim > 2 for parameter in network.parameters()):
         return float("inf")
-    return 6.0 * sum(p.numel() for p in network.parameters()) * _batch(len(x), options)
+    return 6.0 * sum(p.numel() for p in network.parameters()) * _batch(n, options)
 
 
 def _batch(n: int, options: TrainingOptions) -> int:
@@ -231,45 +197,40 @@ def _batch(n: int, options: TrainingOptions) -> int:
     return min(options.batch, max(_SMALLEST_BATCH, n // _STEPS))
 
 
-def _logits(network: nn.Module, x: torch.Tensor, batch: int = 1024) -> NDArray[np.float64]:
+def _logits(network: nn.Module, part: _Part, batch: int = 1024) -> NDArray[np.float64]:
     import torch
 
     network.eval()
     with torch.no_grad():
-        out = torch.cat([network(part) for part in torch.split(x, batch)])
+        starts = range(0, len(part), batch)
+        out = torch.cat(
+            [network(part.batch(np.arange(start, min(start + batch, len(part))))[0]) for start in starts]
+        )
     result: NDArray[np.float64] = out.double().cpu().numpy()
     return result
 
 
-def _fit(
-    network: nn.Module,
-    sets: list[torch.Tensor],
-    labels: list[NDArray[np.float64]],
-    options: TrainingOptions,
-    seed: int,
-) -> tuple[int, int]:
+def _fit(network: nn.Module, parts: list[_Part], options: TrainingOptions, seed: int) -> tuple[int, int]:
     """Train; leave the best epoch's weights in the network. Return epochs trained and the best one."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    x, y = sets[0], torch.from_numpy(labels[0]).to(sets[0])
-    shuffle = torch.Generator().manual_seed(seed)
+    rng = generator(seed, "classifier order")
     optimizer = torch.optim.AdamW(
         network.parameters(), options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
-    batch = _batch(len(x), options)
+    batch = _batch(len(parts[0]), options)
     best, best_epoch, state = -np.inf, 0, {}
     for epoch in range(1, options.epochs + 1):
         network.train()
-        for rows in torch.split(torch.randperm(len(x), generator=shuffle), batch):
-            if len(rows) < 2:
-                continue
-            picked = rows.to(x.device)
+        order = rng.permutation(len(parts[0]))
+        for start in range(0, len(order) - 1, batch):
+            x, y = parts[0].batch(order[start : start + batch])
             optimizer.zero_grad(set_to_none=True)
-            loss = binary_cross_entropy_with_logits(network(x[picked]), y[picked])
+            loss = binary_cross_entropy_with_logits(network(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        quality = _quality(_logits(network, sets[1]), labels[1], options.by_accuracy)
+        quality = _quality(_logits(network, parts[1]), parts[1].labels, options.by_accuracy)
         if quality > best:
             best, best_epoch = quality, epoch
             state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
