@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import Toy, ToyConfig, TwoStage, toy_showers
 
-from caloforge.errors import FileFormatError, IncompatibleError, InputError, TooFewShowersError
+from caloforge.errors import ConfigError, FileFormatError, IncompatibleError, InputError, TooFewShowersError
 from caloforge.files import sha256_file
 from caloforge.geometry import get_detector
-from caloforge.showers import read_showers, write_showers
-from caloforge.train import held_out_showers, train
+from caloforge.showers import Showers, read_showers, write_showers
+from caloforge.train import RunFolder, held_out_showers, train
 from caloforge.train.data import CellDataset, split
 from caloforge.train.settings import TrainConfig
 
@@ -124,3 +124,25 @@ def test_unknown_devices(toy_file: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="GPU"):
             train("toy-mean", toy_file, tmp_path / "run", device="cuda")
+
+
+@pytest.mark.usefixtures("toys")
+def test_several_files_count_as_one(toy_file: Path, tmp_path: Path) -> None:
+    first = write_showers(tmp_path / "a.h5", toy_showers(30, seed=1))
+    second = write_showers(tmp_path / "b.h5", toy_showers(34, seed=2))
+    whole = Showers.concatenate([toy_showers(30, seed=1), toy_showers(34, seed=2)])
+    joined = write_showers(tmp_path / "joined.h5", whole)
+    train("toy-mean", [first, second], tmp_path / "two", device="cpu", seed=4)
+    train("toy-mean", joined, tmp_path / "one", device="cpu", seed=4)
+    two, one = (RunFolder(tmp_path / name) for name in ("two", "one"))
+    for name, value in one.models()[0].state_dict().items():
+        assert torch.equal(two.models()[0].state_dict()[name], value)
+    facts = two.read()["data"]
+    assert (facts["file"], facts["showers"]) == ("a.h5 b.h5", 64)
+    assert [part["sha256"] for part in facts["files"]] == [sha256_file(first), sha256_file(second)]
+    held = held_out_showers(two.path, [first, second])
+    assert np.array_equal(held.cells, held_out_showers(one.path, joined).cells)
+    with pytest.raises(ConfigError, match="another hash"):
+        train("toy-mean", [second, first], two.path, device="cpu", seed=4, resume=True)
+    with pytest.raises(InputError, match="given twice"):
+        train("toy-mean", [first, first], tmp_path / "twice", device="cpu")

@@ -15,7 +15,9 @@ __all__ = ["train"]
 
 def train(
     model: Annotated[str, typer.Argument(help="A model; caloforge models lists them.")],
-    data: Annotated[Path, typer.Argument(help="File of showers.")],
+    data: Annotated[
+        list[Path], typer.Argument(help="File of showers, or several of one detector.", metavar="DATA...")
+    ],
     output: OutputFolder,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     settings: Settings = None,

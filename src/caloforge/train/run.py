@@ -15,18 +15,19 @@ import torch
 
 from caloforge._version import __version__
 from caloforge.errors import ConfigError, FileFormatError, InputError
-from caloforge.files import atomic_path, ensure_output_dir, sha256_file
+from caloforge.files import atomic_path, ensure_output_dir
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
 from caloforge.random import child_seed
-from caloforge.showers import Showers, read_showers
+from caloforge.showers import Showers
 from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
 from caloforge.train.data import CellDataset, Split, split
 from caloforge.train.folder import RunFolder
 from caloforge.train.log import MetricLog
 from caloforge.train.loop import StageLoop
 from caloforge.train.settings import Resolved, read_settings, resolve
+from caloforge.train.sources import Files, data_paths, describe_files, read_files
 from caloforge.train.toml import to_toml
 
 __all__ = ["held_out_showers", "train"]
@@ -36,7 +37,7 @@ _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 def train(
     model: str,
-    data: str | Path,
+    data: Files,
     output: str | Path,
     config: str | Path | Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
@@ -51,7 +52,7 @@ def train(
 
     Arguments:
         model: A registered model.
-        data: File of showers.
+        data: File of showers, or several of one detector.
         output: Run folder.
         config: TOML file with the tables ``[model]`` and ``[train]``, or the same as a mapping.
         overrides: Single settings, ``key=value``.
@@ -71,17 +72,17 @@ def train(
     """
     settings = resolve(model, config, overrides, preset, train_size=train_size)
     accelerator = _accelerator(device)
-    path = Path(data)
-    showers = read_showers(path)
+    showers = read_files(data)
     MODELS[model].check_detector(showers.detector)
     parts = split(len(showers), settings.train)
     if not showers[parts.train].cells.any():
-        msg = f"{path}: none of the {len(parts.train)} showers to train on holds any energy"
+        names = " ".join(str(path) for path in data_paths(data))
+        msg = f"{names}: none of the {len(parts.train)} showers to train on holds any energy"
         raise InputError(msg)
     folder = RunFolder(ensure_output_dir(output, force=force, resume=resume))
     if resume and not folder.info.exists():
         raise FileFormatError(folder.path, "run.json", "is missing; there is no run to resume")
-    info = _info(settings, showers, path, seed, parts, accelerator)
+    info = _info(settings, showers, data, seed, parts, accelerator)
     if resume:
         if _check_same(folder, settings, info):
             return folder.path
@@ -94,11 +95,11 @@ def train(
     return folder.path
 
 
-def held_out_showers(run: str | Path, data: str | Path) -> Showers:
-    """Return the showers of a data file that a run held out."""
+def held_out_showers(run: str | Path, data: Files) -> Showers:
+    """Return the showers of its data that a run held out."""
     content = read_settings(RunFolder(Path(run)).config)
     settings = resolve(content["name"], content)
-    showers = read_showers(data)
+    showers = read_files(data)
     return showers[split(len(showers), settings.train).held_out]
 
 
@@ -113,7 +114,7 @@ def _accelerator(device: str) -> str:
 
 
 def _info(
-    settings: Resolved, showers: Showers, path: Path, seed: int, parts: Split, accelerator: str
+    settings: Resolved, showers: Showers, data: Files, seed: int, parts: Split, accelerator: str
 ) -> dict[str, Any]:
     """Return what ``run.json`` says when the training starts."""
     names = ("torch", "lightning", "numpy", "h5py")
@@ -127,7 +128,7 @@ def _info(
         "detector_definition": showers.detector.definition,
         "particle": showers.particle,
         "seed": seed,
-        "data": {"file": path.name, "sha256": sha256_file(path), "showers": len(showers)},
+        "data": describe_files(data),
         "train_showers": len(parts.train),
         "held_out_showers": len(parts.held_out),
         "versions": {"caloforge": __version__, "python": platform.python_version()}
