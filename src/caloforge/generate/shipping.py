@@ -1,0 +1,214 @@
+"""From a finished run to a shipped model: weights in half precision, and the card that says where they come from.
+
+What was measured on held-out showers is added to the card later, by :func:`add_to_card`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from caloforge.errors import IncompatibleError, InputError
+from caloforge.files import read_json, sha256_file, write_json
+from caloforge.generate.zoo import ZOO, Card, find_card, shipped_models
+from caloforge.models.base import ShowerModel
+from caloforge.showers import ShowerFile, open_showers
+from caloforge.train.checkpoint import save_weights
+from caloforge.train.command import train_command
+from caloforge.train.data import split
+from caloforge.train.folder import RunFolder
+from caloforge.train.settings import read_settings, resolve
+from caloforge.train.sources import Files, data_paths, describe_files
+
+__all__ = ["UNITS", "add_to_card", "ship"]
+
+UNITS = {"incident_energy": "MeV", "incident_theta": "degrees", "impact": "mm"}
+"""Units of the conditions that have one."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*")
+_MADE = ("geant4_version", "physics_list", "production_cut_mm", "cpu_seconds_per_shower", "seed", "seeds")
+"""Facts about the making of showers that a card repeats."""
+
+
+def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: bool = False) -> Card:
+    """Write the weights and the card of a finished run.
+
+    Arguments:
+        run: Run folder.
+        name: ``DATASET/MODEL``.
+        data: The files that it was trained on, in their order; or those of which its images are projections.
+        zoo: Folder of all shipped models.
+        best: Whether ``DATASET`` alone shall mean this model; no other of the data set is then meant.
+
+    Returns:
+        The card; what was measured before is not in it.
+
+    Raises:
+        InputError: When the name is not of that form, or half precision cannot hold the weights.
+        FileFormatError: When the run is not finished or its files are broken.
+        IncompatibleError: When the files cannot be those of the run.
+    """
+    if not _NAME.fullmatch(name):
+        msg = f"'{name}' names no shipped model; expected DATASET/MODEL in small letters, digits and hyphens"
+        raise InputError(msg)
+    folder = RunFolder(Path(run))
+    members, info, settings = folder.models(), folder.read(), read_settings(folder.config)
+    if info.get("detector_definition"):
+        msg = (
+            f"{folder.path}: is of a user's own detector '{info['detector']}'; only built-in ones are shipped"
+        )
+        raise InputError(msg)
+    facts = _data(folder, members[0], data)
+    names = [str(entry["file"]) for entry in facts["files"]]
+    images = [f"{Path(file).stem}-{info['detector']}.h5" for file in names] if facts["projected"] else names
+    path = Path(zoo) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    resolved = resolve(settings["name"], settings).as_dict()
+    content = {
+        "name": name,
+        "model": info["model"],
+        "description": f"{info['model']}, preset {resolved['model']['preset']}, for {info['detector']}",
+        "detector": info["detector"],
+        "particle": info["particle"],
+        "best": best,
+        "conditions": _conditions(members[0]),
+        "members": len(members),
+        "parameters": {"all": info["parameters"], "shipped": _parameters(members[0])},
+        "data": facts,
+        "train_showers": info["train_showers"],
+        "held_out_showers": info["held_out_showers"],
+        "prepare": [
+            f"caloforge project {file} --to {info['detector']} -o {image}"
+            for file, image in zip(names, images, strict=True)
+            if image != file
+        ],
+        "command": train_command(folder, images, f"runs/{name}"),
+        "seed": info["seed"],
+        "hardware": {
+            "device": info["device"],
+            "name": info["hardware"],
+            "wall_seconds": round(info["wall_seconds"], 1),
+            "cpu_seconds": round(info["cpu_seconds"], 1),
+        },
+        "versions": info["versions"],
+        "stages": info["stages"],
+        "config": resolved["model"],
+        "train": resolved["train"],
+        "weights": _weights(members, path),
+    }
+    write_json(path, content)
+    if best:
+        _only_best(name, Path(zoo))
+    return find_card(name, Path(zoo))
+
+
+def add_to_card(card: Card, parts: Mapping[str, Any]) -> Card:
+    """Set keys of a card, such as ``metrics`` or ``speed``, and return the new card."""
+    content = {**read_json(card.path), **parts}
+    write_json(card.path, content)
+    return Card(card.name, card.path, content)
+
+
+def _weights(members: Sequence[ShowerModel], card: Path) -> list[dict[str, Any]]:
+    """Write the weights of every member and return name, size and hash of their files."""
+    states = [member.shipped_state() for member in members]
+    for state in states:
+        for name, value in state.items():
+            if value.dtype == torch.float16 and not bool(torch.isfinite(value).all()):
+                msg = f"{card.stem}: '{name}' is not finite in half precision; it cannot be shipped"
+                raise InputError(msg)
+    for old in card.parent.glob(f"{card.stem}-[0-9]*.safetensors"):
+        if old.stem.removeprefix(f"{card.stem}-").isdigit():
+            old.unlink()
+    files = []
+    for number, state in enumerate(states):
+        path = card.with_name(f"{card.stem}{f'-{number}' if number else ''}.safetensors")
+        save_weights(path, state)
+        files.append({"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)})
+    return files
+
+
+def _only_best(name: str, zoo: Path) -> None:
+    """Take the mark of the best from the other models of a data set."""
+    for other, card in shipped_models(zoo).items():
+        if other != name and other.partition("/")[0] == name.partition("/")[0] and card.content.get("best"):
+            add_to_card(card, {"best": False})
+
+
+def _parameters(model: ShowerModel) -> int:
+    kept = model.shipped_state()
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if name in kept)
+
+
+def _conditions(model: ShowerModel) -> dict[str, Any]:
+    """Return the range of each condition in the training showers, a list for one of several columns."""
+    ranges: dict[str, Any] = {}
+    for name, columns in model.columns.items():
+        low, high = ([round(v, 6) for v in end[columns].tolist()] for end in _ends(model))
+        entry: dict[str, Any] = {
+            "low": low[0] if len(low) == 1 else low,
+            "high": high[0] if len(high) == 1 else high,
+        }
+        ranges[name] = entry | ({"unit": UNITS[name]} if name in UNITS else {})
+    return ranges
+
+
+def _ends(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
+    return model.condition_low.cpu(), model.condition_high.cpu()
+
+
+def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
+    """Return what the training showers are: files with hashes, and how they were made.
+
+    ``read`` is the file that the training read, where that is another: an image, a joined or a repacked file. Then the
+    number of showers and the conditions of those that were trained on must be the same.
+    """
+    info = folder.read()
+    given = describe_files(data)
+    files = given.pop("files", [dict(given)])
+    conditions, detectors = [], set()
+    for entry, path in zip(files, data_paths(data), strict=True):
+        with open_showers(path) as file:
+            conditions.append(_condition_columns(file, model))
+            detectors.add(file.detector.name)
+            entry["made"] = _made(file)
+    facts: dict[str, Any] = {
+        "files": files,
+        "showers": given["showers"],
+        "projected": detectors != {info["detector"]},
+    }
+    if given["sha256"] == info["data"]["sha256"]:
+        return facts
+    if given["showers"] != info["data"]["showers"]:
+        msg = (
+            f"{folder.path}: was trained on {info['data']['file']} of {info['data']['showers']} showers; "
+            f"the files given hold {given['showers']}"
+        )
+        raise IncompatibleError(msg)
+    settings = read_settings(folder.config)
+    rows = split(given["showers"], resolve(settings["name"], settings).train).train
+    trained = np.concatenate(conditions)[rows]
+    low, high = (end.numpy() for end in _ends(model))
+    if not (np.allclose(trained.min(0), low) and np.allclose(trained.max(0), high)):
+        msg = f"{folder.path}: the conditions of the files given are not those that the run was trained on"
+        raise IncompatibleError(msg)
+    return facts | {"read": info["data"]}
+
+
+def _condition_columns(file: ShowerFile, model: ShowerModel) -> np.ndarray[Any, np.dtype[np.float32]]:
+    columns = [
+        np.asarray(file.condition(name), np.float32).reshape(len(file), -1) for name in model.conditions
+    ]
+    return np.concatenate(columns, axis=1)
+
+
+def _made(file: ShowerFile) -> dict[str, Any]:
+    """Return how the showers of a file were made, as far as it says."""
+    known = {key: file.attributes[key] for key in _MADE if key in file.attributes}
+    if file.seed is not None:
+        known["seed"] = file.seed
+    return {"source": file.source, "detector": file.detector.name, **known}

@@ -1,0 +1,145 @@
+"""Shipping a run: the card says what the run was, the weights are half as large and make its showers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caloforge.errors import FileFormatError, IncompatibleError, InputError
+from caloforge.files import sha256_file
+from caloforge.generate import Generator, load
+from caloforge.generate.shipping import add_to_card, ship
+from caloforge.generate.zoo import Card, find_card, shipped_models
+from caloforge.showers import Showers, read_showers, write_showers
+from caloforge.showers.projection import project_showers
+from caloforge.train import RunFolder, train
+from caloforge.train.checkpoint import load_weights, save_weights
+from caloforge.train.command import settings_of_command
+
+
+@pytest.fixture
+def data(run: Path) -> Path:
+    return run.parent / "data.h5"
+
+
+def generator(card: Card) -> Generator:
+    return Generator(card.models(), card.name, "gamma", torch.device("cpu"))
+
+
+def test_the_card_says_what_the_run_was(run: Path, data: Path, tmp_path: Path) -> None:
+    card = ship(run, "atlas-photon/vae", data, tmp_path)
+    content, info = card.content, RunFolder(run).read()
+    assert content == json.loads((tmp_path / "atlas-photon" / "vae.json").read_text())
+    assert content["data"]["files"][0]["sha256"] == sha256_file(data)
+    assert content["data"]["files"][0]["made"]["source"] == "geant4"
+    assert (content["data"]["showers"], content["train_showers"]) == (600, info["train_showers"])
+    assert content["command"].startswith("caloforge train vae data.h5 -o runs/atlas-photon/vae --set ")
+    asked = settings_of_command(content["command"]).as_dict()
+    assert (asked["model"], asked["train"]) == (content["config"], content["train"])
+    assert content["prepare"] == []
+    energies = read_showers(data).incident_energy
+    assert content["conditions"]["incident_energy"]["high"] == pytest.approx(energies.max())
+    assert content["conditions"]["incident_energy"]["unit"] == "MeV"
+    assert content["hardware"]["wall_seconds"] > 0
+    assert content["parameters"]["all"] == info["parameters"] > content["parameters"]["shipped"]
+
+
+def test_weights_are_those_that_sampling_needs(run: Path, data: Path, tmp_path: Path) -> None:
+    card = ship(run, "atlas-photon/vae", data, tmp_path)
+    path = tmp_path / "atlas-photon" / card.content["weights"][0]["file"]
+    weights = load_weights(path)
+    assert not any(name.startswith("encoder") for name in weights)
+    assert any(name.startswith("encoder") for name in load_weights(RunFolder(run).weights()))
+    assert card.content["weights"][0] == {
+        "file": "vae.safetensors",
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+    }
+    ours = generator(card).generate(200, energy="50GeV", seed=1)
+    theirs = load(run, device="cpu").generate(200, energy="50GeV", seed=1)
+    np.testing.assert_allclose(ours.visible_energy, theirs.visible_energy, rtol=0.02)
+
+
+def test_members_of_an_ensemble_are_files_of_their_own(
+    run: Path, ensemble: Path, data: Path, tmp_path: Path
+) -> None:
+    card = ship(ensemble, "atlas-photon/vae", data, tmp_path)
+    files = [entry["file"] for entry in card.content["weights"]]
+    assert files == ["vae.safetensors", "vae-1.safetensors"]
+    both = generator(card).generate(200, energy="50GeV", seed=1).visible_energy
+    theirs = load(ensemble, device="cpu").generate(200, energy="50GeV", seed=1).visible_energy
+    np.testing.assert_allclose(both, theirs, rtol=0.02)
+    save_weights(tmp_path / "atlas-photon" / "vae-gan.safetensors", {"x": torch.zeros(1)})
+    ship(run, "atlas-photon/vae", data, tmp_path)
+    left = sorted(path.name for path in (tmp_path / "atlas-photon").iterdir())
+    assert left == ["vae-gan.safetensors", "vae.json", "vae.safetensors"]
+
+
+def test_one_model_of_a_data_set_is_the_best(run: Path, data: Path, tmp_path: Path) -> None:
+    ship(run, "atlas-photon/first", data, tmp_path, best=True)
+    ship(run, "atlas-photon/second", data, tmp_path)
+    assert find_card("atlas-photon", tmp_path).name == "atlas-photon/first"
+    ship(run, "atlas-photon/third", data, tmp_path, best=True)
+    assert find_card("atlas-photon", tmp_path).name == "atlas-photon/third"
+    assert sum(card.content["best"] for card in shipped_models(tmp_path).values()) == 1
+
+
+def test_what_is_measured_joins_the_card(run: Path, data: Path, tmp_path: Path) -> None:
+    card = ship(run, "atlas-photon/vae", data, tmp_path)
+    more = add_to_card(card, {"speed": {"cpu": {"ms": 1.5}}, "metrics": {"nothing": float("nan")}})
+    assert more.content["speed"]["cpu"]["ms"] == 1.5
+    again = find_card("atlas-photon/vae", tmp_path).content
+    assert again["metrics"] == {"nothing": None}
+    assert {key: again[key] for key in card.content} == card.content
+
+
+def test_a_repacked_file_is_told_from_a_foreign_one(run: Path, data: Path, tmp_path: Path) -> None:
+    showers = read_showers(data)
+    same = write_showers(tmp_path / "parts-1.h5", showers[:250])
+    rest = write_showers(tmp_path / "parts-2.h5", showers[250:])
+    content = ship(run, "atlas-photon/vae", [same, rest], tmp_path / "zoo").content
+    assert [entry["file"] for entry in content["data"]["files"]] == ["parts-1.h5", "parts-2.h5"]
+    assert content["data"]["read"] == RunFolder(run).read()["data"]
+    assert "parts-1.h5 parts-2.h5" in content["command"]
+    with pytest.raises(IncompatibleError, match=r"of 600 showers; the files given hold 250"):
+        ship(run, "atlas-photon/vae", same, tmp_path / "zoo")
+    other = write_showers(tmp_path / "other.h5", showers.replace(incident_energy=2 * showers.incident_energy))
+    with pytest.raises(IncompatibleError, match="not those that the run was trained on"):
+        ship(run, "atlas-photon/vae", other, tmp_path / "zoo")
+
+
+def test_images_say_how_they_are_made(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cells = rng.gamma(0.1, 1.0, (60, 27_000)).astype(np.float32)
+    showers = Showers("ild-ecal", cells, np.full(60, 50_000.0), particle="gamma", source="geant4")
+    whole = write_showers(tmp_path / "whole.h5", showers)
+    images = write_showers(tmp_path / "images.h5", project_showers(showers, "ild-ecal-10x10"))
+    run = train("vae-gan", images, tmp_path / "run", overrides=("epochs=1", "n_selection=100"), device="cpu")
+    content = ship(run, "ild-photon-50gev/vae-gan", whole, tmp_path / "zoo").content
+    assert content["data"]["projected"]
+    assert content["data"]["files"][0]["made"]["detector"] == "ild-ecal"
+    assert content["prepare"] == ["caloforge project whole.h5 --to ild-ecal-10x10 -o whole-ild-ecal-10x10.h5"]
+    assert "caloforge train vae-gan whole-ild-ecal-10x10.h5 " in content["command"]
+
+
+@pytest.mark.parametrize("name", ["vae", "atlas-photon/", "atlas-photon/../vae", "Atlas/vae", "a/b/c"])
+def test_names_are_checked(name: str, run: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected DATASET/MODEL"):
+        ship(run, name, data, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_runs_that_cannot_be_shipped(run: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="expected a run folder"):
+        ship(tmp_path, "atlas-photon/vae", data, tmp_path / "zoo")
+    broken = shutil.copytree(run, tmp_path / "run")
+    weights = load_weights(broken / "weights.safetensors")
+    name = next(name for name, _ in RunFolder(run).models()[0].decoder.named_parameters())
+    weights[f"decoder.{name}"] = torch.full_like(weights[f"decoder.{name}"], 1e6)
+    save_weights(broken / "weights.safetensors", weights)
+    with pytest.raises(InputError, match="not finite in half precision"):
+        ship(broken, "atlas-photon/vae", data, tmp_path / "zoo")
+    assert not list((tmp_path / "zoo").rglob("*.json"))
