@@ -6,7 +6,8 @@ Nothing of it is from one paper; it is put together from what the field found ou
    shower (:mod:`~caloforge.models.layers.shower_summary`), generates those from noise and conditions, as CaloDREAM generates
    layer energies first;
 2. a transformer over patches of cells (:mod:`~caloforge.models.layers.cell_patches`) generates the values of the cells
-   from noise, conditions and that summary;
+   from noise, conditions and that summary; those of the core as deviations from what the summary explains
+   (:mod:`~caloforge.models.layers.core_trend`);
 3. the cells are then made to hold exactly the layer energies and hits of the summary
    (:mod:`~caloforge.models.layers.cell_values`).
 
@@ -34,8 +35,9 @@ from caloforge.models.config import ModelConfig, OptimizerSettings, Settings
 from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
 from caloforge.models.layers.beam_symmetry import BeamSymmetry
 from caloforge.models.layers.cell_patches import CellPatches
-from caloforge.models.layers.cell_values import CellValues
+from caloforge.models.layers.cell_values import EMPTY, CellValues
 from caloforge.models.layers.conditions import ConditionEncoder
+from caloforge.models.layers.core_trend import CoreTrend
 from caloforge.models.layers.flow_path import flow_loss, integrate, time_grid
 from caloforge.models.layers.shower_summary import ShowerSummary
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
@@ -46,6 +48,7 @@ __all__ = ["FlowMatching", "FlowMatchingConfig", "FlowSampling"]
 _FLAGS = 3
 _FIT_SEED = 20
 _FIT_MOST = 20_000
+_CORE_MOST = 5_000
 
 
 class FlowMatchingConfig(ModelConfig):
@@ -54,6 +57,7 @@ class FlowMatchingConfig(ModelConfig):
     Arguments:
         cut: Energy below which a cell is empty, MeV.
         threshold: Energy above which a cell counts as a hit of the summary, MeV.
+        core: Least part of showers in which a cell of the core is filled.
         box: Sides of a patch; empty: chosen from the detector.
         width: Width of the cells' transformer.
         blocks: Its blocks with their own weights.
@@ -75,6 +79,7 @@ class FlowMatchingConfig(ModelConfig):
 
     cut: Annotated[float, Field(gt=0)] = 0.01
     threshold: Annotated[float, Field(gt=0)] = 0.1
+    core: Annotated[float, Field(gt=0, le=1)] = 0.8
     box: tuple[int, ...] = ()
     width: Annotated[int, Field(ge=8)] = 160
     blocks: Annotated[int, Field(ge=1)] = 4
@@ -157,7 +162,8 @@ class FlowMatching(ShowerModel):
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold)
         self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid)
-        self.symmetry = BeamSymmetry(detector)
+        self.core = CoreTrend(torch.from_numpy(detector.cell_layer), c.core)
+        self.symmetry = BeamSymmetry(detector, self.columns)
         rows, kinds = self.summary.rows, self.summary.kinds
         self.summary_net = SummaryNetwork(
             rows, kinds, width, c.summary_width, c.summary_blocks, c.summary_heads
@@ -185,7 +191,7 @@ class FlowMatching(ShowerModel):
         values = self.shape(noise[:, self.summary_size :], encoded, summary)
         energy = self.condition(conditions, "incident_energy")[:, 0]
         sums, hits = self.summary.decode(summary, energy, encoded)
-        cells: Tensor = self.values.decode(values, sums, hits)
+        cells: Tensor = self.values.decode(self.core.inverse(values, summary, encoded), sums, hits)
         return cells
 
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
@@ -218,8 +224,13 @@ class FlowMatching(ShowerModel):
         cells = torch.from_numpy(showers.cells)[kept]
         energy = torch.from_numpy(showers.incident_energy)[kept].float()
         cells = torch.where(cells > self.config.cut, cells, 0.0)
-        self.summary.fit(cells, energy, self.encoder(matrix[kept]), generator)
+        encoded = self.encoder(matrix[kept])
+        self.summary.fit(cells, energy, encoded, generator)
         self.values.fit(cells, generator)
+        few = slice(0, _CORE_MOST)
+        shape = (len(cells[few]), self.summary.rows, self.summary.kinds)
+        summary = self.summary(cells[few], energy[few], encoded[few], torch.rand(shape, generator=generator))
+        self.core.fit(self.values(cells[few]), EMPTY, summary, encoded[few])
         self.symmetry.allow(bool((abs(showers.incident_theta - 90.0) < 1e-3).all()))
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -227,7 +238,8 @@ class FlowMatching(ShowerModel):
         if not self.config.symmetries:
             return batch
         numbers = torch.rand(len(batch), _FLAGS, generator=generator, device=batch.cells.device) - 0.5
-        return Batch(self.symmetry(batch.cells, numbers), batch.conditions, batch.indices)
+        cells, conditions = self.symmetry(batch.cells, batch.conditions, numbers)
+        return Batch(cells, conditions, batch.indices)
 
     # training
 
@@ -283,9 +295,9 @@ class FlowMatching(ShowerModel):
         """Lower the loss of the cells' flow."""
         rows, kinds = self.summary.rows, self.summary.kinds
         with torch.no_grad():
-            cells, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
-            summary = summary + self.config.blur * updater.normal(*summary.shape)
-            values = self.values(cells)
+            cells, exact, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+            summary = exact + self.config.blur * updater.normal(*exact.shape)
+            values = self.core(self.values(cells), exact, encoded)
         noise, times = updater.normal(*values.shape), self.times(updater.normal(len(batch)))
         loss = flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
         updater.update("cells", loss)
@@ -313,7 +325,7 @@ class FlowMatching(ShowerModel):
         def loss(batch: Batch, generator: torch.Generator) -> Tensor:
             uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
             cells, summary, encoded = self.prepared(batch, uniform)
-            values = self.values(cells)
+            values = self.core(self.values(cells), summary, encoded)
             noise = self._random(batch, generator, False, values.shape[1])
             return flow_loss(
                 self.cell_denoiser(encoded, summary),

@@ -147,9 +147,9 @@ class FlowMatchingFast(FlowMatching):
         """Let the cells' student follow its teacher."""
         rows, kinds = self.summary.rows, self.summary.kinds
         with torch.no_grad():
-            cells, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
-            summary = summary + self.config.blur * updater.normal(*summary.shape)
-            values = self.values(cells)
+            cells, exact, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+            summary = exact + self.config.blur * updater.normal(*exact.shape)
+            values = self.core(self.values(cells), exact, encoded)
         loss = self._distance(
             (self.cell_net, self.cell_student),
             (encoded, summary),
@@ -178,7 +178,7 @@ class FlowMatchingFast(FlowMatching):
         def loss(batch: Batch, generator: torch.Generator) -> Tensor:
             uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
             cells, summary, encoded = self.prepared(batch, uniform)
-            values = self.values(cells)
+            values = self.core(self.values(cells), summary, encoded)
             noise = self._random(batch, generator, False, values.shape[1])
             nets = (self.cell_net, self.cell_student)
             return self._distance(nets, (encoded, summary), values, noise, self.cell_times)

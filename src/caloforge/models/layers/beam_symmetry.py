@@ -1,79 +1,130 @@
-"""Symmetries of showers about the cell that the beam hits: mirror x, mirror y, swap x and y.
+"""Symmetries of showers about the point that the beam hits: mirror x, mirror y, swap x and y.
 
-When the beam meets the centre of a cell that is not the grid's middle (30 cells, cell 15), the mirror maps cell i to
-2c - i; cells without a partner inside the grid stay where they are, which is exact in each cell's own distribution.
+On a grid the mirror maps cell i to 2c - i about the beam's cell c; when that is not the grid's middle (30 cells, cell 15),
+cells without a partner inside the grid stay where they are, which is exact in each cell's own distribution. In a detector of
+separate layers each layer is turned over, and with it the alignments of the layers (k of K becomes K - 1 - k) and the
+impact point.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from caloforge.geometry import Detector
+from caloforge.geometry import Detector, ReadoutLayer
 
 __all__ = ["BeamSymmetry"]
 
 _ON_CENTRE = 1e-3
 """Part of a cell by which the beam may miss the centre of a cell, or the border of two."""
+_OPERATIONS = 3
 
 
 class BeamSymmetry(nn.Module):
-    """Apply to each shower of a grid the symmetries that its flags name.
+    """Apply to each shower the symmetries that its numbers name.
 
     Arguments:
-        detector: The detector; one that is no grid has no symmetries.
+        detector: The detector; meshes have no symmetries here.
+        columns: Name of each condition to its columns (``ShowerModel.columns``).
 
     Attributes:
         allowed: (3,) 1 or 0: mirror x, mirror y, swap; none until ``allow`` is called.
     """
 
     allowed: Tensor
-    mirror_x: Tensor
-    mirror_y: Tensor
+    orders: Tensor
+    factors: Tensor
+    offsets: Tensor
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, columns: Mapping[str, slice]) -> None:
         super().__init__()
-        self.shape = detector.shape
-        possible, orders = [False, False], [np.arange(1), np.arange(1)]
-        if detector.is_grid:
+        orders = np.tile(np.arange(detector.n_cells), (_OPERATIONS, 1))
+        self.possible = [False] * _OPERATIONS
+        flat = all(isinstance(layer, ReadoutLayer) for layer in detector.layers)
+        if flat and detector.is_grid:
             for axis, position in enumerate((detector.beam.x, detector.beam.y)):
-                centres = np.unique(np.round(detector.cell_centres[:, axis], 6))
-                orders[axis], possible[axis] = _mirror(centres, position)
-        same = len(orders[0]) == len(orders[1]) and bool((orders[0] == orders[1]).all())
-        self.possible = (possible[0], possible[1], all(possible) and same)
-        self.register_buffer("mirror_x", torch.from_numpy(orders[0]), persistent=False)
-        self.register_buffer("mirror_y", torch.from_numpy(orders[1]), persistent=False)
-        self.register_buffer("allowed", torch.zeros(3))
+                orders[axis], self.possible[axis] = _grid_mirror(detector, axis, position)
+            orders[2], self.possible[2] = _grid_swap(detector)
+        elif flat and detector.readout is not None:
+            for axis in range(2):
+                orders[axis], self.possible[axis] = _turned(detector, axis), True
+        width = max((part.stop for part in columns.values()), default=0)
+        factors, offsets = np.ones((_OPERATIONS, width)), np.zeros((_OPERATIONS, width))
+        for axis, name in enumerate(_alignments(detector)):
+            if name in columns:
+                factors[axis, columns[name]] = -1.0
+                offsets[axis, columns[name]] = dict(detector.beam.alignments)[name] - 1
+            if detector.beam.impact in columns:
+                factors[axis, columns[detector.beam.impact].start + axis] = -1.0
+        self.register_buffer("orders", torch.from_numpy(orders), persistent=False)
+        self.register_buffer("factors", torch.from_numpy(factors).float(), persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(offsets).float(), persistent=False)
+        self.register_buffer("allowed", torch.zeros(_OPERATIONS))
 
     def allow(self, upright: bool) -> None:
         """Allow what is possible for a beam at right angles, or for one that leans along y."""
         x, y, swap = self.possible
         self.allowed.copy_(torch.tensor([x, y and upright, swap and upright], dtype=torch.float32))
 
-    def forward(self, cells: Tensor, numbers: Tensor) -> Tensor:
-        """Return cells (B, n_cells), each shower changed as the signs of its numbers (B, 3) say.
+    def forward(self, cells: Tensor, conditions: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cells (B, n_cells) and conditions (B, C), changed as the signs of the numbers (B, 3) say.
 
         Swapping comes first, mirrors after it.
         """
-        flags = ((numbers > 0) & (self.allowed > 0.5))[:, :, None, None, None]
-        if not self.possible[0] and not self.possible[1]:
-            return cells
-        grid = cells.view(-1, *self.shape)
-        if self.possible[2]:
-            grid = torch.where(flags[:, 2], grid.transpose(1, 2), grid)
-        grid = torch.where(flags[:, 0], grid.index_select(1, self.mirror_x), grid)
-        grid = torch.where(flags[:, 1], grid.index_select(2, self.mirror_y), grid)
-        return grid.flatten(1)
+        flags = (numbers > 0) & (self.allowed > 0.5)
+        for operation in (2, 0, 1):
+            if not self.possible[operation]:
+                continue
+            flag = flags[:, operation : operation + 1]
+            cells = torch.where(flag, cells.index_select(1, self.orders[operation]), cells)
+            moved = conditions * self.factors[operation] + self.offsets[operation]
+            conditions = torch.where(flag, moved, conditions)
+        return cells, conditions
 
 
-def _mirror(centres: NDArray[np.float64], position: float) -> tuple[NDArray[np.int64], bool]:
-    """Return the order of an axis' cells mirrored at a position, and whether cells fall onto cells."""
+def _grid_mirror(detector: Detector, axis: int, position: float) -> tuple[NDArray[np.int64], bool]:
+    """Return the order of a grid's cells mirrored at a position, and whether cells fall onto cells."""
+    centres = np.unique(np.round(detector.cell_centres[:, axis], 6))
     n = len(centres)
     pitch = centres[1] - centres[0] if n > 1 else 1.0
     twice = 2.0 * (position - centres[0]) / pitch
     nearest = round(twice)
     order = nearest - np.arange(n)
     order = np.where((order >= 0) & (order < n), order, np.arange(n))
-    return order.astype(np.int64), abs(twice - nearest) < _ON_CENTRE
+    cells = np.arange(detector.n_cells).reshape(detector.shape)
+    return np.take(cells, order, axis=axis).ravel(), abs(twice - nearest) < _ON_CENTRE
+
+
+def _grid_swap(detector: Detector) -> tuple[NDArray[np.int64], bool]:
+    """Return the order of a grid's cells with x and y exchanged, and whether that leaves beam and grid as they are."""
+    cells, centres, beam = np.arange(detector.n_cells), detector.cell_centres, detector.beam
+    square = (
+        detector.shape[0] == detector.shape[1] and abs(centres[:, 0].max() - centres[:, 1].max()) < _ON_CENTRE
+    )
+    if not square or abs(beam.x - beam.y) > _ON_CENTRE:
+        return cells, False
+    return cells.reshape(detector.shape).swapaxes(0, 1).ravel(), True
+
+
+def _turned(detector: Detector, axis: int) -> NDArray[np.int64]:
+    """Return the order of the cells with each layer turned over along an axis."""
+    parts = [
+        np.flip(cells.reshape(layer.nx, layer.ny), axis).ravel()
+        for layer, cells in zip(detector.layers, detector.layer_cells, strict=True)
+        if isinstance(layer, ReadoutLayer)
+    ]
+    return np.concatenate(parts)
+
+
+def _alignments(detector: Detector) -> tuple[str, str]:
+    """Return the alignments along x and y that a readout of separate layers names; empty where there are none."""
+    found = ["", ""]
+    readout = detector.readout
+    for layer in readout.layers if readout is not None else ():
+        for axis, alignment in enumerate((layer.align_x, layer.align_y)):
+            found[axis] = alignment.condition if alignment is not None else found[axis]
+    return found[0], found[1]

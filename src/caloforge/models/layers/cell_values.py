@@ -1,8 +1,7 @@
 """Cell energies as values for a flow, and values as cells that obey a shower's layer energies and hits.
 
-An empty cell has the value -1; a filled one 1 + z / 2.5, z from the quantiles of the energies of filled cells
-(:mod:`~caloforge.models.layers.gaussianise`), so that the peak of minimum ionising particles, where most cells
-are, fills a wide range of values and comes out sharp. On a grid the energies are absolute and share one table; with ``relative``
+An empty cell has the value -1; a filled one 1.2 + 0.6 x, x from the table of the energies of filled cells
+(:mod:`~caloforge.models.layers.energy_table`). On a grid the energies are absolute and share one table; with ``relative``
 they are shares of their layer's energy, with one table for each layer.
 
 Back: in each layer the n cells of largest value become hits (at least the threshold), the others stay below it, and those
@@ -13,20 +12,23 @@ cells. So layer energies and hits are exactly those asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.layers.gaussianise import Gaussianise
+from caloforge.models.layers.energy_table import EnergyTable
 from caloforge.models.layers.layer_view import LayerView
 
-__all__ = ["CellValues"]
+__all__ = ["EMPTY", "CellValues"]
 
 EMPTY = -1.0
-_CENTRE = 1.0
-_SCALE = 0.4
-_LEAST = -2.45
-"""Smallest z of a filled cell, which keeps it away from the empty ones."""
+_CENTRE = 1.2
+_SCALE = 0.6
+_LEAST = -2.6
+"""Smallest x of a filled cell, which keeps it away from the empty ones."""
+_SLOPE = 0.8
 _BORDER = -0.5
 _TINY = 1e-12
 _SAMPLE = 400_000
@@ -46,7 +48,7 @@ class CellValues(nn.Module):
         super().__init__()
         self.view = LayerView(detector)
         self.cut, self.threshold, self.relative = cut, threshold, relative
-        self.table = Gaussianise(detector.n_layers if relative else 1)
+        self.table = EnergyTable(detector.n_layers if relative else 1, _SLOPE)
 
     @torch.no_grad()
     def fit(self, cells: Tensor, generator: torch.Generator) -> None:
@@ -63,7 +65,7 @@ class CellValues(nn.Module):
         if len(energies) > _SAMPLE:
             energies = energies[torch.randperm(len(energies), generator=generator)[:_SAMPLE]]
         if len(energies) > 1:
-            self.table.fit(torch.log(energies), column)
+            self.table.fit(energies, column)
 
     def forward(self, cells: Tensor) -> Tensor:
         """Return the values (B, n_cells) of cells (B, n_cells)."""
@@ -75,24 +77,19 @@ class CellValues(nn.Module):
 
     def _values(self, logs: Tensor) -> Tensor:
         """Return the values of logarithms (B, n_layers, k)."""
-        z = self._by_layer(logs, self.table)
-        return _CENTRE + _SCALE * z.clamp_min(_LEAST)
-
-    def _by_layer(self, x: Tensor, function: nn.Module) -> Tensor:
-        """Apply a function of columns to (B, n_layers, k), the layer as column where tables are a layer's own."""
-        if not self.relative:
-            flat: Tensor = function(x.reshape(-1, 1))
-            return flat.view(x.shape)
-        columns: Tensor = function(x.transpose(1, 2))
-        return columns.transpose(1, 2)
+        return _CENTRE + _SCALE * self._tabulated(logs, self.table.forward).clamp_min(_LEAST)
 
     def _energies(self, values: Tensor, sums: Tensor) -> Tensor:
-        z = (values - _CENTRE) / _SCALE
-        if self.relative:
-            logs = self.table.inverse(z.transpose(1, 2)).transpose(1, 2)
-        else:
-            logs = self.table.inverse(z.reshape(-1, 1)).view(z.shape)
+        """Return the energies of values (B, n_layers, k), MeV."""
+        logs = self._tabulated((values - _CENTRE) / _SCALE, self.table.inverse)
         return torch.exp(logs) * (sums if self.relative else 1.0)
+
+    def _tabulated(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply a table's function to (B, n_layers, k): each layer's own, or the one of all."""
+        if not self.relative:
+            return function(x.reshape(1, -1)).view(x.shape)
+        rows = x.transpose(0, 1)
+        return function(rows.reshape(len(rows), -1)).view(rows.shape).transpose(0, 1)
 
     def decode(self, values: Tensor, sums: Tensor, hits: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV.
