@@ -68,7 +68,7 @@ def validate(
     Every metric has an uncertainty, and where it means something its floor: what a perfect generator would
     score with so many showers.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to those that work
+    _leave_cores_to_others()
     from caloforge.errors import GateError
     from caloforge.validate.driver import validate as compare
 
@@ -108,6 +108,15 @@ def validate(
         return
     print_rich(report.summary())
     _print_outputs(output)
+
+
+def _leave_cores_to_others() -> None:
+    """Keep threads that wait for each other from holding cores: figures are drawn by other processes meanwhile.
+
+    What is set already stays; it must be set before NumPy and torch are imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def _print_outputs(output: Path) -> None:

@@ -54,13 +54,20 @@ def _kernel_sum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return total
 
 
+def _own_kernel_sum(x: NDArray[np.float64]) -> float:
+    """Return the sum of the kernel over all pairs of different rows, each of which is computed once."""
+    total = 0.0
+    for start in range(0, len(x), _ROWS):
+        own = x[start : start + _ROWS]
+        total += _kernel_sum(own, own) + 2.0 * _kernel_sum(own, x[start + _ROWS :])
+    return total - float(np.sum(((x * x).sum(axis=1) / x.shape[1] + 1.0) ** 4))
+
+
 def polynomial_mmd(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Return the unbiased squared maximum mean discrepancy of x (m, d) and y (n, d)."""
-    m, n, d = len(x), len(y), x.shape[1]
-    own_x = float(np.sum(((x * x).sum(axis=1) / d + 1.0) ** 4))
-    own_y = float(np.sum(((y * y).sum(axis=1) / d + 1.0) ** 4))
-    within_x = (_kernel_sum(x, x) - own_x) / (m * (m - 1))
-    within_y = (_kernel_sum(y, y) - own_y) / (n * (n - 1))
+    m, n = len(x), len(y)
+    within_x = _own_kernel_sum(x) / (m * (m - 1))
+    within_y = _own_kernel_sum(y) / (n * (n - 1))
     return within_x + within_y - 2.0 * _kernel_sum(x, y) / (m * n)
 
 
