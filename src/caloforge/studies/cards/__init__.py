@@ -1,0 +1,6 @@
+"""What the card of a shipped model says of its quality and its speed."""
+
+from caloforge.studies.cards.measure import Held, measure, open_held
+from caloforge.studies.cards.speed import speed_of
+
+__all__ = ["Held", "measure", "open_held", "speed_of"]

@@ -1,0 +1,215 @@
+"""A model against Geant4 showers that it was not trained on: the numbers of its card.
+
+Generated are as many showers as there are held-out ones, under the same conditions, so that every floor is that of
+two equal samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caloforge.errors import InputError
+from caloforge.files import sha256_file
+from caloforge.generate import Generator
+from caloforge.showers import Showers, ShowerSource, open_showers
+from caloforge.showers.projection import project_showers
+from caloforge.studies.cards.moments import moments
+from caloforge.studies.joined import JoinedShowers
+from caloforge.studies.layers.measure import EnergySlices
+from caloforge.studies.shapes.core import compare_cores, core_energies, core_window, reference_core
+from caloforge.studies.shapes.ks import shape_tests
+from caloforge.train import held_out_showers
+from caloforge.train.sources import Files
+from caloforge.validate.metrics import compute_metrics
+from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.resolution import response_curve
+from caloforge.validate.sample import Sample
+
+__all__ = ["Held", "measure", "open_held"]
+
+_KEPT = ("value", "uncertainty", "floor", "floor_uncertainty")
+_DETAILS = ("p", "reason", "generated", "reference")
+_LIKELY = 0.8  # the probability that the comparison of Conv2D and Conv3D counts from
+_CORE = (250_000.0, 2_000.0, 200)  # its energy, the half width around it (MeV), showers wanted
+
+
+@dataclass(frozen=True)
+class Held:
+    """Showers that a model was not trained on.
+
+    Attributes:
+        showers: All of them.
+        described: Where they come from, an entry for each part.
+    """
+
+    showers: ShowerSource
+    described: tuple[dict[str, Any], ...]
+
+
+def open_held(
+    stack: ExitStack,
+    detector: str,
+    files: Sequence[str | Path],
+    run: str | Path | None = None,
+    data: Files | None = None,
+) -> Held:
+    """Open files that a model was not trained on, and what its run held out.
+
+    Arguments:
+        stack: Closes the files.
+        detector: The model's detector; showers of others are projected to it.
+        files: Files of other seeds.
+        run: Run folder, for the showers that it held out.
+        data: The files that the run read, or those of which its images are projections.
+
+    Raises:
+        InputError: When there are no showers at all.
+    """
+    parts: list[ShowerSource] = []
+    described = []
+    for path in map(Path, files):
+        file = stack.enter_context(open_showers(path))
+        parts.append(_as_images(file, detector))
+        described.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file)})
+    if run is not None and data is not None:
+        held = held_out_showers(run, data)
+        if len(held):
+            parts.append(_as_images(held, detector))
+            described.append(
+                {
+                    "file": "held out of the training data; its best epoch was chosen on them",
+                    "showers": len(held),
+                }
+            )
+    if not parts:
+        msg = "no showers to measure with; expected files that the model was not trained on"
+        raise InputError(msg)
+    joined = parts[0] if len(parts) == 1 else JoinedShowers(parts)
+    return Held(joined, tuple(described))
+
+
+def _as_images(showers: ShowerSource, detector: str) -> ShowerSource:
+    return showers if showers.detector.name == detector else project_showers(showers, detector)
+
+
+def measure(
+    generator: Generator,
+    held: Held,
+    settings: Settings | None = None,
+    n: int | None = None,
+    bins: int = 5,
+    names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return what the card says under ``metrics``.
+
+    Arguments:
+        generator: The shipped model.
+        held: The showers to compare with.
+        settings: Options of the metrics; one seed fixes all random choices, the generated showers too.
+        n: Held-out showers at most, drawn at random.
+        bins: Slices in energy, where it has more than a few values.
+        names: Metrics to compute; by default all that run unasked.
+    """
+    chosen = settings or Settings(seed=1)
+    reference = Sample(held.showers, "Geant4")
+    source: ShowerSource = held.showers
+    if n is not None and n < reference.n:
+        source = reference.take(n, chosen.seed)
+        reference = Sample(source, "Geant4")
+    fake = generator.generate(like=source, seed=chosen.seed)
+    generated = Sample(fake, generator.name)
+    slices = EnergySlices.of(reference.incident_energy, bins)
+    figures = compute_metrics(reference, generated, chosen, names)
+    return _rounded(
+        {
+            "reference": {"n": reference.n, "parts": list(held.described)},
+            "generated": {"n": generated.n, "seed": chosen.seed},
+            "figures": {key: _slim(entry) for key, entry in figures.items() if key != "skipped"},
+            "moments": moments(reference, generated),
+            "response": _response(reference, generated, slices),
+            "core": _core(source, fake, chosen.seed),
+            "ks_by_energy": _probabilities(reference, generated, slices),
+        }
+    )
+
+
+def _response(reference: Sample, generated: Sample, slices: EnergySlices) -> list[dict[str, Any]]:
+    """Return response and resolution in slices of energy, generated over reference with errors."""
+    fraction = reference.detector.sampling_fraction
+    curves = [
+        response_curve(
+            sample.observables["visible_energy"] / fraction, sample.incident_energy, edges=slices.edges
+        )
+        for sample in (reference, generated)
+    ]
+    a, b = curves
+    rows = []
+    for index in range(len(slices)):
+        row = {"energy": slices.centres[index], "n": int(b.n[index])}
+        for name in ("response", "resolution"):
+            (x, dx), (y, dy) = (
+                (getattr(curve, name)[index], getattr(curve, f"{name}_error")[index]) for curve in curves
+            )
+            ratio = y / x
+            row[f"{name}_ratio"] = ratio
+            row[f"{name}_uncertainty"] = float(np.hypot(dy / x, ratio * dx / x))
+        rows.append(row)
+    return rows
+
+
+def _core(source: ShowerSource, fake: Showers, seed: int) -> dict[str, Any]:
+    """Return the ratios of the core cells at one energy, as the shapes study has them."""
+    energies = [np.asarray(one.incident_energy, np.float64) for one in (source, fake)]
+    middle, half, wanted = _CORE
+    if np.ptp(energies[0]) < 1e-6 * energies[0].max():
+        middle, half = float(energies[0].mean()), float(energies[0].mean()) / 100
+    window = core_window(energies, middle, half, wanted)
+    cells, known = reference_core(source, window)
+    found = compare_cores(known, core_energies(fake, window, cells), seed=seed)
+    return {
+        "showers": window.text,
+        "n": found.n,
+        "mean_ratio": {"value": found.mean, "uncertainty": found.mean_error, "floor": found.floor[0]},
+        "std_ratio": {"value": found.std, "uncertainty": found.std_error, "floor": found.floor[1]},
+    }
+
+
+def _probabilities(reference: Sample, generated: Sample, slices: EnergySlices) -> dict[str, Any]:
+    """Return the Kolmogorov-Smirnov probabilities of each shape in each slice of energy."""
+    members = [slices.members(sample.incident_energy) for sample in (reference, generated)]
+    tests = shape_tests(reference, generated, members, len(slices))
+    profiles = tests.p[: tests.n_profiles]
+    known = profiles[np.isfinite(profiles)]
+    return {
+        "energies": slices.centres.tolist(),
+        "profiles_above_80_percent": float((known > _LIKELY).mean()) if known.size else None,
+        "p": {shape: row.tolist() for shape, row in zip(tests.shapes, tests.p, strict=True)},
+    }
+
+
+def _slim(entry: Any) -> Any:
+    """Return a metric without the details that no reader of a card needs."""
+    if not isinstance(entry, Mapping):
+        return entry
+    if "value" not in entry:
+        return {key: _slim(value) for key, value in entry.items()}
+    detail = entry.get("detail", {})
+    few = {key: detail[key] for key in _DETAILS if key in detail}
+    return {key: entry[key] for key in _KEPT if key in entry} | few
+
+
+def _rounded(item: Any) -> Any:
+    """Return plain data with five digits of every number."""
+    if isinstance(item, Mapping):
+        return {key: _rounded(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_rounded(value) for value in item]
+    if isinstance(item, float | np.floating):
+        return float(f"{item:.5g}") if np.isfinite(item) else None
+    return item

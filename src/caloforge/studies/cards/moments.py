@@ -1,0 +1,76 @@
+r"""Means and widths of the observables of one number a shower, generated beside reference.
+
+For an observable with means :math:`\mu` and standard deviations :math:`\sigma` over N reference and M generated showers:
+
+.. math:: \text{shift} = \frac{\mu_g - \mu_r}{\sigma_r}, \qquad
+          \text{ratio} = \frac{\mu_g}{\mu_r}, \qquad \text{width} = \frac{\sigma_g}{\sigma_r} .
+
+Errors of means are :math:`\sigma / \sqrt N`, those of standard deviations follow from the fourth moment,
+:math:`(m_4 - \sigma^4) / (4 N \sigma^2)`, which holds for any distribution. Energies are divided by the incident energy where
+that varies. The floor of a ratio is what another sample of the reference's kind would be off by, one standard deviation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.validate.observables import OBSERVABLES
+from caloforge.validate.sample import Sample
+
+__all__ = ["compare_moments", "moments"]
+
+_FEWEST = 10
+
+
+def moments(reference: Sample, generated: Sample) -> dict[str, dict[str, Any]]:
+    """Return means, ratios and widths by observable; those that are constant or not finite are left out."""
+    energy = reference.incident_energy
+    varies = bool(np.ptp(energy) > 1e-6 * energy.max())
+    found = {}
+    for name, values in reference.observables.values.items():
+        if values.ndim != 1 or name not in generated.observables:
+            continue
+        a, b = reference.observables[name], generated.observables[name]
+        unit = OBSERVABLES[name].unit
+        if varies and unit == "MeV":
+            a, b, unit = a / energy, b / generated.incident_energy, "of the incident energy"
+        a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+        if min(len(a), len(b)) >= _FEWEST and a.std() > 0:
+            found[name] = {"unit": unit, **compare_moments(a, b)}
+    return found
+
+
+def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> dict[str, float]:
+    """Compare an observable (N,) of the reference with that of generated showers (M,).
+
+    ``ratio`` is only given of what cannot be negative.
+    """
+    (mean_a, error_a, std_a, of_std_a), (mean_b, error_b, std_b, of_std_b) = map(
+        _mean_and_std, (reference, generated)
+    )
+    out = {
+        "reference": mean_a,
+        "generated": mean_b,
+        "shift": (mean_b - mean_a) / std_a,
+        "shift_uncertainty": float(np.hypot(error_a, error_b)) / std_a,
+        "width": std_b / std_a,
+        "width_uncertainty": float(np.hypot(of_std_b, of_std_a * std_b / std_a)) / std_a,
+    }
+    if reference.min() >= 0 and mean_a > 0:
+        m = len(generated)
+        out["ratio"] = mean_b / mean_a
+        out["ratio_uncertainty"] = float(np.hypot(error_b, error_a * mean_b / mean_a)) / mean_a
+        out["ratio_floor"] = float(np.hypot(error_a, std_a / np.sqrt(m))) / mean_a
+    return out
+
+
+def _mean_and_std(x: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Return the mean of values (N,), its error, their standard deviation, its error."""
+    n, mean = len(x), float(x.mean())
+    variance = float(x.var(ddof=1))
+    fourth = float(((x - mean) ** 4).mean())
+    error = np.sqrt(max(fourth - variance**2, 0.0) / (4 * n * variance)) if variance > 0 else 0.0
+    return mean, float(np.sqrt(variance / n)), float(np.sqrt(variance)), float(error)
