@@ -45,7 +45,6 @@ from caloforge.showers import Showers
 
 __all__ = ["FlowMatching", "FlowMatchingConfig", "FlowSampling"]
 
-_FLAGS = 3
 _FIT_SEED = 20
 _FIT_MOST = 20_000
 _CORE_MOST = 5_000
@@ -81,12 +80,12 @@ class FlowMatchingConfig(ModelConfig):
     threshold: Annotated[float, Field(gt=0)] = 0.1
     core: Annotated[float, Field(gt=0, le=1)] = 0.8
     box: tuple[int, ...] = ()
-    width: Annotated[int, Field(ge=8)] = 160
-    blocks: Annotated[int, Field(ge=1)] = 4
+    width: Annotated[int, Field(ge=8)] = 128
+    blocks: Annotated[int, Field(ge=1)] = 3
     repeats: Annotated[int, Field(ge=1)] = 2
-    heads: Annotated[int, Field(ge=1)] = 5
-    summary_width: Annotated[int, Field(ge=8)] = 128
-    summary_blocks: Annotated[int, Field(ge=1)] = 4
+    heads: Annotated[int, Field(ge=1)] = 4
+    summary_width: Annotated[int, Field(ge=8)] = 80
+    summary_blocks: Annotated[int, Field(ge=1)] = 3
     summary_heads: Annotated[int, Field(ge=1)] = 4
     symmetries: bool = True
     blur: Annotated[float, Field(ge=0)] = 0.05
@@ -141,7 +140,14 @@ class FlowMatching(ShowerModel):
     Sampling: ClassVar[type[Settings]] = FlowSampling
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},
-        "large": {"width": 384, "blocks": 6, "repeats": 1, "heads": 6, "summary_width": 192},
+        "large": {
+            "width": 384,
+            "blocks": 6,
+            "repeats": 1,
+            "heads": 6,
+            "summary_width": 192,
+            "summary_blocks": 4,
+        },
         "small": {
             "width": 64,
             "blocks": 2,
@@ -231,15 +237,11 @@ class FlowMatching(ShowerModel):
         shape = (len(cells[few]), self.summary.rows, self.summary.kinds)
         summary = self.summary(cells[few], energy[few], encoded[few], torch.rand(shape, generator=generator))
         self.core.fit(self.values(cells[few]), EMPTY, summary, encoded[few])
-        self.symmetry.allow(bool((abs(showers.incident_theta - 90.0) < 1e-3).all()))
+        self.symmetry.allow(showers.incident_theta)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with each shower changed by a symmetry that holds."""
-        if not self.config.symmetries:
-            return batch
-        numbers = torch.rand(len(batch), _FLAGS, generator=generator, device=batch.cells.device) - 0.5
-        cells, conditions = self.symmetry(batch.cells, batch.conditions, numbers)
-        return Batch(cells, conditions, batch.indices)
+        return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     # training
 

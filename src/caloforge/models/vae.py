@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
 from caloforge.models.config import ModelConfig, OptimizerSettings
+from caloforge.models.layers.beam_symmetry import BeamSymmetry
 from caloforge.models.layers.cell_codes import CODES, ShowerCode
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.mlp import mlp
@@ -54,6 +55,7 @@ class VaeConfig(ModelConfig):
         published_init: Variance-scaling kernels and biases of one.
         epochs: Passes over the training set.
         batch_size: Showers a step.
+        symmetries: Mirror training showers as the beam allows.
         optimizer: The optimiser.
     """
 
@@ -65,6 +67,7 @@ class VaeConfig(ModelConfig):
     published_init: bool = False
     epochs: Annotated[int, Field(ge=1)] = 150
     batch_size: Annotated[int, Field(ge=1)] = 128
+    symmetries: bool = True
     optimizer: OptimizerSettings = OptimizerSettings(
         lr=1e-3, schedule="cosine", warmup=100, clip=20.0, ema=0.995
     )
@@ -76,6 +79,7 @@ class Vae(ShowerModel):
     Config = VaeConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
+            "symmetries": False,
             "code": "fractions",
             "latent": 10,
             "hidden": (200, 150, 100, 50),
@@ -102,6 +106,7 @@ class Vae(ShowerModel):
         super().__init__(detector, config)
         assert isinstance(config, VaeConfig)
         self.encode_conditions = ConditionEncoder(detector, self.columns)
+        self.symmetry = BeamSymmetry(detector, self.columns)
         self.code: ShowerCode = CODES[config.code](detector)
         width = self.encode_conditions.width
         activation = nn.ELU if config.published_init else nn.SiLU
@@ -116,6 +121,7 @@ class Vae(ShowerModel):
     def fit_transforms(self, showers: Showers) -> None:
         """Set the constants of conditions and code."""
         super().fit_transforms(showers)
+        self.symmetry.allow(showers.incident_theta)
         conditions = self.condition_matrix(showers)
         self.encode_conditions.fit(conditions)
         self.code.fit(torch.from_numpy(showers.cells), self.condition(conditions, "incident_energy")[:, 0])
@@ -130,6 +136,10 @@ class Vae(ShowerModel):
         latent, drawn = noise[:, : self.config.latent], noise[:, self.config.latent :]
         output = self.decoder(torch.cat([latent, self.encode_conditions(conditions)], 1))
         return self.code.decode(output, self.condition(conditions, "incident_energy")[:, 0], drawn)
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with each shower changed by a symmetry that holds."""
+        return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage."""

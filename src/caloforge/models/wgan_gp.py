@@ -48,6 +48,7 @@ from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
 from caloforge.models.config import ModelConfig, OptimizerSettings
 from caloforge.models.covariance import covariance_figure
+from caloforge.models.layers.beam_symmetry import BeamSymmetry
 from caloforge.models.layers.cell_networks import CELL_NETWORKS, CellNetworks
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.mlp import mlp
@@ -74,6 +75,7 @@ class WganGpConfig(ModelConfig):
         critic_steps: Critic steps for one generator step.
         epochs: Passes over the showers.
         batch_size: Showers a step.
+        symmetries: Mirror training showers as the beam allows.
         keep_by: Figure that keeps the best epoch and seed.
         generator_optimizer: Of the generator.
         critic_optimizer: Of the critic.
@@ -88,6 +90,7 @@ class WganGpConfig(ModelConfig):
     critic_steps: Annotated[int, Field(ge=1)] = 5
     epochs: Annotated[int, Field(ge=0)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 256
+    symmetries: bool = True
     keep_by: Literal["covariance", "selection", "physics"] = "selection"
     generator_optimizer: OptimizerSettings = OptimizerSettings(
         lr=2e-4, betas=(0.0, 0.9), schedule="cosine", ema=0.999
@@ -102,6 +105,7 @@ class WganGp(ShowerModel):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},
         "paper": {
+            "symmetries": False,
             "latent": 300,
             "cells": "plain",
             "generator": (128, 128, 128),
@@ -122,6 +126,7 @@ class WganGp(ShowerModel):
             msg = "wgan-gp: key 'conditions': expected 'incident_energy' among them; cells scale with it"
             raise ConfigError(msg)
         self.encoder = ConditionEncoder(detector, self.columns)
+        self.symmetry = BeamSymmetry(detector, self.columns)
         inputs, layered = config.latent + self.encoder.width, config.cells == "layered"
 
         def build(outputs: int) -> nn.Module:
@@ -134,6 +139,7 @@ class WganGp(ShowerModel):
     def fit_transforms(self, showers: Showers) -> None:
         """Set the conditions' scale and the widths of energies and cells."""
         super().fit_transforms(showers)
+        self.symmetry.allow(showers.incident_theta)
         matrix = self.condition_matrix(showers)
         self.encoder.fit(matrix)
         self.generator.fit(torch.from_numpy(showers.cells), self._energy(matrix))
@@ -152,6 +158,10 @@ class WganGp(ShowerModel):
         """Return the critic's value (B, 1) of views (B, k) under conditions (B, C)."""
         value: Tensor = self.critic(torch.cat([view, self.encoder(conditions)], dim=1))
         return value
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with each shower changed by a symmetry that holds."""
+        return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.models.stage import Batch
 
 __all__ = ["BeamSymmetry"]
 
@@ -65,10 +66,18 @@ class BeamSymmetry(nn.Module):
         self.register_buffer("offsets", torch.from_numpy(offsets).float(), persistent=False)
         self.register_buffer("allowed", torch.zeros(_OPERATIONS))
 
-    def allow(self, upright: bool) -> None:
-        """Allow what is possible for a beam at right angles, or for one that leans along y."""
+    def allow(self, theta: NDArray[np.float64]) -> None:
+        """Allow what is possible for showers of the angles (N,), degrees: all at right angles, or leaning along y."""
+        upright = bool((abs(theta - 90.0) < _ON_CENTRE).all())
         x, y, swap = self.possible
         self.allowed.copy_(torch.tensor([x, y and upright, swap and upright], dtype=torch.float32))
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with each shower changed at random by the symmetries that hold."""
+        shape = (len(batch), _OPERATIONS)
+        numbers = torch.rand(shape, generator=generator, device=batch.cells.device) - 0.5
+        cells, conditions = self(batch.cells, batch.conditions, numbers)
+        return Batch(cells, conditions, batch.indices)
 
     def forward(self, cells: Tensor, conditions: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Return cells (B, n_cells) and conditions (B, C), changed as the signs of the numbers (B, 3) say.
