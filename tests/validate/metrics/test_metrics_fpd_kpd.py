@@ -71,7 +71,9 @@ def slow_mmd(x: np.ndarray, y: np.ndarray) -> float:
     return xx + yy - 2 * sum(k(a, b) for a in x for b in y) / (m * n)
 
 
-def test_mmd_is_the_double_sum() -> None:
+@pytest.mark.parametrize("rows", [1000, 5])
+def test_mmd_is_the_double_sum(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caloforge.validate.metrics.kpd._ROWS", rows)
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(17, 3)), rng.normal(size=(23, 3)) + 0.4
     assert polynomial_mmd(x, y) == pytest.approx(slow_mmd(x, y), rel=1e-9)

@@ -10,7 +10,7 @@ sample, reference showers :math:`x_i` and generated ones :math:`y_j`:
 
 Distances are Euclidean in log10 of the cell energies, cut below at the threshold. A block of rows is held at
 a time, so that memory does not grow with the square of the samples. The error is the spread over a bootstrap
-of the showers that are counted, the balls fixed. All four depend on the samples' sizes in a way of their own, so
+of the showers that are counted, the balls fixed, and at least one shower (no spread is left where all or none count). All four depend on the samples' sizes in a way of their own, so
 that value and floor take the same ones: h showers of the reference against h generated ones, and against h other ones
 of the reference, where h is at most half of the reference, the generated sample, or 5,000 (``size`` in the detail).
 
@@ -148,13 +148,14 @@ class PrecisionRecall(Metric):
         members = prdc_members(
             first, log_cells(pair.generated[np.ix_(chosen, used)], settings.threshold), k, device
         )
-        floor = prdc(first, second, k, device)
+        floor = prdc_members(first, second, k, device)
         out: dict[str, Entry] = {}
         for name in NAMES:
-            x = members[name]
             rng = generator(settings.seed, f"prdc/{name}")
-            draws = rng.integers(0, len(x), (settings.n_bootstrap, len(x)))
-            error = spread(x[draws].mean(axis=1))
-            detail = {"k": k, "size": size}
-            out[name] = Value(float(x.mean()), error, floor[name], error, detail)
+            draws = rng.integers(0, size, (settings.n_bootstrap, size))
+            found, below = (
+                (float(x.mean()), max(spread(x[draws].mean(axis=1)), 1.0 / size))
+                for x in (members[name], floor[name])
+            )
+            out[name] = Value(*found, *below, {"k": k, "size": size})
         return out
