@@ -1,5 +1,6 @@
 """What a card says of a model's quality: known answers, and a model whose showers are the reference's own."""
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -53,11 +54,14 @@ def test_held_out_showers_are_joined_and_named(run: Path, tmp_path: Path) -> Non
         assert len(held.showers) == 100 + len(own)
         np.testing.assert_array_equal(held.showers[100:].cells, own.cells)
         first, second = held.described
-        assert first == {"file": "other.h5", "sha256": sha256_file(other), "showers": 100}
+        assert (first["file"], first["sha256"]) == ("other.h5", sha256_file(other))
+        assert (first["showers"], first["source"]) == (100, "geant4")
         assert second["showers"] == len(own)
         assert "held out" in second["file"]
         with pytest.raises(InputError, match="no showers to measure with"):
             open_held(stack, "atlas-em-barrel", [])
+        with pytest.raises(InputError, match="which the model was trained on"):
+            open_held(stack, "atlas-em-barrel", [shutil.copy(data, tmp_path / "copy.h5")], run, data)
 
 
 def test_a_model_is_measured_against_what_it_has_not_seen(run: Path) -> None:

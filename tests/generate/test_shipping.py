@@ -58,6 +58,7 @@ def test_weights_are_those_that_sampling_needs(run: Path, data: Path, tmp_path: 
         "bytes": path.stat().st_size,
         "sha256": sha256_file(path),
     }
+    assert path.stat().st_mode & 0o444 == 0o444
     ours = generator(card).generate(200, energy="50GeV", seed=1)
     theirs = load(run, device="cpu").generate(200, energy="50GeV", seed=1)
     np.testing.assert_allclose(ours.visible_energy, theirs.visible_energy, rtol=0.02)

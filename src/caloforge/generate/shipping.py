@@ -25,7 +25,7 @@ from caloforge.train.folder import RunFolder
 from caloforge.train.settings import read_settings, resolve
 from caloforge.train.sources import Files, data_paths, describe_files
 
-__all__ = ["UNITS", "add_to_card", "ship"]
+__all__ = ["UNITS", "add_to_card", "images_name", "made", "ship"]
 
 UNITS = {"incident_energy": "MeV", "incident_theta": "degrees", "impact": "mm"}
 """Units of the conditions that have one."""
@@ -64,7 +64,7 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         raise InputError(msg)
     facts = _data(folder, members[0], data)
     names = [str(entry["file"]) for entry in facts["files"]]
-    images = [f"{Path(file).stem}-{info['detector']}.h5" for file in names] if facts["projected"] else names
+    images = [images_name(file, info["detector"]) for file in names] if facts["projected"] else names
     path = Path(zoo) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     resolved = resolve(settings["name"], settings).as_dict()
@@ -106,6 +106,11 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
     return find_card(name, Path(zoo))
 
 
+def images_name(file: str, detector: str) -> str:
+    """Return the name of a file of showers projected to a detector of images."""
+    return f"{Path(file).stem}-{detector}.h5"
+
+
 def add_to_card(card: Card, parts: Mapping[str, Any]) -> Card:
     """Set keys of a card, such as ``metrics`` or ``speed``, and return the new card."""
     content = {**read_json(card.path), **parts}
@@ -128,6 +133,7 @@ def _weights(members: Sequence[ShowerModel], card: Path) -> list[dict[str, Any]]
     for number, state in enumerate(states):
         path = card.with_name(f"{card.stem}{f'-{number}' if number else ''}.safetensors")
         save_weights(path, state)
+        path.chmod(0o644)  # everybody who has the package reads it
         files.append({"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)})
     return files
 
@@ -175,7 +181,7 @@ def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
         with open_showers(path) as file:
             conditions.append(_condition_columns(file, model))
             detectors.add(file.detector.name)
-            entry["made"] = _made(file)
+            entry["made"] = made(file)
     facts: dict[str, Any] = {
         "files": files,
         "showers": given["showers"],
@@ -206,7 +212,7 @@ def _condition_columns(file: ShowerFile, model: ShowerModel) -> np.ndarray[Any, 
     return np.concatenate(columns, axis=1)
 
 
-def _made(file: ShowerFile) -> dict[str, Any]:
+def made(file: ShowerFile) -> dict[str, Any]:
     """Return how the showers of a file were made, as far as it says."""
     known = {key: file.attributes[key] for key in _MADE if key in file.attributes}
     if file.seed is not None:

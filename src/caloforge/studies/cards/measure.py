@@ -17,6 +17,7 @@ import numpy as np
 from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.generate import Generator
+from caloforge.generate.shipping import made
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.projection import project_showers
 from caloforge.studies.cards.moments import moments
@@ -25,7 +26,7 @@ from caloforge.studies.layers.measure import EnergySlices
 from caloforge.studies.shapes.core import compare_cores, core_energies, core_window, reference_core
 from caloforge.studies.shapes.ks import shape_tests
 from caloforge.train import held_out_showers
-from caloforge.train.sources import Files
+from caloforge.train.sources import Files, data_paths
 from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.settings import Settings
 from caloforge.validate.resolution import response_curve
@@ -69,14 +70,19 @@ def open_held(
         data: The files that the run read, or those of which its images are projections.
 
     Raises:
-        InputError: When there are no showers at all.
+        InputError: When there are no showers at all, or a file is one that was trained on.
     """
     parts: list[ShowerSource] = []
     described = []
+    trained = {} if data is None else {sha256_file(path): path for path in data_paths(data)}
     for path in map(Path, files):
+        digest = sha256_file(path)
+        if digest in trained:
+            msg = f"{path}: holds the showers of {trained[digest]}, which the model was trained on"
+            raise InputError(msg)
         file = stack.enter_context(open_showers(path))
         parts.append(_as_images(file, detector))
-        described.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file)})
+        described.append({"file": path.name, "sha256": digest, "showers": len(file), **made(file)})
     if run is not None and data is not None:
         held = held_out_showers(run, data)
         if len(held):
@@ -148,10 +154,10 @@ def _response(reference: Sample, generated: Sample, slices: EnergySlices) -> lis
         )
         for sample in (reference, generated)
     ]
-    a, b = curves
+    n = curves[1].n
     rows = []
     for index in range(len(slices)):
-        row = {"energy": slices.centres[index], "n": int(b.n[index])}
+        row = {"energy": slices.centres[index], "n": int(n[index])}
         for name in ("response", "resolution"):
             (x, dx), (y, dy) = (
                 (getattr(curve, name)[index], getattr(curve, f"{name}_error")[index]) for curve in curves

@@ -1,0 +1,131 @@
+"""How the shipped models are trained: the recipes of ``zoo.toml``, their files, and their commands."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from caloforge.errors import ConfigError, FileFormatError, InputError
+from caloforge.files import sha256_file
+from caloforge.generate.shipping import images_name
+from caloforge.models.config import Settings, validated
+from caloforge.showers import open_showers, write_showers
+from caloforge.showers.projection import projected_chunks
+from caloforge.train.settings import resolve
+
+__all__ = ["Recipe", "chosen", "found", "prepared", "read_recipes", "train_words"]
+
+
+class Recipe(Settings):
+    """One shipped model; see the head of ``zoo.toml``."""
+
+    model: str
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    held: tuple[str, ...] = ()
+    images: str = ""
+    preset: str | None = None
+    set: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+    trainings: Annotated[int, Field(ge=1)] = 1
+    combine: str = "best"
+    device: str = "cuda"
+    best: bool = False
+
+    def overrides(self) -> list[str]:
+        """Return all settings, as ``--set`` takes them."""
+        several = [f"train.trainings={self.trainings}", f'train.combine="{self.combine}"']
+        return [*self.set, *(several if self.trainings > 1 else [])]
+
+
+def read_recipes(path: Path) -> dict[str, Recipe]:
+    """Read recipes by name, and check every setting of every one before any work.
+
+    Raises:
+        FileFormatError: When the file is missing or not TOML.
+        ConfigError: When a key or a setting is wrong.
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise FileFormatError(path, "", f"is not TOML: {error}") from error
+    recipes = {}
+    for name, values in content.items():
+        recipe = validated(Recipe, values, f"{path}: [{name}]")
+        try:
+            resolve(recipe.model, overrides=recipe.overrides(), preset=recipe.preset)
+        except InputError as error:
+            msg = f"{path}: [{name}]: {error}"
+            raise ConfigError(msg) from error
+        recipes[name] = recipe
+    return recipes
+
+
+def chosen(recipes: dict[str, Recipe], only: Sequence[str]) -> dict[str, Recipe]:
+    """Return the recipes of these names, ``DATASET/MODEL``, ``DATASET`` or ``MODEL``; all when there are none.
+
+    Raises:
+        InputError: When a name is nobody's.
+    """
+    for name in only:
+        if not any(name in (one, *one.split("/")) for one in recipes):
+            msg = f"no recipe is called '{name}'; known: {', '.join(recipes)}"
+            raise InputError(msg)
+    return {
+        one: recipe
+        for one, recipe in recipes.items()
+        if not only or any(name in (one, *one.split("/")) for name in only)
+    }
+
+
+def found(patterns: Sequence[str], folders: Sequence[Path], needed: bool = True) -> list[Path]:
+    """Return the files of names or patterns, pattern by pattern, sorted within each.
+
+    Raises:
+        InputError: When a pattern finds nothing and ``needed`` is set.
+    """
+    files: list[Path] = []
+    for pattern in patterns:
+        matches = sorted({path.resolve() for folder in folders for path in folder.glob(pattern)})
+        if not matches and needed:
+            msg = f"'{pattern}' is not in {', '.join(map(str, folders))}; expected a file of showers there"
+            raise InputError(msg)
+        files += [path for path in matches if path not in files]
+    return files
+
+
+def prepared(recipe: Recipe, files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the files that the training reads: images are made once, and again when the showers have changed."""
+    if not recipe.images:
+        return list(files)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = []
+    for path in files:
+        image = folder / images_name(path.name, recipe.images)
+        note = image.with_suffix(".sha256")
+        digest = sha256_file(path)
+        if not (image.exists() and note.exists() and note.read_text() == digest):
+            with open_showers(path) as showers:
+                write_showers(image, projected_chunks(showers, recipe.images), force=True)
+            note.write_text(digest)
+        images.append(image)
+    return images
+
+
+def train_words(recipe: Recipe, data: Sequence[Path], run: Path, device: str, fresh: bool) -> list[str]:
+    """Return the command that trains a recipe, or goes on with it when its run folder was begun."""
+    words = [sys.executable, "-c", "from caloforge.cli.app import main; main()"]
+    words += ["train", recipe.model, *map(str, data), "-o", str(run)]
+    words += [] if recipe.preset is None else ["--preset", recipe.preset]
+    for text in recipe.overrides():
+        words += ["--set", text]
+    words += ["--device", device, "--seed", str(recipe.seed)]
+    if fresh:
+        return [*words, "--force"]
+    return [*words, "--resume"] if (run / "run.json").exists() else words

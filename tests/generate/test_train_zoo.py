@@ -1,0 +1,138 @@
+"""The script that trains the shipped models: recipes are checked, runs go on, training again gives the same weights."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caloforge.data import sample_path
+from caloforge.errors import ConfigError, InputError
+from caloforge.files import sha256_file
+from caloforge.generate.zoo import shipped_models
+from caloforge.showers import read_showers
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+TINY = """
+["atlas-photon/vae"]
+model = "vae"
+data = ["a*.h5"]
+held = ["held*.h5"]
+set = ["epochs=2", "latent=4", "hidden=[32]"]
+trainings = 2
+combine = "ensemble"
+best = true
+
+["atlas-photon/broken"]
+model = "vae-gan"
+data = ["a*.h5"]
+set = ["epochs=1"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    showers = read_showers(sample_path())
+    (tmp_path / "data").mkdir()
+    showers[:100].save(tmp_path / "data" / "a1.h5")
+    showers[100:200].save(tmp_path / "data" / "a2.h5")
+    showers[200:300].save(tmp_path / "data" / "held.h5")
+    (tmp_path / "zoo.toml").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture
+def script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    import train_zoo
+
+    def run(*words: str, runs: str = "runs") -> int:
+        paths = {"--data": "data", "--runs": runs, "--zoo": "zoo", "--recipes": "zoo.toml"}
+        given = [part for key, value in paths.items() for part in (key, str(folder / value))]
+        monkeypatch.setattr(sys, "argv", ["train_zoo.py", *given, "--device", "cpu", "-n", "50", *words])
+        return train_zoo.main()
+
+    return run
+
+
+def test_it_trains_ships_and_goes_on(
+    folder: Path, script: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert script("--jobs", "2") == 1
+    said = capfd.readouterr()
+    assert "atlas-photon/broken: failed" in said.err
+    assert "caloforge: error:" in said.err  # the reason, as caloforge gave it
+    cards = shipped_models(folder / "zoo")
+    assert list(cards) == ["atlas-photon/vae"]
+    content = cards["atlas-photon/vae"].content
+    assert [entry["file"] for entry in content["data"]["files"]] == ["a1.h5", "a2.h5"]
+    assert (content["members"], len(content["weights"]), content["best"]) == (2, 2, True)
+    assert content["metrics"]["reference"]["parts"][0]["file"] == "held.h5"
+    assert content["metrics"]["reference"]["n"] == 50
+    assert content["speed"]["cpu"]["ms"] > 0
+    assert "gpu" not in content["speed"]
+
+    first = {path: sha256_file(path) for path in (folder / "zoo").rglob("*.safetensors")}
+    assert script("--only", "atlas-photon/vae") == 0
+    said = capfd.readouterr().out
+    assert "goes on" in said
+    assert "is measured" not in said
+    assert {path: sha256_file(path) for path in first} == first
+    (folder / "runs" / "atlas-photon" / "vae" / "speed.json").write_text(
+        json.dumps({"ms": 0.01, "hardware": "a GPU", "batch": 100})
+    )
+    assert script("--only", "vae", "--gather-only") == 0
+    assert shipped_models(folder / "zoo")["atlas-photon/vae"].content["speed"]["gpu"]["hardware"] == "a GPU"
+
+    assert script("--only", "vae", "--train-only", runs="again") == 0
+    for name in ("weights.safetensors", "weights-1.safetensors"):
+        ours, theirs = (folder / runs / "atlas-photon" / "vae" / name for runs in ("runs", "again"))
+        assert sha256_file(ours) == sha256_file(theirs)
+
+
+def test_what_is_held_out_must_not_be_trained_on(
+    folder: Path, script: Callable[..., int], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    shutil.copy(run.parent / "data.h5", folder / "data" / "a.h5")
+    (folder / "runs" / "atlas-photon").mkdir(parents=True)
+    shutil.copytree(run, folder / "runs" / "atlas-photon" / "vae")
+    recipe = '["atlas-photon/vae"]\nmodel = "vae"\ndata = ["a.h5"]\nheld = ["a.h5"]\n'
+    (folder / "zoo.toml").write_text(recipe)
+    assert script("--gather-only") == 2
+    assert "which the model was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs=2", "epoch=2", r"\[atlas-photon/vae\].*unknown key 'epoch'"),
+        ('model = "vae"', 'model = "vea"', r"\[atlas-photon/vae\].*vea"),
+        ("best = true", "better = true", r"unknown key 'better'"),
+        ('combine = "ensemble"', 'combine = "all"', r"combine"),
+    ],
+)
+def test_wrong_recipes_are_refused_before_any_work(folder: Path, old: str, new: str, message: str) -> None:
+    from zoo_recipes import read_recipes
+
+    path = folder / "zoo.toml"
+    path.write_text(TINY.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        read_recipes(path)
+
+
+def test_the_recipes_of_the_shipped_models_are_sound() -> None:
+    from zoo_recipes import chosen, read_recipes
+
+    recipes = read_recipes(SCRIPTS / "zoo.toml")
+    best = [name.partition("/")[0] for name, recipe in recipes.items() if recipe.best]
+    assert len(best) == len(set(best))
+    assert set(chosen(recipes, ["clic-electron"])) == {n for n in recipes if n.startswith("clic-electron/")}
+    with pytest.raises(InputError, match="no recipe is called 'nobody'"):
+        chosen(recipes, ["nobody"])
+    for name, card in shipped_models().items():
+        assert name in recipes, name
+        assert card.content["model"] == recipes[name].model
