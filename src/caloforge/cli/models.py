@@ -1,4 +1,4 @@
-"""``caloforge models``: the architectures, and one in full."""
+"""``caloforge models``: the architectures and the shipped models, and one in full."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from caloforge.cli.options import Json
 from caloforge.cli.output import print_json, print_lines, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from caloforge.generate.zoo import Card
     from caloforge.geometry import Detector
     from caloforge.models.base import ShowerModel
 
@@ -27,7 +30,9 @@ def models(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, or show one: what it is, its presets, settings and parameters."""
+    """List the models, or show one: its settings and parameters, or the card of a shipped one."""
+    from caloforge.cli.card import merits, print_shipped, shipped_row
+    from caloforge.errors import UnknownNameError
     from caloforge.generate.zoo import find_card, shipped_models
     from caloforge.models import MODELS
 
@@ -42,18 +47,34 @@ def models(
         else:
             rows = ((one["name"], ", ".join(one["presets"]), one["description"]) for one in known)
             print_table(("name", "presets", "description"), rows)
-            for one, card in shipped.items():
-                print_lines([f"shipped: {one} ({card['model']} for {card['detector']})"])
+            rows_shipped = [shipped_row({"name": one, **card}) for one, card in shipped.items()]
+            if rows_shipped:
+                title = "\nshipped, ready to generate (* the best of its data set)"
+                print_table(merits(), rows_shipped, title=title)
         return
-    if name not in MODELS and name in shipped_models():
-        print_json(find_card(name).content)
+    if name not in MODELS and _is_shipped(name, shipped_models()):
+        found = find_card(name)
+        content = {"name": found.name, **found.content}
+        if as_json:
+            print_json(content)
+        else:
+            print_shipped(content)
         return
+    if name not in MODELS:
+        raise UnknownNameError("model", name, [*MODELS.names(), *shipped_models()])
     model = MODELS[name]
     card = _card(name, model, _fitting_detector(model, detector))
     if as_json:
         print_json(card)
     else:
         _print_card(card, model)
+
+
+def _is_shipped(name: str, cards: Mapping[str, Card]) -> bool:
+    """Return whether a name is that of a shipped model, or of a data set that has a best one."""
+    return name in cards or any(
+        one.partition("/")[0] == name and card.content.get("best") for one, card in cards.items()
+    )
 
 
 def _first_line(model: type[ShowerModel]) -> str:

@@ -89,7 +89,7 @@ def open_held(
             parts.append(_as_images(held, detector))
             described.append(
                 {
-                    "file": "held out of the training data; its best epoch was chosen on them",
+                    "file": "held out of the training data (some models choose their epoch on them)",
                     "showers": len(held),
                 }
             )

@@ -1,0 +1,72 @@
+"""What people see of a card: every fact, and what is not known said so."""
+
+from pathlib import Path
+
+import pytest
+
+from caloforge.cli.card import merits, print_shipped, shipped_row
+from caloforge.generate.shipping import add_to_card, ship
+from caloforge.generate.zoo import Card
+
+METRICS = {
+    "reference": {"n": 50, "parts": [{"file": "held.h5", "showers": 30}, {"file": "more", "showers": 20}]},
+    "generated": {"n": 50, "seed": 1},
+    "figures": {"auc_high": {"value": 0.6125, "uncertainty": 0.012, "floor": 0.5011, "floor_uncertainty": 0.02}},
+    "moments": {
+        "peak_energy": {
+            "unit": "MeV", "generated": 654.4, "reference": 652.1,
+            "ratio": 1.0035, "ratio_uncertainty": 0.0009, "width": 0.754, "width_uncertainty": 0.012,
+        }
+    },
+    "response": [
+        {
+            "energy": 1000.0 * energy, "n": 25, "response_ratio": 0.98, "response_uncertainty": 0.011,
+            "resolution_ratio": None, "resolution_uncertainty": None,
+        }
+        for energy in (65.536, 131.072)
+    ],
+    "core": {"showers": "250 ± 2 GeV", "mean_ratio": {"value": 0.93}, "std_ratio": {"value": 0.86}},
+    "ks_by_energy": {"profiles_above_80_percent": 0.75},
+}  # fmt: skip
+
+
+@pytest.fixture
+def card(run: Path, tmp_path: Path) -> Card:
+    return ship(run, "atlas-photon/vae", run.parent / "data.h5", tmp_path, best=True)
+
+
+def test_a_card_that_was_not_measured_says_so(card: Card, capsys: pytest.CaptureFixture[str]) -> None:
+    print_shipped(card.content)
+    text = capsys.readouterr().out
+    for said in (
+        "not measured against held-out showers",
+        "data.h5, 600 showers, by geant4",
+        "in half precision",
+    ):
+        assert said in text
+    assert text.count("not measured") == 3
+    assert card.content["data"]["files"][0]["sha256"] in text
+    assert "caloforge train vae data.h5" in text
+    row = dict(zip(merits(), shipped_row(card.content), strict=True))
+    assert row["name"] == "atlas-photon/vae *"
+    assert (row[">auc_high"], row[">ms CPU"]) == ("-", "-")
+
+
+def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(
+    card: Card, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speed = {"cpu": {"ms": 1.25, "batch": 100, "threads": 1, "hardware": "a CPU"}}
+    speed["gpu"] = {"ms": 0.0125, "batch": 100, "hardware": "a GPU"}
+    content = add_to_card(card, {"metrics": METRICS, "speed": speed}).content
+    print_shipped(content)
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert ["classifier AUC, observables", "0.6125", "0.012", "0.5011", "0.02"] in cells
+    assert ["peak energy", "654.4", "652.1", "MeV", "1.004", "0.0009", "0.754", "0.012"] in cells
+    assert ["65.5 GeV", "25", "0.98", "0.011", "-", "-"] in cells
+    assert ["core-cell deviations, 250 ± 2 GeV", "0.86", "-", "-", "-"] in cells
+    assert ["mean shapes with KS probability above 80 %", "75 %"] in cells
+    assert ["GPU, batch 100", "0.0125", "a GPU"] in cells
+    assert any("(30 of held.h5; 20 of more)" in " ".join(line) for line in cells)
+    row = dict(zip(merits(), shipped_row(content), strict=True))
+    assert (row[">auc_high"], row[">ms CPU"], row[">ms GPU"]) == ("0.6125", "1.25", "0.0125")
