@@ -157,6 +157,7 @@ def gather(
             print(f"{name}: is measured against {len(truth.showers)} showers", flush=True)
             known = {"key": key, "metrics": measure(model, truth, n=given.n)}
             write_json(store, known)
+        known["metrics"]["reference"]["parts"] = list(truth.described)
         speed = {"cpu": speed_of(model, truth.showers)}
     if (run / "speed.json").exists():
         speed["gpu"] = read_json(run / "speed.json")

@@ -1,0 +1,141 @@
+"""Every shipped model: small, whole, as its card says, and ready to generate."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from caloforge.cli.app import app
+from caloforge.files import sha256_file
+from caloforge.generate.zoo import ZOO, Card, find_card, shipped_models
+from caloforge.models import MODELS
+from caloforge.showers import open_showers
+from caloforge.train.command import settings_of_command
+
+CARDS = shipped_models()
+KEYS = {
+    "name", "model", "description", "detector", "particle", "best", "conditions", "members", "parameters", "data",
+    "train_showers", "held_out_showers", "prepare", "command", "seed", "hardware", "versions", "stages", "config",
+    "train", "weights", "metrics", "speed",
+}  # fmt: skip
+FLAGSHIP = ("flow-matching", "flow-matching-fast")
+MEGABYTE = 1_000_000
+
+each = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
+
+
+def weights(card: Card) -> list[Path]:
+    return [card.path.with_name(entry["file"]) for entry in card.content["weights"]]
+
+
+def test_all_weights_together_are_small() -> None:
+    sizes = {path: path.stat().st_size for path in ZOO.rglob("*.safetensors")}
+    published = sum(size for path, size in sizes.items() if path.stem.rstrip("-0123456789") not in FLAGSHIP)
+    assert published < 20 * MEGABYTE
+    assert sum(sizes.values()) < 30 * MEGABYTE
+    assert sum(path.stat().st_size for path in ZOO.rglob("*.json")) < 2 * MEGABYTE
+
+
+def test_every_file_belongs_to_a_card() -> None:
+    known = {card.path for card in CARDS.values()} | {
+        path for card in CARDS.values() for path in weights(card)
+    }
+    there = {path for path in ZOO.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    assert {path for path in there if path.suffix != ".py"} == known
+
+
+def test_one_model_of_a_data_set_is_the_best() -> None:
+    best = [name.partition("/")[0] for name, card in CARDS.items() if card.content["best"]]
+    assert len(best) == len(set(best))
+    for dataset in best:
+        assert find_card(dataset).content["best"]
+
+
+@each
+def test_the_card_is_whole(card: Card) -> None:
+    content = card.content
+    assert content.keys() >= KEYS
+    assert content["name"] == card.name
+    assert content["model"] in MODELS
+    for entry, path in zip(content["weights"], weights(card), strict=True):
+        assert (entry["bytes"], entry["sha256"]) == (path.stat().st_size, sha256_file(path))
+    assert len(content["weights"]) == content["members"]
+    assert content["train_showers"] + content["held_out_showers"] <= content["data"]["showers"]
+    for entry in content["data"]["files"]:
+        assert len(entry["sha256"]) == 64
+        assert {"source", "geant4_version", "physics_list", "production_cut_mm"} <= entry["made"].keys()
+    assert content["hardware"]["name"]
+    assert content["hardware"]["wall_seconds"] > 0
+    assert not any(place in card.path.read_text() for place in ("/home/", "/tmp/", "/root/", "/work/"))
+
+
+@each
+def test_the_command_of_the_card_asks_for_its_settings(card: Card) -> None:
+    content = card.content
+    asked = settings_of_command(content["command"]).as_dict()
+    assert asked["name"] == content["model"]
+    assert json.loads(json.dumps(asked["model"])) == content["config"]
+    idle = {"checkpoint_epochs", "checkpoint_seconds", "log_every", "tensorboard", "max_seconds"}
+    for key, value in content["train"].items():
+        assert key in idle or asked["train"][key] == value, key
+    words = shlex.split(content["command"])
+    assert words[words.index("--seed") + 1] == str(content["seed"])
+
+
+@each
+def test_held_out_figures_have_uncertainties_and_floors(card: Card) -> None:
+    metrics = card.content["metrics"]
+    assert metrics["reference"]["n"] == metrics["generated"]["n"] >= 100
+    files = {entry["sha256"] for entry in card.content["data"]["files"]}
+    assert not files & {part.get("sha256") for part in metrics["reference"]["parts"]}
+    for key in ("shape_mse", "cell_mean_ratio", "cell_std_ratio", "auc_high", "auc_low"):
+        entry = metrics["figures"][key]
+        assert np.isfinite([entry[part] for part in ("value", "uncertainty", "floor")]).all(), key
+    for entry in metrics["moments"].values():
+        assert {"shift", "shift_uncertainty", "width", "width_uncertainty"} <= entry.keys()
+    cpu = card.content["speed"]["cpu"]
+    assert cpu["ms"] > 0
+    assert (cpu["threads"], cpu["batch"]) == (1, 100)
+    gpu = card.content["speed"].get("gpu")
+    assert gpu is None or (gpu["ms"] > 0 and gpu["hardware"])
+
+
+@each
+def test_it_generates_from_the_command_line(card: Card, tmp_path: Path) -> None:
+    span = card.content["conditions"]["incident_energy"]
+    middle = np.sqrt(span["low"] * span["high"])
+    words = ["generate", card.name, "-n", "20", "--energy", f"{middle / 1000:.6g}GeV", "--device", "cpu"]
+    theta = card.content["conditions"].get("incident_theta")
+    if theta is not None:
+        words += ["--theta", f"{(theta['low'] + theta['high']) / 2:g}"]
+    done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "showers.h5")])
+    assert done.exit_code == 0, done.output
+    with open_showers(tmp_path / "showers.h5") as file:
+        showers = file[:]
+    assert (len(showers), showers.source) == (20, card.name)
+    assert np.isfinite(showers.cells).all()
+    assert (showers.cells >= 0).all()
+    response = showers.visible_energy.mean() / (showers.detector.sampling_fraction * middle)
+    assert 0.8 < response < 1.2
+
+
+@each
+def test_the_card_is_printed(card: Card) -> None:
+    text = CliRunner().invoke(app, ["models", card.name]).output
+    content: dict[str, Any] = card.content
+    for said in (
+        *shlex.split(content["command"])[:3],
+        content["hardware"]["name"],
+        content["data"]["files"][0]["sha256"],
+        content["metrics"]["reference"]["parts"][0]["file"],
+        "core-cell deviations",
+    ):
+        assert said in text
+    raw = CliRunner().invoke(app, ["models", card.name, "--json"]).output
+    assert json.loads(raw) == content
+    table = CliRunner().invoke(app, ["models"]).output
+    assert card.name in table
