@@ -251,6 +251,14 @@ def test_every_figure_is_drawn_without_errors(report: Path, flags: tuple[str, ..
         assert min(drawn) > 3
 
 
+def test_the_summary_fits_and_no_number_breaks_inside(report: Path) -> None:
+    with Browser(report) as browser:
+        box = "document.querySelector('#summary-table .scroll')"
+        assert browser.evaluate(f"{box}.scrollWidth - {box}.clientWidth") <= 1
+        lines = "[...document.querySelectorAll('#summary-table td span')].map(s => s.getClientRects().length)"
+        assert set(browser.evaluate(lines)) == {1}
+
+
 def test_the_summary_is_sorted_by_a_click(report: Path) -> None:
     with Browser(report) as browser:
         last = browser.evaluate("document.querySelectorAll('#summary-table th').length") - 1

@@ -10,9 +10,10 @@ sample, reference showers :math:`x_i` and generated ones :math:`y_j`:
 
 Distances are Euclidean in log10 of the cell energies, cut below at the threshold. A block of rows is held at
 a time, so that memory does not grow with the square of the samples. The error is the spread over a bootstrap
-of the showers that are counted, the balls fixed, and at least one shower (no spread is left where all or none count). All four depend on the samples' sizes in a way of their own, so
-that value and floor take the same ones: h showers of the reference against h generated ones, and against h other ones
-of the reference, where h is at most half of the reference, the generated sample, or 5,000 (``size`` in the detail).
+of the showers that are counted, the balls fixed, and at least one shower (no spread is left where all or none count).
+All four depend on the samples' sizes in a way of their own, so that value and floor take the same ones: h showers of the
+reference against h generated ones, and against h other ones of the reference, where h is at most half of the
+reference, the generated sample, or 5,000 (``size`` in the detail).
 
 References:
     M. F. Naeem et al., Reliable fidelity and diversity metrics for generative models, arXiv:2002.09797.
