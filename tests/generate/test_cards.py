@@ -107,6 +107,20 @@ def test_a_perfect_model_scores_its_floor(run: Path) -> None:
     assert figures["value"] < 10 * figures["floor"]
 
 
+def test_a_card_has_no_figures_of_each_of_many_layers() -> None:
+    from caloforge.studies.cards.measure import _slim
+
+    value = {"value": 1.0, "uncertainty": 0.1, "detail": {"p": 0.5, "floor_size": 10}}
+    entry = {
+        "hits": value,
+        **{f"many[{k}]": value for k in range(9)},
+        **{f"few[{k}]": value for k in range(4)},
+    }
+    kept = _slim({"ks": entry})["ks"]
+    assert list(kept) == ["hits", *(f"few[{k}]" for k in range(4))]
+    assert kept["hits"] == {"value": 1.0, "uncertainty": 0.1, "p": 0.5}
+
+
 def test_speed_says_where_and_how(run: Path) -> None:
     import torch
 

@@ -140,7 +140,7 @@ def _print_metrics(metrics: Mapping[str, Any]) -> None:
     print_lines([""])
     print_table(("held-out figure", ">value", ">±", ">floor", ">±"), rows)
     moments = metrics.get("moments", {})
-    rows = [
+    means = [
         (
             name.replace("_", " "),
             _number(entry["generated"]),
@@ -153,10 +153,10 @@ def _print_metrics(metrics: Mapping[str, Any]) -> None:
         if name in _MOMENTS
     ]
     print_lines([""])
-    print_table(("mean", ">generated", ">Geant4", "unit", ">ratio", ">±", ">width, ratio", ">±"), rows)
+    print_table(("mean", ">generated", ">Geant4", "unit", ">ratio", ">±", ">width, ratio", ">±"), means)
     response = metrics.get("response", ())
     if len(response) > 1:
-        rows = [
+        slices = [
             (
                 f"{row['energy'] / 1000.0:.3g} GeV",
                 str(row["n"]),

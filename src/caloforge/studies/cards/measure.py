@@ -6,6 +6,7 @@ two equal samples.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ __all__ = ["Held", "measure", "open_held"]
 
 _KEPT = ("value", "uncertainty", "floor", "floor_uncertainty")
 _DETAILS = ("p", "reason", "generated", "reference")
+_MANY = 8  # layers up to which a card has the figures of each
 _LIKELY = 0.8  # the probability that the comparison of Conv2D and Conv3D counts from
 _CORE = (250_000.0, 2_000.0, 200)  # its energy, the half width around it (MeV), showers wanted
 
@@ -132,7 +134,7 @@ def measure(
     generated = Sample(fake, generator.name)
     slices = EnergySlices.of(reference.incident_energy, bins)
     figures = compute_metrics(reference, generated, chosen, names)
-    return _rounded(
+    found: dict[str, Any] = _rounded(
         {
             "reference": {"n": reference.n, "parts": list(held.described)},
             "generated": {"n": generated.n, "seed": chosen.seed},
@@ -143,6 +145,7 @@ def measure(
             "ks_by_energy": _probabilities(reference, generated, slices),
         }
     )
+    return found
 
 
 def _response(reference: Sample, generated: Sample, slices: EnergySlices) -> list[dict[str, Any]]:
@@ -200,14 +203,16 @@ def _probabilities(reference: Sample, generated: Sample, slices: EnergySlices) -
 
 
 def _slim(entry: Any) -> Any:
-    """Return a metric without the details that no reader of a card needs."""
+    """Return a metric without the details that no reader of a card needs: of many layers, each one's figures."""
     if not isinstance(entry, Mapping):
         return entry
     if "value" not in entry:
-        return {key: _slim(value) for key, value in entry.items()}
+        observables = Counter(key.partition("[")[0] for key in entry)
+        few = (key for key in entry if "[" not in key or observables[key.partition("[")[0]] <= _MANY)
+        return {key: _slim(entry[key]) for key in few}
     detail = entry.get("detail", {})
-    few = {key: detail[key] for key in _DETAILS if key in detail}
-    return {key: entry[key] for key in _KEPT if key in entry} | few
+    known = {key: detail[key] for key in _DETAILS if key in detail}
+    return {key: entry[key] for key in _KEPT if key in entry} | known
 
 
 def _rounded(item: Any) -> Any:
