@@ -165,11 +165,9 @@ def _print_metrics(metrics: Mapping[str, Any]) -> None:
             )
             for row in response
         ]
-        print_table(
-            ("mean energy", ">showers", ">response, ratio", ">±", ">resolution, ratio", ">±"),
-            rows,
-            title="\n",
-        )
+        print_lines([""])
+        columns = ("mean energy", ">showers", ">response, ratio", ">±", ">resolution, ratio", ">±")
+        print_table(columns, slices)
 
 
 def _speeds(card: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
