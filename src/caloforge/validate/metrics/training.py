@@ -125,7 +125,7 @@ def train_once(
     sides = [
         torch.from_numpy(np.ascontiguousarray(x)).to(device, torch.float32) for x in (reference, generated)
     ]
-    parts = [_Part(*sides, a, b) for a, b in zip(_split(n, rng), _split(n, rng), strict=True)]
+    parts = [_Part(sides[0], sides[1], a, b) for a, b in zip(_split(n, rng), _split(n, rng), strict=True)]
     with torch.random.fork_rng(devices=[] if device == "cpu" else None):
         torch.manual_seed(child_seed(seed, "classifier weights"))
         network = build(parts[0].all()).to(device)
@@ -181,8 +181,17 @@ class _Part:
         return x, y.to(x.dtype)
 
     def all(self) -> torch.Tensor:
-        """Return all inputs (2 n, d)."""
-        return self.batch(np.arange(len(self)))[0]
+        """Return all inputs (2 n, d), gathered into one matrix without copies of its halves."""
+        import torch
+
+        first = self._sides[0]
+        out = first.new_empty(len(self), *first.shape[1:])
+        start = 0
+        for side, rows in zip(self._sides, self._rows, strict=True):
+            index = torch.from_numpy(rows).to(side.device)
+            torch.index_select(side, 0, index, out=out[start : start + len(rows)])
+            start += len(rows)
+        return out
 
 
 def _operations(network: nn.Module, n: int, options: TrainingOptions) -> float:
