@@ -236,7 +236,9 @@ class FlowMatching(ShowerModel):
         few = slice(0, _CORE_MOST)
         shape = (len(cells[few]), self.summary.rows, self.summary.kinds)
         summary = self.summary(cells[few], energy[few], encoded[few], torch.rand(shape, generator=generator))
-        self.core.fit(self.values(cells[few]), EMPTY, summary, encoded[few])
+        values = self.values(cells[few])
+        self.core.fit(values, EMPTY, summary, encoded[few])
+        self.cell_net.precondition.fit(self.core(values, summary, encoded[few]))
         self.symmetry.allow(showers.incident_theta)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from caloforge.models.layers.cell_patches import CellPatches
 from caloforge.models.layers.patch_embedding import PatchLinear
+from caloforge.models.layers.precondition import Precondition
 from caloforge.models.layers.transformer import TimeEmbedding, Transformer
 
 __all__ = ["CellNetwork", "SummaryNetwork"]
@@ -50,12 +51,13 @@ class SummaryNetwork(nn.Module):
         self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
         self.body = Transformer(width, blocks, 1, heads)
         self.head = _Head(rows, width, kinds)
+        self.precondition = Precondition(rows, kinds)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
         """Return the estimate (B, R, K) of x (B, R, K) at times (B,) and encoded conditions (B, k)."""
         condition = self.time(time) + self.condition(encoded)
         tokens = self.body(self.embed(x) + self.position, condition)
-        found: Tensor = self.head(tokens, condition)
+        found: Tensor = self.precondition(x, time, self.head(tokens, condition).float())
         return found
 
 
@@ -63,8 +65,8 @@ class CellNetwork(nn.Module):
     """Estimate the values of all cells from noisy ones and the shower's summary.
 
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
-    whole summary and the encoded conditions modulate every block. For each cell it says a value and how far the noisy
-    value is to be trusted, as the posterior mean of a cell that is either empty or filled would be.
+    whole summary and the encoded conditions modulate every block. For each cell it says a correction of the linear
+    estimate, and how far the noisy value is to be trusted (:mod:`~caloforge.models.layers.precondition`).
 
     Arguments:
         patches: The patches.
@@ -100,6 +102,7 @@ class CellNetwork(nn.Module):
         )
         self.body = Transformer(width, blocks, repeats, heads)
         self.head = _Head(n, width, 2 * places)
+        self.precondition = Precondition(patches.n_cells)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
         """Return the estimate (B, n_cells).
@@ -114,7 +117,8 @@ class CellNetwork(nn.Module):
         own = summary[:, self.patches.layers.flatten()].reshape(len(x), self.patches.n_patches, -1)
         tokens = self.embed(self.patches(x)) + self.rows(own) + self.position
         tokens = self.body(tokens, condition)
-        guess, trust = (
+        output, trust = (
             self.patches.cells(part) for part in self.head(tokens, condition).float().chunk(2, -1)
         )
-        return guess + torch.sigmoid(trust - 2.0) * (x - guess)
+        found: Tensor = self.precondition(x, time, output, trust)
+        return found

@@ -29,6 +29,7 @@ class CellPatches(nn.Module):
     Attributes:
         n_patches: Number of patches.
         places: Places of a patch.
+        n_cells: Cells of the detector.
         layers: (n_patches, k) layers in each patch, the last repeated where there are fewer.
     """
 
@@ -40,6 +41,7 @@ class CellPatches(nn.Module):
         super().__init__()
         index = _boxes(detector, box) if detector.is_grid else _rows(detector, box)
         self.n_patches, self.places = index.shape
+        self.n_cells = detector.n_cells
         back = np.zeros(detector.n_cells, np.int64)
         flat = index.ravel()
         back[flat[flat < detector.n_cells]] = np.nonzero(flat < detector.n_cells)[0]
