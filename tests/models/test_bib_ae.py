@@ -235,3 +235,15 @@ def test_other_detectors_and_conditions_are_refused() -> None:
             BibAe.check_detector(get_detector(name))
     with pytest.raises(ConfigError, match="incident_energy"):
         BibAe(_detector(), BibAe.resolve({"conditions": ["incident_theta"]}))
+
+
+def test_a_cpu_takes_a_few_showers_at_a_time_and_makes_the_same() -> None:
+    model = _built().eval()
+    noise = counted_noise(5, 0, 11, model.noise_size)
+    conditions = _conditions(model, 11)
+    with torch.enable_grad():
+        together = model.sample(noise, conditions).detach()
+    with torch.inference_mode():
+        apart = model.sample(noise, conditions)
+    assert together.sum() > 0
+    np.testing.assert_allclose(apart.numpy(), together.numpy(), rtol=1e-3, atol=1e-3)

@@ -71,6 +71,8 @@ THRESHOLD = 1e-4
 """Cells below it are empty, MeV."""
 _LEAST = 12
 _ROWS = 256
+_CPU_ROWS = 4
+"""Showers that pass the network at a time on a CPU: their maps stay in its caches, which halves the time."""
 
 
 class BibAe(ShowerModel):
@@ -172,6 +174,13 @@ class BibAe(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and 1e-4."""
+        if noise.device.type != "cpu" or torch.is_grad_enabled() or len(noise) <= _CPU_ROWS:
+            return self._sample(noise, conditions)
+        parts = zip(noise.split(_CPU_ROWS), conditions.split(_CPU_ROWS), strict=True)
+        return torch.cat([self._sample(*part) for part in parts])
+
+    def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return cells of showers that pass the network together."""
         energies, z, choice, free, cell_noise = torch.split(noise, self._parts, 1)
         sums, z = self.codes(energies, z, choice[:, 0], conditions)
         decoded = self.maker.decode(z, free, sums, conditions)
