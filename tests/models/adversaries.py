@@ -43,7 +43,7 @@ def images(n: int = 200, seed: int = 0) -> Showers:
 
 
 def updater_of(model: ShowerModel, steps: int = 10) -> StageUpdater:
-    (stage,) = model.stages()
+    stage = model.stages()[0]
     fabric = Fabric(accelerator="cpu", devices=1)
     return StageUpdater(fabric, model, stage, steps, torch.Generator().manual_seed(3), fused=False)
 

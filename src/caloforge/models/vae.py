@@ -14,7 +14,8 @@ given and chosen here: the fourth width (50), squared error as the reconstructio
 What ``improved`` changes, and why: the squared error of cells over E sees only the few largest ones, and sampling the
 decoder's mean alone makes every distribution too narrow. So the code is layers first and cells on a logarithmic scale,
 the decoder gives a width for every number, which sampling draws, and the KL has its proper weight of 1 (raised from 0
-over the first fifth). More latents, Adam, a moving average.
+over the first fifth). More latents, Adam, a moving average. After training, layer energies and cells are carried to the
+training showers' distributions (:mod:`caloforge.models.layers.shower_calibration`).
 
 References:
     ATLAS Collaboration, Deep generative models for fast shower simulation in ATLAS, ATL-SOFT-PUB-2018-001.
@@ -37,7 +38,8 @@ from caloforge.models.layers.beam_symmetry import BeamSymmetry
 from caloforge.models.layers.cell_codes import CODES, ShowerCode
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.mlp import mlp
-from caloforge.models.stage import Batch, OptimizerSpec, Stage, Updater
+from caloforge.models.layers.shower_calibration import ShowerCalibration
+from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.showers import Showers
 
 __all__ = ["Vae", "VaeConfig"]
@@ -56,6 +58,7 @@ class VaeConfig(ModelConfig):
         epochs: Passes over the training set.
         batch_size: Showers a step.
         symmetries: Mirror training showers as the beam allows.
+        calibrate: After training, carry layer energies and cells to the training showers' distributions.
         optimizer: The optimiser.
     """
 
@@ -68,6 +71,7 @@ class VaeConfig(ModelConfig):
     epochs: Annotated[int, Field(ge=1)] = 150
     batch_size: Annotated[int, Field(ge=1)] = 128
     symmetries: bool = True
+    calibrate: bool = True
     optimizer: OptimizerSettings = OptimizerSettings(
         lr=1e-3, schedule="cosine", warmup=100, clip=20.0, ema=0.995
     )
@@ -80,6 +84,7 @@ class Vae(ShowerModel):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "symmetries": False,
+            "calibrate": False,
             "code": "fractions",
             "latent": 10,
             "hidden": (200, 150, 100, 50),
@@ -108,6 +113,9 @@ class Vae(ShowerModel):
         self.encode_conditions = ConditionEncoder(detector, self.columns)
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.code: ShowerCode = CODES[config.code](detector)
+        self.calibration = (
+            ShowerCalibration(detector, self.columns, self.symmetry) if config.calibrate else None
+        )
         width = self.encode_conditions.width
         activation = nn.ELU if config.published_init else nn.SiLU
         self.encoder = mlp(self.code.size + width, config.hidden, 2 * config.latent, activation)
@@ -133,6 +141,11 @@ class Vae(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Decode latents from the prior: noise (B, noise_size), conditions (B, C) -> cells (B, n_cells), MeV."""
+        cells = self.make(noise, conditions)
+        return cells if self.calibration is None else self.calibration(cells, conditions)
+
+    def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return the decoder's own cells (B, n_cells), MeV."""
         latent, drawn = noise[:, : self.config.latent], noise[:, self.config.latent :]
         output = self.decoder(torch.cat([latent, self.encode_conditions(conditions)], 1))
         return self.code.decode(output, self.condition(conditions, "incident_energy")[:, 0], drawn)
@@ -142,19 +155,28 @@ class Vae(ShowerModel):
         return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the one stage."""
+        """Return the training, then the calibration."""
         spec = OptimizerSpec.of(self.config.optimizer, self.encoder, self.decoder)
-        return (
-            Stage(
-                "vae",
-                self.config.epochs,
-                self.config.batch_size,
-                {"vae": spec},
-                self.step,
-                metric="physics",
-                compiled=(self.encoder, self.decoder),
-            ),
+        training = Stage(
+            "vae",
+            self.config.epochs,
+            self.config.batch_size,
+            {"vae": spec},
+            self.step,
+            metric="physics",
+            compiled=(self.encoder, self.decoder),
         )
+        return (
+            (training,)
+            if self.calibration is None
+            else (training, Stage("calibration", fit=self.fit_calibration))
+        )
+
+    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Compare generated with training showers and set the calibration."""
+        assert self.calibration is not None
+        self.eval()
+        self.calibration.fit_to(data, self.make, self.noise_size)
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Lower the loss of one batch."""

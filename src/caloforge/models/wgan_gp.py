@@ -22,7 +22,9 @@ What ``improved`` changes, and why:
 - the critic sees each of these at unit width, and the logarithms of the cells beside their energies: in units
   of E most cells are too small for its gradient, and the number of hits does not come out;
 - wider networks, layer norm in the generator (it acts on each shower alone, so the penalty holds), a moving
-  average of the generator's weights, a rate that falls to zero, larger batches.
+  average of the generator's weights, a rate that falls to zero, larger batches;
+- after training, layer energies and cells are carried to the training showers' distributions
+  (:mod:`caloforge.models.layers.shower_calibration`).
 
 Showers are compared by ``covariance`` (:mod:`caloforge.models.covariance`), and ``selection`` adds the figures of
 :mod:`caloforge.models.figures`; the setting ``keep_by`` says which of them keeps the best epoch, and with
@@ -53,6 +55,7 @@ from caloforge.models.layers.cell_networks import CELL_NETWORKS, CellNetworks
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.mlp import mlp
 from caloforge.models.layers.penalty import gradient_penalty
+from caloforge.models.layers.shower_calibration import ShowerCalibration
 from caloforge.models.layers.sparse import SparseSigmoid
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.showers import Showers
@@ -76,6 +79,7 @@ class WganGpConfig(ModelConfig):
         epochs: Passes over the showers.
         batch_size: Showers a step.
         symmetries: Mirror training showers as the beam allows.
+        calibrate: After training, carry layer energies and cells to the training showers' distributions.
         keep_by: Figure that keeps the best epoch and seed.
         generator_optimizer: Of the generator.
         critic_optimizer: Of the critic.
@@ -91,6 +95,7 @@ class WganGpConfig(ModelConfig):
     epochs: Annotated[int, Field(ge=0)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 256
     symmetries: bool = True
+    calibrate: bool = True
     keep_by: Literal["covariance", "selection", "physics"] = "selection"
     generator_optimizer: OptimizerSettings = OptimizerSettings(
         lr=2e-4, betas=(0.0, 0.9), schedule="cosine", ema=0.999
@@ -106,6 +111,7 @@ class WganGp(ShowerModel):
         "improved": {},
         "paper": {
             "symmetries": False,
+            "calibrate": False,
             "latent": 300,
             "cells": "plain",
             "generator": (128, 128, 128),
@@ -133,6 +139,9 @@ class WganGp(ShowerModel):
             return mlp(inputs, config.generator, outputs, _LEAKY, norm=layered)
 
         self.generator: CellNetworks = CELL_NETWORKS[config.cells](detector, build, SparseSigmoid())
+        self.calibration = (
+            ShowerCalibration(detector, self.columns, self.symmetry) if config.calibrate else None
+        )
         self.critic = mlp(self.generator.width + self.encoder.width, config.critic, 1, _LEAKY)
         self.critic[-1] = nn.Linear(config.critic[-1], 1, bias=False)  # an offset cancels in the loss
 
@@ -151,6 +160,11 @@ class WganGp(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Turn noise (B, latent) and conditions (B, C) into cells (B, n_cells), MeV."""
+        cells = self.make(noise, conditions)
+        return cells if self.calibration is None else self.calibration(cells, conditions)
+
+    def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return the network's own cells (B, n_cells), MeV, which the critic sees."""
         inputs = torch.cat([noise, self.encoder(conditions)], dim=1)
         return self.generator.make(inputs, self._energy(conditions))
 
@@ -164,22 +178,31 @@ class WganGp(ShowerModel):
         return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the one stage."""
+        """Return the adversarial training, then the calibration."""
         config = self.config
         optimizers = {
             "critic": OptimizerSpec.of(config.critic_optimizer, self.critic),
             "generator": OptimizerSpec.of(config.generator_optimizer, self.generator),
         }
-        return (
-            Stage(
-                "adversarial",
-                config.epochs,
-                config.batch_size,
-                optimizers,
-                self.step,
-                metric=config.keep_by,
-            ),
+        training = Stage(
+            "adversarial",
+            config.epochs,
+            config.batch_size,
+            optimizers,
+            self.step,
+            metric=config.keep_by,
         )
+        return (
+            (training,)
+            if self.calibration is None
+            else (training, Stage("calibration", fit=self.fit_calibration))
+        )
+
+    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Compare generated with training showers and set the calibration."""
+        assert self.calibration is not None
+        self.eval()
+        self.calibration.fit_to(data, self.make, self.noise_size)
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Move the critic, and each ``critic_steps``-th time the generator; return the losses."""
@@ -195,7 +218,7 @@ class WganGp(ShowerModel):
         conditions, energy = batch.conditions, self._energy(batch.conditions)
         with torch.no_grad():
             fake = self.generator.view(
-                self.sample(updater.normal(len(batch), self.noise_size), conditions), energy
+                self.make(updater.normal(len(batch), self.noise_size), conditions), energy
             )
             real = self.generator.view(batch.cells, energy)
         distance = (self.score(real, conditions) - self.score(fake, conditions)).mean()
@@ -211,7 +234,7 @@ class WganGp(ShowerModel):
     def generator_loss(self, batch: Batch, updater: Updater) -> Tensor:
         """Return the generator's loss; the L1 activity is that of the cells over visible energy."""
         energy = self._energy(batch.conditions)
-        cells = self.sample(updater.normal(len(batch), self.noise_size), batch.conditions)
+        cells = self.make(updater.normal(len(batch), self.noise_size), batch.conditions)
         activity = (cells.abs().sum(1) / (energy * self.detector.sampling_fraction)).mean()
         value = self.score(self.generator.view(cells, energy), batch.conditions).mean()
         return self.config.activity * activity - value
