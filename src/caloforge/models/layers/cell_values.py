@@ -6,8 +6,9 @@ they are shares of their layer's energy, with one table for each layer.
 
 Back: in each layer the n cells of largest value become hits (at least the threshold), the others stay below it, and those
 below -1/2 are empty. What is missing from the layer's energy, or too much, is then given to the cells in proportion to the square of
-their energy, so that small energies keep theirs, as far as that changes no cell by more than half; what is left scales all
-cells. So layer energies and hits are exactly those asked for.
+their energy, so that small energies keep theirs, as far as that changes no cell by more than half; what is left scales what hits
+have above the threshold. So layer energies are exactly those asked for, and so are hits, unless the energy is too small for them
+(then there are as many as it allows) or too large for cells without one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _LEAST = -2.6
 _SLOPE = 0.8
 _BORDER = -0.5
 _TINY = 1e-12
+_EQUAL = 1e-6
+"""Part of the threshold by which all hits count, so that equal ones share what is missing."""
 _SAMPLE = 400_000
 
 
@@ -100,29 +103,37 @@ class CellValues(nn.Module):
             hits: Hits of each layer (B, n_layers).
         """
         view = self.view(values.float(), -1e4)
+        least, most = self.threshold * 1.0001, self.threshold * 0.9999
+        hits = torch.minimum(hits, (sums / least).floor())[:, :, None]
         sums = sums[:, :, None]
-        ordered = view.sort(2, descending=True).values
-        last = (hits.long() - 1).clamp(0, self.view.width - 1)[:, :, None]
-        lowest = torch.where(hits[:, :, None] > 0, ordered.gather(2, last), torch.inf)
-        is_hit = (view >= lowest) & (view > -1e3)
+        order = view.argsort(2, descending=True)
+        place = torch.arange(self.view.width, device=view.device).expand_as(order)
+        is_hit = torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < hits) & (view > -1e3)
         share = (
             self.threshold / sums.clamp_min(_TINY) if self.relative else torch.full_like(sums, self.threshold)
         )
         border = self._values(torch.log(share))
-        filled = is_hit | (view > _BORDER)
+        first = torch.zeros_like(is_hit).scatter(2, order[:, :, :1], sums > self.cut)
+        filled = is_hit | first | (view > _BORDER)
         values = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
         energy = torch.where(filled, self._energies(values, sums), 0.0)
-        least, most = self.threshold * 1.0001, self.threshold * 0.9999
         energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
         energy = torch.where(filled, energy, 0.0)
         return self.view.cells(self._balanced(energy, sums, is_hit))
 
     def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
-        """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits where possible."""
+        """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits, and others none."""
         missing = sums - energy.sum(2, keepdim=True)
         squares = energy.square().sum(2, keepdim=True).clamp_min(_TINY)
         largest = energy.amax(2, keepdim=True).clamp_min(_TINY)
         rate = torch.maximum(torch.minimum(missing / squares, 1.0 / largest), -0.5 / largest)
         energy = energy * (1.0 + rate * energy)
-        energy = torch.where(is_hit, energy.clamp_min(self.threshold * 1.0001), energy)
+        least = self.threshold * 1.0001
+        small = torch.where(is_hit, 0.0, energy.clamp_max(self.threshold * 0.9999))
+        above = torch.where(is_hit, (energy - least).clamp_min(0.0) + _EQUAL * least, 0.0)
+        room = sums - least * is_hit.sum(2, keepdim=True)
+        small = small * (room / small.sum(2, keepdim=True).clamp_min(_TINY)).clamp(0.0, 1.0)
+        room = (room - small.sum(2, keepdim=True)).clamp_min(0.0)
+        energy = small + above * (room / above.sum(2, keepdim=True).clamp_min(_TINY))
+        energy = torch.where(is_hit, energy + least, energy)
         return energy * (sums / energy.sum(2, keepdim=True).clamp_min(_TINY))
