@@ -135,6 +135,7 @@ class QuantileTables(nn.Module):
     def _at(self, energy: Tensor, kind: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return both tables (B, size, knots) at incident energies (B,)."""
         kind = torch.zeros_like(energy, dtype=torch.int64) if kind is None else kind
+        kind = kind.clamp_max(self.made.shape[1] - 1)  # one class before the fit
         x = torch.log(energy).contiguous()
         last = len(self.position) - 1
         above = torch.searchsorted(self.position, x).clamp(min(1, last), last)

@@ -69,7 +69,7 @@ class ShowerCalibration(nn.Module):
 
     @property
     def classes(self) -> int:
-        """Classes of alignments, mirrored ones being one."""
+        """Classes of alignments, mirrored ones being one; where no mirror holds, the last takes the upper half."""
         return math.prod((count + 1) // 2 for _, count in self.alignments)
 
     @torch.no_grad()
