@@ -5,8 +5,9 @@ have energy at all. After training, many showers are generated and compared with
 (:class:`~caloforge.models.layers.quantile_tables.QuantileTables`), at each incident energy:
 
 1. the response sum E_l / E and the fractions E_l / sum E_l of all layers but the largest one, which takes what is left.
-   Mean and width are then matched; where there are six energies or more the logarithms of the mean fractions are
-   those of a cubic in ln E through the training showers', which is known better than each of them;
+   The mean is then matched (not the width, which a few leaking showers decide); where there are six energies or
+   more the logarithms of the mean fractions are those of a cubic in ln E through the training showers', which is
+   known better than each of them;
 2. each cell's part of its layer, for each class of alignments of the cells, so that cells are empty as often as
    in truth; a factor a cell matches the mean. Showers whose alignments are mirrored are turned to one class before.
 
@@ -124,14 +125,13 @@ class ShowerCalibration(nn.Module):
             (truth, group, torch.zeros_like(group)),
             (ours, made_group, torch.zeros_like(made_group)),
         )
-        mean, std, error = _moments(truth, group, len(position))
+        mean, error = _moments(truth, group, len(position))
         mean[:, 1:] = _smooth(position, mean[:, 1:], error[:, 1:])
         for _ in range(_ROUNDS):
             carried = self._plain(*self._carried_layers(ours, made[1]))
-            now, width, _ = _moments(carried, made_group, len(position))
-            stretch = (std / width.clamp_min(1e-9)).clamp(0.5, 2.0)
+            now, _ = _moments(carried, made_group, len(position))
             table = self.numbers.truth
-            table.copy_(mean[:, None, :, None] + (table - now[:, None, :, None]) * stretch[:, None, :, None])
+            table.add_((mean - now)[:, None, :, None])
             table[:, :, 1:].clamp_(0.0, 1.0)
             table[:, :, :1].clamp_(min=0.0)
 
@@ -229,13 +229,12 @@ def _layer_maximum(parts: Tensor, sums: LayerSums) -> Tensor:
     return torch.stack([part.amax(1) for part in torch.split(parts, sums.counts, dim=1)], 1)
 
 
-def _moments(values: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, standard deviation and error of the mean (groups, size)."""
+def _moments(values: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Return the mean and its error (groups, size)."""
     rows = [values[group == g].double() for g in range(groups)]
     mean = torch.stack([row.mean(0) for row in rows])
-    std = torch.stack([row.std(0, unbiased=False) for row in rows])
-    error = torch.stack([s / math.sqrt(len(row)) for s, row in zip(std, rows, strict=True)])
-    return mean.to(values), std.to(values), error.to(values)
+    error = torch.stack([row.std(0, unbiased=False) / math.sqrt(len(row)) for row in rows])
+    return mean.to(values), error.to(values)
 
 
 def _smooth(position: Tensor, mean: Tensor, error: Tensor) -> Tensor:
