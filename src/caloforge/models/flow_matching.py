@@ -238,7 +238,7 @@ class FlowMatching(ShowerModel):
         summary = self.summary(cells[few], energy[few], encoded[few], torch.rand(shape, generator=generator))
         values = self.values(cells[few])
         self.core.fit(values, EMPTY, summary, encoded[few])
-        self.cell_net.precondition.fit(self.core(values, summary, encoded[few]))
+        self.cell_net.posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
         self.symmetry.allow(showers.incident_theta)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:

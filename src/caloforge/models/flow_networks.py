@@ -9,6 +9,7 @@ from torch.nn import functional
 from caloforge.models.layers.cell_patches import CellPatches
 from caloforge.models.layers.patch_embedding import PatchLinear
 from caloforge.models.layers.precondition import Precondition
+from caloforge.models.layers.spike_slab import OUTPUTS, SpikeSlab
 from caloforge.models.layers.transformer import TimeEmbedding, Transformer
 
 __all__ = ["CellNetwork", "SummaryNetwork"]
@@ -65,8 +66,8 @@ class CellNetwork(nn.Module):
     """Estimate the values of all cells from noisy ones and the shower's summary.
 
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
-    whole summary and the encoded conditions modulate every block. For each cell it says a correction of the linear
-    estimate, and how far the noisy value is to be trusted (:mod:`~caloforge.models.layers.precondition`).
+    whole summary and the encoded conditions modulate every block. For each cell it says how probably it is filled, and with
+    what (:mod:`~caloforge.models.layers.spike_slab`).
 
     Arguments:
         patches: The patches.
@@ -101,8 +102,8 @@ class CellNetwork(nn.Module):
             nn.Linear(conditions + rows * kinds, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.body = Transformer(width, blocks, repeats, heads)
-        self.head = _Head(n, width, 2 * places)
-        self.precondition = Precondition(patches.n_cells)
+        self.head = _Head(n, width, OUTPUTS * places)
+        self.posterior = SpikeSlab(patches.n_cells)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
         """Return the estimate (B, n_cells).
@@ -117,8 +118,6 @@ class CellNetwork(nn.Module):
         own = summary[:, self.patches.layers.flatten()].reshape(len(x), self.patches.n_patches, -1)
         tokens = self.embed(self.patches(x)) + self.rows(own) + self.position
         tokens = self.body(tokens, condition)
-        output, trust = (
-            self.patches.cells(part) for part in self.head(tokens, condition).float().chunk(2, -1)
-        )
-        found: Tensor = self.precondition(x, time, output, trust)
+        outputs = self.head(tokens, condition).float().chunk(OUTPUTS, -1)
+        found: Tensor = self.posterior(x, time, tuple(self.patches.cells(part) for part in outputs))
         return found

@@ -5,10 +5,7 @@ error that it leaves are
 
 .. math:: L = m + G (x_t - t m), \quad G = \frac{t s^2}{t^2 s^2 + (1 - t)^2}, \quad c = \frac{s (1 - t)}{\sqrt{t^2 s^2 + (1 - t)^2}},
 
-and the estimate is D = L + c F with the network's F, as in EDM, whose numbers are of order one at all times. What is empty in
-most showers is not normal at all: a second output w adds sigmoid(w) (x_t / t - D), for the noisy value itself is right once it is
-plain that the cell is filled. Without this part a network that is too small to pass all noisy values through its tokens
-would shrink them, and the showers that come out would vary too little.
+and the estimate is D = L + c F with the network's F, as in EDM, whose numbers are of order one at all times.
 
 References:
     T. Karras et al., "Elucidating the design space of diffusion-based generative models", arXiv:2206.00364.
@@ -22,8 +19,6 @@ from torch import Tensor, nn
 __all__ = ["Precondition"]
 
 _LEAST = 0.05
-_SHY = 4.0
-"""How far the second output begins below 1/2."""
 
 
 class Precondition(nn.Module):
@@ -51,21 +46,17 @@ class Precondition(nn.Module):
         self.mean.copy_(values.mean(0))
         self.spread.copy_(values.std(0).clamp_min(_LEAST))
 
-    def forward(self, x: Tensor, time: Tensor, output: Tensor, trust: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, output: Tensor) -> Tensor:
         """Return the estimate (B, *shape).
 
         Arguments:
             x: x_t (B, *shape).
             time: (B,).
             output: F (B, *shape).
-            trust: w (B, *shape), or None.
         """
         t = time.view(-1, *[1] * (x.dim() - 1))
         rest = 1.0 - t
         variance = self.spread.square()
         norm = t.square() * variance + rest.square()
         found = self.mean + t * variance / norm * (x - t * self.mean)
-        found = found + self.spread * rest * norm.rsqrt() * output
-        if trust is None:
-            return found
-        return found + torch.sigmoid(trust - _SHY) * (x / t.clamp_min(_LEAST) - found)
+        return found + self.spread * rest * norm.rsqrt() * output

@@ -1,0 +1,97 @@
+r"""A cell is empty or filled: the estimate of its value as a posterior mean.
+
+The value of a cell is -1 (empty) with probability 1 - p, or normal with mean mu and width sigma. Seen as x_t = (1 - t) x_0 + t x_1 with
+noise x_0, the posterior mean of x_1 is, in closed form,
+
+.. math:: D = (1 - w)(-1) + w \left[\mu + \frac{t \sigma^2}{t^2 \sigma^2 + (1 - t)^2} (x_t - t \mu)\right], \qquad
+          w = \mathrm{sigmoid}\!\left(\ln\frac{p}{1 - p} + \ln\frac{N(x_t; t\mu, t^2\sigma^2 + (1-t)^2)}{N(x_t; -t, (1-t)^2)}\right).
+
+A network gives ln p/(1-p), mu and ln sigma of each cell, as changes of what they are in the training showers on average. So what
+a noisy value says about its own cell needs no weights at all and does not have to pass the narrow tokens of a
+transformer; the network only says what the rest of the shower tells about the cell. With outputs of 0 the estimate is the best one for
+independent cells.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OUTPUTS", "SpikeSlab"]
+
+OUTPUTS = 3
+"""Numbers of the network for each cell."""
+_EMPTY = -1.0
+_NOISE = 0.02
+"""Least noise in the likelihoods, for times near 1."""
+_PRIOR = 20.0
+"""Showers' worth of the mean over all cells in the mean of one."""
+_REACH = 3.0
+_MOST = 40.0
+
+
+class SpikeSlab(nn.Module):
+    """Posterior means of cells that are empty or filled.
+
+    Arguments:
+        n_cells: Number of cells.
+
+    Attributes:
+        logit: (n_cells,) ln p/(1-p) in the training showers.
+        centre: (n_cells,) mean of filled values.
+        spread: (n_cells,) their width.
+    """
+
+    logit: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, n_cells: int) -> None:
+        super().__init__()
+        self.register_buffer("logit", torch.zeros(n_cells))
+        self.register_buffer("centre", torch.ones(n_cells))
+        self.register_buffer("spread", torch.ones(n_cells))
+
+    @torch.no_grad()
+    def fit(self, values: Tensor, filled: Tensor, core: Tensor) -> None:
+        """Set the averages.
+
+        Arguments:
+            values: (N, n_cells).
+            filled: (N, n_cells), bool.
+            core: Indices of cells that have no empty value.
+        """
+        weight = filled.float()
+        weight[:, core] = 1.0
+        count = weight.sum(0)
+        whole = weight.sum().clamp_min(1.0)
+        middle = (values * weight).sum() / whole
+        width = ((values - middle).square() * weight).sum() / whole
+        centre = ((values * weight).sum(0) + _PRIOR * middle) / (count + _PRIOR)
+        square = ((values - centre).square() * weight).sum(0)
+        p = ((count + 0.2) / (len(values) + 1.0)).clamp_max(1.0 - 1e-5)
+        logit = torch.log(p / (1.0 - p))
+        logit[core] = _MOST
+        self.logit.copy_(logit)
+        self.centre.copy_(centre)
+        self.spread.copy_(((square + _PRIOR * width) / (count + _PRIOR)).sqrt().clamp_min(0.05))
+
+    def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+        """Return the estimate (B, n_cells).
+
+        Arguments:
+            x: x_t (B, n_cells).
+            time: (B,).
+            outputs: Changes of the logit, of the mean in widths, and of the logarithm of the width, (B, n_cells) each.
+        """
+        change, shift, stretch = outputs
+        t = time[:, None]
+        spread = self.spread * torch.exp(_REACH * torch.tanh(stretch / _REACH))
+        centre = self.centre + self.spread * shift
+        noise = (1.0 - t).square() + _NOISE**2
+        variance = t.square() * spread.square() + noise
+        slab = (x - t * centre).square() / variance + torch.log(variance)
+        spike = (x - t * _EMPTY).square() / noise + torch.log(noise)
+        w = torch.sigmoid((self.logit + change + 0.5 * (spike - slab)).clamp(-_MOST, _MOST))
+        filled = centre + t * spread.square() / variance * (x - t * centre)
+        return _EMPTY + w * (filled - _EMPTY)
