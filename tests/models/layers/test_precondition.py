@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -103,25 +101,6 @@ def test_its_loss_is_that_of_the_posterior() -> None:
     loss = flow_loss(lambda x, time: layer(x, time, torch.zeros_like(x)), data, noise, torch.full((n,), t))
     _, width = _posterior(torch.zeros(1, 4), torch.tensor([t]))
     assert float(loss) == pytest.approx(float((width / (1 - t)).square().mean()), rel=0.02)
-
-
-def test_full_trust_takes_the_noisy_value_and_none_the_estimate() -> None:
-    x, time = _inputs()
-    time = 0.1 + 0.9 * time
-    layer, output = _fitted(), _normal(400, 4, seed=5)
-    plain = layer(x, time, output)
-    full, none = (layer(x, time, output, torch.full_like(x, value)) for value in (60.0, -60.0))
-    torch.testing.assert_close(full, x / time[:, None], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(none, plain)
-    shy = layer(x, time, output, torch.zeros_like(x))
-    part = ((shy - plain) / (full - plain))[(full - plain).abs() > 0.1]
-    torch.testing.assert_close(part, torch.full_like(part, 1 / (1 + math.exp(4.0))), rtol=1e-2, atol=1e-4)
-
-
-def test_trust_stays_finite_at_the_start() -> None:
-    x = _normal(5, 4)
-    found = _fitted()(x, torch.zeros(5), torch.zeros_like(x), torch.full_like(x, 20.0))
-    assert (found.abs() <= x.abs() / 0.05 + 4.0).all()
 
 
 def test_numbers_in_rows_are_taken_as_they_are() -> None:
