@@ -25,6 +25,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -141,14 +142,16 @@ class Vae(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Decode latents from the prior: noise (B, noise_size), conditions (B, C) -> cells (B, n_cells), MeV."""
-        cells = self.make(noise, conditions)
-        return cells if self.calibration is None else self.calibration(cells, conditions)
+        if self.calibration is None or not self.calibration.fitted:
+            return self.make(noise, conditions)
+        cells: Tensor = self.calibration(self.make(noise, conditions, dense=True), conditions)
+        return cells
 
-    def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
+    def make(self, noise: Tensor, conditions: Tensor, dense: bool = False) -> Tensor:
         """Return the decoder's own cells (B, n_cells), MeV."""
         latent, drawn = noise[:, : self.config.latent], noise[:, self.config.latent :]
         output = self.decoder(torch.cat([latent, self.encode_conditions(conditions)], 1))
-        return self.code.decode(output, self.condition(conditions, "incident_energy")[:, 0], drawn)
+        return self.code.decode(output, self.condition(conditions, "incident_energy")[:, 0], drawn, dense)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with each shower changed by a symmetry that holds."""
@@ -176,7 +179,7 @@ class Vae(ShowerModel):
         """Compare generated with training showers and set the calibration."""
         assert self.calibration is not None
         self.eval()
-        self.calibration.fit_to(data, self.make, self.noise_size)
+        self.calibration.fit_to(data, partial(self.make, dense=True), self.noise_size)
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Lower the loss of one batch."""

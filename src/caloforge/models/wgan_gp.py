@@ -160,13 +160,15 @@ class WganGp(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Turn noise (B, latent) and conditions (B, C) into cells (B, n_cells), MeV."""
-        cells = self.make(noise, conditions)
-        return cells if self.calibration is None else self.calibration(cells, conditions)
+        if self.calibration is None or not self.calibration.fitted:
+            return self.make(noise, conditions)
+        cells: Tensor = self.calibration(self.make(noise, conditions, dense=True), conditions)
+        return cells
 
-    def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
+    def make(self, noise: Tensor, conditions: Tensor, dense: bool = False) -> Tensor:
         """Return the network's own cells (B, n_cells), MeV, which the critic sees."""
         inputs = torch.cat([noise, self.encoder(conditions)], dim=1)
-        return self.generator.make(inputs, self._energy(conditions))
+        return self.generator.make(inputs, self._energy(conditions), dense)
 
     def score(self, view: Tensor, conditions: Tensor) -> Tensor:
         """Return the critic's value (B, 1) of views (B, k) under conditions (B, C)."""
@@ -202,7 +204,7 @@ class WganGp(ShowerModel):
         """Compare generated with training showers and set the calibration."""
         assert self.calibration is not None
         self.eval()
-        self.calibration.fit_to(data, self.make, self.noise_size)
+        self.calibration.fit_to(data, partial(self.make, dense=True), self.noise_size)
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Move the critic, and each ``critic_steps``-th time the generator; return the losses."""

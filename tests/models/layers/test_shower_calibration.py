@@ -53,12 +53,6 @@ def _fitted() -> ShowerCalibration:
     return calibration
 
 
-def test_nothing_changes_before_the_fit() -> None:
-    calibration = ShowerCalibration(DETECTOR, COLUMNS, BeamSymmetry(DETECTOR, COLUMNS))
-    cells, conditions = _showers(40, 2, 1.0, 1.0)
-    torch.testing.assert_close(calibration(cells, conditions), cells)
-
-
 def test_fractions_response_and_profile_become_those_of_the_training_showers() -> None:
     calibration = _fitted()
     true, true_conditions = _showers(1600, 0, 1.0, 1.0)

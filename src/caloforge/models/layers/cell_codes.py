@@ -52,8 +52,11 @@ class ShowerCode(nn.Module, ABC):
         """Return codes (B, size); ``uniform`` (B, n_cells) are uniform numbers in [0, 1)."""
 
     @abstractmethod
-    def decode(self, output: Tensor, energy: Tensor, noise: Tensor) -> Tensor:
-        """Return cells (B, n_cells), MeV, of a decoder's output (B, outputs) and noise (B, noise)."""
+    def decode(self, output: Tensor, energy: Tensor, noise: Tensor, dense: bool = False) -> Tensor:
+        """Return cells (B, n_cells), MeV, of a decoder's output (B, outputs) and noise (B, noise).
+
+        ``dense`` leaves small energies in cells that would be empty, the larger the less empty they are.
+        """
 
     @abstractmethod
     def losses(self, output: Tensor, code: Tensor) -> dict[str, Tensor]:
@@ -84,7 +87,7 @@ class FractionCode(ShowerCode):
         """Return the cells over E times the sampling fraction."""
         return cells / (self.scale * energy[:, None])
 
-    def decode(self, output: Tensor, energy: Tensor, noise: Tensor) -> Tensor:
+    def decode(self, output: Tensor, energy: Tensor, noise: Tensor, dense: bool = False) -> Tensor:
         """Return the cells that the sigmoid gives."""
         return torch.sigmoid(output) * self.scale * energy[:, None]
 
@@ -138,7 +141,7 @@ class LayerCode(ShowerCode):
         mean, std = self.scale(energy)
         return torch.cat([self.layers(cells, energy), (self._logarithm(cells, uniform) - mean) / std], 1)
 
-    def decode(self, output: Tensor, energy: Tensor, noise: Tensor) -> Tensor:
+    def decode(self, output: Tensor, energy: Tensor, noise: Tensor, dense: bool = False) -> Tensor:
         """Draw every number with its mean and width, then go back to cells."""
         mean, width = self._density(output)
         code = mean + width * noise
@@ -146,7 +149,9 @@ class LayerCode(ShowerCode):
         energies = self.layers.inverse(code[:, :k], energy)
         centre, std = self.scale(energy)
         u = torch.minimum(centre + std * code[:, k:], self.top)
-        cells = torch.where(u > 0, self.cut * torch.exp(u.clamp_min(0.0)), torch.zeros_like(u))
+        cells = self.cut * torch.exp(u)
+        if not dense:
+            cells = torch.where(u > 0, cells, torch.zeros_like(u))
         return self.layers.sums.normalise(cells, energies)
 
     def _density(self, output: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,8 @@ __all__ = ["CELL_NETWORKS", "CellNetworks", "LayeredNetworks", "PlainNetworks"]
 
 _REACH = 6.0
 """Standard deviations above its mean that a cell can reach before its layer is scaled."""
+_LEAK = 1e-4
+"""Largest part of a cell's reach that a cell which would be empty is given."""
 _EMPHASIS = 4.0
 """Factor on response and fractions in the critic's view: they are few beside the cells, and matter most."""
 _HIT = 0.1
@@ -37,14 +39,23 @@ class CellNetworks(nn.Module, ABC):
 
     width: int
     extras: int
+    output: nn.Module
 
     @abstractmethod
     def fit(self, cells: Tensor, energy: Tensor) -> None:
         """Set constants from training showers: cells (N, n_cells) and incident energies (N,), MeV."""
 
     @abstractmethod
-    def make(self, inputs: Tensor, energy: Tensor) -> Tensor:
-        """Return cells (B, n_cells), MeV, for the network's input (B, k)."""
+    def make(self, inputs: Tensor, energy: Tensor, dense: bool = False) -> Tensor:
+        """Return cells (B, n_cells), MeV, for the network's input (B, k).
+
+        ``dense`` leaves small energies in cells that would be empty, the larger the less empty they are.
+        """
+
+    def cut(self, numbers: Tensor, dense: bool) -> Tensor:
+        """Return the output of the network's numbers (B, n_cells), with a small rising part on top where ``dense``."""
+        made: Tensor = self.output(numbers)
+        return made + _LEAK * torch.sigmoid(numbers) if dense else made
 
     @abstractmethod
     def view(self, cells: Tensor, energy: Tensor) -> Tensor:
@@ -71,10 +82,9 @@ class PlainNetworks(CellNetworks):
     def fit(self, cells: Tensor, energy: Tensor) -> None:
         """Do nothing: there are no constants."""
 
-    def make(self, inputs: Tensor, energy: Tensor) -> Tensor:
+    def make(self, inputs: Tensor, energy: Tensor, dense: bool = False) -> Tensor:
         """Return cells (B, n_cells), MeV."""
-        made: Tensor = self.output(self.net(inputs)) * (energy * self.sampling_fraction)[:, None]
-        return made
+        return self.cut(self.net(inputs), dense) * (energy * self.sampling_fraction)[:, None]
 
     def view(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return cells over visible energy."""
@@ -109,12 +119,12 @@ class LayeredNetworks(CellNetworks):
         self.energies.fit(cells, energy)
         self.cells.fit(cells / energy[:, None], energy)
 
-    def make(self, inputs: Tensor, energy: Tensor) -> Tensor:
+    def make(self, inputs: Tensor, energy: Tensor, dense: bool = False) -> Tensor:
         """Return cells (B, n_cells), MeV."""
         out = self.net(inputs)
         layers = self.energies.inverse(out[:, : self.energies.size], energy)
         mean, std = self.cells(energy)
-        shape = self.output(out[:, self.energies.size :]) * (mean + _REACH * std)
+        shape = self.cut(out[:, self.energies.size :], dense) * (mean + _REACH * std)
         return self.energies.sums.normalise(shape, layers)
 
     def view(self, cells: Tensor, energy: Tensor) -> Tensor:

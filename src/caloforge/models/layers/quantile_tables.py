@@ -69,10 +69,15 @@ class QuantileTables(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.knots, self.reach = size, knots, reach
-        line = torch.linspace(0.0, 1.0, knots, dtype=dtype).expand(1, 1, size, knots)
+        line = torch.linspace(0.0, 1.0, 2, dtype=dtype).expand(1, 1, size, 2)
         self.register_buffer("position", torch.zeros(1))
         self.register_buffer("made", line.clone())
         self.register_buffer("truth", line.clone())
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the tables follow from showers."""
+        return self.made.shape[-1] > 2
 
     def levels(self) -> Tensor:
         """Return the probabilities of the knots (knots,), float64."""
@@ -124,7 +129,7 @@ class QuantileTables(nn.Module):
             kind: Classes (B,), int64; all 0 when missing.
         """
         made, truth = self._at(energy, kind)
-        right = (made < values[..., None]).sum(-1).clamp(1, self.knots - 1)[..., None]
+        right = (made < values[..., None]).sum(-1).clamp(1, made.shape[-1] - 1)[..., None]
         low, high = made.gather(-1, right - 1), made.gather(-1, right)
         step = high - low
         part = (values[..., None] - low) / torch.where(step > 0, step, torch.ones_like(step))

@@ -8,8 +8,10 @@ have energy at all. After training, many showers are generated and compared with
    The mean is then matched (not the width, which a few leaking showers decide); where there are six energies or
    more the logarithms of the mean fractions are those of a cubic in ln E through the training showers', which is
    known better than each of them;
-2. each cell's part of its layer, for each class of alignments of the cells, so that cells are empty as often as
-   in truth; a factor a cell matches the mean. Showers whose alignments are mirrored are turned to one class before.
+2. the root of each cell's part of its layer, for each class of alignments of the cells; a factor a cell matches the
+   mean. Generated showers come with small energies in cells that would be empty, in the order in which they are
+   likely to have some, so that cells become empty as often as in truth. Showers whose alignments are mirrored are
+   turned to one class before.
 
 Cells are scaled to the layer energies in the end. What belongs together within a shower is the model's own.
 """
@@ -44,7 +46,7 @@ _ENERGIES = 6
 
 
 class ShowerCalibration(nn.Module):
-    """Carry generated cells to the training showers' distributions; nothing before the fit.
+    """Carry generated cells to the training showers' distributions; of no use before the fit.
 
     Arguments:
         detector: The detector.
@@ -53,7 +55,6 @@ class ShowerCalibration(nn.Module):
     """
 
     remainder: Tensor
-    fitted: Tensor
 
     def __init__(self, detector: Detector, columns: Mapping[str, slice], symmetry: BeamSymmetry) -> None:
         super().__init__()
@@ -64,9 +65,13 @@ class ShowerCalibration(nn.Module):
             (columns[name].start, count) for name, count in detector.beam.alignments if name in columns
         ]
         self.register_buffer("remainder", torch.zeros(1, dtype=torch.int64))
-        self.register_buffer("fitted", torch.zeros(1))
         self.numbers = QuantileTables(detector.n_layers + 1)
         self.cells = QuantileTables(detector.n_cells, knots=21, reach=2.6, dtype=torch.float16)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the tables follow from showers."""
+        return self.cells.fitted
 
     @property
     def classes(self) -> int:
@@ -91,7 +96,6 @@ class ShowerCalibration(nn.Module):
         self.remainder.copy_(self.sums(true[0]).mean(0).argmax())
         self._fit_numbers(position, (true[0], energy, group), (made[0], made_energy, made_group))
         self._fit_cells(position, (*true, group), (*made, made_group))
-        self.fitted.fill_(1.0)
 
     @torch.no_grad()
     def fit_to(self, data: TrainingData, make: Callable[[Tensor, Tensor], Tensor], noise: int) -> None:
@@ -146,30 +150,33 @@ class ShowerCalibration(nn.Module):
         truth, parts = self._parts(cells), self._parts(ours)
         energy = made[1][:, self.energy_column]
         classes = self.classes
-        self.cells.fit(position, (truth, true[2], kind), (parts, made[2], made_kind), classes)
+        self.cells.fit(position, (truth.sqrt(), true[2], kind), (parts.sqrt(), made[2], made_kind), classes)
         wanted = self._means(cells, self.sums(cells), true[2] * classes + kind, len(position) * classes)
         layers = self._layers(self.numbers(self._plain(ours, energy), energy), energy)
         for _ in range(_ROUNDS):
             chunks = zip(*(part.split(_CHUNK) for part in (parts, energy, made_kind)), strict=True)
-            shares = _shared(torch.cat([self.cells(*chunk) for chunk in chunks]), parts, self.sums)
+            shares = _shared(torch.cat([self._carried_parts(*chunk) for chunk in chunks]), parts, self.sums)
             carried = self.sums.normalise(shares, layers)
             found = self._means(carried, layers, made[2] * classes + made_kind, len(position) * classes)
             factor = torch.where(found > 0, wanted / found.clamp_min(_TINY), torch.ones_like(found))
             factor = torch.where(wanted > 0, factor.clamp(1.0 / _MOST, _MOST), torch.zeros_like(factor))
             factor = factor.view(len(position), classes, -1, 1)
             table = self.cells.truth
-            table.copy_((table.float() * factor).clamp_max(6e4).to(table))
+            table.copy_((table.float() * factor.sqrt()).clamp_max(6e4).to(table))
 
     def forward(self, cells: Tensor, conditions: Tensor) -> Tensor:
         """Return carried cells (B, n_cells), MeV, of generated ones under conditions (B, C)."""
         energy = conditions[:, self.energy_column]
         turned, flips, kind = self._turned(cells, conditions)
         parts = self._parts(turned)
-        shares = _shared(self.cells(parts, energy, kind), parts, self.sums)
+        shares = _shared(self._carried_parts(parts, energy, kind), parts, self.sums)
         layers = self._layers(self.numbers(self._plain(cells, energy), energy), energy)
         carried = self.sums.normalise(shares, layers)
         carried, _ = self.symmetry[0](carried, conditions, flips)
-        return torch.where(self.fitted > 0.5, carried, cells)
+        return carried
+
+    def _carried_parts(self, parts: Tensor, energy: Tensor, kind: Tensor) -> Tensor:
+        return self.cells(parts.sqrt(), energy, kind).square()
 
     def _carried_layers(self, plain: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
         return self._layers(self.numbers(plain, energy), energy), energy
