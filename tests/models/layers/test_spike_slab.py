@@ -49,7 +49,7 @@ def _zeros(x: Tensor) -> tuple[Tensor, ...]:
 
 def _bayes(x: float, t: float, p: float, centre: float, width: float) -> float:
     """The posterior mean by a sum over values of the slab, and the spike."""
-    values = np.linspace(centre - 8 * width, centre + 8 * width, 8001)
+    values = np.linspace(centre - 14 * width, centre + 14 * width, 14001)
     prior = np.exp(-0.5 * ((values - centre) / width) ** 2)
     prior *= p / prior.sum()
     noise = math.hypot(1 - t, 0.02)  # with the least noise
