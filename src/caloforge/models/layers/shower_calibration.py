@@ -154,10 +154,15 @@ class ShowerCalibration(nn.Module):
         wanted = self._means(cells, self.sums(cells), true[2] * classes + kind, len(position) * classes)
         layers = self._layers(self.numbers(self._plain(ours, energy), energy), energy)
         for _ in range(_ROUNDS):
-            chunks = zip(*(part.split(_CHUNK) for part in (parts, energy, made_kind)), strict=True)
-            shares = _shared(torch.cat([self._carried_parts(*chunk) for chunk in chunks]), parts, self.sums)
-            carried = self.sums.normalise(shares, layers)
-            found = self._means(carried, layers, made[2] * classes + made_kind, len(position) * classes)
+            rows = [slice(first, first + _CHUNK) for first in range(0, len(parts), _CHUNK)]
+            carried = [self._carried_parts(parts[row], energy[row], made_kind[row]) for row in rows]
+            shares = _shared(torch.cat(carried), parts, self.sums)
+            found = self._means(
+                self.sums.normalise(shares, layers),
+                layers,
+                made[2] * classes + made_kind,
+                len(position) * classes,
+            )
             factor = torch.where(found > 0, wanted / found.clamp_min(_TINY), torch.ones_like(found))
             factor = torch.where(wanted > 0, factor.clamp(1.0 / _MOST, _MOST), torch.zeros_like(factor))
             factor = factor.view(len(position), classes, -1, 1)
@@ -172,11 +177,12 @@ class ShowerCalibration(nn.Module):
         shares = _shared(self._carried_parts(parts, energy, kind), parts, self.sums)
         layers = self._layers(self.numbers(self._plain(cells, energy), energy), energy)
         carried = self.sums.normalise(shares, layers)
-        carried, _ = self.symmetry[0](carried, conditions, flips)
-        return carried
+        back: Tensor = self.symmetry[0](carried, conditions, flips)[0]
+        return back
 
     def _carried_parts(self, parts: Tensor, energy: Tensor, kind: Tensor) -> Tensor:
-        return self.cells(parts.sqrt(), energy, kind).square()
+        roots: Tensor = self.cells(parts.sqrt(), energy, kind)
+        return roots.square()
 
     def _carried_layers(self, plain: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
         return self._layers(self.numbers(plain, energy), energy), energy
