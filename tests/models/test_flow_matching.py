@@ -1,0 +1,185 @@
+"""The flow of summary and cells: its sampler on known distributions, and what a short training makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flows import fitted, normals, run, showers, stopped, trained
+from torch import Tensor
+
+from caloforge.geometry import get_detector
+from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.stage import Batch
+from caloforge.train.checkpoint import load_weights
+
+NAME = "flow-matching"
+SHORT = ("summary_epochs=12", "epochs=6")
+FEW = {"summary_steps": 8, "steps": 5}
+
+
+def _sums_and_hits(model: FlowMatching, cells: Tensor) -> tuple[Tensor, Tensor]:
+    view = model.values.view(cells)
+    return view.sum(2), (view > model.config.threshold).sum(2)
+
+
+def test_without_training_summaries_are_the_noise_itself() -> None:
+    """Their one Gaussian is N(0, 1), whose flow ends where it began."""
+    model = fitted(NAME).choose({"summary_steps": 60})
+    noise = normals(50, model.summary.rows, model.summary.kinds)
+    encoded = model.encoder(model.condition_matrix(showers())[:50])
+    with torch.no_grad():
+        torch.testing.assert_close(model.summarise(noise, encoded), noise, rtol=0.02, atol=0.01)
+
+
+def test_without_training_core_cells_are_gaussians_of_their_means_and_widths() -> None:
+    """Their flow is m + s x noise, number by number."""
+    model = fitted(NAME).choose({"steps": 60})
+    noise, core = normals(20, model.detector.n_cells), model.core.cells
+    assert len(core) > 10
+    with torch.no_grad():
+        found = model.shape(noise, *_conditions(model, 20))
+    posterior = model.cell_net.posterior
+    expected = posterior.centre + posterior.spread * noise
+    torch.testing.assert_close(found[:, core], expected[:, core], rtol=0, atol=0.1)
+    torch.testing.assert_close(posterior.spread[core], torch.ones(len(core)), rtol=0.2, atol=0)
+
+
+def test_without_training_cells_are_filled_as_often_as_in_the_showers() -> None:
+    """And of the same mean: each cell's own distribution, without those of the others."""
+    model = fitted(NAME).choose({"steps": 12})
+    batch = _batch(model)
+    with torch.no_grad():
+        found = model.shape(normals(200, model.detector.n_cells), *_conditions(model, 200))
+        true = model.values(torch.where(batch.cells > model.config.cut, batch.cells, 0.0))
+    outside = torch.ones(model.detector.n_cells, dtype=torch.bool)
+    outside[model.core.cells] = False
+    often = [(values[:, outside] > -0.5).float().mean(0) for values in (found, true)]
+    assert (often[0] - often[1]).abs().max() < 0.15
+    assert (often[0] - often[1]).mean().abs() < 0.02
+    assert (found[:, outside].mean(0) - true[:, outside].mean(0)).abs().max() < 0.3
+
+
+def _conditions(model: FlowMatching, n: int) -> tuple[Tensor, Tensor]:
+    encoded = model.encoder(model.condition_matrix(showers())[:n])
+    return encoded, torch.zeros(n, model.summary.rows, model.summary.kinds)
+
+
+def _batch(model: FlowMatching) -> Batch:
+    source = showers()
+    return Batch(torch.from_numpy(source.cells), model.condition_matrix(source), torch.arange(len(source)))
+
+
+def test_training_lowers_the_losses() -> None:
+    model, start = trained(NAME, *SHORT), fitted(NAME)
+    data = _Data(_batch(model))
+    for figure in ("validate_summary", "validate_cells"):
+        ((_, before),) = getattr(start, figure)(data).items()
+        ((_, after),) = getattr(model, figure)(data).items()
+        assert after < 0.97 * before
+
+
+class _Data:
+    device = torch.device("cpu")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 2000  # one pass is enough
+
+    def batches(self, size: int):
+        yield self.batch
+
+
+def test_showers_follow_their_summary() -> None:
+    model = trained(NAME, *SHORT).choose(FEW)
+    conditions = model.condition_matrix(showers())[:40]
+    noise = normals(40, model.noise_size)
+    with torch.no_grad():
+        cells = model.sample(noise, conditions)
+        encoded = model.encoder(conditions)
+        first = noise[:, : model.summary_size].view(40, model.summary.rows, model.summary.kinds)
+        energy = conditions[:, 0]
+        asked, wanted = model.summary.decode(model.summarise(first, encoded), energy, encoded)
+    sums, hits = _sums_and_hits(model, cells)
+    assert torch.isfinite(cells).all()
+    assert (cells >= 0).all()
+    torch.testing.assert_close(sums, asked, rtol=1e-4, atol=model.config.cut)
+    n_cells = torch.tensor([len(cells) for cells in model.detector.layer_cells])
+    possible = (asked > 0.1002 * wanted) & (wanted > 0) & (wanted <= n_cells)
+    assert torch.equal(hits[possible].float(), wanted[possible])
+    assert possible.float().mean() > 0.5
+
+
+def test_energy_and_its_spread_follow_the_incident_energy() -> None:
+    model, source = trained(NAME, *SHORT).choose(FEW), showers()
+    cells = model.draw(model.condition_matrix(source), seed=2)
+    made = cells.sum(1).numpy() / source.incident_energy
+    real = source.visible_energy / source.incident_energy
+    for energy in np.unique(source.incident_energy):
+        part = source.incident_energy == energy
+        assert made[part].mean() == pytest.approx(real[part].mean(), rel=0.04)
+        assert 0.5 < made[part].std() / real[part].std() < 2.0
+
+
+def test_symmetries_move_cells_and_conditions_together() -> None:
+    model = fitted(NAME)
+    batch = _batch(model)
+    made = model.augment(batch, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(made.cells.sum(1), batch.cells.sum(1))
+    moved = (made.conditions != batch.conditions).any(1)
+    assert 0.6 < moved.float().mean() < 0.9
+    assert (made.cells[moved] != batch.cells[moved]).any(1).all()
+    assert torch.equal(made.cells[~moved], batch.cells[~moved])
+    assert fitted(NAME, symmetries=False).augment(batch, torch.Generator()) is batch
+
+
+def test_noise_of_a_shower_is_that_of_its_summary_and_of_its_cells() -> None:
+    model = fitted(NAME)
+    assert (model.summary_size, model.noise_size) == (5 * 5, 5 * 5 + 266)
+    assert [stage.name for stage in model.stages()] == ["summary", "cells"]
+    assert model.stages()[0].batch_size == 4 * model.config.batch_size
+
+
+def test_training_times_are_logit_normal() -> None:
+    model = fitted(NAME, time_mean=-0.5, time_spread=0.8)
+    times = model.times(normals(50_000))
+    assert ((times > 0) & (times < 1)).all()
+    logit = torch.logit(times)
+    assert (float(logit.mean()), float(logit.std())) == pytest.approx((-0.5, 0.8), abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "box"), [("clic-ecal", (5, 5, 5)), ("calochallenge-1-pions", (9,))])
+def test_one_architecture_serves_every_detector(name: str, box: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    detector = get_detector(name)
+    model = FlowMatching(detector, FlowMatching.resolve({"preset": "small", "width": 16, "box": box}))
+    model.choose({"steps": 1, "summary_steps": 1})
+    conditions = torch.tensor([[5e3], [5e4]])
+    cells = model.draw(conditions, seed=1)
+    assert cells.shape == (2, detector.n_cells)
+    assert torch.isfinite(cells).all()
+    assert (cells >= 0).all()
+
+
+@pytest.mark.parametrize("after", [1, 2], ids=["in the first stage", "in the second"])
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch, after: int, tmp_path: Path
+) -> None:
+    how = (
+        "checkpoint_epochs=1",
+        "summary_epochs=2",
+        "epochs=2",
+        "width=16",
+        "summary_width=16",
+        "batch_size=180",
+    )
+    stopped(monkeypatch, NAME, tmp_path / "a", after, *how)
+    run(NAME, tmp_path / "a", *how, resume=True)
+    run(NAME, tmp_path / "b", *how)
+    first, second = (load_weights(tmp_path / name / "weights.safetensors") for name in "ab")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

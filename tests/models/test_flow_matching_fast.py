@@ -1,0 +1,261 @@
+"""The distilled flow: students begin as their teachers, learn their way, and are all that is shipped."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flows import fitted, normals, run, showers, stopped, trained
+from torch import Tensor, nn
+
+from caloforge.errors import IncompatibleError
+from caloforge.models.flow_matching_fast import FlowMatchingFast
+from caloforge.models.layers.flow_path import integrate, jump, time_grid
+from caloforge.models.stage import Batch
+from caloforge.train.checkpoint import load_weights
+
+NAME = "flow-matching-fast"
+SHORT = (
+    "summary_epochs=8",
+    "epochs=3",
+    "summary_student_epochs=6",
+    "student_epochs=3",
+    "summary_jumps=3",
+    "jumps=2",
+    "student.warmup=3",
+    "student.ema=0",
+    "student.lr=1e-3",
+)
+
+
+def _awake(**settings: object) -> FlowMatchingFast:
+    """Fitted, with heads that have left their zeros, each network its own."""
+    model = fitted(NAME, **settings)
+    assert isinstance(model, FlowMatchingFast)
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for network in (model.summary_net, model.cell_net, model.summary_student, model.cell_student):
+            network.head.out.weight.normal_(0.0, 0.05)
+    return model
+
+
+def _copied(model: FlowMatchingFast) -> FlowMatchingFast:
+    (copy,) = (stage for stage in model.stages() if stage.name == "copy")
+    assert copy.fit is not None
+    copy.fit(None, torch.Generator())
+    return model
+
+
+def _conditions(model: FlowMatchingFast, n: int) -> tuple[Tensor, Tensor]:
+    encoded = model.encoder(model.condition_matrix(showers())[:n])
+    return encoded, normals(n, model.summary.rows, model.summary.kinds, seed=3)
+
+
+def test_stages_are_teachers_then_copy_then_students() -> None:
+    stages = _awake().stages()
+    assert [stage.name for stage in stages] == ["summary", "cells", "copy", "summary-student", "cell-student"]
+    model = _awake()
+    held = {id(p) for stage in model.stages()[3:] for p in stage.parameters}
+    students = [*model.summary_student.parameters(), *model.cell_student.parameters()]
+    assert held == {id(p) for p in students}
+
+
+def test_students_begin_as_copies_of_their_teachers() -> None:
+    model = _awake()
+    pairs = ((model.summary_net, model.summary_student), (model.cell_net, model.cell_student))
+    for teacher, student in pairs:
+        assert any(
+            not torch.equal(p, q) for p, q in zip(teacher.parameters(), student.parameters(), strict=True)
+        )
+    _copied(model)
+    for teacher, student in pairs:
+        assert teacher.state_dict().keys() == student.state_dict().keys()
+        for name, value in teacher.state_dict().items():
+            assert torch.equal(value, student.state_dict()[name])
+        assert not {p.data_ptr() for p in teacher.parameters()} & {p.data_ptr() for p in student.parameters()}
+
+
+def test_after_the_copy_jumps_are_eulers_steps_of_the_teacher() -> None:
+    model = _copied(_awake(summary_jumps=3, jumps=2, shift=0.7))
+    encoded, summary = _conditions(model, 6)
+    first, second = normals(*summary.shape), normals(6, model.detector.n_cells)
+    with torch.no_grad():
+        found = model.summarise(first, encoded), model.shape(second, encoded, summary)
+        for x, steps, denoise, result in (
+            (first, 3, model.summary_denoiser(encoded), found[0]),
+            (second, 2, model.cell_denoiser(encoded, summary), found[1]),
+        ):
+            for start, end in pairwise(time_grid(steps, 0.7)):
+                t = torch.full((6,), start)
+                velocity = (denoise(x, t) - x) / (1.0 - start)
+                x = x + (end - start) * velocity
+            torch.testing.assert_close(result, x, rtol=1e-4, atol=1e-4)
+
+
+def test_one_jump_is_the_estimate_from_noise() -> None:
+    model = _copied(_awake(summary_jumps=1, jumps=1))
+    encoded, summary = _conditions(model, 4)
+    noise = normals(4, model.detector.n_cells)
+    with torch.no_grad():
+        expected = model.cell_net(noise, torch.zeros(4), encoded, summary)
+        torch.testing.assert_close(model.shape(noise, encoded, summary), expected)
+
+
+class _Fixed(nn.Module):
+    """An estimate that needs nothing but x and t."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.function(x, t)
+
+
+def _teacher(x: Tensor, t: Tensor) -> Tensor:
+    """The best estimate of N(1, 1/4) data."""
+    t = t.view(-1, 1)
+    return 1.0 + 0.25 * t / (0.25 * t**2 + (1 - t) ** 2) * (x - t)
+
+
+def test_the_distance_is_that_of_a_loop() -> None:
+    """Row by row: the teacher's Heun steps over the row's jump, the student's one step, the squared difference."""
+    model = _awake(teacher_steps=3)
+    data, noise, times = normals(9, 4), normals(9, 4, seed=1), (0.0, 0.3, 0.6, 1.0)
+
+    def student(x: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * x + t.view(-1, 1)
+
+    found = model._distance((_Fixed(_teacher), _Fixed(student)), (), data, noise, times)
+    total = 0.0
+    for row in range(9):
+        start, end = times[row % 3], times[row % 3 + 1]
+        x = (1 - start) * noise[row : row + 1] + start * data[row : row + 1]
+        grid = [start + (end - start) * k / 3 for k in range(3)] + [end]
+        goal, mine = integrate(_teacher, x, grid), jump(student, x, start, end)
+        total += float(((mine - goal) / (end - start)).square().sum())
+    assert float(found) == pytest.approx(total / 36, rel=1e-4)
+
+
+def test_a_student_that_lands_where_the_teacher_does_has_no_distance() -> None:
+    model = _awake(teacher_steps=4)
+    data, noise, times = normals(12, 4), normals(12, 4, seed=1), time_grid(3)
+
+    def student(x: Tensor, t: Tensor) -> Tensor:
+        rows = []
+        for row in range(len(x)):
+            start = float(t[row])
+            end = next(time for time in times if time > start + 1e-6)
+            grid = [start + (end - start) * k / 4 for k in range(4)] + [end]
+            goal = integrate(_teacher, x[row : row + 1], grid)
+            rows.append(x[row : row + 1] + (1 - start) / (end - start) * (goal - x[row : row + 1]))
+        return torch.cat(rows)
+
+    perfect = model._distance((_Fixed(_teacher), _Fixed(student)), (), data, noise, times)
+    copy = model._distance((_Fixed(_teacher), _Fixed(_teacher)), (), data, noise, times)
+    assert float(perfect) < 1e-8
+    assert float(copy) > 1e-3
+
+
+def test_a_teacher_of_straight_ways_needs_no_distilling() -> None:
+    model, goal = _awake(), normals(8, 4, seed=7)
+    straight = _Fixed(lambda x, t: goal)
+    assert (
+        float(model._distance((straight, straight), (), normals(8, 4), normals(8, 4, seed=1), time_grid(4)))
+        < 1e-9
+    )
+
+
+class _Updater:
+    """Hands out numbers and keeps the losses."""
+
+    def __init__(self) -> None:
+        self.generator, self.losses = torch.Generator().manual_seed(5), []
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator)
+
+    def update(self, name: str, loss: Tensor) -> None:
+        assert name == "student"
+        loss.backward()
+        self.losses.append(float(loss.detach()))
+
+
+def test_gradients_reach_the_students_alone() -> None:
+    model = _awake()
+    source = showers()[:16]
+    batch = Batch(torch.from_numpy(source.cells), model.condition_matrix(source), torch.arange(16))
+    updater = _Updater()
+    model.summary_student_step(batch, updater)
+    model.cell_student_step(batch, updater)
+    assert all(np.isfinite(updater.losses))
+    assert all(p.grad is None for net in (model.summary_net, model.cell_net) for p in net.parameters())
+    for net in (model.summary_student, model.cell_student):
+        assert all(p.grad is not None for p in net.parameters())
+        assert all((p.grad != 0).any() for p in net.head.parameters())
+
+
+def test_training_brings_the_students_closer_to_their_teachers() -> None:
+    model = trained(NAME, *SHORT)
+    assert isinstance(model, FlowMatchingFast)
+    encoded, _ = _conditions(model, 60)
+    noise = normals(60, model.summary.rows, model.summary.kinds, seed=8)
+    with torch.no_grad():
+        goal = integrate(model.summary_denoiser(encoded), noise, time_grid(24))
+        far = (model.summarise(noise, encoded) - goal).square().mean()
+        euler = noise
+        for start, end in pairwise(model.summary_times):
+            euler = jump(model.summary_denoiser(encoded), euler, start, end)
+        assert far < 0.95 * (euler - goal).square().mean()
+
+
+def test_showers_are_cells_with_energies_that_follow_the_incident_one() -> None:
+    model, source = trained(NAME, *SHORT), showers()
+    cells = model.draw(model.condition_matrix(source), seed=2)
+    assert torch.isfinite(cells).all()
+    assert (cells >= 0).all()
+    made = cells.sum(1).numpy()
+    for energy in np.unique(source.incident_energy):
+        part = source.incident_energy == energy
+        assert made[part].mean() == pytest.approx(source.visible_energy[part].mean(), rel=0.06)
+
+
+def test_shipped_weights_leave_the_teachers_out_and_make_the_same_showers() -> None:
+    model = trained(NAME, *SHORT)
+    shipped = model.shipped_state()
+    parts = {name.partition(".")[0] for name in shipped}
+    assert not parts & {"summary_net", "cell_net"}
+    assert {"summary_student", "cell_student", "summary", "values", "core"} <= parts
+    float_state = {
+        name: value.float() if value.is_floating_point() else value for name, value in shipped.items()
+    }
+    rounded = {name: float_state.get(name, value) for name, value in model.state_dict().items()}
+    torch.manual_seed(99)
+    whole, small = (type(model)(model.detector, model.config).eval() for _ in range(2))
+    whole.load_weights(rounded)
+    with pytest.raises(IncompatibleError, match="missing"):
+        small.load_weights(float_state)
+    small.load_weights(float_state, shipped=True)
+    conditions = model.condition_matrix(showers())[:30]
+    made = [m.draw(conditions, seed=6) for m in (whole, small)]
+    assert torch.equal(*made)
+    torch.testing.assert_close(made[1].sum(1), model.draw(conditions, seed=6).sum(1), rtol=0.05, atol=0)
+
+
+def test_a_training_that_was_stopped_after_the_copy_goes_on_to_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    epochs = [f"{stage}epochs=2" for stage in ("summary_", "", "summary_student_", "student_")]
+    how = ("checkpoint_epochs=1", *epochs, "width=16", "summary_width=16", "batch_size=180")
+    stopped(monkeypatch, NAME, tmp_path / "a", 3, *how)
+    run(NAME, tmp_path / "a", *how, resume=True)
+    run(NAME, tmp_path / "b", *how)
+    first, second = (load_weights(tmp_path / name / "weights.safetensors") for name in "ab")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
