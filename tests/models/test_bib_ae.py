@@ -18,6 +18,7 @@ from caloforge.models.base import counted_noise
 from caloforge.models.bib_ae import BibAe
 from caloforge.models.bib_figures import bib_figures, spectrum_distance
 from caloforge.models.bib_training import BibStages
+from caloforge.models.layers.cell_spectrum import CellSpectrum
 from caloforge.models.stage import Stage
 from caloforge.showers import Showers
 from caloforge.train.data import CellDataset
@@ -195,6 +196,24 @@ def test_sorted_losses_against_sorting_by_hand() -> None:
     assert found["sorted_mae"][1] == pytest.approx(float((a - b).abs().mean()))
     assert found["total"][1] == pytest.approx(float((made.sum(1) - true.sum(1)).square().mean()), rel=1e-4)
     assert [found[name][0] for name in found] == [5.0, 10.0, 10.0, 1e-4]
+
+
+def test_the_calibration_moves_the_energies_of_hits_and_keeps_their_places_and_sums() -> None:
+    model, _ = _trained("improved")
+    assert "cell-spectrum" in [stage.name for stage in model.stages()]
+    assert "cell-spectrum" not in [stage.name for stage in _trained("paper")[0].stages()]
+    conditions = _conditions(model)
+    spectrum = model.maker.spectrum
+    assert spectrum is not None and spectrum.fitted
+    with torch.no_grad():
+        made = model.draw(conditions, seed=4)
+        model.maker.spectrum = CellSpectrum()
+        plain = model.draw(conditions, seed=4)
+        model.maker.spectrum = spectrum
+    low = (plain > 0.01) & (plain < 0.5)
+    assert float(((made - plain).abs() / plain.clamp_min(1e-4))[low].mean()) > 0.01
+    assert torch.equal(made > 0, plain > 0)
+    np.testing.assert_allclose(made.sum(1).numpy(), plain.sum(1).numpy(), rtol=1e-3)
 
 
 def test_shipped_weights_leave_out_what_only_training_needs_and_stay_small() -> None:

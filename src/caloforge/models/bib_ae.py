@@ -1,13 +1,14 @@
 r"""BIB-AE with post-processor for showers on a grid, conditioned on energy and angle.
 
-Three stages, one after another:
+Stages, one after another:
 
 1. ``bib-ae``: an encoder turns a shower x into latents z, a decoder turns z, noise and conditions into :math:`\tilde x`. Both
    lower the losses of two critics of showers, one of which is initialised again after ``fresh_every`` epochs, of a critic of each
    latent number, of the discrepancy (MMD) of z from N(0, 1), and the Kullback-Leibler divergence;
 2. ``post-processor``: with the decoder frozen it learns to set the cells' energies, first cell by cell alone, then with losses on
    the sorted cells (:mod:`~caloforge.models.layers.mmd`);
-3. ``latent-kde`` and ``latent-flow``: the density of the codes of the training showers under the conditions.
+3. ``cell-spectrum`` (``improved`` only): the energies of hits are brought to the true spectrum;
+4. ``latent-kde`` and ``latent-flow``: the density of the codes of the training showers under the conditions.
 
 Latents come from N(0, 1), from the kernel density or from the flow: setting ``latent``, or at generation
 ``caloforge generate RUN --set latent=kde``, ``load(RUN, options={"latent": "kde"})``. All are functions of counted noise.
@@ -25,7 +26,8 @@ What ``improved`` changes, and why:
   width, before and after reconstruction, do not depend on a network (:mod:`~caloforge.models.bib_axis`);
 - the decoder works along the shower's axis and makes mean energies, learnt by their deviance; the critics, whose weights are
   small, see what is drawn from them. With thousands of showers and not half a million the critics alone do not teach the profile;
-- the post-processor draws each cell: the mean says where, likelihoods give number and spectrum of the hits. Losses of the sorted
+- the post-processor draws each cell: the mean says where, likelihoods give number and spectrum of the hits, a fitted table the edge
+  of the MIP (:mod:`~caloforge.models.layers.cell_spectrum`). Losses of the sorted
   cells follow as published, with small weights;
 - critics with cross entropy and R1 each eighth step in place of five critic steps with a gradient penalty each; they see
   logarithms of cells, and not the difference to the encoded shower, which would tell every drawn one;

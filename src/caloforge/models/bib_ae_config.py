@@ -102,7 +102,7 @@ class BibAeConfig(ModelConfig):
         epochs: Of the first stage.
         post_epochs: Of the second stage.
         post_first: Part of the second stage in which the cell-by-cell loss is alone.
-        flow_epochs: Of the third stage.
+        flow_epochs: Of the last stage.
         batch_size: Showers a step.
         flow_batch_size: Codes a step of the flow.
         generator: Optimiser of encoder and decoder.

@@ -5,7 +5,8 @@
 - the decoder shares them among the cells (:mod:`~caloforge.models.layers.axis_decoder`);
 - the post-processor draws each cell (:mod:`~caloforge.models.layers.cell_sampler`) with a normal number that cells far from each
   other share;
-- the finished shower is brought to the two energies by a smooth factor of depth, a few per cent.
+- the finished shower is brought to the two energies by a smooth factor of depth, a few per cent; in between hits are given the
+  spectrum of true ones (:mod:`~caloforge.models.layers.cell_spectrum`), which has the edge of the MIP.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from caloforge.models.bib_ae_config import BibAeConfig
 from caloforge.models.bib_maker import Decoded, ShowerMaker
 from caloforge.models.layers.axis_decoder import AxisDecoder
 from caloforge.models.layers.cell_sampler import CellSampler
+from caloforge.models.layers.cell_spectrum import CellSpectrum
 from caloforge.models.layers.conditions import ConditionEncoder
-from caloforge.models.layers.shower_sums import ShowerSums
+from caloforge.models.layers.shower_sums import ShowerSums, Sums
 
 __all__ = ["AxisMaker"]
 
@@ -40,6 +42,7 @@ class AxisMaker(ShowerMaker):
 
     decoder: AxisDecoder
     post_processor: CellSampler
+    spectrum: CellSpectrum
     shared: Tensor
 
     def __init__(
@@ -58,6 +61,7 @@ class AxisMaker(ShowerMaker):
         inputs = config.latent_size + config.noise + self.n_conditions
         self.decoder = AxisDecoder(detector, inputs, config.features)
         self.post_processor = CellSampler(config.features, self.n_conditions, config.width)
+        self.spectrum = CellSpectrum()
         self.most_hits = min(1000, detector.n_cells)
         shared = torch.arange(detector.n_cells) % self.n_cell_noise
         self.register_buffer("shared", shared, persistent=False)
@@ -100,8 +104,7 @@ class AxisMaker(ShowerMaker):
         shares, maps = self.decoder(inputs, self.theta(matrix))
         wanted = self.energies.draw(sums, self.energy(matrix), self.context(matrix))
         cells = torch.exp(shares) * wanted.visible[:, None, None, None]
-        factors = self.energies.factors(cells.sum((1, 2)), wanted)
-        return Decoded(cells * factors[:, None, None, :], maps, sums)
+        return Decoded(self._brought(cells, wanted), maps, sums)
 
     def judged(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
         """Return the finished cells."""
@@ -113,8 +116,14 @@ class AxisMaker(ShowerMaker):
         given = self.given(decoded.sums, matrix)
         made: Tensor = self.post_processor(decoded.cells, decoded.maps, given, normal)
         wanted = self.energies.draw(decoded.sums, self.energy(matrix), self.context(matrix))
-        factors = self.energies.factors(made.sum((1, 2)), wanted)
-        return (made * factors[:, None, None, :]).flatten(1)
+        made = self._brought(made, wanted)
+        if self.spectrum.fitted:
+            made = self._brought(self.spectrum(made, self.theta(matrix)), wanted)
+        return made.flatten(1)
+
+    def _brought(self, cells: Tensor, wanted: Sums) -> Tensor:
+        """Return cells (B, X, Y, L) whose two energies are those wanted."""
+        return cells * self.energies.factors(cells.sum((1, 2)), wanted)[:, None, None, :]
 
     def likelihoods(self, decoded: Decoded, cells: Tensor, matrix: Tensor) -> dict[str, Tensor]:
         """Return the deviance of the mean energies, a sum over cells and mean over showers."""

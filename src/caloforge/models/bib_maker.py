@@ -15,6 +15,7 @@ from caloforge.geometry import Detector
 from caloforge.models.bib_ae_config import BibAeConfig
 from caloforge.models.layers.absorber import absorber_ratios
 from caloforge.models.layers.bib_networks import BibDecoder
+from caloforge.models.layers.cell_spectrum import CellSpectrum
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.post_processor import PostProcessor
 
@@ -54,6 +55,7 @@ class ShowerMaker(nn.Module, ABC):
         n_cell_noise: Normal numbers for the cells.
         small: Whether the encoder begins with a stride of 2.
         logarithmic: Whether the critics see logarithms.
+        spectrum: What gives hits the true spectrum, if anything does.
         decoder: The decoder.
         post_processor: The post-processor.
     """
@@ -80,6 +82,7 @@ class ShowerMaker(nn.Module, ABC):
         super().__init__()
         self.shape: tuple[int, ...] = detector.shape
         self.config, self.encoder, self.columns = config, encoder, (energy, theta)
+        self.spectrum: CellSpectrum | None = None
         self.register_buffer("ratios", absorber_ratios(detector), persistent=False)
 
     def energy(self, matrix: Tensor) -> Tensor:

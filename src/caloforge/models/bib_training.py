@@ -25,16 +25,20 @@ _LATENT_ALPHAS = (1.0, 0.01)
 _SORTED_ALPHAS = (40.0, 4.0)
 _MOST_CELLS = 40_000_000
 _ROWS = 64
+_CALIBRATION_ROWS = 16
+_CALIBRATED = 1000
+"""Training showers to which the energies of hits are fitted."""
 
 
 def bib_stages(model: BibAe) -> tuple[Stage, ...]:
     """Return all stages of a model."""
     own, latents = BibStages(model), LatentStages(model)
-    return (own.first(), own.second(), latents.kernels(), latents.flow())
+    calibration = () if model.maker.spectrum is None else (own.calibration(),)
+    return (own.first(), own.second(), *calibration, latents.kernels(), latents.flow())
 
 
 class BibStages:
-    """The first two stages.
+    """The stages that make showers of codes.
 
     Arguments:
         model: The model.
@@ -77,6 +81,10 @@ class BibStages:
             metric="selection",
             frozen=(self.model.encoder, self.maker.decoder),
         )
+
+    def calibration(self) -> Stage:
+        """Return the stage that fits the energies of hits."""
+        return Stage("cell-spectrum", fit=self.fit_cells)
 
     # the first stage
 
@@ -181,6 +189,32 @@ class BibStages:
             "sorted_mae": (w.mae, (x - y).abs().mean()),
             "total": (w.total, (made.sum(1) - cells.sum(1)).square().mean()),
         }
+
+    # the calibration
+
+    @torch.no_grad()
+    def fit_cells(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Fit the energies of hits of showers that are encoded, decoded and finished."""
+        m, c, spectrum = self.model, self.config, self.maker.spectrum
+        assert spectrum is not None
+        m.eval()
+        size = c.latent_size + c.noise + self.maker.n_cell_noise
+        true: list[tuple[Tensor, Tensor]] = []
+        made: list[tuple[Tensor, Tensor]] = []
+        for batch in data.batches(_CALIBRATION_ROWS):
+            cells, matrix = m.clean(batch.cells), batch.conditions
+            noise = torch.randn(len(batch), size, generator=generator, device=generator.device).to(
+                cells.device
+            )
+            first, last = torch.split(noise, [c.latent_size + c.noise, self.maker.n_cell_noise], 1)
+            finished = m.clean(self.maker.finish(m.reconstruct(cells, matrix, first), last, matrix))
+            theta = self.maker.theta(matrix)[:, None].expand_as(cells)
+            for store, some in ((true, cells), (made, finished.float())):
+                store.append((some[some > 0], theta[some > 0]))
+            if len(true) * _CALIBRATION_ROWS >= _CALIBRATED:
+                break
+        joined = [(torch.cat([e for e, _ in part]), torch.cat([t for _, t in part])) for part in (true, made)]
+        spectrum.fit(joined[0], joined[1])
 
     # figures
 

@@ -1,0 +1,77 @@
+"""Hits get the spectrum of true ones: edge, order, energies far from it, angles."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caloforge.models.layers.cell_spectrum import CellSpectrum
+
+
+def _hits(n: int, edge: float, width: float, seed: int) -> Tensor:
+    """Energies of a smooth spectrum and of MIPs, whose edge is smeared by a factor of some width."""
+    rng = np.random.default_rng(seed)
+    smooth = np.exp(rng.normal(-1.0, 1.2, n // 2))
+    mip = edge * (1.0 + rng.exponential(0.5, n // 2)) * np.exp(rng.normal(0.0, width, n // 2))
+    return torch.from_numpy(np.concatenate([smooth, mip])).float()
+
+
+def _angled(low: float, high: float, width: float, seed: int, n: int = 40_000) -> tuple[Tensor, Tensor]:
+    """Hits of showers at 40 and 80 degrees with edges at these energies."""
+    energies = torch.cat([_hits(n, low, width, seed), _hits(n, high, width, seed + 1)])
+    angles = torch.rand(n, generator=torch.Generator().manual_seed(seed)) * 4.0
+    return energies, torch.cat([38.0 + angles, 78.0 + angles])
+
+
+def _fitted() -> CellSpectrum:
+    spectrum = CellSpectrum()
+    spectrum.fit(_angled(0.20, 0.14, 0.01, 1), _angled(0.20, 0.14, 0.2, 11))
+    return spectrum
+
+
+def _shares(energies: Tensor) -> np.ndarray:
+    edges = np.geomspace(0.08, 0.5, 20)
+    return np.histogram(energies.numpy(), edges)[0] / len(energies)
+
+
+def test_nothing_changes_before_the_fit() -> None:
+    cells = torch.rand(2, 3, 3, 2)
+    spectrum = CellSpectrum()
+    assert not spectrum.fitted
+    assert torch.equal(spectrum(cells, torch.full((2,), 60.0)), cells)
+
+
+def test_hits_of_each_angle_get_their_own_edge() -> None:
+    spectrum = _fitted()
+    for angle, edge, seed in ((40.0, 0.20, 21), (80.0, 0.14, 31)):
+        true, made = _hits(40_000, edge, 0.01, seed), _hits(40_000, edge, 0.2, seed + 1)
+        moved = spectrum(made[None], torch.tensor([angle]))[0]
+        before, after = (np.abs(_shares(x) - _shares(true)).sum() for x in (made, moved))
+        assert after < 0.35 * before
+
+
+def test_order_and_empty_cells_stay_and_large_energies_do_not_move() -> None:
+    spectrum = _fitted()
+    cells = torch.zeros(1, 1000)
+    cells[0, ::2] = torch.logspace(-3.5, 2.0, 500)
+    moved = spectrum(cells, torch.tensor([60.0]))
+    assert torch.equal(moved == 0, cells == 0)
+    assert bool((moved[0, ::2].diff() > 0).all())
+    assert torch.equal(moved[cells > 3.01], cells[cells > 3.01])
+    assert not torch.allclose(moved, cells)
+
+
+def test_equal_spectra_are_left_alone() -> None:
+    spectrum = CellSpectrum()
+    hits = _angled(0.2, 0.14, 0.05, 5)
+    spectrum.fit(hits, hits)
+    moved = spectrum(hits[0][None, :2000], torch.tensor([60.0]))[0]
+    np.testing.assert_allclose(moved.numpy(), hits[0][:2000].numpy(), rtol=0.02)
+
+
+def test_gradients_pass_to_hits_and_to_empty_cells() -> None:
+    cells = torch.tensor([[0.0, 0.15, 0.4, 20.0]], requires_grad=True)
+    _fitted()(cells, torch.tensor([50.0])).sum().backward()
+    assert cells.grad is not None
+    assert bool((cells.grad > 0).all())
