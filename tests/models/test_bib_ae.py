@@ -204,7 +204,8 @@ def test_the_calibration_moves_the_energies_of_hits_and_keeps_their_places_and_s
     assert "cell-spectrum" not in [stage.name for stage in _trained("paper")[0].stages()]
     conditions = _conditions(model)
     spectrum = model.maker.spectrum
-    assert spectrum is not None and spectrum.fitted
+    assert spectrum is not None
+    assert spectrum.fitted
     with torch.no_grad():
         made = model.draw(conditions, seed=4)
         model.maker.spectrum = CellSpectrum()

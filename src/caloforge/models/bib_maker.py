@@ -53,11 +53,9 @@ class ShowerMaker(nn.Module, ABC):
         n_images: Images of a shower that the encoder sees.
         n_conditions: Numbers a shower that encoder, decoder and critics are given.
         n_cell_noise: Normal numbers for the cells.
-        small: Whether the encoder begins with a stride of 2.
-        logarithmic: Whether the critics see logarithms.
+        small, logarithmic: Whether the encoder begins with a stride of 2, and the critics see logarithms.
         spectrum: What gives hits the true spectrum, if anything does.
-        decoder: The decoder.
-        post_processor: The post-processor.
+        decoder, post_processor: The networks.
     """
 
     joint: bool
