@@ -9,7 +9,7 @@ from caloforge.data import sample_path
 from caloforge.showers import read_showers
 from caloforge.train import train
 
-SMALL = ("epochs=2", "latent=4", "hidden=[32]")
+SMALL = ("epochs=2", "latent=4", "hidden=[32]", "calibrate=false")
 
 
 @pytest.fixture(scope="session")
