@@ -178,7 +178,7 @@ class BibAe(ShowerModel):
         """Return cells (B, n_cells), MeV, none between 0 and 1e-4."""
         if noise.device.type != "cpu" or torch.is_grad_enabled() or len(noise) <= _CPU_ROWS:
             return self._sample(noise, conditions)
-        parts = zip(noise.split(_CPU_ROWS), conditions.split(_CPU_ROWS), strict=True)
+        parts = zip(torch.split(noise, _CPU_ROWS), torch.split(conditions, _CPU_ROWS), strict=True)
         return torch.cat([self._sample(*part) for part in parts])
 
     def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
