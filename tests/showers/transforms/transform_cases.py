@@ -80,7 +80,9 @@ def draw(
     for layer in range(detector.n_layers):
         cells[np.ix_(rng.random(n) < 0.2, detector.layer_cells[layer])] = 0
     cells[rng.random(n) < 0.1] = 0
-    energy = np.maximum(cells.sum(1), 1.0) / rng.uniform(0.02, LARGEST, n)
+    energy = np.maximum(cells.sum(1), 1.0) / rng.uniform(
+        0.02, 0.5 * LARGEST, n
+    )  # a layer may be doubled on its way
     return torch.from_numpy(cells.astype(np.float32)), torch.from_numpy(energy.astype(np.float32))
 
 
