@@ -91,7 +91,7 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         "hardware": {
             "device": info["device"],
             "name": info["hardware"],
-            "wall_seconds": round(info["wall_seconds"], 1),
+            "wall_seconds": round(info["wall_seconds"], 3),
             "cpu_seconds": round(info["cpu_seconds"], 1),
         },
         "versions": info["versions"],
