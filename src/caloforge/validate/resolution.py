@@ -13,7 +13,7 @@ The energy dependence is fitted as :math:`\sigma/E = a / \sqrt{E/\mathrm{GeV}} \
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,18 @@ from scipy.optimize import nnls
 
 from caloforge.errors import TooFewShowersError
 
-__all__ = ["ResolutionFit", "ResponseCurve", "bins_of", "fit_resolution", "response_curve"]
+__all__ = ["ResolutionFit", "ResponseCurve", "bins_of", "fit_resolution", "plain_fields", "response_curve"]
 
 _DISTINCT = 20  # values of the variable up to which each is a bin of its own
 _CENTRAL = (15.865, 84.135)
+
+
+def plain_fields(record: Any) -> dict[str, Any]:
+    """Return a dataclass of arrays and numbers as plain lists and numbers, by attribute."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +68,7 @@ class ResponseCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, by attribute."""
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        }
+        return plain_fields(self)
 
 
 @dataclass(frozen=True)

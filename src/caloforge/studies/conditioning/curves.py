@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.resolution import ResponseCurve, bins_of, response_curve
+from caloforge.validate.resolution import ResponseCurve, bins_of, plain_fields, response_curve
 
 __all__ = ["AngleCurve", "angle_curve", "energy_curve"]
 
@@ -52,10 +52,7 @@ class AngleCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, by attribute."""
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        }
+        return plain_fields(self)
 
 
 def angle_curve(
