@@ -281,6 +281,11 @@ class FlowMatching(ShowerModel):
             summary = self.summary(cells, energy, encoded, uniform)
         return cells, summary, encoded
 
+    def cell_targets(self, batch: Batch, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the values that the cells' flow learns (B, n_cells), the summary and the encoded conditions."""
+        cells, summary, encoded = self.prepared(batch, uniform)
+        return self.core(self.values(cells), summary, encoded), summary, encoded
+
     def times(self, normal: Tensor) -> Tensor:
         """Return training times (B,) of normal numbers (B,)."""
         return torch.sigmoid(self.config.time_mean + self.config.time_spread * normal)
@@ -299,9 +304,8 @@ class FlowMatching(ShowerModel):
         """Lower the loss of the cells' flow."""
         rows, kinds = self.summary.rows, self.summary.kinds
         with torch.no_grad():
-            cells, exact, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+            values, exact, encoded = self.cell_targets(batch, updater.uniform(len(batch), rows, kinds))
             summary = exact + self.config.blur * updater.normal(*exact.shape)
-            values = self.core(self.values(cells), exact, encoded)
         noise, times = updater.normal(*values.shape), self.times(updater.normal(len(batch)))
         loss = flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
         updater.update("cells", loss)
@@ -328,8 +332,7 @@ class FlowMatching(ShowerModel):
 
         def loss(batch: Batch, generator: torch.Generator) -> Tensor:
             uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
-            cells, summary, encoded = self.prepared(batch, uniform)
-            values = self.core(self.values(cells), summary, encoded)
+            values, summary, encoded = self.cell_targets(batch, uniform)
             noise = self._random(batch, generator, False, values.shape[1])
             return flow_loss(
                 self.cell_denoiser(encoded, summary),

@@ -147,9 +147,8 @@ class FlowMatchingFast(FlowMatching):
         """Let the cells' student follow its teacher."""
         rows, kinds = self.summary.rows, self.summary.kinds
         with torch.no_grad():
-            cells, exact, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+            values, exact, encoded = self.cell_targets(batch, updater.uniform(len(batch), rows, kinds))
             summary = exact + self.config.blur * updater.normal(*exact.shape)
-            values = self.core(self.values(cells), exact, encoded)
         loss = self._distance(
             (self.cell_net, self.cell_student),
             (encoded, summary),
@@ -177,8 +176,7 @@ class FlowMatchingFast(FlowMatching):
 
         def loss(batch: Batch, generator: torch.Generator) -> Tensor:
             uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
-            cells, summary, encoded = self.prepared(batch, uniform)
-            values = self.core(self.values(cells), summary, encoded)
+            values, summary, encoded = self.cell_targets(batch, uniform)
             noise = self._random(batch, generator, False, values.shape[1])
             nets = (self.cell_net, self.cell_student)
             return self._distance(nets, (encoded, summary), values, noise, self.cell_times)

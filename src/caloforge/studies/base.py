@@ -37,6 +37,7 @@ from caloforge.studies.cache import Cache
 from caloforge.studies.joined import JoinedShowers
 
 if TYPE_CHECKING:
+    from caloforge.geometry import Detector
     from caloforge.showers import ShowerSource
     from caloforge.studies.sources import Source
     from caloforge.validate.report.page import Block
@@ -192,6 +193,17 @@ class Study(ABC):
         """
         if len(context.generated) < self.least_generated:
             self.refuse(f"{len(context.generated)} generated samples were given")
+
+    def require_detector(self, source: Source, detector: Detector) -> None:
+        """Refuse a generated sample of another detector than the reference's.
+
+        Raises:
+            InputError: When it is of another one.
+        """
+        if source.detector != detector:
+            self.refuse(
+                f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
+            )
 
     def refuse(self, why: str) -> NoReturn:
         """Raise what a user who gave the wrong files must know.

@@ -92,10 +92,7 @@ class ConditioningStudy(Study):
         if why:
             self.refuse(f"the direction {why}")
         for source in context.generated:
-            if source.detector != detector:
-                self.refuse(
-                    f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
-                )
+            self.require_detector(source, detector)
         if not self._points(context):
             incident = _Incident(context.reference)
             energy, theta = incident.energy / 1000.0, incident.theta

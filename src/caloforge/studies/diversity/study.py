@@ -124,10 +124,7 @@ class DiversityStudy(Study):
         detector = context.reference.detector
         sizes = {reference_name(context): len(chosen.of(context.reference))}
         for source in context.generated:
-            if source.detector != detector:
-                self.refuse(
-                    f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
-                )
+            self.require_detector(source, detector)
             if source.showers is not None:
                 sizes[source.label] = len(chosen.of(source.showers))
         if chosen.training:

@@ -74,10 +74,7 @@ class LayersStudy(Study):
         if detector.n_layers < 2:
             self.refuse(f"'{detector.name}' has one layer")
         for source in context.generated:
-            if source.detector != detector:
-                self.refuse(
-                    f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
-                )
+            self.require_detector(source, detector)
 
     def run(self, context: Context) -> StudyResult:
         """Measure all samples and compare them slice by slice."""

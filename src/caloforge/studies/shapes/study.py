@@ -96,10 +96,7 @@ class ShapesStudy(Study):
         super().check(context)
         detector = context.reference.detector
         for source in context.generated:
-            if source.detector != detector:
-                self.refuse(
-                    f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
-                )
+            self.require_detector(source, detector)
 
     def run(self, context: Context) -> StudyResult:
         """Time the generators, then compare their showers with the reference."""

@@ -99,10 +99,7 @@ class SupportSizeStudy(Study):
         chosen = context.chosen(SupportSizeSettings)
         detector = context.reference.detector
         for source in context.generated:
-            if source.detector != detector:
-                self.refuse(
-                    f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
-                )
+            self.require_detector(source, detector)
             if source.showers is not None:
                 self._enough(within(source.showers, chosen.energy, chosen.theta), source.label)
         self._enough(within(context.reference, chosen.energy, chosen.theta), reference_name(context))
