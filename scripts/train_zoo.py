@@ -11,18 +11,14 @@ seeds, so that training again from nothing (--fresh) gives the same models, up t
 from __future__ import annotations
 
 import argparse
-import os
-import queue
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from zoo_recipes import Recipe, chosen, found, prepared, read_recipes, train_words
+from training_jobs import add_job_options, device_of, finished, gpus_of, train_side_by_side
+from zoo_recipes import Recipe, chosen, found, read_recipes
 
 from caloforge.errors import CaloforgeError
 from caloforge.files import read_json, write_json
@@ -47,7 +43,7 @@ def main() -> int:
         failed = [] if given.gather_only else train_all(recipes, files, given)
         if not given.train_only:
             for name, recipe in recipes.items():
-                if name in failed or not _finished(given.runs / name):
+                if name in failed or not finished(given.runs / name):
                     print(f"{name}: is not trained; left out", flush=True)
                     continue
                 held = found(recipe.held, folders, needed=False)
@@ -64,76 +60,12 @@ def main() -> int:
 def train_all(
     recipes: Mapping[str, Recipe], files: Mapping[str, list[Path]], given: argparse.Namespace
 ) -> list[str]:
-    """Train all recipes, ``jobs`` at a time over the GPUs; return the names of those that failed."""
-    gpus = _gpus(given)
-    jobs = given.jobs or max(1, len(gpus))
-    free: queue.Queue[str] = queue.Queue()
-    for number in range(jobs):
-        free.put(gpus[number % len(gpus)] if gpus else "")
-    running: list[subprocess.Popen[bytes]] = []
-
-    def one(name: str) -> str | None:
-        gpu = free.get()
-        try:
-            return name if _train(name, recipes[name], files[name], gpu, given, running) else None
-        except CaloforgeError as error:
-            print(f"{name}: {error}", file=sys.stderr, flush=True)
-            return name
-        finally:
-            free.put(gpu)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(one, name) for name in recipes]
-        try:
-            failed = [name for name in (future.result() for future in futures) if name]
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:
-                process.terminate()
-            raise
-    if gpus and _device(given, "cuda") == "cuda":
+    """Train all recipes and time them on the GPU; return the names of those that failed."""
+    failed = train_side_by_side(recipes, files, given)
+    if gpus_of(given) and device_of(given, "cuda") == "cuda":
         for name in recipes:
             if name not in failed:
                 _time_on_gpu(given.runs / name, files[name])
-    return failed
-
-
-def _train(
-    name: str,
-    recipe: Recipe,
-    files: Sequence[Path],
-    gpu: str,
-    given: argparse.Namespace,
-    running: list[subprocess.Popen[bytes]],
-) -> bool:
-    """Train one recipe in a process of its own, its output in a log; return whether it failed."""
-    run = given.runs / name
-    run.parent.mkdir(parents=True, exist_ok=True)
-    data = prepared(recipe, files, given.runs / "images")
-    fresh = given.fresh or (run.is_dir() and not (run / "run.json").exists())
-    device = _device(given, recipe.device)
-    words = train_words(recipe, data, run, device, fresh)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
-    if gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
-    log = run.with_suffix(".log")
-    where = f"GPU {gpu}" if gpu else device
-    print(f"{name}: {'goes on' if '--resume' in words else 'begins'} on {where}", flush=True)
-    began = time.monotonic()
-    with log.open("ab") as output:
-        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        running.append(process)
-        failed = process.wait() != 0
-    seconds = time.monotonic() - began
-    if failed:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        print(
-            f"{name}: failed after {seconds:.0f} s: {last[0]} (all of it in {log})",
-            file=sys.stderr,
-            flush=True,
-        )
-    else:
-        print(f"{name}: trained, {seconds:.0f} s", flush=True)
     return failed
 
 
@@ -186,25 +118,6 @@ def _time_on_gpu(run: Path, files: Sequence[Path]) -> None:
     write_json(store, {**found, "large_batch": speed_of(model, like, batch=min(10_000, len(like)))})
 
 
-def _finished(run: Path) -> bool:
-    return RunFolder(run).info.exists() and RunFolder(run).read().get("status") == "finished"
-
-
-def _device(given: argparse.Namespace, wanted: str) -> str:
-    return given.device or wanted
-
-
-def _gpus(given: argparse.Namespace) -> list[str]:
-    """Return the GPUs to use: those named, or all; none when everything is to run on the CPU."""
-    if given.device == "cpu":
-        return []
-    if given.gpus:
-        return [gpu.strip() for gpu in given.gpus.split(",")]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the showers to train on")
@@ -215,11 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="DATASET/MODEL, DATASET or MODEL"
     )
-    parser.add_argument("--jobs", type=int, help="trainings at a time; as many as GPUs")
-    parser.add_argument("--gpus", help="numbers of the GPUs, such as 0,1; all of them")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="instead of the recipes' own")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a training")
-    parser.add_argument("--fresh", action="store_true", help="train again from nothing")
+    add_job_options(parser)
     parser.add_argument("-n", type=int, help="held-out showers to measure with; all of them")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--train-only", action="store_true", help="leave weights and cards for later")
