@@ -18,7 +18,7 @@ from caloforge.showers import open_showers, write_showers
 from caloforge.showers.projection import projected_chunks
 from caloforge.train.settings import resolve
 
-__all__ = ["Recipe", "chosen", "found", "prepared", "read_recipes", "train_words"]
+__all__ = ["Recipe", "chosen", "found", "prepared", "read_recipes", "read_tables", "train_words"]
 
 
 class Recipe(Settings):
@@ -42,6 +42,20 @@ class Recipe(Settings):
         return [*self.set, *(several if self.trainings > 1 else [])]
 
 
+def read_tables(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the tables of a TOML file.
+
+    Raises:
+        FileFormatError: When the file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise FileFormatError(path, "", f"is not TOML: {error}") from error
+
+
 def read_recipes(path: Path) -> dict[str, Recipe]:
     """Read recipes by name, and check every setting of every one before any work.
 
@@ -49,12 +63,7 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
         FileFormatError: When the file is missing or not TOML.
         ConfigError: When a key or a setting is wrong.
     """
-    try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise FileFormatError(path, "", f"is not TOML: {error}") from error
+    content = read_tables(path)
     recipes = {}
     for name, values in content.items():
         recipe = validated(Recipe, values, f"{path}: [{name}]")
