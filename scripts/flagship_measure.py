@@ -1,0 +1,230 @@
+"""Each generator of the study against Geant4: classifiers, Frechet distance and time, kept one by one.
+
+All are measured with the same showers, seeds and splits, so that differences between them can be taken network by network.
+What is measured already, with the same weights and settings, is not measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from flagship_tasks import Task, facts_of_model
+
+from caloforge import __version__
+from caloforge.errors import CaloforgeError, InputError
+from caloforge.files import dump_json, read_json, sha256_file, write_json
+from caloforge.generate import Generator
+from caloforge.showers import ShowerSource, open_showers
+from caloforge.studies.cards import Held, open_held, speed_of
+from caloforge.studies.shapes.speed import count_parameters
+from caloforge.validate.metrics import compute_metrics
+from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.sample import Sample
+
+__all__ = ["METRICS", "Measurement", "measure_all", "measure_one"]
+
+METRICS = ("classifier_high", "classifier_low", "fpd")
+_FIGURES = ("auc_high", "auc_low", "fpd")
+_KEPT = ("value", "uncertainty", "floor", "floor_uncertainty")
+_LARGE = 10_000  # showers at once when a GPU is timed
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How everything is measured.
+
+    Attributes:
+        files: Geant4 showers that nothing was trained on.
+        settings: Of the metrics.
+        n: Showers at most, drawn at random; None for all.
+        device: Where to generate.
+        seconds: How long each is timed.
+    """
+
+    files: tuple[Path, ...]
+    settings: Settings
+    n: int | None = None
+    device: str = "auto"
+    seconds: float = 2.0
+
+    def key(self, task: Task) -> str:
+        """Return a hash of everything that the figures of a task depend on."""
+        settings = self.settings.model_dump(exclude={"device"})
+        parts = [task.source.weights, dict(task.options), task.teacher, settings]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def reference(self) -> dict[str, Any]:
+        """Return what the showers are."""
+        with ExitStack() as stack:
+            held = self.held(stack)
+            total = len(held.showers)
+            found = {
+                "files": list(held.described),
+                "detector": held.showers.detector.name,
+                "n": total if self.n is None else min(self.n, total),
+            }
+            return json.loads(dump_json(found))  # type: ignore[no-any-return]
+
+    def held(self, stack: ExitStack) -> Held:
+        """Open the showers."""
+        with open_showers(self.files[0]) as first:
+            detector = first.detector.name
+        return open_held(stack, detector, self.files)
+
+    def showers(self, stack: ExitStack) -> ShowerSource:
+        """Return those that are compared with."""
+        source = self.held(stack).showers
+        if self.n is None or self.n >= len(source):
+            return source
+        return Sample(source, "Geant4").take(self.n, self.settings.seed)
+
+
+def measure_one(task: Task, how: Measurement) -> dict[str, Any]:
+    """Generate with the conditions of the reference, and compare.
+
+    Raises:
+        InputError: When the model was trained on a file of the reference.
+    """
+    seen = [path for path in how.files if sha256_file(path) in task.source.data]
+    if seen:
+        msg = f"{task.name}: was trained on {seen[0].name}; expected showers that it has not seen"
+        raise InputError(msg)
+    model = task.generator(how.device)
+    with ExitStack() as stack:
+        source = how.showers(stack)
+        fake = model.generate(like=source, seed=how.settings.seed)
+        samples = Sample(source, "Geant4"), Sample(fake, task.name)
+        found = compute_metrics(*samples, how.settings, METRICS)
+    return {
+        **task.facts,
+        **facts_of_model(model.model),
+        "model": task.source.model,
+        "parameters": count_parameters(model),
+        **task.source.facts,
+        "figures": {name: _slim(found[name]) for name in _FIGURES},
+        "date": date.today().isoformat(),
+        "key": how.key(task),
+    }
+
+
+def _slim(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return value, errors and floor, and the AUC of each network."""
+    kept = {key: float(f"{entry[key]:.5g}") for key in _KEPT if entry.get(key) is not None}
+    networks = [float(f"{one['auc']:.5g}") for one in entry.get("detail", {}).get("networks", [])]
+    return kept | ({"networks": networks} if networks else {})
+
+
+def measure_all(
+    tasks: Sequence[Task],
+    how: Measurement,
+    output: Path,
+    command: str = "",
+    jobs: int = 1,
+    gpus: Sequence[str] = (),
+) -> list[str]:
+    """Measure what is missing in a file of results, writing it after each; return the names of what failed.
+
+    Results of other reference showers are dropped. Times are taken last, one after the other.
+
+    Arguments:
+        tasks: What to measure.
+        how: How.
+        output: The file.
+        command: The command that asks for it.
+        jobs: Processes.
+        gpus: GPUs that they are spread over.
+    """
+    reference = how.reference()
+    old = read_json(output) if output.exists() else {}
+    entries: dict[str, Any] = old.get("entries", {}) if old.get("reference") == reference else {}
+    known = {task.name: task for task in tasks}
+    missing = [task for task in tasks if entries.get(task.name, {}).get("key") != how.key(task)]
+    for name in known.keys() & entries.keys():
+        entries[name] |= known[name].facts
+
+    def keep() -> None:
+        write_json(
+            output,
+            {
+                "caloforge_version": __version__,
+                "command": command,
+                "settings": how.settings.model_dump(exclude={"device"}),
+                "reference": reference,
+                "entries": entries,
+            },
+        )
+
+    keep()
+    failed = []
+    for name, result in _results(missing, how, jobs, gpus):
+        if isinstance(result, str):
+            print(f"{name}: {result}", file=sys.stderr, flush=True)
+            failed.append(name)
+            continue
+        entries[name] = result
+        keep()
+        auc = result["figures"]["auc_high"]["value"], result["figures"]["auc_low"]["value"]
+        print(f"{name}: AUC {auc[0]:.3f} on observables, {auc[1]:.3f} on cells", flush=True)
+    for task in tasks:
+        if task.name in entries and "time" not in entries[task.name]:
+            with ExitStack() as stack:
+                entries[task.name]["time"] = _time(task.generator(how.device), how, how.showers(stack))
+            keep()
+    return failed
+
+
+def _time(model: Generator, how: Measurement, like: ShowerSource) -> dict[str, Any]:
+    """Return how long a shower takes: alone, in large batches on a GPU."""
+    batch = 100 if model.device.type == "cpu" else _LARGE
+    return speed_of(model, like, batch, how.seconds)
+
+
+Result = tuple[str, "dict[str, Any] | str"]
+"""Name, and what was found or why not."""
+
+
+def _results(tasks: Sequence[Task], how: Measurement, jobs: int, gpus: Sequence[str]) -> Iterator[Result]:
+    """Yield results as they come."""
+    if jobs <= 1 or len(tasks) <= 1:
+        yield from (_try(task, how) for task in tasks)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    places = context.SimpleQueue()
+    for number in range(jobs):
+        places.put(gpus[number % len(gpus)] if gpus else "")
+    with ProcessPoolExecutor(
+        min(jobs, len(tasks)), mp_context=context, initializer=_take_place, initargs=(places,)
+    ) as work:
+        futures = [work.submit(_try, task, how) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            work.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _try(task: Task, how: Measurement) -> Result:
+    try:
+        return task.name, measure_one(task, how)
+    except CaloforgeError as error:
+        return task.name, str(error)
+
+
+def _take_place(places: Any) -> None:
+    """Let this process work on one GPU."""
+    gpu = places.get()
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu

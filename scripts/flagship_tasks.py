@@ -1,0 +1,178 @@
+"""What of the flagship is measured: runs, their numbers of steps, students and the teachers inside their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flagship_plan import Entry
+from training_jobs import finished
+
+from caloforge.files import sha256_file
+from caloforge.generate import Generator, load
+from caloforge.generate.zoo import find_card
+from caloforge.models import MODELS
+from caloforge.models.base import ShowerModel
+from caloforge.models.flow_matching import FlowMatching, FlowSampling
+from caloforge.models.flow_matching_fast import FlowMatchingFast
+from caloforge.train import RunFolder
+from caloforge.train.command import train_command
+
+__all__ = ["STEPS", "Source", "Task", "facts_of_model", "tasks_of", "teacher_of"]
+
+STEPS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run folder or a shipped model, and what it says of itself.
+
+    Attributes:
+        path: The folder, or ``DATASET/MODEL``.
+        model: Registered name of the model.
+        weights: Hashes of its weights.
+        data: Hashes of the files that it was trained on.
+        facts: What the results say of the training.
+    """
+
+    path: str
+    model: str
+    weights: tuple[str, ...]
+    data: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, path: str | Path) -> Source:
+        """Read a run folder or the card of a shipped model."""
+        return cls._of_run(Path(path)) if Path(path).is_dir() else cls._of_card(str(path))
+
+    @classmethod
+    def _of_run(cls, path: Path) -> Source:
+        folder, info = RunFolder(path), RunFolder(path).read()
+        files = info["data"].get("files", [info["data"]])
+        names = [entry["file"] for entry in files]
+        return cls(
+            str(path),
+            info["model"],
+            tuple(sha256_file(folder.weights(member)) for member in range(info["members"])),
+            tuple(entry["sha256"] for entry in files),
+            {
+                "train_showers": info["train_showers"],
+                "command": train_command(folder, names, f"runs/{path.name}"),
+                "trained": {"seconds": round(info["wall_seconds"]), "hardware": info["hardware"]},
+            },
+        )
+
+    @classmethod
+    def _of_card(cls, name: str) -> Source:
+        content = find_card(name).content
+        return cls(
+            name,
+            content["model"],
+            tuple(entry["sha256"] for entry in content["weights"]),
+            tuple(entry["sha256"] for entry in content["data"]["files"]),
+            {
+                "train_showers": content["train_showers"],
+                "command": content["command"],
+                "trained": {
+                    "seconds": round(content["hardware"]["wall_seconds"]),
+                    "hardware": content["hardware"]["name"],
+                },
+            },
+        )
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it generates in a few learnt jumps."""
+        return issubclass(MODELS[self.model], FlowMatchingFast)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One generator to measure.
+
+    Attributes:
+        name: Key in the results: the run's name, with ``@STEPS`` where they are chosen.
+        source: Where its weights are.
+        facts: Title, figures and series.
+        options: What is chosen at generation.
+        teacher: Take the teacher out of the run of a student.
+    """
+
+    name: str
+    source: Source
+    facts: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    teacher: bool = False
+
+    def generator(self, device: str) -> Generator:
+        """Load it."""
+        if self.teacher:
+            return teacher_of(load(self.source.path, device), self.options)
+        return load(self.source.path, device, dict(self.options))
+
+
+def tasks_of(
+    plan: Mapping[str, Entry], runs: Path, students: Sequence[str] = (), steps: Sequence[int] = STEPS
+) -> Iterator[Task]:
+    """Yield what there is to measure: finished runs of the plan, then further students with their teachers.
+
+    Arguments:
+        plan: The entries.
+        runs: Folder of the run folders.
+        students: Run folders or shipped models.
+        steps: Steps of the group ``steps``.
+    """
+    for name, entry in plan.items():
+        if not finished(runs / name):
+            print(f"{name}: is not trained; left out", flush=True)
+            continue
+        facts = {"title": entry.title, "figure": list(entry.figure), "series": name, "set": list(entry.own)}
+        yield from _with_steps(Task(name, Source.of(runs / name), facts), steps)
+    for given in students:
+        source = Source.of(given)
+        name = Path(given).name if Path(given).is_dir() else find_card(given).name
+        yield from _with_steps(
+            Task(name, source, {"title": name, "figure": ["steps"], "series": name, "set": []}), steps
+        )
+
+
+def _with_steps(task: Task, steps: Sequence[int]) -> Iterator[Task]:
+    """Yield a task, and when it is of the group ``steps``, the same with other numbers of them."""
+    yield task
+    student = task.source.is_student
+    if "steps" not in task.facts["figure"] or (student and not Path(task.source.path).is_dir()):
+        return
+    for number in steps:
+        if student or number != FlowSampling().steps:
+            who = f"{task.facts['title']}'s teacher" if student else task.facts["title"]
+            facts = {**task.facts, "title": f"{who}, {number} steps", "figure": ["steps"]}
+            options = {"steps": number, "summary_steps": number}
+            yield Task(f"{task.name}@{number}", task.source, facts, options, teacher=student)
+
+
+def teacher_of(student: Generator, options: Mapping[str, Any]) -> Generator:
+    """Return the teacher that the run of a student holds as well, with sampling options."""
+    members = []
+    for member in student.members:
+        known = FlowMatching.Config.model_fields
+        config = {key: value for key, value in member.config.model_dump().items() if key in known}
+        teacher = FlowMatching(member.detector, FlowMatching.resolve(config))
+        own = ("summary_student", "cell_student")
+        state = {k: v for k, v in member.state_dict().items() if k.partition(".")[0] not in own}
+        teacher.load_weights(state)
+        members.append(teacher.eval().choose(options).to(student.device))
+    return Generator(members, f"{student.name} teacher", student.particle, student.device)
+
+
+def facts_of_model(model: ShowerModel) -> dict[str, Any]:
+    """Return how a flow generates its cells: ``kind``, ``steps``, and ``evaluations`` of the network a shower.
+
+    A Heun step takes two, but the last one of a shower one.
+    """
+    if isinstance(model, FlowMatchingFast):
+        return {"kind": "student", "steps": model.config.jumps, "evaluations": model.config.jumps}
+    steps = getattr(model.sampling, "steps", 0)
+    return {"kind": "teacher", "steps": steps, "evaluations": max(0, 2 * steps - 1)}
