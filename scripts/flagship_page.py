@@ -1,0 +1,229 @@
+"""The page of the flagship's study: tables, figures and where every number comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flagship_figures import draw_all
+from flagship_numbers import AUCS, Difference, ablations, by_group, by_series, repeats, seed_scatter
+
+from caloforge.errors import FileFormatError
+from caloforge.files import atomic_path, read_json
+
+__all__ = ["read_results", "write_page"]
+
+Entry = Mapping[str, Any]
+_HEAD = """# The flagship, studied
+
+How the accuracy of `flow-matching` and of its distilled form `flow-matching-fast` depends on steps, weights and showers, and what
+each choice of its design buys. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
+they can be compared with each other; the shipped ones are better.
+
+AUC is that of classifiers which tell generated from Geant4 showers, trained on observables or on cells (see [Validation](validation.md)); 0.5 means that
+they cannot. Value ± uncertainty; in brackets the floor, what two samples of Geant4 give. FPD is the Frechet physics distance.
+"""
+_STEPS = """Teachers integrate with Heun's method, which evaluates the network twice a step and once in the last; students jump. Summary and
+cells take the same number of steps."""
+_SIZE = "One network after another with the width of the cells' transformer changed."
+_DATA = """Fewer training showers, with the same number of steps; the epoch that is best on held-out showers is kept."""
+_ABLATIONS = """One choice changed at a time. Differences are to the mean of the baseline's {count}, classifier by classifier with the
+same splits; above 0 the choice of the baseline is better. Their uncertainty holds the classifiers' and {scatter}."""
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a file of results.
+
+    Raises:
+        FileFormatError: When it holds no measurements.
+    """
+    try:
+        results: dict[str, Any] = read_json(path)
+    except (OSError, ValueError) as error:
+        raise FileFormatError(path, "", f"cannot be read: {error}") from error
+    if not isinstance(results, dict) or not results.get("entries"):
+        raise FileFormatError(path, "entries", "holds none; expected what 'measure' writes")
+    return results
+
+
+def write_page(results: Mapping[str, Any], page: Path, folder: Path) -> Path:
+    """Write the page and its figures.
+
+    Arguments:
+        results: What ``measure`` wrote.
+        page: The Markdown file.
+        folder: Where the figures go.
+    """
+    groups = by_group(results["entries"])
+    found = ablations(groups["ablations"])
+    titles = {groups["ablations"][name]["title"]: both for name, both in found.items()}
+    figures = draw_all(groups, titles, folder)
+    links = {
+        name: f"![{name}]({Path(os.path.relpath(path, page.parent)).as_posix()})\n"
+        for name, path in figures.items()
+    }
+    parts = [_HEAD]
+    for name, title, text, table in (
+        ("steps", "Steps", _STEPS, _steps_table),
+        ("size", "Weights", _SIZE, _size_table),
+        ("data", "Training showers", _DATA, _data_table),
+    ):
+        if groups[name]:
+            parts += [f"## {title}", f"{text}\n", links[name], *table(groups[name]), ""]
+    if groups["ablations"]:
+        parts += [
+            "## What each choice buys",
+            f"{_ablations_text(groups['ablations'])}\n",
+            links.get("ablations", ""),
+            *_ablations_table(groups["ablations"], found),
+            "",
+            _verdict(groups["ablations"], found),
+            "",
+        ]
+    parts += _made(results)
+    with atomic_path(page, force=True) as part:
+        part.write_text("\n".join(parts).rstrip() + "\n")
+    return page
+
+
+def _figure(entry: Entry, name: str) -> str:
+    figure = entry["figures"][name]
+    text = f"{figure['value']:.3g}"
+    if figure.get("uncertainty") is not None:
+        text += f" ± {figure['uncertainty']:.1g}"
+    return text + (f" ({figure['floor']:.3g})" if figure.get("floor") is not None else "")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        "| --- |" + " --- |" * (len(head) - 1),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+_NUMBERS = ("AUC, observables", "AUC, cells", "FPD")
+
+
+def _numbers(entry: Entry) -> list[str]:
+    return [_figure(entry, name) for name in (*AUCS, "fpd")]
+
+
+def _time(entry: Entry) -> str:
+    return f"{1000 * entry['time']['ms']:.3g}" if "time" in entry else "–"
+
+
+def _steps_table(entries: Mapping[str, Entry]) -> list[str]:
+    head = ("model", "", "steps", "evaluations", *_NUMBERS, "µs a shower")
+    rows = [
+        [
+            series,
+            entry["kind"],
+            str(entry["steps"]),
+            str(entry["evaluations"]),
+            *_numbers(entry),
+            _time(entry),
+        ]
+        for series, group in by_series(entries).items()
+        for entry in group
+    ]
+    return [*_table(head, rows), "", *_timed(entries)]
+
+
+def _timed(entries: Mapping[str, Entry]) -> list[str]:
+    """Say where the times were taken."""
+    where = sorted(
+        {
+            f"{entry['time']['batch']:,} showers at once on {entry['time']['hardware']}"
+            for entry in entries.values()
+            if "time" in entry
+        }
+    )
+    return (
+        [f"Times: {'; '.join(where)}; noise, decoding and the copy of the cells included."] if where else []
+    )
+
+
+def _size_table(entries: Mapping[str, Entry]) -> list[str]:
+    rows = [
+        [entry["title"], f"{entry['parameters']:,}", *_numbers(entry), _time(entry)]
+        for entry in sorted(entries.values(), key=lambda entry: int(entry["parameters"]))
+    ]
+    return _table(("network", "parameters", *_NUMBERS, "µs a shower"), rows)
+
+
+def _data_table(entries: Mapping[str, Entry]) -> list[str]:
+    rows = [
+        [f"{entry['train_showers']:,}", *_numbers(entry)]
+        for entry in sorted(entries.values(), key=lambda entry: int(entry["train_showers"]))
+    ]
+    return _table(("training showers", *_NUMBERS), rows)
+
+
+def _ablations_text(entries: Mapping[str, Entry]) -> str:
+    baselines = list(repeats(entries).values())
+    scatters = [seed_scatter(baselines, auc) for auc in AUCS]
+    known = [f"{scatter:.3f}" for scatter in scatters if scatter is not None]
+    scatter = (
+        f"the scatter between seeds, {known[0]} on observables and {known[1]} on cells"
+        if known
+        else "not the scatter between seeds, since there is one"
+    )
+    count = f"{len(baselines)} trainings" if len(baselines) > 1 else "one training"
+    return _ABLATIONS.format(count=count, scatter=scatter)
+
+
+def _ablations_table(entries: Mapping[str, Entry], found: Mapping[str, tuple[Difference, ...]]) -> list[str]:
+    head = ("", "parameters", "AUC, observables", "difference", "AUC, cells", "difference", "FPD")
+    rows = []
+    for name, entry in entries.items():
+        first, second = (_difference(one) for one in found.get(name, (None, None)))
+        high, low, fpd = _numbers(entry)
+        rows.append([entry["title"], f"{entry['parameters']:,}", high, first, low, second, fpd])
+    return _table(head, rows)
+
+
+def _difference(found: Difference | None) -> str:
+    return "–" if found is None else f"{found.value:+.3f} ± {found.uncertainty:.3f}"
+
+
+def _verdict(entries: Mapping[str, Entry], found: Mapping[str, tuple[Difference, ...]]) -> str:
+    """Say which choices differ from the baseline by more than two uncertainties in either AUC."""
+    clear = [entries[name]["title"] for name, both in found.items() if any(one.significant for one in both)]
+    if not clear:
+        return "No choice differs from the baseline by more than two uncertainties."
+    return f"More than two uncertainties from the baseline in either AUC: {', '.join(clear)}."
+
+
+def _made(results: Mapping[str, Any]) -> list[str]:
+    """Say how everything was made: commands, data, dates, settings."""
+    entries: Mapping[str, Entry] = results["entries"]
+    reference = results["reference"]
+    files = ", ".join(f"`{part['file']}`" for part in reference["files"])
+    dates = sorted({entry["date"] for entry in entries.values()})
+    hardware = sorted({entry["trained"]["hardware"] for entry in entries.values()})
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    lines = [
+        "## How this was made",
+        f"Measured {days} with caloforge {results['caloforge_version']} against {reference['n']:,} Geant4 showers of "
+        f"`{reference['detector']}` ({files}), none of which was trained on; trained on {', '.join(hardware)}. The list of trainings is "
+        "`scripts/flagship.toml`.",
+        "",
+        "```",
+        "python scripts/flagship_study.py train --data showers --runs runs",
+        results["command"] or "python scripts/flagship_study.py measure runs REFERENCE.h5",
+        "python scripts/flagship_study.py page docs/results/flagship.json -o docs/flagship.md",
+        "```",
+        "",
+        "| run | changed settings | training showers | trained in, s |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, entry in entries.items():
+        if "@" not in name:
+            settings = " ".join(f"`{one}`" for one in entry["set"]) or "–"
+            seconds = entry["trained"]["seconds"]
+            lines.append(f"| `{name}` | {settings} | {entry['train_showers']:,} | {seconds:,} |")
+    base = entries.get("baseline")
+    return lines + (["", "The baseline:", "", "```", base["command"], "```"] if base else [])
