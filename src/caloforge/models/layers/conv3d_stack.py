@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caloforge.models.layers.padding import Pad, SamePad
+from caloforge.models.layers.banded_conv import BandedConv3d
+from caloforge.models.layers.padding import same_padding
 
 __all__ = ["Conv", "GridStack", "SeededStack", "Size", "output_size"]
 
@@ -46,12 +47,18 @@ def output_size(size: Size, layer: Conv) -> Size:
     return x, y, z
 
 
-def _convolve(channels: int, layer: Conv) -> list[nn.Module]:
-    """Return the modules of a layer up to its convolution."""
-    pad = SamePad(layer.kernel) if layer.pad is None else Pad(layer.pad)
-    up = tuple(float(n) for n in layer.up)
-    first: list[nn.Module] = [nn.Upsample(scale_factor=up)] if layer.up != (1, 1, 1) else []
-    return [*first, pad, nn.Conv3d(channels, layer.channels, layer.kernel, bias=layer.bias)]
+def _convolve(channels: int, size: Size, layer: Conv) -> list[nn.Module]:
+    """Return the modules of a layer up to its convolution, for a grid of that size.
+
+    The convolution repeats and pads by itself. In its place among the modules, which names its weights in files, it
+    still comes after one part that pads and, in some layers, one that repeats.
+    """
+    pads = [same_padding(k) for k in layer.kernel] if layer.pad is None else [(n, n) for n in layer.pad]
+    places = [nn.Identity() for _ in range(1 + (layer.up != (1, 1, 1)))]
+    return [
+        *places,
+        BandedConv3d(channels, layer.channels, layer.kernel, size, layer.up, pads, layer.bias),
+    ]
 
 
 class SeededStack(nn.Module):
@@ -72,15 +79,15 @@ class SeededStack(nn.Module):
         super().__init__()
         self.seed = (channels, *seed)
         self.dense = nn.Linear(latent, channels * seed[0] * seed[1] * seed[2])
-        blocks = []
+        blocks, size = [], seed
         for layer in layers[:-1]:
-            parts = [*_convolve(channels, layer), nn.LeakyReLU(slope)]
+            parts = [*_convolve(channels, size, layer), nn.LeakyReLU(slope)]
             if layer.norm:
                 parts.append(nn.BatchNorm3d(layer.channels, momentum=momentum))
             blocks.append(nn.Sequential(*parts))
-            channels = layer.channels
+            channels, size = layer.channels, output_size(size, layer)
         self.blocks = nn.Sequential(*blocks)
-        self.last = nn.Sequential(*_convolve(channels, layers[-1]))
+        self.last = nn.Sequential(*_convolve(channels, size, layers[-1]))
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return values (B, X, Y, L) of latent vectors (B, latent), not rectified."""
@@ -111,7 +118,7 @@ class GridStack(nn.Module):
         super().__init__()
         blocks = []
         for layer in layers:
-            parts = [*_convolve(channels, layer), nn.LeakyReLU(0.3)]
+            parts = [*_convolve(channels, size, layer), nn.LeakyReLU(0.3)]
             if norm and layer.norm:
                 parts.append(nn.BatchNorm3d(layer.channels, momentum=momentum))
             if dropout:

@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Pad", "SamePad"]
+__all__ = ["Pad", "SamePad", "same_padding"]
+
+
+def same_padding(kernel: int) -> tuple[int, int]:
+    """Return the zeros before and behind after which a kernel of that many cells keeps the size."""
+    return (kernel - 1) // 2, kernel - 1 - (kernel - 1) // 2
 
 
 class Pad(nn.Module):
@@ -35,4 +40,4 @@ class SamePad(Pad):
 
     def __init__(self, kernel: Sequence[int]) -> None:
         super().__init__([0] * len(kernel))
-        self.amounts = [n for k in reversed(kernel) for n in ((k - 1) // 2, k - 1 - (k - 1) // 2)]
+        self.amounts = [n for k in reversed(kernel) for n in same_padding(k)]
