@@ -38,6 +38,8 @@ _MADE = 20_000
 _EACH = 25
 """Most of them for each training image."""
 _CHUNK = 1024
+_LEAST = 1e-3
+"""Smallest width of a number: below it there is rounding."""
 _REACH = 2.5
 """Standard deviations beyond which the generator's trends are constant."""
 
@@ -55,7 +57,7 @@ class ImageCalibration(nn.Module):
         super().__init__()
         self.numbers = ImageNumbers(detector)
         size = self.numbers.size
-        self.made, self.truth = EnergyScale(size), EnergyScale(size)
+        self.made, self.truth = EnergyScale(size, floor=_LEAST), EnergyScale(size, floor=_LEAST)
         self.trends = nn.ModuleList(ConditionTrend(before, before, 1) for before in range(1, size))
         self.maps = SinhArcsinh(size)
         self.register_buffer("slopes", torch.zeros(size, size))
@@ -73,15 +75,17 @@ class ImageCalibration(nn.Module):
             true: Cells (N, n_cells) and incident energies (N,) of training images, MeV.
             made: The same of generated ones (M, ...), at the same energies.
         """
-        wanted = self._standardised(self.truth, *_with_energy(*true))
-        found = self._standardised(self.made, *_with_energy(*made))
+        wanted, found = (
+            self._fitted(scale, *_with_energy(*images))
+            for scale, images in ((self.truth, true), (self.made, made))
+        )
         shapes = [wanted[:, 0]]
         for k, trend in enumerate(self.trends, 1):
             trend.fit(found[:, :k].clamp(-_REACH, _REACH), found[:, k : k + 1])  # type: ignore[operator]
-            before, number = wanted[:, :k].double(), wanted[:, k : k + 1].double()
-            slopes = torch.linalg.lstsq(before, number, driver="gels").solution[:, 0]
+            known = wanted[:, : k + 1].double().cpu()
+            slopes = torch.linalg.lstsq(known[:, :k], known[:, k:], driver="gelsd").solution[:, 0]
             self.slopes[k, :k] = slopes.to(self.slopes)
-            shapes.append((number[:, 0] - before @ slopes).to(wanted))
+            shapes.append((known[:, k] - known[:, :k] @ slopes).to(wanted))
         self.maps.fit(self._freed(found), torch.stack(shapes, 1))
 
     @torch.no_grad()
@@ -106,8 +110,7 @@ class ImageCalibration(nn.Module):
 
     def forward(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return carried cells (B, n_cells), MeV, of generated ones at incident energies (B,)."""
-        mean, width = self.made(energy)
-        freed = self._freed((self.numbers(cells, energy) - mean) / width)
+        freed = self._freed(_standardised(self.made, self.numbers(cells, energy), energy))
         carried: list[Tensor] = []
         for k in range(self.numbers.size):
             own: Tensor = self.maps(freed[:, k], k)
@@ -120,13 +123,17 @@ class ImageCalibration(nn.Module):
         rest = [trend(numbers[:, k : k + 1], numbers[:, :k]) for k, trend in enumerate(self.trends, 1)]
         return torch.cat([numbers[:, :1], *rest], 1)
 
-    def _standardised(self, scale: EnergyScale, cells: Tensor, energy: Tensor) -> Tensor:
+    def _fitted(self, scale: EnergyScale, cells: Tensor, energy: Tensor) -> Tensor:
         """Fit means and widths to cells (N, n_cells) and return the standardised numbers (N, 4)."""
         numbers = self.numbers(cells, energy)
         scale.fit(numbers, energy)
-        mean, width = scale(energy)
-        standardised: Tensor = (numbers - mean) / width
-        return standardised
+        return _standardised(scale, numbers, energy)
+
+
+def _standardised(scale: EnergyScale, numbers: Tensor, energy: Tensor) -> Tensor:
+    """Return standardised numbers (B, 4); 0 where a number has no width but that of rounding."""
+    mean, width = scale(energy)
+    return torch.where(width > _LEAST, (numbers - mean) / width, torch.zeros_like(numbers))
 
 
 def _with_energy(cells: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,9 @@ r"""Four numbers of an image, and the image changed so that it has others.
 
 Of cells e_i at (x_i, y_i) from a shower of energy E, with the largest cell m:
 
-1. the response :math:`\sum_i e_i / E`,
+1. the response :math:`\sum_i e_i / (f E)`, f the detector's sampling fraction,
 2. the peak's share :math:`e_m / \sum_i e_i`,
-3. the centre of gravity :math:`\sum_i x_i e_i / \sum_i e_i`, and the same in y.
+3. the centre of gravity :math:`\sum_i x_i e_i / \sum_i e_i`, and the same in y, in cells' widths.
 
 The way back scales the whole image, then peak and rest against each other, and tilts the rest: with rest energies
 :math:`w_i` of unit sum, centre :math:`\bar x, \bar y` and second moments V,
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caloforge.geometry import Detector
+from caloforge.geometry import Detector, ReadoutLayer
 
 __all__ = ["ImageNumbers"]
 
@@ -49,15 +49,18 @@ class ImageNumbers(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
+        layer = detector.layers[0]
+        assert isinstance(layer, ReadoutLayer)
+        self.sampling_fraction = detector.sampling_fraction
         centres = torch.as_tensor(detector.cell_centres, dtype=torch.float32)
-        self.register_buffer("x", centres[:, 0].clone(), persistent=False)
-        self.register_buffer("y", centres[:, 1].clone(), persistent=False)
+        self.register_buffer("x", centres[:, 0] / layer.pitch_x, persistent=False)
+        self.register_buffer("y", centres[:, 1] / layer.pitch_y, persistent=False)
 
     def forward(self, cells: Tensor, energy: Tensor) -> Tensor:
-        """Return the numbers (B, 4) of cells (B, n_cells) and incident energies (B,), MeV; positions in mm."""
+        """Return the numbers (B, 4) of cells (B, n_cells) and incident energies (B,), MeV."""
         total = cells.sum(1)
         parts = cells / total.clamp_min(_TINY)[:, None]
-        return torch.stack([total / energy, parts.amax(1), parts @ self.x, parts @ self.y], 1)
+        return torch.stack([total / self._expected(energy), parts.amax(1), parts @ self.x, parts @ self.y], 1)
 
     def change(self, cells: Tensor, energy: Tensor, numbers: Tensor) -> Tensor:
         """Return the cells (B, n_cells), MeV, changed so that they have these numbers (B, 4).
@@ -73,8 +76,12 @@ class ImageNumbers(nn.Module):
         wanted = ((x - share * (peak @ self.x)) / others, (y - share * (peak @ self.y)) / others)
         rest = self._tilted(rest / left.clamp_min(_TINY)[:, None], *wanted)
         image = share[:, None] * peak + (1.0 - share)[:, None] * rest
-        total = torch.where(cells.sum(1) > 0, response.clamp_min(0.0) * energy, torch.zeros_like(energy))
+        total = torch.where(cells.sum(1) > 0, response.clamp_min(0.0) * self._expected(energy), 0.0)
         return image * total[:, None]
+
+    def _expected(self, energy: Tensor) -> Tensor:
+        """Return the visible energy (B,) that a calorimeter without fluctuations has, MeV."""
+        return energy * self.sampling_fraction
 
     def _tilted(self, rest: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return energies (B, n_cells) of unit sum with their centres moved to x and y (B,)."""

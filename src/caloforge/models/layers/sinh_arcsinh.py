@@ -34,7 +34,7 @@ _EACH = 5
 """Fewest numbers for one of them."""
 _SLOPE = 1e-3
 _RIDGE = 1e-6
-_LOW = (-np.inf, 1e-6, -2.0, 0.3)
+_LOW = (-np.inf, 0.0, -2.0, 0.3)
 _HIGH = (np.inf, np.inf, 2.0, 3.0)
 
 Array = NDArray[np.float64]
