@@ -15,6 +15,7 @@ __all__ = ["draw_all"]
 
 Entries = Mapping[str, Mapping[str, Any]]
 _DPI = 90
+_APART = 0.11  # least distance of two numbers on an axis, in parts of it
 _LABELS = {"auc_high": "AUC, observables", "auc_low": "AUC, cells"}
 
 
@@ -46,15 +47,15 @@ def _save(figure: Any, path: Path) -> Path:
 
 def _steps(pyplot: Any, entries: Entries) -> Any:
     """Draw each teacher's line and each student's point against evaluations of the cells' network."""
-    figure, axes = _pair(pyplot, entries, "evaluations a shower")
+    figure, axes = _pair(pyplot, entries, "evaluations of the cells' network")
     for role, (series, group) in enumerate(by_series(entries).items(), start=1):
         for place, name in zip(axes, AUCS, strict=True):
             for kind, style in (("teacher", "-"), ("student", "none")):
                 points = [entry for entry in group if entry["kind"] == kind]
                 _points(place, points, "evaluations", name, role, style, f"{series}, {kind}")
-    axes[0].legend(fontsize=9, loc="upper right")
+    axes[0].legend(fontsize=9, loc="best")
     for place in axes:
-        place.set_xscale("log", base=2)
+        _logarithmic(place, [entry["evaluations"] for entry in entries.values()])
     return figure
 
 
@@ -70,8 +71,28 @@ def _line(pyplot: Any, entries: Entries, key: str, label: str) -> Any:
     figure, axes = _pair(pyplot, entries, label)
     for place, name in zip(axes, AUCS, strict=True):
         _points(place, list(entries.values()), key, name, 1, "-", "")
-        place.set_xscale("log")
+        _logarithmic(place, [entry[key] for entry in entries.values()])
     return figure
+
+
+def _logarithmic(place: Any, values: Sequence[float]) -> None:
+    """Scale x by its logarithm, with plain numbers at the points; those that would overlap are left out."""
+    place.set_xscale("log")
+    span = max(values) / min(values)
+    ticks: list[float] = []
+    for value in sorted(set(values)):
+        if not ticks or value / ticks[-1] > span**_APART:
+            ticks.append(value)
+    place.set_xticks(ticks, [_short(value) for value in ticks])
+    place.set_xticks([], minor=True)
+
+
+def _short(value: float) -> str:
+    """Return a number for an axis: 31, 5.9k, 1.2M."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2g}{unit}" if value < 100 * size else f"{value / size:.0f}{unit}"
+    return f"{value:g}"
 
 
 def _pair(pyplot: Any, entries: Entries, label: str) -> tuple[Any, Any]:

@@ -16,17 +16,18 @@ from caloforge.files import atomic_path, read_json
 __all__ = ["read_results", "write_page"]
 
 Entry = Mapping[str, Any]
+_TAILS = 0.0455  # of a normal number to be more than two standard deviations off
 _HEAD = """# The flagship, studied
 
 How the accuracy of `flow-matching` and of its distilled form `flow-matching-fast` depends on steps, weights and showers, and what
 each choice of its design buys. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
-they can be compared with each other; the shipped ones are better.
+they can be compared with each other.
 
 AUC is that of classifiers which tell generated from Geant4 showers, trained on observables or on cells (see [Validation](validation.md)); 0.5 means that
 they cannot. Value ± uncertainty; in brackets the floor, what two samples of Geant4 give. FPD is the Frechet physics distance.
 """
 _STEPS = """Teachers integrate with Heun's method, which evaluates the network twice a step and once in the last; students jump. Summary and
-cells take the same number of steps."""
+cells take the same number of steps; evaluations are those of the cells' network."""
 _SIZE = "One network after another with the width of the cells' transformer changed."
 _DATA = """Fewer training showers, with the same number of steps; the epoch that is best on held-out showers is kept."""
 _ABLATIONS = """One choice changed at a time. Differences are to the mean of the baseline's {count}, classifier by classifier with the
@@ -89,11 +90,11 @@ def write_page(results: Mapping[str, Any], page: Path, folder: Path) -> Path:
 
 
 def _figure(entry: Entry, name: str) -> str:
-    figure = entry["figures"][name]
-    text = f"{figure['value']:.3g}"
+    figure, digits = entry["figures"][name], ".3f" if name in AUCS else ".3g"
+    text = f"{figure['value']:{digits}}"
     if figure.get("uncertainty") is not None:
-        text += f" ± {figure['uncertainty']:.1g}"
-    return text + (f" ({figure['floor']:.3g})" if figure.get("floor") is not None else "")
+        text += f" ± {figure['uncertainty']:{digits if name in AUCS else '.1g'}}"
+    return text + (f" ({figure['floor']:{digits}})" if figure.get("floor") is not None else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -112,7 +113,10 @@ def _numbers(entry: Entry) -> list[str]:
 
 
 def _time(entry: Entry) -> str:
-    return f"{1000 * entry['time']['ms']:.3g}" if "time" in entry else "–"
+    if "time" not in entry:
+        return "–"
+    time = 1000.0 * float(entry["time"]["ms"])
+    return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
 
 
 def _steps_table(entries: Mapping[str, Entry]) -> list[str]:
@@ -192,9 +196,11 @@ def _difference(found: Difference | None) -> str:
 def _verdict(entries: Mapping[str, Entry], found: Mapping[str, tuple[Difference, ...]]) -> str:
     """Say which choices differ from the baseline by more than two uncertainties in either AUC."""
     clear = [entries[name]["title"] for name, both in found.items() if any(one.significant for one in both)]
+    n = sum(len(both) for both in found.values())
+    chance = f"Of {n} differences of nothing {_TAILS * n:.1f} would be as large on average."
     if not clear:
-        return "No choice differs from the baseline by more than two uncertainties."
-    return f"More than two uncertainties from the baseline in either AUC: {', '.join(clear)}."
+        return f"No choice differs from the baseline by more than two uncertainties. {chance}"
+    return f"More than two uncertainties from the baseline in either AUC: {', '.join(clear)}. {chance}"
 
 
 def _made(results: Mapping[str, Any]) -> list[str]:

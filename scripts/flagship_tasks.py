@@ -10,6 +10,7 @@ from typing import Any
 from flagship_plan import Entry
 from training_jobs import finished
 
+from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.generate import Generator, load
 from caloforge.generate.zoo import find_card
@@ -124,6 +125,9 @@ def tasks_of(
         runs: Folder of the run folders.
         students: Run folders or shipped models.
         steps: Steps of the group ``steps``.
+
+    Raises:
+        InputError: When one of the students is no flow.
     """
     for name, entry in plan.items():
         if not finished(runs / name):
@@ -133,6 +137,9 @@ def tasks_of(
         yield from _with_steps(Task(name, Source.of(runs / name), facts), steps)
     for given in students:
         source = Source.of(given)
+        if not issubclass(MODELS[source.model], FlowMatching):
+            msg = f"{given} is a {source.model}; expected a flow-matching or flow-matching-fast"
+            raise InputError(msg)
         name = Path(given).name if Path(given).is_dir() else find_card(given).name
         yield from _with_steps(
             Task(name, source, {"title": name, "figure": ["steps"], "series": name, "set": []}), steps
