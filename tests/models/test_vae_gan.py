@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from adversaries import atlas_showers, batch_of, dataset, images, updater_of
@@ -7,8 +9,10 @@ from torch import nn
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import get_detector
+from caloforge.models.base import counted_noise
 from caloforge.models.layers.image_networks import ImageDiscriminator, ImageEncoder, ImageGenerator
 from caloforge.models.vae_gan import VaeGan
+from caloforge.train import RunFolder, train
 
 SMALL = {"generator": (8, 8, 4, 4), "discriminator": (8, 4), "latent": 6, "batch_size": 20, "epochs": 2}
 
@@ -197,3 +201,60 @@ def test_shipped_weights_are_the_generator_s_and_give_the_same_images() -> None:
     other.load_weights(state, shipped=True)
     conditions = torch.full((10, 1), 50_000.0)
     torch.testing.assert_close(other.eval().draw(conditions), model.draw(conditions), rtol=2e-2, atol=1.0)
+
+
+def test_only_the_improved_preset_ends_with_a_calibration() -> None:
+    paper, improved, without = _model("paper"), _model(), _model(calibrate=False)
+    assert [stage.name for stage in improved.stages()] == ["adversarial", "calibration"]
+    for model in (paper, without):
+        assert model.calibration is None
+        assert [stage.name for stage in model.stages()] == ["adversarial"]
+        assert not any("calibration" in name for name in model.state_dict())
+
+
+def test_the_last_stage_repairs_the_width_and_is_stored() -> None:
+    """Images of an untrained generator, whose visible energy is too narrow, and weights saved and loaded."""
+    model, showers = _model().eval(), images()
+    energy = torch.full((2000, 1), 50_000.0)
+    before = model.draw(energy, seed=9)
+    torch.testing.assert_close(before[:50], model.make(counted_noise(9, 0, 50, 6), energy[:50]))
+    stage = model.stages()[-1]
+    assert stage.fit is not None
+    stage.fit(dataset(model, showers), torch.Generator())
+    after = model.draw(energy, seed=9)
+    assert (after >= 0).all()
+    assert (after[before == 0] == 0).all()
+    truth = torch.from_numpy(showers.cells).sum(1)
+    assert abs(before.sum(1).std() / truth.std() - 1) > 0.2
+    assert after.sum(1).std().item() == pytest.approx(truth.std().item(), rel=0.1)
+    assert after.sum(1).mean().item() == pytest.approx(truth.mean().item(), rel=0.01)
+    other = VaeGan(showers.detector, model.config)
+    other.load_weights(model.state_dict())
+    torch.testing.assert_close(other.eval().draw(energy, seed=9), after)
+
+
+def test_weights_of_a_run_without_calibration_load_as_they_are() -> None:
+    without = _model(calibrate=False).eval()
+    model = _model().eval()
+    model.load_weights(without.shipped_state(), shipped=True)
+    energy = torch.full((10, 1), 50_000.0)
+    assert model.calibration is not None
+    assert not model.calibration.fitted
+    torch.testing.assert_close(model.draw(energy), without.draw(energy), rtol=2e-2, atol=1.0)
+    broken = {name: value for name, value in model.state_dict().items() if "maps" not in name}
+    with pytest.raises(IncompatibleError, match="maps"):
+        model.load_weights(broken)
+
+
+def test_a_training_calibrates_at_its_end(tmp_path: Path) -> None:
+    images(60).save(tmp_path / "images.h5")
+    settings = [f"{key}={_written(value)}" for key, value in SMALL.items()]
+    run = train("vae-gan", tmp_path / "images.h5", tmp_path / "run", overrides=settings, device="cpu")
+    (member,) = RunFolder(run).models()
+    assert isinstance(member, VaeGan)
+    assert member.calibration is not None
+    assert member.calibration.fitted
+
+
+def _written(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

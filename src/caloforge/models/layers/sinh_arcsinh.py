@@ -12,8 +12,8 @@ independent numbers have,
 .. math:: \mathrm{Cov}(q_i, q_j) \propto \frac{dq}{dp}\Big|_i \frac{dq}{dp}\Big|_j \,
           (\min(p_i, p_j) - p_i p_j),
 
-the slopes those of the generated numbers. So each part of the distribution counts as far as it is known, which for
-skewed distributions tells the width better than the standard deviation does.
+the slopes those of the generated numbers, so that each part of the distribution counts as far as it is known. Then a and
+b are set so that mean and standard deviation are the true numbers' own.
 
 References:
     M. C. Jones, A. Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009) 761.
@@ -87,9 +87,16 @@ def _fit(made: Array, true: Array) -> Array:
     unit = max(float(true.std()), _RIDGE)
 
     def misfit(terms: Array) -> Array:
-        shift, width, lean, tails = terms
-        carried: Array = shift + width * np.sinh(tails * np.arcsinh(x) + lean)
-        return white @ (carried - y) / unit
+        return np.asarray(white @ (_carried(terms, x) - y) / unit)
 
-    found = least_squares(misfit, (float(true.mean()), unit, 0.0, 1.0), bounds=(_LOW, _HIGH), x_scale="jac")
-    return np.asarray(found.x, np.float64)
+    start = (float(true.mean()), unit, 0.0, 1.0)
+    terms = np.asarray(least_squares(misfit, start, bounds=(_LOW, _HIGH), x_scale="jac").x)
+    carried = _carried(terms, made)
+    factor = true.std() / carried.std() if carried.std() > 0 else 1.0
+    terms[:2] = true.mean() + factor * (terms[0] - carried.mean()), factor * terms[1]
+    return terms
+
+
+def _carried(terms: Array, x: Array) -> Array:
+    shift, width, lean, tails = terms
+    return np.asarray(shift + width * np.sinh(tails * np.arcsinh(x) + lean))
