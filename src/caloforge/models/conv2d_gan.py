@@ -113,11 +113,12 @@ class BranchedGenerator(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return values (B, X, Y, L)."""
-        seed = self.dense(latent).view(len(latent), _SEED, _SEED, _SEED)
+        with torch.autocast(latent.device.type, enabled=False):  # 8 bits are too few for energies
+            seed = self.dense(latent.float()).view(len(latent), _SEED, _SEED, _SEED)
         grids = []
         for index, branch in enumerate(self.branches):
             grids.append(from_images(branch(to_images(seed, index).contiguous()), index))
-        with torch.autocast(seed.device.type, enabled=False):  # 8 bits are too few for energies
+        with torch.autocast(latent.device.type, enabled=False):
             joined = torch.cat(grids, 3).float()
             values: Tensor = self.merge(joined.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return values

@@ -23,6 +23,7 @@ Beside the published settings there are, each off in the preset ``paper``:
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -227,7 +228,12 @@ class GridGan(ShowerModel):
             ("fake", fake, 0.0, c.real_label),
         ):
             values = values.detach().requires_grad_(penalised and name == "real")
-            heads = self.judge(values, conditions)
+            with (
+                nullcontext()
+                if not values.requires_grad
+                else torch.autocast(values.device.type, enabled=False)
+            ):
+                heads = self.judge(values, conditions)  # a gradient of a gradient is not left to 8 bits
             targets = labels(updater.uniform(len(values)), label, other, c.flips)
             loss = c.weights.real * ADVERSARIAL[c.loss].discriminator(heads.real, targets)
             if c.weights.energy:

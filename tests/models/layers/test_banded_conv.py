@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -171,3 +172,28 @@ def test_shipped_generator_draws_the_same_showers_in_both_forms() -> None:
         with torch.no_grad():
             results.append(model.values(noise, conditions))
     torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-3)
+
+
+def test_generator_is_exported_to_onnx(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    a = ARCHITECTURES[25, 25, 25]
+    torch.manual_seed(10)
+    generator = SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope, 0.01).eval()
+    latent = torch.randn(2, a.latent)
+    path = tmp_path / "generator.onnx"
+    torch.onnx.export(generator, (latent,), path, dynamo=False, input_names=["z"], output_names=["v"])
+    (found,) = runtime.InferenceSession(path).run(None, {"z": latent.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), generator(latent), atol=1e-4, rtol=1e-3)
+
+
+def test_compiled_network_has_the_same_gradients() -> None:
+    case = CASES[4]
+    layer = _layer(case)
+    grid = torch.randn(2, case[0], *case[3], dtype=torch.float64)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for form in (layer, compiled):
+        (gradient,) = torch.autograd.grad(form(grid).square().sum(), layer.weight)
+        gradients.append(gradient)
+    torch.testing.assert_close(gradients[1], gradients[0])

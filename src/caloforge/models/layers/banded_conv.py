@@ -145,7 +145,8 @@ class BandedConv3d(nn.Conv3d):
 
     Attributes:
         axes: How the three axes are computed in the banded form.
-        banded: Which form; None for the banded one on CUDA devices, and everywhere where cells are repeated.
+        banded: Which form; None for the banded one on CUDA devices, and on others where cells are repeated, but
+            for the plain one where a graph is traced for export.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class BandedConv3d(nn.Conv3d):
         """Return (B, outputs, X', Y', L') of a grid (B, inputs, X, Y, L)."""
         banded = self.banded
         if banded is None:
-            banded = grid.is_cuda or self.up != (1, 1, 1)
+            banded = (grid.is_cuda or self.up != (1, 1, 1)) and not torch.jit.is_tracing()
         return self._banded(grid) if banded else self._plain(grid)
 
     def _plain(self, grid: Tensor) -> Tensor:

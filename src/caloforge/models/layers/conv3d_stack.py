@@ -91,8 +91,10 @@ class SeededStack(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return values (B, X, Y, L) of latent vectors (B, latent), not rectified."""
-        grid = self.blocks(self.dense(latent).view(len(latent), *self.seed))
-        with torch.autocast(grid.device.type, enabled=False):  # 8 bits are too few for energies
+        with torch.autocast(latent.device.type, enabled=False):  # 8 bits are too few for energies
+            seed = self.dense(latent.float()).view(len(latent), *self.seed)
+        grid = self.blocks(seed)
+        with torch.autocast(latent.device.type, enabled=False):
             values: Tensor = self.last(grid.float())
         return values[:, 0]
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import register_parametrization
 
 from caloforge.geometry import Detector
 from caloforge.models.layers.cell_scale import LogScale, PowerScale
@@ -86,19 +87,30 @@ class GridDiscriminator(nn.Module):
         if self.informed:
             images.append(cells * (_PER_SHARE / (energy * self.response))[:, None, None, None])
         found = self.body(torch.stack(images, 1)).float()
-        if self.informed:
-            summary = [self.profiles(cells, energy)]
-            if self.angled:
-                summary.append(10.0 * (measured - theta)[:, None])
-            found = torch.cat([found, functional.silu(self.summary(torch.cat(summary, 1)).float())], 1)
-        real = self.real(found).float()[:, 0]
-        if self.informed:
-            real = real + (found * self.projection(encoded)).sum(1).float() / found.shape[1] ** 0.5
-        return Heads(real, self.energy(found).float()[:, 0], cell_sum(cells), measured)
+        with torch.autocast(values.device.type, enabled=False):  # errors in per cent need more than 8 bits
+            if self.informed:
+                summary = [self.profiles(cells, energy)]
+                if self.angled:
+                    summary.append(10.0 * (measured - theta)[:, None])
+                found = torch.cat([found, functional.silu(self.summary(torch.cat(summary, 1)))], 1)
+            real = self.real(found)[:, 0]
+            if self.informed:
+                real = real + (found * self.projection(encoded)).sum(1) / found.shape[1] ** 0.5
+            return Heads(real, self.energy(found)[:, 0], cell_sum(cells), measured)
+
+
+class _ExactSpectralNorm(_SpectralNorm):
+    """The norm of :func:`torch.nn.utils.parametrizations.spectral_norm`, not rounded under autocast."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight over its largest singular value."""
+        with torch.autocast(weight.device.type, enabled=False):
+            normalised: Tensor = super().forward(weight)
+        return normalised
 
 
 def normalise_spectrum(module: nn.Module) -> None:
     """Divide the weight of every linear and convolutional part by its largest singular value (arXiv:1802.05957)."""
     for part in list(module.modules()):
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
-            spectral_norm(part)
+            register_parametrization(part, "weight", _ExactSpectralNorm(part.weight))

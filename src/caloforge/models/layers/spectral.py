@@ -55,13 +55,14 @@ class _UnitNorm(nn.Module):
             self.u.copy_(functional.normalize(matrices @ self.v, dim=1))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the normalised weight, in its own shape."""
+        """Return the normalised weight, in its own shape and precision, under autocast too."""
         matrices = self._matrices(weight)
-        if self.training:
-            self._iterate(matrices.detach(), 1)
-        u, v = self.u.clone(), self.v.clone()  # a later pass moves the buffers before this one's backward
-        sigma = (u * (matrices @ v)).sum((1, 2), keepdim=True)
-        return (matrices / sigma).reshape(weight.shape)
+        with torch.autocast(weight.device.type, enabled=False):
+            if self.training:
+                self._iterate(matrices.detach(), 1)
+            u, v = self.u.clone(), self.v.clone()  # a later pass moves the buffers before this one's backward
+            sigma = (u * (matrices @ v)).sum((1, 2), keepdim=True)
+            return (matrices / sigma).reshape(weight.shape)
 
 
 def spectral_norm(module: M) -> M:

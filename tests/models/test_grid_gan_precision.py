@@ -1,0 +1,79 @@
+"""Mixed precision leaves the losses of the generators on grids finite, and near those of 32 bits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from grids import RecordingUpdater, batch_of, built, grid_showers
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from caloforge.models.conv2d_gan import Conv2dGan
+from caloforge.models.conv3d_gan import Conv3dGan
+from caloforge.models.grid_gan import GridGan
+from caloforge.models.layers.grid_discriminator import normalise_spectrum
+
+KINDS = [Conv3dGan, Conv2dGan]
+
+
+def _losses(
+    kind: type[GridGan], preset: str, rounded: bool, rate: float, steps: int
+) -> list[dict[str, Tensor]]:
+    showers = grid_showers(n=4)
+    model = built(kind, showers, preset=preset)
+    updater = RecordingUpdater(model, rate=rate)
+    found = []
+    for _ in range(steps):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            found.append(updater.stage.step(batch_of(model, showers), updater))
+    assert all(p.dtype is torch.float32 for p in model.parameters())
+    assert all(bool(torch.isfinite(p).all()) for p in model.state_dict().values())
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_of_one_step_are_those_of_32_bits(kind: type[GridGan]) -> None:
+    (exact,), (rounded,) = (_losses(kind, "improved", on, 0.0, 1) for on in (False, True))
+    for name, value in exact.items():
+        assert float(rounded[name]) == pytest.approx(float(value), rel=5e-3), name
+        assert rounded[name].dtype is torch.float32
+    # with the penalty the whole pass over real showers is in 32 bits
+    assert float(rounded["discriminator_real"]) == pytest.approx(float(exact["discriminator_real"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("preset", ["improved", "paper"])
+def test_losses_stay_finite_for_some_steps(kind: type[GridGan], preset: str) -> None:
+    for losses in _losses(kind, preset, True, 1e-6, 3):
+        assert all(bool(torch.isfinite(value)) for value in losses.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_are_not_rounded_to_8_bits(kind: type[GridGan]) -> None:
+    showers = grid_showers(n=4)
+    model = built(kind, showers).eval()
+    batch = batch_of(model, showers)
+    values = model.scale(batch.cells).view(-1, *model.detector.shape)
+    with torch.no_grad():
+        exact = model.judge(values, batch.conditions)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model.judge(values, batch.conditions)
+    torch.testing.assert_close(rounded.total, exact.total)
+    torch.testing.assert_close(rounded.theta, exact.theta)
+    for found in (rounded.real, rounded.energy):
+        assert found.dtype is torch.float32
+        assert not torch.equal(found, found.bfloat16().float())
+
+
+def test_spectral_norm_is_exact_under_autocast_and_named_as_torch_names_it() -> None:
+    torch.manual_seed(1)
+    part, reference = nn.Sequential(nn.Linear(9, 7)), nn.Linear(9, 7)
+    reference.load_state_dict(part[0].state_dict())
+    torch.manual_seed(2)
+    normalise_spectrum(part)
+    torch.manual_seed(2)
+    spectral_norm(reference)
+    assert part[0].state_dict().keys() == reference.state_dict().keys()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = part[0].weight
+    torch.testing.assert_close(found, reference.weight)
