@@ -32,8 +32,9 @@ What ``improved`` changes, and why:
 - images from N(0, 1) go to the discriminator too, as in Larsen et al., since these are what is generated;
 - KL weight 0.05, wider locally connected layers, 64 latents, faster rates that fall to zero, a moving average;
 - after training, visible energy, peak share and centres of gravity are given the widths, shapes and correlations that
-  they have in the training images, by 22 numbers (:mod:`caloforge.models.layers.image_calibration`; setting
-  ``calibrate``): adversarial training leaves them too narrow by a quarter. Of an ensemble each member has its own.
+  they have in the training images, and cells their means and widths, by few numbers and smooth maps
+  (:mod:`caloforge.models.layers.image_calibration`; setting ``calibrate``): adversarial training leaves them too
+  narrow by a quarter. Of an ensemble each member has its own.
 
 References:
     S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352.
@@ -86,7 +87,7 @@ class VaeGanConfig(ModelConfig):
         epochs: Passes over the images.
         batch_size: Images a step.
         n_selection: Images generated for the five histograms; 25 for each held-out one at most.
-        calibrate: After training, carry visible energy, peak and centres of gravity to the training images'.
+        calibrate: After training, carry visible energy, peak, centres of gravity and cells to the training images'.
         generator_optimizer: Of generator and encoder.
         discriminator_optimizer: Of the discriminator.
     """

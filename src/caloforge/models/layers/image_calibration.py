@@ -1,18 +1,19 @@
 r"""Images of a trained model given the widths, shapes and correlations of a few numbers that the training images have.
 
-After training many images are generated and their response, peak share and centres of gravity
-(:class:`~caloforge.models.layers.image_numbers.ImageNumbers`) compared with those of the training images. Each
-is standardised with mean and width at its incident energy, z_k for the generated and t_k for the training images, and
-they are carried one after the other, each given those before it:
+After training many images are generated and compared with the training images. First each cell's part of the energy
+beside the peak gets its mean and width (:class:`~caloforge.models.layers.cell_widths.CellWidths`). Then response, peak
+share and centres of gravity (:class:`~caloforge.models.layers.image_numbers.ImageNumbers`) are standardised with mean
+and width at the incident energy, z_k for the generated and t_k for the training images, and carried one after the other,
+each given those before it:
 
 .. math:: r_k = \frac{z_k - \mu_k(z_1, \dots, z_{k-1})}{\sigma_k(z_1, \dots, z_{k-1})}, \qquad
           t_k = \sum_{j<k} s_{kj} t_j + f_k(r_k)
 
 with :math:`\mu_k, \ln \sigma_k` the generator's own trends, cubics that many images tell well
 (:class:`~caloforge.models.layers.condition_trend.ConditionTrend`), and :math:`s_{kj}` and the four numbers of
-:math:`f_k` (:class:`~caloforge.models.layers.sinh_arcsinh.SinhArcsinh`) from the training images: 22 numbers in
-all, which repeat none of their fluctuations. Tables of quantiles would, and so cost the model what it says beyond
-them. Then each image is changed to have its new numbers; all else in it stays the model's.
+:math:`f_k` (:class:`~caloforge.models.layers.sinh_arcsinh.SinhArcsinh`) from the training images: 22 numbers, and two a
+cell, which repeat none of their fluctuations. Tables of quantiles would, and so cost the model what it says beyond
+them. Each image is changed to have its new numbers; all else in it stays the model's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
+from caloforge.models.layers.cell_widths import CellWidths
 from caloforge.models.layers.condition_trend import ConditionTrend
 from caloforge.models.layers.energy_scale import EnergyScale
 from caloforge.models.layers.image_numbers import ImageNumbers
@@ -55,6 +57,7 @@ class ImageCalibration(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
+        self.cells = CellWidths(detector.n_cells)
         self.numbers = ImageNumbers(detector)
         size = self.numbers.size
         self.made, self.truth = EnergyScale(size, floor=_LEAST), EnergyScale(size, floor=_LEAST)
@@ -75,10 +78,10 @@ class ImageCalibration(nn.Module):
             true: Cells (N, n_cells) and incident energies (N,) of training images, MeV.
             made: The same of generated ones (M, ...), at the same energies.
         """
-        wanted, found = (
-            self._fitted(scale, *_with_energy(*images))
-            for scale, images in ((self.truth, true), (self.made, made))
-        )
+        true, made = _filled(*true), _filled(*made)
+        self.cells.fit(true, made)
+        wanted = self._fitted(self.truth, *true)
+        found = self._fitted(self.made, self.cells(*made), made[1])
         shapes = [wanted[:, 0]]
         for k, trend in enumerate(self.trends, 1):
             trend.fit(found[:, :k].clamp(-_REACH, _REACH), found[:, k : k + 1])  # type: ignore[operator]
@@ -110,6 +113,7 @@ class ImageCalibration(nn.Module):
 
     def forward(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return carried cells (B, n_cells), MeV, of generated ones at incident energies (B,)."""
+        cells = self.cells(cells, energy)
         freed = self._freed(_standardised(self.made, self.numbers(cells, energy), energy))
         carried: list[Tensor] = []
         for k in range(self.numbers.size):
@@ -136,7 +140,7 @@ def _standardised(scale: EnergyScale, numbers: Tensor, energy: Tensor) -> Tensor
     return torch.where(width > _LEAST, (numbers - mean) / width, torch.zeros_like(numbers))
 
 
-def _with_energy(cells: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
+def _filled(cells: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
     """Return the images that are not empty, or all if there are none."""
     full = cells.sum(1) > 0
     return (cells[full], energy[full]) if bool(full.any()) else (cells, energy)

@@ -71,7 +71,8 @@ class SinhArcsinh(nn.Module):
     def forward(self, values: Tensor, column: int) -> Tensor:
         """Return the carried numbers (B,) of one column's values (B,)."""
         shift, width, lean, tails = self.terms[column]
-        return shift + width * torch.sinh(tails * torch.asinh(values) + lean)
+        carried: Tensor = shift + width * torch.sinh(tails * torch.asinh(values) + lean)
+        return carried
 
 
 def _fit(made: Array, true: Array) -> Array:
