@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from caloforge.models.conv2d_gan import Conv2dGan
 from caloforge.models.conv3d_gan import Conv3dGan
 from caloforge.models.grid_gan import GridGan
+from caloforge.models.layers.banded_conv import BandedConv3d
 from caloforge.models.layers.grid_discriminator import normalise_spectrum
 
 KINDS = [Conv3dGan, Conv2dGan]
@@ -63,6 +64,24 @@ def test_heads_are_not_rounded_to_8_bits(kind: type[GridGan]) -> None:
     for found in (rounded.real, rounded.energy):
         assert found.dtype is torch.float32
         assert not torch.equal(found, found.bfloat16().float())
+
+
+def test_a_step_with_banded_convolutions_has_the_same_losses() -> None:
+    showers = grid_showers(n=4)
+    logs, drawn = [], []
+    for banded in (False, True):
+        model = built(Conv3dGan, showers)
+        for part in model.modules():
+            if isinstance(part, BandedConv3d):
+                part.banded = banded
+        updater = RecordingUpdater(model, rate=1e-4)
+        logs.append(updater.stage.step(batch_of(model, showers), updater))
+        noise = torch.randn(2, model.noise_size, generator=torch.Generator().manual_seed(3))
+        with torch.no_grad():
+            drawn.append(model.eval().sample(noise, batch_of(model, showers).conditions[:2]))
+    for name, value in logs[0].items():
+        torch.testing.assert_close(logs[1][name], value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(drawn[1], drawn[0], rtol=1e-2, atol=1e-2)
 
 
 def test_spectral_norm_is_exact_under_autocast_and_named_as_torch_names_it() -> None:

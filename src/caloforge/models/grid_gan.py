@@ -190,7 +190,8 @@ class GridGan(ShowerModel):
                 },
                 self.step,
                 metric="shapes",
-                compiled=(self.generator, self.discriminator),
+                # the compiler has no gradients of gradients, which the penalty needs
+                compiled=(self.generator,) if self.config.r1 else (self.generator, self.discriminator),
             ),
         )
 

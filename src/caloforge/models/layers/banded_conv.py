@@ -100,10 +100,10 @@ class Axis:
         Row g is the kernel, moved by g: rows of a period one longer than the window, read in a row, do that.
         """
         fine = self.window * self.up
+        before = weight.shape[:-1]
         padded = F.pad(weight, (self.shift, fine + 1 - self.shift - self.kernel))
-        rows = padded[..., None, :].expand(*weight.shape[:-1], self.block, fine + 1).flatten(-2)
-        band = rows[..., : self.block * fine].unflatten(-1, (self.block, fine))
-        return band if self.up == 1 else band.unflatten(-1, (self.window, self.up)).sum(-1)
+        rows = padded[..., None, :].expand(*before, self.block, fine + 1).flatten(-2)
+        return rows[..., : self.block * fine].reshape(*before, self.block, self.window, self.up).sum(-1)
 
 
 def choose_block(axis: Axis, inputs: int, outputs: int, taps: int, tile: int = _TILE) -> Axis:
@@ -171,7 +171,8 @@ class BandedConv3d(nn.Conv3d):
         """Return (B, outputs, X', Y', L') of a grid (B, inputs, X, Y, L)."""
         banded = self.banded
         if banded is None:
-            banded = (grid.is_cuda or self.up != (1, 1, 1)) and not torch.jit.is_tracing()
+            traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+            banded = (grid.is_cuda or self.up != (1, 1, 1)) and not traced
         return self._banded(grid) if banded else self._plain(grid)
 
     def _plain(self, grid: Tensor) -> Tensor:
