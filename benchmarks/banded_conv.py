@@ -3,9 +3,10 @@
     python benchmarks/banded_conv.py [--device cuda] [--batch 64] [--tiles 64,128,256] [--seconds 55]
 
 For both grids it prints milliseconds of the generator (forward and backward), of the discriminator (the same) and of the
-discriminator with the penalty R1 (forward, gradient, its gradient), plain and banded, and the ratios measured in this one run; also the largest
-memory. Training itself computes R1 in 32 bits whatever the precision. On CUDA devices in TF32 and in bf16 (autocast), on CPUs in float32 on one thread with 16 showers. Each of ``--tiles`` is one more banded
-form, with blocks chosen for as many channels at once. What runs out of memory or of ``--seconds`` is left out and said so.
+discriminator with the penalty R1 (forward, gradient, its gradient), plain and banded, and the ratios measured in this
+one run; also the largest memory. On CUDA devices in TF32 and in bf16 (autocast; training itself computes R1 in 32
+bits), on CPUs in float32 on one thread with 16 showers. Each of ``--tiles`` is one more banded form, with blocks chosen
+for as many channels at once. What runs out of memory or of ``--seconds`` is left out and said so.
 """
 
 from __future__ import annotations
