@@ -103,7 +103,7 @@ def test_showers_follow_their_summary() -> None:
         encoded = model.encoder(conditions)
         first = noise[:, : model.summary_size].view(40, model.summary.rows, model.summary.kinds)
         energy = conditions[:, 0]
-        asked, wanted = model.summary.decode(model.summarise(first, encoded), energy, encoded)
+        asked, wanted = model.summary.decode(model.summarise(first, encoded), energy, encoded)[:2]
     sums, hits = _sums_and_hits(model, cells)
     assert torch.isfinite(cells).all()
     assert (cells >= 0).all()

@@ -71,7 +71,8 @@ class FlowMatchingConfig(ModelConfig):
         time_spread: Their width s.
         summary_epochs: Epochs of the summary.
         epochs: Epochs of the cells.
-        batch_size: Showers a step.
+        summary_batch_size: Showers a step of the summary.
+        batch_size: Showers a step of the cells.
         summary: Optimiser of the summary's network.
         optimizer: Optimiser of the cells' network.
     """
@@ -93,6 +94,7 @@ class FlowMatchingConfig(ModelConfig):
     time_spread: Annotated[float, Field(gt=0)] = 1.0
     summary_epochs: Annotated[int, Field(ge=0)] = 400
     epochs: Annotated[int, Field(ge=1)] = 400
+    summary_batch_size: Annotated[int, Field(ge=1)] = 512
     batch_size: Annotated[int, Field(ge=1)] = 256
     summary: OptimizerSettings = OptimizerSettings(
         kind="adamw",
@@ -196,8 +198,8 @@ class FlowMatching(ShowerModel):
         summary = self.summarise(first, encoded)
         values = self.shape(noise[:, self.summary_size :], encoded, summary)
         energy = self.condition(conditions, "incident_energy")[:, 0]
-        sums, hits = self.summary.decode(summary, energy, encoded)
-        cells: Tensor = self.values.decode(self.core.inverse(values, summary, encoded), sums, hits)
+        targets = self.summary.decode(summary, energy, encoded)
+        cells: Tensor = self.values.decode(self.core.inverse(values, summary, encoded), targets)
         return cells
 
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
@@ -254,11 +256,12 @@ class FlowMatching(ShowerModel):
             Stage(
                 "summary",
                 c.summary_epochs,
-                4 * c.batch_size,
+                c.summary_batch_size,
                 {"summary": OptimizerSpec.of(c.summary, self.summary_net)},
                 self.summary_step,
                 validate=self.validate_summary,
                 metric="summary_loss",
+                compiled=(self.summary_net,),
             ),
             Stage(
                 "cells",

@@ -103,12 +103,13 @@ class FlowMatchingFast(FlowMatching):
             Stage(
                 "summary-student",
                 c.summary_student_epochs,
-                4 * c.batch_size,
+                c.summary_batch_size,
                 {"student": OptimizerSpec.of(c.student, self.summary_student)},
                 self.summary_student_step,
                 validate=self.validate_summary_student,
                 metric="summary_student_loss",
                 frozen=(self.summary_net,),
+                compiled=(self.summary_student, self.summary_net),
             ),
             Stage(
                 "cell-student",

@@ -12,6 +12,7 @@ from torch import Tensor
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
 from caloforge.models.layers.cell_values import EMPTY, CellValues
+from caloforge.models.layers.layer_moments import LayerTargets
 from caloforge.showers import read_showers
 
 CUT, THRESHOLD = 0.01, 0.1
@@ -50,6 +51,18 @@ def _asked(layer: CellValues, cells: Tensor) -> tuple[Tensor, Tensor]:
     return view.sum(2), (view > THRESHOLD).sum(2).float()
 
 
+def _targets(layer: CellValues, sums: Tensor, hits: Tensor, cells: Tensor | None = None) -> LayerTargets:
+    """Targets with the centres and widths of cells, or with those of a layer in its middle."""
+    if cells is None:
+        middle = torch.zeros_like(sums)
+        return LayerTargets(sums, hits, middle, middle, middle + 0.5)
+    view = layer.view(cells)
+    held = view.sum(2).clamp_min(1e-9)
+    x, y = ((view * place).sum(2) / held for place in (layer.view.x, layer.view.y))
+    away = (layer.view.x - x[:, :, None]).square() + (layer.view.y - y[:, :, None]).square()
+    return LayerTargets(sums, hits, x, y, ((view * away).sum(2) / held).sqrt())
+
+
 def _possible(layer: CellValues, sums: Tensor, hits: Tensor) -> Tensor:
     """Where hits can be had: energy for each of them, and none that needs one more."""
     return (sums >= 1.001 * THRESHOLD * hits) & ((hits > 0) | (sums < THRESHOLD))
@@ -79,12 +92,16 @@ def test_cells_come_back(name: str) -> None:
     layer = _fitted(name)
     values = layer(cells)
     sums, hits = _asked(layer, cells)
-    again = layer.decode(values, sums, hits)
+    again = layer.decode(values, _targets(layer, sums, hits, cells))
     assert torch.equal(again > 0, cells > 0)
     raised = (values < -0.359) & (cells > 0)
     clear = ~raised & ((cells - THRESHOLD).abs() > 1e-3 * THRESHOLD)
     assert clear.float().mean() > 0.9
-    torch.testing.assert_close(again[clear], cells[clear], rtol=5e-3, atol=1e-5)
+    off = (again[clear] - cells[clear]).abs() / (5e-3 * cells[clear] + 1e-5)
+    assert (
+        off <= 1.0
+    ).float().mean() > 0.95  # centre and width are kept where small cells were raised: some others give way
+    assert off.max() < 100.0
     if not layer.relative:
         return
     share = (again - cells).abs().sum(1) / cells.sum(1).clamp_min(1e-3)
@@ -101,7 +118,7 @@ def test_layer_energies_and_hits_are_those_asked_for_whatever_the_values(name: s
     generator = torch.Generator().manual_seed(1)
     for centre, width in ((0.0, 2.0), (1.0, 0.5), (-2.0, 0.1), (5.0, 0.01), (0.0, 0.0)):
         values = centre + width * torch.randn(cells.shape, generator=generator)
-        made = layer.decode(values, sums, hits)
+        made = layer.decode(values, _targets(layer, sums, hits))
         assert torch.isfinite(made).all()
         assert (made >= 0).all()
         found, counted = _asked(layer, made)
@@ -118,7 +135,7 @@ def test_hits_are_the_cells_of_largest_value() -> None:
     sums = torch.tensor([[20.0, 300.0, 1000.0, 50.0]]).repeat(30, 1)
     hits = torch.tensor([[5.0, 60.0, 49.0, 0.0]]).repeat(30, 1)
     sums[:, 3] = 0.05
-    made = layer.decode(values, sums, hits)
+    made = layer.decode(values, _targets(layer, sums, hits))
     for number, cells in enumerate(detector.layer_cells):
         n = int(hits[0, number])
         for row in range(30):
@@ -129,7 +146,8 @@ def test_hits_are_the_cells_of_largest_value() -> None:
 def test_more_hits_than_cells_fills_the_layer() -> None:
     detector, _ = _cells("atlas-em-barrel")
     values = torch.randn(3, detector.n_cells, generator=torch.Generator().manual_seed(2))
-    made = _fitted("atlas-em-barrel").decode(values, torch.full((3, 4), 900.0), torch.full((3, 4), 500.0))
+    layer = _fitted("atlas-em-barrel")
+    made = layer.decode(values, _targets(layer, torch.full((3, 4), 900.0), torch.full((3, 4), 500.0)))
     assert (made > THRESHOLD).all()
 
 
@@ -138,7 +156,7 @@ def test_energy_too_small_for_the_hits_makes_as_many_as_it_allows() -> None:
     layer = _fitted("atlas-em-barrel")
     values = torch.randn(3, detector.n_cells, generator=torch.Generator().manual_seed(2))
     sums = torch.tensor([[0.0, 0.35, 0.05, 2.005]]).repeat(3, 1)
-    found, hits = _asked(layer, layer.decode(values, sums, torch.full((3, 4), 20.0)))
+    found, hits = _asked(layer, layer.decode(values, _targets(layer, sums, torch.full((3, 4), 20.0))))
     torch.testing.assert_close(found, sums, rtol=1e-5, atol=1e-6)
     assert hits.tolist() == [[0.0, 3.0, 0.0, 20.0]] * 3
 
@@ -148,21 +166,23 @@ def test_a_layer_whose_values_are_all_empty_still_holds_its_energy() -> None:
     layer = _fitted("atlas-em-barrel")
     values = EMPTY - torch.rand(3, detector.n_cells, generator=torch.Generator().manual_seed(2))
     sums = torch.tensor([[0.05, 0.0, 0.001, 0.09]]).repeat(3, 1)
-    view = layer.view(layer.decode(values, sums, torch.zeros(3, 4)))
+    view = layer.view(layer.decode(values, _targets(layer, sums, torch.zeros(3, 4))))
     torch.testing.assert_close(view.sum(2)[:, [0, 1, 3]], sums[:, [0, 1, 3]])
     assert ((view > 0).sum(2)[:, [0, 1, 3]] == torch.tensor([1, 0, 1])).all()
     assert (view[:, 2] == 0).all()  # below the cut
 
 
 def test_energies_near_those_asked_for_change_all_cells_little() -> None:
-    """Missing energy goes to the cells in proportion to their square: the smallest hardly move."""
+    """Missing energy goes to the cells in proportion to their square, then centre and width are kept: the smallest move little."""
     _, cells = _cells("ild-ecal-10x10")
     cells = cells[cells.sum(1) > 0]
     layer = _fitted("ild-ecal-10x10")
     sums, hits = _asked(layer, cells)
-    plain, more = (layer.decode(layer(cells), factor * sums, hits) for factor in (1.0, 1.05))
+    plain, more = (
+        layer.decode(layer(cells), _targets(layer, factor * sums, hits, cells)) for factor in (1.0, 1.05)
+    )
     ratio = torch.where(plain > 0, more / plain.clamp_min(1e-9), 1.0)
-    assert (ratio > 0.98).all()
+    assert (ratio > 0.9).all()
     assert ratio.max() < 1.3
     small = (plain > 0) & (plain < 0.05 * plain.amax(1, keepdim=True))
-    assert ratio[small].max() < 1.03
+    assert ratio[small].max() < 1.15

@@ -86,6 +86,14 @@ def test_images_keep_their_empty_cells_and_have_energy() -> None:
     assert (carried.sum(1) > 0).all()
 
 
+def test_an_image_far_out_in_a_tail_keeps_energy() -> None:
+    made, energy = _images(200, 7, 0.7)
+    for factor in (0.01, 0.2, 5.0):
+        ratio = _fitted()(factor * made, energy).sum(1) / (factor * made).sum(1)
+        assert (ratio > 0.499).all()
+        assert (ratio < 2.001).all()
+
+
 def test_the_training_images_give_few_numbers() -> None:
     """Four maps of four and six slopes; means and widths only set the units."""
     calibration = _fitted()

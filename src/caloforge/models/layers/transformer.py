@@ -68,12 +68,17 @@ class _Block(nn.Module):
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(h).chunk(3, dim=-1)
         )
-        h = functional.scaled_dot_product_attention(self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype), v)
+        h = functional.scaled_dot_product_attention(_normed(q, self.norm_q), _normed(k, self.norm_k), v)
         x = x + (1 + gate_a[:, None]) * self.out(h.transpose(1, 2).flatten(2))
         h = functional.layer_norm(x, (width,), eps=1e-6) * (1 + scale_m[:, None]) + shift_m[:, None]
         a, b = self.gate(h).chunk(2, dim=-1)
         found: Tensor = x + (1 + gate_m[:, None]) * self.down(functional.silu(a) * b)
         return found
+
+
+def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """Return normalised queries or keys; weight and input of one type, for which there is one fused kernel."""
+    return functional.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.eps)
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,114 @@
+r"""Cells of a layer weighted so that their centre and width are those asked for.
+
+Of all energies with given moments those nearest to e_i (in relative entropy) are an exponential tilt,
+
+.. math:: e_i' \propto e_i \exp(a\,x_i + b\,y_i + c\,r_i^2), \qquad r_i^2 = (x_i - \bar x)^2 + (y_i - \bar y)^2,
+
+with a, b, c such that the energy-weighted means of x and y are the centre asked for and that of r^2 is the square of the width. Here
+x, y and r^2 in the exponent are divided by 1 + r^2 / (3 w)^2, w the width, so that the few cells far outside do not bear the change.
+a, b, c are found by Newton's method, whose Jacobian is the covariance of moments and exponents under the tilted energies.
+What a layer cannot reach (a centre beyond its filled cells, a width of one cell) it approaches as far as the tilt's bound
+lets it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["LayerTargets", "tilted"]
+
+_STEPS = 4
+_MOST = 1.0
+"""Largest logarithm of a cell's factor, against the layer's mean."""
+_DAMPING = 1e-2
+"""Added to the covariance, in units of that of all the layer's energy; so moments which little free energy cannot change do no harm."""
+_FAR = 3.0
+"""Distance in widths from where on the exponent hardly grows."""
+_LEAST = 1e-3
+_TINY = 1e-12
+
+
+class LayerTargets(NamedTuple):
+    """What the cells of each layer are to hold.
+
+    Attributes:
+        sums: Energies (B, n_layers), MeV.
+        hits: Cells above the threshold (B, n_layers), whole numbers.
+        x: Centres along x (B, n_layers), in units of the layer's half width.
+        y: The same along y.
+        width: Root mean square distances to the centre (B, n_layers), in the same units.
+    """
+
+    sums: Tensor
+    hits: Tensor
+    x: Tensor
+    y: Tensor
+    width: Tensor
+
+
+def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
+    """Return ``free`` energies tilted, with unchanged sums, so that free and fixed ones together have the asked moments.
+
+    Arguments:
+        free: Energies that may change (B, n_layers, width), MeV, not negative.
+        fixed: Energies that stay (B, n_layers, width), MeV.
+        x: Positions of the cells (n_layers, width).
+        y: The same along the other axis.
+        targets: Centres and widths; their sums and hits are not looked at.
+    """
+    away_x, away_y = x - targets.x[:, :, None], y - targets.y[:, :, None]
+    square = away_x.square() + away_y.square()
+    asked = targets.width.clamp_min(_LEAST).square()[:, :, None]
+    moments = torch.stack([away_x, away_y, square - asked], 2)
+    exponents = torch.stack([away_x, away_y, square], 2) / (1.0 + square / (_FAR**2 * asked))[:, :, None]
+    whole = free.sum(2).clamp_min(_TINY)
+    total = (free + fixed).sum(2).clamp_min(_TINY)
+    settled = (moments * fixed[:, :, None]).sum(3)
+    shares = ((free + fixed) / total[:, :, None])[:, :, None]
+    scales = [_spread(features, shares) for features in (moments, exponents)]
+    rates = torch.zeros_like(settled)
+    found = free
+    for _ in range(_STEPS):
+        weights = (found / whole[:, :, None])[:, :, None]
+        mean = (moments * weights).sum(3)
+        covariance = ((moments - mean[..., None]) * weights) @ exponents.transpose(2, 3)
+        missing = -(settled + mean * whole[..., None]) / total[..., None]
+        rates = rates + _solved(covariance * (whole / total)[..., None, None], missing, scales)
+        found = _weighted(free, exponents, rates, whole)
+    return found
+
+
+def _spread(features: Tensor, shares: Tensor) -> Tensor:
+    """Return the widths (B, n_layers, 3) of features (B, n_layers, 3, width) under shares (B, n_layers, 1, width)."""
+    mean = (features * shares).sum(3, keepdim=True)
+    return ((features - mean).square() * shares).sum(3).clamp_min(_TINY).sqrt()
+
+
+def _solved(matrix: Tensor, missing: Tensor, scales: list[Tensor]) -> Tensor:
+    """Return the damped solution (..., 3) of systems (..., 3, 3), rows and columns in units of ``scales``."""
+    rows, columns = scales
+    unit = matrix / (rows[..., None] * columns[..., None, :])
+    eye = torch.eye(3, device=matrix.device, dtype=matrix.dtype)
+    a, b, c = (unit + _DAMPING * eye).unbind(-1)
+    right = missing / rows
+    cross = torch.linalg.cross(b, c)
+    found = torch.stack(
+        [
+            (right * cross).sum(-1),
+            (a * torch.linalg.cross(right, c)).sum(-1),
+            (a * torch.linalg.cross(b, right)).sum(-1),
+        ],
+        -1,
+    )
+    return found / (a * cross).sum(-1, keepdim=True).clamp_min(_DAMPING**3) / columns
+
+
+def _weighted(free: Tensor, exponents: Tensor, rates: Tensor, whole: Tensor) -> Tensor:
+    """Return energies (B, n_layers, width) times their factors, with the sums ``whole`` (B, n_layers)."""
+    logs = (exponents * rates[..., None]).sum(2)
+    logs = logs - (free * logs).sum(2, keepdim=True) / whole[..., None]
+    found = free * torch.exp(_MOST * torch.tanh(logs / _MOST))
+    return found * (whole / found.sum(2).clamp_min(_TINY))[..., None]
