@@ -42,6 +42,8 @@ _EACH = 25
 _CHUNK = 1024
 _LEAST = 1e-3
 """Smallest width of a number: below it there is rounding."""
+_FACTOR = 2.0
+"""Most by which the energy of an image changes: no map is known at the far end of a tail."""
 _REACH = 2.5
 """Standard deviations beyond which the generator's trends are constant."""
 
@@ -114,13 +116,16 @@ class ImageCalibration(nn.Module):
     def forward(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return carried cells (B, n_cells), MeV, of generated ones at incident energies (B,)."""
         cells = self.cells(cells, energy)
-        freed = self._freed(_standardised(self.made, self.numbers(cells, energy), energy))
+        own = self.numbers(cells, energy)
+        freed = self._freed(_standardised(self.made, own, energy))
         carried: list[Tensor] = []
         for k in range(self.numbers.size):
-            own: Tensor = self.maps(freed[:, k], k)
-            carried.append(own + sum(self.slopes[k, j] * carried[j] for j in range(k)))
+            number: Tensor = self.maps(freed[:, k], k)
+            carried.append(number + sum(self.slopes[k, j] * carried[j] for j in range(k)))
         mean, width = self.truth(energy)
-        return self.numbers.change(cells, energy, mean + width * torch.stack(carried, 1))
+        response, *others = (mean + width * torch.stack(carried, 1)).unbind(1)
+        response = torch.minimum(torch.maximum(response, own[:, 0] / _FACTOR), own[:, 0] * _FACTOR)
+        return self.numbers.change(cells, energy, torch.stack([response, *others], 1))
 
     def _freed(self, numbers: Tensor) -> Tensor:
         """Return generated standardised numbers (B, 4) without their trends in those before them."""
