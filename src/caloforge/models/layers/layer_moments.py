@@ -110,5 +110,6 @@ def _weighted(free: Tensor, exponents: Tensor, rates: Tensor, whole: Tensor) -> 
     """Return energies (B, n_layers, width) times their factors, with the sums ``whole`` (B, n_layers)."""
     logs = (exponents * rates[..., None]).sum(2)
     logs = logs - (free * logs).sum(2, keepdim=True) / whole[..., None]
-    found = free * torch.exp(_MOST * torch.tanh(logs / _MOST))
-    return found * (whole / found.sum(2).clamp_min(_TINY))[..., None]
+    made: Tensor = free * torch.exp(_MOST * torch.tanh(logs / _MOST))
+    found: Tensor = made * (whole / made.sum(2).clamp_min(_TINY))[..., None]
+    return found
