@@ -9,7 +9,8 @@ Nothing of it is from one paper; it is put together from what the field found ou
    from noise, conditions and that summary; those of the core as deviations from what the summary explains
    (:mod:`~caloforge.models.layers.core_trend`);
 3. the cells are then made to hold exactly the layer energies and hits of the summary
-   (:mod:`~caloforge.models.layers.cell_values`).
+   (:mod:`~caloforge.models.layers.cell_values`), and its centres and widths
+   (:mod:`~caloforge.models.layers.layer_moments`).
 
 One architecture serves every detector: patches are boxes of a grid, or pieces of rows of anything else. Both networks learn
 the flow of :mod:`~caloforge.models.layers.flow_path`. Symmetries that hold for the beam
@@ -65,6 +66,7 @@ class FlowMatchingConfig(ModelConfig):
         summary_width: Width of the summary's transformer.
         summary_blocks: Its blocks.
         summary_heads: Its attention heads.
+        moments: Give the layers the centres and widths that the summary says, not only its energies and hits.
         symmetries: Apply the beam's symmetries to training showers.
         blur: Normal noise added to the summary while the cells are trained, so that small errors of it do no harm.
         time_mean: Mean m of the logit-normal times.
@@ -88,6 +90,7 @@ class FlowMatchingConfig(ModelConfig):
     summary_width: Annotated[int, Field(ge=8)] = 80
     summary_blocks: Annotated[int, Field(ge=1)] = 3
     summary_heads: Annotated[int, Field(ge=1)] = 4
+    moments: bool = True
     symmetries: bool = True
     blur: Annotated[float, Field(ge=0)] = 0.05
     time_mean: float = 0.0
@@ -169,7 +172,7 @@ class FlowMatching(ShowerModel):
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold)
-        self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid)
+        self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments)
         self.core = CoreTrend(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
         rows, kinds = self.summary.rows, self.summary.kinds

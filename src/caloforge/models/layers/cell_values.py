@@ -46,10 +46,14 @@ class CellValues(nn.Module):
         cut: Energy below which a cell is empty, MeV.
         threshold: Energy above which it is a hit, MeV.
         relative: Energies as shares of the layer's.
+        moments: Whether layers get the centres and widths asked for, too.
     """
 
-    def __init__(self, detector: Detector, cut: float, threshold: float, relative: bool) -> None:
+    def __init__(
+        self, detector: Detector, cut: float, threshold: float, relative: bool, moments: bool = True
+    ) -> None:
         super().__init__()
+        self.moments = moments
         self.view = LayerView(detector)
         self.cut, self.threshold, self.relative = cut, threshold, relative
         self.table = EnergyTable(detector.n_layers if relative else 1, _SLOPE)
@@ -121,6 +125,8 @@ class CellValues(nn.Module):
         energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
         energy = torch.where(filled, energy, 0.0)
         energy = self._balanced(energy, sums, is_hit)
+        if not self.moments:
+            return self.view.cells(energy)
         fixed = torch.where(is_hit, least, energy)
         free = (energy - fixed).clamp_min(0.0)
         return self.view.cells(fixed + tilted(free, fixed, self.view.x, self.view.y, targets))
