@@ -103,7 +103,8 @@ def _solved(matrix: Tensor, missing: Tensor, scales: list[Tensor]) -> Tensor:
         ],
         -1,
     )
-    return found / (a * cross).sum(-1, keepdim=True).clamp_min(_DAMPING**3) / columns
+    solution: Tensor = found / (a * cross).sum(-1, keepdim=True).clamp_min(_DAMPING**3) / columns
+    return solution
 
 
 def _weighted(free: Tensor, exponents: Tensor, rates: Tensor, whole: Tensor) -> Tensor:
