@@ -12,7 +12,7 @@ from torch import Tensor
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
 from caloforge.models.layers.cell_values import EMPTY, CellValues
-from caloforge.models.layers.layer_moments import LayerTargets
+from caloforge.models.layers.layer_moments import LayerTargets, tilted
 from caloforge.showers import read_showers
 
 CUT, THRESHOLD = 0.01, 0.1
@@ -126,6 +126,45 @@ def test_layer_energies_and_hits_are_those_asked_for_whatever_the_values(name: s
         assert torch.equal(counted[possible], hits[possible])
         assert (made[cells.sum(1) == 0] == 0).all()
         assert (layer.view(made)[sums == 0] == 0).all()
+
+
+def _slowly(layer: CellValues, values: Tensor, targets: LayerTargets) -> Tensor:
+    """Decode with all cells of all layers, each sorted whole."""
+    view = layer.view(values, -1e4)
+    least, most = THRESHOLD * 1.0001, THRESHOLD * 0.9999
+    hits = torch.minimum(targets.hits, (targets.sums / least).floor())[:, :, None]
+    sums = targets.sums[:, :, None]
+    order = view.argsort(2, descending=True)
+    place = torch.arange(layer.view.width).expand_as(order)
+    is_hit = torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < hits) & (view > -1e3)
+    share = THRESHOLD / sums.clamp_min(1e-12) if layer.relative else torch.full_like(sums, THRESHOLD)
+    border = layer._values(torch.log(share))
+    first = torch.zeros_like(is_hit).scatter(2, order[:, :, :1], sums > CUT)
+    filled = is_hit | first | (view > -0.5)
+    chosen = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
+    energy = torch.where(filled, layer._energies(chosen, sums), 0.0)
+    energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
+    energy = layer._balanced(torch.where(filled, energy, 0.0), sums, is_hit)
+    fixed = torch.where(is_hit, least, energy)
+    free = (energy - fixed).clamp_min(0.0)
+    return layer.view.cells(fixed + tilted(free, fixed, layer.view.x, layer.view.y, targets))
+
+
+@every
+@pytest.mark.parametrize(("centre", "width"), [(-1.0, 0.1), (-1.2, 0.5), (0.0, 1.0)])
+def test_a_few_cells_of_each_layer_make_the_showers_that_all_make(
+    name: str, centre: float, width: float
+) -> None:
+    _, cells = _cells(name)
+    layer = _fitted(name)
+    generator = torch.Generator().manual_seed(3)
+    values = centre + width * torch.randn(cells.shape, generator=generator)
+    sums, hits = _asked(layer, cells)
+    hits = (hits * torch.rand(hits.shape, generator=generator)).floor()
+    targets = _targets(layer, sums, hits, cells)
+    found, expected = layer.decode(values, targets), _slowly(layer, values, targets)
+    assert torch.equal(found > 0, expected > 0)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(cells.max()))
 
 
 def test_hits_are_the_cells_of_largest_value() -> None:

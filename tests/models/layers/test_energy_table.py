@@ -53,6 +53,18 @@ def test_it_rises_and_nowhere_slower_than_the_least_slope() -> None:
     torch.testing.assert_close(slopes[ends], torch.full_like(slopes[ends], SLOPE), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("columns", [1, 3])
+def test_many_values_have_the_energies_that_few_have(columns: int) -> None:
+    """Above some number they are looked up in bins."""
+    table = _fitted(columns)
+    span = float(table.values[0, -1] - table.values[0, 0])
+    start = float(table.values.min()) - 0.1 * span
+    values = (start + 1.3 * span * torch.linspace(0, 1, 20_000)).repeat(columns, 1)
+    values[:, :200] = table.values
+    parts = torch.cat([table.inverse(part) for part in values.split(500, 1)], 1)
+    torch.testing.assert_close(table.inverse(values), parts, rtol=1e-5, atol=1e-5)
+
+
 def test_a_lognormal_becomes_normal() -> None:
     """Where dz / d ln e is 1 / s, above the least slope, x is z itself."""
     spread = 0.5

@@ -30,6 +30,7 @@ class CellPatches(nn.Module):
         n_patches: Number of patches.
         places: Places of a patch.
         n_cells: Cells of the detector.
+        padded: Whether some patches have places without a cell.
         layers: (n_patches, k) layers in each patch, the last repeated where there are fewer.
     """
 
@@ -42,6 +43,7 @@ class CellPatches(nn.Module):
         index = _boxes(detector, box) if detector.is_grid else _rows(detector, box)
         self.n_patches, self.places = index.shape
         self.n_cells = detector.n_cells
+        self.padded = bool((index == detector.n_cells).any())
         back = np.zeros(detector.n_cells, np.int64)
         flat = index.ravel()
         back[flat[flat < detector.n_cells]] = np.nonzero(flat < detector.n_cells)[0]
@@ -55,12 +57,13 @@ class CellPatches(nn.Module):
 
     def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
         """Return patches (B, n_patches, places) of cells (B, n_cells), ``fill`` in padding."""
-        padded = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
-        return padded[:, self.index.flatten()].reshape(len(cells), self.n_patches, self.places)
+        if self.padded:
+            cells = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
+        return cells.index_select(1, self.index.flatten()).view(-1, self.n_patches, self.places)
 
     def cells(self, patches: Tensor) -> Tensor:
         """Return cells (B, n_cells) of patches (B, n_patches, places)."""
-        return patches.flatten(1)[:, self.back]
+        return patches.flatten(1).index_select(1, self.back)
 
 
 def _side(n: int) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.layers.energy_table import EnergyTable
+from caloforge.models.layers.largest import NOTHING, largest
 from caloforge.models.layers.layer_moments import LayerTargets, tilted
 from caloforge.models.layers.layer_view import LayerView
 
@@ -106,30 +107,30 @@ class CellValues(nn.Module):
             values: (B, n_cells).
             targets: What the layers are to hold.
         """
-        sums, hits = targets.sums, targets.hits
-        view = self.view(values.float(), -1e4)
         least, most = self.threshold * 1.0001, self.threshold * 0.9999
-        hits = torch.minimum(hits, (sums / least).floor())[:, :, None]
-        sums = sums[:, :, None]
-        order = view.argsort(2, descending=True)
-        place = torch.arange(self.view.width, device=view.device).expand_as(order)
-        is_hit = torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < hits) & (view > -1e3)
+        hits = torch.minimum(targets.hits, (targets.sums / least).floor())
+        needed = hits.clamp(1.0, self.view.width)
+        view, places = largest(self.view(values.float(), NOTHING), needed, _BORDER)
+        sums, hits = targets.sums[:, :, None], hits[:, :, None]
+        rank = torch.arange(view.shape[2], device=view.device)
+        is_hit = (rank < hits) & (view > 0.1 * NOTHING)
         share = (
             self.threshold / sums.clamp_min(_TINY) if self.relative else torch.full_like(sums, self.threshold)
         )
         border = self._values(torch.log(share))
-        first = torch.zeros_like(is_hit).scatter(2, order[:, :, :1], sums > self.cut)
+        first = (rank == 0) & (sums > self.cut)
         filled = is_hit | first | (view > _BORDER)
-        values = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
-        energy = torch.where(filled, self._energies(values, sums), 0.0)
+        chosen = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
+        energy = torch.where(filled, self._energies(chosen, sums), 0.0)
         energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
         energy = torch.where(filled, energy, 0.0)
         energy = self._balanced(energy, sums, is_hit)
-        if not self.moments:
-            return self.view.cells(energy)
-        fixed = torch.where(is_hit, least, energy)
-        free = (energy - fixed).clamp_min(0.0)
-        return self.view.cells(fixed + tilted(free, fixed, self.view.x, self.view.y, targets))
+        if self.moments:
+            fixed = torch.where(is_hit, least, energy)
+            free = (energy - fixed).clamp_min(0.0)
+            x, y = self.view.positions(places)
+            energy = fixed + tilted(free, fixed, x, y, targets)
+        return self.view.placed(energy, places)
 
     def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
         """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits, and others none."""

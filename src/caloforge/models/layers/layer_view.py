@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from caloforge.geometry import Detector
 
@@ -17,6 +18,7 @@ class LayerView(nn.Module):
     Attributes:
         n_layers: Layers.
         width: Cells of the largest layer.
+        padded: Whether some layers have fewer.
         x: (n_layers, width) positions of the cells in units of the layer's half width, 0 in padding.
         y: The same along the other axis.
     """
@@ -41,6 +43,7 @@ class LayerView(nn.Module):
                 middle = 0.5 * (centres[:, column].min() + centres[:, column].max())
                 reach = max(0.5 * float(np.ptp(centres[:, column])), 1e-6)
                 target[layer, : len(cells)] = (centres[:, column] - middle) / reach
+        self.padded = bool((index == detector.n_cells).any())
         self.register_buffer("index", torch.from_numpy(index), persistent=False)
         self.register_buffer("back", torch.from_numpy(back), persistent=False)
         self.register_buffer("x", torch.from_numpy(x), persistent=False)
@@ -48,9 +51,30 @@ class LayerView(nn.Module):
 
     def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
         """Return (B, n_layers, width) of cells (B, n_cells), ``fill`` in padding."""
-        padded = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
-        return padded[:, self.index.flatten()].reshape(len(cells), self.n_layers, self.width)
+        if self.padded:
+            cells = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
+        return cells.index_select(1, self.index.flatten()).view(-1, self.n_layers, self.width)
 
     def cells(self, view: Tensor) -> Tensor:
         """Return cells (B, n_cells) of a view (B, n_layers, width)."""
-        return view.flatten(1)[:, self.back]
+        return view.flatten(1).index_select(1, self.back)
+
+    def positions(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the positions x and y (B, n_layers, K) of places (B, n_layers, K) in each layer, 0 at the place ``width``."""
+        flat = self._flat(places)
+        x, y = (functional.pad(table, (0, 1)).flatten() for table in (self.x, self.y))
+        return x.index_select(0, flat).view_as(places), y.index_select(0, flat).view_as(places)
+
+    def placed(self, energy: Tensor, places: Tensor) -> Tensor:
+        """Return cells (B, n_cells) that hold energies (B, n_layers, K) at their places, others 0."""
+        n = len(self.back)
+        cell = functional.pad(self.index, (0, 1), value=n).flatten().index_select(0, self._flat(places))
+        cells = energy.new_zeros(len(energy), n + 1).scatter_(
+            1, cell.view(len(energy), -1), energy.flatten(1)
+        )
+        return cells[:, :n].contiguous()
+
+    def _flat(self, places: Tensor) -> Tensor:
+        """Return the numbers of places (B, n_layers, K) in tables (n_layers, width + 1)."""
+        row = torch.arange(self.n_layers, device=places.device)[:, None] * (self.width + 1)
+        return (places + row).flatten()
