@@ -56,10 +56,13 @@ from caloforge.geometry import Detector
 from caloforge.models.config import ModelConfig, Settings, merge, validated
 from caloforge.models.figures import physics_figures
 from caloforge.models.stage import Batch, Stage, TrainingData
-from caloforge.random import normals
+from caloforge.random import uniforms
 from caloforge.showers import Showers
 
 __all__ = ["ShowerModel", "condition_sizes", "counted_noise"]
+
+_ROWS = 8
+"""Showers whose noise is made at a time."""
 
 
 def condition_sizes(detector: Detector) -> dict[str, int]:
@@ -68,8 +71,20 @@ def condition_sizes(detector: Detector) -> dict[str, int]:
 
 
 def counted_noise(seed: int, start: int, n: int, size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the noise (n, size) of showers ``start`` to ``start + n``, counted per shower."""
-    return torch.from_numpy(normals(seed, "noise", start, n, size).astype(np.float32)).to(device)
+    """Return the noise (n, size) of showers ``start`` to ``start + n``, counted per shower.
+
+    The numbers are those of :func:`~caloforge.random.normals` of the stream "noise"; a few showers at a time stay in the cache.
+    """
+    half = -(-size // 2)
+    noise = torch.empty(n, size)
+    for first in range(0, n, _ROWS):
+        rows = noise[first : first + _ROWS]
+        u = uniforms(seed, "noise", start + first, len(rows), 2 * half)
+        radius = torch.from_numpy(np.sqrt(-2.0 * np.log1p(-u[:, :half])))
+        angle = torch.from_numpy(2.0 * np.pi * u[:, half:])
+        rows[:, :half] = angle.cos().mul_(radius)
+        rows[:, half:] = angle.sin_().mul_(radius)[:, : size - half]
+    return noise.to(device)
 
 
 class ShowerModel(nn.Module, ABC):
