@@ -40,6 +40,7 @@ from caloforge.models.layers.cell_values import EMPTY, CellValues
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.core_trend import CoreTrend
 from caloforge.models.layers.flow_path import flow_loss, integrate, time_grid
+from caloforge.models.layers.layer_moments import LayerTargets
 from caloforge.models.layers.shower_summary import ShowerSummary
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.showers import Showers
@@ -79,7 +80,7 @@ class FlowMatchingConfig(ModelConfig):
         optimizer: Optimiser of the cells' network.
     """
 
-    cut: Annotated[float, Field(gt=0)] = 0.01
+    cut: Annotated[float, Field(gt=0)] = 1e-4
     threshold: Annotated[float, Field(gt=0)] = 0.1
     core: Annotated[float, Field(gt=0, le=1)] = 0.8
     box: tuple[int, ...] = ()
@@ -196,14 +197,18 @@ class FlowMatching(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV."""
+        cells: Tensor = self.values.decode(*self.drawn(noise, conditions))
+        return cells
+
+    def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
+        """Return the values of the cells (B, n_cells) and what their layers are to hold."""
         encoded = self.encoder(conditions)
         first = noise[:, : self.summary_size].view(-1, self.summary.rows, self.summary.kinds)
         summary = self.summarise(first, encoded)
         values = self.shape(noise[:, self.summary_size :], encoded, summary)
         energy = self.condition(conditions, "incident_energy")[:, 0]
         targets = self.summary.decode(summary, energy, encoded)
-        cells: Tensor = self.values.decode(self.core.inverse(values, summary, encoded), targets)
-        return cells
+        return self.core.inverse(values, summary, encoded), targets
 
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of noise of that shape."""

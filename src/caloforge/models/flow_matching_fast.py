@@ -1,6 +1,6 @@
 r"""The flagship distilled to a few evaluations.
 
-Teacher and student are of one shape, the student begins as a copy of the teacher. The way from noise to data is cut
+Teacher and student are of one shape unless ``small`` is set; the student begins as a copy of the teacher. The way from noise to data is cut
 at times 0 = t_0 < ... < t_K = 1; the student's one evaluation at t_k is to go where the teacher goes with several Heun steps. With
 x_k on the straight path between noise and a training shower, and x' the teacher's result at t_{k+1}, the student's estimate D
 of the data is compared with
@@ -8,7 +8,8 @@ of the data is compared with
 .. math:: \hat D = x_k + \frac{1 - t_k}{t_{k+1} - t_k} (x' - x_k),
 
 the estimate with which one Euler step ends at x' (progressive distillation with all steps learnt at once). Both networks, of the
-summary and of the cells, are distilled so.
+summary and of the cells, are distilled so. Smaller students (:mod:`~caloforge.models.flow_students`) learn in the same way, but from
+nothing.
 
 References:
     T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv:2202.00512.
@@ -16,7 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -28,28 +29,36 @@ from caloforge.geometry import Detector
 from caloforge.models.config import ModelConfig, OptimizerSettings, Settings
 from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
 from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
+from caloforge.models.flow_students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
 from caloforge.models.layers.flow_path import Denoiser, jump, rowwise_heun, time_grid
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 
 __all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
+
+_CACHED = 500_000
+"""Cells that a CPU works on at a time, so that they stay in its cache."""
 
 
 class FlowMatchingFastConfig(FlowMatchingConfig):
     """Settings of the flow and of its distillation.
 
     Arguments:
+        epochs: Epochs of the teacher of the cells; 0 for teachers that were trained before (``train.initial``).
         summary_jumps: Evaluations of the summary's student.
         jumps: Evaluations of the cells' student.
-        shift: Where their times lie, see :func:`~caloforge.models.layers.flow_path.time_grid`.
+        shift: Where the times of the cells' student lie, see :func:`~caloforge.models.layers.flow_path.time_grid`.
         teacher_steps: Heun steps of the teacher for one evaluation of the student.
         summary_student_epochs: Epochs of the summary's student.
         student_epochs: Epochs of the cells' student.
         student: Optimiser of both.
+        calibration: Showers from which the values of the student's filled cells are carried to the training showers'; 0: not.
+        small: Sizes of students that are smaller than the teachers; none: they are the teachers' copies.
     """
 
+    epochs: Annotated[int, Field(ge=0)] = 400
     summary_jumps: Annotated[int, Field(ge=1)] = 4
     jumps: Annotated[int, Field(ge=1)] = 4
-    shift: Annotated[float, Field(gt=0)] = 1.0
+    shift: Annotated[float, Field(gt=0)] = 2.0
     teacher_steps: Annotated[int, Field(ge=1)] = 3
     summary_student_epochs: Annotated[int, Field(ge=0)] = 200
     student_epochs: Annotated[int, Field(ge=0)] = 100
@@ -63,39 +72,76 @@ class FlowMatchingFastConfig(FlowMatchingConfig):
         clip=1.0,
         ema=0.999,
     )
+    calibration: Annotated[int, Field(ge=0)] = 2000
+    small: StudentSettings | None = None
 
 
 class FlowMatchingFast(FlowMatching):
-    """Flow matching in a few evaluations; see the module. Presets as those of the teacher."""
+    """Flow matching in a few evaluations; see the module.
+
+    Presets: those of the teacher, and ``cpu``: small students of the teacher of ``improved``, for one core of a CPU.
+    """
 
     Config = FlowMatchingFastConfig
     Sampling: ClassVar[type[Settings]] = Settings
     training_only: ClassVar[tuple[str, ...]] = ("summary_net", "cell_net")
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = FlowMatching.presets
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **FlowMatching.presets,
+        "cpu": {
+            "summary_jumps": 3,
+            "jumps": 2,
+            "small": {},
+            "summary_student_epochs": 400,
+            "student_epochs": 400,
+            "student": {
+                "kind": "adamw",
+                "lr": 2e-3,
+                "betas": (0.9, 0.99),
+                "weight_decay": 0.02,
+                "schedule": "cosine",
+                "warmup": 300,
+                "clip": 1.0,
+                "ema": 0.999,
+            },
+        },
+    }
     config: FlowMatchingFastConfig
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
         c = self.config
         rows, kinds, width = self.summary.rows, self.summary.kinds, self.encoder.width
+        self.summary_times = time_grid(c.summary_jumps)
+        self.cell_times = time_grid(c.jumps, c.shift)
+        self.summary_student: nn.Module
+        self.cell_student: nn.Module
+        if c.small is not None:
+            self.summary_student = summary_jumps(c.small, rows, kinds, width, c.summary_jumps)
+            self.cell_student = cell_jumps(c.small, detector, rows, kinds, width, self.cell_times)
+            return
         self.summary_student = SummaryNetwork(
             rows, kinds, width, c.summary_width, c.summary_blocks, c.summary_heads
         )
         patches = self.cell_net.patches
         self.cell_student = CellNetwork(patches, rows, kinds, width, c.width, c.blocks, c.repeats, c.heads)
-        self.summary_times = time_grid(c.summary_jumps, c.shift)
-        self.cell_times = time_grid(c.jumps, c.shift)
 
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of noise of that shape."""
-        return _jumps(lambda x, t: self.summary_student(x, t, encoded), noise, self.summary_times)
+        return _jumps(self.summary_student, noise, self.summary_times, encoded)
 
     def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
         """Return the values of the cells (B, n_cells) of noise of that shape."""
-        return _jumps(lambda x, t: self.cell_student(x, t, encoded, summary), noise, self.cell_times)
+        if noise.device.type != "cpu":
+            return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
+        size = max(1, _CACHED // self.detector.n_cells)
+        parts = [
+            _jumps(self.cell_student, *rows[:1], self.cell_times, *rows[1:])
+            for rows in zip(*(part.split(size) for part in (noise, encoded, summary)), strict=True)
+        ]
+        return torch.cat(parts) if parts else noise
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the teacher's stages, copying, and the two distillations."""
+        """Return the teacher's stages, copying, the two distillations, and the calibration."""
         c = self.config
         return (
             *super().stages(),
@@ -122,12 +168,32 @@ class FlowMatchingFast(FlowMatching):
                 frozen=(self.cell_net,),
                 compiled=(self.cell_student, self.cell_net),
             ),
+            *((Stage("calibrate", fit=self._calibrate),) if c.calibration else ()),
         )
 
+    def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Carry the values of the student's filled cells to those of the training showers."""
+        indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
+        chosen = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
+
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in chosen:
+                shape = (len(batch), self.noise_size)
+                noise = torch.randn(shape, generator=generator, device=generator.device)
+                values, targets = self.drawn(noise.to(data.device), batch.conditions)
+                yield values, targets.hits + targets.faint
+
+        cells = torch.cat([batch.cells for batch in chosen])
+        self.values.carry(pairs(), torch.where(cells > self.config.cut, cells, 0.0))
+
     def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Let the students begin as their teachers."""
-        self.summary_student.load_state_dict(self.summary_net.state_dict())
-        self.cell_student.load_state_dict(self.cell_net.state_dict())
+        """Let the students begin as their teachers, or small ones with their constants."""
+        pairs = ((self.summary_net, self.summary_student), (self.cell_net, self.cell_student))
+        for teacher, student in pairs:
+            if isinstance(student, JumpNetworks):
+                student.take_constants(teacher)
+            else:
+                student.load_state_dict(teacher.state_dict())
 
     def summary_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Let the summary's student follow its teacher."""
@@ -221,8 +287,9 @@ def _denoiser(net: nn.Module, conditions: Sequence[Tensor]) -> Denoiser:
     return lambda x, t: net(x, t, *conditions)
 
 
-def _jumps(denoise: Denoiser, x: Tensor, times: tuple[float, ...]) -> Tensor:
-    """Return where one evaluation a step leads."""
-    for start, end in pairwise(times):
-        x = jump(denoise, x, start, end)
+def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions: Tensor) -> Tensor:
+    """Return where one evaluation a step leads, all rows at the same time."""
+    for number, (start, end) in enumerate(pairwise(times)):
+        network = student.networks[number] if isinstance(student, JumpNetworks) else student
+        x = jump(lambda x, t, network=network: network(x, t[:1], *conditions), x, start, end)
     return x

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.models.layers.cell_patches import CellPatches
+from caloforge.models.layers.jump_posterior import JumpPosterior
 from caloforge.models.layers.patch_embedding import PatchLinear
 from caloforge.models.layers.precondition import Precondition
-from caloforge.models.layers.spike_slab import OUTPUTS, SpikeSlab
+from caloforge.models.layers.spike_slab import SpikeSlab
 from caloforge.models.layers.transformer import TimeEmbedding, Transformer
 
 __all__ = ["CellNetwork", "SummaryNetwork"]
@@ -78,6 +79,7 @@ class CellNetwork(nn.Module):
         blocks: Blocks with their own weights.
         repeats: Times that they are run through.
         heads: Attention heads.
+        posterior: What makes estimates of the network's numbers; a new :class:`SpikeSlab` by default.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class CellNetwork(nn.Module):
         blocks: int,
         repeats: int,
         heads: int,
+        posterior: SpikeSlab | JumpPosterior | None = None,
     ) -> None:
         super().__init__()
+        self.posterior = SpikeSlab(patches.n_cells) if posterior is None else posterior
         self.patches = patches
         n, places, layers = patches.n_patches, patches.places, patches.layers.shape[1]
         self.embed = PatchLinear(n, places, width)
@@ -102,8 +106,7 @@ class CellNetwork(nn.Module):
             nn.Linear(conditions + rows * kinds, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.body = Transformer(width, blocks, repeats, heads)
-        self.head = _Head(n, width, OUTPUTS * places)
-        self.posterior = SpikeSlab(patches.n_cells)
+        self.head = _Head(n, width, self.posterior.outputs * places)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
         """Return the estimate (B, n_cells).
@@ -118,6 +121,6 @@ class CellNetwork(nn.Module):
         own = summary[:, self.patches.layers.flatten()].reshape(len(x), self.patches.n_patches, -1)
         tokens = self.embed(self.patches(x)) + self.rows(own) + self.position
         tokens = self.body(tokens, condition)
-        outputs = self.head(tokens, condition).float().chunk(OUTPUTS, -1)
-        found: Tensor = self.posterior(x, time, tuple(self.patches.cells(part) for part in outputs))
+        outputs = self.head(tokens, condition).float()
+        found: Tensor = self.posterior(x, time, self.patches.parts(outputs, self.posterior.outputs))
         return found

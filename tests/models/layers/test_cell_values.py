@@ -52,15 +52,19 @@ def _asked(layer: CellValues, cells: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _targets(layer: CellValues, sums: Tensor, hits: Tensor, cells: Tensor | None = None) -> LayerTargets:
-    """Targets with the centres and widths of cells, or with those of a layer in its middle."""
+    """Targets with the faint cells, centres and widths of cells, or with none of those and the middle of a layer."""
     if cells is None:
-        middle = torch.zeros_like(sums)
-        return LayerTargets(sums, hits, middle, middle, middle + 0.5)
+        none = torch.zeros_like(sums)
+        return LayerTargets(sums, hits, none, none, none, none + 0.5, none + 0.5)
     view = layer.view(cells)
     held = view.sum(2).clamp_min(1e-9)
+    faint = ((view > 0) & (view <= THRESHOLD)).sum(2).float()
     x, y = ((view * place).sum(2) / held for place in (layer.view.x, layer.view.y))
-    away = (layer.view.x - x[:, :, None]).square() + (layer.view.y - y[:, :, None]).square()
-    return LayerTargets(sums, hits, x, y, ((view * away).sum(2) / held).sqrt())
+    wx, wy = (
+        ((view * (place - middle[:, :, None]).square()).sum(2) / held).sqrt()
+        for place, middle in ((layer.view.x, x), (layer.view.y, y))
+    )
+    return LayerTargets(sums, hits, faint, x, y, wx, wy)
 
 
 def _possible(layer: CellValues, sums: Tensor, hits: Tensor) -> Tensor:

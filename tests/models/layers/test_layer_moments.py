@@ -30,8 +30,11 @@ def _moments(energy: Tensor) -> LayerTargets:
     x, y = _grid()
     held = energy.sum(2)
     cx, cy = (energy * x).sum(2) / held, (energy * y).sum(2) / held
-    away = (x - cx[:, :, None]).square() + (y - cy[:, :, None]).square()
-    return LayerTargets(held, held, cx, cy, ((energy * away).sum(2) / held).sqrt())
+    wx, wy = (
+        ((energy * (place - middle[:, :, None]).square()).sum(2) / held).sqrt()
+        for place, middle in ((x, cx), (y, cy))
+    )
+    return LayerTargets(held, held, held, cx, cy, wx, wy)
 
 
 def test_centres_and_widths_become_those_asked_for() -> None:
@@ -41,7 +44,7 @@ def test_centres_and_widths_become_those_asked_for() -> None:
     assert (found >= 0).all()
     torch.testing.assert_close(found.sum(2), free.sum(2), rtol=1e-5, atol=0)
     made = _moments(found + fixed)
-    for kind in ("x", "y", "width"):
+    for kind in ("x", "y", "width_x", "width_y"):
         before = (getattr(_moments(free + fixed), kind) - getattr(asked, kind)).abs().max()
         after = (getattr(made, kind) - getattr(asked, kind)).abs().max()
         assert before > 0.03
@@ -55,16 +58,17 @@ def test_energies_that_have_the_asked_moments_stay() -> None:
 
 
 def test_the_factor_is_an_exponential_of_the_place() -> None:
-    """ln(found / free) is 1 and x, y, r^2 / (1 + r^2 / (3 w)^2), each times a number."""
+    """ln(found / free) is a number, and x, y, x^2, y^2 over 1 + (x / 3 w_x)^2 + (y / 3 w_y)^2, each times another."""
     free, fixed = (part.double() for part in _energies(3))
     x, y = (part.double() for part in _grid())
     wanted = _moments(sum(_energies(4)))
     asked = LayerTargets(*(part.double() for part in wanted))
     logs = torch.log(tilted(free, fixed, x, y, asked) / free)[0, 0]
     away = [x[0] - asked.x[0, 0], y[0] - asked.y[0, 0]]
-    square = away[0].square() + away[1].square()
-    soft = 1.0 + square / (3.0 * asked.width[0, 0]).square()
-    design = torch.stack([torch.ones_like(soft), *(part / soft for part in (*away, square))], 1)
+    widths = (asked.width_x[0, 0], asked.width_y[0, 0])
+    soft = 1.0 + sum((part / (3.0 * width)).square() for part, width in zip(away, widths, strict=True))
+    columns = (*away, *(part.square() for part in away))
+    design = torch.stack([torch.ones_like(soft), *(part / soft for part in columns)], 1)
     small = logs.abs() < 0.3  # the bound bends larger ones
     solution = torch.linalg.lstsq(design[small], logs[small, None]).solution
     assert (design[small] @ solution - logs[small, None]).abs().max() < 0.02
@@ -77,7 +81,7 @@ def test_few_cells_stay_finite_and_keep_their_sum(cells: int) -> None:
     keep[:, :, 40 : 40 + cells] = 1.0
     free, fixed = free * keep, torch.zeros_like(free)
     middle = torch.full((N, LAYERS), 0.3)
-    found = tilted(free, fixed, *_grid(), LayerTargets(middle, middle, middle, -middle, middle))
+    found = tilted(free, fixed, *_grid(), LayerTargets(middle, middle, middle, middle, -middle, middle, middle))
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found.sum(2), free.sum(2), rtol=1e-5, atol=1e-6)
 
@@ -85,6 +89,6 @@ def test_few_cells_stay_finite_and_keep_their_sum(cells: int) -> None:
 def test_what_cannot_be_reached_is_approached() -> None:
     free, fixed = _energies(6)
     far = torch.full((N, LAYERS), 0.9)
-    found = tilted(free, fixed, *_grid(), LayerTargets(far, far, far, far, 0.5 * far))
+    found = tilted(free, fixed, *_grid(), LayerTargets(far, far, far, far, far, 0.5 * far, 0.5 * far))
     assert torch.isfinite(found).all()
     assert _moments(found + fixed).x.mean() > _moments(free + fixed).x.mean() + 0.02

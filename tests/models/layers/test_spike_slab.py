@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from caloforge.models.layers.flow_path import flow_loss, integrate, time_grid
-from caloforge.models.layers.spike_slab import OUTPUTS, SpikeSlab
+from caloforge.models.layers.spike_slab import SpikeSlab
 
 FILLED = torch.tensor([0.05, 0.5, 0.9, 0.7])
 CENTRE = torch.tensor([1.2, 0.8, 1.5, 0.0])
@@ -44,7 +44,7 @@ def _fitted(n: int = 100_000) -> SpikeSlab:
 
 
 def _zeros(x: Tensor) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros_like(x) for _ in range(OUTPUTS))
+    return tuple(torch.zeros_like(x) for _ in range(SpikeSlab.outputs))
 
 
 def _bayes(x: float, t: float, p: float, centre: float, width: float) -> float:

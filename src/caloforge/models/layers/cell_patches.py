@@ -65,6 +65,12 @@ class CellPatches(nn.Module):
         """Return cells (B, n_cells) of patches (B, n_patches, places)."""
         return patches.flatten(1).index_select(1, self.back)
 
+    def parts(self, outputs: Tensor, n: int) -> tuple[Tensor, ...]:
+        """Return n numbers of each cell, (B, n_cells) each, of tokens (B, n_patches, n x places)."""
+        flat = outputs.flatten(1)
+        first = self.back + self.back.div(self.places, rounding_mode="floor") * ((n - 1) * self.places)
+        return tuple(flat.index_select(1, first + k * self.places) for k in range(n))
+
 
 def _side(n: int) -> int:
     """Return the side of a box along an axis of n cells."""

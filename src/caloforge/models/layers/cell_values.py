@@ -4,8 +4,9 @@ An empty cell has the value -1; a filled one 1.2 + 0.6 x, x from the table of th
 (:mod:`~caloforge.models.layers.energy_table`). On a grid the energies are absolute and share one table; with ``relative``
 they are shares of their layer's energy, with one table for each layer.
 
-Back: in each layer the n cells of largest value become hits (at least the threshold), the others stay below it, and those
-below -1/2 are empty. What is missing from the layer's energy, or too much, is then given to the cells in proportion to the square of
+Back: in each layer the n cells of largest value become hits (at least the threshold), as many after them as are asked for are
+faint, below it, and the others are empty. A table (:mod:`~caloforge.models.layers.value_table`) first carries their values from the
+distribution that the model gives them to that of filled cells. What is missing from the layer's energy, or too much, is then given to the cells in proportion to the square of
 their energy, so that small energies keep theirs, as far as that changes no cell by more than half; what is left scales what hits
 have above the threshold. So layer energies are exactly those asked for, and so are hits, unless the energy is too small for them
 (then there are as many as it allows) or too large for cells without one.
@@ -13,7 +14,7 @@ have above the threshold. So layer energies are exactly those asked for, and so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from caloforge.models.layers.energy_table import EnergyTable
 from caloforge.models.layers.largest import NOTHING, largest
 from caloforge.models.layers.layer_moments import LayerTargets, tilted
 from caloforge.models.layers.layer_view import LayerView
+from caloforge.models.layers.value_table import ValueTable
 
 __all__ = ["EMPTY", "CellValues"]
 
@@ -33,6 +35,7 @@ _LEAST = -2.6
 """Smallest x of a filled cell, which keeps it away from the empty ones."""
 _SLOPE = 0.8
 _BORDER = -0.5
+"""Values above it are looked at, and at least as many as are filled."""
 _TINY = 1e-12
 _EQUAL = 1e-6
 """Part of the threshold by which all hits count, so that equal ones share what is missing."""
@@ -58,6 +61,7 @@ class CellValues(nn.Module):
         self.view = LayerView(detector)
         self.cut, self.threshold, self.relative = cut, threshold, relative
         self.table = EnergyTable(detector.n_layers if relative else 1, _SLOPE)
+        self.carried = ValueTable(detector.n_layers)
 
     @torch.no_grad()
     def fit(self, cells: Tensor, generator: torch.Generator) -> None:
@@ -108,22 +112,22 @@ class CellValues(nn.Module):
             targets: What the layers are to hold.
         """
         least, most = self.threshold * 1.0001, self.threshold * 0.9999
-        hits = torch.minimum(targets.hits, (targets.sums / least).floor())
-        needed = hits.clamp(1.0, self.view.width)
-        view, places = largest(self.view(values.float(), NOTHING), needed, _BORDER)
+        hits = torch.maximum(targets.hits, (targets.sums > most * targets.faint).to(targets.hits))
+        hits = torch.minimum(hits, (targets.sums / least).floor())
+        filled = torch.maximum(hits + targets.faint, (targets.sums > self.cut).to(hits))
+        view, places = largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _BORDER)
         sums, hits = targets.sums[:, :, None], hits[:, :, None]
-        rank = torch.arange(view.shape[2], device=view.device)
-        is_hit = (rank < hits) & (view > 0.1 * NOTHING)
+        rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
+        is_filled, is_hit = (rank < filled[:, :, None]) & real, (rank < hits) & real
+        view = self.carried(view)
         share = (
             self.threshold / sums.clamp_min(_TINY) if self.relative else torch.full_like(sums, self.threshold)
         )
         border = self._values(torch.log(share))
-        first = (rank == 0) & (sums > self.cut)
-        filled = is_hit | first | (view > _BORDER)
         chosen = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
-        energy = torch.where(filled, self._energies(chosen, sums), 0.0)
+        energy = torch.where(is_filled, self._energies(chosen, sums), 0.0)
         energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
-        energy = torch.where(filled, energy, 0.0)
+        energy = torch.where(is_filled, energy, 0.0)
         energy = self._balanced(energy, sums, is_hit)
         if self.moments:
             fixed = torch.where(is_hit, least, energy)
@@ -131,6 +135,27 @@ class CellValues(nn.Module):
             x, y = self.view.positions(places)
             energy = fixed + tilted(free, fixed, x, y, targets)
         return self.view.placed(energy, places)
+
+    @torch.no_grad()
+    def carry(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
+        """Fit the map of the values of filled cells.
+
+        Arguments:
+            pairs: Values of a model (B, n_cells) with the filled cells of each layer (B, n_layers).
+            cells: Training showers (N, n_cells), MeV.
+        """
+        made: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
+        for values, filled in pairs:
+            view, _ = largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _BORDER)
+            chosen = torch.arange(view.shape[2], device=view.device) < filled[:, :, None]
+            for layer, found in enumerate(made):
+                found.append(view[:, layer][chosen[:, layer]].cpu())
+        for part in made:
+            part[:] = [torch.cat(part)]
+        true = self.view(self(cells), EMPTY)
+        for layer, (found,) in enumerate(made):
+            own = true[:, layer]
+            self.carried.fit(layer, found, own[own > EMPTY])
 
     def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
         """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits, and others none."""

@@ -53,7 +53,7 @@ def time_grid(steps: int, shift: float = 1.0) -> tuple[float, ...]:
 def jump(denoise: Denoiser, x: Tensor, start: float, end: float) -> Tensor:
     """Return x at time ``end`` from x at ``start`` along the straight line that the network sees (Euler)."""
     found = denoise(x, x.new_full((len(x),), start)).to(x.dtype)
-    return x + (end - start) / (1.0 - start) * (found - x)
+    return torch.lerp(x, found, (end - start) / (1.0 - start))
 
 
 def integrate(denoise: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:

@@ -1,12 +1,12 @@
-r"""Cells of a layer weighted so that their centre and width are those asked for.
+r"""Cells of a layer weighted so that their centre and widths are those asked for.
 
 Of all energies with given moments those nearest to e_i (in relative entropy) are an exponential tilt,
 
-.. math:: e_i' \propto e_i \exp(a\,x_i + b\,y_i + c\,r_i^2), \qquad r_i^2 = (x_i - \bar x)^2 + (y_i - \bar y)^2,
+.. math:: e_i' \propto e_i \exp(a\,x_i + b\,y_i + c\,x_i^2 + d\,y_i^2),
 
-with a, b, c such that the energy-weighted means of x and y are the centre asked for and that of r^2 is the square of the width. Here
-x, y and r^2 in the exponent are divided by 1 + r^2 / (3 w)^2, w the width, so that the few cells far outside do not bear the change.
-a, b, c are found by Newton's method, whose Jacobian is the covariance of moments and exponents under the tilted energies.
+x and y from the centre asked for, with a to d such that the energy-weighted means of x and y are 0 and those of x^2 and y^2 the squares
+of the widths. In the exponent all four are divided by 1 + (x / 3 w_x)^2 + (y / 3 w_y)^2, w the widths, so that the few cells far
+outside do not bear the change. a to d are found by Newton's method, whose Jacobian is the covariance of moments and exponents under the tilted energies.
 What a layer cannot reach (a centre beyond its filled cells, a width of one cell) it approaches as far as the tilt's bound
 lets it.
 """
@@ -28,6 +28,7 @@ _DAMPING = 1e-2
 _FAR = 3.0
 """Distance in widths from where on the exponent hardly grows."""
 _LEAST = 1e-3
+_PIVOT = 1e-3
 _TINY = 1e-12
 
 
@@ -37,16 +38,20 @@ class LayerTargets(NamedTuple):
     Attributes:
         sums: Energies (B, n_layers), MeV.
         hits: Cells above the threshold (B, n_layers), whole numbers.
+        faint: Cells with less energy (B, n_layers), whole numbers.
         x: Centres along x (B, n_layers), in units of the layer's half width.
         y: The same along y.
-        width: Root mean square distances to the centre (B, n_layers), in the same units.
+        width_x: Root mean square distances to the centre along x (B, n_layers), in the same units.
+        width_y: The same along y.
     """
 
     sums: Tensor
     hits: Tensor
+    faint: Tensor
     x: Tensor
     y: Tensor
-    width: Tensor
+    width_x: Tensor
+    width_y: Tensor
 
 
 def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
@@ -57,13 +62,14 @@ def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTarg
         fixed: Energies that stay (B, n_layers, width), MeV.
         x: Positions of the cells (n_layers, width).
         y: The same along the other axis.
-        targets: Centres and widths; their sums and hits are not looked at.
+        targets: Centres and widths; their sums and counts are not looked at.
     """
     away_x, away_y = x - targets.x[:, :, None], y - targets.y[:, :, None]
-    square = away_x.square() + away_y.square()
-    asked = targets.width.clamp_min(_LEAST).square()[:, :, None]
-    moments = torch.stack([away_x, away_y, square - asked], 2)
-    exponents = torch.stack([away_x, away_y, square], 2) / (1.0 + square / (_FAR**2 * asked))[:, :, None]
+    square_x, square_y = away_x.square(), away_y.square()
+    asked_x, asked_y = (w.clamp_min(_LEAST).square()[:, :, None] for w in (targets.width_x, targets.width_y))
+    moments = torch.stack([away_x, away_y, square_x - asked_x, square_y - asked_y], 2)
+    far = 1.0 + (square_x / asked_x + square_y / asked_y) / _FAR**2
+    exponents = torch.stack([away_x, away_y, square_x, square_y], 2) / far[:, :, None]
     whole = free.sum(2).clamp_min(_TINY)
     total = (free + fixed).sum(2).clamp_min(_TINY)
     settled = (moments * fixed[:, :, None]).sum(3)
@@ -82,28 +88,25 @@ def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTarg
 
 
 def _spread(features: Tensor, shares: Tensor) -> Tensor:
-    """Return the widths (B, n_layers, 3) of features (B, n_layers, 3, width) under shares (B, n_layers, 1, width)."""
+    """Return the widths (B, n_layers, 4) of features (B, n_layers, 4, width) under shares (B, n_layers, 1, width)."""
     mean = (features * shares).sum(3, keepdim=True)
     return ((features - mean).square() * shares).sum(3).clamp_min(_TINY).sqrt()
 
 
 def _solved(matrix: Tensor, missing: Tensor, scales: list[Tensor]) -> Tensor:
-    """Return the damped solution (..., 3) of systems (..., 3, 3), rows and columns in units of ``scales``."""
+    """Return the damped solution (..., 4) of systems (..., 4, 4), rows and columns in units of ``scales``, by elimination."""
     rows, columns = scales
     unit = matrix / (rows[..., None] * columns[..., None, :])
-    eye = torch.eye(3, device=matrix.device, dtype=matrix.dtype)
-    a, b, c = (unit + _DAMPING * eye).unbind(-1)
-    right = missing / rows
-    cross = torch.linalg.cross(b, c)
-    found = torch.stack(
-        [
-            (right * cross).sum(-1),
-            (a * torch.linalg.cross(right, c)).sum(-1),
-            (a * torch.linalg.cross(b, right)).sum(-1),
-        ],
-        -1,
-    )
-    solution: Tensor = found / (a * cross).sum(-1, keepdim=True).clamp_min(_DAMPING**3) / columns
+    size = unit.shape[-1]
+    unit = unit + _DAMPING * torch.eye(size, device=matrix.device, dtype=matrix.dtype)
+    lines = list(torch.cat([unit, (missing / rows)[..., None]], -1).unbind(-2))
+    for k in range(size):
+        pivot = lines[k][..., k : k + 1]
+        lines[k] = lines[k] / torch.where(pivot.abs() < _PIVOT, _PIVOT, pivot)
+        for other in range(size):
+            if other != k:
+                lines[other] = lines[other] - lines[other][..., k : k + 1] * lines[k]
+    solution: Tensor = torch.stack([line[..., size] for line in lines], -1) / columns
     return solution
 
 

@@ -2,16 +2,16 @@ r"""What a shower deposits in each layer, as standard normal numbers, and back.
 
 A shower's summary has one row for each layer and one for the whole shower:
 
-- layer l: ln((E_l + e) / E_vis), hits n_l above the threshold, centre x_l, y_l and radial width w_l of the energy
-  (in units of the layer's half width);
-- the shower: ln(E_vis / E), its hits, its mean layer, and its centre.
+- layer l: ln((E_l + e) / E_vis), hits above the threshold, faint cells below it, centre x_l, y_l and widths of the energy along
+  both axes (in units of the layer's half width);
+- the shower: ln(E_vis / E), its hits and faint cells, its mean layer, its centre, and its spread over the layers.
 
-Hits are integers and are spread over [n, n + 1) by a uniform number. A layer of one hit has its centre in the middle of a cell and no
+Counts are integers and are spread over [n, n + 1) by a uniform number. A layer of one hit has its centre in the middle of a cell and no
 width, an empty one no energy: such frequent values are spread too, by a part of a cell divided by the hits, or of the
 floor e, so that every number has a density and rounding decides nothing. The conditions' trend is taken off
 (:mod:`~caloforge.models.layers.condition_trend`), what is left turned into a normal number
-(:mod:`~caloforge.models.layers.gaussianise`). The way back gives layer energies whose sum is exactly E_vis and hits
-whose sum is exactly the shower's.
+(:mod:`~caloforge.models.layers.gaussianise`). The way back gives layer energies whose sum is exactly E_vis, counts
+whose sums are exactly the shower's, and centres whose mean is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["ShowerSummary"]
 
 _FLOOR = 1e-3
 """Added to layer energies before the logarithm, MeV."""
-_KINDS = 5
+_KINDS = 7
 _BLUR = 0.3
 """Breadth over which centre and width of one hit are spread, in cells."""
 _TINY = 1e-9
@@ -84,28 +84,32 @@ class ShowerSummary(nn.Module):
         self.table.fit(self.trend(raw.flatten(1), encoded))
 
     def measure(self, cells: Tensor, energy: Tensor) -> Tensor:
-        """Return the summary (B, rows, kinds) of cells (B, n_cells), hits as whole numbers."""
+        """Return the summary (B, rows, kinds) of cells (B, n_cells), counts as whole numbers."""
         view = self.view(cells)
         sums = view.sum(2)
-        filled = sums > _TINY
-        safe = torch.where(filled, sums, 1.0)
-        x = (view * self.view.x).sum(2) / safe
-        y = (view * self.view.y).sum(2) / safe
-        away = (self.view.x - x[:, :, None]).square() + (self.view.y - y[:, :, None]).square()
-        width = torch.sqrt((view * away).sum(2) / safe + 1e-12)
+        safe = torch.where(sums > _TINY, sums, 1.0)
+        x, y = ((view * place).sum(2) / safe for place in (self.view.x, self.view.y))
+        widths = [
+            torch.sqrt((view * (place - middle[:, :, None]).square()).sum(2) / safe)
+            for place, middle in ((self.view.x, x), (self.view.y, y))
+        ]
         total = sums.sum(1, keepdim=True).clamp_min(_TINY)
         hits = (view > self.threshold).sum(2).to(cells)
+        faint = (view > 0).sum(2).to(cells) - hits
         share = torch.log((sums + _FLOOR) / total)
-        layers = torch.stack([share, hits, x * filled, y * filled, width * filled], 2)
+        layers = torch.stack([share, hits, faint, x, y, *widths], 2)
         number = torch.arange(sums.shape[1], device=cells.device, dtype=cells.dtype)
         parts = sums / total
+        depth = (parts * number).sum(1)
         whole = torch.stack(
             [
                 torch.log(total[:, 0] / energy.to(cells)),
                 hits.sum(1),
-                (parts * number).sum(1),
+                faint.sum(1),
+                depth,
                 (parts * x).sum(1),
                 (parts * y).sum(1),
+                (parts * (number - depth[:, None]).square()).sum(1).sqrt(),
             ],
             1,
         )
@@ -124,13 +128,19 @@ class ShowerSummary(nn.Module):
         share = torch.exp(raw[:, :-1, 0].clamp_max(0.0))
         sums = (share * visible[:, None] - _FLOOR).clamp_min(0.0)
         sums = sums * (visible / sums.sum(1).clamp_min(_TINY))[:, None]
-        wished = (raw[:, :-1, 1] - 0.5).clamp_min(0.0)
-        total = (raw[:, -1, 1].floor()).clamp_min(1.0)
-        running = (wished * (total / wished.sum(1).clamp_min(_TINY))[:, None]).cumsum(1).round()
-        hits = torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
+        hits, faint = (self._counts(raw[:, :-1, k], raw[:, -1, k]) for k in (1, 2))
         parts = sums / visible.clamp_min(_TINY)[:, None]
-        x, y = (self._shifted(raw[:, :-1, 2 + k], raw[:, -1, 3 + k], parts) for k in range(2))
-        return LayerTargets(sums, hits, x, y, raw[:, :-1, 4].clamp_min(0.0))
+        x, y = (self._shifted(raw[:, :-1, 3 + k], raw[:, -1, 4 + k], parts) for k in range(2))
+        widths = raw[:, :-1, 5:7].clamp_min(0.0)
+        return LayerTargets(sums, hits, faint, x, y, widths[:, :, 0], widths[:, :, 1])
+
+    @staticmethod
+    def _counts(layers: Tensor, whole: Tensor) -> Tensor:
+        """Return whole numbers (B, n_layers) whose sum is that of the shower (B,), near those of the layers, both spread."""
+        wished = (layers - 0.5).clamp_min(0.0)
+        total = whole.floor().clamp_min(0.0)
+        running = (wished * (total / wished.sum(1).clamp_min(_TINY))[:, None]).cumsum(1).round()
+        return torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
 
     @staticmethod
     def _shifted(centres: Tensor, whole: Tensor, parts: Tensor) -> Tensor:
@@ -142,12 +152,13 @@ class ShowerSummary(nn.Module):
         layers, u = raw[:, :-1], uniform[:, :-1]
         held = torch.exp(layers[:, :, 0] + raw[:, -1:, 0]) * energy.to(raw)[:, None]
         share = layers[:, :, 0] - u[:, :, 0] * (_FLOOR / held).clamp_max(1.0)
-        hits = layers[:, :, 1]
-        blur = _BLUR * self.pitch / hits.clamp_min(1.0)[:, :, None]
-        centre = layers[:, :, 2:4] + blur * (u[:, :, 2:4] - 0.5)
-        width = layers[:, :, 4] + blur.mean(2) * u[:, :, 4]
-        spread = torch.cat([torch.stack([share, hits + u[:, :, 1]], 2), centre, width[:, :, None]], 2)
-        whole = torch.cat([raw[:, -1:, :1], raw[:, -1:, 1:2] + uniform[:, -1:, 1:2], raw[:, -1:, 2:]], 2)
+        counts = layers[:, :, 1:3] + u[:, :, 1:3]
+        blur = _BLUR * self.pitch / layers[:, :, 1:2].clamp_min(1.0)
+        centres = layers[:, :, 3:5] + blur * (u[:, :, 3:5] - 0.5)
+        widths = layers[:, :, 5:7] + blur * u[:, :, 5:7]
+        spread = torch.cat([share[:, :, None], counts, centres, widths], 2)
+        last = raw[:, -1:]
+        whole = torch.cat([last[:, :, :1], last[:, :, 1:3] + uniform[:, -1:, 1:3], last[:, :, 3:]], 2)
         return torch.cat([spread, whole], 1)
 
 

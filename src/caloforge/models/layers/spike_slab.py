@@ -17,16 +17,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OUTPUTS", "SpikeSlab"]
+__all__ = ["NOISE", "REACH", "SpikeSlab"]
 
-OUTPUTS = 3
-"""Numbers of the network for each cell."""
 _EMPTY = -1.0
-_NOISE = 0.02
+NOISE = 0.02
 """Least noise in the likelihoods, for times near 1."""
 _PRIOR = 20.0
 """Showers' worth of the mean over all cells in the mean of one."""
-_REACH = 3.0
+REACH = 3.0
+"""Largest change of a width's logarithm."""
 _MOST = 40.0
 
 
@@ -40,7 +39,10 @@ class SpikeSlab(nn.Module):
         logit: (n_cells,) ln p/(1-p) in the training showers.
         centre: (n_cells,) mean of filled values.
         spread: (n_cells,) their width.
+        outputs: Numbers of the network for each cell.
     """
+
+    outputs = 3
 
     logit: Tensor
     centre: Tensor
@@ -86,9 +88,9 @@ class SpikeSlab(nn.Module):
         """
         change, shift, stretch = outputs
         t = time[:, None]
-        spread = self.spread * torch.exp(_REACH * torch.tanh(stretch / _REACH))
+        spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
         centre = self.centre + self.spread * shift
-        noise = (1.0 - t).square() + _NOISE**2
+        noise = (1.0 - t).square() + NOISE**2
         variance = t.square() * spread.square() + noise
         slab = (x - t * centre).square() / variance + torch.log(variance)
         spike = (x - t * _EMPTY).square() / noise + torch.log(noise)
