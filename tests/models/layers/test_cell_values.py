@@ -136,15 +136,19 @@ def _slowly(layer: CellValues, values: Tensor, targets: LayerTargets) -> Tensor:
     """Decode with all cells of all layers, each sorted whole."""
     view = layer.view(values, -1e4)
     least, most = THRESHOLD * 1.0001, THRESHOLD * 0.9999
-    hits = torch.minimum(targets.hits, (targets.sums / least).floor())[:, :, None]
+    hits = torch.maximum(targets.hits, (targets.sums > most * targets.faint).float())
+    hits = torch.minimum(hits, (targets.sums / least).floor())
+    count = torch.maximum(hits + targets.faint, (targets.sums > CUT).float())
     sums = targets.sums[:, :, None]
     order = view.argsort(2, descending=True)
     place = torch.arange(layer.view.width).expand_as(order)
-    is_hit = torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < hits) & (view > -1e3)
+    is_hit, filled = (
+        torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < n[:, :, None]) & (view > -1e3)
+        for n in (hits, count)
+    )
+    view = layer.carried(view)
     share = THRESHOLD / sums.clamp_min(1e-12) if layer.relative else torch.full_like(sums, THRESHOLD)
     border = layer._values(torch.log(share))
-    first = torch.zeros_like(is_hit).scatter(2, order[:, :, :1], sums > CUT)
-    filled = is_hit | first | (view > -0.5)
     chosen = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
     energy = torch.where(filled, layer._energies(chosen, sums), 0.0)
     energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
@@ -168,7 +172,7 @@ def test_a_few_cells_of_each_layer_make_the_showers_that_all_make(
     targets = _targets(layer, sums, hits, cells)
     found, expected = layer.decode(values, targets), _slowly(layer, values, targets)
     assert torch.equal(found > 0, expected > 0)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(cells.max()))
+    torch.testing.assert_close(found, expected, rtol=5e-3, atol=1e-5 * float(cells.max()))
 
 
 def test_hits_are_the_cells_of_largest_value() -> None:

@@ -34,8 +34,8 @@ _SCALE = 0.6
 _LEAST = -2.6
 """Smallest x of a filled cell, which keeps it away from the empty ones."""
 _SLOPE = 0.8
-_BORDER = -0.5
-"""Values above it are looked at, and at least as many as are filled."""
+_LIKELY = -0.7
+"""About as many cells have values above it as are filled."""
 _TINY = 1e-12
 _EQUAL = 1e-6
 """Part of the threshold by which all hits count, so that equal ones share what is missing."""
@@ -115,7 +115,9 @@ class CellValues(nn.Module):
         hits = torch.maximum(targets.hits, (targets.sums > most * targets.faint).to(targets.hits))
         hits = torch.minimum(hits, (targets.sums / least).floor())
         filled = torch.maximum(hits + targets.faint, (targets.sums > self.cut).to(hits))
-        view, places = largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _BORDER)
+        view, places = largest(
+            self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY
+        )
         sums, hits = targets.sums[:, :, None], hits[:, :, None]
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
         is_filled, is_hit = (rank < filled[:, :, None]) & real, (rank < hits) & real
@@ -146,7 +148,7 @@ class CellValues(nn.Module):
         """
         made: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
         for values, filled in pairs:
-            view, _ = largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _BORDER)
+            view, _ = largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
             chosen = torch.arange(view.shape[2], device=view.device) < filled[:, :, None]
             for layer, found in enumerate(made):
                 found.append(view[:, layer][chosen[:, layer]].cpu())

@@ -1,0 +1,129 @@
+"""Small students: a network for each jump, for one core of a CPU."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from flows import fitted, normals, run, showers, trained
+from torch import Tensor, nn
+
+from caloforge.geometry import get_detector
+from caloforge.models.flow_matching_fast import FlowMatchingFast
+from caloforge.models.flow_students import JumpNetworks, StudentSettings, cell_jumps
+from caloforge.models.layers.flow_path import integrate, time_grid
+from caloforge.train.checkpoint import load_weights
+
+NAME = "flow-matching-fast"
+SMALL = {"small": {"width": 16, "summary_width": 16}, "jumps": 2, "summary_jumps": 3, "shift": 1.0}
+SHORT = (
+    "summary_epochs=8",
+    "epochs=3",
+    "summary_student_epochs=12",
+    "student_epochs=6",
+    "summary_jumps=3",
+    "jumps=2",
+    "small.width=32",
+    "small.summary_width=32",
+    "student.warmup=3",
+    "student.ema=0",
+    "student.lr=3e-3",
+)
+
+
+class _Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        return self.factor * x + time[:, None] + condition
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 9])
+def test_rows_take_turns(n: int) -> None:
+    networks = JumpNetworks([_Scaled(factor) for factor in (1.0, 10.0, 100.0)])
+    x, time, condition = normals(n, 4), normals(n, seed=1), normals(n, 4, seed=2)
+    found = networks(x, time, condition)
+    for row in range(n):
+        expected = 10.0 ** (row % 3) * x[row] + time[row] + condition[row]
+        torch.testing.assert_close(found[row], expected)
+
+
+def _copied(**settings: object) -> FlowMatchingFast:
+    model = fitted(NAME, **{**SMALL, **settings})
+    assert isinstance(model, FlowMatchingFast)
+    model._copy(None, torch.Generator())
+    return model
+
+
+def test_they_have_their_teachers_constants() -> None:
+    model = _copied()
+    teacher = model.cell_net.posterior
+    for network in model.cell_student.networks:
+        assert torch.equal(network.posterior.logit, teacher.logit)
+        assert torch.equal(network.posterior.spread, teacher.spread)
+        assert not torch.equal(network.posterior.spread, torch.ones_like(teacher.spread))
+    assert [network.posterior.time for network in model.cell_student.networks] == [0.0, 0.5]
+    assert len(model.summary_student.networks) == 3
+
+
+def test_each_jump_is_its_own_networks() -> None:
+    """From its time, all rows together; a batch is the showers one by one."""
+    model = _copied(shift=0.7)
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for student in (model.summary_student, model.cell_student):
+            for network in student.networks:
+                network.head.out.weight.normal_(0.0, 0.05)
+        encoded = model.encoder(model.condition_matrix(showers())[:6])
+        summary = normals(6, model.summary.rows, model.summary.kinds, seed=3)
+        x = noise = normals(6, model.detector.n_cells)
+        for network, (start, end) in zip(
+            model.cell_student.networks, pairwise(time_grid(2, 0.7)), strict=True
+        ):
+            found = network(x, torch.full((6,), start), encoded, summary)
+            x = x + (end - start) / (1 - start) * (found - x)
+        torch.testing.assert_close(model.shape(noise, encoded, summary), x, rtol=1e-4, atol=1e-4)
+
+
+def test_grids_are_cut_into_as_many_patches_as_asked_for() -> None:
+    for name, places in (("ild-ecal", 216), ("clic-ecal", 125)):
+        (network,) = cell_jumps(StudentSettings(pieces=5), get_detector(name), 3, 5, 1, (0.0, 1.0)).networks
+        assert (network.patches.n_patches, network.patches.places) == (125, places)
+
+
+def test_the_preset_has_small_students_of_a_large_teacher() -> None:
+    config = FlowMatchingFast.resolve({"preset": "cpu"})
+    assert config.small == StudentSettings()
+    assert config.width == FlowMatchingFast.resolve({}).width > config.small.width
+    assert config.student.kind == "adamw"
+
+
+def test_training_brings_them_closer_to_their_teachers_and_keeps_energies() -> None:
+    model, source = trained(NAME, *SHORT), showers()
+    assert isinstance(model, FlowMatchingFast)
+    encoded = model.encoder(model.condition_matrix(source)[:60])
+    noise = normals(60, model.summary.rows, model.summary.kinds, seed=8)
+    with torch.no_grad():
+        goal = integrate(model.summary_denoiser(encoded), noise, time_grid(24))
+        far = (model.summarise(noise, encoded) - goal).square().mean()
+        for network in model.summary_student.networks:
+            network.head.out.weight.zero_()
+            network.head.out.bias.zero_()
+        untrained = (model.summarise(noise, encoded) - goal).square().mean()
+    assert far < untrained
+
+
+def test_teachers_of_another_run_need_no_training(tmp_path: Path) -> None:
+    epochs = ("summary_epochs=1", "epochs=1", "summary_student_epochs=0", "student_epochs=0")
+    first = run(NAME, tmp_path / "first", *epochs) / "weights.safetensors"
+    small = ("summary_student_epochs=1", "student_epochs=1", "small.width=16", "summary_epochs=0", "epochs=0")
+    second = run(NAME, tmp_path / "second", *small, f'train.initial="{first}"')
+    before, after = load_weights(first), load_weights(second / "weights.safetensors")
+    for name, value in before.items():
+        if name.startswith(("summary_net.", "cell_net.", "core.", "values.table.", "encoder.")):
+            assert torch.equal(after[name], value)
+    assert any(name.startswith("cell_student.networks.1.") for name in after)
