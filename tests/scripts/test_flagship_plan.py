@@ -56,7 +56,7 @@ def test_fewer_showers_are_trained_on_for_as_many_steps() -> None:
         config: Any = entry.resolved()
         n = config.train.train_size or 6300 - round(6300 * config.train.validation)
         epochs = (
-            (config.model.summary_epochs, 4 * config.model.batch_size),
+            (config.model.summary_epochs, config.model.summary_batch_size),
             (
                 config.model.epochs,
                 config.model.batch_size,
