@@ -75,9 +75,8 @@ def test_each_jump_is_its_own_networks() -> None:
     model = _copied(shift=0.7)
     torch.manual_seed(4)
     with torch.no_grad():
-        for student in (model.summary_student, model.cell_student):
-            for network in student.networks:
-                network.head.out.weight.normal_(0.0, 0.05)
+        for network in model.cell_student.networks:
+            network.head.out.weight.normal_(0.0, 0.05)
         encoded = model.encoder(model.condition_matrix(showers())[:6])
         summary = normals(6, model.summary.rows, model.summary.kinds, seed=3)
         x = noise = normals(6, model.detector.n_cells)
@@ -90,9 +89,10 @@ def test_each_jump_is_its_own_networks() -> None:
 
 
 def test_grids_are_cut_into_as_many_patches_as_asked_for() -> None:
-    for name, places in (("ild-ecal", 216), ("clic-ecal", 125)):
-        (network,) = cell_jumps(StudentSettings(pieces=5), get_detector(name), 3, 5, 1, (0.0, 1.0)).networks
-        assert (network.patches.n_patches, network.patches.places) == (125, places)
+    for name, places in (("ild-ecal", 6 * 6 * 10), ("clic-ecal", 5 * 5 * 9)):
+        settings = StudentSettings(pieces=(5, 5, 3))
+        (network,) = cell_jumps(settings, get_detector(name), 3, 5, 1, (0.0, 1.0)).networks
+        assert (network.patches.n_patches, network.patches.places) == (75, places)
 
 
 def test_the_preset_has_small_students_of_a_large_teacher() -> None:
@@ -111,8 +111,8 @@ def test_training_brings_them_closer_to_their_teachers_and_keeps_energies() -> N
         goal = integrate(model.summary_denoiser(encoded), noise, time_grid(24))
         far = (model.summarise(noise, encoded) - goal).square().mean()
         for network in model.summary_student.networks:
-            network.head.out.weight.zero_()
-            network.head.out.bias.zero_()
+            network.out.weight.zero_()
+            network.out.bias.zero_()
         untrained = (model.summarise(noise, encoded) - goal).square().mean()
     assert far < untrained
 

@@ -88,7 +88,7 @@ class FlowMatchingFast(FlowMatching):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **FlowMatching.presets,
         "cpu": {
-            "summary_jumps": 3,
+            "summary_jumps": 4,
             "jumps": 2,
             "small": {},
             "summary_student_epochs": 400,

@@ -1,8 +1,9 @@
 """Students smaller than their teachers: a network of its own for each jump.
 
 A jump always begins at the same time, so each can have its own weights, which cost nothing at generation, and estimates of its own
-for each cell (:mod:`~caloforge.models.layers.jump_posterior`). Such students do not begin as copies; they take their teachers'
-constants only. They are for generation on one CPU core.
+for each cell (:mod:`~caloforge.models.layers.jump_posterior`). Cells are seen by a narrow transformer of few large patches, the
+summary by layers that take all its numbers at once. Such students do not begin as copies; they take their teachers' constants only. They
+are for generation on one CPU core.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from caloforge.geometry import Detector
 from caloforge.models.config import Settings
-from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
+from caloforge.models.flow_networks import CellNetwork
 from caloforge.models.layers.cell_patches import CellPatches
 from caloforge.models.layers.jump_posterior import JumpPosterior
+from caloforge.models.layers.precondition import Precondition
 
 __all__ = ["JumpNetworks", "StudentSettings", "cell_jumps", "summary_jumps"]
 
@@ -27,22 +30,66 @@ class StudentSettings(Settings):
     """Sizes of the students.
 
     Arguments:
-        pieces: Patches along each axis of a grid.
+        pieces: Patches along x, y and the layers of a grid.
         width: Width of the cells' transformers.
         blocks: Their blocks.
         heads: Their attention heads.
-        summary_width: Width of the summary's transformers.
+        summary_width: Width of the summary's networks.
         summary_blocks: Their blocks.
-        summary_heads: Their attention heads.
     """
 
-    pieces: Annotated[int, Field(ge=1)] = 5
+    pieces: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (
+        5,
+        5,
+        3,
+    )
     width: Annotated[int, Field(ge=8)] = 48
     blocks: Annotated[int, Field(ge=1)] = 1
     heads: Annotated[int, Field(ge=1)] = 2
-    summary_width: Annotated[int, Field(ge=8)] = 64
+    summary_width: Annotated[int, Field(ge=8)] = 256
     summary_blocks: Annotated[int, Field(ge=1)] = 2
-    summary_heads: Annotated[int, Field(ge=1)] = 2
+
+
+class _Block(nn.Module):
+    """x + W_2 silu(W_1 normalised x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = functional.silu(self.up(functional.layer_norm(x, x.shape[-1:], eps=1e-6)))
+        found: Tensor = x + self.down(h)
+        return found
+
+
+class SummaryPerceptron(nn.Module):
+    """Estimate the summary (B, R, K) from a noisy one at one time, all numbers at once.
+
+    Arguments:
+        rows: Rows R.
+        kinds: Numbers K in a row.
+        conditions: Encoded conditions.
+        width: Width of the layers.
+        blocks: Blocks of two layers each.
+    """
+
+    def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(rows * kinds + conditions, width)
+        self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)))
+        self.out = nn.Linear(width, rows * kinds)
+        self.precondition = Precondition(rows, kinds)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
+        """Return the estimate (B, R, K) of x (B, R, K) at times (B,), all the same, and encoded conditions (B, k)."""
+        h = self.blocks(self.embed(torch.cat([x.flatten(1), encoded], 1)))
+        output = self.out(functional.silu(h)).float().view(x.shape)
+        found: Tensor = self.precondition(x, time, output)
+        return found
 
 
 class JumpNetworks(nn.Module):
@@ -81,10 +128,7 @@ def summary_jumps(
     """Return the students of a summary (rows, kinds)."""
     s = settings
     return JumpNetworks(
-        [
-            SummaryNetwork(rows, kinds, conditions, s.summary_width, s.summary_blocks, s.summary_heads)
-            for _ in range(jumps)
-        ]
+        [SummaryPerceptron(rows, kinds, conditions, s.summary_width, s.summary_blocks) for _ in range(jumps)]
     )
 
 
@@ -98,7 +142,7 @@ def cell_jumps(
 ) -> JumpNetworks:
     """Return the students of a detector's cells for jumps from each of the times but the last."""
     s = settings
-    box = tuple(-(-n // s.pieces) for n in detector.shape) if detector.is_grid else ()
+    box = tuple(-(-n // k) for n, k in zip(detector.shape, s.pieces, strict=True)) if detector.is_grid else ()
     patches = CellPatches(detector, box)
     return JumpNetworks(
         [
