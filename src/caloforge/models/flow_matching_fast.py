@@ -289,7 +289,8 @@ def _denoiser(net: nn.Module, conditions: Sequence[Tensor]) -> Denoiser:
 
 def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions: Tensor) -> Tensor:
     """Return where one evaluation a step leads, all rows at the same time."""
-    for number, (start, end) in enumerate(pairwise(times)):
-        network = student.networks[number] if isinstance(student, JumpNetworks) else student
-        x = jump(lambda x, t, network=network: network(x, t[:1], *conditions), x, start, end)
+    if isinstance(student, JumpNetworks):
+        return student.jumps(x, times, *conditions)
+    for start, end in pairwise(times):
+        x = jump(lambda x, t: student(x, t[:1], *conditions), x, start, end)
     return x

@@ -117,10 +117,16 @@ class CellNetwork(nn.Module):
             encoded: Encoded conditions (B, k).
             summary: (B, rows, kinds) normal numbers.
         """
-        condition = self.time(time) + self.condition(torch.cat([encoded, summary.flatten(1)], 1))
-        own = summary[:, self.patches.layers.flatten()].reshape(len(x), self.patches.n_patches, -1)
-        tokens = self.embed(self.patches(x)) + self.rows(own) + self.position
-        tokens = self.body(tokens, condition)
-        outputs = self.head(tokens, condition).float()
+        outputs = self.outputs(self.patches(x), time, encoded, summary)
         found: Tensor = self.posterior(x, time, self.patches.parts(outputs, self.posterior.outputs))
+        return found
+
+    def outputs(self, patches: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the numbers for the posterior (B, n_patches, n x places) of patches (B, n_patches, places)."""
+        condition = self.time(time) + self.condition(torch.cat([encoded, summary.flatten(1)], 1))
+        own = summary.index_select(1, self.patches.layers.flatten()).view(
+            len(patches), self.patches.n_patches, -1
+        )
+        tokens = self.embed(patches) + self.rows(own) + self.position
+        found: Tensor = self.head(self.body(tokens, condition), condition).float()
         return found

@@ -9,6 +9,7 @@ are for generation on one CPU core.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -20,6 +21,7 @@ from caloforge.geometry import Detector
 from caloforge.models.config import Settings
 from caloforge.models.flow_networks import CellNetwork
 from caloforge.models.layers.cell_patches import CellPatches
+from caloforge.models.layers.flow_path import jump
 from caloforge.models.layers.jump_posterior import JumpPosterior
 from caloforge.models.layers.precondition import Precondition
 
@@ -112,6 +114,12 @@ class JumpNetworks(nn.Module):
             found[rows] = network(x[rows], time[rows], *(part[rows] for part in conditions))
         return found
 
+    def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
+        """Return where all jumps lead, for generation; times are one more than the jumps."""
+        for network, (start, end) in zip(self.networks, pairwise(times), strict=True):
+            x = jump(lambda x, t, network=network: network(x, t[:1], *conditions), x, start, end)
+        return x
+
     @torch.no_grad()
     def take_constants(self, teacher: nn.Module) -> None:
         """Take the fitted constants of a teacher, which are stored under the same names."""
@@ -120,6 +128,31 @@ class JumpNetworks(nn.Module):
             for name, buffer in network.named_buffers():
                 if name in theirs:
                     buffer.copy_(theirs[name])
+
+
+class CellJump(CellNetwork):
+    """The network of one jump of the cells, which may be left in their patches."""
+
+    posterior: JumpPosterior
+
+    def patched(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the estimate (B, n_patches, places) of values in patches; see ``forward`` for the others."""
+        numbers = self.patches(self.posterior.numbers()).unbind(0)
+        outputs = self.outputs(x, time, encoded, summary).chunk(self.posterior.outputs, -1)
+        return self.posterior.estimate(x, outputs, numbers)
+
+
+class CellJumps(JumpNetworks):
+    """The networks of all jumps of the cells, of the same patches."""
+
+    def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
+        """Return where all jumps lead; the cells stay in patches on the way."""
+        networks = [network for network in self.networks if isinstance(network, CellJump)]
+        patches = networks[0].patches
+        x = patches(x)
+        for network, (start, end) in zip(networks, pairwise(times), strict=True):
+            x = jump(lambda x, t, network=network: network.patched(x, t[:1], *conditions), x, start, end)
+        return patches.cells(x)
 
 
 def summary_jumps(
@@ -139,14 +172,14 @@ def cell_jumps(
     kinds: int,
     conditions: int,
     times: Sequence[float],
-) -> JumpNetworks:
+) -> CellJumps:
     """Return the students of a detector's cells for jumps from each of the times but the last."""
     s = settings
     box = tuple(-(-n // k) for n, k in zip(detector.shape, s.pieces, strict=True)) if detector.is_grid else ()
     patches = CellPatches(detector, box)
-    return JumpNetworks(
+    return CellJumps(
         [
-            CellNetwork(
+            CellJump(
                 patches,
                 rows,
                 kinds,

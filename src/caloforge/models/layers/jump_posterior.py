@@ -53,14 +53,19 @@ class JumpPosterior(nn.Module):
             time: Not looked at; the posterior's own counts.
             outputs: u and v (B, n_cells) each.
         """
-        a, b, c, e, f, h = self._numbers()
+        return self.estimate(x, outputs, self.numbers().unbind(0))
+
+    @staticmethod
+    def estimate(x: Tensor, outputs: tuple[Tensor, ...], numbers: tuple[Tensor, ...]) -> Tensor:
+        """Return D of values x (B, ...), outputs u and v (B, ...) and a, b, c, e, f and h (...)."""
+        a, b, c, e, f, h = numbers
         change, shift = outputs
         odds = torch.addcmul(b, c, x).mul_(x).add_(a).add_(change).sigmoid_()
         filled = torch.addcmul(e, f, x).addcmul_(h, shift)
         return (filled * odds).sub_(1.0)
 
-    def _numbers(self) -> tuple[Tensor, ...]:
-        """Return a, b, c, e, f and h (n_cells,) each."""
+    def numbers(self) -> Tensor:
+        """Return a, b, c, e, f and h (6, n_cells)."""
         t = self.time
         change, slope, shift, stretch, gain = self.changes.float()
         spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
@@ -72,4 +77,5 @@ class JumpPosterior(nn.Module):
         b = slope + t * (1.0 / noise + centre / variance)
         c = 0.5 * (1.0 / noise - 1.0 / variance)
         weight = t * spread.square() / variance
-        return a, b, c, 1.0 + centre * (1.0 - t * weight), weight + gain, self.spread * (1.0 - t * weight)
+        rest = 1.0 - t * weight
+        return torch.stack([a, b, c, 1.0 + centre * rest, weight + gain, self.spread * rest])
