@@ -203,11 +203,10 @@ class Generator:
         if not allow_extrapolation:
             self._check_range(matrix)
         block = BLOCK if self.device.type == "cpu" else len(matrix)
-        blocks = [
-            self._block(matrix[first : first + block], start + first, seed, block)
-            for first in range(0, len(matrix), block)
-        ]
-        return shell.replace(cells=np.concatenate(blocks))
+        for first in range(0, len(matrix), block):
+            rows = slice(first, first + block)
+            shell.cells[rows] = self._block(matrix[rows], start + first, seed, block)
+        return shell
 
     @torch.inference_mode()
     def _block(self, matrix: torch.Tensor, start: int, seed: int, block: int) -> NDArray[np.float32]:

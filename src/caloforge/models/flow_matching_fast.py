@@ -35,9 +35,6 @@ from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Up
 
 __all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
 
-_CACHED = 500_000
-"""Cells that a CPU works on at a time, so that they stay in its cache."""
-
 
 class FlowMatchingFastConfig(FlowMatchingConfig):
     """Settings of the flow and of its distillation.
@@ -131,14 +128,7 @@ class FlowMatchingFast(FlowMatching):
 
     def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
         """Return the values of the cells (B, n_cells) of noise of that shape."""
-        if noise.device.type != "cpu":
-            return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
-        size = max(1, _CACHED // self.detector.n_cells)
-        parts = [
-            _jumps(self.cell_student, *rows[:1], self.cell_times, *rows[1:])
-            for rows in zip(*(part.split(size) for part in (noise, encoded, summary)), strict=True)
-        ]
-        return torch.cat(parts) if parts else noise
+        return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the teacher's stages, copying, the two distillations, and the calibration."""

@@ -27,6 +27,9 @@ from caloforge.models.layers.precondition import Precondition
 
 __all__ = ["JumpNetworks", "StudentSettings", "cell_jumps", "summary_jumps"]
 
+_CACHED = 500_000
+"""Cells that a CPU works on at a time."""
+
 
 class StudentSettings(Settings):
     """Sizes of the students.
@@ -135,9 +138,10 @@ class CellJump(CellNetwork):
 
     posterior: JumpPosterior
 
-    def patched(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
-        """Return the estimate (B, n_patches, places) of values in patches; see ``forward`` for the others."""
-        numbers = self.patches(self.posterior.numbers()).unbind(0)
+    def patched(
+        self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, numbers: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Return the estimate (B, n_patches, places) of values in patches, the posterior's numbers given in patches too."""
         outputs = self.outputs(x, time, encoded, summary).chunk(self.posterior.outputs, -1)
         return self.posterior.estimate(x, outputs, numbers)
 
@@ -146,13 +150,20 @@ class CellJumps(JumpNetworks):
     """The networks of all jumps of the cells, of the same patches."""
 
     def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
-        """Return where all jumps lead; the cells stay in patches on the way."""
+        """Return where all jumps lead; the cells stay in patches on the way, on a CPU few showers in its cache."""
         networks = [network for network in self.networks if isinstance(network, CellJump)]
         patches = networks[0].patches
-        x = patches(x)
-        for network, (start, end) in zip(networks, pairwise(times), strict=True):
-            x = jump(lambda x, t, network=network: network.patched(x, t[:1], *conditions), x, start, end)
-        return patches.cells(x)
+        numbers = [patches(network.posterior.numbers()).unbind(0) for network in networks]
+        size = max(1, _CACHED // x.shape[1] if x.device.type == "cpu" else len(x))
+        found = []
+        for rows in zip(*(part.split(size) for part in (x, *conditions)), strict=True):
+            part = patches(rows[0])
+            for network, own, (start, end) in zip(networks, numbers, pairwise(times), strict=True):
+                time = part.new_full((1,), start)
+                estimate = network.patched(part, time, rows[1], rows[2], own)
+                part = torch.lerp(part, estimate, (end - start) / (1.0 - start))
+            found.append(patches.cells(part))
+        return torch.cat(found)
 
 
 def summary_jumps(
