@@ -50,7 +50,7 @@ class StudentSettings(Settings):
     )
     width: Annotated[int, Field(ge=8)] = 48
     blocks: Annotated[int, Field(ge=1)] = 1
-    heads: Annotated[int, Field(ge=1)] = 2
+    heads: Annotated[int, Field(ge=1)] = 1
     summary_width: Annotated[int, Field(ge=8)] = 256
     summary_blocks: Annotated[int, Field(ge=1)] = 2
 

@@ -34,7 +34,7 @@ _SCALE = 0.6
 _LEAST = -2.6
 """Smallest x of a filled cell, which keeps it away from the empty ones."""
 _SLOPE = 0.8
-_LIKELY = -0.7
+_LIKELY = -0.9
 """About as many cells have values above it as are filled."""
 _TINY = 1e-12
 _EQUAL = 1e-6
