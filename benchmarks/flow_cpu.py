@@ -5,7 +5,7 @@
 
 A source is a run folder or a shipped model, DATASET/MODEL; ``--fresh DETECTOR`` is an untrained model of a preset whose
 constants are fitted to quick showers. The parts are the noise, the summary, the cells' values and their decoding; ``all`` is what
-``caloforge generate`` does in memory. Geant4's time is its processor time a shower: that of ``--simulate N`` showers of the
+``caloforge generate`` does in memory. All times are processor times; Geant4's is that of ``--simulate N`` showers of the
 same energy, made on the same core in this run, or else that which the data's file or the model's card says.
 """
 
@@ -47,13 +47,13 @@ def fresh(detector: str, preset: str, energy: str) -> Generator:
 
 
 def fastest(function: Callable[[], Any]) -> float:
-    """Return the least seconds of some calls after one that is not counted."""
+    """Return the least processor seconds of some calls after one that is not counted."""
     function()
     times = []
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        began = time.process_time()
         function()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return min(times)
 
 
