@@ -21,7 +21,6 @@ from caloforge.geometry import Detector
 from caloforge.models.config import Settings
 from caloforge.models.flow_networks import CellNetwork
 from caloforge.models.layers.cell_patches import CellPatches
-from caloforge.models.layers.flow_path import jump
 from caloforge.models.layers.jump_posterior import JumpPosterior
 from caloforge.models.layers.precondition import Precondition
 
@@ -120,7 +119,8 @@ class JumpNetworks(nn.Module):
     def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
         """Return where all jumps lead, for generation; times are one more than the jumps."""
         for network, (start, end) in zip(self.networks, pairwise(times), strict=True):
-            x = jump(lambda x, t, network=network: network(x, t[:1], *conditions), x, start, end)
+            estimate = network(x, x.new_full((1,), start), *conditions)
+            x = torch.lerp(x, estimate, (end - start) / (1.0 - start))
         return x
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ class CellJumps(JumpNetworks):
         numbers = [patches(network.posterior.numbers()).unbind(0) for network in networks]
         size = max(1, _CACHED // x.shape[1] if x.device.type == "cpu" else len(x))
         found = []
-        for rows in zip(*(part.split(size) for part in (x, *conditions)), strict=True):
+        for rows in zip(*(torch.split(part, size) for part in (x, *conditions)), strict=True):
             part = patches(rows[0])
             for network, own, (start, end) in zip(networks, numbers, pairwise(times), strict=True):
                 time = part.new_full((1,), start)
