@@ -139,7 +139,7 @@ def test_symmetries_move_cells_and_conditions_together() -> None:
 
 def test_noise_of_a_shower_is_that_of_its_summary_and_of_its_cells() -> None:
     model = fitted(NAME)
-    assert (model.summary_size, model.noise_size) == (5 * 5, 5 * 5 + 266)
+    assert (model.summary_size, model.noise_size) == (5 * 7, 5 * 7 + 266)
     assert [stage.name for stage in model.stages()] == ["summary", "cells"]
     assert model.stages()[0].batch_size == 4 * model.config.batch_size
 

@@ -56,7 +56,8 @@ def _conditions(model: FlowMatchingFast, n: int) -> tuple[Tensor, Tensor]:
 
 def test_stages_are_teachers_then_copy_then_students() -> None:
     stages = _awake().stages()
-    assert [stage.name for stage in stages] == ["summary", "cells", "copy", "summary-student", "cell-student"]
+    names = ["summary", "cells", "copy", "summary-student", "cell-student", "calibrate"]
+    assert [stage.name for stage in stages] == names
     model = _awake()
     held = {id(p) for stage in model.stages()[3:] for p in stage.parameters}
     students = [*model.summary_student.parameters(), *model.cell_student.parameters()]
@@ -84,11 +85,11 @@ def test_after_the_copy_jumps_are_eulers_steps_of_the_teacher() -> None:
     first, second = normals(*summary.shape), normals(6, model.detector.n_cells)
     with torch.no_grad():
         found = model.summarise(first, encoded), model.shape(second, encoded, summary)
-        for x, steps, denoise, result in (
-            (first, 3, model.summary_denoiser(encoded), found[0]),
-            (second, 2, model.cell_denoiser(encoded, summary), found[1]),
+        for x, times, denoise, result in (
+            (first, time_grid(3), model.summary_denoiser(encoded), found[0]),
+            (second, time_grid(2, 0.7), model.cell_denoiser(encoded, summary), found[1]),
         ):
-            for start, end in pairwise(time_grid(steps, 0.7)):
+            for start, end in pairwise(times):
                 t = torch.full((6,), start)
                 velocity = (denoise(x, t) - x) / (1.0 - start)
                 x = x + (end - start) * velocity

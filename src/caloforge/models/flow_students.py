@@ -111,9 +111,10 @@ class JumpNetworks(nn.Module):
         """Return the estimates (B, ...); row i is at jump i mod K, x (B, ...), times (B,), conditions (B, ...)."""
         turns = len(self.networks)
         found = torch.empty_like(x)
-        for number, network in enumerate(self.networks[: len(x)]):
-            rows = slice(number, None, turns)
-            found[rows] = network(x[rows], time[rows], *(part[rows] for part in conditions))
+        for number, network in enumerate(self.networks):
+            if number < len(x):
+                rows = slice(number, None, turns)
+                found[rows] = network(x[rows], time[rows], *(part[rows] for part in conditions))
         return found
 
     def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
