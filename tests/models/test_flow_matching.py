@@ -141,7 +141,7 @@ def test_noise_of_a_shower_is_that_of_its_summary_and_of_its_cells() -> None:
     model = fitted(NAME)
     assert (model.summary_size, model.noise_size) == (5 * 7, 5 * 7 + 266)
     assert [stage.name for stage in model.stages()] == ["summary", "cells"]
-    assert model.stages()[0].batch_size == 4 * model.config.batch_size
+    assert model.stages()[0].batch_size == model.config.summary_batch_size
 
 
 def test_training_times_are_logit_normal() -> None:
