@@ -5,8 +5,7 @@ Of all energies with given moments those nearest to e_i (in relative entropy) ar
 .. math:: e_i' \propto e_i \exp(a\,x_i + b\,y_i + c\,x_i^2 + d\,y_i^2),
 
 x and y from the centre asked for, with a to d such that the energy-weighted means of x and y are 0 and those of x^2 and y^2 the squares
-of the widths. In the exponent all four are divided by 1 + (x / 3 w_x)^2 + (y / 3 w_y)^2, w the widths, so that the few cells far
-outside do not bear the change. a to d are found by Newton's method, whose Jacobian is the covariance of moments and exponents under the tilted energies.
+of the widths. a to d are found by Newton's method, whose Jacobian is the covariance of the four under the tilted energies.
 What a layer cannot reach (a centre beyond its filled cells, a width of one cell) it approaches as far as the tilt's bound
 lets it.
 """
@@ -21,12 +20,10 @@ from torch import Tensor
 __all__ = ["LayerTargets", "tilted"]
 
 _STEPS = 4
-_MOST = 1.0
+_MOST = 0.3
 """Largest logarithm of a cell's factor, against the layer's mean."""
-_DAMPING = 1e-2
+_DAMPING = 0.1
 """Added to the covariance, in units of that of all the layer's energy; so moments which little free energy cannot change do no harm."""
-_FAR = 3.0
-"""Distance in widths from where on the exponent hardly grows."""
 _LEAST = 1e-3
 _PIVOT = 1e-3
 _TINY = 1e-12
@@ -68,22 +65,20 @@ def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTarg
     square_x, square_y = away_x.square(), away_y.square()
     asked_x, asked_y = (w.clamp_min(_LEAST).square()[:, :, None] for w in (targets.width_x, targets.width_y))
     moments = torch.stack([away_x, away_y, square_x - asked_x, square_y - asked_y], 2)
-    far = 1.0 + (square_x / asked_x + square_y / asked_y) / _FAR**2
-    exponents = torch.stack([away_x, away_y, square_x, square_y], 2) / far[:, :, None]
     whole = free.sum(2).clamp_min(_TINY)
     total = (free + fixed).sum(2).clamp_min(_TINY)
     settled = (moments * fixed[:, :, None]).sum(3)
     shares = ((free + fixed) / total[:, :, None])[:, :, None]
-    scales = [_spread(features, shares) for features in (moments, exponents)]
+    scale = _spread(moments, shares)
     rates = torch.zeros_like(settled)
     found = free
     for _ in range(_STEPS):
         weights = (found / whole[:, :, None])[:, :, None]
         mean = (moments * weights).sum(3)
-        covariance = ((moments - mean[..., None]) * weights) @ exponents.transpose(2, 3)
+        covariance = ((moments - mean[..., None]) * weights) @ moments.transpose(2, 3)
         missing = -(settled + mean * whole[..., None]) / total[..., None]
-        rates = rates + _solved(covariance * (whole / total)[..., None, None], missing, scales)
-        found = _weighted(free, exponents, rates, whole)
+        rates = rates + _solved(covariance * (whole / total)[..., None, None], missing, scale)
+        found = _weighted(free, moments, rates, whole)
     return found
 
 
@@ -93,26 +88,25 @@ def _spread(features: Tensor, shares: Tensor) -> Tensor:
     return ((features - mean).square() * shares).sum(3).clamp_min(_TINY).sqrt()
 
 
-def _solved(matrix: Tensor, missing: Tensor, scales: list[Tensor]) -> Tensor:
-    """Return the damped solution (..., 4) of systems (..., 4, 4), rows and columns in units of ``scales``, by elimination."""
-    rows, columns = scales
-    unit = matrix / (rows[..., None] * columns[..., None, :])
+def _solved(matrix: Tensor, missing: Tensor, scale: Tensor) -> Tensor:
+    """Return the damped solution (..., 4) of systems (..., 4, 4), in units of ``scale`` (..., 4), by elimination."""
+    unit = matrix / (scale[..., None] * scale[..., None, :])
     size = unit.shape[-1]
     unit = unit + _DAMPING * torch.eye(size, device=matrix.device, dtype=matrix.dtype)
-    lines = list(torch.cat([unit, (missing / rows)[..., None]], -1).unbind(-2))
+    lines = list(torch.cat([unit, (missing / scale)[..., None]], -1).unbind(-2))
     for k in range(size):
         pivot = lines[k][..., k : k + 1]
         lines[k] = lines[k] / torch.where(pivot.abs() < _PIVOT, _PIVOT, pivot)
         for other in range(size):
             if other != k:
                 lines[other] = lines[other] - lines[other][..., k : k + 1] * lines[k]
-    solution: Tensor = torch.stack([line[..., size] for line in lines], -1) / columns
+    solution: Tensor = torch.stack([line[..., size] for line in lines], -1) / scale
     return solution
 
 
-def _weighted(free: Tensor, exponents: Tensor, rates: Tensor, whole: Tensor) -> Tensor:
+def _weighted(free: Tensor, moments: Tensor, rates: Tensor, whole: Tensor) -> Tensor:
     """Return energies (B, n_layers, width) times their factors, with the sums ``whole`` (B, n_layers)."""
-    logs = (exponents * rates[..., None]).sum(2)
+    logs = (moments * rates[..., None]).sum(2)
     logs = logs - (free * logs).sum(2, keepdim=True) / whole[..., None]
     made: Tensor = free * torch.exp(_MOST * torch.tanh(logs / _MOST))
     found: Tensor = made * (whole / made.sum(2).clamp_min(_TINY))[..., None]
