@@ -78,7 +78,9 @@ def test_few_cells_stay_finite_and_keep_their_sum(cells: int) -> None:
     keep[:, :, 40 : 40 + cells] = 1.0
     free, fixed = free * keep, torch.zeros_like(free)
     middle = torch.full((N, LAYERS), 0.3)
-    found = tilted(free, fixed, *_grid(), LayerTargets(middle, middle, middle, middle, -middle, middle, middle))
+    found = tilted(
+        free, fixed, *_grid(), LayerTargets(middle, middle, middle, middle, -middle, middle, middle)
+    )
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found.sum(2), free.sum(2), rtol=1e-5, atol=1e-6)
 

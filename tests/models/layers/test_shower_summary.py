@@ -152,7 +152,9 @@ def test_any_normal_numbers_give_possible_energies_and_hits(name: str) -> None:
     assert (sums >= 0).all()
     assert (hits >= 0).all()
     assert torch.equal(hits, hits.round())
-    raw = summary.trend.inverse(summary.table.inverse(z.flatten(1)), encoded).view(n, summary.rows, summary.kinds)
+    raw = summary.trend.inverse(summary.table.inverse(z.flatten(1)), encoded).view(
+        n, summary.rows, summary.kinds
+    )
     torch.testing.assert_close(sums.sum(1), raw[:, -1, 0].exp() * energy, rtol=1e-4, atol=0)
     asked = raw[:, -1, 1].floor().clamp_min(0.0)
     some = (raw[:, :-1, 1] > 0.5).any(1)

@@ -150,14 +150,12 @@ class CellValues(nn.Module):
         for values, filled in pairs:
             view, _ = largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
             chosen = torch.arange(view.shape[2], device=view.device) < filled[:, :, None]
-            for layer, found in enumerate(made):
-                found.append(view[:, layer][chosen[:, layer]].cpu())
-        for part in made:
-            part[:] = [torch.cat(part)]
+            for layer, parts in enumerate(made):
+                parts.append(view[:, layer][chosen[:, layer]].cpu())
         true = self.view(self(cells), EMPTY)
-        for layer, (found,) in enumerate(made):
+        for layer, parts in enumerate(made):
             own = true[:, layer]
-            self.carried.fit(layer, found, own[own > EMPTY])
+            self.carried.fit(layer, torch.cat(parts), own[own > EMPTY])
 
     def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
         """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits, and others none."""

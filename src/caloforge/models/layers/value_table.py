@@ -63,9 +63,7 @@ class ValueTable(nn.Module):
         """Return values (B, n_layers, K) carried."""
         rows = values.transpose(0, 1).flatten(1)
         right = torch.searchsorted(self.made, rows.contiguous()).clamp(1, _KNOTS - 1)
-        x, y = (
-            [table.gather(1, right - 1), table.gather(1, right)] for table in (self.made, self.truth)
-        )
+        x, y = ([table.gather(1, right - 1), table.gather(1, right)] for table in (self.made, self.truth))
         part = (rows - x[0]) / (x[1] - x[0])
         inside = y[0] + part * (y[1] - y[0])
         first, last = (self.truth[:, k, None] - self.made[:, k, None] for k in (0, -1))
