@@ -42,6 +42,7 @@ from caloforge.models.layers.core_trend import CoreTrend
 from caloforge.models.layers.flow_path import flow_loss, integrate, time_grid
 from caloforge.models.layers.layer_moments import LayerTargets
 from caloforge.models.layers.shower_summary import ShowerSummary
+from caloforge.models.layers.spike_slab import SpikeSlab
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.showers import Showers
 
@@ -248,7 +249,9 @@ class FlowMatching(ShowerModel):
         summary = self.summary(cells[few], energy[few], encoded[few], torch.rand(shape, generator=generator))
         values = self.values(cells[few])
         self.core.fit(values, EMPTY, summary, encoded[few])
-        self.cell_net.posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
+        posterior = self.cell_net.posterior
+        if isinstance(posterior, SpikeSlab):
+            posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
         self.symmetry.allow(showers.incident_theta)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
