@@ -53,7 +53,8 @@ def _steps(pyplot: Any, entries: Entries) -> Any:
             for kind, style in (("teacher", "-"), ("student", "none")):
                 points = [entry for entry in group if entry["kind"] == kind]
                 _points(place, points, "evaluations", name, role, style, f"{series}, {kind}")
-    axes[0].legend(fontsize=9, loc="best")
+    if len(axes[0].get_legend_handles_labels()[0]) > 1:
+        axes[0].legend(fontsize=9, loc="best")
     for place in axes:
         _logarithmic(place, [entry["evaluations"] for entry in entries.values()])
     return figure
@@ -97,7 +98,7 @@ def _short(value: float) -> str:
 
 def _pair(pyplot: Any, entries: Entries, label: str) -> tuple[Any, Any]:
     """Return a figure with a panel for each AUC and its floor."""
-    figure, axes = panels(pyplot, 1, 2, 3.4, 2.6, Margins(top=0.2, across=0.95))
+    figure, axes = panels(pyplot, 1, 2, 3.4, 2.6, Margins(bottom=0.6, top=0.2, across=0.95))
     first = next(iter(entries.values()))
     for place, name in zip(axes[0], AUCS, strict=True):
         entry = first["figures"][name]
@@ -133,7 +134,7 @@ def _points(
 def _ablations(pyplot: Any, differences: Mapping[str, Sequence[Difference]]) -> Any:
     """Draw the difference of each choice to the baseline, a row each."""
     rows = list(differences)
-    margins = Margins(left=3.1, top=0.2, across=0.3)
+    margins = Margins(left=2.9, bottom=0.6, top=0.2, across=0.3)
     figure, axes = panels(pyplot, 1, 2, 2.5, 0.26 * len(rows) + 0.4, margins, sharey=True)
     places = range(len(rows), 0, -1)
     for index, (place, name) in enumerate(zip(axes[0], AUCS, strict=True)):
@@ -150,6 +151,8 @@ def _ablations(pyplot: Any, differences: Mapping[str, Sequence[Difference]]) -> 
         )
         place.set_xlabel(f"difference in {_LABELS[name]}", fontsize=11)
         place.locator_params(axis="x", nbins=5)
+        place.margins(x=0.07)
+        place.tick_params(axis="y", which="both", length=0)
         place.set_ylim(0.4, len(rows) + 0.6)
     axes[0][0].set_yticks(list(places), rows, fontsize=10)
     return figure

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flagship_figures import draw_all
+from flagship_notes import introduction, not_made, notes, spread_of_times
 from flagship_numbers import AUCS, Difference, ablations, by_group, by_series, repeats, seed_scatter
+from flagship_plan import Entry as Planned
+from flagship_plan import Group
 
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path, read_json
@@ -17,10 +20,8 @@ __all__ = ["read_results", "write_page"]
 
 Entry = Mapping[str, Any]
 _TAILS = 0.0455  # of a normal number to be more than two standard deviations off
-_HEAD = """# The flagship, studied
-
-How the accuracy of `flow-matching` and of its distilled form `flow-matching-fast` depends on steps, weights and showers, and what
-each choice of its design buys. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
+_HEAD = """## What was measured
+How accurate the flow is, against steps, weights and showers, and what each choice of its design buys. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
 they can be compared with each other.
 
 AUC is that of classifiers which tell generated from Geant4 showers, trained on observables or on cells (see [Validation](validation.md)); 0.5 means that
@@ -28,6 +29,7 @@ they cannot. Value ± uncertainty; in brackets the floor, what two samples of Ge
 """
 _STEPS = """Teachers integrate with Heun's method, which evaluates the network twice a step and once in the last; students jump. Summary and
 cells take the same number of steps; evaluations are those of the cells' network."""
+_NO_STUDENT = "No student was measured here; the shipped ones are among the [shipped models](models.md)."
 _SIZE = "One network after another with the width of the cells' transformer changed."
 _DATA = """Fewer training showers, with the same number of steps; the epoch that is best on held-out showers is kept."""
 _ABLATIONS = """One choice changed at a time. Differences are to the mean of the baseline's {count}, classifier by classifier with the
@@ -49,40 +51,46 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def write_page(results: Mapping[str, Any], page: Path, folder: Path) -> Path:
+def write_page(results: Mapping[str, Any], page: Path, folder: Path, plan: Mapping[str, Planned]) -> Path:
     """Write the page and its figures.
 
     Arguments:
         results: What ``measure`` wrote.
         page: The Markdown file.
         folder: Where the figures go.
+        plan: The trainings that there were to be; what is missing is said.
     """
-    groups = by_group(results["entries"])
-    found = ablations(groups["ablations"])
-    titles = {groups["ablations"][name]["title"]: both for name, both in found.items()}
+    order = {name: place for place, name in enumerate(plan)}
+    entries = {
+        name: results["entries"][name]
+        for name in sorted(results["entries"], key=lambda name: order.get(name.split("@")[0], len(order)))
+    }
+    results = {**results, "entries": entries}
+    groups = {name: group for name, group in by_group(entries).items() if len(group) > 1}
+    found = ablations(groups.get("ablations", {}))
+    titles = {entries[name]["title"]: both for name, both in found.items()}
     figures = draw_all(groups, titles, folder)
     links = {
         name: f"![{name}]({Path(os.path.relpath(path, page.parent)).as_posix()})\n"
         for name, path in figures.items()
     }
-    parts = [_HEAD]
-    for name, title, text, table in (
-        ("steps", "Steps", _STEPS, _steps_table),
-        ("size", "Weights", _SIZE, _size_table),
-        ("data", "Training showers", _DATA, _data_table),
-    ):
-        if groups[name]:
-            parts += [f"## {title}", f"{text}\n", links[name], *table(groups[name]), ""]
-    if groups["ablations"]:
-        parts += [
-            "## What each choice buys",
-            f"{_ablations_text(groups['ablations'])}\n",
-            links.get("ablations", ""),
-            *_ablations_table(groups["ablations"], found),
-            "",
-            _verdict(groups["ablations"], found),
-            "",
-        ]
+    sections: tuple[tuple[Group, str, Callable[[Mapping[str, Entry]], list[str]]], ...] = (
+        ("steps", "Steps", _steps),
+        ("size", "Weights", _size),
+        ("data", "Training showers", _data),
+        ("ablations", "What each choice buys", _choices),
+    )
+    parts = ["# The flagship, studied\n", introduction(), "", _HEAD]
+    for name, title, say in sections:
+        missing = "" if name == "steps" else not_made(plan, entries, name)
+        if name in groups:
+            text, *rest = say(groups[name])
+            parts += [f"## {title}", f"{text}\n", links.get(name, ""), *rest, ""]
+            parts += [f"{one}\n" for one in (*notes(plan, groups[name]), missing) if one]
+        elif missing:
+            parts += [f"## {title}", f"Not measured. {missing}\n"]
+        if name == "steps" and (rough := spread_of_times(groups.get("ablations", {}))):
+            parts.append(f"{rough}\n")
     parts += _made(results)
     with atomic_path(page, force=True) as part:
         part.write_text("\n".join(parts).rstrip() + "\n")
@@ -119,7 +127,7 @@ def _time(entry: Entry) -> str:
     return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
 
 
-def _steps_table(entries: Mapping[str, Entry]) -> list[str]:
+def _steps(entries: Mapping[str, Entry]) -> list[str]:
     head = ("model", "", "steps", "evaluations", *_NUMBERS, "µs a shower")
     rows = [
         [
@@ -133,7 +141,9 @@ def _steps_table(entries: Mapping[str, Entry]) -> list[str]:
         for series, group in by_series(entries).items()
         for entry in group
     ]
-    return [*_table(head, rows), "", *_timed(entries)]
+    students = any(entry["kind"] == "student" for entry in entries.values())
+    text = _STEPS if students else f"{_STEPS} {_NO_STUDENT}"
+    return [text, *_table(head, rows), "", *_timed(entries)]
 
 
 def _timed(entries: Mapping[str, Entry]) -> list[str]:
@@ -150,20 +160,25 @@ def _timed(entries: Mapping[str, Entry]) -> list[str]:
     )
 
 
-def _size_table(entries: Mapping[str, Entry]) -> list[str]:
+def _size(entries: Mapping[str, Entry]) -> list[str]:
     rows = [
         [entry["title"], f"{entry['parameters']:,}", *_numbers(entry), _time(entry)]
         for entry in sorted(entries.values(), key=lambda entry: int(entry["parameters"]))
     ]
-    return _table(("network", "parameters", *_NUMBERS, "µs a shower"), rows)
+    return [_SIZE, *_table(("network", "parameters", *_NUMBERS, "µs a shower"), rows)]
 
 
-def _data_table(entries: Mapping[str, Entry]) -> list[str]:
+def _data(entries: Mapping[str, Entry]) -> list[str]:
     rows = [
         [f"{entry['train_showers']:,}", *_numbers(entry)]
         for entry in sorted(entries.values(), key=lambda entry: int(entry["train_showers"]))
     ]
-    return _table(("training showers", *_NUMBERS), rows)
+    return [_DATA, *_table(("training showers", *_NUMBERS), rows)]
+
+
+def _choices(entries: Mapping[str, Entry]) -> list[str]:
+    found = ablations(entries)
+    return [_ablations_text(entries), *_ablations_table(entries, found), "", _verdict(entries, found)]
 
 
 def _ablations_text(entries: Mapping[str, Entry]) -> str:

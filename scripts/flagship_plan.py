@@ -28,6 +28,7 @@ class Entry(Recipe):
     title: str
     figure: Annotated[tuple[Group, ...], Field(min_length=1)]
     own: tuple[str, ...] = ()
+    note: str = ""
 
     def resolved(self) -> Resolved:
         """Return all its settings."""

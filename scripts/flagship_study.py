@@ -78,7 +78,8 @@ def measure(given: argparse.Namespace) -> list[str]:
 
 def page(given: argparse.Namespace) -> list[str]:
     """Write the page and its figures, which lie beside the results."""
-    path = write_page(read_results(given.results), given.output, given.results.parent)
+    plan = read_plan(given.plan)
+    path = write_page(read_results(given.results), given.output, given.results.parent, plan)
     print(f"wrote {path}", flush=True)
     return []
 
@@ -141,6 +142,7 @@ def _arguments() -> argparse.Namespace:
     two.set_defaults(work=measure)
     three = works.add_parser("page", help="write tables and figures")
     three.add_argument("results", type=Path, nargs="?", default=RESULTS)
+    three.add_argument("--plan", type=Path, default=HERE / "flagship.toml")
     three.add_argument("-o", "--output", type=Path, default=PAGE)
     three.set_defaults(work=page)
     return parser.parse_args()

@@ -34,7 +34,8 @@ figure = ["ablations", "size", "data", "steps"]
 
 [no-trend]
 title = "no trend of the core"
-figure = ["ablations"]
+figure = ["ablations", "size", "data"]
+note = "of the test."
 set = ["core=1.0"]
 
 [student]
@@ -191,7 +192,7 @@ def test_the_teacher_in_a_students_run(folder: Path) -> None:
 @pytest.mark.slow
 def test_the_page_says_what_was_measured(folder: Path, results: Path, script: Script) -> None:
     page = folder / "flagship.md"
-    assert script("page", results, "-o", page) == 0
+    assert script("page", results, "-o", page, *_of(folder)) == 0
     text, entries = page.read_text(), read_json(results)["entries"]
     figures = re.findall(r"!\[\w+\]\((.*?)\)", text)
     assert figures == [f"results/flagship-{name}.png" for name in ("steps", "size", "data", "ablations")]
