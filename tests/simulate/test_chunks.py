@@ -158,7 +158,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, blow: str) -> None:
         _wait(lambda: diary.exists() and "8 " in diary.read_text())
         worker = int(diary.read_text().split()[-1])
         parent.send_signal(getattr(signal, blow))
-        parent.communicate(timeout=30)
+        parent.communicate(timeout=120)
         _wait(lambda: not _alive(worker))
     finally:
         parent.kill()
