@@ -133,7 +133,9 @@ def test_an_interrupted_run_goes_on(
 
 
 SCRIPT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from toy_engines import IsolatedToy
