@@ -240,7 +240,7 @@ class FlowMatching(ShowerModel):
         kept = torch.randperm(len(showers), generator=generator)[:_FIT_MOST].sort().values
         cells = torch.from_numpy(showers.cells)[kept]
         energy = torch.from_numpy(showers.incident_energy)[kept].float()
-        cells = torch.where(cells > self.config.cut, cells, 0.0)
+        cells = self.clean(cells)
         encoded = self.encoder(matrix[kept])
         self.summary.fit(cells, energy, encoded, generator)
         self.values.fit(cells, generator)
@@ -253,6 +253,10 @@ class FlowMatching(ShowerModel):
         if isinstance(posterior, SpikeSlab):
             posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
         self.symmetry.allow(showers.incident_theta)
+
+    def clean(self, cells: Tensor) -> Tensor:
+        """Return cells (B, n_cells) without those of too little energy."""
+        return torch.where(cells > self.config.cut, cells, 0.0)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with each shower changed by a symmetry that holds."""
@@ -288,7 +292,7 @@ class FlowMatching(ShowerModel):
 
     def prepared(self, batch: Batch, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cells above the cut (B, n_cells), the summary (B, rows, kinds) and the encoded conditions."""
-        cells = torch.where(batch.cells > self.config.cut, batch.cells, 0.0)
+        cells = self.clean(batch.cells)
         encoded = self.encoder(batch.conditions)
         energy = self.condition(batch.conditions, "incident_energy")[:, 0]
         with torch.autocast(cells.device.type, enabled=False):

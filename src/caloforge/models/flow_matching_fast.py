@@ -174,7 +174,7 @@ class FlowMatchingFast(FlowMatching):
                 yield values, targets.hits + targets.faint
 
         cells = torch.cat([batch.cells for batch in chosen])
-        self.values.carry(pairs(), torch.where(cells > self.config.cut, cells, 0.0))
+        self.values.carry(pairs(), self.clean(cells))
 
     def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
         """Let the students begin as their teachers, or small ones with their constants."""

@@ -115,9 +115,7 @@ class CellValues(nn.Module):
         hits = torch.maximum(targets.hits, (targets.sums > most * targets.faint).to(targets.hits))
         hits = torch.minimum(hits, (targets.sums / least).floor())
         filled = torch.maximum(hits + targets.faint, (targets.sums > self.cut).to(hits))
-        view, places = largest(
-            self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY
-        )
+        view, places = self._largest(values, filled)
         sums, hits = targets.sums[:, :, None], hits[:, :, None]
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
         is_filled, is_hit = (rank < filled[:, :, None]) & real, (rank < hits) & real
@@ -148,7 +146,7 @@ class CellValues(nn.Module):
         """
         made: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
         for values, filled in pairs:
-            view, _ = largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
+            view, _ = self._largest(values, filled)
             chosen = torch.arange(view.shape[2], device=view.device) < filled[:, :, None]
             for layer, parts in enumerate(made):
                 parts.append(view[:, layer][chosen[:, layer]].cpu())
@@ -156,6 +154,10 @@ class CellValues(nn.Module):
         for layer, parts in enumerate(made):
             own = true[:, layer]
             self.carried.fit(layer, torch.cat(parts), own[own > EMPTY])
+
+    def _largest(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values of the cells that are filled and their places, see :func:`~caloforge.models.layers.largest.largest`."""
+        return largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
 
     def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
         """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits, and others none."""

@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from caloforge.models.layers.quantiles import quantiles
+
 __all__ = ["Gaussianise"]
 
 _REACH = 4.0
@@ -50,11 +52,7 @@ class Gaussianise(nn.Module):
             return
         z = torch.linspace(-_REACH, _REACH, _INTERVALS + 1, dtype=torch.float64, device=values.device)
         levels = 0.5 * (1.0 + torch.erf(z / math.sqrt(2.0)))
-        ordered = values.double().sort().values
-        position = levels * (len(ordered) - 1)
-        below = position.floor().long().clamp(0, len(ordered) - 1)
-        above = (below + 1).clamp_max(len(ordered) - 1)
-        found = torch.lerp(ordered[below], ordered[above], position - below)
+        found = quantiles(values, levels)
         self.quantiles[column] = found.to(self.quantiles)
 
     def forward(self, values: Tensor, uniform: Tensor | None = None) -> Tensor:

@@ -17,6 +17,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from caloforge.models.layers.quantiles import quantiles
+
 __all__ = ["QuantileTables", "energy_groups"]
 
 _GROUPS = 9
@@ -113,11 +115,7 @@ class QuantileTables(nn.Module):
                 mine = values[(group == g) & (kind == c)]
                 if len(mine) < 2:
                     mine = values[group == g]
-                ordered = mine.double().sort(0).values
-                place = levels * (len(ordered) - 1)
-                low = place.floor().long()
-                high = (low + 1).clamp_max(len(ordered) - 1)
-                rows.append(torch.lerp(ordered[low], ordered[high], (place - low)[:, None]).T)
+                rows.append(quantiles(mine, levels).T)
         return torch.stack(rows).reshape(groups, classes, self.size, self.knots)
 
     def forward(self, values: Tensor, energy: Tensor, kind: Tensor | None = None) -> Tensor:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from caloforge.models.layers.quantiles import quantiles
+
 __all__ = ["ValueTable"]
 
 _KNOTS = 65
@@ -52,11 +54,7 @@ class ValueTable(nn.Module):
         levels = torch.special.ndtr(torch.linspace(-_REACH, _REACH, _KNOTS, dtype=torch.float64))
         steps = _APART * torch.arange(_KNOTS)
         for table, values in ((self.made, made), (self.truth, truth)):
-            ordered = values.double().cpu().sort().values
-            place = levels * (len(ordered) - 1)
-            below = place.long()
-            above = (below + 1).clamp_max(len(ordered) - 1)
-            found = torch.lerp(ordered[below], ordered[above], place - below).float()
+            found = quantiles(values.cpu(), levels).float()
             table[layer] = ((found - steps).cummax(0).values + steps).to(table)
 
     def forward(self, values: Tensor) -> Tensor:
