@@ -43,8 +43,8 @@ format: $(VENV)/.installed-test  ## ruff: rewrite the files
 types: $(VENV)/.installed-test  ## mypy, strict
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-test  ## every benchmark, one after the other
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(VENV)/.installed-test  ## every benchmark, one after the other; 2 is the code of one that cannot run here
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || [ $$? -eq 2 ]; done
 
 clean:  ## remove the environment and what tests and the demo wrote
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
