@@ -19,6 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from flagship_numbers import losses
 from flagship_tasks import Task, facts_of_model
 
 from caloforge import __version__
@@ -32,7 +33,7 @@ from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.settings import Settings
 from caloforge.validate.sample import Sample
 
-__all__ = ["METRICS", "Measurement", "measure_all", "measure_one"]
+__all__ = ["METRICS", "Measurement", "losses_of_students", "measure_all", "measure_one"]
 
 METRICS = ("classifier_high", "classifier_low", "fpd")
 _FIGURES = ("auc_high", "auc_low", "fpd")
@@ -181,7 +182,18 @@ def measure_all(
             with ExitStack() as stack:
                 entries[task.name]["time"] = _time(task.generator(how.device), how, how.showers(stack))
             keep()
+    for line in losses_of_students(entries):
+        print(line, flush=True)
     return failed
+
+
+def losses_of_students(entries: Mapping[str, Any]) -> list[str]:
+    """Say how much better the classifiers tell each student than its teacher with most steps."""
+    return [
+        f"{name} above its teacher: AUC {high.value:+.3f} ± {high.uncertainty:.3f} on observables, "
+        f"{low.value:+.3f} ± {low.uncertainty:.3f} on cells"
+        for name, (high, low) in losses(entries).items()
+    ]
 
 
 def _time(model: Generator, how: Measurement, like: ShowerSource) -> dict[str, Any]:

@@ -28,6 +28,7 @@ __all__ = [
     "by_group",
     "by_series",
     "difference",
+    "losses",
     "repeats",
     "seed_scatter",
 ]
@@ -101,6 +102,17 @@ def difference(entry: Entry, baselines: Sequence[Entry], auc: str) -> Difference
     )
     variance = errors[0] ** 2 + float(np.mean(np.square(errors[1:]))) / len(baselines)
     return Difference(values[0] - float(np.mean(values[1:])), float(np.sqrt(variance + of_seeds)))
+
+
+def losses(entries: Mapping[str, Entry]) -> dict[str, tuple[Difference, ...]]:
+    """Return, by student, by how much each AUC is above that of its teacher with most steps."""
+    found = {}
+    for group in by_series(entries).values():
+        teachers = [entry for entry in group if entry["kind"] == "teacher"]
+        for entry in group:
+            if teachers and entry["kind"] == "student":
+                found[entry["title"]] = tuple(difference(entry, teachers[-1:], auc) for auc in AUCS)
+    return found
 
 
 def ablations(entries: Mapping[str, Entry]) -> dict[str, tuple[Difference, ...]]:

@@ -40,6 +40,31 @@ def test_the_scatter_between_seeds_adds_to_a_difference() -> None:
     assert not other.significant
 
 
+def test_a_student_is_compared_with_its_teacher_of_most_steps() -> None:
+    from flagship_measure import losses_of_students
+    from flagship_numbers import losses
+
+    def made(series: str, kind: str, steps: int, shift: float) -> dict[str, Any]:
+        values = _entry([0.5 + shift, 0.56 + shift])["figures"]["auc_low"]
+        figures = {"auc_high": values, "auc_low": {**values, "networks": [0.5, 0.56 + 2 * shift]}}
+        return {"series": series, "title": series, "kind": kind, "steps": steps, "figures": figures}
+
+    entries = {
+        "a": made("a", "student", 4, 0.02),
+        "a@16": made("a", "teacher", 16, 0.0),
+        "a@2": made("a", "teacher", 2, 0.3),
+        "b": made("b", "student", 4, 0.0),  # its teacher was not measured
+    }
+    found = losses(entries)
+    assert list(found) == ["a"]
+    high, low = found["a"]
+    assert (high.value, high.uncertainty) == pytest.approx((0.02, 0.0))
+    scatter = np.std([0.0, 0.04], ddof=1)
+    assert (low.value, low.uncertainty) == pytest.approx((0.02, scatter * np.sqrt(0.5 + 0.25)))
+    (line,) = losses_of_students(entries)
+    assert line.startswith("a above its teacher: AUC +0.020 ± 0.000 on observables, +0.020 ± 0.024 on cells")
+
+
 def _entry(networks: list[float]) -> dict[str, Any]:
     value = {"value": float(np.mean(networks)), "uncertainty": 0.01, "networks": networks}
     return {"figures": {"auc_low": value}}
