@@ -16,7 +16,8 @@ from caloforge.showers import open_showers, read_showers, write_showers
 from caloforge.showers.projection import project_showers
 from caloforge.simulate import simulate
 from caloforge.studies.amplification.observables import observe_chunks
-from caloforge.studies.packing import STEP, pack_projections, packed_projections
+from caloforge.studies.packing import STEP, pack_projections
+from caloforge.studies.shipped import packed_projections
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pack_projections.py"
 

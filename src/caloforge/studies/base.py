@@ -97,6 +97,7 @@ class StudyResult:
         texts: Paragraphs that stand first on the page: what was found, what limits it.
         blocks: Further tables or other blocks of the page, by the title of their section.
         data: Everything that the figures show, and more; goes into ``study.json`` as it is.
+        showers: How many showers of each sample were used, by label.
         path: The page, once it is written.
         content: The content of ``study.json``.
     """
@@ -106,6 +107,7 @@ class StudyResult:
     texts: Sequence[str] = ()
     blocks: Mapping[str, Sequence[Block]] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    showers: Mapping[str, int] = field(default_factory=dict)
     path: Path | None = None
     content: dict[str, Any] = field(default_factory=dict)
 
@@ -184,6 +186,10 @@ class Study(ABC):
     def default_reference(cls) -> Path | None:
         """Return the reference that ships with the package, or None."""
         return None
+
+    def space(self, detector: Detector) -> str:
+        """Return the name of the detector in which showers of a detector are compared: by default its own."""
+        return detector.name
 
     def check(self, context: Context) -> None:
         """Check before any work that the files fit.

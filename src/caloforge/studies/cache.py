@@ -30,10 +30,12 @@ class Cache:
     Arguments:
         folder: Where the files are; None keeps nothing.
         common: What every entry depends on: the settings of the study, its seed.
+        showers: Where the showers of models are kept, which several studies may share; by default the same folder.
     """
 
-    def __init__(self, folder: Path | None, common: Any = None) -> None:
+    def __init__(self, folder: Path | None, common: Any = None, showers: Path | None = None) -> None:
         self.folder, self.common = folder, common
+        self.showers = showers or folder
 
     def get(
         self, name: str, compute: Callable[[], Mapping[str, ArrayLike]], *inputs: Any

@@ -40,7 +40,7 @@ def made(
         n: How many at most; None: all of a file, and of a model as many as ``like`` has.
         like: Whose conditions a model takes, over and over.
         seed: Seed of a model.
-        cache: Where a model's showers are kept; only as long as the block lasts when it has no folder.
+        cache: Where a model's showers are kept; only as long as the block lasts when it has no folder for them.
         key: What the showers depend on beside the model: the hash of ``like``.
 
     Raises:
@@ -57,10 +57,10 @@ def made(
         yield source.showers if few == len(source.showers) else Selection(source.showers, np.arange(few))
         return
     with ExitStack() as stack:
-        if cache is None or cache.folder is None:
+        if cache is None or cache.showers is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caloforge-")))
         else:
-            folder = cache.folder
+            folder = cache.showers
         wanted = len(like) if n is None else n
         parts = f"{source.sha256}/{key}/{wanted}/{seed}"
         path = folder / f"showers-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.h5"

@@ -22,18 +22,11 @@ from caloforge.showers import Showers, ShowerSource, write_showers
 from caloforge.showers.projection import projected_chunks
 from caloforge.studies.sources import open_file
 
-__all__ = ["IMAGE", "pack_projections", "packed_projections"]
+__all__ = ["IMAGE", "pack_projections"]
 
 IMAGE = "ild-ecal-10x10"
 STEP = 1.0 / 256.0
 """Step of the energies, MeV; the threshold of the study is 0.1 MeV."""
-_NAME = "ild-10x10-50gev.h5"
-
-
-def packed_projections() -> Path | None:
-    """Return the path of the packed images in the package, or None when they are not there."""
-    path = Path(__file__).parents[1] / "data" / _NAME
-    return path if path.is_file() else None
 
 
 def pack_projections(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,22 @@ from caloforge.studies.base import Context, Figure, Row, Study, StudyResult
 from caloforge.studies.papers import PaperValue, document, paper
 from caloforge.validate.plots.style import figure_style
 from caloforge.validate.report.page import Block, Cell, Code, Facts, Images, Page, Section, Table, Text
+from caloforge.validate.report.pictures import small_picture
 
 __all__ = ["rows_table", "study_content", "write_study"]
 
 _OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"metadata": {"CreationDate": None}}}
+_FILES = "The command below writes each as PNG and PDF too, into figures/."
+_PAGE_DPI = 110
+"""Of the pictures on the page, which is 1,240 pixels wide; the files are finer."""
 
 
 def study_content(study: Study, context: Context, result: StudyResult, command: str) -> dict[str, Any]:
     """Return the content of ``study.json``, all plain values.
 
     Its keys: ``study``, ``title``, ``paper`` (title, authors, reference), ``command``, ``date``,
-    ``caloforge_version``, ``seed``, ``n``, ``settings``, ``references``, ``generated``, ``rows`` (each with the paper's
-    number in full), ``texts``, ``figures`` and ``data``.
+    ``caloforge_version``, ``seed``, ``n``, ``showers`` (of each sample, as used), ``settings``, ``references``,
+    ``generated``, ``rows`` (each with the paper's number in full), ``texts``, ``figures`` and ``data``.
     """
     published = document(study.source)
     content = {
@@ -44,6 +49,7 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
         "caloforge_version": __version__,
         "seed": context.seed,
         "n": context.n,
+        "showers": dict(result.showers),
         "settings": context.settings.model_dump(mode="json"),
         "references": [source.provenance() for source in context.references],
         "generated": [source.provenance() for source in context.generated],
@@ -73,7 +79,7 @@ def write_study(folder: Path, study: Study, result: StudyResult) -> Path:
 
 
 def draw_figures(figures: Sequence[Figure], folder: Path) -> dict[str, bytes]:
-    """Write each figure as PNG and PDF; return the PNG's bytes by name."""
+    """Write each figure as PNG and PDF; return small pictures for the page, by name."""
     folder.mkdir(parents=True, exist_ok=True)
     images = {}
     with figure_style() as pyplot, progress(len(figures), "drawing") as advance:
@@ -82,7 +88,9 @@ def draw_figures(figures: Sequence[Figure], folder: Path) -> dict[str, bytes]:
             for ending, options in _OPTIONS.items():
                 with atomic_path(folder / f"{figure.name}.{ending}", force=True) as part:
                     drawn.savefig(part, format=ending, **options)
-            images[figure.name] = (folder / f"{figure.name}.png").read_bytes()
+            still = BytesIO()
+            drawn.savefig(still, format="png", dpi=_PAGE_DPI)
+            images[figure.name] = small_picture(still.getvalue())
             pyplot.close(drawn)
             advance(1)
     return images
@@ -114,7 +122,7 @@ def _page(study: Study, result: StudyResult, images: Mapping[str, bytes]) -> Pag
     sections = [Section("Ours and the paper's", summary)]
     if result.figures:
         figures = [Images({figure.title: images[figure.name]}, figure.caption) for figure in result.figures]
-        sections.append(Section("Figures", figures, "Each is in figures/ as PNG and PDF too."))
+        sections.append(Section("Figures", figures, _FILES))
     sections += [Section(title, blocks) for title, blocks in result.blocks.items()]
     sections.append(Section("Provenance", _provenance(content)))
     published = content["paper"]

@@ -26,12 +26,10 @@ from caloforge.models.config import validated
 from caloforge.studies import STUDIES
 from caloforge.studies.base import Context, Study, StudyResult, StudySettings
 from caloforge.studies.cache import Cache
+from caloforge.studies.shipped import SHIPPED, packed_projections
 from caloforge.studies.sources import Given, open_sources
 
 __all__ = ["SHIPPED", "run_study", "study_command", "study_settings"]
-
-SHIPPED = "shipped"
-"""Stands for the reference that the package ships for a study."""
 
 
 def run_study(
@@ -47,6 +45,7 @@ def run_study(
     labels: Sequence[str] | None = None,
     force: bool = False,
     command: str | None = None,
+    showers: str | Path | None = None,
 ) -> StudyResult:
     """Do a study.
 
@@ -63,6 +62,7 @@ def run_study(
         labels: Names of the generated samples, one each.
         force: Write into a folder that holds something else.
         command: The command to note; by default the equivalent one of the command line.
+        showers: Folder where the models' showers are kept, for several studies to share; by default the study's cache.
 
     Raises:
         UnknownNameError: For an unknown study.
@@ -80,7 +80,8 @@ def run_study(
         context = Context(references, samples, chosen, seed, n)
         study.check(context)
         folder = None if output is None else _open_folder(Path(output), _key(context, common), force)
-        cache = Cache(None if folder is None else folder / "cache", common)
+        kept = None if showers is None else Path(showers)
+        cache = Cache(None if folder is None else folder / "cache", common, kept)
         context = Context(references, samples, chosen, seed, n, cache)
         result = study.run(context)
         line = command or study_command(study, context, folder)
@@ -127,7 +128,7 @@ def _value(raw: str) -> Any:
 def _references(study: Study, given: Given | Sequence[Given] | None) -> list[Given]:
     """Return the trusted showers as a list, the shipped ones by their path."""
     listed: list[Given] = list(given) if isinstance(given, list | tuple) else [given or SHIPPED]  # type: ignore[list-item]
-    shipped = study.default_reference()
+    shipped = study.default_reference() or (None if given is None else packed_projections())
     if SHIPPED in listed and shipped is None:
         study.refuse("the package ships no reference for it")
     return [cast(Path, shipped) if item == SHIPPED else item for item in listed]

@@ -17,6 +17,7 @@ from caloforge.errors import FileFormatError, InputError, UnknownNameError
 from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
+from caloforge.studies.shipped import SHIPPED, packed_projections
 from caloforge.validate.selection import conditions_of
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ class Source:
 
         Arguments:
             n: How many.
-            like: Whose conditions a model takes, over and over; its cells may be of another detector.
+            like: Whose conditions a model takes: spread over all of it when ``n`` is less, else over and over. Its cells
+                may be of another detector.
             seed: Seed of a model.
         """
         if self.generator is not None:
-            imitated = cast(ShowerSource, _Conditions(like, self.detector))
+            imitated = cast(ShowerSource, _Conditions(like, self.detector, n))
             yield from self.generator.stream(n, like=imitated, seed=seed, batch_size=_BATCH)
             return
         left = n
@@ -102,7 +104,7 @@ class Source:
         showers = cast(ShowerSource, self.showers)
         path = getattr(showers, "path", None)
         return facts | {
-            "file": None if path is None else str(path),
+            "file": None if path is None else path.name if self.given == SHIPPED else str(path),
             "particle": showers.particle,
             "source": showers.source,
             "seed": showers.seed,
@@ -110,11 +112,14 @@ class Source:
 
 
 class _Conditions:
-    """The conditions of a source without its cells, as a generator asks for them."""
+    """The conditions of a source without its cells, as a generator asks for them.
 
-    def __init__(self, source: ShowerSource, detector: Detector) -> None:
+    Fewer than the source has are taken at even distances: a source may be files joined, one a test point.
+    """
+
+    def __init__(self, source: ShowerSource, detector: Detector, wanted: int) -> None:
         self.detector, self.particle = detector, source.particle
-        self.has_theta, self._n = source.has_theta, len(source)
+        self.has_theta, self._n = source.has_theta, min(len(source), wanted)
         self._source = source
 
     @cached_property
@@ -126,7 +131,7 @@ class _Conditions:
 
     def take(self, indices: ArrayLike) -> Showers:
         """Return empty showers under the conditions of these showers."""
-        rows = np.asarray(indices)
+        rows = np.asarray(indices) * len(self._source) // self._n
         chosen = {name: values[rows] for name, values in self._columns.items()}
         energy, theta = chosen.pop("incident_energy"), chosen.pop("incident_theta")
         cells = np.zeros((len(rows), self.detector.n_cells), np.float32)
@@ -171,6 +176,7 @@ def open_sources(
         source = _open(stack, item, detector, device)
         label = labels[number] if labels is not None else _free(source.label, taken)
         given_as = str(item) if isinstance(item, str | Path) else source.given
+        given_as = SHIPPED if Path(given_as) == packed_projections() else given_as
         sources.append(replace(source, label=label, given=given_as))
     return tuple(sources)
 

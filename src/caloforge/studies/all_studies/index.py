@@ -42,7 +42,9 @@ class Done:
         return [row for row in self.content.get("rows", ()) if row["paper"] is not None]
 
 
-def write_index(folder: Path, done: Sequence[Done], plan: Plan, models: Sequence[str], command: str) -> Path:
+def write_index(
+    folder: Path, done: Sequence[Done], plan: Plan, models: Sequence[str], command: str, asked: str = ""
+) -> Path:
     """Write ``index.html`` and return its path.
 
     Arguments:
@@ -51,6 +53,7 @@ def write_index(folder: Path, done: Sequence[Done], plan: Plan, models: Sequence
         plan: What is to be done, and what not.
         models: Labels of all models.
         command: The command that makes the site.
+        asked: The file of groups that it names; empty for none.
     """
     finished = [one for one in done if not one.error]
     sections = [
@@ -71,6 +74,8 @@ def write_index(folder: Path, done: Sequence[Done], plan: Plan, models: Sequence
         blocks.append(
             Text(f"{len(plan.jobs) - len(done)} studies are still to be done; the same command goes on.")
         )
+    if asked:
+        blocks += [Text("The file of pages that the command names:"), Code(asked.strip())]
     sections.append(Section("How this was made", blocks))
     facts = {
         "studies": str(len(finished)),
@@ -88,7 +93,7 @@ def _pages(done: Sequence[Done]) -> Table:
         title = STUDIES[one.study].title
         if one.error:
             rows.append(
-                [Cell(title, small=one.error, flag="bad"), one.detector, ", ".join(one.models), "", ""]
+                [Cell(title, small=one.error, flag="bad"), one.detector, ", ".join(one.models), "", "", ""]
             )
             continue
         rows.append(
@@ -96,11 +101,22 @@ def _pages(done: Sequence[Done]) -> Table:
                 Cell(title, href=f"{one.folder}/report.html"),
                 one.detector,
                 ", ".join(one.models),
+                _used(one.content["showers"]),
                 one.content["paper"]["reference"],
                 one.content["date"],
             ]
         )
-    return Table(("study", "detector", "models", "paper", "date"), rows, texts=(0, 1, 2, 3, 4))
+    return Table(
+        ("study", "detector", "models", "showers used", "paper", "date"), rows, texts=(0, 1, 2, 3, 4, 5)
+    )
+
+
+def _used(showers: Mapping[str, int]) -> str:
+    """Return how many showers of each sample a study used, those of one number together."""
+    names: dict[int, list[str]] = {}
+    for label, number in showers.items():
+        names.setdefault(number, []).append(label.rpartition("/")[2])
+    return "; ".join(f"{', '.join(labels)} {number:,}" for number, labels in names.items())
 
 
 def _numbers(done: Sequence[Done]) -> Table:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.studies.amplification import figures
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves, growing_sizes, set_sizes
@@ -32,7 +33,7 @@ from caloforge.studies.amplification.results import (
 from caloforge.studies.amplification.sample import collect_truth, counted, made_by
 from caloforge.studies.amplification.toy import ToyResult, run_toy
 from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
-from caloforge.studies.packing import packed_projections
+from caloforge.studies.shipped import packed_projections
 
 __all__ = ["AmplificationSettings", "AmplificationStudy"]
 
@@ -77,6 +78,10 @@ class AmplificationStudy(Study):
         """Return the packed images that ship with the package, when they are there."""
         return packed_projections()
 
+    def space(self, detector: Detector) -> str:
+        """Return the detector of the images, for showers that are projected to them."""
+        return common_detector([detector]).name
+
     def check(self, context: Context) -> None:
         """Check detectors and the number of showers."""
         super().check(context)
@@ -116,6 +121,8 @@ class AmplificationStudy(Study):
             _texts(context, truth[0], level),
             {"Effective size by number of quantiles": [quantile_table(truth, samples, trained_on)]},
             all_curves(truth, samples, toy, trained_on, level),
+            {made_by(context): 2 * len(halves[0])}
+            | {name: int(found[0].sizes[-1]) for name, found in samples.items()},
         )
 
 

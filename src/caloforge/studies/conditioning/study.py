@@ -142,6 +142,7 @@ class ConditioningStudy(Study):
             texts=texts,
             blocks=point_tables(results, labels),
             data=data,
+            showers={label: len(sample) for label, sample in zip(labels, samples, strict=True)},
         )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.studies.amplification import figures
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves, set_sizes
@@ -21,7 +22,7 @@ from caloforge.studies.amplification.results import size_row
 from caloforge.studies.amplification.sample import collect_truth, counted, made_by
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, StudySettings
 from caloforge.studies.density.fits import Fits, fit_all
-from caloforge.studies.packing import packed_projections
+from caloforge.studies.shipped import packed_projections
 from caloforge.validate.report.page import Table
 
 __all__ = ["DensitySettings", "DensityStudy"]
@@ -68,6 +69,10 @@ class DensityStudy(Study):
         """Return the packed images that ship with the package, when they are there."""
         return packed_projections()
 
+    def space(self, detector: Detector) -> str:
+        """Return the detector of the images, for showers that are projected to them."""
+        return common_detector([detector]).name
+
     def check(self, context: Context) -> None:
         """Check detectors and the number of showers."""
         super().check(context)
@@ -100,6 +105,8 @@ class DensityStudy(Study):
             [limit + ".", _WHAT.format(quantiles=int(truth[0].quantiles[level]))],
             {"Chosen by cross-validation": [_choices(truth, fits)]},
             _data(truth, fits, models, training),
+            {made_by(context): sum(source.n or 0 for source in context.references)}
+            | {name: int(found[0].sizes[-1]) for name, found in models.items()},
         )
 
 

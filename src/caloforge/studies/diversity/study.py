@@ -156,6 +156,7 @@ class DiversityStudy(Study):
             figures=figures_of(labels, measured),
             texts=_texts(context, labels, measured),
             data={"data_range": chosen.data_range, "samples": data_of(labels, measured)},
+            showers={label: one.n for label, one in zip(labels, measured, strict=True)},
         )
 
 
@@ -167,7 +168,7 @@ def _measured(context: Context, source: Source | None, options: Options, trusted
         if source is None:
             return measure_reference(trusted.showers, options, trusted.known)
         wanted = None if source.generator is None else context.size(chosen.showers)
-        key = "/".join([*context.reference_hashes, chosen.energy, chosen.theta])
+        key = "/".join([*context.reference_hashes, *filter(None, (chosen.energy, chosen.theta))])
         with ExitStack() as stack:
             found = stack.enter_context(
                 made(source, wanted, trusted.source, context.seed, context.cache, key)

@@ -100,6 +100,7 @@ class LayersStudy(Study):
             texts=_texts(found, slices, at, chosen.energy),
             blocks=tables(found, detector, slices, at),
             data=_data(found, detector, slices, at),
+            showers={one.sample.label: len(one.sample.energy) for one in found},
         )
 
 

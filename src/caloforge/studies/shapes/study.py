@@ -170,6 +170,7 @@ def _compare(
             "Sampling fraction against energy": [sampling_table(found)],
         },
         data=_data(found, geant4, window, slices, spectrum),
+        showers={sample.label: sample.n for sample in everyone},
     )
 
 

@@ -136,6 +136,7 @@ class SupportSizeStudy(Study):
             figures=figures_of(results, alphas, chosen.alpha),
             texts=_texts(context, results, options),
             data=data,
+            showers={result.label: result.findings.n for result in results},
         )
 
 
@@ -150,7 +151,7 @@ def _findings(
         if source is None:
             return reference[: min(len(reference), chosen.showers)]
         wanted = None if source.generator is None else context.size(chosen.showers)
-        key = "/".join([*context.reference_hashes, chosen.energy, chosen.theta])
+        key = "/".join([*context.reference_hashes, *filter(None, (chosen.energy, chosen.theta))])
         with made(source, wanted, reference, context.seed, context.cache, key) as showers:
             kept = within(showers, chosen.energy, chosen.theta)
             return kept[: min(len(kept), context.size(chosen.showers), chosen.showers)]

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 from caloforge._version import __version__
 from caloforge.extras import require
 from caloforge.files import atomic_path
+from caloforge.validate.report.pictures import mime_of
 
 __all__ = ["Block", "Cell", "Code", "Facts", "Images", "Page", "Plot", "Section", "Table", "Text"]
 
@@ -150,10 +151,10 @@ class Plot(Block):
 
 @dataclass(frozen=True)
 class Images(Block):
-    """PNG images side by side.
+    """Images side by side.
 
     Arguments:
-        images: Caption to the bytes of a PNG.
+        images: Caption to the bytes of a PNG or WebP.
         caption: A line under all of them.
     """
 
@@ -253,8 +254,8 @@ def _cell(value: Cell | str | float) -> Cell:
     return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), sort=float(value))
 
 
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _data_url(picture: bytes) -> str:
+    return f"data:{mime_of(picture)};base64," + base64.b64encode(picture).decode("ascii")
 
 
 @cache
