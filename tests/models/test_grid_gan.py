@@ -191,3 +191,33 @@ def test_shipped_weights_leave_the_discriminator_out() -> None:
     conditions = model.condition_matrix(showers)[:2]
     found, expected = other.draw(conditions), model.draw(conditions)
     torch.testing.assert_close(found.sum(1), expected.sum(1), rtol=0.01, atol=1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_epochs_bring_the_generator_alone_to_the_mean_shower(kind: type[GridGan]) -> None:
+    showers = grid_showers()
+    model = built(kind, showers, mean_epochs=1)
+    kept = {name: value.clone() for name, value in model.discriminator.state_dict().items()}
+    updater = RecordingUpdater(model, rate=0.02)
+    losses = [model.step(batch_of(model, showers[:4]), updater) for _ in range(12)]
+    assert all(list(loss) == ["mean"] for loss in losses)
+    assert losses[-1]["mean"] < 0.95 * losses[0]["mean"]
+    assert set(updater.names) == {"generator"}
+    for name, value in model.discriminator.state_dict().items():
+        torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
+
+
+def test_constant_tells_places_apart_before_any_training() -> None:
+    showers = grid_showers()
+    flat, marked = (built(Conv3dGan, showers, constant=width).eval() for width in (0.0, 1.0))
+    assert not flat.generator.get_parameter("dense.bias").any()
+    assert marked.generator.get_parameter("dense.bias").std() == pytest.approx(1.0, rel=0.05)
+    noise = counted_noise(1, 0, 8, flat.noise_size)
+    conditions = flat.condition_matrix(showers)[:8]
+
+    def shared(model: GridGan) -> float:
+        with torch.no_grad():
+            values = model.values(noise, conditions, rectified=False, rescaled=False)
+        return float(values.mean(0).var() / values.var())
+
+    assert shared(marked) > 2.0 * shared(flat)

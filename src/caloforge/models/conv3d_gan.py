@@ -16,7 +16,9 @@ are alike, and empty in the first steps.
 Preset ``improved`` keeps the networks' layers and changes how they learn: cells as logarithms in units of 0.2 MeV; the latent vector
 begins with the standardised conditions; spectral norm and the R1 penalty in place of batch norm, dropout and label flips in the discriminator,
 which also sees profiles and conditions; the symmetries of the square; the visible energy drawn from its fitted distribution;
-Adam with a cosine schedule, moving averages of the weights. See :mod:`~caloforge.models.grid_gan` for each.
+Adam with a cosine schedule, moving averages of the weights. For the wide grid also ``constant``: the small grid behind the dense layer begins
+with fixed normal numbers, as the learnt constant of Karras et al. (arXiv:1812.04948), so that the convolutions can tell places
+apart from the first step on; with biases of 0 they learn that only as fast as those grow. See :mod:`~caloforge.models.grid_gan` for each.
 
 References:
     G. Khattak, S. Vallecorsa, F. Carminati, G. M. Khan, Fast simulation of a high granularity calorimeter by
@@ -27,17 +29,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from torch import nn
 
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.models.config import merge
+from caloforge.models.config import ModelConfig, merge
+from caloforge.models.grid_config import GridGanConfig
 from caloforge.models.grid_gan import GridGan
 from caloforge.models.layers.conv3d_stack import Conv, GridStack, SeededStack, Size
 
-__all__ = ["ARCHITECTURES", "Architecture", "Conv3dGan"]
+__all__ = ["ARCHITECTURES", "Architecture", "Conv3dGan", "Conv3dGanConfig"]
 
 _MOMENTUM = 0.01  # of the new batch; the published library counts it the other way round, 0.99
 
@@ -119,7 +123,18 @@ _PAPER: Mapping[str, Any] = {
     "informed": False,
     "rescale": False,
     "symmetries": False,
+    "calibrate": False,
 }
+
+
+class Conv3dGanConfig(GridGanConfig):
+    """Settings of the Conv3D GAN.
+
+    Arguments:
+        constant: Width of the normal numbers that the dense layer's biases begin with; 0 as published.
+    """
+
+    constant: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Conv3dGan(GridGan):
@@ -128,6 +143,8 @@ class Conv3dGan(GridGan):
     Presets: ``improved``; ``paper``, for 25 x 25 x 25; ``paper-angled``, for 51 x 51 x 25.
     """
 
+    Config = Conv3dGanConfig
+    config: Conv3dGanConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},
         "paper": _PAPER,
@@ -141,6 +158,11 @@ class Conv3dGan(GridGan):
             },
         ),
     }
+
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__(detector, config)
+        if self.config.constant:
+            nn.init.normal_(self.generator.get_parameter("dense.bias"), std=self.config.constant)
 
     @classmethod
     def check_detector(cls, detector: Detector) -> None:

@@ -45,7 +45,9 @@ class GridGanConfig(ModelConfig):
         informed: Show the discriminator more than the cells.
         rescale: Draw the visible energy from the fitted distribution.
         symmetries: Use the symmetries of the training showers.
+        mean_epochs: First epochs in which the generator alone learns, the mean shower at given conditions.
         linear_epochs: First epochs in which the generator's output is not rectified.
+        calibrate: After training, carry layers, rings and core cells to the means and widths of the training showers'.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 600
@@ -73,4 +75,6 @@ class GridGanConfig(ModelConfig):
     informed: bool = True
     rescale: bool = True
     symmetries: bool = True
+    mean_epochs: Annotated[int, Field(ge=0)] = 0
     linear_epochs: Annotated[int, Field(ge=0)] = 0
+    calibrate: bool = True

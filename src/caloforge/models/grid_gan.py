@@ -15,14 +15,20 @@ Beside the published settings there are, each off in the preset ``paper``:
   ones, so that the shape can follow the energy. The response and its width are then fitted and not learnt by the network;
 - ``symmetries``: training showers, and generated ones by three more normal numbers, are mirrored and swapped by the
   symmetries that hold for the training showers (:mod:`~caloforge.models.layers.symmetry`);
+- ``mean_epochs``: epochs before those, in which the generator lowers the squared distance of its values to real ones of the same
+  conditions, without rectifier or discriminator. A large grid that begins with noise everywhere loses to the discriminator otherwise;
 - ``informed``: what the discriminator sees (:mod:`~caloforge.models.layers.grid_discriminator`);
 - moving averages of the generator's weights; before each validation the batch norms' means and variances are
-  taken anew for them.
+  taken anew for them;
+- ``calibrate``: after training, layers, rings and core cells of generated showers are carried to the means and widths that they
+  have in the training showers (:mod:`~caloforge.models.layers.grid_calibration`), which the adversarial training leaves off by several per cent,
+  the depth of showers by half its width.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import ClassVar
 
@@ -40,6 +46,7 @@ from caloforge.models.layers.cell_scale import cell_scale
 from caloforge.models.layers.computed import cell_sum
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.glorot import glorot
+from caloforge.models.layers.grid_calibration import GridCalibration
 from caloforge.models.layers.grid_discriminator import GridDiscriminator, Heads, normalise_spectrum
 from caloforge.models.layers.latent import CONDITIONINGS
 from caloforge.models.layers.symmetry import GridSymmetry
@@ -85,6 +92,9 @@ class GridGan(ShowerModel):
         self.scale = cell_scale(self.config.cells, self.config.cell_unit, self.config.cell_power)
         self.visible = VisibleEnergy(self.encoder.width, detector.sampling_fraction)
         self.symmetry = GridSymmetry()
+        self.calibration = (
+            GridCalibration(detector, self.encoder.width, self.angled) if self.config.calibrate else None
+        )
         self.generator = self.build_generator()
         body, features = self.build_discriminator(2 if self.config.informed else 1)
         self.discriminator = GridDiscriminator(
@@ -117,7 +127,9 @@ class GridGan(ShowerModel):
         """Normal numbers that one shower takes: the latent ones, and those that choose its symmetry."""
         return self.latent.n_normals + (_FLAGS if self.config.symmetries else 0)
 
-    def values(self, noise: Tensor, conditions: Tensor, rectified: bool = True) -> Tensor:
+    def values(
+        self, noise: Tensor, conditions: Tensor, rectified: bool = True, rescaled: bool = True
+    ) -> Tensor:
         """Return values (B, X, Y, L) of noise and conditions; without rectifier they may be negative."""
         normals = noise[:, : self.latent.n_normals]
         flags = self.symmetry.flags(noise[:, -_FLAGS:]) if self.config.symmetries else None
@@ -126,7 +138,7 @@ class GridGan(ShowerModel):
         values: Tensor = self.generator(self.latent(normals, conditions)).float()
         if rectified:
             values = torch.relu(values)
-        if self.config.rescale:
+        if self.config.rescale and rescaled:
             cells = self.scale.inverse(values)
             energy = self.condition(conditions, "incident_energy")[:, 0]
             wanted = self.visible.draw(normals[:, 0], self.encoder(conditions), energy)
@@ -139,8 +151,21 @@ class GridGan(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and the threshold."""
-        cells = self.scale.inverse(self.values(noise, conditions)).flatten(1)
-        return torch.where(cells < THRESHOLD, torch.zeros_like(cells), cells)
+        cells = self.make(noise, conditions)
+        if self.calibration is None or not self.calibration.fitted:
+            return cells
+        return _cut(self.calibration(cells, self.encoder(conditions)))
+
+    def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return the generator's own cells (B, n_cells), MeV, none between 0 and the threshold."""
+        return _cut(self.scale.inverse(self.values(noise, conditions)).flatten(1))
+
+    def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
+        """Load weights; those without a calibration, of a run that had none, load as they are."""
+        if self.calibration is not None and not any(name.startswith("calibration.") for name in state):
+            unfitted = GridCalibration(self.detector, self.encoder.width, self.angled)
+            state = {**unfitted.state_dict(prefix="calibration."), **state}
+        super().load_weights(state, shipped)
 
     # constants and symmetries
 
@@ -178,22 +203,33 @@ class GridGan(ShowerModel):
     # training
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the one stage, in which both networks learn."""
-        return (
-            Stage(
-                "gan",
-                self.config.epochs,
-                self.config.batch_size,
-                {
-                    "generator": OptimizerSpec.of(self.config.generator, self.generator),
-                    "discriminator": OptimizerSpec.of(self.config.discriminator, self.discriminator),
-                },
-                self.step,
-                metric="shapes",
-                # the compiler has no gradients of gradients, which the penalty needs
-                compiled=(self.generator,) if self.config.r1 else (self.generator, self.discriminator),
-            ),
+        """Return the stage in which both networks learn, then the calibration."""
+        training = Stage(
+            "gan",
+            self.config.epochs,
+            self.config.batch_size,
+            {
+                "generator": OptimizerSpec.of(self.config.generator, self.generator),
+                "discriminator": OptimizerSpec.of(self.config.discriminator, self.discriminator),
+            },
+            self.step,
+            metric="shapes",
+            # the compiler has no gradients of gradients, which the penalty needs
+            compiled=(self.generator,) if self.config.r1 else (self.generator, self.discriminator),
         )
+        if self.calibration is None:
+            return (training,)
+        return (training, Stage("calibrate", fit=self.fit_calibration))
+
+    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Compare generated with training showers and set the calibration."""
+        assert self.calibration is not None
+        self.eval()
+
+        def encode(conditions: Tensor) -> tuple[Tensor, Tensor]:
+            return self.encoder(conditions), self.condition(conditions, "incident_energy")[:, 0]
+
+        self.calibration.fit_to(data, self.make, self.noise_size, encode, self.symmetry.allowed)
 
     def judge(self, values: Tensor, conditions: Tensor) -> Heads:
         """Return the discriminator's heads for values (B, X, Y, L)."""
@@ -206,8 +242,9 @@ class GridGan(ShowerModel):
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Train the discriminator once, then the generator ``generator_steps`` times."""
-        cells = torch.where(batch.cells < THRESHOLD, torch.zeros_like(batch.cells), batch.cells)
-        real = self.scale(cells).view(-1, *self.detector.shape)
+        real = self.scale(_cut(batch.cells)).view(-1, *self.detector.shape)
+        if updater.epoch < self.config.mean_epochs:
+            return {"mean": self._mean_step(real, batch.conditions, updater)}
         rectified = updater.epoch >= self.config.linear_epochs
         with torch.no_grad():
             fake = self.values(updater.normal(len(batch), self.noise_size), batch.conditions, rectified)
@@ -217,6 +254,12 @@ class GridGan(ShowerModel):
             loss = self._generator_loss(self.values(noise, batch.conditions, rectified), batch.conditions)
             updater.update("generator", loss)
         return {**logs, "generator": loss.detach()}
+
+    def _mean_step(self, real: Tensor, conditions: Tensor, updater: Updater) -> Tensor:
+        noise = updater.normal(len(real), self.noise_size)
+        loss = (self.values(noise, conditions, rectified=False, rescaled=False) - real).square().mean()
+        updater.update("generator", loss)
+        return loss.detach()
 
     def _discriminator_step(
         self, real: Tensor, fake: Tensor, conditions: Tensor, updater: Updater
@@ -287,6 +330,11 @@ class GridGan(ShowerModel):
         for norm, (momentum, training) in zip(norms, kept, strict=True):
             norm.momentum = momentum
             norm.train(training)
+
+
+def _cut(cells: Tensor) -> Tensor:
+    """Return cells with those below the threshold empty."""
+    return torch.where(cells < THRESHOLD, torch.zeros_like(cells), cells)
 
 
 def _pitches(detector: Detector) -> bool:
