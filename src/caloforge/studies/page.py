@@ -20,7 +20,7 @@ from caloforge.validate.plots.style import figure_style
 from caloforge.validate.report.page import Block, Cell, Code, Facts, Images, Page, Section, Table, Text
 from caloforge.validate.report.pictures import small_picture
 
-__all__ = ["rows_table", "study_content", "write_study"]
+__all__ = ["number_text", "rows_table", "study_content", "write_study"]
 
 _OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"metadata": {"CreationDate": None}}}
 _FILES = "The command below writes each as PNG and PDF too, into figures/."
@@ -105,9 +105,9 @@ def rows_table(rows: Sequence[Row]) -> Table:
             [
                 Cell(row.sample),
                 Cell(row.quantity),
-                Cell(_ours(row), sort=row.ours, title=row.note),
+                Cell(number_text(row.ours, row.uncertainty, row.unit), sort=row.ours, title=row.note),
                 _published(published),
-                Cell("" if published is None else published.source),
+                Cell("") if published is None else Cell(published.source, small=published.note),
                 Cell(row.note),
             ]
         )
@@ -161,17 +161,17 @@ def _row_dict(row: Row) -> dict[str, Any]:
     }
 
 
-def _ours(row: Row) -> str:
-    """Return a number with its uncertainty, as many digits as that allows."""
-    if row.ours is None or not np.isfinite(row.ours):
+def number_text(value: float | None, uncertainty: float | None, unit: str = "") -> str:
+    """Return a number with its uncertainty and unit, as many digits as the uncertainty allows."""
+    if value is None or not np.isfinite(value):
         return "-"
-    unit = f" {row.unit}" if row.unit else ""
-    if row.uncertainty is None or not np.isfinite(row.uncertainty) or row.uncertainty <= 0:
-        return f"{row.ours:.4g}{unit}"
-    digits = max(0, 1 - int(np.floor(np.log10(row.uncertainty))))
+    ending = f" {unit}" if unit else ""
+    if uncertainty is None or not np.isfinite(uncertainty) or uncertainty <= 0:
+        return f"{value:.4g}{ending}" if abs(value) < 1e4 else f"{value:,.0f}{ending}"
+    digits = max(0, 1 - int(np.floor(np.log10(uncertainty))))
     if digits > 6:
-        return f"{row.ours:.3g} ± {row.uncertainty:.1g}{unit}"
-    return f"{row.ours:,.{digits}f} ± {row.uncertainty:,.{digits}f}{unit}"
+        return f"{value:.3g} ± {uncertainty:.1g}{ending}"
+    return f"{value:,.{digits}f} ± {uncertainty:,.{digits}f}{ending}"
 
 
 def _published(value: PaperValue | None) -> Cell:

@@ -11,6 +11,7 @@ from typing import Any
 from caloforge._version import __version__
 from caloforge.studies import STUDIES
 from caloforge.studies.all_studies.plan import Plan
+from caloforge.studies.page import number_text
 from caloforge.validate.report.page import Block, Cell, Code, Page, Section, Table, Text
 
 __all__ = ["Done", "write_index"]
@@ -123,17 +124,16 @@ def _numbers(done: Sequence[Done]) -> Table:
     rows = []
     for one in done:
         for row in one.published:
-            value, error = row["ours"], row["uncertainty"]
-            text = "-" if value is None else f"{value:.4g}" + ("" if error is None else f" ± {error:.2g}")
-            unit = f" {row['unit']}" if row["unit"] else ""
+            value = row["ours"]
+            text = number_text(value, row["uncertainty"], row["unit"])
             rows.append(
                 [
                     Cell(one.study, href=f"{one.folder}/report.html"),
                     Cell(row["sample"]),
                     Cell(row["quantity"]),
-                    Cell(f"{text}{unit}", sort=value, title=row["note"]),
-                    Cell(_published(row["paper"]), title=row["paper"]["note"]),
-                    Cell(row["paper"]["source"]),
+                    Cell(text, sort=value, small="" if value is not None else row["note"], title=row["note"]),
+                    Cell(_published(row["paper"])),
+                    Cell(row["paper"]["source"], small=row["paper"]["note"]),
                 ]
             )
     return Table(

@@ -20,6 +20,8 @@ __all__ = ["Found", "summary_rows", "tables"]
 
 _PERCENT = 100.0
 _FEW = 8
+_PUBLISHED = {"vae": "vae", "wgan-gp": "gan"}
+"""Model to the note's one of its kind."""
 _PAPERS = (("geant4", "Geant4 (note)"), ("vae", "VAE (note)"), ("gan", "WGAN-GP (note)"))
 
 
@@ -43,7 +45,7 @@ class Found:
 
 
 def summary_rows(found: Sequence[Found], detector: Detector, slices: EnergySlices, at: int) -> list[Row]:
-    """Return the summary: the reference's fractions beside the note's, then how far each sample is off.
+    """Return the summary: fractions beside those of the note's Geant4, VAE and GAN, then how far each sample is off.
 
     Arguments:
         found: The reference first.
@@ -55,8 +57,9 @@ def summary_rows(found: Sequence[Found], detector: Detector, slices: EnergySlice
     rows = []
     for one in found if detector.n_layers <= _FEW else ():
         for layer in range(detector.n_layers):
-            key = f"geant4_{detector.layers[layer].name}"
-            published = f"layers.{key}" if key in known and one is found[0] else None
+            kind = "geant4" if one is found[0] else _PUBLISHED.get(one.sample.label.rpartition("/")[2])
+            key = f"{kind}_{detector.layers[layer].name}"
+            published = f"layers.{key}" if key in known else None
             rows.append(
                 Row(
                     f"energy in the {detector.layers[layer].name}, {slices.name(at)}",

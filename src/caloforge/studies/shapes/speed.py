@@ -42,6 +42,11 @@ class GeneratorTime:
     device: str
 
     @property
+    def cost_error(self) -> float:
+        """Of :attr:`cost_ms`: the relative error of the clock's."""
+        return self.wall_error * self.cost_ms / self.wall_ms if self.wall_ms > 0 else 0.0
+
+    @property
     def cost_ms(self) -> float:
         """What is compared with Geant4: processor time on a CPU, the clock's on a GPU."""
         return self.cpu_ms if self.device == "cpu" else self.wall_ms

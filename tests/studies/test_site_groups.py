@@ -1,0 +1,204 @@
+"""A site said group by group, models' showers that studies share, and conditions spread over the truth."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from caloforge.cli.app import app
+from caloforge.errors import ConfigError, InputError, UnknownNameError
+from caloforge.generate import Generator
+from caloforge.showers import Showers, open_showers
+from caloforge.simulate.run import simulate
+from caloforge.studies import run_study
+from caloforge.studies.all_studies.groups import Group, read_groups, truth_files
+from caloforge.studies.amplification.study import AmplificationStudy
+from caloforge.studies.base import Context
+from caloforge.studies.cache import Cache
+from caloforge.studies.joined import JoinedShowers
+from caloforge.studies.layers.study import LayersStudy
+from caloforge.studies.made import made
+from caloforge.studies.run import study_command
+from caloforge.studies.shipped import packed_projections
+from caloforge.studies.sources import Source, open_sources
+from caloforge.train import train
+
+PAGES = """
+[first]
+truth = ["truth-?.h5"]
+studies = ["layers", "diversity"]
+n = 60
+
+[first.settings.diversity]
+pairs = 50
+
+[second]
+truth = ["truth-0.h5"]
+models = ["tiny"]
+studies = ["shapes"]
+n = 50
+
+[second.settings]
+shapes = { geant4_showers = 0, timing_seconds = 0.05 }
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("groups")
+    for k in range(2):
+        simulate("atlas-em-barrel", 100, engine="gflash", seed=k, output=folder / f"truth-{k}.h5")
+    data = simulate("atlas-em-barrel", 300, engine="gflash", seed=5, output=folder / "data.h5")
+    train(
+        "vae", data, folder / "tiny", overrides=("epochs=1", "latent=4", "hidden=[8]"), device="cpu", seed=1
+    )
+    return folder
+
+
+def _run(folder: Path, *more: str) -> str:
+    options = ["--set", "shipped=false", "--set", "pages=pages.toml", "--device", "cpu", *more]
+    answer = CliRunner().invoke(app, ["study", "all", "truth-0.h5", "tiny", "-o", "site", *options])
+    assert answer.exit_code == 0, answer.output
+    return answer.output
+
+
+def test_groups_make_the_pages_that_they_ask_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("pages.toml").write_text(PAGES)
+    _run(folder, "--set", "publish=web")
+    made_pages = {"layers-atlas-em-barrel", "diversity-atlas-em-barrel", "shapes-atlas-em-barrel"}
+    web = Path("web")
+    assert {path.parent.name for path in web.glob("*/report.html")} == made_pages
+    assert sorted(path.suffix for path in web.rglob("*") if path.is_file()) == [".html"] * 4
+    index = unescape((web / "index.html").read_text())
+    assert "[first.settings.diversity]" in index
+    assert """--set 'pages="pages.toml"'""" in index
+    content = {name: json.loads((Path("site") / name / "study.json").read_text()) for name in made_pages}
+    assert content["layers-atlas-em-barrel"]["showers"] == {"reference": 200, "tiny": 60}
+    assert content["diversity-atlas-em-barrel"]["showers"]["tiny"] == 60
+    assert content["shapes-atlas-em-barrel"]["showers"] == {"reference": 100, "tiny": 50}
+    assert "reference 200; tiny 60" in index
+    kept = [len(open_showers(path)) for path in Path("site/showers").glob("*.h5")]
+    assert sorted(kept) == [50, 60]  # layers and diversity share theirs
+
+    stamp = (web.parent / "site" / "layers-atlas-em-barrel" / "study.json").stat().st_mtime_ns
+    Path("pages.toml").write_text(PAGES.replace("n = 50", "n = 40"))
+    _run(folder, "--set", "tidy=true", "--force")
+    assert Path("site/layers-atlas-em-barrel/study.json").stat().st_mtime_ns == stamp
+    assert json.loads(Path("site/shapes-atlas-em-barrel/study.json").read_text())["showers"]["tiny"] == 40
+    assert not Path("site/showers").exists()
+    assert not list(Path("site").glob("*/cache"))
+
+
+def test_two_groups_may_not_ask_for_one_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    group = '[{name}]\ntruth = ["truth-{k}.h5"]\nstudies = ["layers"]\n'
+    Path("twice.toml").write_text(group.format(name="a", k=0) + group.format(name="b", k=1))
+    settings = {"shipped": False, "pages": "twice.toml", "device": "cpu"}
+    with pytest.raises(ConfigError, match="group 'b': there is a page 'layers-atlas-em-barrel' already"):
+        run_study("all", "truth-0.h5", "tiny", settings=settings, n=20)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "match"),
+    [
+        ("", ConfigError, "expected one table a group"),
+        ("n = 5", ConfigError, "expected one table a group"),
+        ("[a", ConfigError, "wrong.toml"),
+        ("[a]\nshowers = 5", ConfigError, "showers"),
+        ("[a]\nn = 0", ConfigError, "n"),
+        ('[a]\nstudies = ["layer"]', UnknownNameError, "layer"),
+        ('[a]\ntruth = ["none-*.h5"]', InputError, "no file of trusted showers is called 'none-\\*.h5'"),
+        ('[a]\nmodels = ["gan"]', InputError, "group 'a': no model is called 'gan'; known: tiny"),
+    ],
+)
+def test_a_wrong_file_of_pages_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, error: type[Exception], match: str
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("wrong.toml").write_text(text)
+    settings = {"shipped": False, "pages": "wrong.toml", "device": "cpu"}
+    with pytest.raises(error, match=match):
+        run_study("all", "truth-0.h5", "tiny", settings=settings)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_groups("nowhere.toml")
+
+
+def test_patterns_come_in_order_and_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    group = Group(truth=("truth-1.h5", "truth-?.h5"))
+    assert [path.name for path in truth_files(group, "a")] == ["truth-1.h5", "truth-0.h5"]
+    if packed_projections() is not None:
+        assert truth_files(Group(truth=("shipped",)), "a") == [packed_projections()]
+
+
+class _Mirror:
+    """A generator that gives back the conditions that it was asked for."""
+
+    def __init__(self, detector: object) -> None:
+        self.detector, self.name = detector, "mirror"
+
+    def stream(self, n: int, like: object, seed: int, batch_size: int) -> object:
+        for start in range(0, n, batch_size):
+            rows = np.arange(start, min(start + batch_size, n)) % len(like)  # type: ignore[arg-type]
+            yield like.take(rows)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("n", [1, 7, 200, 250])
+def test_conditions_are_spread_over_the_truth(folder: Path, n: int) -> None:
+    with open_showers(folder / "truth-0.h5") as first, open_showers(folder / "truth-1.h5") as second:
+        like = JoinedShowers([first, second])
+        mirror: Generator = _Mirror(like.detector)  # type: ignore[assignment]
+        source = Source("mirror", like.detector, "0", generator=mirror)
+        found = source.take(n, like)
+        everything = np.asarray(like.incident_energy)
+        few = min(n, len(like))
+        slow = [everything[int(k % few * len(like) / few)] for k in range(n)]
+        assert np.array_equal(found.incident_energy, slow)
+
+
+def test_showers_are_kept_where_several_studies_find_them(folder: Path, tmp_path: Path) -> None:
+    made_of: list[int] = []
+
+    class Counting(_Mirror):
+        def stream(self, n: int, like: object, seed: int, batch_size: int) -> object:
+            made_of.append(n)
+            return super().stream(n, like, seed, batch_size)
+
+    with open_showers(folder / "truth-0.h5") as like:
+        counting: Generator = Counting(like.detector)  # type: ignore[assignment]
+        source = Source("mirror", like.detector, "0", generator=counting)
+        for name in ("one", "two"):
+            cache = Cache(tmp_path / name, showers=tmp_path / "shared")
+            with made(source, 30, like, 0, cache, "key") as showers:
+                assert len(showers) == 30
+        with made(source, 30, like, 0, Cache(tmp_path / "three"), "key") as showers:
+            assert isinstance(showers[:5], Showers)
+    assert made_of == [30, 30]
+    assert len(list((tmp_path / "shared").glob("*.h5"))) == len(list((tmp_path / "three").glob("*.h5"))) == 1
+
+
+def test_images_and_their_detector_are_studied_together() -> None:
+    from caloforge.geometry import get_detector
+
+    grid, image = get_detector("ild-ecal"), get_detector("ild-ecal-10x10")
+    assert AmplificationStudy().space(grid) == AmplificationStudy().space(image) == "ild-ecal-10x10"
+    assert LayersStudy().space(grid) == "ild-ecal"
+
+
+def test_the_word_shipped_stays_in_commands() -> None:
+    packed = packed_projections()
+    if packed is None:
+        pytest.skip("no packed images in this copy of the package")
+    with ExitStack() as stack:
+        source = open_sources(stack, [packed])[0]
+        assert source.given == "shipped"
+        assert source.provenance()["file"] == packed.name
+        context = Context((source,), (), LayersStudy.Settings())
+        assert study_command(LayersStudy(), context, None) == "caloforge study layers shipped"
