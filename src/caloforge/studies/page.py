@@ -26,6 +26,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"metadata": {"Creation
 _FILES = "The command below writes each as PNG and PDF too, into figures/."
 _PAGE_DPI = 110
 """Of the pictures on the page, which is 1,240 pixels wide; the files are finer."""
+_NARROW = 8.0
+"""Figures that are narrower stand side by side, inches."""
 
 
 def study_content(study: Study, context: Context, result: StudyResult, command: str) -> dict[str, Any]:
@@ -78,10 +80,10 @@ def write_study(folder: Path, study: Study, result: StudyResult) -> Path:
     return _page(study, result, images).write(folder / "report.html", force=True)
 
 
-def draw_figures(figures: Sequence[Figure], folder: Path) -> dict[str, bytes]:
-    """Write each figure as PNG and PDF; return small pictures for the page, by name."""
+def draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
+    """Write each figure as PNG and PDF; return small pictures for the page, in order."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = {}
+    images = []
     with figure_style() as pyplot, progress(len(figures), "drawing") as advance:
         for figure in figures:
             drawn = figure.draw(pyplot)
@@ -90,7 +92,8 @@ def draw_figures(figures: Sequence[Figure], folder: Path) -> dict[str, bytes]:
                     drawn.savefig(part, format=ending, **options)
             still = BytesIO()
             drawn.savefig(still, format="png", dpi=_PAGE_DPI)
-            images[figure.name] = small_picture(still.getvalue())
+            wide = float(drawn.get_size_inches()[0]) > _NARROW
+            images.append(Images({figure.title: small_picture(still.getvalue())}, figure.caption, wide))
             pyplot.close(drawn)
             advance(1)
     return images
@@ -116,13 +119,12 @@ def rows_table(rows: Sequence[Row]) -> Table:
     )
 
 
-def _page(study: Study, result: StudyResult, images: Mapping[str, bytes]) -> Page:
+def _page(study: Study, result: StudyResult, images: Sequence[Images]) -> Page:
     content = result.content
     summary: list[Block] = [*(Text(text) for text in result.texts), rows_table(result.rows)]
     sections = [Section("Ours and the paper's", summary)]
-    if result.figures:
-        figures = [Images({figure.title: images[figure.name]}, figure.caption) for figure in result.figures]
-        sections.append(Section("Figures", figures, _FILES))
+    if images:
+        sections.append(Section("Figures", images, _FILES))
     sections += [Section(title, blocks) for title, blocks in result.blocks.items()]
     sections.append(Section("Provenance", _provenance(content)))
     published = content["paper"]

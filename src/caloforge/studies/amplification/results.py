@@ -12,6 +12,7 @@ from caloforge.studies.amplification.estimators import EffectiveSize
 from caloforge.studies.amplification.observables import Quantity
 from caloforge.studies.amplification.toy import ToyResult
 from caloforge.studies.base import Row
+from caloforge.studies.page import number_text
 from caloforge.validate.report.page import Table
 
 __all__ = ["all_curves", "mean_rows", "quantile_table", "sample_rows", "size_row", "toy_row"]
@@ -134,7 +135,7 @@ def quantile_table(
                 one.formula(float(d), float(e), level).over(trained or 1)
                 for level, (d, e) in enumerate(zip(curve.divergence[-1], curve.error[-1], strict=True))
             ]
-            texts = [f"> {s.low:.3g}" if s.value is None else f"{s.value:.3g} ± {s.error:.1g}" for s in sizes]
+            texts = [f"> {s.low:.3g}" if s.value is None else number_text(s.value, s.error) for s in sizes]
             rows.append([name, one.quantity.name.replace("_", " "), *texts])
     caption = "By number of quantiles; amplification factors where the training set is known, else showers."
     return Table(columns, rows, caption, key="by-quantiles", texts=(0, 1))

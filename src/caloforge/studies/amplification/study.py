@@ -33,9 +33,10 @@ from caloforge.studies.amplification.results import (
 from caloforge.studies.amplification.sample import collect_truth, counted, made_by
 from caloforge.studies.amplification.toy import ToyResult, run_toy
 from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
+from caloforge.studies.page import number_text
 from caloforge.studies.shipped import packed_projections
 
-__all__ = ["AmplificationSettings", "AmplificationStudy"]
+__all__ = ["AmplificationSettings", "AmplificationStudy", "headline"]
 
 GENERATED = 1_000_000
 """Showers of each model unless told otherwise."""
@@ -96,7 +97,7 @@ class AmplificationStudy(Study):
         halves = _halves(context)
         sizes = set_sizes(settings.sizes, len(halves[0]))
         truth = [TruthCurves(halves, quantity, sizes, settings.sets) for quantity in QUANTITIES]
-        level = _level(truth[0], settings.quantiles)
+        level = headline(truth[0], settings.quantiles)
         samples: dict[str, list[SampleCurves]] = {}
         trained_on: dict[str, int | None] = {}
         detector = common_detector([source.detector for source in (*context.references, *context.generated)])
@@ -118,7 +119,7 @@ class AmplificationStudy(Study):
         return StudyResult(
             rows,
             _figures(panels, level, trained_on, toy),
-            _texts(context, truth[0], level),
+            _texts(context, truth[0], level, toy),
             {"Effective size by number of quantiles": [quantile_table(truth, samples, trained_on)]},
             all_curves(truth, samples, toy, trained_on, level),
             {made_by(context): 2 * len(halves[0])}
@@ -133,7 +134,7 @@ def _halves(context: Context) -> tuple[Observed, Observed]:
     return every.part(0, size), every.part(size, 2 * size)
 
 
-def _level(truth: TruthCurves, wanted: int) -> int:
+def headline(truth: TruthCurves, wanted: int) -> int:
     """Return the place of the headline's number of quantiles among those that count for the truth."""
     if not wanted:
         return len(truth.quantiles) - 1
@@ -150,16 +151,27 @@ def _limit(context: Context, truth: TruthCurves) -> str:
     )
 
 
-def _texts(context: Context, truth: TruthCurves, level: int) -> list[str]:
+def _texts(context: Context, truth: TruthCurves, level: int, toy: ToyResult | None) -> list[str]:
+    check = "" if toy is None else _check(toy, int(truth.quantiles[level]))
     return [
         _limit(context, truth) + ".",
         f"The numbers below are for {int(truth.quantiles[level])} quantiles. By formula: "
         "1/n_eff = 8 D/(n_quant - 1) - 1/n_truth; by comparison: the size of the truth's own samples with the "
         "same divergence, which ends at the largest of them. The amplification factor is n_eff over the number of "
-        "training showers.",
+        f"training showers.{check}",
         "The truth must not hold the showers that a model was trained on; a model that repeats them looks better "
         "than it is.",
     ]
+
+
+def _check(toy: ToyResult, quantiles: int) -> str:
+    """Say what the estimator makes of an amplification that is known."""
+    at = int(np.searchsorted(toy.quantiles, quantiles).clip(max=len(toy.quantiles) - 1))
+    found, error, known = (float(curve[at]) for curve in (toy.found, toy.error, toy.known))
+    return (
+        f" Of Gaussian fits against a truth of as many values the estimator finds {number_text(found, error)} "
+        f"in {int(toy.quantiles[at])} quantiles, where {known:.3g} is right."
+    )
 
 
 def _figures(

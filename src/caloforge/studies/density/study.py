@@ -20,6 +20,7 @@ from caloforge.studies.amplification.curves import SampleCurves, TruthCurves, se
 from caloforge.studies.amplification.observables import QUANTITIES, Observed, collect, common_detector
 from caloforge.studies.amplification.results import size_row
 from caloforge.studies.amplification.sample import collect_truth, counted, made_by
+from caloforge.studies.amplification.study import headline
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, StudySettings
 from caloforge.studies.density.fits import Fits, fit_all
 from caloforge.studies.shipped import packed_projections
@@ -42,6 +43,7 @@ class DensitySettings(StudySettings):
         draws: Values that each estimator draws.
         sizes: Sizes of the truth's own samples.
         train_size: Training showers of the models, where a model does not say it itself; 0: not known.
+        quantiles: Number of quantiles of the numbers, a power of two; 0: the most that count for the truth.
     """
 
     train_sizes: tuple[Annotated[int, Field(ge=100)], ...] = (1_000, 5_000)
@@ -49,6 +51,7 @@ class DensitySettings(StudySettings):
     draws: Annotated[int, Field(ge=1_000)] = 200_000
     sizes: tuple[Annotated[int, Field(ge=20)], ...] = (1_000, 5_000)
     train_size: Annotated[int, Field(ge=0)] = 0
+    quantiles: Annotated[int, Field(ge=0)] = 0
 
 
 class DensityStudy(Study):
@@ -95,7 +98,7 @@ class DensityStudy(Study):
             models[source.label] = [one.compare(observed, [len(observed)]) for one in truth]
             trained_on[source.label] = source.trained_on or settings.train_size or None
         limit = _limit(context, truth[0], training)
-        level = len(truth[0].quantiles) - 1
+        level = headline(truth[0], settings.quantiles)
         rows = [row for one in fits for row in _rows(one.label, truth, one.curves, level, one.size)]
         for name, curves in models.items():
             rows += _rows(name, truth, curves, level, trained_on[name])

@@ -156,10 +156,12 @@ class Images(Block):
     Arguments:
         images: Caption to the bytes of a PNG or WebP.
         caption: A line under all of them.
+        wide: Take the whole width of the page instead of half.
     """
 
     images: Mapping[str, bytes]
     caption: str = ""
+    wide: bool = True
     kind: ClassVar[str] = "images"
 
     @property
