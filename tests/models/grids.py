@@ -67,7 +67,7 @@ class RecordingUpdater:
     """Plain gradient descent; keeps the names of the updates and every loss."""
 
     def __init__(self, model: ShowerModel, epoch: int = 0, rate: float = 1e-3) -> None:
-        (self.stage,) = model.stages()
+        self.stage = model.stages()[0]
         self.model, self.epoch, self.rate = model, epoch, rate
         self.step, self.epochs, self.progress = 0, self.stage.epochs, 0.0
         self.device = torch.device("cpu")

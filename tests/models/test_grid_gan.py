@@ -221,3 +221,48 @@ def test_constant_tells_places_apart_before_any_training() -> None:
         return float(values.mean(0).var() / values.var())
 
     assert shared(marked) > 2.0 * shared(flat)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_presets_have_no_calibration(kind: type[GridGan]) -> None:
+    for preset in kind.presets:
+        if preset != "paper-angled":
+            model = built(kind, grid_showers(), preset=preset)
+            published = preset.startswith("paper")
+            assert (model.calibration is None) == published
+            assert [stage.name for stage in model.stages()] == (
+                ["gan"] if published else ["gan", "calibrate"]
+            )
+            assert any(name.startswith("calibration.") for name in model.state_dict()) != published
+    assert not Conv3dGan.resolve({"preset": "paper-angled"}).calibrate
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_from_before_the_calibration_load_and_it_is_neutral(kind: type[GridGan]) -> None:
+    showers = grid_showers()
+    model, old = built(kind, showers).eval(), built(kind, showers, calibrate=False).eval()
+    model.load_weights(old.state_dict())
+    conditions = model.condition_matrix(showers)[:3]
+    torch.testing.assert_close(model.draw(conditions), old.draw(conditions), rtol=0, atol=0)
+
+
+def test_the_last_stage_calibrates_keeps_visible_energies_and_is_stored() -> None:
+    showers = grid_showers(n=24)
+    model = built(Conv3dGan, showers).eval()
+    conditions = model.condition_matrix(showers)
+    before = model.draw(conditions)
+    stage = model.stages()[-1]
+    assert stage.fit is not None
+    with torch.no_grad():
+        stage.fit(HeldOut(batch_of(model, showers)), torch.Generator())
+    after = model.draw(conditions)
+    torch.testing.assert_close(after.sum(1), before.sum(1), rtol=0.03, atol=1.0)  # the cut takes faint cells
+    truth, *found = (
+        (x / x.sum(1, keepdim=True)).view(24, -1, 25).sum(1).mean(0)
+        for x in (torch.from_numpy(showers.cells), before, after)
+    )
+    off, left = ((profile - truth).abs().sum() for profile in found)
+    assert left < 0.5 * off
+    again = Conv3dGan(model.detector, model.config).eval()
+    again.load_weights(model.state_dict())
+    torch.testing.assert_close(again.draw(conditions), after)

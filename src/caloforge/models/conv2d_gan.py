@@ -200,6 +200,7 @@ class Conv2dGan(GridGan):
             "informed": False,
             "rescale": False,
             "symmetries": False,
+            "calibrate": False,
             "linear_epochs": 2,
             "width": 10,
         },

@@ -1,7 +1,7 @@
 r"""Columns freed from what the conditions explain of their mean and spread.
 
-With features phi(c) of the encoded conditions c (all monomials up to the third degree of the continuous ones, the
-discrete ones as they are) and least squares for m and s,
+With features phi(c) of the encoded conditions c (all monomials of the continuous ones, up to the third degree if not said
+otherwise, the discrete ones as they are) and least squares for m and s,
 
 .. math:: t = \frac{x - m \cdot \phi(c)}{\exp(s \cdot \phi(c))},
 
@@ -31,6 +31,7 @@ class ConditionTrend(nn.Module):
         continuous: Continuous encoded conditions, the first columns of c.
         width: All encoded conditions.
         columns: Columns to be freed.
+        degree: Highest degree of the monomials.
     """
 
     mean: Tensor
@@ -38,13 +39,13 @@ class ConditionTrend(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, continuous: int, width: int, columns: int) -> None:
+    def __init__(self, continuous: int, width: int, columns: int, degree: int = _DEGREE) -> None:
         super().__init__()
         self.continuous = continuous
         self.powers = [
             combination
-            for degree in range(1, _DEGREE + 1)
-            for combination in combinations_with_replacement(range(continuous), degree)
+            for power in range(1, degree + 1)
+            for combination in combinations_with_replacement(range(continuous), power)
         ]
         size = 1 + len(self.powers) + width - continuous
         self.register_buffer("mean", torch.zeros(size, columns))
