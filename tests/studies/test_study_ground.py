@@ -16,6 +16,7 @@ from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, Stu
 from caloforge.studies.cache import Cache
 from caloforge.studies.joined import JoinedShowers
 from caloforge.studies.papers import PaperValue, document, paper, paper_values
+from caloforge.validate.plots.style import figure_style
 
 
 class CountSettings(StudySettings):
@@ -179,3 +180,20 @@ def test_wrong_use_is_refused(count: type[Count], gflash_images: Path, tmp_path:
         run_study("count", gflash_images, str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="labels"):
         run_study("count", gflash_images, gflash_images, labels=["a", "b"])
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+def test_a_legend_stays_inside_its_figure(columns: int) -> None:
+    from caloforge.studies.drawing import legend, panels
+
+    labels = ["reference", "atlas-photon/flow-matching-fast", "atlas-photon/vae", "atlas-photon/wgan-gp"]
+    with figure_style() as pyplot:
+        figure, axes = panels(pyplot, 1, columns)
+        legend(figure, pyplot, labels)
+        figure.canvas.draw()
+        box = figure.legends[0].get_window_extent()
+        width, height = figure.canvas.get_width_height()
+        assert 0 <= box.x0 < box.x1 <= width
+        if columns > 1:  # one panel is too narrow for two columns of such names
+            assert axes[0, 0].get_window_extent().y1 <= box.y0 <= box.y1 <= height
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == labels

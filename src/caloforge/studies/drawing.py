@@ -18,6 +18,8 @@ from caloforge.validate.plots.style import BAND, colour
 __all__ = ["MARKERS", "Margins", "errorbars", "histograms", "legend", "panels"]
 
 MARKERS = ("o", "s", "D", "^", "P", "X")
+_KEY, _LETTER = 0.75, 0.095
+"""Width of a legend's line and of a letter beside it, inches."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,19 @@ def legend(figure: Any, pyplot: Any, labels: Sequence[str], first: int = 0) -> N
     """
     roles = range(first, first + len(labels))
     handles = [pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 1.4) for role in roles]
+    widths = [_KEY + _LETTER * len(label) for label in labels]
+    width = float(figure.get_size_inches()[0])
+    fitting = len(labels) if sum(widths) <= width else int(width / max(widths))
+    columns = max(1, min(5, fitting))
+    rows = -(-len(labels) // columns)
     figure.legend(
-        handles, labels, loc="upper right", ncols=min(5, len(labels)), fontsize=12, borderaxespad=0.4
+        handles,
+        labels,
+        loc="upper right",
+        ncols=columns,
+        fontsize=12 if rows == 1 else 10,
+        borderaxespad=0.4,
+        labelspacing=0.25,
     )
 
 
