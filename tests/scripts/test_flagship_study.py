@@ -13,6 +13,7 @@ from caloforge.data import sample_path
 from caloforge.files import read_json, sha256_file, write_json
 from caloforge.generate import load
 from caloforge.models.flow_matching import FlowMatching, FlowSampling
+from caloforge.models.layers.value_table import ValueTable
 from caloforge.showers import read_showers
 from caloforge.train import RunFolder
 from caloforge.train.command import settings_of_command
@@ -180,6 +181,8 @@ def test_the_teacher_in_a_students_run(folder: Path) -> None:
     teacher = teacher_of(student, {"steps": 3, "summary_steps": 3})
     (slow,) = RunFolder(folder / "runs" / "student").models()
     object.__setattr__(slow, "sampling", FlowSampling(steps=3, summary_steps=3))
+    fitted = slow.values.carried
+    slow.values.carried = ValueTable(slow.detector.n_layers)  # the student's
     for method in (FlowMatching.summarise, FlowMatching.shape):
         setattr(slow, method.__name__, types.MethodType(method, slow))
     like = read_showers(folder / "held.h5")[:20]
@@ -187,6 +190,8 @@ def test_the_teacher_in_a_students_run(folder: Path) -> None:
     made = teacher.generate(like=like, seed=4).cells
     np.testing.assert_allclose(made, expected, rtol=1e-3, atol=1e-2)
     assert not np.allclose(made, student.generate(like=like, seed=4).cells, rtol=1e-3, atol=1e-2)
+    slow.values.carried = fitted
+    assert not np.allclose(made, slow.draw(slow.condition_matrix(like), seed=4).numpy(), rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.slow
