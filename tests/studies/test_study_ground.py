@@ -197,3 +197,19 @@ def test_a_legend_stays_inside_its_figure(columns: int) -> None:
         if columns > 1:  # one panel is too narrow for two columns of such names
             assert axes[0, 0].get_window_extent().y1 <= box.y0 <= box.y1 <= height
         assert [text.get_text() for text in figure.legends[0].get_texts()] == labels
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+def test_many_samples_are_told_as_a_table(
+    count: type[Count], gflash_images: Path, tmp_path: Path, samples: int
+) -> None:
+    labels = [f"sample-{k}" for k in range(samples)]
+    result = run_study(
+        "count", gflash_images, *[gflash_images] * samples, labels=labels, output=tmp_path / "out"
+    )
+    page = (tmp_path / "out" / "report.html").read_text()
+    digest = result.content["generated"][0]["sha256"]
+    boxes = sum(f"<h3>generated: {label}</h3>" in page for label in labels)
+    assert boxes == (samples if samples == 2 else 0)
+    assert page.count(f"{digest[:16]}...") == (0 if samples == 2 else samples)
+    assert digest in page

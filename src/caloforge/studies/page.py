@@ -26,6 +26,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"metadata": {"Creation
 _FILES = "The command below writes each as PNG and PDF too, into figures/."
 _PAGE_DPI = 110
 """Of the pictures on the page, which is 1,240 pixels wide; the files are finer."""
+_MANY = 3
+"""More references or samples than these are told as a table."""
 _NARROW = 8.0
 """Figures that are narrower stand side by side, inches."""
 
@@ -141,13 +143,30 @@ def _page(study: Study, result: StudyResult, images: Sequence[Images]) -> Page:
 def _provenance(content: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [Code(content["command"])]
     for role in ("references", "generated"):
-        for entry in content[role]:
-            items = {
-                name.replace("_", " "): str(value) for name, value in entry.items() if value not in (None, "")
-            }
-            blocks.append(Facts(items, f"{role.removesuffix('s')}: {entry['label']}"))
+        entries = [
+            {name.replace("_", " "): str(value) for name, value in entry.items() if value not in (None, "")}
+            for entry in content[role]
+        ]
+        if len(entries) > _MANY:
+            blocks.append(_sources_table(entries, role))
+        else:
+            blocks += [Facts(items, f"{role.removesuffix('s')}: {items['label']}") for items in entries]
     blocks.append(Facts({key: str(value) for key, value in content["settings"].items()}, "settings"))
     return blocks
+
+
+def _sources_table(entries: Sequence[Mapping[str, str]], role: str) -> Table:
+    """Return many sources as a table, with the beginnings of their hashes."""
+    columns = list(dict.fromkeys(name for items in entries for name in items))
+    rows = []
+    for items in entries:
+        cells = [Cell(items.get(name, "")) for name in columns]
+        where = columns.index("sha256")
+        cells[where] = Cell(f"{items['sha256'][:16]}...", title=items["sha256"])
+        rows.append(cells)
+    return Table(
+        columns, rows, f"{role}; study.json has the hashes in full", texts=tuple(range(len(columns)))
+    )
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
