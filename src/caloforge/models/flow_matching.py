@@ -36,7 +36,7 @@ from caloforge.models.config import ModelConfig, OptimizerSettings, Settings
 from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
 from caloforge.models.layers.beam_symmetry import BeamSymmetry
 from caloforge.models.layers.cell_patches import CellPatches
-from caloforge.models.layers.cell_values import EMPTY, CellValues
+from caloforge.models.layers.cell_values import EMPTY, CellValues, Gain
 from caloforge.models.layers.conditions import ConditionEncoder
 from caloforge.models.layers.core_trend import CoreTrend
 from caloforge.models.layers.flow_path import flow_loss, integrate, time_grid
@@ -198,8 +198,12 @@ class FlowMatching(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV."""
-        cells: Tensor = self.values.decode(*self.drawn(noise, conditions))
+        cells: Tensor = self.values.decode(*self.drawn(noise, conditions), self.gain(conditions))
         return cells
+
+    def gain(self, conditions: Tensor) -> Gain | None:
+        """Return the gains of cells under conditions (B, C); the teacher has none."""
+        return None
 
     def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
         """Return the values of the cells (B, n_cells) and what their layers are to hold."""

@@ -8,7 +8,9 @@ of the data is compared with
 .. math:: \hat D = x_k + \frac{1 - t_k}{t_{k+1} - t_k} (x' - x_k),
 
 the estimate with which one Euler step ends at x' (progressive distillation with all steps learnt at once). Both networks, of the
-summary and of the cells, are distilled so. Smaller students (:mod:`~caloforge.models.flow_students`) learn in the same way, but from
+summary and of the cells, are distilled so. At the end the student is calibrated: its values are carried to the distribution of the
+training showers' (:mod:`~caloforge.models.layers.value_table`), and on a grid cells get gains by their distance from the shower's axis
+(:mod:`~caloforge.models.layers.ring_gains`). Smaller students (:mod:`~caloforge.models.flow_students`) learn in the same way, but from
 nothing.
 
 References:
@@ -17,7 +19,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -30,10 +32,15 @@ from caloforge.models.config import ModelConfig, OptimizerSettings, Settings
 from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
 from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
 from caloforge.models.flow_students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
+from caloforge.models.layers.cell_values import Gain
 from caloforge.models.layers.flow_path import Denoiser, jump, rowwise_heun, time_grid
+from caloforge.models.layers.ring_gains import RingGains
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 
 __all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
+
+_ROUNDS = 4
+"""Fits of the gains, since what layers hold is set after them."""
 
 
 class FlowMatchingFastConfig(FlowMatchingConfig):
@@ -48,7 +55,8 @@ class FlowMatchingFastConfig(FlowMatchingConfig):
         summary_student_epochs: Epochs of the summary's student.
         student_epochs: Epochs of the cells' student.
         student: Optimiser of both.
-        calibration: Showers from which the values of the student's filled cells are carried to the training showers'; 0: not.
+        calibration: Showers from which the values of the student's filled cells are carried to the training showers', and
+            a grid's gains are fitted; 0: not.
         small: Sizes of students that are smaller than the teachers; none: they are the teachers' copies.
     """
 
@@ -108,6 +116,7 @@ class FlowMatchingFast(FlowMatching):
         super().__init__(detector, config)
         c = self.config
         rows, kinds, width = self.summary.rows, self.summary.kinds, self.encoder.width
+        self.rings = RingGains(detector, len(self.encoder.continuous)) if detector.is_grid else None
         self.summary_times = time_grid(c.summary_jumps)
         self.cell_times = time_grid(c.jumps, c.shift)
         self.summary_student: nn.Module
@@ -161,20 +170,44 @@ class FlowMatchingFast(FlowMatching):
             *((Stage("calibrate", fit=self._calibrate),) if c.calibration else ()),
         )
 
+    def gain(self, conditions: Tensor) -> Gain | None:
+        """Return the gains of a grid's cells by their distance from the axis, under conditions (B, C)."""
+        rings = self.rings
+        if rings is None:
+            return None
+        theta, encoded = self._theta(conditions), self.encoder.standardised(conditions)
+        return lambda x, y: rings(x, y, theta, encoded)
+
+    def _theta(self, conditions: Tensor) -> Tensor:
+        if "incident_theta" in self.columns:
+            return self.condition(conditions, "incident_theta")[:, 0]
+        return conditions.new_full((len(conditions),), 90.0)
+
     def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Carry the values of the student's filled cells to those of the training showers."""
+        """Carry the values of the student's filled cells to those of the training showers; then fit the gains."""
         indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
-        chosen = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
-
-        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in chosen:
-                shape = (len(batch), self.noise_size)
-                noise = torch.randn(shape, generator=generator, device=generator.device)
-                values, targets = self.drawn(noise.to(data.device), batch.conditions)
-                yield values, targets.hits + targets.faint
-
-        cells = torch.cat([batch.cells for batch in chosen])
-        self.values.carry(pairs(), self.clean(cells))
+        batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
+        made = []
+        for batch in batches:
+            noise = torch.randn((len(batch), self.noise_size), generator=generator, device=generator.device)
+            made.append(self.drawn(noise.to(data.device), batch.conditions))
+        cells = self.clean(torch.cat([batch.cells for batch in batches]))
+        self.values.carry(((values, targets.hits + targets.faint) for values, targets in made), cells)
+        if self.rings is None:
+            return
+        conditions = torch.cat([batch.conditions for batch in batches])
+        theta, view = self._theta(conditions), self.values.view
+        true = self.rings.shares(cells, view, theta)
+        for _ in range(_ROUNDS):
+            found = [
+                self.rings.shares(
+                    self.values.decode(*pair, self.gain(batch.conditions)),
+                    view,
+                    self._theta(batch.conditions),
+                )
+                for pair, batch in zip(made, batches, strict=True)
+            ]
+            self.rings.fit(true, torch.cat(found), self.encoder.standardised(conditions))
 
     def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
         """Let the students begin as their teachers, or small ones with their constants."""

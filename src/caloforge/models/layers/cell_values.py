@@ -6,7 +6,7 @@ they are shares of their layer's energy, with one table for each layer.
 
 Back: in each layer the n cells of largest value become hits (at least the threshold), as many after them as are asked for are
 faint, below it, and the others are empty. A table (:mod:`~caloforge.models.layers.value_table`) first carries their values from the
-distribution that the model gives them to that of filled cells. What is missing from the layer's energy, or too much, is then given to the cells in proportion to the square of
+distribution that the model gives them to that of filled cells; their energies may get gains. What is missing from the layer's energy, or too much, is then given to the cells in proportion to the square of
 their energy, so that small energies keep theirs, as far as that changes no cell by more than half; what is left scales what hits
 have above the threshold. So layer energies are exactly those asked for, and so are hits, unless the energy is too small for them
 (then there are as many as it allows) or too large for cells without one.
@@ -26,7 +26,10 @@ from caloforge.models.layers.layer_moments import LayerTargets, tilted
 from caloforge.models.layers.layer_view import LayerView
 from caloforge.models.layers.value_table import ValueTable
 
-__all__ = ["EMPTY", "CellValues"]
+__all__ = ["EMPTY", "CellValues", "Gain"]
+
+Gain = Callable[[Tensor, Tensor], Tensor]
+"""Factors for the energies of cells at positions x and y, each (B, n_layers, K)."""
 
 EMPTY = -1.0
 _CENTRE = 1.2
@@ -104,12 +107,13 @@ class CellValues(nn.Module):
         rows = x.transpose(0, 1)
         return function(rows.reshape(len(rows), -1)).view(rows.shape).transpose(0, 1)
 
-    def decode(self, values: Tensor, targets: LayerTargets) -> Tensor:
+    def decode(self, values: Tensor, targets: LayerTargets, gain: Gain | None = None) -> Tensor:
         """Return cells (B, n_cells), MeV.
 
         Arguments:
             values: (B, n_cells).
             targets: What the layers are to hold.
+            gain: Of the cells, before layers get their energies.
         """
         least, most = self.threshold * 1.0001, self.threshold * 0.9999
         hits = torch.maximum(targets.hits, (targets.sums > most * targets.faint).to(targets.hits))
@@ -120,19 +124,21 @@ class CellValues(nn.Module):
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
         is_filled, is_hit = (rank < filled[:, :, None]) & real, (rank < hits) & real
         view = self.carried(view)
+        x, y = self.view.positions(places)
         share = (
             self.threshold / sums.clamp_min(_TINY) if self.relative else torch.full_like(sums, self.threshold)
         )
         border = self._values(torch.log(share))
         chosen = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
         energy = torch.where(is_filled, self._energies(chosen, sums), 0.0)
+        if gain is not None:
+            energy = energy * gain(x, y)
         energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
         energy = torch.where(is_filled, energy, 0.0)
         energy = self._balanced(energy, sums, is_hit)
         if self.moments:
             fixed = torch.where(is_hit, least, energy)
             free = (energy - fixed).clamp_min(0.0)
-            x, y = self.view.positions(places)
             energy = fixed + tilted(free, fixed, x, y, targets)
         return self.view.placed(energy, places)
 
