@@ -163,16 +163,16 @@ def _with_steps(task: Task, steps: Sequence[int]) -> Iterator[Task]:
 def teacher_of(student: Generator, options: Mapping[str, Any]) -> Generator:
     """Return the teacher that the run of a student holds as well, with sampling options.
 
-    It leaves the values of filled cells as they are: the table that carries them was fitted to the student.
+    It takes nothing that was fitted to the student: neither the table that carries the values of filled cells nor gains.
     """
     members = []
     for member in student.members:
         known = FlowMatching.Config.model_fields
         config = {key: value for key, value in member.config.model_dump().items() if key in known}
         teacher = FlowMatching(member.detector, FlowMatching.resolve(config))
-        own = ("summary_student", "cell_student")
-        state = {k: v for k, v in member.state_dict().items() if k.partition(".")[0] not in own}
-        state |= {k: v for k, v in teacher.state_dict().items() if k.startswith("values.carried.")}
+        fresh = teacher.state_dict()
+        state = {name: value for name, value in member.state_dict().items() if name in fresh}
+        state |= {name: value for name, value in fresh.items() if name.startswith("values.carried.")}
         teacher.load_weights(state)
         members.append(teacher.eval().choose(options).to(student.device))
     return Generator(members, f"{student.name} teacher", student.particle, student.device)
