@@ -107,6 +107,10 @@ def _support(results: Sequence[SampleResult], used: Sequence[Definition], alpha:
         axes[0][0].set_ylim(-len(names) + 0.4, 0.6)
         for place in axes[0]:
             place.tick_params(axis="y", which="minor", left=False, right=False)
+            place.tick_params(axis="x", which="minor", labelbottom=False)  # 3 x 10^4 runs into 4 x 10^4
+            low, high = place.get_xlim()
+            if math.floor(math.log10(high)) < math.log10(low):  # no power of ten inside
+                place.set_xlim(10 ** math.floor(math.log10(low)), high)
         return figure
 
     return Figure(
