@@ -1,14 +1,15 @@
 r"""Energies of the layers and rings of showers carried to the means, widths and correlations of training showers.
 
-With :math:`v = \ln(f + 10^{-4})` of the parts f of a shower that its layers hold, and that rings of cells around the beam
+With the roots :math:`v = \sqrt f` of the parts f of a shower that its layers hold, and that rings of cells around the beam
 hold, each freed from its mean and width under the conditions (:class:`~caloforge.models.layers.condition_trend.ConditionTrend`),
 z for generated and t for training showers,
 
 .. math:: z \to M z, \qquad M = G^{-1/2} (G^{1/2} T G^{1/2})^{1/2} G^{-1/2},
 
-G and T the covariances of z and t: of all straight maps that give z the covariance T the one that moves showers least. A
-shower is then multiplied by a factor for each layer and one for each ring, found in turn, so that layers hold what they
-should exactly and rings nearly so.
+G and T the covariances of z and t: of all straight maps that give z the covariance T the one that moves showers least. Roots
+have no long tails where parts fluctuate as much as those of a few GeV do, unlike logarithms. A shower is then multiplied by
+a factor for each layer and one for each ring, found in turn and bounded, so that layers hold what they should and rings
+nearly so. Its sum stays.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ from caloforge.models.layers.condition_trend import ConditionTrend
 
 __all__ = ["ShapeMap"]
 
-_FAINT = 1e-4
 _MADE, _TRUE = 6, 3
 """Degrees of the trends: generated showers are many and told in detail, since what is left of their trends is widened with
 their deviations; training showers are few, and change smoothly."""
 _REACH = 8.0
 """Most standard deviations: a number of rare late showers is far out, and belongs to its width."""
-_MOST = 4.0
+_MOST = 2.0
 """Largest factor in one turn."""
 _TURNS = 3
 _FLOOR = 0.01
@@ -75,24 +75,29 @@ class ShapeMap(nn.Module):
         """Return the factors (B, rings, layers) of a table (B, rings, layers), MeV, under encoded conditions (B, width)."""
         rest = self.made(self._numbers(table), encoded).clamp(-_REACH, _REACH)
         numbers = self.truth.inverse(rest @ self.matrix.T, encoded)
-        parts = (numbers.clamp_max(0.0).exp() - _FAINT).clamp_min(0.0)
+        parts = numbers.clamp(0.0, 1.0).square()
         total = table.sum((1, 2), keepdim=True)
         layers = _unit(parts[:, None, : self.layers]) * total
         factors = torch.ones_like(table)
         if self.rings == 1:
-            return factors * _factor(layers, table)
+            return _kept(factors * _factor(layers, table), table)
         rings = _unit(parts[:, self.layers :, None]) * total
         for _ in range(_TURNS):
             factors = factors * _factor(rings, (table * factors).sum(2, keepdim=True))
             factors = factors * _factor(layers, (table * factors).sum(1, keepdim=True))
-        return factors
+        return _kept(factors, table)
 
     def _numbers(self, table: Tensor) -> Tensor:
         """Return v (B, size)."""
         layers, rings = table.sum(1), table.sum(2)
         sums = torch.cat([layers, rings], 1) if self.rings > 1 else layers
         total = table.sum((1, 2))[:, None].clamp_min(_TINY)
-        return torch.log(sums / total + _FAINT)
+        return (sums / total).clamp_min(0.0).sqrt()
+
+
+def _kept(factors: Tensor, table: Tensor) -> Tensor:
+    """Return factors (B, rings, layers) scaled so that they keep the sums of tables (B, rings, layers)."""
+    return factors * _factor(table.sum((1, 2), keepdim=True), (table * factors).sum((1, 2), keepdim=True))
 
 
 def _unit(parts: Tensor) -> Tensor:
