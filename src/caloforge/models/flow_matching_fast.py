@@ -183,6 +183,7 @@ class FlowMatchingFast(FlowMatching):
             return self.condition(conditions, "incident_theta")[:, 0]
         return conditions.new_full((len(conditions),), 90.0)
 
+    @torch.no_grad()
     def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
         """Carry the values of the student's filled cells to those of the training showers; then fit the gains."""
         indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)

@@ -90,7 +90,8 @@ class RingGains(nn.Module):
         x, y = (table.expand_as(energy) for table in (view.x, view.y))
         sums = energy.new_zeros(len(energy), self.n_layers, self.rings)
         sums.scatter_add_(2, self.ring(x, y, theta), energy)
-        return sums.flatten(1) / energy.sum((1, 2))[:, None].clamp_min(_TINY)
+        shares: Tensor = sums.flatten(1) / energy.sum((1, 2))[:, None].clamp_min(_TINY)
+        return shares
 
     @torch.no_grad()
     def fit(self, true: Tensor, made: Tensor, encoded: Tensor) -> None:
