@@ -63,6 +63,13 @@ def _train(
 ) -> bool:
     """Train one recipe in a process of its own, its output in a log; return whether it failed."""
     run = given.runs / name
+    if recipe.first:
+        before = f"{name}-first"
+        if not finished(given.runs / before) and _train(
+            before, recipe.first_recipe(), files, gpu, given, running
+        ):
+            return True
+        recipe = recipe.begun(given.runs / before)
     run.parent.mkdir(parents=True, exist_ok=True)
     data = prepared(recipe, files, given.runs / "images")
     fresh = given.fresh or (run.is_dir() and not (run / "run.json").exists())

@@ -30,6 +30,7 @@ class Recipe(Settings):
     images: str = ""
     preset: str | None = None
     set: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     trainings: Annotated[int, Field(ge=1)] = 1
     combine: str = "best"
@@ -40,6 +41,14 @@ class Recipe(Settings):
         """Return all settings, as ``--set`` takes them."""
         several = [f"train.trainings={self.trainings}", f'train.combine="{self.combine}"']
         return [*self.set, *(several if self.trainings > 1 else [])]
+
+    def first_recipe(self) -> Recipe:
+        """Return the training that comes first, with settings of its own."""
+        return self.model_copy(update={"set": self.first, "first": ()})
+
+    def begun(self, run: Path) -> Recipe:
+        """Return the recipe that begins from the weights of a run."""
+        return self.model_copy(update={"set": (*self.set, f'train.initial="{run}/weights.safetensors"')})
 
 
 def read_tables(path: Path) -> dict[str, dict[str, Any]]:
@@ -69,6 +78,7 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
         recipe = validated(Recipe, values, f"{path}: [{name}]")
         try:
             resolve(recipe.model, overrides=recipe.overrides(), preset=recipe.preset)
+            resolve(recipe.model, overrides=recipe.first, preset=recipe.preset)
         except InputError as error:
             msg = f"{path}: [{name}]: {error}"
             raise ConfigError(msg) from error

@@ -136,3 +136,23 @@ def test_the_recipes_of_the_shipped_models_are_sound() -> None:
     for name, card in shipped_models().items():
         assert name in recipes, name
         assert card.content["model"] == recipes[name].model
+
+
+def test_a_first_training_comes_before_and_is_begun_from(
+    folder: Path, script: Callable[..., int], run: Path
+) -> None:
+    import shutil
+    import tomllib
+
+    shutil.copy(run.parent / "data.h5", folder / "data" / "a.h5")
+    recipe = (
+        '["atlas-photon/vae"]\nmodel = "vae"\ndata = ["a.h5"]\nfirst = ["epochs=1"]\nset = ["epochs=2"]\n'
+    )
+    (folder / "zoo.toml").write_text(recipe + 'device = "cpu"\n')
+    assert script("--train-only") == 0
+    made = folder / "runs" / "atlas-photon"
+    first, second = (tomllib.loads((made / n / "config.toml").read_text()) for n in ("vae-first", "vae"))
+    assert (first["model"]["epochs"], second["model"]["epochs"]) == (1, 2)
+    assert first["train"]["initial"] == ""
+    assert second["train"]["initial"] == f"{made / 'vae-first'}/weights.safetensors"
+    assert script("--train-only") == 0
