@@ -220,7 +220,7 @@ def test_constant_tells_places_apart_before_any_training() -> None:
             values = model.values(noise, conditions, rectified=False, rescaled=False)
         return float(values.mean(0).var() / values.var())
 
-    assert shared(marked) > 2.0 * shared(flat)
+    assert shared(marked) > 1.5 * shared(flat)
 
 
 @pytest.mark.parametrize("kind", KINDS)
