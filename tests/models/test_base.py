@@ -161,3 +161,12 @@ class TestFigures:
         fewer = cells.clone()
         fewer[:, 3] = 0.05
         assert compare(cells, fewer, energy, self.layer)["hits"] == pytest.approx(0.25)
+
+
+def test_one_setting_of_a_group_leaves_the_presets_others() -> None:
+    from caloforge.models.conv3d_gan import Conv3dGan
+
+    whole = Conv3dGan.resolve({})
+    changed = Conv3dGan.resolve({"discriminator": {"lr": 3e-4}})
+    assert changed.discriminator == whole.discriminator.model_copy(update={"lr": 3e-4})
+    assert whole.discriminator.schedule == "cosine"

@@ -226,7 +226,8 @@ def test_the_page_says_what_was_measured(folder: Path, results: Path, script: Sc
     assert entries["baseline"]["date"] in text
     assert read_json(results)["command"] in text
     assert str(folder) not in text
-    command = next(line for line in text.splitlines() if line.startswith("caloforge train"))
+    made = text.partition("The baseline:")[2]
+    command = next(line for line in made.splitlines() if line.startswith("caloforge train"))
     assert settings_of_command(command).model_name == "flow-matching"
 
 

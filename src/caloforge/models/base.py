@@ -178,7 +178,7 @@ class ShowerModel(nn.Module, ABC):
 
     @classmethod
     def resolve(cls, values: Mapping[str, Any] | None = None, where: str = "model settings") -> ModelConfig:
-        """Build settings: the preset's, then the given ones.
+        """Build settings: the preset's, then the given ones; of a group, such as an optimiser's, those not given stay the preset's.
 
         Raises:
             ConfigError: For an unknown preset or key, or a wrong value.
@@ -188,7 +188,8 @@ class ShowerModel(nn.Module, ABC):
         if preset not in cls.presets:
             msg = f"{where}: key 'preset': unknown preset '{preset}'; known: {', '.join(cls.presets)}"
             raise ConfigError(msg)
-        return validated(cls.Config, merge(cls.presets[preset], {**values, "preset": preset}), where)
+        base = validated(cls.Config, cls.presets[preset], f"preset '{preset}'").model_dump()
+        return validated(cls.Config, merge(base, {**values, "preset": preset}), where)
 
     def choose(self, options: Mapping[str, Any] | None) -> Self:
         """Set what may be chosen at generation (``Sampling``) and return the model."""
