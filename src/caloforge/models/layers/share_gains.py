@@ -25,6 +25,8 @@ _STEPS = 6
 _FAR = 3.0
 """Largest coefficient."""
 _TINY = 1e-12
+_RIDGE = 1e-8
+"""Added to matrices of unit size, which few showers leave singular."""
 
 
 class Features(nn.Module):
@@ -135,6 +137,8 @@ def fit_gains(true: Tensor, made: Tensor, features: Tensor, shrink: bool = True)
     weight = there / (variance + middle + _TINY).square()
     spread = (weight * (a.T.square() - variance)).sum(0) / weight.sum(0).clamp_min(_TINY)
     prior = torch.diag(spread.clamp_min(0.0))
-    kept = prior @ torch.linalg.inv(prior + covariance + _TINY * eye)
+    whole = prior + covariance
+    unit = whole.diagonal(dim1=1, dim2=2).mean(1).clamp_min(_TINY)[:, None, None]
+    kept = prior @ (torch.linalg.inv(whole / unit + _RIDGE * eye) / unit)
     best: Tensor = ((kept @ a.T[:, :, None])[:, :, 0] * there).T
     return best
