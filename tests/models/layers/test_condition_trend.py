@@ -109,3 +109,24 @@ def test_a_constant_column_stays_finite() -> None:
     rest = trend(values, encoded)
     assert torch.isfinite(rest).all()
     torch.testing.assert_close(trend.inverse(rest, encoded), values, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_values_are_not_looked_at() -> None:
+    """A column of which half is known is fitted to that half; one of a few has a mean; one of none stays as it is."""
+    encoded = _conditions(2_000)
+    values = torch.cat([_values(encoded), _values(encoded, 2)], 1)
+    known = torch.ones_like(values, dtype=torch.bool)
+    known[::2, 1] = False
+    known[5:, 2] = False
+    known[:, 3] = False
+    spoilt = torch.where(known, values, 1e6)
+    trend = ConditionTrend(2, encoded.shape[1], 4)
+    trend.fit(encoded, spoilt, known)
+    alone = _fitted(encoded[1::2], values[1::2, :2])
+    torch.testing.assert_close(
+        trend(values, encoded)[:, 1], alone(values[:, :2], encoded)[:, 1], rtol=0.03, atol=1e-3
+    )
+    assert trend.inverse(torch.zeros(1, 4), encoded[:1])[0, 2] == pytest.approx(
+        float(values[:5, 2].mean()), rel=1e-3
+    )
+    assert torch.equal(trend(values, encoded)[:, 3], values[:, 3])

@@ -20,6 +20,8 @@ __all__ = ["ConditionTrend"]
 
 _DEGREE = 3
 _RIDGE = 1e-6
+_FEWEST = 10
+"""Known values for each term of a polynomial."""
 _LOG_NORMAL = 0.635
 """-<ln|g|> of a standard normal g."""
 
@@ -54,19 +56,37 @@ class ConditionTrend(nn.Module):
         self.register_buffer("high", torch.full((continuous,), 3.0))
 
     @torch.no_grad()
-    def fit(self, encoded: Tensor, values: Tensor) -> None:
-        """Fit to encoded conditions (N, width) and values (N, columns)."""
+    def fit(self, encoded: Tensor, values: Tensor, known: Tensor | None = None) -> None:
+        """Fit to encoded conditions (N, width) and values (N, columns).
+
+        Arguments:
+            encoded: Encoded conditions.
+            values: Columns.
+            known: Which values there are (N, columns), all if missing. A column of few gets their mean and spread alone; one of none
+                is left as it is.
+        """
         self.low.copy_(encoded[:, : self.continuous].amin(0))
         self.high.copy_(encoded[:, : self.continuous].amax(0))
         design, x = self._features(encoded).double(), values.double()
+        if known is None or bool(known.all()):
+            self._set(slice(None), design, x)
+            return
+        for column, rows in enumerate(known.T):
+            if bool(rows.any()):
+                few = int(rows.sum()) < _FEWEST * design.shape[1]
+                terms = design[rows, :1] if few else design[rows]
+                self._set(slice(column, column + 1), terms, x[rows, column : column + 1])
+
+    def _set(self, columns: slice, design: Tensor, x: Tensor) -> None:
+        """Fit columns x (N, k) to the first terms (N, terms); the others stay 0."""
         gram = design.T @ design
         gram = gram + _RIDGE * len(design) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         mean = torch.linalg.solve(gram, design.T @ x)
         rest = (x - design @ mean).abs()
         floor = 1e-4 * rest.mean(0).clamp_min(1e-9)
         spread = torch.linalg.solve(gram, design.T @ (torch.log(rest + floor) + _LOG_NORMAL))
-        self.mean.copy_(mean)
-        self.spread.copy_(spread)
+        self.mean[: len(mean), columns] = mean.to(self.mean)
+        self.spread[: len(spread), columns] = spread.to(self.spread)
 
     def forward(self, values: Tensor, encoded: Tensor) -> Tensor:
         """Return what is left (B, columns) of values (B, columns)."""

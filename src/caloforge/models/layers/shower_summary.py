@@ -2,13 +2,15 @@ r"""What a shower deposits in each layer, as standard normal numbers, and back.
 
 A shower's summary has one row for each layer and one for the whole shower:
 
-- layer l: ln((E_l + e) / E_vis), hits above the threshold, faint cells below it, centre x_l, y_l and widths of the energy along
+- layer l: ln(E_l / E_vis), hits above the threshold, faint cells below it, centre x_l, y_l and widths of the energy along
   both axes (in units of the layer's half width);
 - the shower: ln(E_vis / E), its hits and faint cells, its mean layer, its centre, and its spread over the layers.
 
-Counts are integers and are spread over [n, n + 1) by a uniform number. A layer of one hit has its centre in the middle of a cell and no
-width, an empty one no energy: such frequent values are spread too, by a part of a cell divided by the hits, or of the
-floor e, so that every number has a density and rounding decides nothing. The conditions' trend is taken off
+Counts are integers and are spread over [n, n + 1) by a uniform number. A layer's only cell has its centre in the middle of a
+cell, and is spread over it; more cells can still lie in one row, so that centres and widths are spread by a part of a cell divided
+by the hits. So every number has a density and rounding decides nothing. Layers of one cell have no width and empty ones neither
+energy nor centre: what is not defined is a normal number of its own, which says nothing, and the counts alone say
+that a layer is empty. The conditions' trend is taken off what is defined
 (:mod:`~caloforge.models.layers.condition_trend`), what is left turned into a normal number
 (:mod:`~caloforge.models.layers.gaussianise`). The way back gives layer energies whose sum is exactly E_vis, counts
 whose sums are exactly the shower's, and centres whose mean is.
@@ -29,11 +31,13 @@ from caloforge.models.layers.layer_view import LayerView
 
 __all__ = ["ShowerSummary"]
 
-_FLOOR = 1e-3
-"""Added to layer energies before the logarithm, MeV."""
+_FLOOR = 1e-6
+"""Added to layer energies before the logarithm, MeV: less than any cell has."""
+_FEWEST = 2
+"""Values of a number that make a table."""
 _KINDS = 7
 _BLUR = 0.3
-"""Breadth over which centre and width of one hit are spread, in cells."""
+"""Breadth over which centre and width of several cells are spread, in cells over hits."""
 _TINY = 1e-9
 _REACH = 5.0
 """Largest normal number of a summary."""
@@ -79,9 +83,13 @@ class ShowerSummary(nn.Module):
             self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
         ]
         raw = torch.cat(parts)
-        raw = self._spread(raw, energy, torch.rand(raw.shape, generator=generator))
-        self.trend.fit(encoded, raw.flatten(1))
-        self.table.fit(self.trend(raw.flatten(1), encoded))
+        known = self._known(raw).flatten(1)
+        raw = self._spread(raw, torch.rand(raw.shape, generator=generator)).flatten(1)
+        self.trend.fit(encoded, raw, known)
+        rest = self.trend(raw, encoded)
+        for column, rows in enumerate(known.T):
+            if rows.sum() >= _FEWEST:
+                self.table.fit(rest[rows, column], column)
 
     def measure(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of cells (B, n_cells), counts as whole numbers."""
@@ -117,27 +125,32 @@ class ShowerSummary(nn.Module):
 
     def forward(self, cells: Tensor, energy: Tensor, encoded: Tensor, uniform: Tensor) -> Tensor:
         """Return normal numbers (B, rows, kinds) of showers; ``uniform`` has the same shape."""
-        raw = self._spread(self.measure(cells, energy), energy, uniform).flatten(1)
-        z: Tensor = self.table(self.trend(raw, encoded), uniform.flatten(1)).clamp(-_REACH, _REACH)
-        return z.view(len(cells), self.rows, _KINDS)
+        raw = self.measure(cells, energy)
+        rest = self.trend(self._spread(raw, uniform).flatten(1), encoded)
+        z = self.table(rest, uniform.flatten(1)).view_as(raw)
+        return torch.where(self._known(raw), z, torch.special.ndtri(uniform)).clamp(-_REACH, _REACH)
 
     def decode(self, z: Tensor, energy: Tensor, encoded: Tensor) -> LayerTargets:
         """Return what the layers are to hold of normal numbers (B, rows, kinds)."""
         raw = self.trend.inverse(self.table.inverse(z.flatten(1)), encoded).view(-1, self.rows, _KINDS)
         visible = torch.exp(raw[:, -1, 0]) * energy
-        share = torch.exp(raw[:, :-1, 0].clamp_max(0.0))
-        sums = (share * visible[:, None] - _FLOOR).clamp_min(0.0)
-        sums = sums * (visible / sums.sum(1).clamp_min(_TINY))[:, None]
         hits, faint = (self._counts(raw[:, :-1, k], raw[:, -1, k]) for k in (1, 2))
+        filled = hits + faint
+        some = (filled > 0) | (filled.sum(1, keepdim=True) == 0)
+        sums = torch.where(some, torch.exp(raw[:, :-1, 0].clamp_max(0.0)), 0.0)
+        sums = sums * (visible / sums.sum(1).clamp_min(_TINY))[:, None]
         parts = sums / visible.clamp_min(_TINY)[:, None]
         x, y = (self._shifted(raw[:, :-1, 3 + k], raw[:, -1, 4 + k], parts) for k in range(2))
-        widths = raw[:, :-1, 5:7].clamp_min(0.0)
+        widths = torch.where(filled[:, :, None] > 1, raw[:, :-1, 5:7].clamp_min(0.0), 0.0)
         return LayerTargets(sums, hits, faint, x, y, widths[:, :, 0], widths[:, :, 1])
 
     @staticmethod
     def _counts(layers: Tensor, whole: Tensor) -> Tensor:
-        """Return whole numbers (B, n_layers) whose sum is that of the shower (B,), near those of the layers, both spread."""
-        wished = (layers - 0.5).clamp_min(0.0)
+        """Return whole numbers (B, n_layers) whose sum is that of the shower (B,), near those of the layers, both spread.
+
+        Where the sums agree they are the layers' own; empty layers stay empty.
+        """
+        wished = layers.floor().clamp_min(0.0)
         total = whole.floor().clamp_min(0.0)
         running = (wished * (total / wished.sum(1).clamp_min(_TINY))[:, None]).cumsum(1).round()
         return torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
@@ -147,16 +160,24 @@ class ShowerSummary(nn.Module):
         """Return the centres (B, n_layers) of layers, moved together so that the shower's is ``whole`` (B,)."""
         return centres + (whole - (parts * centres).sum(1))[:, None]
 
-    def _spread(self, raw: Tensor, energy: Tensor, uniform: Tensor) -> Tensor:
+    @staticmethod
+    def _known(raw: Tensor) -> Tensor:
+        """Return which numbers (B, rows, kinds) are defined, of a summary with counts as whole numbers."""
+        filled = (raw[:, :-1, 1] + raw[:, :-1, 2])[:, :, None]
+        always = torch.ones_like(filled, dtype=torch.bool)
+        some, several = filled > 0, filled > 1
+        layers = torch.cat([some, always, always, some, some, several, several], 2)
+        return torch.cat([layers, torch.ones_like(layers[:, :1])], 1)
+
+    def _spread(self, raw: Tensor, uniform: Tensor) -> Tensor:
         """Return the summary with its frequent values spread, see the module."""
         layers, u = raw[:, :-1], uniform[:, :-1]
-        held = torch.exp(layers[:, :, 0] + raw[:, -1:, 0]) * energy.to(raw)[:, None]
-        share = layers[:, :, 0] - u[:, :, 0] * (_FLOOR / held).clamp_max(1.0)
         counts = layers[:, :, 1:3] + u[:, :, 1:3]
+        one = layers[:, :, 1:3].sum(2, keepdim=True) == 1
         blur = _BLUR * self.pitch / layers[:, :, 1:2].clamp_min(1.0)
-        centres = layers[:, :, 3:5] + blur * (u[:, :, 3:5] - 0.5)
+        centres = layers[:, :, 3:5] + torch.where(one, self.pitch, blur) * (u[:, :, 3:5] - 0.5)
         widths = layers[:, :, 5:7] + blur * u[:, :, 5:7]
-        spread = torch.cat([share[:, :, None], counts, centres, widths], 2)
+        spread = torch.cat([layers[:, :, :1], counts, centres, widths], 2)
         last = raw[:, -1:]
         whole = torch.cat([last[:, :, :1], last[:, :, 1:3] + uniform[:, -1:, 1:3], last[:, :, 3:]], 2)
         return torch.cat([spread, whole], 1)
