@@ -74,7 +74,7 @@ def test_what_is_measured_is_what_a_loop_finds(name: str) -> None:
             x, y = (np.average(p, weights=e) if e.sum() > 0 else 0.0 for p in place.T)
             widths = np.sqrt((e[:, None] * (place - [x, y]) ** 2).sum(0) / max(e.sum(), 1e-9))
             hits, faint = (e > THRESHOLD).sum(), ((e > 0) & (e <= THRESHOLD)).sum()
-            expected = [np.log((e.sum() + 1e-6) / total), hits, faint, x, y, *widths]
+            expected = [np.log((e.sum() + 1e-6) / total), hits + faint, faint, x, y, *widths]
             np.testing.assert_allclose(found[row, layer], expected, rtol=1e-3, atol=1e-3)
             parts.append(e.sum() / total)
             xs.append(x)
@@ -83,7 +83,7 @@ def test_what_is_measured_is_what_a_loop_finds(name: str) -> None:
         depth = np.dot(parts, number)
         whole = [
             np.log(total / float(energy[row])),
-            (own > THRESHOLD).sum(),
+            (own > 0).sum(),
             ((own > 0) & (own <= THRESHOLD)).sum(),
             *(np.dot(parts, v) for v in (number, xs, ys)),
             np.sqrt(np.dot(parts, (number - depth) ** 2)),
@@ -147,8 +147,11 @@ def test_any_normal_numbers_give_possible_energies_and_hits(name: str) -> None:
     summary, _, energy, encoded = _fitted(name)
     n = len(energy)
     z = 1.5 * torch.randn(n, summary.rows, summary.kinds, generator=torch.Generator().manual_seed(3))
-    sums, hits = summary.decode(z, energy, encoded)[:2]
+    sums, hits, faint = summary.decode(z, energy, encoded)[:3]
     assert torch.isfinite(sums).all()
+    filled = hits + faint
+    assert (filled <= summary.most).all()
+    assert (faint >= 0).all()
     assert (sums >= 0).all()
     assert (hits >= 0).all()
     assert torch.equal(hits, hits.round())
@@ -157,8 +160,8 @@ def test_any_normal_numbers_give_possible_energies_and_hits(name: str) -> None:
     )
     torch.testing.assert_close(sums.sum(1), raw[:, -1, 0].exp() * energy, rtol=1e-4, atol=0)
     asked = raw[:, -1, 1].floor().clamp_min(0.0)
-    some = (raw[:, :-1, 1] > 0.5).any(1)
-    assert torch.equal(hits.sum(1)[some], asked[some])
+    some = (raw[:, :-1, 1] >= 1.0).any(1) & (filled < summary.most).all(1)
+    assert torch.equal(filled.sum(1)[some], asked[some])
 
 
 def test_normal_numbers_give_the_showers_response() -> None:
@@ -187,8 +190,8 @@ def test_centres_and_widths_come_back(name: str) -> None:
     targets = summary.decode(z, energy, encoded)
     true = summary.measure(cells, energy)[:, :-1]
     inside = (z.abs() < 5.0).flatten(1).all(1)
-    pitch, filled = summary.pitch.amax(1), true[:, :, 1:3].sum(2)
-    blur = torch.where(filled == 1, pitch, 0.3 * pitch / true[:, :, 1].clamp_min(1.0))
+    pitch, filled, faint = summary.pitch.amax(1), true[:, :, 1], true[:, :, 2]
+    blur = torch.where(filled == 1, pitch, 0.3 * pitch / (filled - faint).clamp_min(1.0))
     allowed = (0.01 + 2.0 * blur)[inside]
     for kind, found in enumerate(targets[3:], 3):
         near = (found - true[:, :, kind])[inside].abs() <= allowed

@@ -2,11 +2,12 @@ r"""What a shower deposits in each layer, as standard normal numbers, and back.
 
 A shower's summary has one row for each layer and one for the whole shower:
 
-- layer l: ln(E_l / E_vis), hits above the threshold, faint cells below it, centre x_l, y_l and widths of the energy along
+- layer l: ln(E_l / E_vis), filled cells, how many of them are faint, below the threshold of hits, centre x_l, y_l and widths of the energy along
   both axes (in units of the layer's half width);
-- the shower: ln(E_vis / E), its hits and faint cells, its mean layer, its centre, and its spread over the layers.
+- the shower: ln(E_vis / E), its filled and its faint cells, its mean layer, its centre, and its spread over the layers.
 
-Counts are integers and are spread over [n, n + 1) by a uniform number. A layer's only cell has its centre in the middle of a
+Counts are integers and are spread over [n, n + 1) by a uniform number; none, and all that a layer has, are spread over three
+times as much, away from the other counts, so that a network finds their edge. A layer's only cell has its centre in the middle of a
 cell, and is spread over it; more cells can still lie in one row, so that centres and widths are spread by a part of a cell divided
 by the hits. So every number has a density and rounding decides nothing. Layers of one cell have no width and empty ones neither
 energy nor centre: what is not defined is a normal number of its own, which says nothing, and the counts alone say
@@ -33,6 +34,8 @@ __all__ = ["ShowerSummary"]
 
 _FLOOR = 1e-6
 """Added to layer energies before the logarithm, MeV: less than any cell has."""
+_EDGE = 3.0
+"""Breadth over which empty and full layers are spread, in cells."""
 _FEWEST = 2
 """Values of a number that make a table."""
 _KINDS = 7
@@ -59,6 +62,7 @@ class ShowerSummary(nn.Module):
 
     kinds = _KINDS
     pitch: Tensor
+    most: Tensor
 
     def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
         super().__init__()
@@ -66,6 +70,8 @@ class ShowerSummary(nn.Module):
         self.threshold = threshold
         self.rows = detector.n_layers + 1
         self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)
+        most = torch.tensor([float(len(cells)) for cells in detector.layer_cells])
+        self.register_buffer("most", most, persistent=False)
         self.trend = ConditionTrend(continuous, width, self.rows * _KINDS)
         self.table = Gaussianise(self.rows * _KINDS)
 
@@ -102,17 +108,17 @@ class ShowerSummary(nn.Module):
             for place, middle in ((self.view.x, x), (self.view.y, y))
         ]
         total = sums.sum(1, keepdim=True).clamp_min(_TINY)
-        hits = (view > self.threshold).sum(2).to(cells)
-        faint = (view > 0).sum(2).to(cells) - hits
+        filled = (view > 0).sum(2).to(cells)
+        faint = filled - (view > self.threshold).sum(2)
         share = torch.log((sums + _FLOOR) / total)
-        layers = torch.stack([share, hits, faint, x, y, *widths], 2)
+        layers = torch.stack([share, filled, faint, x, y, *widths], 2)
         number = torch.arange(sums.shape[1], device=cells.device, dtype=cells.dtype)
         parts = sums / total
         depth = (parts * number).sum(1)
         whole = torch.stack(
             [
                 torch.log(total[:, 0] / energy.to(cells)),
-                hits.sum(1),
+                filled.sum(1),
                 faint.sum(1),
                 depth,
                 (parts * x).sum(1),
@@ -134,26 +140,33 @@ class ShowerSummary(nn.Module):
         """Return what the layers are to hold of normal numbers (B, rows, kinds)."""
         raw = self.trend.inverse(self.table.inverse(z.flatten(1)), encoded).view(-1, self.rows, _KINDS)
         visible = torch.exp(raw[:, -1, 0]) * energy
-        hits, faint = (self._counts(raw[:, :-1, k], raw[:, -1, k]) for k in (1, 2))
-        filled = hits + faint
+        filled = self._counts(raw[:, :-1, 1], raw[:, -1, 1], self.most)
+        faint = self._counts(raw[:, :-1, 2], raw[:, -1, 2], filled)
         some = (filled > 0) | (filled.sum(1, keepdim=True) == 0)
         sums = torch.where(some, torch.exp(raw[:, :-1, 0].clamp_max(0.0)), 0.0)
         sums = sums * (visible / sums.sum(1).clamp_min(_TINY))[:, None]
         parts = sums / visible.clamp_min(_TINY)[:, None]
         x, y = (self._shifted(raw[:, :-1, 3 + k], raw[:, -1, 4 + k], parts) for k in range(2))
         widths = torch.where(filled[:, :, None] > 1, raw[:, :-1, 5:7].clamp_min(0.0), 0.0)
-        return LayerTargets(sums, hits, faint, x, y, widths[:, :, 0], widths[:, :, 1])
+        return LayerTargets(sums, filled - faint, faint, x, y, widths[:, :, 0], widths[:, :, 1])
 
     @staticmethod
-    def _counts(layers: Tensor, whole: Tensor) -> Tensor:
-        """Return whole numbers (B, n_layers) whose sum is that of the shower (B,), near those of the layers, both spread.
+    def _counts(layers: Tensor, whole: Tensor, most: Tensor) -> Tensor:
+        """Return whole numbers (B, n_layers), at most ``most``, near those of the layers, which add up to the shower's (B,).
 
-        Where the sums agree they are the layers' own; empty layers stay empty.
+        Where the sums agree they are the layers' own. What is missing, or too much, is shared by layers which are neither empty
+        nor full; where it is more than half of what they can take, all are scaled.
         """
-        wished = layers.floor().clamp_min(0.0)
+        own = torch.minimum(layers.floor().clamp_min(0.0), most)
         total = whole.floor().clamp_min(0.0)
-        running = (wished * (total / wished.sum(1).clamp_min(_TINY))[:, None]).cumsum(1).round()
-        return torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
+        change = (total - own.sum(1))[:, None]
+        room = own * (1.0 - own / most.clamp_min(1.0))
+        some = room.sum(1, keepdim=True)
+        scaled = own * (total / own.sum(1).clamp_min(_TINY))[:, None]
+        shared = own + change * room / some.clamp_min(_TINY)
+        running = torch.where(change.abs() <= 0.5 * some, shared, scaled).cumsum(1).round()
+        found = torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
+        return torch.minimum(found, most)
 
     @staticmethod
     def _shifted(centres: Tensor, whole: Tensor, parts: Tensor) -> Tensor:
@@ -163,19 +176,22 @@ class ShowerSummary(nn.Module):
     @staticmethod
     def _known(raw: Tensor) -> Tensor:
         """Return which numbers (B, rows, kinds) are defined, of a summary with counts as whole numbers."""
-        filled = (raw[:, :-1, 1] + raw[:, :-1, 2])[:, :, None]
+        filled = raw[:, :-1, 1:2]
         always = torch.ones_like(filled, dtype=torch.bool)
         some, several = filled > 0, filled > 1
-        layers = torch.cat([some, always, always, some, some, several, several], 2)
+        layers = torch.cat([some, always, some, some, some, several, several], 2)
         return torch.cat([layers, torch.ones_like(layers[:, :1])], 1)
 
     def _spread(self, raw: Tensor, uniform: Tensor) -> Tensor:
         """Return the summary with its frequent values spread, see the module."""
         layers, u = raw[:, :-1], uniform[:, :-1]
+        filled, faint = layers[:, :, 1:2], layers[:, :, 2:3]
         counts = layers[:, :, 1:3] + u[:, :, 1:3]
-        one = layers[:, :, 1:3].sum(2, keepdim=True) == 1
-        blur = _BLUR * self.pitch / layers[:, :, 1:2].clamp_min(1.0)
-        centres = layers[:, :, 3:5] + torch.where(one, self.pitch, blur) * (u[:, :, 3:5] - 0.5)
+        counts = torch.where(layers[:, :, 1:3] == 0, 1.0 - _EDGE * (1.0 - u[:, :, 1:3]), counts)
+        full = (filled == self.most[:, None]) & torch.tensor([True, False], device=raw.device)
+        counts = torch.where(full, filled + _EDGE * u[:, :, 1:3], counts)
+        blur = _BLUR * self.pitch / (filled - faint).clamp_min(1.0)
+        centres = layers[:, :, 3:5] + torch.where(filled == 1, self.pitch, blur) * (u[:, :, 3:5] - 0.5)
         widths = layers[:, :, 5:7] + blur * u[:, :, 5:7]
         spread = torch.cat([layers[:, :, :1], counts, centres, widths], 2)
         last = raw[:, -1:]
