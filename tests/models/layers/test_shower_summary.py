@@ -184,14 +184,14 @@ def test_an_empty_shower_stays_finite() -> None:
 
 @every
 def test_centres_and_widths_come_back(name: str) -> None:
-    """Within the spread of a part of a cell, divided by the hits; a single cell's centre within that cell."""
+    """Within the spread of a part of a cell, divided by the hits."""
     summary, cells, energy, encoded = _fitted(name)
     z = summary(cells, energy, encoded, _uniform(summary, len(cells)))
     targets = summary.decode(z, energy, encoded)
     true = summary.measure(cells, energy)[:, :-1]
     inside = (z.abs() < 5.0).flatten(1).all(1)
     pitch, filled, faint = summary.pitch.amax(1), true[:, :, 1], true[:, :, 2]
-    blur = torch.where(filled == 1, pitch, 0.3 * pitch / (filled - faint).clamp_min(1.0))
+    blur = 0.3 * pitch / (filled - faint).clamp_min(1.0)
     allowed = (0.01 + 2.0 * blur)[inside]
     for kind, found in enumerate(targets[3:], 3):
         near = (found - true[:, :, kind])[inside].abs() <= allowed

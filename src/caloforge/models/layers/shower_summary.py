@@ -7,9 +7,9 @@ A shower's summary has one row for each layer and one for the whole shower:
 - the shower: ln(E_vis / E), its filled and its faint cells, its mean layer, its centre, and its spread over the layers.
 
 Counts are integers and are spread over [n, n + 1) by a uniform number; none, and all that a layer has, are spread over three
-times as much, away from the other counts, so that a network finds their edge. A layer's only cell has its centre in the middle of a
-cell, and is spread over it; more cells can still lie in one row, so that centres and widths are spread by a part of a cell divided
-by the hits. So every number has a density and rounding decides nothing. Layers of one cell have no width and empty ones neither
+times as much, away from the other counts, so that a network finds their edge. Few cells can
+lie in one row or column, so that centres and widths are spread by a part of a cell divided by the hits. So every number has a
+density and rounding decides nothing. Layers of one cell have no width and empty ones neither
 energy nor centre: what is not defined is a normal number of its own, which says nothing, and the counts alone say
 that a layer is empty. The conditions' trend is taken off what is defined
 (:mod:`~caloforge.models.layers.condition_trend`), what is left turned into a normal number
@@ -191,7 +191,7 @@ class ShowerSummary(nn.Module):
         full = (filled == self.most[:, None]) & torch.tensor([True, False], device=raw.device)
         counts = torch.where(full, filled + _EDGE * u[:, :, 1:3], counts)
         blur = _BLUR * self.pitch / (filled - faint).clamp_min(1.0)
-        centres = layers[:, :, 3:5] + torch.where(filled == 1, self.pitch, blur) * (u[:, :, 3:5] - 0.5)
+        centres = layers[:, :, 3:5] + blur * (u[:, :, 3:5] - 0.5)
         widths = layers[:, :, 5:7] + blur * u[:, :, 5:7]
         spread = torch.cat([layers[:, :, :1], counts, centres, widths], 2)
         last = raw[:, -1:]
