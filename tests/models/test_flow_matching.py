@@ -16,7 +16,7 @@ from caloforge.models.stage import Batch
 from caloforge.train.checkpoint import load_weights
 
 NAME = "flow-matching"
-SHORT = ("summary_epochs=12", "epochs=6")
+SHORT = ("summary_epochs=32", "epochs=6")
 FEW = {"summary_steps": 8, "steps": 5}
 
 

@@ -9,7 +9,8 @@ of the data is compared with
 
 the estimate with which one Euler step ends at x' (progressive distillation with all steps learnt at once). Both networks, of the
 summary and of the cells, are distilled so. At the end the student is calibrated: its values are carried to the distribution of the
-training showers' (:mod:`~caloforge.models.layers.value_table`), and on a grid cells get gains by their distance from the shower's axis
+training showers' (:mod:`~caloforge.models.layers.value_table`), and cells get gains by their distance from the shower's axis,
+if every layer is rows and columns of equal cells
 (:mod:`~caloforge.models.layers.ring_gains`). Smaller students (:mod:`~caloforge.models.flow_students`) learn in the same way, but from
 nothing.
 
@@ -27,7 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from caloforge.geometry import Detector
+from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.config import ModelConfig, OptimizerSettings, Settings
 from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
 from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
@@ -56,7 +57,7 @@ class FlowMatchingFastConfig(FlowMatchingConfig):
         student_epochs: Epochs of the cells' student.
         student: Optimiser of both.
         calibration: Showers from which the values of the student's filled cells are carried to the training showers', and
-            a grid's gains are fitted; 0: not.
+            gains are fitted; 0: not.
         small: Sizes of students that are smaller than the teachers; none: they are the teachers' copies.
     """
 
@@ -116,7 +117,7 @@ class FlowMatchingFast(FlowMatching):
         super().__init__(detector, config)
         c = self.config
         rows, kinds, width = self.summary.rows, self.summary.kinds, self.encoder.width
-        self.rings = RingGains(detector, len(self.encoder.continuous)) if detector.is_grid else None
+        self.rings = RingGains(detector, len(self.encoder.continuous)) if _has_rows(detector) else None
         self.summary_times = time_grid(c.summary_jumps)
         self.cell_times = time_grid(c.jumps, c.shift)
         self.summary_student: nn.Module
@@ -171,7 +172,7 @@ class FlowMatchingFast(FlowMatching):
         )
 
     def gain(self, conditions: Tensor) -> Gain | None:
-        """Return the gains of a grid's cells by their distance from the axis, under conditions (B, C)."""
+        """Return the gains of cells by their distance from the axis, under conditions (B, C)."""
         rings = self.rings
         if rings is None:
             return None
@@ -318,3 +319,8 @@ def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions:
     for start, end in pairwise(times):
         x = jump(lambda x, t: student(x, t[:1], *conditions), x, start, end)
     return x
+
+
+def _has_rows(detector: Detector) -> bool:
+    """Return whether all layers are rows and columns of equal cells."""
+    return all(isinstance(layer, ReadoutLayer) for layer in detector.layers)

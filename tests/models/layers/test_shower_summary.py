@@ -160,7 +160,9 @@ def test_any_normal_numbers_give_possible_energies_and_hits(name: str) -> None:
     )
     torch.testing.assert_close(sums.sum(1), raw[:, -1, 0].exp() * energy, rtol=1e-4, atol=0)
     asked = raw[:, -1, 1].floor().clamp_min(0.0)
-    some = (raw[:, :-1, 1] >= 1.0).any(1) & (filled < summary.most).all(1)
+    between = (filled < summary.most) & ((filled > summary.fewest) | (summary.fewest == 0))
+    some = (raw[:, :-1, 1] >= 1.0).any(1) & between.all(1)
+    assert some.any()
     assert torch.equal(filled.sum(1)[some], asked[some])
 
 
@@ -248,3 +250,14 @@ def test_a_layer_that_is_never_filled_does_no_harm() -> None:
     targets = summary.decode(z, energy, encoded)
     assert all(torch.isfinite(part).all() for part in targets)
     assert (targets.sums[cells.sum(1) > 0, 3] == 0).all()
+
+
+def test_a_layer_that_is_always_filled_stays_filled() -> None:
+    """Whatever a network's tail says: as many cells as every training shower had."""
+    summary, cells, energy, encoded = _fitted("clic-ecal")
+    fewest = (summary.view(cells) > 0).sum(2).amin(0)
+    assert torch.equal(summary.fewest, fewest.float())
+    assert (fewest > 0).any()
+    z = torch.full((len(energy), summary.rows, summary.kinds), -4.9)
+    targets = summary.decode(z, energy, encoded)
+    assert ((targets.hits + targets.faint) >= fewest).all()

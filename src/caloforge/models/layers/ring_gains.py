@@ -1,4 +1,4 @@
-r"""Gains for the cells of a grid by their distance from the shower's axis, so that the mean shower is that of the training showers.
+r"""Gains for cells in rows and columns by their distance from the shower's axis, so that the mean shower is that of the training showers.
 
 The axis begins where the beam enters and points along theta, so it passes layer l at :math:`x_0` and
 :math:`y_0 + z_l / \tan \theta`. The distance of a cell's centre from it, in cells, says to which ring it belongs. Each ring of each layer
@@ -26,7 +26,7 @@ class RingGains(nn.Module):
     """Factors for cells, 1 before the fit.
 
     Arguments:
-        detector: A grid.
+        detector: A detector whose layers are rows and columns of equal cells.
         width: Continuous encoded conditions.
 
     Attributes:

@@ -58,11 +58,13 @@ class ShowerSummary(nn.Module):
     Attributes:
         rows: Rows of a summary: the layers and the shower.
         kinds: Numbers in a row.
+        fewest: (n_layers,) filled cells that every training shower has: no tail of a network makes a layer empty that never is.
     """
 
     kinds = _KINDS
     pitch: Tensor
     most: Tensor
+    fewest: Tensor
 
     def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
         super().__init__()
@@ -72,6 +74,7 @@ class ShowerSummary(nn.Module):
         self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)
         most = torch.tensor([float(len(cells)) for cells in detector.layer_cells])
         self.register_buffer("most", most, persistent=False)
+        self.register_buffer("fewest", torch.zeros(detector.n_layers))
         self.trend = ConditionTrend(continuous, width, self.rows * _KINDS)
         self.table = Gaussianise(self.rows * _KINDS)
 
@@ -89,6 +92,7 @@ class ShowerSummary(nn.Module):
             self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
         ]
         raw = torch.cat(parts)
+        self.fewest.copy_(raw[:, :-1, 1].amin(0))
         known = self._known(raw).flatten(1)
         raw = self._spread(raw, torch.rand(raw.shape, generator=generator)).flatten(1)
         self.trend.fit(encoded, raw, known)
@@ -140,8 +144,8 @@ class ShowerSummary(nn.Module):
         """Return what the layers are to hold of normal numbers (B, rows, kinds)."""
         raw = self.trend.inverse(self.table.inverse(z.flatten(1)), encoded).view(-1, self.rows, _KINDS)
         visible = torch.exp(raw[:, -1, 0]) * energy
-        filled = self._counts(raw[:, :-1, 1], raw[:, -1, 1], self.most)
-        faint = self._counts(raw[:, :-1, 2], raw[:, -1, 2], filled)
+        filled = self._counts(raw[:, :-1, 1], raw[:, -1, 1], self.fewest, self.most)
+        faint = self._counts(raw[:, :-1, 2], raw[:, -1, 2], torch.zeros_like(filled), filled)
         some = (filled > 0) | (filled.sum(1, keepdim=True) == 0)
         sums = torch.where(some, torch.exp(raw[:, :-1, 0].clamp_max(0.0)), 0.0)
         sums = sums * (visible / sums.sum(1).clamp_min(_TINY))[:, None]
@@ -151,13 +155,13 @@ class ShowerSummary(nn.Module):
         return LayerTargets(sums, filled - faint, faint, x, y, widths[:, :, 0], widths[:, :, 1])
 
     @staticmethod
-    def _counts(layers: Tensor, whole: Tensor, most: Tensor) -> Tensor:
-        """Return whole numbers (B, n_layers), at most ``most``, near those of the layers, which add up to the shower's (B,).
+    def _counts(layers: Tensor, whole: Tensor, fewest: Tensor, most: Tensor) -> Tensor:
+        """Return whole numbers (B, n_layers) from ``fewest`` to ``most``, near those of the layers, with the shower's sum (B,).
 
         Where the sums agree they are the layers' own. What is missing, or too much, is shared by layers which are neither empty
         nor full; where it is more than half of what they can take, all are scaled.
         """
-        own = torch.minimum(layers.floor().clamp_min(0.0), most)
+        own = layers.floor().clamp(fewest, most)
         total = whole.floor().clamp_min(0.0)
         change = (total - own.sum(1))[:, None]
         room = own * (1.0 - own / most.clamp_min(1.0))
@@ -166,7 +170,7 @@ class ShowerSummary(nn.Module):
         shared = own + change * room / some.clamp_min(_TINY)
         running = torch.where(change.abs() <= 0.5 * some, shared, scaled).cumsum(1).round()
         found = torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
-        return torch.minimum(found, most)
+        return found.clamp(fewest, most)
 
     @staticmethod
     def _shifted(centres: Tensor, whole: Tensor, parts: Tensor) -> Tensor:
