@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toys import Adversarial, TwoStage, toy_showers
@@ -13,6 +14,7 @@ from caloforge.errors import ConfigError, UnknownNameError
 from caloforge.geometry import get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
+from caloforge.showers import Showers
 from caloforge.train import train
 from caloforge.train.folder import RunFolder
 
@@ -146,6 +148,21 @@ def test_weights_to_start_from(monkeypatch: pytest.MonkeyPatch, toy_file: Path, 
     [trained] = RunFolder(first).models()
     for (name, a), (_, b) in zip(model.named_parameters(), trained.named_parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_weights_to_start_from_do_not_bring_their_range_of_energies(toy_file: Path, tmp_path: Path) -> None:
+    first = Path(train("toy-adversarial", toy_file, tmp_path / "a", device="cpu"))
+    [before] = RunFolder(first).models()
+    toys = toy_showers()
+    energies = np.linspace(20_000.0, 80_000.0, len(toys))
+    wide = Showers(toys.detector, toys.cells, energies, particle="gamma").save(tmp_path / "wide.h5")
+    overrides = [f'initial="{first / "weights.safetensors"}"', "epochs=0"]
+    [model] = RunFolder(
+        Path(train("toy-adversarial", wide, tmp_path / "b", overrides=overrides, device="cpu"))
+    ).models()
+    assert before.condition_low == before.condition_high == 50_000.0
+    assert model.condition_low < 30_000.0
+    assert model.condition_high > 70_000.0
 
 
 def test_toys_are_of_their_detector() -> None:

@@ -32,6 +32,8 @@ from caloforge.train.toml import to_toml
 
 __all__ = ["held_out_showers", "train"]
 
+_OF_THE_SHOWERS = ("condition_low", "condition_high")
+"""What says which conditions a model was trained for."""
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -275,9 +277,13 @@ class _Training:
 
 
 def _take_fitting(model: ShowerModel, path: Path) -> None:
-    """Start from the weights of a file whose names and shapes fit."""
+    """Start from the weights of a file whose names and shapes fit; the range of conditions stays that of the showers."""
     own = model.state_dict()
-    fitting = {k: v for k, v in load_weights(path).items() if k in own and own[k].shape == v.shape}
+    fitting = {
+        k: v
+        for k, v in load_weights(path).items()
+        if k in own and own[k].shape == v.shape and k not in _OF_THE_SHOWERS
+    }
     if not fitting:
         raise FileFormatError(path, "", "holds no weights that fit the model")
     model.load_state_dict({**own, **fitting})
