@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caloforge.errors import ConfigError, FileFormatError, UnknownNameError
@@ -107,7 +107,9 @@ _KEYS = st.sampled_from(["a", "b_c", "d"])
 _TABLE = st.dictionaries(_KEYS, st.one_of(_PLAIN, st.lists(_PLAIN, max_size=3)))
 
 
-@settings(max_examples=50)
+@settings(
+    max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)  # the table of all characters is made once
 @given(st.one_of(_TABLE, st.dictionaries(_KEYS, st.one_of(_PLAIN, _TABLE, st.dictionaries(_KEYS, _TABLE)))))
 def test_toml_comes_back(values: dict) -> None:
     assert tomllib.loads(to_toml(values)) == values
