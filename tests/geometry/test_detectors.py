@@ -162,3 +162,9 @@ def test_projection_keeps_energy_and_place() -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown detector 'ild'; known: ild-ecal, .*\.toml"):
         get_detector("ild")
+
+
+def test_flat_detectors_have_no_cylinders() -> None:
+    for name in ("ild-ecal", "clic-ecal", "ild-ecal-10x10", "atlas-em-barrel"):
+        assert get_detector(name).is_flat
+    assert not get_detector("calochallenge-2").is_flat

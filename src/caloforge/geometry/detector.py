@@ -127,6 +127,11 @@ class Detector:
         return self.order == "xyl"
 
     @property
+    def is_flat(self) -> bool:
+        """Whether all layers are flat, rows and columns of equal cells."""
+        return all(isinstance(layer, ReadoutLayer) for layer in self.layers)
+
+    @property
     def simulable(self) -> bool:
         """Whether showers can be simulated in it."""
         return bool(self.stack) and self.readout is not None

@@ -49,7 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.errors import ConfigError, IncompatibleError
-from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
 from caloforge.models.bib_ae_config import PAPER, BibAeConfig, BibSampling
 from caloforge.models.bib_axis import AxisMaker
@@ -131,8 +131,7 @@ class BibAe(ShowerModel):
         Raises:
             IncompatibleError: For any other detector.
         """
-        flat = all(isinstance(layer, ReadoutLayer) for layer in detector.layers)
-        if not detector.is_grid or not flat or min(detector.shape) < _LEAST:
+        if not detector.is_grid or not detector.is_flat or min(detector.shape) < _LEAST:
             msg = (
                 f"bib-ae makes showers on a grid of {_LEAST} cells or more along each axis, such as ild-ecal; "
                 f"'{detector.name}' has {detector.shape}"

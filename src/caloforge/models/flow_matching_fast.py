@@ -28,7 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.geometry import Detector
 from caloforge.models.config import ModelConfig, OptimizerSettings, Settings
 from caloforge.models.flow_matching import FlowMatching, FlowMatchingConfig
 from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
@@ -117,7 +117,7 @@ class FlowMatchingFast(FlowMatching):
         super().__init__(detector, config)
         c = self.config
         rows, kinds, width = self.summary.rows, self.summary.kinds, self.encoder.width
-        self.rings = RingGains(detector, len(self.encoder.continuous)) if _has_rows(detector) else None
+        self.rings = RingGains(detector, len(self.encoder.continuous)) if detector.is_flat else None
         self.summary_times = time_grid(c.summary_jumps)
         self.cell_times = time_grid(c.jumps, c.shift)
         self.summary_student: nn.Module
@@ -319,8 +319,3 @@ def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions:
     for start, end in pairwise(times):
         x = jump(lambda x, t: student(x, t[:1], *conditions), x, start, end)
     return x
-
-
-def _has_rows(detector: Detector) -> bool:
-    """Return whether all layers are rows and columns of equal cells."""
-    return all(isinstance(layer, ReadoutLayer) for layer in detector.layers)

@@ -45,12 +45,11 @@ class BeamSymmetry(nn.Module):
         super().__init__()
         orders = np.tile(np.arange(detector.n_cells), (_OPERATIONS, 1))
         self.possible = [False] * _OPERATIONS
-        flat = all(isinstance(layer, ReadoutLayer) for layer in detector.layers)
-        if flat and detector.is_grid:
+        if detector.is_flat and detector.is_grid:
             for axis, position in enumerate((detector.beam.x, detector.beam.y)):
                 orders[axis], self.possible[axis] = _grid_mirror(detector, axis, position)
             orders[2], self.possible[2] = _grid_swap(detector)
-        elif flat and detector.readout is not None:
+        elif detector.is_flat and detector.readout is not None:
             for axis in range(2):
                 orders[axis], self.possible[axis] = _turned(detector, axis), True
         width = max((part.stop for part in columns.values()), default=0)

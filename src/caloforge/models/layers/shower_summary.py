@@ -192,12 +192,11 @@ class ShowerSummary(nn.Module):
         filled, faint = layers[:, :, 1:2], layers[:, :, 2:3]
         counts = layers[:, :, 1:3] + u[:, :, 1:3]
         counts = torch.where(layers[:, :, 1:3] == 0, 1.0 - _EDGE * (1.0 - u[:, :, 1:3]), counts)
-        full = (filled == self.most[:, None]) & torch.tensor([True, False], device=raw.device)
-        counts = torch.where(full, filled + _EDGE * u[:, :, 1:3], counts)
+        number = torch.where(filled == self.most[:, None], filled + _EDGE * u[:, :, 1:2], counts[:, :, :1])
         blur = _BLUR * self.pitch / (filled - faint).clamp_min(1.0)
         centres = layers[:, :, 3:5] + blur * (u[:, :, 3:5] - 0.5)
         widths = layers[:, :, 5:7] + blur * u[:, :, 5:7]
-        spread = torch.cat([layers[:, :, :1], counts, centres, widths], 2)
+        spread = torch.cat([layers[:, :, :1], number, counts[:, :, 1:], centres, widths], 2)
         last = raw[:, -1:]
         whole = torch.cat([last[:, :, :1], last[:, :, 1:3] + uniform[:, -1:, 1:3], last[:, :, 3:]], 2)
         return torch.cat([spread, whole], 1)
