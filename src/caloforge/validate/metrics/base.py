@@ -144,6 +144,7 @@ METRICS: Registry[type[Metric]] = Registry(
         "quantile_jsd": "caloforge.validate.metrics.quantile:QuantileDivergence",
         "shape_mse": "caloforge.validate.metrics.shape_mse:ShapeMSE",
         "sampling_fraction": "caloforge.validate.metrics.sampling_fraction:SamplingFraction",
+        "spectrum": "caloforge.validate.metrics.spectrum:CellSpectrum",
         "layer_fractions": "caloforge.validate.metrics.layer_fractions:LayerFractions",
         "core_cells": "caloforge.validate.metrics.core_cells:CoreCells",
         "covariance_distance": "caloforge.validate.metrics.covariance:CovarianceDistance",

@@ -1,0 +1,385 @@
+r"""The spectrum of cell energies, bin by bin: chi-squared, and the largest local excess or deficit.
+
+Cells are counted in logarithmic bins, 20 a decade from 1e-4 MeV up (:mod:`~caloforge.validate.observables.cell_histograms`),
+in all layers together and in each layer or group of layers. Neighbouring bins are merged until each holds at least 50
+expected cells in the smaller sample; the last one is open, so that cells above the reference's maximum count. Filled cells
+below 1e-4 MeV are no part of the spectrum: their fraction is given. With the mean counts per shower :math:`r_i, g_i` of
+n reference and m generated showers and the variances :math:`s^2` of a shower's count, at least the Poisson ones,
+
+.. math:: z_i = \frac{g_i - r_i}{\sqrt{s_{r,i}^2 / n + s_{g,i}^2 / m}}, \qquad \chi^2 / K = \frac1K \sum_i z_i^2 .
+
+Variances are taken from the spread over showers, since cells of one shower fluctuate together. For that reason the bins
+are correlated too: the expectation of chi-squared per bin is 1, but its fluctuations are larger than those of K independent
+bins. The floor is the mean over pairs of halves of the reference; it does not depend on the size of the samples.
+
+Among N bins the largest deviation is significant when it exceeds four standard deviations after the correction for
+the number of bins, :math:`z_{glob}^2 = z^2 - 2 \ln N`. To the bins of the spectrum are added windows of 2 % directly below and
+above the hit threshold, half a MIP, and one MIP, since a pile-up in a narrow bin is diluted in a wide one. Of the significant bins
+that with the largest Poisson deviance per shower is reported,
+
+.. math:: D_i = 2 \left( g_i \ln \frac{g_i}{r_i} - g_i + r_i \right),
+
+the information that the bin gives about the generator, so that a spike of many cells stands before an empty bin of few.
+
+References:
+    S. Baker, R. D. Cousins, Nucl. Instrum. Meth. 221 (1984) 437 (deviance); E. Gross, O. Vitells, Eur. Phys. J. C 70
+    (2010) 525, arXiv:1005.1891 (number of bins).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
+from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
+from caloforge.validate.observables.cell_histograms import FINE_EDGES, CellHistograms, cell_histograms
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["CellSpectrum", "chi2_per_bin", "deviance", "merge_bins", "say_ratio", "z_scores"]
+
+Array = NDArray[np.float64]
+
+_FEWEST = 50.0  # expected cells in a bin, in the smaller sample
+_SIGNIFICANT = 4.0  # standard deviations, after the number of bins
+_MOST_FINDINGS = 5
+
+
+def merge_bins(counts: Array, fewest: float) -> NDArray[np.int64]:
+    """Return the merged bin of each bin (K,), from 0 upwards: neighbours are joined from the top until each holds enough.
+
+    What is left below the last full bin joins it; everything is one bin when there are too few entries.
+
+    Arguments:
+        counts: Entries of each bin (K,).
+        fewest: Entries that a merged bin holds at least.
+    """
+    group = np.empty(len(counts), np.int64)
+    current, held = 0, 0.0
+    for index in range(len(counts) - 1, -1, -1):
+        if held >= fewest and counts[: index + 1].sum() >= fewest:
+            current, held = current + 1, 0.0
+        group[index] = current
+        held += counts[index]
+    return current - group
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Mean and variance of the counts per shower in K bins, of n showers."""
+
+    mean: Array
+    variance: Array
+    n: float
+
+    @classmethod
+    def of(cls, counts: Array) -> _Moments:
+        return cls(counts.mean(axis=0), counts.var(axis=0, ddof=1), len(counts))
+
+    @property
+    def error2(self) -> Array:
+        """Squared error of the mean; the variance is at least that of a Poisson distribution."""
+        return np.maximum(self.variance, self.mean) / self.n
+
+
+def z_scores(reference: Array, generated: Array) -> Array:
+    """Return the differences of the mean counts in standard deviations (K,); 0 where both are empty.
+
+    Arguments:
+        reference: Counts of each shower (n, K).
+        generated: Counts of each shower (m, K).
+    """
+    return _z(_Moments.of(reference), _Moments.of(generated))
+
+
+def _z(a: _Moments, b: _Moments) -> Array:
+    error2 = a.error2 + b.error2
+    known = error2 > 0
+    return np.where(known, (b.mean - a.mean) / np.sqrt(np.where(known, error2, 1.0)), 0.0)
+
+
+def chi2_per_bin(reference: Array, generated: Array) -> float:
+    """Return chi-squared per bin of the counts of each shower (n, K) and (m, K)."""
+    return float(np.mean(z_scores(reference, generated) ** 2))
+
+
+def deviance(reference: Array, generated: Array) -> Array:
+    """Return the Poisson deviance of mean counts per shower (K,), generated against reference; infinite for an empty reference."""
+    r, g = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        term = np.where(g > 0, g * np.log(g / r), 0.0)
+    return 2.0 * (term - g + r)
+
+
+@dataclass(frozen=True)
+class _Bin:
+    """One bin that is judged."""
+
+    low: float
+    high: float
+    place: str  # of a window; empty for a bin of the spectrum
+    r: float
+    g: float
+    z: float
+    error: float  # of the ratio
+
+    @property
+    def ratio(self) -> float:
+        return self.g / self.r if self.r > 0 else float("inf")
+
+    @property
+    def deviance(self) -> float:
+        return float(deviance(np.array([self.r]), np.array([self.g]))[0])
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """All layers or one group of them: counts per shower in merged bins, and what is judged."""
+
+    key: str
+    name: str  # empty for all layers
+    edges: Array
+    reference: Array
+    generated: Array
+    bins: tuple[_Bin, ...]
+    outside: dict[str, float]
+
+
+class CellSpectrum(Metric):
+    """Chi-squared per bin of the cell-energy spectrum, and its largest significant local ratio, by layer."""
+
+    name: ClassVar[str] = "spectrum"
+    keys: ClassVar[tuple[Key, ...]] = (
+        Key("spectrum_chi2", "Cell spectrum, chi2 per bin", 1.0, by="observable"),
+        Key("spectrum_ratio", "Cell spectrum, largest local ratio", 1.0, by="observable"),
+    )
+    minimum: ClassVar[int] = 10
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return ``spectrum_chi2`` and ``spectrum_ratio``, each for ``all`` and by layer or group of layers.
+
+        The value of ``spectrum_ratio`` is the ratio of the mean numbers of cells, generated over reference, in the significant bin of
+        largest deviance, and 1 when no bin is significant. Its detail: ``energy_low`` and ``energy_high`` (MeV), ``layer``, ``place``
+        ("directly above the hit threshold" and the like for a window, else empty), ``significance`` (after the number of bins), ``significant``,
+        ``ratio`` of the bin whether significant or not, ``finding`` (a sentence), ``findings`` (the most important such regions),
+        ``typical_uncertainty`` (median of the bins' relative uncertainties, weighted by their cells).
+        """
+        a = cell_histograms(reference, settings.n_max, settings.seed)
+        b = cell_histograms(generated, settings.n_max, settings.seed)
+        scopes = list(_scopes(a, b))
+        trials = sum(len(scope.bins) for scope in scopes)
+        boot = [
+            bootstrap_counts(n, settings.n_bootstrap, settings.seed, side).astype(np.float64)
+            for n, side in ((a.n, "reference"), (b.n, "generated"))
+        ]
+        chi2: dict[str, Value] = {}
+        ratio: dict[str, Value] = {}
+        for scope in scopes:
+            if not scope.bins:
+                missing = {"reason": f"fewer than {_FEWEST:g} cells are expected", **scope.outside}
+                chi2[scope.key] = ratio[scope.key] = Value(float("nan"), detail=missing)
+                continue
+            chi2[scope.key] = _chi2(scope, boot, settings)
+            ratio[scope.key] = _ratio(scope, trials)
+        return {"spectrum_chi2": chi2, "spectrum_ratio": ratio}
+
+
+def _scopes(a: CellHistograms, b: CellHistograms) -> Iterator[_Scope]:
+    """Yield all layers together, then each group."""
+    every = np.arange(len(a.groups))
+    yield _scope("all", "", a, b, every)
+    if len(every) > 1:
+        for number, group in enumerate(a.groups):
+            yield _scope(group.key, group.name, a, b, np.array([number]))
+
+
+def _scope(key: str, name: str, a: CellHistograms, b: CellHistograms, groups: NDArray[np.int64]) -> _Scope:
+    """Return the counts of some groups of layers in merged bins, and the bins that are judged."""
+    total_a, total_b = a.totals()[groups].sum(axis=0), b.totals()[groups].sum(axis=0)
+    top = int(np.flatnonzero(total_a)[-1]) if total_a[1:].any() else 0
+    outside: dict[str, float] = {
+        "underflow_edge": float(FINE_EDGES[0]),
+        "underflow_reference": _share(total_a[0], total_a),
+        "underflow_generated": _share(total_b[0], total_b),
+        "overflow_generated": _share(total_b[top + 1 :].sum(), total_b),
+    }
+    fewest = _FEWEST * max(1.0, a.n / b.n)
+    if total_a[1:].sum() < fewest:
+        empty = np.empty((0, 0))
+        return _Scope(key, name, np.empty(0), empty, empty, (), outside)
+    place = np.full(len(total_a), -1, np.int64)
+    place[1:] = merge_bins(total_a[1:], fewest)
+    first = [int(np.flatnonzero(place == k)[0]) for k in range(int(place.max()) + 1)]
+    edges = np.array([*(FINE_EDGES[k - 1] for k in first), FINE_EDGES[min(top, len(FINE_EDGES) - 1)]])
+    counts = a.sums(place, groups), b.sums(place, groups)
+    bins = _judged(*counts, [(low, high, "") for low, high in pairwise(edges)])
+    for number, window in enumerate(a.windows):
+        low, high = window.low[groups], window.high[groups]
+        if np.isfinite(low).all() and np.ptp(low) == 0.0:
+            inside = a.window(number, groups), b.window(number, groups)
+            if inside[0].sum() >= fewest:
+                columns = [side[:, None] for side in inside]
+                bins += _judged(columns[0], columns[1], [(float(low[0]), float(high[0]), window.place)])
+    return _Scope(key, name, edges, *counts, tuple(bins), outside)
+
+
+def _share(part: float, total: Array) -> float:
+    return float(part / total.sum()) if total.sum() > 0 else 0.0
+
+
+def _judged(reference: Array, generated: Array, ranges: Sequence[tuple[float, float, str]]) -> list[_Bin]:
+    """Return the bins with their mean counts, z, and the error of the ratio."""
+    a, b = _Moments.of(reference), _Moments.of(generated)
+    z = _z(a, b)
+    out = []
+    for k, (low, high, place) in enumerate(ranges):
+        r, g = float(a.mean[k]), float(b.mean[k])
+        error = float(np.sqrt(b.error2[k] + (g / r) ** 2 * a.error2[k]) / r) if r > 0 else float("nan")
+        out.append(_Bin(float(low), float(high), place, r, g, float(z[k]), error))
+    return out
+
+
+def _chi2(scope: _Scope, boot: Sequence[Array], settings: Settings) -> Value:
+    """Return chi-squared per bin with the spread of bootstrap samples and the floor of halves."""
+    a, b = scope.reference, scope.generated
+    resampled = [list(_weighted(counts, weights)) for counts, weights in ((a, boot[0]), (b, boot[1]))]
+    values = np.array([np.mean(_z(x, y) ** 2) for x, y in zip(*resampled, strict=True)])
+    floor = []
+    for index in range(settings.n_halves if len(a) > 3 else 0):
+        first, second = halves(len(a), index, settings.seed)
+        floor.append(chi2_per_bin(a[first], a[second]))
+    detail: dict[str, Any] = {
+        "bins": a.shape[1],
+        "layer": scope.name,
+        "edges": scope.edges,
+        "reference": a.mean(axis=0),
+        "generated": b.mean(axis=0),
+        "note": "bins are correlated: cells of one shower fluctuate together",
+        "n_reference_used": len(a),
+        "n_generated_used": len(b),
+        **scope.outside,
+    }
+    mean = float(np.mean(floor)) if floor else None
+    error = max(spread(np.array(floor)), float(np.sqrt(2.0 / a.shape[1]))) if len(floor) > 1 else None
+    return Value(chi2_per_bin(a, b), spread(values), mean, error, detail)
+
+
+def _weighted(counts: Array, weights: Array) -> Iterator[_Moments]:
+    """Yield the moments of counts (n, K) in each bootstrap sample, given how often each shower is drawn (S, n)."""
+    n = len(counts)
+    means, squares = weights @ counts / n, weights @ counts**2 / n
+    for mean, square in zip(means, squares, strict=True):
+        yield _Moments(mean, np.maximum(square - mean**2, 0.0) * n / (n - 1), n)
+
+
+def _global(z: float, trials: int) -> float:
+    """Return the significance after a choice among so many bins."""
+    return float(np.sqrt(max(z * z - 2.0 * np.log(trials), 0.0)))
+
+
+def _ratio(scope: _Scope, trials: int) -> Value:
+    """Return the significant bin of largest deviance, or 1 when there is none."""
+    found = [entry for entry in scope.bins if _global(entry.z, trials) > _SIGNIFICANT]
+    chosen = (
+        max(found, key=lambda entry: entry.deviance)
+        if found
+        else max(scope.bins, key=lambda entry: abs(entry.z))
+    )
+    regions = _regions(scope, trials)
+    sizes = np.array([(entry.error, entry.r) for entry in scope.bins if not entry.place])
+    detail: dict[str, Any] = {
+        "energy_low": chosen.low,
+        "energy_high": chosen.high,
+        "layer": scope.name,
+        "place": chosen.place,
+        "ratio": chosen.ratio,
+        "reference": chosen.r,
+        "generated": chosen.g,
+        "significance": _global(chosen.z, trials),
+        "local_significance": abs(chosen.z),
+        "significant": bool(found),
+        "deviance": chosen.deviance,
+        "bins": trials,
+        "typical_uncertainty": _weighted_median(sizes[:, 0], sizes[:, 1]),
+        "finding": _sentence(chosen, scope.name)
+        if found
+        else f"no bin deviates by more than {_SIGNIFICANT:g} standard deviations",
+        "findings": [_sentence(entry, scope.name) for entry in regions] + _below(scope),
+        **scope.outside,
+    }
+    if found:
+        return Value(chosen.ratio, chosen.error, 1.0, 0.0, detail)
+    return Value(1.0, detail["typical_uncertainty"], 1.0, 0.0, detail)
+
+
+def _regions(scope: _Scope, trials: int) -> list[_Bin]:
+    """Return the most important deviations: neighbouring significant bins of one sign joined, and windows."""
+    joined: list[_Bin] = []
+    open_run = False
+    for entry in (entry for entry in scope.bins if not entry.place):
+        if _global(entry.z, trials) <= _SIGNIFICANT:
+            open_run = False
+            continue
+        if open_run and (joined[-1].z > 0) == (entry.z > 0):
+            last = joined[-1]
+            joined[-1] = _Bin(
+                last.low, entry.high, "", last.r + entry.r, last.g + entry.g, entry.z, float("nan")
+            )
+        else:
+            joined.append(entry)
+        open_run = True
+    narrow = [entry for entry in scope.bins if entry.place and _global(entry.z, trials) > _SIGNIFICANT]
+    ordered = sorted([*joined, *narrow], key=lambda entry: -entry.deviance)
+    kept: list[_Bin] = []
+    for entry in ordered:
+        same = [k for k in kept if k.low < entry.high and entry.low < k.high and (k.z > 0) == (entry.z > 0)]
+        if not same:
+            kept.append(entry)
+    return kept[:_MOST_FINDINGS]
+
+
+def _below(scope: _Scope) -> list[str]:
+    """Return a sentence on filled cells below the spectrum, when the generated sample has more of them."""
+    share, expected = scope.outside["underflow_generated"], scope.outside["underflow_reference"]
+    if share <= max(1e-3, 2.0 * expected):
+        return []
+    edge = scope.outside["underflow_edge"]
+    return [
+        f"{100 * share:.2g} % of the filled cells lie below {edge:g} MeV, in the reference {100 * expected:.2g} %"
+    ]
+
+
+def say_ratio(ratio: float) -> str:
+    """Return a ratio of numbers of cells in words: "12.8 times too many", "35 % too few"."""
+    if ratio >= 2.0:
+        return f"{ratio:.3g} times too many"
+    if ratio > 1.0:
+        return f"{100 * (ratio - 1):.2g} % too many"
+    return "practically no" if ratio < 0.005 else f"{100 * (1 - ratio):.2g} % too few"
+
+
+def _sentence(entry: _Bin, layer: str) -> str:
+    where = f" in {layer}" if layer else ""
+    beside = f", {entry.place}" if entry.place else ""
+    return (
+        f"{say_ratio(entry.ratio)} cells between {_mev(entry.low)} and {_mev(entry.high)} MeV{where}{beside}"
+    )
+
+
+def _mev(energy: float) -> str:
+    """Return an energy to three digits that tell the ends of a window apart."""
+    return f"{energy:.3f}" if 0.05 <= energy < 10.0 else f"{energy:.3g}"
+
+
+def _weighted_median(values: Array, weights: Array) -> float:
+    """Return the median of values (K,) with weights (K,)."""
+    order = np.argsort(values)
+    share = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(share, share[-1] / 2)])
