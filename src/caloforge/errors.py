@@ -19,8 +19,10 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "OutputExistsError",
+    "SeenShowersError",
     "SimulationError",
     "TooFewShowersError",
+    "UnfinishedError",
     "UnitError",
     "UnknownNameError",
     "WriteError",
@@ -82,6 +84,10 @@ class IncompatibleError(InputError):
     """Two inputs that do not go together (detectors, conditions, versions)."""
 
 
+class SeenShowersError(InputError):
+    """A model would be judged by showers that trained or selected it."""
+
+
 class MissingExtraError(InputError):
     """An optional dependency that is not installed; names the command that installs it."""
 
@@ -104,6 +110,10 @@ class WriteError(CaloforgeError):
 
 class SimulationError(CaloforgeError):
     """The simulation did not come to its end."""
+
+
+class UnfinishedError(CaloforgeError):
+    """A training that ended before all of its stages were trained; what was reached is kept."""
 
 
 class GateError(CaloforgeError):

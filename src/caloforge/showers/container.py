@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import IncompatibleError, InputError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers.checks import check_values
-from caloforge.showers.layout import PERPENDICULAR, rows_per_stream
+from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.layout import PERPENDICULAR, SEEN_SEEDS, rows_per_stream
 from caloforge.showers.selection import as_selection, chunk_size
 from caloforge.showers.source import Index
 
@@ -35,6 +36,7 @@ class Showers:
         source: What made them: geant4, gflash or a model's name.
         seed: Seed that they were made with.
         attributes: Further facts, kept in files.
+        seen: Identities (M,) uint64 of the showers that trained or selected the model that made these; kept in files.
 
     Raises:
         InputError: When shapes or lengths do not fit.
@@ -59,6 +61,7 @@ class Showers:
         source: str = "",
         seed: int | None = None,
         attributes: Mapping[str, Any] | None = None,
+        seen: ArrayLike | None = None,
     ) -> None:
         self.detector = get_detector(detector)
         self.cells: NDArray[np.float32] = np.asarray(cells, dtype=np.float32)
@@ -78,6 +81,7 @@ class Showers:
         self.source = source
         self.seed = seed
         self.attributes: dict[str, Any] = dict(attributes or {})
+        self.seen: NDArray[np.uint64] = NO_IDENTITIES if seen is None else seen_union([seen])
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -117,6 +121,7 @@ class Showers:
             "source": self.source,
             "seed": self.seed,
             "attributes": self.attributes,
+            "seen": self.seen,
         }
         return Showers(**(fields | changes))
 
@@ -178,7 +183,8 @@ class Showers:
         """Join showers of one detector, in order.
 
         A particle or source on which the parts disagree becomes "mixed", such a seed None; attributes on which
-        they disagree are left out. Parts without angles count as 90 degrees when another has some.
+        they disagree are left out. Parts without angles count as 90 degrees when another has some. What any part's
+        model has seen, the whole has seen.
 
         Raises:
             InputError: When there are no parts.
@@ -203,11 +209,8 @@ class Showers:
             particle=_common([part.particle for part in parts], "mixed"),
             source=_common([part.source for part in parts], "mixed"),
             seed=_common([part.seed for part in parts], None),
-            attributes={
-                key: value
-                for key, value in first.attributes.items()
-                if all(_equal(part.attributes.get(key), value) for part in parts)
-            },
+            attributes=_common_attributes(parts),
+            seen=seen_union(part.seen for part in parts),
         )
 
 
@@ -240,6 +243,17 @@ def _check_alike(first: Showers, other: Showers) -> None:
 
 def _sizes(showers: Showers) -> dict[str, int]:
     return {name: values.shape[1] for name, values in sorted(showers.conditions.items())}
+
+
+def _common_attributes(parts: Sequence[Showers]) -> dict[str, Any]:
+    """Return the attributes on which all parts agree, and the union of the seeds that their models have seen."""
+    kept = {
+        key: value
+        for key, value in parts[0].attributes.items()
+        if all(_equal(part.attributes.get(key), value) for part in parts[1:])
+    }
+    seeds = sorted({int(seed) for part in parts for seed in part.attributes.get(SEEN_SEEDS, ())})
+    return kept | ({SEEN_SEEDS: seeds} if seeds else {})
 
 
 def _equal(left: Any, right: Any) -> bool:

@@ -15,8 +15,12 @@ __all__ = [
     "CONDITIONS",
     "DEFINITION",
     "ENERGIES",
+    "MODEL_STATUS",
     "PERPENDICULAR",
     "RESERVED",
+    "SEEN",
+    "SEEN_INCOMPLETE",
+    "SEEN_SEEDS",
     "STREAM_BYTES",
     "THETA",
     "rows_per_chunk",
@@ -27,6 +31,15 @@ CELLS: Final = "showers"
 ENERGIES: Final = "incident_energies"
 THETA: Final = "incident_theta"
 CONDITIONS: Final = "conditions"
+
+SEEN: Final = "seen_identities"
+"""Dataset (M,) uint64, sorted: identities of the showers that trained or selected the model that made a file."""
+SEEN_SEEDS: Final = "seen_seeds"
+"""Attribute: simulation seeds whose showers trained or selected the model, where the files themselves are lost."""
+SEEN_INCOMPLETE: Final = "seen_incomplete"
+"""Attribute: why the identities do not name all showers that trained or selected the model."""
+MODEL_STATUS: Final = "model_status"
+"""Attribute: what is wrong with the model, such as "unfinished: stage cells not trained"."""
 
 DEFINITION: Final = "detector_definition"
 RESERVED: Final = frozenset({"detector", DEFINITION, "particle", "source", "seed", "caloforge_version"})

@@ -28,7 +28,7 @@ from caloforge.showers.layout import (
 )
 from caloforge.showers.selection import as_selection, chunk_size
 from caloforge.showers.source import Index
-from caloforge.showers.structure import find_cells, find_columns, find_detector
+from caloforge.showers.structure import find_cells, find_columns, find_detector, read_seen
 
 __all__ = ["ShowerFile", "open_showers", "read_showers"]
 
@@ -121,6 +121,12 @@ class ShowerFile:
         return tuple(name.removeprefix(prefix) for name in self._columns if name.startswith(prefix))
 
     @cached_property
+    def seen(self) -> NDArray[np.uint64]:
+        """Identities (M,), sorted, of the showers that trained or selected the model that made these; empty for none."""
+        self._check_open()
+        return read_seen(self.path, self._file)
+
+    @cached_property
     def incident_energy(self) -> NDArray[np.float64]:
         """Incident energies (N,), MeV."""
         return self._read_column(ENERGIES, 0, len(self))
@@ -211,6 +217,7 @@ class ShowerFile:
             source=self.source,
             seed=self.seed,
             attributes=self.attributes,
+            seen=self.seen,
         )
 
     def _read_column(self, name: str, start: int, stop: int) -> NDArray[np.float64]:

@@ -54,6 +54,11 @@ class ShowerSource(Protocol):
         ...
 
     @property
+    def seen(self) -> NDArray[np.uint64]:
+        """Identities (M,), sorted, of the showers that trained or selected the model that made these; empty for none."""
+        ...
+
+    @property
     def has_theta(self) -> bool:
         """Whether angles are given; otherwise all are 90 degrees."""
         ...

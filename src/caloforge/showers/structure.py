@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.errors import CaloforgeError, FileFormatError, UnknownNameError
 from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
 from caloforge.showers.hdf5 import open_dataset
-from caloforge.showers.layout import CELLS, CONDITIONS, DEFINITION, ENERGIES, THETA
+from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.layout import CELLS, CONDITIONS, DEFINITION, ENERGIES, SEEN, THETA
 
-__all__ = ["find_cells", "find_columns", "find_detector"]
+__all__ = ["find_cells", "find_columns", "find_detector", "read_seen"]
 
 
 def find_detector(path: Path, stored: dict[str, Any], asked: str | Path | Detector | None) -> Detector:
@@ -69,6 +72,21 @@ def find_columns(path: Path, file: h5py.File, n: int) -> dict[str, h5py.Dataset]
         if len(column) != n:
             _reject(path, f"dataset '{name}'", f"has {len(column)} rows; expected {n}, one a shower")
     return columns
+
+
+def read_seen(path: Path, file: h5py.File) -> NDArray[np.uint64]:
+    """Return the identities (M,), sorted, of the showers that the model behind a file has seen; none when it names none."""
+    if SEEN not in file:
+        return NO_IDENTITIES
+    found = file[SEEN]
+    if not isinstance(found, h5py.Dataset) or found.dtype != np.uint64 or found.ndim != 1:
+        _reject(
+            path, f"dataset '{SEEN}'", "does not hold identities of showers; expected (M,) of type uint64"
+        )
+    try:
+        return seen_union([found[:]])
+    except (OSError, RuntimeError) as error:
+        _reject(path, f"dataset '{SEEN}'", f"cannot be read, the file is damaged: {error}")
 
 
 def _built_in(name: str) -> Detector:

@@ -20,6 +20,7 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.showers.checks import check_values
 from caloforge.showers.container import Showers
 from caloforge.showers.hdf5 import GuardedFile
+from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.layout import (
     CELLS,
     CHUNK_BYTES,
@@ -29,6 +30,8 @@ from caloforge.showers.layout import (
     ENERGIES,
     PERPENDICULAR,
     RESERVED,
+    SEEN,
+    SEEN_SEEDS,
     THETA,
     rows_per_chunk,
 )
@@ -52,7 +55,8 @@ class ShowerWriter:
     """Writes showers to a file, batch by batch, in order.
 
     The file appears under its name when the ``with`` block ends well; otherwise nothing is left. Memory is that of
-    two chunks of the file. ``attributes`` may be changed until the block ends.
+    two chunks of the file. ``attributes`` may be changed until the block ends. Identities and seeds that the batches' models
+    have seen are written too.
 
     Arguments:
         path: The file.
@@ -89,6 +93,8 @@ class ShowerWriter:
         self._force = force
         self._allow_empty = allow_empty
         self._n = 0
+        self._seen: NDArray[np.uint64] = NO_IDENTITIES
+        self._seen_seeds: set[int] = set()
         self._open: tuple[GuardedFile, h5py.File] | None = None
         self._stack = ExitStack()
 
@@ -150,6 +156,9 @@ class ShowerWriter:
                 dataset.resize(stop, axis=0)
                 dataset[self._n : stop] = values
         self._n = stop
+        if showers.seen is not self._seen:
+            self._seen = seen_union([self._seen, showers.seen])
+        self._seen_seeds.update(int(seed) for seed in showers.attributes.get(SEEN_SEEDS, ()))
 
     def _match(self, file: h5py.File, columns: dict[str, NDArray[Any]]) -> None:
         """Make the datasets that the first batch brings; later ones must bring the same."""
@@ -202,9 +211,13 @@ class ShowerWriter:
             "caloforge_version": __version__,
         }
         kept = {name: value for name, value in self.attributes.items() if name not in RESERVED}
+        seeds = self._seen_seeds.union(int(seed) for seed in kept.get(SEEN_SEEDS, ()))
+        kept |= {SEEN_SEEDS: sorted(seeds)} if seeds else {}
         with self._reporting(raw):
             for name, value in {**own, **kept}.items():
                 self._set(file, name, value)
+            if len(self._seen):
+                file.create_dataset(SEEN, data=self._seen)
             file.close()
             raw.sync()
             raw.close()

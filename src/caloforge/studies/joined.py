@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.showers import Showers, ShowerSource
+from caloforge.showers.identity import seen_union
 from caloforge.showers.source import Index
 
 __all__ = ["JoinedShowers"]
@@ -69,6 +70,11 @@ class JoinedShowers:
     def attributes(self) -> dict[str, Any]:
         """The first part's facts."""
         return dict(self.parts[0].attributes)
+
+    @cached_property
+    def seen(self) -> NDArray[np.uint64]:
+        """Identities (M,), sorted, of what the models of any part have seen."""
+        return seen_union(part.seen for part in self.parts)
 
     @property
     def has_theta(self) -> bool:

@@ -225,6 +225,11 @@ class ReconstructedSource:
         }
 
     @property
+    def seen(self) -> NDArray[np.uint64]:
+        """Identities (M,), sorted, of the showers that trained or selected the model that made these."""
+        return self.before.seen
+
+    @property
     def has_theta(self) -> bool:
         """Whether angles are given."""
         return self.before.has_theta

@@ -64,6 +64,11 @@ class Selection:
         return dict(self.base.attributes)
 
     @property
+    def seen(self) -> NDArray[np.uint64]:
+        """Identities (M,), sorted, of the showers that trained or selected the model that made the base."""
+        return self.base.seen
+
+    @property
     def has_theta(self) -> bool:
         """Whether angles are given."""
         return self.base.has_theta
