@@ -66,7 +66,7 @@ def _clusters(cells: np.ndarray, near: dict[int, set[int]]) -> list[set[int]]:
 )
 def test_clusters_are_those_of_a_flood_fill(name: str, filled: float, corners: bool) -> None:
     showers = _showers(name, n=4, filled=filled)
-    batch = ShowerBatch(showers)
+    batch = ShowerBatch(showers, cut=0.0)
     labels = label_clusters(batch, corners)
     near = _near(showers.detector, corners)
     expected = {

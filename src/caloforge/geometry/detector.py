@@ -71,6 +71,7 @@ class Detector:
         readout: Folding of scored deposits into cells; None when it cannot be simulated.
         model_conditions: Conditions that models use unless told otherwise.
         definition: JSON text of a user's own detector, stored with its files; empty for built-in ones.
+        evaluation_cut: Energy below which the data set's own evaluation sets a cell to 0, MeV; 0 without one.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Detector:
     readout: Readout | None = None
     model_conditions: tuple[str, ...] = ("incident_energy",)
     definition: str = ""
+    evaluation_cut: float = 0.0
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detector):

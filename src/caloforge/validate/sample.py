@@ -30,20 +30,23 @@ class Sample:
         source: Showers in memory or in a file.
         label: What tables and figures call them.
         threshold: Energy above which a cell counts as a hit, MeV.
-        cut: Cells at or below it are empty for every observable, MeV.
+        cut: Cells below it are empty for every observable, MeV; the detector's ``evaluation_cut`` when None, which
+            is that of the CaloChallenge's evaluation for its meshes and 0 for all others.
 
     Raises:
         TooFewShowersError: When there are no showers.
     """
 
-    def __init__(self, source: ShowerSource, label: str, threshold: float = 0.1, cut: float = 0.0) -> None:
+    def __init__(
+        self, source: ShowerSource, label: str, threshold: float = 0.1, cut: float | None = None
+    ) -> None:
         if len(source) == 0:
             msg = f"'{label}' holds no showers; expected at least one"
             raise TooFewShowersError(msg)
         self.source = source
         self.label = label
         self.threshold = threshold
-        self.cut = cut
+        self.cut = source.detector.evaluation_cut if cut is None else cut
         self._parent: Sample | None = None
         self._rows: NDArray[np.int64] | None = None
 

@@ -86,7 +86,9 @@ def test_calibration_of_separable_scores_is_finite() -> None:
 
 
 def test_the_challenges_preset() -> None:
-    assert PRESETS["calochallenge"] == TrainingOptions(2048, 2e-4, 1000, 50, None, by_accuracy=True)
+    assert PRESETS["calochallenge"] == TrainingOptions(
+        2048, 2e-4, 1000, 50, None, by_accuracy=True, standardise=False
+    )
     (score,) = classifier_test(*gaussians(60, 2.0), replace(PRESETS["calochallenge"], width=32), seeds=1)
     assert score.epochs == 50
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from caloforge.geometry import get_detector
-from caloforge.validate.metrics.binning import bin_edges, energy_cut, general_edges, log_edges
+from caloforge.validate.metrics.binning import bin_edges, general_edges, log_edges, lowest_energy
 from caloforge.validate.metrics.core_cells import core_cells, moment_ratios
 from caloforge.validate.metrics.covariance import correlation_distance, covariance, covariance_distance
 from caloforge.validate.metrics.features import Column
@@ -52,10 +52,12 @@ def column(name: str, values: np.ndarray) -> Column:
     ("name", "bins", "low", "high"),
     [
         ("response", 100, 0.5, 1.5),
-        ("layer_energy", 39, 0.01515, 7.0),
+        ("layer_energy", 39, 0.5e-3 / 0.033, 7.0),
         ("layer_sparsity", 20, 0.0, 1.0),
         ("layer_centre_x", 100, -30.0, 30.0),
         ("layer_width_y", 100, 0.0, 30.0),
+        ("layer_centre_r", 100, 0.0, 42.0),
+        ("layer_width_r", 100, 0.0, 20.0),
         ("hits", 50, 2.0, 7.0),
     ],
 )
@@ -71,7 +73,8 @@ def test_bins_of_other_detectors_hold_the_whole_reference() -> None:
     edges = bin_edges(column("layer_centre_x", values), get_detector("ild-ecal"))
     assert histogram(values, edges).dropped == 0.0
     assert bin_edges(column("layer_centre_x", values), get_detector("calochallenge-1-pions"))[0] == -100
-    assert energy_cut(get_detector("calochallenge-1-photons")) == 1.0
+    assert lowest_energy(get_detector("calochallenge-1-photons")) == 1.0
+    assert lowest_energy(get_detector("ild-ecal")) == 0.1
     x = np.array([3.0, 1e4])
     assert histogram(x, log_edges(1.0, 1e4, 39)).dropped == 0.0
     assert len(log_edges(1.0, 0.5, 10)) == 11

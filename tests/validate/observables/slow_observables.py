@@ -16,11 +16,12 @@ THRESHOLD = 0.1
 class Shower:
     """One shower as a list of hits."""
 
-    def __init__(self, showers: Showers, index: int, cut: float = 0.0) -> None:
+    def __init__(self, showers: Showers, index: int, cut: float | None = None) -> None:
         self.detector: Detector = showers.detector
         self.incident = float(showers.incident_energy[index])
         self.theta = math.radians(float(showers.incident_theta[index]))
-        self.cells = [float(e) if e > cut else 0.0 for e in showers.cells[index]]
+        cut = self.detector.evaluation_cut if cut is None else cut
+        self.cells = [0.0 if e < cut else float(e) for e in showers.cells[index]]
         shift = self.detector.layer_shift(showers.conditions)
         self.hits = []
         for layer, (geometry, members) in enumerate(

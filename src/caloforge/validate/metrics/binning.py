@@ -1,26 +1,28 @@
 """Histogram bins: the CaloChallenge's for its observables, from the reference for all others.
 
-===================== =================================================================
-quantity              bins of the challenge
-===================== =================================================================
-response              100 from 0.5 to 1.5
+===================== ============================== =============================================
+quantity              data sets 2 and 3              data set 1 (in brackets: layers)
+===================== ============================== =============================================
+response              100 from 0.5 to 1.5            the same
 layer energies        39 logarithmic from the energy cut to the reference's maximum
 voxel energies        49 logarithmic from the energy cut to the reference's maximum
-sparsity              20 from 0 to 1
-centres               100 from -30 to 30 mm (sets 2, 3), -100 to 100 mm (set 1)
-widths                100 from 0 to 30 mm (sets 2, 3), 0 to 100 mm (set 1)
-===================== =================================================================
+sparsity              20 from 0 to 1                 the same
+centres in x, y (mm)  100 from -30 to 30             100 from -100 to 100; -500 to 500 (12, 13)
+widths in x, y (mm)   100 from 0 to 30               100 from 0 to 100; 0 to 400 (12, 13)
+centres in r (mm)     100 from 0 to 42               100 from 0 to 500; 0 to 1500 (12, 13, 14)
+widths in r (mm)      100 from 0 to 20               100 from 0 to 500; 0 to 1500 (12, 13, 14)
+===================== ============================== =============================================
 
-The cut is 1 MeV in set 1, 15.15 keV in sets 2 and 3, and 0.1 MeV elsewhere. A fixed range fits no other detector,
-so that only the challenge's own meshes have these bins.
+The cut is the mesh's ``evaluation_cut``; the spectra of all other detectors begin at 0.1 MeV. A fixed range fits no other
+detector, so that only the challenge's own meshes have these bins.
 
 References:
-    O. Amram et al., CaloChallenge 2022, arXiv:2410.21611.
+    O. Amram et al., CaloChallenge 2022, arXiv:2410.21611; the ranges by layer are those of the challenge's public
+    evaluation (github.com/CaloChallenge/homepage, code/evaluate_plotting_helper.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,23 +32,56 @@ if TYPE_CHECKING:
     from caloforge.geometry import Detector
     from caloforge.validate.metrics.features import Column
 
-__all__ = ["bin_edges", "energy_cut", "general_edges", "log_edges"]
+__all__ = ["bin_edges", "general_edges", "log_edges", "lowest_energy"]
+
+_Range = tuple[float, float]
 
 _GENERAL_BINS = 50
-_CUTS = {  # MeV
-    "calochallenge-1-photons": 1.0,
-    "calochallenge-1-pions": 1.0,
-    "calochallenge-2": 0.01515,
-    "calochallenge-3": 0.01515,
+_LOWEST = 0.1  # MeV
+_BINS = 100
+_SPARSITY_BINS = 20
+_LAYER_ENERGY_BINS = 39
+_REGULAR: dict[str, _Range] = {  # mm
+    "layer_centre_x": (-30.0, 30.0),
+    "layer_centre_y": (-30.0, 30.0),
+    "layer_width_x": (0.0, 30.0),
+    "layer_width_y": (0.0, 30.0),
+    "layer_centre_r": (0.0, 42.0),
+    "layer_width_r": (0.0, 20.0),
 }
-_CUT = 0.1
-_REACH = {"calochallenge-2": 30.0, "calochallenge-3": 30.0}  # mm
-_WIDE = 100.0
+_ATLAS: dict[str, _Range] = {
+    "layer_centre_x": (-100.0, 100.0),
+    "layer_centre_y": (-100.0, 100.0),
+    "layer_width_x": (0.0, 100.0),
+    "layer_width_y": (0.0, 100.0),
+    "layer_centre_r": (0.0, 500.0),
+    "layer_width_r": (0.0, 500.0),
+}
+_IN_R: dict[str, _Range] = {"layer_centre_r": (0.0, 1500.0), "layer_width_r": (0.0, 1500.0)}
+_IN_XY: dict[str, _Range] = {
+    "layer_centre_x": (-500.0, 500.0),
+    "layer_centre_y": (-500.0, 500.0),
+    "layer_width_x": (0.0, 400.0),
+    "layer_width_y": (0.0, 400.0),
+}
+_MESHES: dict[str, dict[str, _Range]] = {
+    "calochallenge-1-photons": _ATLAS,
+    "calochallenge-1-pions": _ATLAS,
+    "calochallenge-2": _REGULAR,
+    "calochallenge-3": _REGULAR,
+}
+_OF_LAYER: dict[
+    str, dict[str, _Range]
+] = {  # of the layer's name; data set 1 alone has layers 12 to 14 of these names
+    "layer 12": {**_IN_XY, **_IN_R},
+    "layer 13": {**_IN_XY, **_IN_R},
+    "layer 14": _IN_R,
+}
 
 
-def energy_cut(detector: Detector) -> float:
-    """Return the energy below which the challenge's evaluation ignores a voxel, MeV."""
-    return _CUTS.get(detector.name, _CUT)
+def lowest_energy(detector: Detector) -> float:
+    """Return where spectra of cells and layers begin, MeV: the mesh's ``evaluation_cut``, else 0.1 MeV."""
+    return detector.evaluation_cut or _LOWEST
 
 
 def log_edges(low: float, high: float, bins: int) -> NDArray[np.float64]:
@@ -68,40 +103,23 @@ def general_edges(values: NDArray[np.float64], bins: int = _GENERAL_BINS) -> NDA
     return edges
 
 
-def _layer_energy(column: Column, detector: Detector) -> NDArray[np.float64]:
-    return log_edges(energy_cut(detector), float(column.reference.max()), 39)
-
-
-def _response(column: Column, detector: Detector) -> NDArray[np.float64]:
-    return np.linspace(0.5, 1.5, 101)
-
-
-def _sparsity(column: Column, detector: Detector) -> NDArray[np.float64]:
-    return np.linspace(0.0, 1.0, 21)
-
-
-def _centre(column: Column, detector: Detector) -> NDArray[np.float64]:
-    reach = _REACH.get(detector.name, _WIDE)
-    return np.linspace(-reach, reach, 101)
-
-
-def _width(column: Column, detector: Detector) -> NDArray[np.float64]:
-    return np.linspace(0.0, _REACH.get(detector.name, _WIDE), 101)
-
-
-_CHALLENGE: dict[str, Callable[[Column, Detector], NDArray[np.float64]]] = {
-    "layer_energy": _layer_energy,
-    "response": _response,
-    "layer_sparsity": _sparsity,
-    "layer_centre_x": _centre,
-    "layer_centre_y": _centre,
-    "layer_width_x": _width,
-    "layer_width_y": _width,
-    "layer_width_r": _width,
-}
+def _lateral_range(column: Column, detector: Detector) -> _Range | None:
+    """Return the challenge's range of a layer's centre or width, mm; None for other observables."""
+    ranges = _MESHES[detector.name]
+    if column.index is not None and ranges is _ATLAS:
+        ranges = ranges | _OF_LAYER.get(detector.layers[column.index].name, {})
+    return ranges.get(column.observable)
 
 
 def bin_edges(column: Column, detector: Detector) -> NDArray[np.float64]:
     """Return the edges of a column's histogram: the challenge's for its meshes, else from the reference."""
-    rule = _CHALLENGE.get(column.observable) if detector.name in _CUTS else None
-    return rule(column, detector) if rule is not None else general_edges(column.reference)
+    if detector.name not in _MESHES:
+        return general_edges(column.reference)
+    if column.observable == "response":
+        return np.linspace(0.5, 1.5, _BINS + 1)
+    if column.observable == "layer_energy":
+        return log_edges(lowest_energy(detector), float(column.reference.max()), _LAYER_ENERGY_BINS)
+    if column.observable == "layer_sparsity":
+        return np.linspace(0.0, 1.0, _SPARSITY_BINS + 1)
+    lateral = _lateral_range(column, detector)
+    return general_edges(column.reference) if lateral is None else np.linspace(*lateral, _BINS + 1)

@@ -1,10 +1,10 @@
 """Classifiers that tell generated from reference showers: the AUC and what it bounds.
 
-Low-level input: log10 of the incident energy and each cell over the incident energy. High-level input: the
-CaloChallenge's feature vector (see :mod:`caloforge.validate.metrics.features`). The network is an MLP of three
-hidden layers with LeakyReLU behind each; inputs are standardised with the training part. The preset
-"calochallenge" is the challenge's own (2048 wide, Adam 2e-4, batch 1000, 50 epochs, best validation accuracy),
-"fast" is 256 wide and stops early.
+Low-level input: log10 of the incident energy and each cell over the incident energy, on the challenge's meshes with
+voxels below the evaluation's cut at 0. High-level input: the CaloChallenge's feature vector (see
+:mod:`caloforge.validate.metrics.features`). The network is an MLP of three hidden layers with LeakyReLU behind each. The
+preset "calochallenge" is the challenge's own (2048 wide, Adam 2e-4, batch 1000, 50 epochs, best validation accuracy,
+inputs as they are), "fast" is 256 wide, standardises its inputs with the training part and stops early.
 
 Each of several networks has its own split; the AUC is their mean, its error the larger of the spread of the
 networks and the statistical error of one held-out part. The floor is the same for halves of the reference,
@@ -43,10 +43,10 @@ Builder = Callable[["torch.Tensor"], "nn.Module"]
 
 
 def mlp(inputs: torch.Tensor, options: TrainingOptions) -> nn.Module:
-    """Return an MLP with three hidden layers that standardises with the training inputs (N, d)."""
+    """Return an MLP with three hidden layers; it may standardise with the training inputs (N, d)."""
     from caloforge.validate.metrics.networks import StandardisedMLP
 
-    return StandardisedMLP(inputs, options.width, options.dropout)
+    return StandardisedMLP(inputs, options.width, options.dropout, options.standardise)
 
 
 def classifier_test(

@@ -2,7 +2,11 @@
 
 The high-level vector is the CaloChallenge's: log10 of the incident energy; for each layer log10(E + 1e-8),
 centres and widths in x and y over 100 mm; log10(E_visible + 1e-8); the sparsity of each layer; centre and
-width in r over 100 mm. Entries that are not finite (an empty layer has no width) become 0, are counted and reported.
+width in r over 100 mm. Layers of a mesh with a single angular bin lie at x = y = 0; they have no centre or width in
+x and y, here and among the columns. Entries that are not finite become 0, are counted and reported.
+
+Cells below the cut of the sample are 0 in all of this; see
+:attr:`Detector.evaluation_cut <caloforge.geometry.detector.Detector>`.
 
 References:
     O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4.
@@ -19,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import TooFewShowersError
+from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.random import generator
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.observables import OBSERVABLES
+from caloforge.validate.observables.batch import is_filled
 
 if TYPE_CHECKING:
     from caloforge.showers import Showers
@@ -32,6 +38,7 @@ __all__ = [
     "Cells",
     "Column",
     "Pair",
+    "angular_layers",
     "cell_pair",
     "finite_columns",
     "forget_cells",
@@ -53,6 +60,7 @@ _JOINT = (
     ("visible_energy", "hits", "shower_depth"),
     ("visible_energy", "centre_x", "centre_y", "shower_depth"),
 )
+_IN_XY = ("layer_centre_x", "layer_centre_y", "layer_width_x", "layer_width_y")
 _MM = 100.0
 _GUARD = 1e-8
 
@@ -68,6 +76,7 @@ class Column:
         generated: Finite values (M,) or (M, d).
         counts: How many were not finite on each side.
         reason: Why nothing can be compared; empty when it can.
+        index: Place along the observable's axis (the layer); None for one number a shower.
     """
 
     name: str
@@ -76,6 +85,7 @@ class Column:
     generated: NDArray[np.float64]
     counts: dict[str, int]
     reason: str = ""
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,9 @@ class CellPair:
     counts: dict[str, int]
 
 
-def make_column(name: str, observable: str, a: NDArray[Any], b: NDArray[Any]) -> Column:
+def make_column(
+    name: str, observable: str, a: NDArray[Any], b: NDArray[Any], index: int | None = None
+) -> Column:
     """Return the finite values of a column (N,) or (N, d), and how many were not.
 
     Arguments:
@@ -124,6 +136,7 @@ def make_column(name: str, observable: str, a: NDArray[Any], b: NDArray[Any]) ->
         observable: Name of the observable.
         a: Values of the reference.
         b: Values of the generated sample.
+        index: Place along the observable's axis.
     """
     kept, counts, reason = [], {}, ""
     for side, values in (("reference", a), ("generated", b)):
@@ -135,12 +148,16 @@ def make_column(name: str, observable: str, a: NDArray[Any], b: NDArray[Any]) ->
             counts[f"not_finite_{side}"] = missing
         if not finite.any():
             reason = f"no finite value in the {side} sample"
-    return Column(name, observable, kept[0], kept[1], counts, reason)
+    return Column(name, observable, kept[0], kept[1], counts, reason, index)
 
 
 def finite_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
-    """Yield each observable of one number a shower, and each layer of those of one a layer."""
+    """Yield each observable of one number a shower, and each layer of those of one a layer.
+
+    Centres and widths in x and y come without the layers of a mesh that have a single angular bin.
+    """
     table_a, table_b = reference.observables, generated.observables
+    angular = set(angular_layers(reference.detector))
     for name in table_a.names:
         axis = OBSERVABLES[name].axis if name in OBSERVABLES else "shower"
         if axis not in ("shower", "layer"):
@@ -150,7 +167,8 @@ def finite_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
             yield make_column(name, name, a, b)
             continue
         for index in range(a.shape[1]):
-            yield make_column(f"{name}[{index}]", name, a[:, index], b[:, index])
+            if name not in _IN_XY or index in angular:
+                yield make_column(f"{name}[{index}]", name, a[:, index], b[:, index], index)
 
 
 def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
@@ -160,6 +178,15 @@ def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
         if all(name in table_a.names for name in names):
             a, b = (np.stack([table[name] for name in names], axis=1) for table in (table_a, table_b))
             yield make_column("*".join(names), "*".join(names), a, b)
+
+
+def angular_layers(detector: Detector) -> list[int]:
+    """Return the layers with cells at different x and y: all but those of a mesh with one angular bin."""
+    return [
+        index
+        for index, layer in enumerate(detector.layers)
+        if not isinstance(layer, CylindricalLayer) or layer.n_alpha > 1
+    ]
 
 
 def layer_energies(sample: Sample) -> NDArray[np.float64]:
@@ -197,8 +224,8 @@ def high_level_features(sample: Sample) -> tuple[NDArray[np.float64], int]:
     energy = np.asarray(sample.incident_energy, np.float64)[:, None]
     total = np.asarray(table["visible_energy"], np.float64)[:, None]
     parts = [np.log10(energy), np.log10(layer_energies(sample) + _GUARD)]
-    parts += [layered(name) / _MM for name in ("layer_centre_x", "layer_centre_y")]
-    parts += [layered(name) / _MM for name in ("layer_width_x", "layer_width_y")]
+    angular = angular_layers(sample.detector)
+    parts += [layered(name)[:, angular] / _MM for name in _IN_XY]
     parts += [np.log10(total + _GUARD), layered("layer_sparsity")]
     parts += [layered(name) / _MM for name in ("layer_centre_r", "layer_width_r")]
     features = np.concatenate(parts, axis=1)
@@ -241,14 +268,21 @@ def forget_cells(sample: Sample) -> None:
     _CELLS.pop(sample, None)
 
 
-def cell_pair(reference: Sample, generated: Sample, settings: Settings, n_max: int | None = None) -> CellPair:
-    """Return the cells of both samples.
+def cell_pair(
+    reference: Sample,
+    generated: Sample,
+    settings: Settings,
+    n_max: int | None = None,
+    cut: float | None = None,
+) -> CellPair:
+    """Return the cells of both samples; those below the cut are 0.
 
     Arguments:
         reference: The reference.
         generated: The generated sample.
         settings: Sizes and seed.
         n_max: A further limit to the showers a side.
+        cut: MeV; each sample's own when None, and 0 for the cells as they are.
 
     Raises:
         TooFewShowersError: When a sample is empty.
@@ -264,10 +298,15 @@ def cell_pair(reference: Sample, generated: Sample, settings: Settings, n_max: i
         if n_max is not None and len(x) > n_max:
             rows = _subset(len(x), n_max, settings.seed)
             x, energy = x[rows], energy[rows]
-        cells.append(x)
+        cells.append(_without_faint(x, sample.cut if cut is None else cut))
         energies.append(energy)
         counts[f"n_{side}_used"] = len(x)
     return CellPair(cells[0], cells[1], energies[0], energies[1], counts)
+
+
+def _without_faint(cells: Cells, cut: float) -> Cells:
+    """Return cells (N, n_cells) with those below the cut set to 0; the same array when there is no cut."""
+    return cells if cut <= 0.0 else np.where(is_filled(cells, cut), cells, np.float32(0.0))
 
 
 def low_level_inputs(pair: CellPair) -> Pair:

@@ -34,11 +34,12 @@ class StandardisedMLP(nn.Module):
         inputs: Training inputs (N, d), for the standardisation.
         width: Neurons of a hidden layer.
         dropout: Fraction of hidden neurons dropped while training.
+        standardise: Whether the inputs are standardised; the CaloChallenge's classifier takes them as they are.
     """
 
-    def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0, standardise: bool = True) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_Standardise(inputs)]
+        layers: list[nn.Module] = [_Standardise(inputs)] if standardise else []
         size = inputs.shape[1]
         for _ in range(3):
             layers += [nn.Linear(size, width), nn.LeakyReLU(_SLOPE), nn.Dropout(dropout)]

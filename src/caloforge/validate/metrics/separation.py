@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.random import generator
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.binning import bin_edges, energy_cut, log_edges
+from caloforge.validate.metrics.binning import bin_edges, log_edges, lowest_energy
 from caloforge.validate.metrics.features import Column, cell_pair, finite_columns
 from caloforge.validate.metrics.floors import floor_at
 from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
@@ -156,7 +156,7 @@ class SeparationPower(Metric):
 def _spectrum(reference: Sample, generated: Sample, settings: Settings) -> Value:
     """Return the separation power of the energies of all cells above the cut, bootstrapped over showers."""
     pair = cell_pair(reference, generated, settings, n_max=_SPECTRUM_SHOWERS)
-    low = energy_cut(reference.detector)
+    low = lowest_energy(reference.detector)
     edges = log_edges(low, float(pair.reference.max()), _SPECTRUM_BINS)
     counts, dropped = [], []
     for cells in (pair.reference, pair.generated):

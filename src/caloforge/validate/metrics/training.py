@@ -46,6 +46,7 @@ class TrainingOptions:
         by_accuracy: Choose the epoch by validation accuracy and not by validation loss.
         weight_decay: Decoupled weight decay.
         dropout: Fraction of hidden neurons dropped while training.
+        standardise: Shift and scale the inputs by their mean and spread over the training part.
     """
 
     width: int
@@ -56,11 +57,12 @@ class TrainingOptions:
     by_accuracy: bool
     weight_decay: float = 0.0
     dropout: float = 0.0
+    standardise: bool = True
 
 
 PRESETS: dict[str, TrainingOptions] = {
     "fast": TrainingOptions(256, 1e-3, 256, 25, 6, by_accuracy=False, weight_decay=1e-2, dropout=0.4),
-    "calochallenge": TrainingOptions(2048, 2e-4, 1000, 50, None, by_accuracy=True),
+    "calochallenge": TrainingOptions(2048, 2e-4, 1000, 50, None, by_accuracy=True, standardise=False),
 }
 
 

@@ -1,6 +1,6 @@
 """A batch of showers with what many observables need, each computed once.
 
-Showers are sparse, so everything starts from the hits: cells above ``cut``, in the order of the file. Their
+Showers are sparse, so everything starts from the hits: filled cells of at least ``cut``, in the order of the file. Their
 energies are summed in float64. Positions are the nominal cell centres plus the detector's layer shift, where
 its cells move with an alignment.
 """
@@ -17,7 +17,12 @@ from caloforge.geometry import Detector
 from caloforge.showers import Showers
 from caloforge.validate.observables.frame import CellFrame, cell_frame
 
-__all__ = ["ShowerBatch"]
+__all__ = ["ShowerBatch", "is_filled"]
+
+
+def is_filled(cells: NDArray[np.float32], cut: float) -> NDArray[np.bool_]:
+    """Return which cells have energy after those below the cut (MeV) were set to 0, as the CaloChallenge does."""
+    return np.asarray(cells >= cut if cut > 0.0 else cells > 0.0)
 
 
 class ShowerBatch:
@@ -26,17 +31,17 @@ class ShowerBatch:
     Arguments:
         showers: N showers.
         threshold: Energy above which a cell counts as a hit in :attr:`n_hits`, MeV.
-        cut: Cells at or below this energy are empty for every observable, MeV.
+        cut: Cells below this energy are empty for every observable, MeV; the detector's ``evaluation_cut`` when None.
 
     Raises:
         InputError: When a cell is NaN, infinite or negative.
     """
 
-    def __init__(self, showers: Showers, threshold: float = 0.1, cut: float = 0.0) -> None:
+    def __init__(self, showers: Showers, threshold: float = 0.1, cut: float | None = None) -> None:
         self.showers = showers
         self.threshold = threshold
-        self.cut = cut
         self.detector: Detector = showers.detector
+        self.cut = self.detector.evaluation_cut if cut is None else cut
         self.n = len(showers)
         cells = showers.cells
         if cells.size and not (cells.min() >= 0 and cells.max() < np.inf):
@@ -44,7 +49,7 @@ class ShowerBatch:
             msg = f"shower {row}, cell {cell} is {cells[row, cell]}; expected an energy of 0 MeV or more"
             raise InputError(msg)
         flat = np.ascontiguousarray(cells).reshape(-1)
-        index = np.flatnonzero(flat > cut)
+        index = np.flatnonzero(is_filled(flat, self.cut))
         self.energy: NDArray[np.float64] = flat[index].astype(np.float64)
         """(H,) energy of each hit, MeV."""
         n_cells = self.detector.n_cells

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.validate.observables.base import Observable
-from caloforge.validate.observables.batch import ShowerBatch
+from caloforge.validate.observables.batch import ShowerBatch, is_filled
 from caloforge.validate.observables.frame import cell_frame
 
 __all__ = ["CORE_CELLS", "CORE_MEAN", "CORE_STD", "core_cells", "tracked_cells"]
@@ -63,7 +63,7 @@ def tracked_cells(detector: Detector) -> NDArray[np.int64]:
 
 def _energies(batch: ShowerBatch, cells: NDArray[np.int64]) -> NDArray[np.float32]:
     chosen = batch.showers.cells[:, cells]
-    return np.where(chosen > batch.cut, chosen, np.float32(0))
+    return np.where(is_filled(chosen, batch.cut), chosen, np.float32(0))
 
 
 def _tracked(batch: ShowerBatch) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """How many cells are hit, and what fraction is not.
 
-A hit is a cell above the threshold. Sparsity is 1 minus the fraction of cells with any energy (above the cut),
+A hit is a cell above the threshold. Sparsity is 1 minus the fraction of cells with any energy after the cut,
 for each layer as the CaloChallenge has it, and over all cells.
 """
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.validate.observables.axes import lateral_edges, radial_edges
 from caloforge.validate.observables.base import Observable
-from caloforge.validate.observables.batch import ShowerBatch
+from caloforge.validate.observables.batch import ShowerBatch, is_filled
 
 __all__ = ["RADIAL_PROFILE", "X_PROFILE", "Y_PROFILE"]
 
@@ -42,7 +42,8 @@ def _shared(batch: ShowerBatch, coordinate: int) -> NDArray[np.float64]:
     """Share each cell's energy among the bins that it overlaps."""
     inner = lateral_edges(batch.detector, coordinate)[1:-1]
     below = np.zeros((batch.n, len(inner)))
-    cells = np.where(batch.showers.cells > batch.cut, batch.showers.cells, 0).astype(np.float64)
+    filled = is_filled(batch.showers.cells, batch.cut)
+    cells = np.where(filled, batch.showers.cells, 0).astype(np.float64)
     for index, (layer, members) in enumerate(
         zip(batch.detector.layers, batch.detector.layer_cells, strict=True)
     ):

@@ -37,7 +37,7 @@ def chunk_rows(detector: Detector) -> int:
 
 
 def batches(
-    chunks: Iterable[Showers], threshold: float = 0.1, cut: float = 0.0
+    chunks: Iterable[Showers], threshold: float = 0.1, cut: float | None = None
 ) -> Generator[ShowerBatch, None, None]:
     """Cut chunks into batches of a bounded number of hits, so that memory is bounded for filled showers, too.
 
@@ -61,7 +61,7 @@ def observe(
     source: ShowerSource,
     observables: Sequence[str] | None = None,
     threshold: float = 0.1,
-    cut: float = 0.0,
+    cut: float | None = None,
     chunk_size: int | None = None,
     label: str = "",
 ) -> ObservableTable:
@@ -71,7 +71,7 @@ def observe(
         source: Showers in memory or in a file.
         observables: Names; all when None. Those that do not apply to the detector are noted in ``skipped``.
         threshold: Energy above which a cell counts as a hit, MeV.
-        cut: Cells at or below it are empty for every observable, MeV.
+        cut: Cells below it are empty for every observable, MeV; the detector's ``evaluation_cut`` when None.
         chunk_size: Showers a chunk; about 16 MiB of cells when None.
         label: Shown with a progress bar on a terminal; none when empty.
 
@@ -106,7 +106,8 @@ def observe(
             advance(batch.n)
     statistics = sums.result()
     ordered = {name: columns[name] for name in used}
-    return ObservableTable(detector, ordered, energy, theta, threshold, cut, lambda: statistics, skipped)
+    used_cut = detector.evaluation_cut if cut is None else cut
+    return ObservableTable(detector, ordered, energy, theta, threshold, used_cut, lambda: statistics, skipped)
 
 
 def _column(entry: Observable, detector: Detector, n: int, first: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -131,7 +132,9 @@ class Chunked(Protocol):
         ...
 
 
-def cell_statistics(source: Chunked, cut: float = 0.0, chunk_size: int | None = None) -> CellStatistics:
+def cell_statistics(
+    source: Chunked, cut: float | None = None, chunk_size: int | None = None
+) -> CellStatistics:
     """Compute mean, spread and occupancy of every cell in one streaming pass."""
     sums = CellSums(source.detector)
     with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
@@ -141,14 +144,14 @@ def cell_statistics(source: Chunked, cut: float = 0.0, chunk_size: int | None = 
 
 
 def histogram_cells(
-    source: Chunked, edges: NDArray[np.float64], cut: float = 0.0, chunk_size: int | None = None
+    source: Chunked, edges: NDArray[np.float64], cut: float | None = None, chunk_size: int | None = None
 ) -> NDArray[np.int64]:
-    """Count the energies of all cells above the cut in bins of one's own, in one streaming pass.
+    """Count the energies of all filled cells in given bins, in one streaming pass.
 
     Arguments:
         source: Showers in memory or in a file.
         edges: (k + 1,) increasing, MeV.
-        cut: Cells at or below it are not counted, MeV.
+        cut: Cells below it are not counted, MeV; the detector's ``evaluation_cut`` when None.
         chunk_size: Showers a chunk.
 
     Returns:

@@ -48,7 +48,7 @@ class ObservableTable:
         incident_energy: (N,) MeV.
         incident_theta: (N,) degrees.
         threshold: Energy above which a cell was counted as hit, MeV.
-        cut: Cells at or below it were taken as empty, MeV.
+        cut: Cells below it were taken as empty, MeV.
         skipped: Observables that do not apply to the detector, each with the reason.
         statistics: Returns the cells' statistics of the same showers.
     """

@@ -1,0 +1,201 @@
+"""The CaloChallenge's cut, bins and features, as its public evaluation defines them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from caloforge.geometry import DETECTORS, CylindricalLayer, get_detector
+from caloforge.showers import Showers
+from caloforge.validate.metrics import Settings
+from caloforge.validate.metrics.binning import bin_edges
+from caloforge.validate.metrics.classifier import mlp
+from caloforge.validate.metrics.features import (
+    Column,
+    cell_pair,
+    finite_columns,
+    high_level_features,
+    low_level_inputs,
+)
+from caloforge.validate.metrics.separation import SeparationPower
+from caloforge.validate.metrics.training import PRESETS
+from caloforge.validate.observables import cell_statistics, histogram_cells, observe
+from caloforge.validate.sample import Sample
+
+CUTS = {
+    "calochallenge-1-photons": 1.0,
+    "calochallenge-1-pions": 1.0,
+    "calochallenge-2": 0.5e-3 / 0.033,
+    "calochallenge-3": 0.5e-3 / 0.033,
+}
+
+
+def sparse(name: str, n: int = 40, seed: int = 0, filled: float = 0.1) -> Showers:
+    """Showers of which a tenth of the voxels have 2 MeV or more and all others nothing."""
+    detector = get_detector(name)
+    rng = np.random.default_rng(seed)
+    cells = rng.exponential(20.0, (n, detector.n_cells)) + 2.0
+    cells[rng.random(cells.shape) > filled] = 0.0
+    return Showers(detector, cells.astype(np.float32), cells.sum(axis=1) * rng.uniform(0.8, 1.2, n))
+
+
+def with_faint(showers: Showers, energy: float) -> Showers:
+    """The same showers with a faint energy in each empty voxel, as a flow or a diffusion model leaves."""
+    return showers.replace(cells=np.where(showers.cells == 0, np.float32(energy), showers.cells))
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_faint_voxels_do_not_count(name: str) -> None:
+    showers = sparse(name, 25 if name.endswith("3") else 60)
+    faint = with_faint(showers, 0.999 * CUTS[name])
+    a, b = Sample(showers, "a"), Sample(faint, "b")
+    assert a.observables["sparsity"].mean() == pytest.approx(0.9, abs=0.005)
+    for observable in a.observables.names:
+        np.testing.assert_array_equal(a.observables[observable], b.observables[observable], observable)
+    np.testing.assert_array_equal(a.observables.cell_mean, b.observables.cell_mean)
+    settings = Settings(n_bootstrap=2, n_halves=1)
+    powers = SeparationPower().compute(a, b, settings)["separation_power"]
+    assert {key: value.value for key, value in powers.items()} == dict.fromkeys(powers, 0.0)
+    pair = low_level_inputs(cell_pair(a, b, settings))
+    np.testing.assert_array_equal(pair.reference, pair.generated)
+    np.testing.assert_array_equal(high_level_features(a)[0], high_level_features(b)[0])
+    raw = cell_pair(a, b, settings, cut=0.0)
+    assert (raw.generated > 0).all()
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_voxels_at_the_cut_are_kept(name: str) -> None:
+    detector = get_detector(name)
+    cut = np.float32(CUTS[name])
+    cells = np.zeros((2, detector.n_cells), np.float32)
+    cells[0, :3] = cut, np.nextafter(cut, np.float32(0)), np.nextafter(cut, np.float32(1e9))
+    cells[1, 0] = 5.0
+    showers = Showers(detector, cells, [1e4, 1e4])
+    table = Sample(showers, "edge").observables
+    kept = np.where(cells < CUTS[name], 0, cells)  # the challenge's own expression
+    np.testing.assert_allclose(table["visible_energy"], kept.sum(axis=1, dtype=np.float64))
+    np.testing.assert_allclose(table["sparsity"], 1 - (kept > 0).mean(axis=1))
+    assert histogram_cells(showers, np.array([1e-3, 1e6])).sum() == 3
+    assert cell_statistics(showers).mean[1] == 0.0
+    assert observe(showers, ["sparsity"], cut=0.0)["sparsity"][0] == 1 - 3 / detector.n_cells
+
+
+@pytest.mark.parametrize("name", [name for name in DETECTORS.names() if name not in CUTS])
+def test_other_detectors_have_no_cut(name: str) -> None:
+    detector = get_detector(name)
+    assert detector.evaluation_cut == 0.0
+    cells = np.full((2, detector.n_cells), 1e-6, np.float32)
+    conditions = {key: np.zeros((2, size), np.float32) for key, size in detector.condition_sizes.items()}
+    sample = Sample(Showers(detector, cells, [1e4, 1e4], None, conditions), "faint")
+    assert (sample.observables["sparsity"] == 0).all()
+    assert high_level_features(sample)[0].shape[1] == 2 + 8 * detector.n_layers
+    assert (cell_pair(sample, sample, Settings()).reference > 0).all()
+
+
+def loop(showers: Showers, row: int, cut: float) -> list[float]:
+    """The challenge's feature vector of one shower, a voxel at a time."""
+    groups: dict[str, list[float]] = {key: [] for key in ("e", "cx", "cy", "wx", "wy", "s", "cr", "wr")}
+    total, first = 0.0, 0
+    for layer in showers.detector.layers:
+        assert isinstance(layer, CylindricalLayer)
+        sums = dict.fromkeys(("1", "x", "xx", "y", "yy", "r", "rr"), 0.0)
+        filled = 0
+        for alpha_bin in range(layer.n_alpha):
+            alpha = -math.pi + (alpha_bin + 0.5) * 2 * math.pi / layer.n_alpha
+            for r_bin in range(layer.n_r):
+                energy = float(showers.cells[row, first + alpha_bin * layer.n_r + r_bin])
+                if energy < cut:
+                    continue
+                filled += energy > 0
+                r = (layer.r_edges[r_bin] + layer.r_edges[r_bin + 1]) / 2
+                x, y = r * math.cos(alpha), r * math.sin(alpha)
+                for key, value in (("1", 1.0), ("x", x), ("xx", x * x), ("y", y), ("yy", y * y)):
+                    sums[key] += energy * value
+                sums["r"] += energy * r
+                sums["rr"] += energy * r * r
+        first += layer.n_cells
+        total += sums["1"]
+        guarded = sums["1"] + 1e-16
+        groups["e"].append(math.log10(sums["1"] + 1e-8))
+        groups["s"].append(1 - filled / layer.n_cells)
+        for axis in "xyr":
+            if axis == "r" or layer.n_alpha > 1:
+                centre = sums[axis] / guarded
+                groups[f"c{axis}"].append(centre / 100)
+                width = math.sqrt(max(0.0, sums[2 * axis] / guarded - centre**2))
+                groups[f"w{axis}"].append(width / 100)
+    out = [math.log10(float(showers.incident_energy[row])), *groups["e"]]
+    for key in ("cx", "cy", "wx", "wy"):
+        out += groups[key]
+    return [*out, math.log10(total + 1e-8), *groups["s"], *groups["cr"], *groups["wr"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("calochallenge-1-photons", 1 + 5 + 4 * 2 + 1 + 3 * 5),
+        ("calochallenge-1-pions", 1 + 7 + 4 * 4 + 1 + 3 * 7),
+        ("calochallenge-2", 2 + 8 * 45),
+    ],
+)
+def test_the_feature_vector_is_the_challenges(name: str, size: int) -> None:
+    showers = with_faint(sparse(name, 3, seed=1), 0.5 * CUTS[name])
+    cells = showers.cells.copy()
+    cells[2, : cells.shape[1] // 2] = 0.9 * CUTS[name]  # whole layers below the cut
+    showers = showers.replace(cells=cells)
+    features, missing = high_level_features(Sample(showers, "faint"))
+    assert features.shape == (3, size)
+    assert missing == 0
+    slow = [loop(showers, row, CUTS[name]) for row in range(3)]
+    np.testing.assert_allclose(features, slow, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["calochallenge-1-photons", "calochallenge-1-pions"])
+def test_layers_of_one_angular_bin_have_no_x_and_y(name: str) -> None:
+    sample = Sample(sparse(name, 4), "a")
+    names = {column.name for column in finite_columns(sample, sample)}
+    for index, layer in enumerate(sample.detector.layers):
+        assert isinstance(layer, CylindricalLayer)
+        assert (f"layer_centre_x[{index}]" in names) == (layer.n_alpha > 1)
+        assert (f"layer_width_y[{index}]" in names) == (layer.n_alpha > 1)
+        assert f"layer_width_r[{index}]" in names
+
+
+@pytest.mark.parametrize(
+    ("layer", "observable", "low", "high"),
+    [
+        (1, "layer_centre_x", -100.0, 100.0),
+        (1, "layer_width_y", 0.0, 100.0),
+        (1, "layer_centre_r", 0.0, 500.0),
+        (3, "layer_width_r", 0.0, 500.0),
+        (12, "layer_centre_y", -500.0, 500.0),
+        (12, "layer_width_x", 0.0, 400.0),
+        (12, "layer_centre_r", 0.0, 1500.0),
+        (13, "layer_centre_x", -500.0, 500.0),
+        (13, "layer_width_x", 0.0, 400.0),
+        (14, "layer_width_r", 0.0, 1500.0),
+    ],
+)
+def test_bins_of_the_hadronic_layers(layer: int, observable: str, low: float, high: float) -> None:
+    detector = get_detector("calochallenge-1-pions")
+    index = [f"layer {layer}" == entry.name for entry in detector.layers].index(True)
+    column = Column(f"{observable}[{index}]", observable, np.ones(5), np.ones(5), {}, index=index)
+    edges = bin_edges(column, detector)
+    assert len(edges) == 101
+    assert edges[[0, -1]].tolist() == [low, high]
+
+
+def test_layer_12_of_the_regular_meshes_is_like_the_others() -> None:
+    column = Column("layer_centre_x[12]", "layer_centre_x", np.ones(5), np.ones(5), {}, index=12)
+    assert bin_edges(column, get_detector("calochallenge-3"))[0] == -30.0
+
+
+def test_the_challenges_classifier_sees_the_inputs_as_they_are() -> None:
+    import torch
+
+    inputs = torch.full((20, 3), 5.0) + torch.arange(60).reshape(20, 3)
+    raw, fast = (mlp(inputs, PRESETS[name]) for name in ("calochallenge", "fast"))
+    assert isinstance(next(iter(raw.children()))[0], torch.nn.Linear)
+    assert next(iter(fast.children()))[0](inputs).std() == pytest.approx(1.0, abs=0.05)
