@@ -10,11 +10,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from caloforge.errors import TooFewShowersError
-from caloforge.validate.metrics.classifier import classifier_test
+from caloforge.validate.metrics import Settings, classifier
+from caloforge.validate.metrics.base import Value
+from caloforge.validate.metrics.classifier import HighLevelClassifier, classifier_test
+from caloforge.validate.metrics.features import Pair
 from caloforge.validate.metrics.networks import ResidualCNN
 from caloforge.validate.metrics.scoring import auc_with_error, calibrate, divergence_bits
 from caloforge.validate.metrics.threads import threads_for
 from caloforge.validate.metrics.training import PRESETS, TrainingOptions, _Part
+from caloforge.validate.sample import Sample
 
 QUICK = replace(PRESETS["fast"], width=16, epochs=12, dropout=0.0)
 
@@ -134,3 +138,20 @@ def test_a_training_leaves_the_number_of_threads_as_it_was() -> None:
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+def test_the_showers_of_the_high_level_classifier_follow_the_seed(
+    pair: tuple[Sample, Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def keep(label: str, inputs: Pair, *rest: object) -> dict[str, Value]:
+        seen.append(inputs.reference)
+        return {}
+
+    monkeypatch.setattr(classifier, "entries", keep)
+    for seed in (1, 2, 1):
+        HighLevelClassifier().compute(*pair, Settings(seed=seed, n_max=100))
+    assert seen[0].shape[0] == 100
+    np.testing.assert_array_equal(seen[0], seen[2])
+    assert (seen[0] != seen[1]).any()

@@ -3,15 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
+from toy_samples import toy_showers
 
 from caloforge.errors import InputError, TooFewShowersError
+from caloforge.validate.metrics import Settings, quantile
 from caloforge.validate.metrics.quantile import (
     QuantileBins,
+    QuantileDivergence,
     expected_divergence,
     jensen_shannon,
     quantile_divergence,
     quantiles_for,
 )
+from caloforge.validate.sample import Sample
 
 
 def slow_counts(
@@ -106,3 +110,47 @@ def test_bad_input() -> None:
     with pytest.raises(TooFewShowersError):
         quantiles_for(19)
     assert [quantiles_for(n) for n in (20, 100, 159, 160, 10_000, 10**6)] == [2, 8, 8, 16, 256, 256]
+
+
+@pytest.mark.parametrize("n_quantiles", [None, 12])
+def test_the_halves_of_the_floor_have_ten_showers_a_bin(
+    monkeypatch: pytest.MonkeyPatch, n_quantiles: int | None
+) -> None:
+    showers_a_bin = []
+
+    class Seen(QuantileBins):
+        def __init__(self, reference: np.ndarray, n_quant: int) -> None:
+            super().__init__(reference, n_quant)
+            showers_a_bin.append(len(reference) / n_quant)
+
+    monkeypatch.setattr(quantile, "QuantileBins", Seen)
+    a, b = (Sample(toy_showers("atlas-em-barrel", 160, seed), str(seed)) for seed in (1, 2))
+    settings = Settings(n_bootstrap=2, n_halves=2, n_quantiles=n_quantiles)
+    entries = QuantileDivergence().compute(a, b, settings)["quantile_jsd"]
+    assert min(showers_a_bin) >= 10
+    value = entries["visible_energy"]
+    assert value.detail["n_quantiles"] == (n_quantiles or 16)
+    assert value.detail["floor_quantiles"] == 8
+
+
+@pytest.mark.parametrize(("n", "dimensions"), [(160, 1), (160, 2), (319, 1), (40, 1)])
+def test_the_floor_is_what_two_samples_of_the_truth_have(n: int, dimensions: int) -> None:
+    rng = np.random.default_rng(n + dimensions)
+    values, floors, errors = [], [], []
+    for seed in range(120):
+        a, b = rng.normal(size=(2, n, dimensions))
+        found = quantile._compare(a, b, Settings(n_bootstrap=2, n_halves=5, seed=seed))
+        values.append(found.value)
+        floors.append(found.floor)
+        errors.append(found.floor_uncertainty)
+    error = np.hypot(np.std(values), np.std(floors)) / len(values) ** 0.5
+    assert abs(np.mean(values) - np.mean(floors)) < 4 * error
+    # the uncertainty of a floor is the spread of single comparisons; halves of one sample vary somewhat less
+    assert 0.6 < np.mean(errors) / np.std(values) < 1.3
+
+
+def test_too_few_showers_for_halves_have_no_floor() -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 30))
+    found = quantile._compare(a, b, Settings(n_bootstrap=2))
+    assert found.floor is None
+    assert found.value >= 0

@@ -166,5 +166,5 @@ class HighLevelClassifier(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``auc_high``, ``auc_high_floor`` and ``jsd_high``."""
-        pair = high_level_pair(reference, generated, settings.n_max)
+        pair = high_level_pair(reference, generated, settings.n_max, settings.seed)
         return entries("high", pair.single(), settings, PRESETS[settings.classifier])

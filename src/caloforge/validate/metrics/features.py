@@ -233,13 +233,20 @@ def high_level_features(sample: Sample) -> tuple[NDArray[np.float64], int]:
     return np.where(finite, features, 0.0), int(features.size - finite.sum())
 
 
-def high_level_pair(reference: Sample, generated: Sample, n_max: int | None = None) -> Pair:
-    """Return the feature vectors of both samples; at most ``n_max`` showers of each, picked at random."""
+def high_level_pair(reference: Sample, generated: Sample, n_max: int | None = None, seed: int = 0) -> Pair:
+    """Return the feature vectors of both samples.
+
+    Arguments:
+        reference: The reference.
+        generated: The generated sample.
+        n_max: At most so many showers of each, picked at random.
+        seed: Which are picked.
+    """
     sides, counts = [], {}
     for side, sample in (("reference", reference), ("generated", generated)):
         features, missing = high_level_features(sample)
         if n_max is not None and len(features) > n_max:
-            features = features[_subset(len(features), n_max, 0)]
+            features = features[_subset(len(features), n_max, seed)]
         sides.append(features)
         counts[f"n_{side}_used"] = len(features)
         if missing:

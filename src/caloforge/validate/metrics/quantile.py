@@ -6,7 +6,10 @@ Bins of equal probability come from splitting the reference at medians, the dime
 .. math:: D = \frac12 \sum_i \left( g_i \ln\frac{2 g_i}{g_i + p_i} + p_i \ln\frac{2 p_i}{g_i + p_i} \right) .
 
 For ``n`` test showers from the truth :math:`E[D] \approx (n_{quant} - 1) / (8 n)`, to which the reference's
-own size adds the like: :math:`(n_{quant} - 1)/8\,(1/n + 1/n_{ref})`. Only :math:`n_{quant} \le n/10` counts.
+own size adds the like: :math:`(n_{quant} - 1)/8\,(1/n + 1/n_{ref})`. Only :math:`n_{quant} \le n/10` counts. The
+halves of the floor have at least ten showers a bin too: they have fewer bins when they are too small for all, and the
+floor is multiplied by the ratio of the numbers of filled bins less one, as in this formula (its spread by the root of
+that ratio: the divergence of equal distributions is distributed as chi-squared with so many degrees of freedom).
 
 Any number of bins is allowed: a node of ``m`` bins is split so that its left child gets ``m // 2`` of them
 and the same share of the showers (the median when ``m`` is even). Equal values never part: they go to the
@@ -29,7 +32,7 @@ from caloforge.errors import InputError, TooFewShowersError
 from caloforge.random import generator
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import finite_columns, joint_columns
-from caloforge.validate.metrics.floors import floor_at
+from caloforge.validate.metrics.floors import Floor, floor_at
 from caloforge.validate.metrics.resampling import halves, spread
 
 if TYPE_CHECKING:
@@ -212,19 +215,42 @@ def _compare(a: NDArray[np.float64], b: NDArray[np.float64], settings: Settings)
         strict=True,
     )
     boot = np.array([jensen_shannon(x, y) for x, y in draws])
-    floor = []
-    for index in range(settings.n_halves):
-        first, second = halves(len(a), index, settings.seed)
-        floor.append(quantile_divergence(a[first], a[second], n_quant))
+    filled = int((p > 0).sum())
     detail = {
         "n_quantiles": n_quant,
-        "filled_bins": int((p > 0).sum()),
-        "expected": expected_divergence(int((p > 0).sum()), len(b), len(a)),
+        "filled_bins": filled,
+        "expected": expected_divergence(filled, len(b), len(a)),
     }
-    below = floor_at(np.array(floor), len(a), len(b), degree=2)
+    below = _floor(a, len(b), n_quant, filled, settings)
     return Value(
         jensen_shannon(p, g), spread(boot), below.value, below.uncertainty, {**detail, **below.detail}
     )
+
+
+def _floor(a: NDArray[np.float64], m: int, n_quant: int, filled: int, settings: Settings) -> Floor:
+    """Return the floor from halves of the reference with ten showers a bin; none when they cannot have two bins.
+
+    Arguments:
+        a: Reference (N,) or (N, d).
+        m: Generated showers.
+        n_quant: Bins of the compared samples, of which ``filled`` have reference showers.
+        filled: See ``n_quant``.
+        settings: Number of halves, seed.
+    """
+    bins = min(n_quant, len(a) // 2 // _SHOWERS_A_BIN)
+    if bins < 2:
+        return Floor()
+    found, in_half = [], []
+    for index in range(settings.n_halves):
+        first, second = halves(len(a), index, settings.seed)
+        of_half = QuantileBins(a[first], bins)
+        found.append(jensen_shannon(of_half.counts, of_half.count(a[second])))
+        in_half.append(int((of_half.counts > 0).sum()))
+    freedom = float(np.mean(in_half)) - 1.0
+    growth = (filled - 1) / freedom if freedom > 0 else 1.0
+    below = floor_at(np.array(found), len(a), m, degree=2, growth=growth)
+    error = None if below.uncertainty is None else below.uncertainty / growth**0.5 if growth > 0 else 0.0
+    return Floor(below.value, error, {**below.detail, "floor_quantiles": bins})
 
 
 class QuantileDivergence(Metric):
