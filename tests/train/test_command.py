@@ -55,6 +55,6 @@ def test_following_it_gives_the_same_weights(toy_file: Path, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("toys")
 def test_a_time_limit_that_ended_the_training_is_kept(toy_file: Path, tmp_path: Path) -> None:
-    overrides = ("epochs=100000", "max_seconds=0.2")
+    overrides = ("epochs=100000", "max_seconds=1.0")
     run = train("toy-adversarial", toy_file, tmp_path / "run", None, overrides, device="cpu")
-    assert "train.max_seconds=0.2" in train_command(RunFolder(run), ["a.h5"], "again")
+    assert "train.max_seconds=1.0" in train_command(RunFolder(run), ["a.h5"], "again")

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from caloforge.errors import CaloforgeError, ConfigError, FileFormatError, OutputExistsError
+from caloforge.errors import (
+    CaloforgeError,
+    ConfigError,
+    FileFormatError,
+    OutputExistsError,
+    UnfinishedError,
+)
 from caloforge.showers import write_showers
 from caloforge.train import train
 from caloforge.train.checkpoint import load_state, load_weights
@@ -190,3 +196,88 @@ def test_a_broken_state_is_refused(tmp_path: Path) -> None:
         load_weights(tmp_path / "weights")
     with pytest.raises(FileFormatError, match="missing"):
         load_weights(tmp_path / "none")
+
+
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one second pass with every epoch, and none otherwise."""
+    from caloforge.train import loop, run
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def process_time(self) -> float:
+            return self.now
+
+    clock, real = Clock(), loop.StageLoop._epoch
+
+    def epoch(self, *args):
+        clock.now += 1.0
+        return real(self, *args)
+
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(run, "time", clock)
+    monkeypatch.setattr(loop.StageLoop, "_epoch", epoch)
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+def test_a_training_that_ends_before_a_stage_is_unfinished_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, toy_file: Path, tmp_path: Path
+) -> None:
+    _clock(monkeypatch)
+    run, how = RunFolder(tmp_path / "a"), {"device": "cpu", "seed": 3}
+    with pytest.raises(UnfinishedError, match="stage post not trained when max_seconds = ") as caught:
+        train("toy-two-stage", toy_file, run.path, overrides=[f"max_seconds={seconds}"], **how)
+    assert caught.value.exit_code == 1
+    facts = run.read()
+    assert (facts["status"], facts["not_trained"]) == ("unfinished", ["post"])
+    assert facts.get("stopped_early", {}) == ({"0/decoder": {"epochs": 1, "of": 2}} if seconds == 1 else {})
+    assert run.unfinished() == "unfinished: stage post not trained"
+    assert len(run.models()) == 1
+    with pytest.raises(ConfigError, match=r"cannot resume with train\.max_seconds"):
+        train("toy-two-stage", toy_file, run.path, overrides=[f"max_seconds={seconds}"], resume=True, **how)
+    train("toy-two-stage", toy_file, run.path, overrides=["max_seconds=100"], resume=True, **how)
+    assert (run.read()["status"], run.unfinished()) == ("finished", "")
+    assert "not_trained" not in run.read()
+    assert not run.state.exists()
+    train("toy-two-stage", toy_file, tmp_path / "b", **how)
+    _same(run.path, tmp_path / "b")
+    assert run.log.read_text() == RunFolder(tmp_path / "b").log.read_text()
+
+
+def test_a_stage_cut_short_is_noted_and_the_run_finished(
+    monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path
+) -> None:
+    _clock(monkeypatch)
+    run = RunFolder(
+        train("toy-two-stage", toy_file, tmp_path / "a", overrides=["max_seconds=4"], device="cpu")
+    )
+    facts = run.read()
+    assert facts["status"] == "finished"
+    assert facts["stopped_early"] == {"0/post": {"epochs": 2, "of": 4}}
+    assert not run.state.exists()
+
+
+def test_several_trainings_of_which_one_never_began(
+    monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path
+) -> None:
+    _clock(monkeypatch)
+    overrides = ["trainings=2", "epochs=4", "combine=ensemble"]
+    with pytest.raises(UnfinishedError, match="stage gan of training 1 not trained"):
+        train(
+            "toy-adversarial", toy_file, tmp_path / "a", overrides=[*overrides, "max_seconds=4"], device="cpu"
+        )
+    train(
+        "toy-adversarial",
+        toy_file,
+        tmp_path / "a",
+        overrides=[*overrides, "max_seconds=0"],
+        device="cpu",
+        resume=True,
+    )
+    train("toy-adversarial", toy_file, tmp_path / "b", overrides=overrides, device="cpu")
+    for name in ("weights.safetensors", "weights-1.safetensors"):
+        first, second = load_weights(tmp_path / "a" / name), load_weights(tmp_path / "b" / name)
+        assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -60,6 +60,10 @@ def train(
     print_written(
         folder, f"{model}, {info['parameters']:,} parameters, {info['train_showers']} showers, {seconds}"
     )
+    for name, done in info.get("stopped_early", {}).items():
+        print_lines(
+            [f"  stage {name}: stopped early by max_seconds after {done['epochs']} of {done['of']} epochs"]
+        )
     for name, stage in info["stages"].items():
         figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
         print_lines([f"  stage {name}: kept epoch {stage['epoch']}, figure on held-out showers: {figure}"])

@@ -1,7 +1,10 @@
 """Training data: which showers are held out, and showers as tensors where the training runs.
 
-The split is a rule and not a list: a permutation of all showers seeded with ``split_seed``; the first part is held out,
-the training showers follow. So the held-out showers of a run can be found again from its settings.
+The split follows from the identity of each shower alone (:mod:`caloforge.showers.identity`): the identity and
+``split_seed`` are mixed to a number that looks uniform in [0, 1), and showers below the fraction ``validation`` are held out. So
+a shower is on the same side whatever else is in the files, and equal showers are on one side. Both parts are in
+the order of that number, which has nothing to do with the order of the files: the first so many showers of
+a part are a random sample of it.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from torch import Tensor
 from caloforge.errors import TooFewShowersError
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Batch
-from caloforge.random import child_seed, generator
+from caloforge.random import child_seed
 from caloforge.showers import Showers
+from caloforge.showers.identity import mixed
 from caloforge.train.settings import TrainConfig
 
 __all__ = ["CellDataset", "Split", "split"]
@@ -29,22 +33,31 @@ LEAST = 10
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the showers to train on and of those held out, both sorted."""
+    """Indices of the showers to train on and of those held out, both in random order."""
 
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
 
 
-def split(n: int, config: TrainConfig) -> Split:
-    """Divide ``n`` showers by the settings' rule.
+def split(identities: NDArray[np.uint64], config: TrainConfig) -> Split:
+    """Divide showers by the settings' rule.
+
+    Arguments:
+        identities: Identities of the showers (N,); those without energy, which all have 0, are divided by their position.
+        config: ``validation``, ``split_seed``, ``train_offset`` and ``train_size``.
 
     Raises:
-        TooFewShowersError: When less than ten showers are left to train on, or fewer than asked for.
+        TooFewShowersError: When fewer than ten showers are left to train on, or fewer than ``train_size``.
     """
-    order = generator(config.split_seed, "split").permutation(n)
-    held = round(n * config.validation)
-    held = max(held, 1) if config.validation > 0 else 0
-    rest = order[held:][config.train_offset :]
+    n = len(identities)
+    positions = mixed(np.arange(n, dtype=np.uint64))
+    known = np.where(identities != 0, identities, positions)
+    numbers = mixed(known ^ np.uint64(config.split_seed % 2**64))
+    order = np.argsort(numbers, kind="stable").astype(np.int64)
+    chosen = numbers[order] < np.uint64(min(int(config.validation * 2**64), 2**64 - 1))
+    if config.validation > 0 and n and not chosen.any():
+        chosen = numbers[order] == numbers[order[0]]
+    rest = order[~chosen][config.train_offset :]
     if config.train_size:
         if config.train_size > len(rest):
             msg = (
@@ -56,7 +69,7 @@ def split(n: int, config: TrainConfig) -> Split:
     if len(rest) < LEAST:
         msg = f"{n} showers leave {len(rest)} to train on; expected at least {LEAST}"
         raise TooFewShowersError(msg)
-    return Split(np.sort(rest), np.sort(order[:held]))
+    return Split(rest, order[chosen])
 
 
 class CellDataset:

@@ -1,12 +1,14 @@
 """The run folder: what a training leaves behind, and how a model is built from it again.
 
 ``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and
-result; ``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
+result; ``identities.npz`` the identities of the showers that trained and selected the model;
+``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
 ``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on, removed at the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.train.checkpoint import load_weights
+from caloforge.train.seen import RUN_FILE, SeenByTraining
 from caloforge.train.settings import read_settings
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "unfinished_text"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,38 @@ class RunFolder:
         """State of an unfinished training."""
         return self.path / "state.pt"
 
+    @property
+    def identities(self) -> Path:
+        """Identities of the showers that trained and selected the model."""
+        return self.path / RUN_FILE
+
+    def seen(self) -> SeenByTraining:
+        """Return what the training has seen.
+
+        Raises:
+            FileFormatError: When the folder does not hold a run, or its identities are broken.
+        """
+        return SeenByTraining.read(self.path, self.read().get("seen"))
+
+    def unfinished(self) -> str:
+        """Return which stages were not trained, as "unfinished: stage post not trained"; empty when all were.
+
+        Raises:
+            FileFormatError: When the folder does not hold a run.
+        """
+        content = self.read()
+        if content.get("status") != "unfinished":
+            return ""
+        return unfinished_text(content.get("not_trained", ()))
+
     def weights(self, member: int = 0) -> Path:
         """Weights of a member; there is one unless the run is an ensemble."""
         return self.path / ("weights.safetensors" if member == 0 else f"weights-{member}.safetensors")
 
     def clear(self) -> None:
         """Remove the files of an earlier run, and nothing else."""
-        for path in (self.config, self.info, self.log, self.state, *self.path.glob("weights*.safetensors")):
+        own = (self.config, self.info, self.log, self.state, self.identities)
+        for path in (*own, *self.path.glob("weights*.safetensors")):
             path.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any]:
@@ -86,11 +114,13 @@ class RunFolder:
     def models(self) -> list[ShowerModel]:
         """Return the trained model, or the members of the ensemble, on the CPU in evaluation mode.
 
+        Of a run that is :meth:`unfinished` too: some of its weights are then those that a training begins with.
+
         Raises:
-            FileFormatError: When the run is not finished or its files are broken.
+            FileFormatError: When the run has not ended or its files are broken.
         """
         content = self.read()
-        if content.get("status") != "finished":
+        if content.get("status") not in ("finished", "unfinished"):
             raise FileFormatError(
                 self.path, "run.json", "says that the training is not finished; go on with --resume"
             )
@@ -102,3 +132,9 @@ class RunFolder:
             model.load_weights(load_weights(self.weights(member)))
             members.append(model.eval())
         return members
+
+
+def unfinished_text(stages: Iterable[str]) -> str:
+    """Return what a run is of which some stages were not trained."""
+    names = list(stages)
+    return f"unfinished: stage{'s' if len(names) > 1 else ''} {', '.join(names)} not trained"

@@ -32,12 +32,13 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class Best:
-    """The best epoch so far of one stage, and the median time of an epoch, in seconds, held-out figures included."""
+    """The best epoch so far of one stage, the median time of an epoch (s, held-out figures included), and epochs done."""
 
     value: float = float("inf")
     epoch: int = -1
     weights: Weights = field(default_factory=dict)
     epoch_seconds: float = 0.0
+    epochs_done: int = 0
 
 
 @dataclass
@@ -56,7 +57,7 @@ class StageLoop:
         log: Where losses and figures go.
         save: Writes a checkpoint of what it is given.
         advance: Moves the progress bar by epochs.
-        deadline: Time (``time.monotonic``) after which no epoch starts.
+        deadline: Time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint.
     """
 
     fabric: Any
@@ -121,6 +122,8 @@ class StageLoop:
                 self.save({"updater": updater.state(), "best": vars(best), "random": random_state()})
                 saved = time.monotonic()
             self.advance(1)
+        if updater.epoch < self.stage.epochs:
+            self.save({"updater": updater.state(), "best": vars(best), "random": random_state()})
         if best.weights and self.stage.keep == "best":
             self.model.load_weights(best.weights)
         else:
@@ -129,6 +132,7 @@ class StageLoop:
             self.model.load_weights(last)
             best = Best(best.value, updater.epoch, {})
         best.epoch_seconds = median(seconds) if seconds else 0.0
+        best.epochs_done = updater.epoch
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(needed[name])
         return best

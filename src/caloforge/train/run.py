@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,21 @@ from typing import Any
 import torch
 
 from caloforge._version import __version__
-from caloforge.errors import ConfigError, FileFormatError, InputError
+from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
 from caloforge.files import atomic_path, ensure_output_dir
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
 from caloforge.random import child_seed
 from caloforge.showers import Showers
+from caloforge.showers.identity import identities, seen_union
 from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
+from caloforge.train.commit import source_commit
 from caloforge.train.data import CellDataset, Split, split
-from caloforge.train.folder import RunFolder
+from caloforge.train.folder import RunFolder, unfinished_text
 from caloforge.train.log import MetricLog
 from caloforge.train.loop import StageLoop
+from caloforge.train.seen import SeenByTraining, inherited_from
 from caloforge.train.settings import Resolved, read_settings, resolve
 from caloforge.train.sources import Files, data_paths, describe_files, read_files
 from caloforge.train.toml import to_toml
@@ -62,7 +66,8 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: Seed; on the CPU the same seed gives the same weights.
         train_size: Showers to train on.
-        resume: Go on with a run that was stopped; its settings, seed and data must be the same.
+        resume: Go on with a run that was stopped or is unfinished; its seed, data and settings must be the same, but for
+            ``max_seconds``.
         force: Replace a run that is there.
 
     Returns:
@@ -71,12 +76,14 @@ def train(
     Raises:
         ConfigError: For wrong settings, or a resumed run with other ones.
         OutputExistsError: When the folder holds something and neither flag is set.
+        UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
     settings = resolve(model, config, overrides, preset, train_size=train_size)
     accelerator = _accelerator(device)
     showers = read_files(data)
     MODELS[model].check_detector(showers.detector)
-    parts = split(len(showers), settings.train)
+    known = identities(showers)
+    parts = split(known, settings.train)
     if not showers[parts.train].cells.any():
         names = " ".join(str(path) for path in data_paths(data))
         msg = f"{names}: none of the {len(parts.train)} showers to train on holds any energy"
@@ -84,25 +91,45 @@ def train(
     folder = RunFolder(ensure_output_dir(output, force=force, resume=resume))
     if resume and not folder.info.exists():
         raise FileFormatError(folder.path, "run.json", "is missing; there is no run to resume")
-    info = _info(settings, showers, data, seed, parts, accelerator)
+    before = inherited_from(Path(settings.train.initial)) if settings.train.initial else SeenByTraining()
+    seen = replace(
+        before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
+    )
+    info = _info(settings, showers, data, seed, parts, accelerator) | {"seen": seen.facts()}
     if resume:
         if _check_same(folder, settings, info):
             return folder.path
     else:
         folder.clear()
-        with atomic_path(folder.config, force=True) as part:
-            part.write_text(to_toml(settings.as_dict()))
-        folder.write(info)
+    with atomic_path(folder.config, force=True) as part:
+        part.write_text(to_toml(settings.as_dict()))
+    folder.write(info)
+    seen.write(folder.path)
     _Training(settings, showers, parts, folder, seed, accelerator).run(info)
+    if info["status"] == "unfinished":
+        msg = (
+            f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
+            "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
+        )
+        raise UnfinishedError(msg)
     return folder.path
 
 
 def held_out_showers(run: str | Path, data: Files) -> Showers:
-    """Return the showers of its data that a run held out."""
-    content = read_settings(RunFolder(Path(run)).config)
+    """Return the showers of its data that a run held out, in random order.
+
+    Raises:
+        FileFormatError: When the run was written before showers had identities: its split is not known any more.
+    """
+    folder = RunFolder(Path(run))
+    if not folder.identities.is_file():
+        raise FileFormatError(
+            folder.identities, "", "is missing; the split of so old a run is not known, train again"
+        )
+    content = read_settings(folder.config)
     settings = resolve(content["name"], content)
     showers = read_files(data)
-    return showers[split(len(showers), settings.train).held_out]
+    return showers[split(identities(showers), settings.train).held_out]
 
 
 def _accelerator(device: str) -> str:
@@ -135,6 +162,7 @@ def _info(
         "held_out_showers": len(parts.held_out),
         "versions": {"caloforge": __version__, "python": platform.python_version()}
         | {name: version(name) for name in names},
+        "commit": source_commit(),
         "command": " ".join(["caloforge", *sys.argv[1:]]) if "caloforge" in sys.argv[0] else "",
         "device": accelerator,
         "hardware": hardware,
@@ -149,13 +177,23 @@ def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> 
         if before.get(key) != info[key]:
             msg = f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
             raise ConfigError(msg)
+    if "seen" not in before:
+        msg = f"{folder.path}: cannot resume; the run was begun before the split followed from the showers' identities"
+        raise ConfigError(msg)
     if before["data"]["sha256"] != info["data"]["sha256"]:
         msg = f"{folder.path}: cannot resume with {info['data']['file']}; the run's data have another hash"
         raise ConfigError(msg)
     old, new = read_settings(folder.config), settings.as_dict()
+    used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
+    if before.get("status") == "unfinished" and 0 < limit <= used:
+        msg = (
+            f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
+            "expected more than that, or 0 for no limit"
+        )
+        raise ConfigError(msg)
     for section in ("model", "train"):
         for key, value in new[section].items():
-            if _plain(old[section].get(key)) != _plain(value):
+            if key != "max_seconds" and _plain(old[section].get(key)) != _plain(value):
                 msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
                 raise ConfigError(msg)
     return before.get("status") == "finished"
@@ -210,6 +248,8 @@ class _Training:
         deadline = started + budget - elapsed if budget else float("inf")
         stage_results: dict[str, Any] = dict(state["stages"]) if state else {}
         parameters = 0
+        short: dict[str, dict[str, int]] = {}
+        untrained: list[str] = []
         for training in range(len(results), self.config.trainings):
             model = self._model(training)
             parameters = sum(p.numel() for p in model.parameters())
@@ -227,6 +267,8 @@ class _Training:
                     continue
 
                 def save(part: dict[str, Any], number: int = number, model: ShowerModel = model) -> None:
+                    if short or untrained:
+                        return  # the checkpoint of the first stage that was cut short is kept
                     seconds = elapsed + time.monotonic() - started
                     content = {"stage": number, "rows": log.rows, "results": results, "elapsed": seconds}
                     save_state(
@@ -248,12 +290,20 @@ class _Training:
                     "metric": best.value,
                     "epoch_seconds": best.epoch_seconds,
                 }
+                if best.epochs_done < stage.epochs:
+                    if best.epochs_done:
+                        short[f"{training}/{stage.name}"] = {"epochs": best.epochs_done, "of": stage.epochs}
+                    else:
+                        several = f" of training {training}" if self.config.trainings > 1 else ""
+                        untrained.append(f"{stage.name}{several}")
             save_weights(self.folder.weights(training), model.state_dict())
             results.append(value)
         log.close()
         members = self._combine(results)
         info |= {
-            "status": "finished",
+            "status": "unfinished" if untrained else "finished",
+            **({"not_trained": untrained} if untrained else {}),
+            **({"stopped_early": short} if short else {}),
             "parameters": parameters,
             "stages": stage_results,
             "trainings": results,
@@ -262,7 +312,8 @@ class _Training:
             "cpu_seconds": time.process_time() - cpu,
         }
         self.folder.write(info)
-        self.folder.state.unlink(missing_ok=True)
+        if not untrained:
+            self.folder.state.unlink(missing_ok=True)
 
     def _combine(self, results: list[float]) -> int:
         """Keep the best training alone, or all of them; return the number of members."""

@@ -23,17 +23,18 @@ class TrainConfig(Settings):
     """Settings that do not depend on the model.
 
     Arguments:
-        validation: Part of the showers that is held out.
+        validation: Probability of each shower to be held out; its identity decides, see :func:`~caloforge.train.data.split`.
         train_size: Showers to train on; 0 for all that are not held out.
-        train_offset: Where the training showers begin in the shuffled rest; disjoint sets have offsets that differ
-            by at least ``train_size``.
-        split_seed: Seed of the shuffling, so that trainings of different seeds hold out the same showers.
+        train_offset: Where the training showers begin in the random order of the rest; disjoint sets have offsets that
+            differ by at least ``train_size``.
+        split_seed: Seed of the split, so that trainings of different seeds hold out the same showers.
         metric: Figure by which the best epoch is kept; empty: the stage's own.
         validate_every: Epochs between two looks at the held-out showers.
         log_every: Epochs between two rows of the log.
         checkpoint_epochs: Epochs between two checkpoints; 0: by time alone.
         checkpoint_seconds: Seconds between two checkpoints.
-        max_seconds: Stop after so many seconds, at the end of an epoch; 0: never. Not reproducible.
+        max_seconds: Stop after so many seconds, at the end of an epoch; 0: never. Not reproducible. A run of which some
+            stage was not trained at all is marked as unfinished.
         precision: Of the arithmetic: 32 bits, or mixed with bfloat16 or float16.
         compile: Compile the modules that the model names.
         trainings: Trainings with different seeds.
