@@ -17,10 +17,11 @@ from caloforge.validate.plots.draw import draw_figures
 from caloforge.validate.plots.histogram import choose_edges, histogram_panel, mean_panel
 from caloforge.validate.plots.panel import Curve, Heat, Image, Panel
 from caloforge.validate.report.interactive import heat_figure, panel_figure
+from caloforge.validate.report.numbers import format_value
 from caloforge.validate.report.packing import packed
 from caloforge.validate.report.page import Cell, Code, Facts, Images, Page, Plot, Section, Table, Text
-from caloforge.validate.report.scores import HEADLINES, Score, headline, mean_ranks, scores_of, worst
-from caloforge.validate.report.summary import format_value, metrics_table, summary_rows, verdict
+from caloforge.validate.report.scores import Score, scores_of
+from caloforge.validate.report.summary import metrics_table, summary_rows, verdicts
 from caloforge.validate.report.terminal import summary_for_terminal
 
 
@@ -289,36 +290,21 @@ def test_a_score_without_an_error_has_no_flag() -> None:
     assert Score("k", "", "K", None, 0.1, ideal=0.5).pull is None
 
 
-def test_the_nearest_sample_comes_first() -> None:
-    keys, columns, rows = summary_rows(METRICS)
-    assert keys == [key for key in HEADLINES if key in ("auc_high", "separation_power")]
-    assert [row[0].text for row in rows] == ["near", "middle", "far"]
-    assert rows[0][1].small == "nearest"
-    assert [row[2].flag for row in rows] == ["good", "warn", "bad"]
-    assert "worst hits" in rows[2][3].small
-    assert rows[2][-1].text.startswith(("hits", "Classifier", "AUC")) or "hits" in rows[2][-1].text
-    assert len(columns) == len(rows[0])
-    assert verdict(METRICS).startswith("near is nearest to the reference and has no entry of 3")
+def test_the_best_sample_comes_first() -> None:
+    columns, rows = summary_rows(METRICS)
+    assert columns[1:] == ["near", "middle", "far"]
+    assert [cell.text for cell in rows[0]] == ["Rank", "1", "2", "3"]
+    (auc,) = [row for row in rows if row[0].text == "Strongest classifier"]
+    assert [cell.flag for cell in auc[1:]] == ["good", "good", "bad"]
+    assert all(len(row) == len(columns) for row in rows)
+    sentences = verdicts(METRICS)
+    assert sentences[0].startswith("near, nearest to the reference: no deviation")
+    assert sentences[2].startswith("far: a classifier reaches AUC 0.90")
 
 
-def test_ranks_are_means_over_what_all_samples_have() -> None:
-    by_sample = {label: scores_of(metrics) for label, metrics in METRICS["samples"].items()}
-    assert mean_ranks(by_sample) == {"near": 1.0, "middle": 2.0, "far": 3.0}
-    tied = {"a": by_sample["near"], "b": by_sample["near"]}
-    assert mean_ranks(tied) == {"a": 1.5, "b": 1.5}
-    assert all(math.isnan(rank) for rank in mean_ranks({"a": [], "b": []}).values())
-
-
-def test_a_headline_is_the_mean_over_its_entries() -> None:
-    score = headline(scores_of(METRICS["samples"]["far"]), "separation_power")
-    assert score is not None
-    assert score.value == pytest.approx((0.4 + 0.003) / 2)
-    assert headline([], "auc_high") is None
-
-
-def test_the_worst_entries_are_named_first() -> None:
-    failing = worst(scores_of(METRICS["samples"]["far"]))
-    assert [score.name for score in failing] == ["separation_power.hits", "auc_high"]
+def test_nothing_measured_is_said() -> None:
+    nothing = {"samples": {"a": {"skipped": {}}}}
+    assert verdicts(nothing) == ["No metric was measured that samples can be judged by."]
 
 
 def test_every_number_is_in_the_table_of_metrics() -> None:

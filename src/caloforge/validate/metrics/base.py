@@ -145,6 +145,7 @@ METRICS: Registry[type[Metric]] = Registry(
         "shape_mse": "caloforge.validate.metrics.shape_mse:ShapeMSE",
         "sampling_fraction": "caloforge.validate.metrics.sampling_fraction:SamplingFraction",
         "spectrum": "caloforge.validate.metrics.spectrum:CellSpectrum",
+        "moments": "caloforge.validate.metrics.moments:Moments",
         "layer_fractions": "caloforge.validate.metrics.layer_fractions:LayerFractions",
         "core_cells": "caloforge.validate.metrics.core_cells:CoreCells",
         "covariance_distance": "caloforge.validate.metrics.covariance:CovarianceDistance",

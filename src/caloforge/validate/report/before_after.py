@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from caloforge.validate.report.numbers import format_value
 from caloforge.validate.report.page import Block, Cell, Table
 from caloforge.validate.report.scores import FLAGS, Score, scores_of
-from caloforge.validate.report.summary import format_value
 
 __all__ = ["before_after"]
 

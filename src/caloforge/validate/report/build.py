@@ -24,7 +24,7 @@ from caloforge.validate.report.before_after import before_after
 from caloforge.validate.report.displays import display_blocks, event_drawings, pick_showers
 from caloforge.validate.report.interactive import heat_figure, panel_figure
 from caloforge.validate.report.page import Block, Code, Facts, Page, Plot, Section, Text
-from caloforge.validate.report.summary import limits_table, metrics_table, summary_table, verdict
+from caloforge.validate.report.summary import limits_table, metrics_table, summary_table, verdicts
 
 if TYPE_CHECKING:
     from caloforge.showers import Showers
@@ -110,7 +110,7 @@ def build_page(
 ) -> Page:
     """Return the page; see :func:`write_report` for the arguments."""
     reference = metrics["reference"]
-    summary: list[Block] = [Text(verdict(metrics)), summary_table(metrics)]
+    summary: list[Block] = [*(Text(sentence) for sentence in verdicts(metrics)), summary_table(metrics)]
     sections = [Section("Summary", summary)]
     if limits:
         failed = sum(not row.passed for row in limits)

@@ -68,7 +68,7 @@ class Cell:
     Arguments:
         text: What is shown.
         sort: The number that it is sorted by; None sorts by the text, and a cell without text comes last.
-        flag: ``good``, ``warn``, ``bad`` or nothing: its colour and its sign.
+        flag: ``good``, ``warn``, ``bad``, ``unknown`` or nothing: its colour and its sign.
         title: Explanation shown when the pointer rests on it.
         small: A second line in smaller letters.
         href: Page that the text leads to, or an anchor of this one.

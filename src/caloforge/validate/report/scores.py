@@ -1,4 +1,4 @@
-"""Which sample is nearest to the reference, and where each fails: the numbers of ``metrics.json`` as scores.
+"""Every number of ``metrics.json`` as a score, for the tables of all metrics.
 
 A score compares a metric's distance from its ideal with the same distance of the floor (what a perfect generator would
 score with so many showers), in standard deviations of both:
@@ -11,15 +11,13 @@ A pull below 2 is as good as the reference itself at these sample sizes, above 5
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FLAGS", "HEADLINES", "Score", "headline", "mean_ranks", "scores_of", "worst"]
+__all__ = ["FLAGS", "Score", "scores_of"]
 
 FLAGS = {"good": "as the reference", "warn": "2 to 5 deviations off", "bad": "more than 5 deviations off"}
-# What the summary shows, when it was computed.
-HEADLINES = ("auc_high", "auc_low", "fpd", "kpd", "separation_power", "shape_mse", "coverage")
 _GOOD, _BAD = 2.0, 5.0
 _JUDGED = ("ratio",)
 
@@ -129,56 +127,3 @@ def _floor_note(detail: Mapping[str, Any]) -> str:
     if measured is None or scale is None or abs(scale - 1.0) < 1e-3:
         return note
     return f"{note}: {measured:.3g}; times {scale:.3g} for the samples' sizes"
-
-
-def headline(scores: Iterable[Score], key: str) -> Score | None:
-    """Return a key's single number: itself, or the mean over its entries with the worst one named.
-
-    The mean's uncertainty neglects correlations between the entries; its label is that of the metric.
-    """
-    chosen = [score for score in scores if score.key == key and score.value is not None]
-    if not chosen:
-        return None
-    if len(chosen) == 1 and not chosen[0].item:
-        return chosen[0]
-    return Score(
-        key,
-        "mean",
-        chosen[0].label,
-        _mean(score.value for score in chosen),
-        _quadrature(score.uncertainty for score in chosen),
-        _mean(score.floor for score in chosen),
-        _quadrature(score.floor_uncertainty for score in chosen),
-        chosen[0].ideal,
-    )
-
-
-def worst(scores: Iterable[Score], number: int = 4) -> list[Score]:
-    """Return the scores that fail most: the largest pulls among those flagged."""
-    failing = [score for score in scores if score.flag in ("warn", "bad")]
-    return sorted(failing, key=lambda score: -(score.pull or 0.0))[:number]
-
-
-def mean_ranks(by_sample: Mapping[str, list[Score]]) -> dict[str, float]:
-    """Return each sample's mean rank (1 is nearest) over the headline metrics that all samples have."""
-    ranks: dict[str, list[float]] = {label: [] for label in by_sample}
-    for key in HEADLINES:
-        found = {label: headline(scores, key) for label, scores in by_sample.items()}
-        excess = {label: score.excess for label, score in found.items() if score is not None}
-        if len(excess) < len(by_sample) or any(value is None for value in excess.values()):
-            continue
-        for label, value in excess.items():
-            below = sum(other < value for other in excess.values())  # type: ignore[operator]
-            equal = sum(other == value for other in excess.values())
-            ranks[label].append(below + (equal + 1) / 2)
-    return {label: sum(values) / len(values) if values else math.nan for label, values in ranks.items()}
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _quadrature(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.sqrt(sum(value * value for value in known)) / len(known) if known else None

@@ -1,4 +1,4 @@
-"""The tables of the report: the verdict at a glance, every metric, the limits."""
+"""The verdict, and the tables of the report: what is right and wrong at a glance, every metric, the limits."""
 
 from __future__ import annotations
 
@@ -7,133 +7,123 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caloforge.validate.limits import Row
+from caloforge.validate.report.judgement import Judgement, judge_all
+from caloforge.validate.report.numbers import format_value
 from caloforge.validate.report.page import Cell, Table
-from caloforge.validate.report.scores import (
-    FLAGS,
-    HEADLINES,
-    Score,
-    headline,
-    mean_ranks,
-    scores_of,
-    worst,
-)
+from caloforge.validate.report.scores import FLAGS, scores_of
+from caloforge.validate.report.statement import Statement
+from caloforge.validate.report.tolerances import TOLERANCES
 
-__all__ = ["format_value", "limits_table", "metrics_table", "summary_rows", "summary_table", "verdict"]
+__all__ = ["format_value", "limits_table", "metrics_table", "summary_rows", "summary_table", "verdicts"]
 
 _LEGEND = "✓ as near as other showers of the reference's kind would be (below 2 standard deviations), △ 2 to 5, ✗ above 5."
-_FLOOR = "measured between sets of the reference and brought to the samples' sizes"
+_FLOOR = "measured between sets of the reference and scaled to the samples' sizes"
+_MOST_CAUSES = 3
 
 
-def format_value(value: float | None, uncertainty: float | None = None) -> str:
-    """Return a number with its uncertainty, to two digits of it when it begins with 1 or 2, else to one."""
-    if value is None:
-        return "–"
-    if uncertainty is None or not 0.0 < uncertainty < math.inf:
-        return f"{value:.3g}"
-    power = math.floor(math.log10(uncertainty))
-    digits = (1 if uncertainty / 10.0**power < 2.95 else 0) - power
-    if abs(value) >= 1e5 or (abs(value) < 1e-3 and uncertainty < 1e-3):
-        power = math.floor(math.log10(max(abs(value), uncertainty)))
-        places = max(0, digits + power)
-        scale = 10.0**power
-        return f"({value / scale:.{places}f} ± {uncertainty / scale:.{places}f})e{power}"
-    places = min(max(0, digits), 6)
-    return f"{value:.{places}f} ± {uncertainty:.{places}f}"
-
-
-def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[Cell]]]:
-    """Return the keys shown, the headers, and one row a generated sample, the nearest first.
+def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]]]:
+    """Return the headers (a statement, then the samples, the best first) and one row a statement.
 
     Arguments:
         metrics: The content of ``metrics.json``.
     """
-    by_sample = {label: scores_of(sample) for label, sample in metrics["samples"].items()}
-    keys = [key for key in HEADLINES if any(headline(scores, key) for scores in by_sample.values())]
-    ranks = mean_ranks(by_sample)
-    names: dict[str, str] = {}
-    rows = []
-    for label in sorted(by_sample, key=lambda name: (math.isnan(ranks[name]), ranks[name])):
-        scores = by_sample[label]
-        row = [Cell(label), _rank_cell(label, ranks)]
-        for key in keys:
-            score = headline(scores, key)
-            if score is not None:
-                names[key] = score.label + (" (mean)" if score.item else "")
-            row.append(_score_cell(score, [s for s in scores if s.key == key]))
-        row.append(_failing_cell(scores))
-        rows.append(row)
-    return keys, ["Sample", "Mean rank", *(names[key] for key in keys), "Fails most in"], rows
+    judgements = judge_all(metrics)
+    rows: list[list[Cell]] = []
+    if len(judgements) > 1:
+        scores = [Cell(_number(j.score), None if math.isnan(j.score) else j.score) for j in judgements]
+        title = "weighted mean severity over the statements below; 0 is best"
+        rows.append([Cell("Rank", title=title), *(_ranked(k, s) for k, s in enumerate(scores, start=1))])
+    if any(j.unfinished for j in judgements):
+        cells = [Cell(j.unfinished, flag="bad" if j.unfinished else "") for j in judgements]
+        rows.append([Cell("Training", title="what the model says of its training"), *cells])
+    if any(j.seen for j in judgements):
+        cells = [Cell(_seen(j), flag="bad" if j.seen else "") for j in judgements]
+        title = "reference showers that trained, calibrated or selected the model"
+        rows.append([Cell("Showers seen in training", title=title), *cells])
+    for name, tolerance in TOLERANCES.items():
+        found = [j.statements.get(name) for j in judgements]
+        if any(found):
+            rows.append([Cell(tolerance.label, title=tolerance.says), *(_statement_cell(s) for s in found)])
+    rows.append([Cell("Fails most in", title="causes first"), *(_failing_cell(j) for j in judgements)])
+    return ["", *(j.label for j in judgements)], rows
 
 
-def _rank_cell(label: str, ranks: Mapping[str, float]) -> Cell:
-    rank = ranks[label]
-    if math.isnan(rank):
-        return Cell("")
-    if len(ranks) == 1:
-        return Cell("1", sort=1.0)
-    nearest = rank == min(value for value in ranks.values() if not math.isnan(value))
-    return Cell(f"{rank:.1f}", sort=rank, small="nearest" if nearest else "")
+def _number(score: float) -> str:
+    return "–" if math.isnan(score) else f"{score:.2f}"
 
 
-def _score_cell(score: Score | None, parts: Sequence[Score]) -> Cell:
-    """Return a headline number with its floor, or the worst of its parts, below."""
-    if score is None:
+def _ranked(place: int, score: Cell) -> Cell:
+    return Cell(str(place), score.sort, small=f"score {score.text}")
+
+
+def _seen(judgement: Judgement) -> str:
+    if judgement.seen is None:
+        return "none known"
+    n, of = judgement.seen
+    return f"{n:,} of {of:,}"
+
+
+def _statement_cell(statement: Statement | None) -> Cell:
+    if statement is None:
         return Cell("–", title="not measured: see the notes below")
-    small = [] if score.floor is None else [f"floor {format_value(score.floor, score.floor_uncertainty)}"]
-    known = [part for part in parts if part.item and part.excess is not None]
-    if known:
-        most = max(known, key=lambda part: part.excess or 0.0)
-        small.append(f"worst {most.item.replace('_', ' ')} {most.value:.3g}")
-    title = "" if score.pull is None else f"{score.pull:+.1f} standard deviations above the floor"
-    return Cell(
-        format_value(score.value, score.uncertainty), score.value, score.flag, title, " · ".join(small)
-    )
+    title = "the test cannot tell: its uncertainty is too large" if statement.flag == "unknown" else ""
+    return Cell(statement.text, statement.sort, statement.flag, title, statement.small)
 
 
-def _failing_cell(scores: Sequence[Score]) -> Cell:
-    """Return the entries that fail most, each named once."""
-    names: list[str] = []
-    for score in worst(scores, 40):
-        name = (score.item if score.by == "observable" else score.label).replace("_", " ")
-        if name not in names:
-            names.append(name)
-    failing = sum(score.flag == "bad" for score in scores)
-    measured = sum(bool(score.flag) for score in scores)
-    text = ", ".join(names[:3]) if names else "nothing"
-    return Cell(text, sort=float(failing), small=f"{failing} of {measured} entries above 5 deviations")
+def _failing_cell(judgement: Judgement) -> Cell:
+    """Return the causes that matter most, and how many statements are bad or cannot tell."""
+    named = [s.short for s in judgement.causes if s.short][:3]
+    flags = [s.flag for s in judgement.statements.values() if s.flag]
+    bad, unknown = flags.count("bad"), flags.count("unknown")
+    small = f"{bad} of {len(flags)} bad" + (f", {unknown} cannot tell" if unknown else "")
+    return Cell(", ".join(named) if named else "nothing", sort=float(bad), small=small)
 
 
 def summary_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the table that says which sample is nearest and where each fails."""
-    keys, columns, rows = summary_rows(metrics)
-    titles = [
-        "",
-        "mean over the metrics shown; 1 is nearest",
-        *keys,
-        "the largest pulls over all metrics and observables",
-    ]
+    """Return the table of the statements on each sample, the best sample first."""
+    columns, rows = summary_rows(metrics)
     caption = (
-        f"{_LEGEND} Floor: what a perfect generator would score with so many showers, {_FLOOR}. "
-        "Click on a header to sort."
+        "✓ right, or wrong by less than a third of what is bad; △ significant and between; ✗ bad and significant; "
+        "? cannot tell: the uncertainty is as large as what would be bad. "
+        "What is bad stands in docs/validation.md and under each name on the left. "
+        f"Floor: what a perfect generator would score with so many showers, {_FLOOR}."
     )
-    return Table(columns, rows, caption, titles, key="summary-table", texts=(0, len(columns) - 1))
+    return Table(columns, rows, caption, key="summary-table", texts=(0,))
 
 
-def verdict(metrics: Mapping[str, Any]) -> str:
-    """Return one sentence: which sample is nearest, and whether it can be told from the reference."""
-    by_sample = {label: scores_of(sample) for label, sample in metrics["samples"].items()}
-    ranks = {label: rank for label, rank in mean_ranks(by_sample).items() if not math.isnan(rank)}
-    if not ranks:
-        return "No metric was measured that samples can be ranked by."
-    nearest = min(ranks, key=lambda label: ranks[label])
-    scores = by_sample[nearest]
-    flagged = [score for score in scores if score.flag]
-    failing = [score for score in flagged if score.flag == "bad"]
-    start = f"{nearest} is nearest to the reference" if len(ranks) > 1 else nearest
-    joint = " and" if len(ranks) > 1 else ""
-    if not failing:
-        return f"{start}{joint} has no entry of {len(flagged)} more than 5 standard deviations worse than the floor."
-    return f"{start}{joint} is clearly off (more than 5 standard deviations) in {len(failing)} of {len(flagged)} entries."
+def verdicts(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each sample: what is wrong with it, its physical cause first; the best sample first.
+
+    Arguments:
+        metrics: The content of ``metrics.json``.
+    """
+    judgements = judge_all(metrics)
+    if not any(j.statements for j in judgements):
+        return ["No metric was measured that samples can be judged by."]
+    return [_sentence(j, k, len(judgements)) for k, j in enumerate(judgements)]
+
+
+def _sentence(judgement: Judgement, place: int, of: int) -> str:
+    start = judgement.label
+    if of > 1 and place == 0 and not judgement.unfinished:
+        start += ", nearest to the reference"
+    causes = judgement.causes
+    text = "; ".join(s.finding for s in causes[:_MOST_CAUSES])
+    detectability = judgement.statements.get("detectability")
+    if detectability is not None and detectability.finding and detectability.finding not in text:
+        text += ("; " if text else "") + detectability.finding
+    if not text:
+        text = "no deviation of a size that matters was found"
+    if judgement.undecided:
+        text += f"; cannot tell: {', '.join(judgement.undecided)}"
+    warnings = []
+    if judgement.unfinished:
+        warnings.append(f"its training is {judgement.unfinished}")
+    if judgement.seen is not None:
+        n, total = judgement.seen
+        warnings.append(f"{n:,} of the {total:,} reference showers trained or selected the model")
+    warning = f" (warning: {'; '.join(warnings)})" if warnings else ""
+    return f"{start}{warning}: {text}."
 
 
 def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Table:

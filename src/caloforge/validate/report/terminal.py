@@ -11,20 +11,20 @@ from rich.text import Text
 
 from caloforge.validate.report.page import Cell
 from caloforge.validate.report.summary import summary_rows
+from caloforge.validate.report.tolerances import SIGNS
 
 __all__ = ["summary_for_terminal"]
 
-_STYLES = {"good": "green", "warn": "yellow", "bad": "bold red"}
-_SIGNS = {"good": "✓ ", "warn": "△ ", "bad": "✗ "}
+_STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "unknown": "cyan"}
 
 
 def summary_for_terminal(metrics: Mapping[str, Any]) -> Table:
-    """Return the summary: a row for each metric, a column for each sample, the nearest first.
+    """Return the summary: a row for each statement, a column for each sample, the best first.
 
     Arguments:
         metrics: The content of ``metrics.json``.
     """
-    _, names, rows = summary_rows(metrics)
+    columns, rows = summary_rows(metrics)
     reference = metrics["reference"]
     table = Table(
         title=f"against {reference['label']}: {reference['n_showers']} showers of {reference['detector']}",
@@ -33,18 +33,18 @@ def summary_for_terminal(metrics: Mapping[str, Any]) -> Table:
         pad_edge=False,
         show_edge=False,
     )
-    table.add_column(names[0], overflow="fold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_column(row[0].text, overflow="fold")
-    for number, name in enumerate(names[1:], start=1):
-        if number > 1 or len(rows) > 1:  # one sample alone has no rank
-            table.add_row(name, *(_text(row[number]) for row in rows))
+        table.add_row(row[0].text, *(_text(cell) for cell in row[1:]))
     return table
 
 
 def _text(cell: Cell) -> Text:
     """Return a cell's sign and number, and below it what the page shows in small print."""
-    text = Text(_SIGNS.get(cell.flag, "") + cell.text, style=_STYLES.get(cell.flag, ""))
+    text = Text(
+        f"{SIGNS[cell.flag]} {cell.text}" if cell.flag else cell.text, style=_STYLES.get(cell.flag, "")
+    )
     if cell.small:
         text.append(f"\n{cell.small}", style="dim not bold")
     return text

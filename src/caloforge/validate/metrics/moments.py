@@ -1,0 +1,246 @@
+r"""Means and widths of the observables, and the energy resolution, generated over reference.
+
+Where the incident energy varies, showers are compared in slices of it (each value, or ten quantiles), so that the spread of the
+energies is no part of the errors; energies are then divided by the incident energy. With means :math:`\mu_s` and standard
+deviations :math:`\sigma_s` in slice s, and the reference's share :math:`w_s` of the showers,
+
+.. math:: \text{ratio} = \frac{\sum_s w_s \mu_{g,s}}{\sum_s w_s \mu_{r,s}}, \qquad
+          \text{shift} = \frac{\sum_s w_s (\mu_{g,s} - \mu_{r,s})}{\sqrt{\sum_s w_s \sigma_{r,s}^2}}, \qquad
+          \text{width} = \sum_s w_s \frac{\sigma_{g,s}}{\sigma_{r,s}}, \qquad
+          \text{resolution} = \sum_s w_s \frac{h_{g,s} / q_{g,s}}{h_{r,s} / q_{r,s}} ,
+
+the last one of the response (visible over incident energy) with half the width h of the central 68.3 % and the median q, so that a few
+showers in a tail do not decide; those widen the response's ``width``. Errors of means are :math:`\sigma / \sqrt n`, those of
+standard deviations follow from the fourth moment, :math:`(m_4 - \sigma^4) / (4 n \sigma^2)`, which holds for any distribution, those of
+the resolution from bootstrap samples. The floor is exactly 1 (0 for the shift): the uncertainty holds the fluctuations of both samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.random import generator
+from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
+from caloforge.validate.metrics.resampling import spread
+from caloforge.validate.metrics.sampling_fraction import energy_bins
+from caloforge.validate.observables import OBSERVABLES
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["Moments", "Slice", "compare_slices"]
+
+Array = NDArray[np.float64]
+
+_FEWEST = 8  # showers a side in a slice that is compared
+_LAYERS = "layer_energy"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Mean and standard deviation of an observable in a slice of the incident energy, with their errors.
+
+    Attributes:
+        energy: Mean incident energy of the reference, MeV.
+        weight: The reference's share of its showers.
+        reference: Mean, its error, standard deviation, its error.
+        generated: The same.
+    """
+
+    energy: float
+    weight: float
+    reference: tuple[float, float, float, float]
+    generated: tuple[float, float, float, float]
+
+    def mean_ratio(self) -> tuple[float, float]:
+        """Return generated over reference mean, with its error."""
+        (r, er, *_), (g, eg, *_) = self.reference, self.generated
+        return (g / r, float(np.hypot(eg, g / r * er)) / abs(r)) if r != 0 else (float("nan"),) * 2
+
+    def width_ratio(self) -> tuple[float, float]:
+        """Return generated over reference standard deviation, with its error."""
+        (*_, r, er), (*_, g, eg) = self.reference, self.generated
+        return g / r, float(np.hypot(eg, g / r * er)) / r
+
+
+def compare_slices(
+    reference: Array, generated: Array, energy_reference: Array, energy_generated: Array, edges: Array
+) -> list[Slice]:
+    """Return the moments of an observable in slices of the incident energy.
+
+    Slices of fewer than eight finite values a side, or where the reference is constant, are left out.
+
+    Arguments:
+        reference: Values (n,).
+        generated: Values (m,).
+        energy_reference: Incident energies (n,), MeV.
+        energy_generated: Incident energies (m,), MeV.
+        edges: Edges (K + 1,) of the slices, MeV.
+    """
+    parts = _parts(reference, generated, energy_reference, energy_generated, edges)
+    total = sum(len(a) for _, a, _ in parts)
+    return [Slice(energy, len(a) / total, _mean_and_std(a), _mean_and_std(b)) for energy, a, b in parts]
+
+
+def _parts(
+    reference: Array, generated: Array, energy_reference: Array, energy_generated: Array, edges: Array
+) -> list[tuple[float, Array, Array]]:
+    """Return the reference's mean energy and the finite values of both samples in each slice that is compared."""
+    parts = []
+    for low, high in pairwise(edges):
+        in_a = (energy_reference >= low) & (energy_reference < high) & np.isfinite(reference)
+        in_b = (energy_generated >= low) & (energy_generated < high) & np.isfinite(generated)
+        if min(in_a.sum(), in_b.sum()) >= _FEWEST and np.ptp(reference[in_a]) > 0.0:
+            parts.append((float(energy_reference[in_a].mean()), reference[in_a], generated[in_b]))
+    return parts
+
+
+class Moments(Metric):
+    """Mean, width and resolution of the observables, generated over reference."""
+
+    name: ClassVar[str] = "moments"
+    keys: ClassVar[tuple[Key, ...]] = (
+        Key("moments.ratio", "Ratio of means", 1.0, by="observable"),
+        Key("moments.width", "Ratio of widths", 1.0, by="observable"),
+        Key("moments.shift", "Shift of the mean (widths)", 0.0, by="observable"),
+        Key("moments.resolution", "Ratio of resolutions", 1.0),
+    )
+    minimum: ClassVar[int] = _FEWEST
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return ``moments``: ``ratio`` (of what cannot be negative), ``width`` and ``shift`` by observable, and ``resolution``.
+
+        Where there are several slices the detail of ``resolution`` and of the ratios of ``response`` and ``hits`` holds them, and
+        ``worst``: the slice of the most significant deviation, its significance corrected for their number.
+        """
+        edges = energy_bins(reference.incident_energy)
+        if np.ptp(reference.incident_energy) <= 1e-6 * reference.incident_energy.max():
+            edges = np.array([-np.inf, np.inf])
+        ratio: dict[str, Value] = {}
+        width: dict[str, Value] = {}
+        shift: dict[str, Value] = {}
+        resolution: Entry = Value(
+            float("nan"), detail={"reason": "too few showers in each slice of the energy"}
+        )
+        for name, unit, a, b in _columns(reference, generated):
+            energies = reference.incident_energy, generated.incident_energy
+            slices = compare_slices(a, b, *energies, edges)
+            if not slices:
+                continue
+            if np.nanmin(a) >= 0 and sum(s.weight * s.reference[0] for s in slices) > 0:
+                ratio[name] = _ratio(slices, unit, name in ("response", "hits"))
+            width[name] = _width(slices)
+            shift[name] = _shift(slices, unit)
+            if name == "response":
+                resolution = _resolution(_parts(a, b, *energies, edges), settings)
+        return {"moments": {"ratio": ratio, "width": width, "shift": shift, "resolution": resolution}}
+
+
+def _columns(reference: Sample, generated: Sample) -> list[tuple[str, str, Array, Array]]:
+    """Return name, unit and values of both samples for every observable of one number a shower, and the layers' energies."""
+    first, second = reference.observables, generated.observables
+    varies = len(np.unique(np.round(reference.incident_energy, 6))) > 1
+    found = []
+    for name in first.names:
+        if name not in second or OBSERVABLES[name].counts:
+            continue
+        a, b, unit = first[name], second[name], OBSERVABLES[name].unit
+        if a.ndim == 2 and name != _LAYERS:
+            continue
+        if varies and unit == "MeV":
+            over_a, over_b = reference.incident_energy, generated.incident_energy
+            a = a / (over_a if a.ndim == 1 else over_a[:, None])
+            b = b / (over_b if b.ndim == 1 else over_b[:, None])
+            unit = "of the incident energy"
+        if a.ndim == 1:
+            found.append((name, unit, a, b))
+        else:
+            found += [(f"{name}[{k}]", unit, a[:, k], b[:, k]) for k in range(a.shape[1])]
+    return found
+
+
+def _mean_and_std(x: Array) -> tuple[float, float, float, float]:
+    """Return the mean of values (N,), its error, their standard deviation, its error."""
+    n, mean = len(x), float(x.mean())
+    variance = float(x.var(ddof=1))
+    fourth = float(((x - mean) ** 4).mean())
+    error = np.sqrt(max(fourth - variance**2, 0.0) / (4 * n * variance)) if variance > 0 else 0.0
+    return mean, float(np.sqrt(variance / n)), float(np.sqrt(variance)), float(error)
+
+
+def _ratio(slices: list[Slice], unit: str, by_slice: bool) -> Value:
+    """Return the ratio of the means over all slices."""
+    w = np.array([s.weight for s in slices])
+    r, er = np.array([s.reference[:2] for s in slices]).T
+    g, eg = np.array([s.generated[:2] for s in slices]).T
+    below = float(w @ r)
+    value = float(w @ g) / below
+    error = float(np.sqrt((w**2) @ (eg**2 + (value * er) ** 2))) / below
+    detail: dict[str, Any] = {"reference": below, "generated": float(w @ g), "unit": unit}
+    if by_slice and len(slices) > 1:
+        pairs = [(s.energy, *s.mean_ratio()) for s in slices if s.reference[0] > 0]
+        detail |= _by_slice([{"energy": e, "ratio": x, "uncertainty": u} for e, x, u in pairs])
+    return Value(value, error, 1.0, 0.0, detail)
+
+
+def _width(slices: list[Slice]) -> Value:
+    """Return the mean over the slices of the ratios of the standard deviations."""
+    w = np.array([s.weight for s in slices])
+    value, error = np.array([s.width_ratio() for s in slices]).T
+    return Value(float(w @ value), float(np.sqrt((w**2) @ error**2)), 1.0, 0.0)
+
+
+def _resolution(parts: list[tuple[float, Array, Array]], settings: Settings) -> Value:
+    """Return the mean over the slices of the ratios of the resolutions, with the slices in the detail."""
+    rows = []
+    for number, (energy, a, b) in enumerate(parts):
+        pairs = []
+        for side, x in (("reference", a), ("generated", b)):
+            rng = generator(settings.seed, f"resolution/{side}", number)
+            drawn = x[rng.integers(0, len(x), (settings.n_bootstrap, len(x)))]
+            pairs.append((float(_relative_width(x[None])[0]), spread(_relative_width(drawn))))
+        (r, er), (g, eg) = pairs
+        if np.isfinite(g / r if r > 0 else np.nan):
+            ratio = g / r
+            row = {"energy": energy, "ratio": ratio, "uncertainty": float(np.hypot(eg, ratio * er)) / r}
+            rows.append({**row, "reference": r, "generated": g, "weight": float(len(a))})
+    if not rows:
+        return Value(float("nan"), detail={"reason": "no slice of the energy has a response above zero"})
+    w = np.array([row["weight"] for row in rows])
+    w /= w.sum()
+    value = float(w @ [row["ratio"] for row in rows])
+    error = float(np.sqrt(w**2 @ [row["uncertainty"] ** 2 for row in rows]))
+    detail = {key: float(w @ [row[key] for row in rows]) for key in ("reference", "generated")}
+    return Value(value, error, 1.0, 0.0, detail | (_by_slice(rows) if len(rows) > 1 else {}))
+
+
+def _relative_width(x: Array) -> Array:
+    """Return half the central 68.3 % over the median along the last axis of (S, n): (S,); NaN for a median of zero."""
+    low, middle, high = np.percentile(x, (15.865, 50.0, 84.135), axis=-1)
+    return np.where(middle > 0, (high - low) / (2.0 * np.where(middle > 0, middle, 1.0)), np.nan)
+
+
+def _shift(slices: list[Slice], unit: str) -> Value:
+    """Return the difference of the means in standard deviations of the reference within a slice."""
+    w = np.array([s.weight for s in slices])
+    r, er, sr, _ = np.array([s.reference for s in slices]).T
+    g, eg, _, _ = np.array([s.generated for s in slices]).T
+    scale = float(np.sqrt(w @ sr**2))
+    error = float(np.sqrt((w**2) @ (er**2 + eg**2)))
+    return Value(float(w @ (g - r)) / scale, error / scale, 0.0, 0.0, {"width": scale, "unit": unit})
+
+
+def _by_slice(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the ratios in the slices, and the one of the most significant deviation from 1."""
+    known = [row for row in rows if row["uncertainty"] > 0]
+    if not known:
+        return {}
+    worst = max(known, key=lambda row: abs(row["ratio"] - 1.0) / row["uncertainty"])
+    z = abs(worst["ratio"] - 1.0) / worst["uncertainty"]
+    corrected = float(np.sqrt(max(z * z - 2.0 * np.log(len(known)), 0.0)))
+    return {"slices": rows, "worst": {**worst, "significance": corrected}}

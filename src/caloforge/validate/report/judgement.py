@@ -1,0 +1,118 @@
+"""What a physicist asks first of a generated sample, as statements in order, each judged by size and significance.
+
+Response, resolution, hits, layers, shape and cell spectrum come first, then classifiers and the number of showers that
+they need, then distances, and precision, recall, density and coverage together. What is bad stands in
+:mod:`caloforge.validate.report.tolerances`. The causes of a deviation are named in physical terms: a missing layer, mode collapse, a response
+that is off, a pile-up of cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from caloforge.validate.report import physics, similarity
+from caloforge.validate.report.statement import Statement
+from caloforge.validate.report.tolerances import TOLERANCES
+
+__all__ = ["Judgement", "judge", "judge_all"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All statements on one sample.
+
+    Attributes:
+        label: The sample's.
+        statements: By name, in the summary's order.
+        score: Weighted mean severity over the statements that all samples have; 0 is best, NaN when there are none.
+        unfinished: What its model says of an unfinished training; empty for others.
+        seen: How many of the reference showers trained or selected the model, and of how many; None when none is known to have.
+    """
+
+    label: str
+    statements: Mapping[str, Statement]
+    score: float
+    unfinished: str = ""
+    seen: tuple[int, int] | None = None
+
+    @property
+    def causes(self) -> list[Statement]:
+        """What is bad, then what is doubtful; physical causes first in each, then by weight and severity."""
+        flagged = [s for s in self.statements.values() if s.flag in ("bad", "warn") and s.finding]
+        return sorted(flagged, key=lambda s: (s.flag != "bad", s.priority, -s.weight * s.severity))
+
+    @property
+    def undecided(self) -> list[str]:
+        """Names of the statements whose test cannot tell."""
+        return [s.label.lower() for s in self.statements.values() if s.flag == "unknown"]
+
+
+def judge_all(metrics: Mapping[str, Any]) -> list[Judgement]:
+    """Return the judgement of every sample, the best first; unfinished models last.
+
+    Arguments:
+        metrics: The content of ``metrics.json``.
+    """
+    found = {label: judge(sample) for label, sample in metrics["samples"].items()}
+    common = [
+        name
+        for name, tolerance in TOLERANCES.items()
+        if tolerance.weight > 0 and all(name in statements for statements in found.values())
+    ]
+    total = sum(TOLERANCES[name].weight for name in common)
+    judgements = []
+    for label, statements in found.items():
+        severities = [statements[name].weight * statements[name].severity for name in common]
+        sample = metrics["samples"][label]
+        score = sum(severities) / total if common else math.nan
+        judgements.append(Judgement(label, statements, score, _unfinished(sample), _seen(sample)))
+    return sorted(judgements, key=lambda j: (bool(j.unfinished), math.isnan(j.score), j.score))
+
+
+def judge(sample: Mapping[str, Any]) -> dict[str, Statement]:
+    """Return the statements on one sample by name, in the summary's order; those not measured are left out.
+
+    Arguments:
+        sample: A sample's part of ``metrics.json``.
+    """
+    found = {}
+    for name in TOLERANCES:
+        statement = _RULES[name](sample)
+        if statement is not None:
+            found[name] = statement
+    return found
+
+
+def _unfinished(sample: Mapping[str, Any]) -> str:
+    attributes = sample.get("provenance", {}).get("attributes", {})
+    status = str(attributes.get("model_status", ""))
+    return status if status.startswith("unfinished") else ""
+
+
+def _seen(sample: Mapping[str, Any]) -> tuple[int, int] | None:
+    seen = sample.get("seen")
+    if not isinstance(seen, Mapping) or not seen.get("n"):
+        return None
+    return int(seen["n"]), int(seen["of"])
+
+
+_RULES: dict[str, Callable[[Mapping[str, Any]], Statement | None]] = {
+    "response": physics.response,
+    "response_width": physics.response_width,
+    "resolution": physics.resolution,
+    "hits": physics.hits,
+    "layers": physics.layers,
+    "shapes": physics.shapes,
+    "spectrum": physics.spectrum,
+    "auc_strongest": similarity.auc_strongest,
+    "auc_cells": similarity.auc("auc_cells"),
+    "auc_observables": similarity.auc("auc_observables"),
+    "auc_spectrum": similarity.auc("auc_spectrum"),
+    "detectability": similarity.detectability,
+    "fpd": similarity.fpd,
+    "kpd": similarity.kpd,
+    "prdc": similarity.prdc,
+}

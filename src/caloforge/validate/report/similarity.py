@@ -1,0 +1,176 @@
+"""Statements on how well a sample can be told from the reference: classifiers, distances, precision and recall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from caloforge.validate.report.numbers import format_count, format_value
+from caloforge.validate.report.statement import Statement, entry_of, excess_of
+from caloforge.validate.report.tolerances import TOLERANCES, flag_of, severity_of, worst_flag
+
+__all__ = ["auc", "auc_strongest", "detectability", "fpd", "kpd", "prdc"]
+
+_COLLAPSED = 0.5  # recall over its floor below which a sample has collapsed, when its precision is right
+_DENSE = 0.5  # excess of the density that is bad
+_MANY_SHOWERS = 10_000
+_PRDC = ("precision", "recall", "density", "coverage")
+
+
+def _floor(entry: Mapping[str, Any]) -> str:
+    floor = entry.get("floor")
+    return "" if floor is None else f"floor {format_value(floor, entry.get('floor_uncertainty'))}"
+
+
+def _distance(
+    name: str, entry: Mapping[str, Any] | None, ideal: float, note: str, finding: str
+) -> Statement | None:
+    if entry is None:
+        return None
+    tolerance = TOLERANCES[name].bad
+    excess, error = excess_of(entry, ideal)
+    small = " · ".join(part for part in (note, _floor(entry)) if part)
+    flag = flag_of(excess, error, tolerance) if error > 0 else ""
+    text = format_value(entry["value"], entry.get("uncertainty"))
+    label = TOLERANCES[name].label
+    return Statement(
+        name,
+        text,
+        small,
+        flag,
+        severity_of(excess, error, tolerance),
+        finding,
+        label,
+        7,
+        float(entry["value"]),
+    )
+
+
+_AUCS = {
+    "auc_spectrum": "cell spectrum",
+    "auc_cells": "cells",
+    "auc_observables": "observables",
+    "auc_low": "cells (CaloChallenge network)",
+    "auc_high": "observables (CaloChallenge network)",
+    "auc_cnn": "3-D images",
+}
+
+
+def auc_strongest(sample: Mapping[str, Any]) -> Statement | None:
+    """Return the strongest classifier; the largest AUC that was measured where ``auc_strongest`` is not."""
+    entry = entry_of(sample, "auc_strongest")
+    if entry is not None:
+        note = str(entry.get("detail", {}).get("classifier", ""))
+    else:
+        measured = {key: found for key in _AUCS if (found := entry_of(sample, key)) is not None}
+        if not measured:
+            return None
+        key = max(measured, key=lambda name: float(measured[name]["value"]))
+        entry, note = measured[key], _AUCS[key]
+    finding = f"a classifier reaches AUC {entry['value']:.2f}" + (f" ({note})" if note else "")
+    return _distance("auc_strongest", entry, 0.5, note, finding)
+
+
+def auc(name: str) -> Callable[[Mapping[str, Any]], Statement | None]:
+    """Return the rule for one of the strong classifiers, by its key."""
+
+    def rule(sample: Mapping[str, Any]) -> Statement | None:
+        entry = entry_of(sample, name)
+        note = "" if entry is None else str(entry.get("detail", {}).get("classifier", ""))
+        return _distance(name, entry, 0.5, note, "")
+
+    return rule
+
+
+def detectability(sample: Mapping[str, Any]) -> Statement | None:
+    """Return how many showers a classifier needs for five standard deviations."""
+    entry = sample.get("detectability")
+    if not isinstance(entry, Mapping) or "value" not in entry:
+        return None
+    detail = entry.get("detail", {})
+    value = entry["value"]
+    if value is None:
+        limit = detail.get("lower_limit")
+        if limit is None:
+            return None
+        flag = "good" if limit >= _MANY_SHOWERS else "unknown"
+        return Statement("detectability", f"more than {format_count(limit)}", "", flag, sort=float(limit))
+    low, high = _range(detail, "n_5sigma")
+    small = f"68 %: {format_count(low)} to {format_count(high)}" if low and high else ""
+    if detail.get("extrapolated"):
+        small = " · ".join(part for part in (small, "extrapolated") if part)
+    bad = TOLERANCES["detectability"].bad
+    flag = "bad" if value < bad else "good" if (low or value) >= _MANY_SHOWERS else "warn"
+    finding = f"{format_count(value)} showers a side tell it from the reference at 5 sigma"
+    return Statement("detectability", format_count(value), small, flag, 0.0, finding, "", 8, float(value))
+
+
+def _range(detail: Mapping[str, Any], key: str) -> tuple[float | None, float | None]:
+    """Return the ends of a 68 % range, in whichever form it was written."""
+    found = detail.get(key)
+    if isinstance(found, Mapping):
+        return found.get("low"), found.get("high")
+    if isinstance(found, Sequence) and not isinstance(found, str) and len(found) >= 2:
+        return found[-2], found[-1]
+    return None, None
+
+
+def prdc(sample: Mapping[str, Any]) -> Statement | None:
+    """Return precision, recall, density and coverage together; nothing when one is missing."""
+    entries = {key: entry for key in _PRDC if (entry := entry_of(sample, key)) is not None}
+    if len(entries) < len(_PRDC):
+        return None
+    text = " · ".join(f"{float(entry['value']):.2f}" for entry in entries.values())
+    floors = [entry.get("floor") for entry in entries.values()]
+    if any(floor is None or floor <= 0 for floor in floors):
+        return Statement("prdc", text)
+    tolerance = TOLERANCES["prdc"].bad
+    flags, severities, share = {}, {}, {}
+    for key, entry in entries.items():
+        value, floor = float(entry["value"]), float(entry["floor"])
+        share[key] = value / floor
+        error = (
+            math.hypot(entry.get("uncertainty") or 0.0, share[key] * (entry.get("floor_uncertainty") or 0.0))
+            / floor
+        )
+        deviation, bad = max(0.0, 1.0 - share[key]), tolerance
+        if key == "density" and share[key] > 1.0:
+            deviation, bad = share[key] - 1.0, _DENSE
+        flags[key] = flag_of(deviation, error, bad)
+        severities[key] = severity_of(deviation, error, bad)
+    small = "floor " + " · ".join(f"{floor:.2f}" for floor in floors)
+    worst = max(severities, key=lambda key: severities[key])
+    finding, short, priority = (
+        f"{worst} {share[worst]:.2f} of its floor",
+        f"{worst} {entries[worst]['value']:.2g}",
+        6,
+    )
+    if flags["recall"] == "bad" and share["recall"] < _COLLAPSED and share["precision"] > 1.0 - tolerance:
+        finding = (
+            f"mode collapse: recall {entries['recall']['value']:.2g}, floor {entries['recall']['floor']:.2g}; "
+            "the showers cover a part of the reference's variety only"
+        )
+        short, priority = "mode collapse", 1
+    flag = worst_flag(list(flags.values()))
+    return Statement(
+        "prdc",
+        text,
+        small,
+        flag,
+        severities[worst],
+        finding,
+        short,
+        priority,
+        float(entries["recall"]["value"]),
+    )
+
+
+def fpd(sample: Mapping[str, Any]) -> Statement | None:
+    """Return the Frechet physics distance."""
+    return _distance("fpd", entry_of(sample, "fpd"), 0.0, "", "Frechet physics distance above its floor")
+
+
+def kpd(sample: Mapping[str, Any]) -> Statement | None:
+    """Return the kernel physics distance."""
+    return _distance("kpd", entry_of(sample, "kpd"), 0.0, "", "kernel physics distance above its floor")
