@@ -20,13 +20,14 @@ ALLOWED: dict[str, set[str]] = {
     "geometry": set(),
     "data": set(),
     "showers": {"geometry"},
+    "statistics": set(),
     "simulate": {"showers", "geometry"},
-    "models": {"showers", "geometry"},
-    "validate": {"showers", "geometry"},
+    "models": {"statistics", "showers", "geometry"},
+    "validate": {"statistics", "showers", "geometry"},
     "train": {"models", "showers", "geometry"},
     "generate": {"train", "models", "showers", "geometry", "zoo"},
     "zoo": set(),
-    "studies": {"validate", "generate", "train", "models", "simulate", "showers", "geometry"},
+    "studies": {"statistics", "validate", "generate", "train", "models", "simulate", "showers", "geometry"},
     "demo": {"data", "validate", "generate", "train", "models", "showers", "geometry"},
 }
 """Part to the parts that it may import, beside itself and the free modules; cli may use all."""

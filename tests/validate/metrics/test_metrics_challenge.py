@@ -9,6 +9,7 @@ import pytest
 
 from caloforge.geometry import DETECTORS, CylindricalLayer, get_detector
 from caloforge.showers import Showers
+from caloforge.statistics.training import PRESETS
 from caloforge.validate.metrics import Settings
 from caloforge.validate.metrics.binning import bin_edges
 from caloforge.validate.metrics.classifier import mlp
@@ -20,7 +21,6 @@ from caloforge.validate.metrics.features import (
     low_level_inputs,
 )
 from caloforge.validate.metrics.separation import SeparationPower
-from caloforge.validate.metrics.training import PRESETS
 from caloforge.validate.observables import cell_statistics, histogram_cells, observe
 from caloforge.validate.sample import Sample
 

@@ -10,14 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from caloforge.errors import TooFewShowersError
+from caloforge.statistics.networks import ResidualCNN
+from caloforge.statistics.scoring import auc_with_error, calibrate, divergence_bits
+from caloforge.statistics.threads import threads_for
+from caloforge.statistics.training import PRESETS, TrainingOptions, _Part
 from caloforge.validate.metrics import Settings, classifier
 from caloforge.validate.metrics.base import Value
 from caloforge.validate.metrics.classifier import HighLevelClassifier, classifier_test
 from caloforge.validate.metrics.features import Pair
-from caloforge.validate.metrics.networks import ResidualCNN
-from caloforge.validate.metrics.scoring import auc_with_error, calibrate, divergence_bits
-from caloforge.validate.metrics.threads import threads_for
-from caloforge.validate.metrics.training import PRESETS, TrainingOptions, _Part
 from caloforge.validate.sample import Sample
 
 QUICK = replace(PRESETS["fast"], width=16, epochs=12, dropout=0.0)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from caloforge.errors import InputError
+from caloforge.statistics.networks import ResidualCNN, StandardisedMLP
+from caloforge.statistics.training import PRESETS, _fit, _logits, _Part
 from caloforge.validate.metrics import Settings
-from caloforge.validate.metrics.networks import ResidualCNN, StandardisedMLP
 from caloforge.validate.metrics.prdc import prdc_members
 from caloforge.validate.metrics.ssim import ssim_pairs
-from caloforge.validate.metrics.training import PRESETS, _fit, _logits, _Part
 
 
 @pytest.fixture

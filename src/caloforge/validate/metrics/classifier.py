@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.random import child_seed, generator
+from caloforge.statistics.training import FEWEST, PRESETS, Scores, TrainingOptions, train_once
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import Pair, cell_pair, high_level_pair, low_level_inputs
 from caloforge.validate.metrics.resampling import halves
-from caloforge.validate.metrics.training import FEWEST, PRESETS, Scores, TrainingOptions, train_once
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ Builder = Callable[["torch.Tensor"], "nn.Module"]
 
 def mlp(inputs: torch.Tensor, options: TrainingOptions) -> nn.Module:
     """Return an MLP with three hidden layers; it may standardise with the training inputs (N, d)."""
-    from caloforge.validate.metrics.networks import StandardisedMLP
+    from caloforge.statistics.networks import StandardisedMLP
 
     return StandardisedMLP(inputs, options.width, options.dropout, options.standardise)
 

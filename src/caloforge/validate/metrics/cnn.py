@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from caloforge.statistics.training import FEWEST, PRESETS
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings
 from caloforge.validate.metrics.classifier import entries
 from caloforge.validate.metrics.features import Pair, cell_pair
 from caloforge.validate.metrics.prdc import log_cells
-from caloforge.validate.metrics.training import FEWEST, PRESETS
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class ConvolutionalClassifier(Metric):
         options = replace(PRESETS["fast"], epochs=settings.cnn_epochs, batch=64, weight_decay=1e-3)
 
         def build(inputs: torch.Tensor) -> nn.Module:
-            from caloforge.validate.metrics.networks import ResidualCNN
+            from caloforge.statistics.networks import ResidualCNN
 
             return ResidualCNN(inputs, reference.detector.shape)
 
