@@ -3,7 +3,9 @@
 python scripts/train_zoo.py --data showers --runs runs                    all of them, one at a time on each GPU
 python scripts/train_zoo.py --data showers --runs runs --only clic-electron --gpus 0,1 --jobs 4
 python scripts/train_zoo.py --data showers --runs runs --gather-only      weights and cards of finished runs
+python scripts/train_zoo.py --data showers --held sealed --remeasure      shipped weights as they are, measured again
 
+Cards are measured with sealed files alone: the recipe's held files, whose simulation seeds [sealed] must name.
 A run that was stopped goes on where it was; a finished one is not trained again. Recipes have fixed numbers of epochs and
 seeds, so that training again from nothing (--fresh) gives the same models, up to the rounding of the GPU's sums.
 """
@@ -13,20 +15,21 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from training_jobs import add_job_options, device_of, finished, gpus_of, train_side_by_side
-from zoo_recipes import Recipe, chosen, found, read_recipes
+from zoo_recipes import Recipe, chosen, found, read_recipes, read_sealed, require_unsealed
 
 from caloforge.errors import CaloforgeError
 from caloforge.files import read_json, write_json
-from caloforge.generate import Generator, load
+from caloforge.generate import load
 from caloforge.generate.shipping import add_to_card, ship
-from caloforge.generate.zoo import ZOO, Card
-from caloforge.studies.cards import measure, open_held, speed_of
+from caloforge.generate.zoo import ZOO, Card, find_card
+from caloforge.studies.cards import measure, measure_card, open_held, speed_of
 from caloforge.train import RunFolder
+from caloforge.train.commit import source_commit
 
 HERE = Path(__file__).parent
 
@@ -37,8 +40,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         recipes = chosen(read_recipes(given.recipes), given.only)
+        sealed = read_sealed(given.recipes)
         folders = [given.data] if given.held is None else [given.data, given.held]
+        if given.remeasure:
+            for name, recipe in recipes.items():
+                remeasure(name, found(recipe.held, folders), _seeds(name, sealed), given)
+            return 0
         files = {name: found(recipe.data, [given.data]) for name, recipe in recipes.items()}
+        for name in recipes:
+            require_unsealed(name, files[name], sealed)
         given.runs.mkdir(parents=True, exist_ok=True)
         failed = [] if given.gather_only else train_all(recipes, files, given)
         if not given.train_only:
@@ -47,7 +57,7 @@ def main() -> int:
                     print(f"{name}: is not trained; left out", flush=True)
                     continue
                 held = found(recipe.held, folders, needed=False)
-                gather(name, recipe, files[name], held, given)
+                gather(name, recipe, files[name], held, _seeds(name, sealed), given)
     except CaloforgeError as error:
         print(f"train_zoo: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -70,18 +80,24 @@ def train_all(
 
 
 def gather(
-    name: str, recipe: Recipe, files: Sequence[Path], held: Sequence[Path], given: argparse.Namespace
+    name: str,
+    recipe: Recipe,
+    files: Sequence[Path],
+    held: Sequence[Path],
+    sealed: Collection[int],
+    given: argparse.Namespace,
 ) -> Card:
-    """Ship a finished run: weights, card, held-out metrics, speed."""
+    """Ship a finished run: weights, card, metrics on sealed showers, speed."""
     run = given.runs / name
     card = ship(run, name, files, given.zoo, recipe.best)
     with ExitStack() as stack:
-        truth = open_held(stack, card.content["detector"], held, run, files)
-        model = _shipped(card)
+        model = card.generator()
+        truth = open_held(stack, card.content["detector"], held, model, sealed)
         key = {
             "weights": [entry["sha256"] for entry in card.content["weights"]],
             "held": [{k: part[k] for k in ("sha256", "showers") if k in part} for part in truth.described],
             "n": given.n,
+            "commit": source_commit(),
         }
         store = run / "held-out.json"
         known = read_json(store) if store.exists() else {}
@@ -99,11 +115,18 @@ def gather(
     return card
 
 
-def _shipped(card: Card) -> Generator:
-    """Return the generator that the card describes, on the CPU, whatever folder it is in."""
-    import torch
+def remeasure(name: str, held: Sequence[Path], sealed: Collection[int], given: argparse.Namespace) -> None:
+    """Measure the shipped weights of a model again, without its run folder, and write its card."""
+    card = find_card(name, given.zoo)
+    print(f"{name}: is measured against {', '.join(path.name for path in held)}", flush=True)
+    card = measure_card(card, held, sealed, given.n)
+    reference = card.content["metrics"]["reference"]
+    print(f"wrote {card.path} ({reference['n']} showers, sealed: {reference['sealed']})", flush=True)
 
-    return Generator(card.models(), card.name, str(card.content["particle"]), torch.device("cpu"))
+
+def _seeds(name: str, sealed: Mapping[str, Collection[int]]) -> Collection[int]:
+    """Return the sealed seeds of the data set of DATASET/MODEL."""
+    return sealed.get(name.partition("/")[0], ())
 
 
 def _time_on_gpu(run: Path, files: Sequence[Path]) -> None:
@@ -121,7 +144,7 @@ def _time_on_gpu(run: Path, files: Sequence[Path]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the showers to train on")
-    parser.add_argument("--held", type=Path, help="folder of further showers to measure with")
+    parser.add_argument("--held", type=Path, help="folder of the sealed showers to measure with")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run folders")
     parser.add_argument("--zoo", type=Path, default=ZOO, help="where weights and cards go; the package's own")
     parser.add_argument("--recipes", type=Path, default=HERE / "zoo.toml")
@@ -129,10 +152,13 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", default=[], metavar="NAME", help="DATASET/MODEL, DATASET or MODEL"
     )
     add_job_options(parser)
-    parser.add_argument("-n", type=int, help="held-out showers to measure with; all of them")
+    parser.add_argument("-n", type=int, help="sealed showers to measure with; all of them")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--train-only", action="store_true", help="leave weights and cards for later")
     only.add_argument("--gather-only", action="store_true", help="weights and cards of finished runs")
+    only.add_argument(
+        "--remeasure", action="store_true", help="measure shipped weights again; no run folder is needed"
+    )
     return parser.parse_args()
 
 

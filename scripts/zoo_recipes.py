@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,24 @@ from caloforge.generate.shipping import images_name
 from caloforge.models.config import Settings, validated
 from caloforge.showers import open_showers, write_showers
 from caloforge.showers.projection import projected_chunks
+from caloforge.showers.seen import seeds_of
 from caloforge.train.settings import resolve
 
-__all__ = ["Recipe", "chosen", "found", "prepared", "read_recipes", "read_tables", "train_words"]
+__all__ = [
+    "Recipe",
+    "chosen",
+    "found",
+    "prepared",
+    "read_recipes",
+    "read_sealed",
+    "read_tables",
+    "require_unsealed",
+    "train_words",
+]
+
+SEALED = "sealed"
+"""The table of sealed simulation seeds."""
+_SEEDS = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 class Recipe(Settings):
@@ -75,6 +91,8 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
     content = read_tables(path)
     recipes = {}
     for name, values in content.items():
+        if name == SEALED:
+            continue
         recipe = validated(Recipe, values, f"{path}: [{name}]")
         try:
             resolve(recipe.model, overrides=recipe.overrides(), preset=recipe.preset)
@@ -84,6 +102,48 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
             raise ConfigError(msg) from error
         recipes[name] = recipe
     return recipes
+
+
+def read_sealed(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the sealed simulation seeds of each data set, such as ``atlas-photon = "9300-9399"``.
+
+    Raises:
+        FileFormatError: When the file is missing or not TOML.
+        ConfigError: When a value is not a range of seeds.
+    """
+    sealed = {}
+    for name, text in read_tables(path).get(SEALED, {}).items():
+        seeds: list[int] = []
+        for part in str(text).split(","):
+            found = _SEEDS.fullmatch(part.strip())
+            if found is None:
+                msg = (
+                    f"{path}: [{SEALED}] {name}: '{text}' names no seeds; expected a text such as '9300-9399'"
+                )
+                raise ConfigError(msg)
+            seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
+        sealed[name] = tuple(seeds)
+    return sealed
+
+
+def require_unsealed(name: str, files: Sequence[Path], sealed: Mapping[str, Collection[int]]) -> None:
+    """Refuse to train a model on sealed showers of its data set.
+
+    Arguments:
+        name: ``DATASET/MODEL``.
+        files: Files that it is to be trained on.
+        sealed: Sealed seeds of each data set.
+
+    Raises:
+        InputError: When a file has such a seed.
+    """
+    data_set = name.partition("/")[0]
+    for path in files:
+        with open_showers(path) as file:
+            wrong = sorted(set(seeds_of(file)) & set(sealed.get(data_set, ())))
+        if wrong:
+            msg = f"{path}: has the sealed seed {wrong[0]} of {data_set}; '{name}' must not be trained on it"
+            raise InputError(msg)
 
 
 def chosen(recipes: dict[str, Recipe], only: Sequence[str]) -> dict[str, Recipe]:

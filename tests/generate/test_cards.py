@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from caloforge.data import sample_path
-from caloforge.errors import InputError
+from caloforge.errors import InputError, SeenShowersError
 from caloforge.files import sha256_file
 from caloforge.generate import load
+from caloforge.generate.shipping import ship
 from caloforge.showers import read_showers
-from caloforge.studies.cards import Held, measure, open_held, speed_of
+from caloforge.studies.cards import Held, measure, measure_card, open_held, speed_of
 from caloforge.studies.cards.moments import compare_moments
-from caloforge.train import held_out_showers
 from caloforge.validate.metrics.settings import Settings
 
 QUICK = Settings(seed=1, n_bootstrap=4, n_halves=2)
@@ -45,39 +45,71 @@ def test_their_errors_are_those_of_repeated_samples() -> None:
     assert floor == pytest.approx(np.std([one["ratio"] for one in found]), rel=0.2)
 
 
-def test_held_out_showers_are_joined_and_named(run: Path, tmp_path: Path) -> None:
-    data = run.parent / "data.h5"
-    other = read_showers(sample_path())[600:700].save(tmp_path / "other.h5")
+def sealed_file(path: Path, first: int, n: int, seed: int) -> Path:
+    """Write showers of the packaged sample as if simulated with one seed."""
+    part = read_showers(sample_path())[first : first + n]
+    facts = {key: value for key, value in part.attributes.items() if key != "seeds"}
+    return part.replace(seed=seed, attributes=facts).save(path)
+
+
+def test_sealed_files_are_joined_and_named(run: Path, tmp_path: Path) -> None:
+    files = [sealed_file(tmp_path / f"{k}.h5", 600 + 100 * k, 100, 9300 + k) for k in range(2)]
+    model = load(run, device="cpu")
     with ExitStack() as stack:
-        held = open_held(stack, "atlas-em-barrel", [other], run, data)
-        own = held_out_showers(run, data)
-        assert len(held.showers) == 100 + len(own)
-        np.testing.assert_array_equal(held.showers[100:].cells, own.cells)
+        held = open_held(stack, "atlas-em-barrel", files, model, range(9300, 9310))
+        assert len(held.showers) == 200
+        assert (held.seeds, held.sealed) == ((9300, 9301), True)
         first, second = held.described
-        assert (first["file"], first["sha256"]) == ("other.h5", sha256_file(other))
-        assert (first["showers"], first["source"]) == (100, "geant4")
-        assert second["showers"] == len(own)
-        assert "held out" in second["file"]
+        assert (first["file"], first["sha256"]) == ("0.h5", sha256_file(files[0]))
+        assert (second["showers"], second["source"], second["seed"]) == (100, "geant4", 9301)
+        assert not open_held(stack, "atlas-em-barrel", files, model).sealed
         with pytest.raises(InputError, match="no showers to measure with"):
             open_held(stack, "atlas-em-barrel", [])
-        with pytest.raises(InputError, match="which the model was trained on"):
-            open_held(stack, "atlas-em-barrel", [shutil.copy(data, tmp_path / "copy.h5")], run, data)
+        with pytest.raises(InputError, match=r"1\.h5: has the simulation seeds 9301; expected sealed seeds"):
+            open_held(stack, "atlas-em-barrel", files, model, [9300])
 
 
-def test_a_model_is_measured_against_what_it_has_not_seen(run: Path) -> None:
+def test_showers_that_a_model_has_seen_measure_nothing(run: Path, tmp_path: Path) -> None:
     data = run.parent / "data.h5"
     model = load(run, device="cpu")
     with ExitStack() as stack:
-        held = open_held(stack, "atlas-em-barrel", [], run, data)
+        with pytest.raises(
+            SeenShowersError, match=r"^600 of 600 reference showers were used to train or select"
+        ):
+            open_held(stack, "atlas-em-barrel", [shutil.copy(data, tmp_path / "copy.h5")], model)
+        mixed = read_showers(sample_path())[590:700].save(tmp_path / "mixed.h5")
+        with pytest.raises(SeenShowersError, match=r"^10 of 110 reference showers"):
+            open_held(stack, "atlas-em-barrel", [mixed], model)
+
+
+def test_a_shipped_model_is_measured_again_without_its_run(run: Path, tmp_path: Path) -> None:
+    card = ship(run, "atlas-photon/vae", run.parent / "data.h5", tmp_path / "zoo")
+    before = card.content
+    file = sealed_file(tmp_path / "a.h5", 600, 100, 9300)
+    again = measure_card(card, [file], [9300, 9301], settings=QUICK, names=NAMES).content
+    assert {key: value for key, value in again.items() if key != "metrics"} == before
+    reference = again["metrics"]["reference"]
+    assert (reference["n"], reference["sealed"], reference["seeds"]) == (100, True, [9300])
+    assert again["metrics"]["commit"] is None or len(again["metrics"]["commit"].removesuffix("-dirty")) == 40
+    assert again["metrics"]["figures"]["shape_mse"]["value"] > 0
+    with pytest.raises(SeenShowersError):
+        measure_card(card, [run.parent / "data.h5"], settings=QUICK, names=NAMES)
+
+
+def test_a_model_is_measured_against_what_it_has_not_seen(run: Path, tmp_path: Path) -> None:
+    other = read_showers(sample_path())[600:800].save(tmp_path / "other.h5")
+    model = load(run, device="cpu")
+    with ExitStack() as stack:
+        held = open_held(stack, "atlas-em-barrel", [other], model)
         found = measure(model, held, QUICK, names=NAMES)
         fewer = measure(model, held, QUICK, n=40, names=NAMES)
-    n = len(held.showers)
+    truth, n = read_showers(other), 200
     assert found["reference"]["n"] == found["generated"]["n"] == n
     assert (fewer["reference"]["n"], fewer["generated"]["n"]) == (40, 40)
     for key in ("shape_mse", "layer_fractions", "cell_std_ratio"):
         assert {"value", "uncertainty", "floor"} <= found["figures"][key].keys(), key
-    fake = model.generate(like=held.showers, seed=QUICK.seed)
-    response = fake.visible_energy.mean() / held.showers[:].visible_energy.mean()
+    fake = model.generate(like=truth, seed=QUICK.seed)
+    response = fake.visible_energy.mean() / truth.visible_energy.mean()
     found_at = {round(row["energy"]): row for row in found["response"]}
     assert len(found_at) == 9
     top = max(found_at)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from caloforge.errors import FileFormatError, IncompatibleError, InputError
+from caloforge.data import sample_path
+from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnfinishedError
 from caloforge.files import sha256_file
 from caloforge.generate import Generator, load
 from caloforge.generate.shipping import add_to_card, ship
 from caloforge.generate.zoo import Card, find_card, shipped_models
 from caloforge.showers import Showers, read_showers, write_showers
+from caloforge.showers.identity import identities
 from caloforge.showers.projection import project_showers
 from caloforge.train import RunFolder, train
 from caloforge.train.checkpoint import load_weights, save_weights
@@ -44,7 +46,63 @@ def test_the_card_says_what_the_run_was(run: Path, data: Path, tmp_path: Path) -
     assert content["conditions"]["incident_energy"]["high"] == pytest.approx(energies.max())
     assert content["conditions"]["incident_energy"]["unit"] == "MeV"
     assert content["hardware"]["wall_seconds"] > 0
+    assert content["commands"] == [content["command"]]
+    assert content["from_nothing"] is True
+    assert content["commit"] == info["commit"]
     assert content["parameters"]["all"] == info["parameters"] > content["parameters"]["shipped"]
+
+
+def test_the_card_keeps_what_the_model_has_seen(run: Path, data: Path, tmp_path: Path) -> None:
+    card = ship(run, "atlas-photon/vae", data, tmp_path)
+    path = tmp_path / "atlas-photon" / "vae.identities.npy"
+    known = np.sort(identities(read_showers(data)))
+    np.testing.assert_array_equal(np.load(path), known)
+    facts = {"file": path.name, "showers": 600, "sha256": sha256_file(path), "seeds": []}
+    assert card.content["seen"] == facts
+    model = card.generator()
+    np.testing.assert_array_equal(model.seen, known)
+    assert model.generate(10, energy="50GeV").seen.tolist() == known.tolist()
+    add_to_card(card, {"seen": {**facts, "seeds": [7]}})
+    assert find_card("atlas-photon/vae", tmp_path).generator().attributes == {"seen_seeds": [7]}
+    np.save(path, known[:-1])
+    with pytest.raises(FileFormatError, match="holds 599 identities; its card says 600"):
+        card.generator()
+    path.unlink()
+    with pytest.raises(FileFormatError, match="identities"):
+        card.generator()
+    old = add_to_card(card, {"seen": None})
+    assert "names no identities" in old.generator().attributes["seen_incomplete"]
+
+
+def test_a_training_from_shipped_weights_inherits_what_they_have_seen(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    card = ship(run, "atlas-photon/vae", data, tmp_path)
+    add_to_card(card, {"seen": {**card.content["seen"], "seeds": [7, 8]}})
+    weights = tmp_path / "atlas-photon" / "vae.safetensors"
+    other = read_showers(sample_path())[600:700].save(tmp_path / "other.h5")
+    overrides = ("epochs=1", "latent=4", "hidden=[32]", "calibrate=false", f'initial="{weights}"')
+    begun = RunFolder(train("vae", other, tmp_path / "run", overrides=overrides, device="cpu"))
+    seen = begun.seen()
+    assert (len(seen.inherited), len(seen.all), seen.seeds, seen.missing) == (600, 700, (7, 8), "")
+    assert load(begun.path, device="cpu").attributes == {"seen_seeds": [7, 8]}
+    again = ship(begun.path, "atlas-photon/next", other, tmp_path)
+    assert (again.content["seen"]["showers"], again.content["seen"]["seeds"]) == (700, [7, 8])
+    assert again.content["from_nothing"] is False
+
+
+def test_the_commands_of_all_trainings_are_kept(run: Path, data: Path, tmp_path: Path) -> None:
+    other = read_showers(sample_path())[600:700].save(tmp_path / "other.h5")
+    overrides = ("epochs=1", "latent=4", "hidden=[32]", f'initial="{RunFolder(run).weights()}"')
+    second = train("vae", other, tmp_path / "run", overrides=overrides, device="cpu")
+    content = ship(second, "atlas-photon/vae", other, tmp_path / "zoo").content
+    first, last = content["commands"]
+    assert first.startswith("caloforge train vae data.h5 -o runs/atlas-photon/vae-first --set ")
+    assert last == content["command"]
+    assert last.startswith("caloforge train vae other.h5 -o runs/atlas-photon/vae --set ")
+    assert "runs/atlas-photon/vae-first/weights.safetensors" in last
+    assert content["from_nothing"] is True
+    assert str(tmp_path) not in "".join(content["commands"])
 
 
 def test_weights_are_those_that_sampling_needs(run: Path, data: Path, tmp_path: Path) -> None:
@@ -76,7 +134,7 @@ def test_members_of_an_ensemble_are_files_of_their_own(
     save_weights(tmp_path / "atlas-photon" / "vae-gan.safetensors", {"x": torch.zeros(1)})
     ship(run, "atlas-photon/vae", data, tmp_path)
     left = sorted(path.name for path in (tmp_path / "atlas-photon").iterdir())
-    assert left == ["vae-gan.safetensors", "vae.json", "vae.safetensors"]
+    assert left == ["vae-gan.safetensors", "vae.identities.npy", "vae.json", "vae.safetensors"]
 
 
 def test_one_model_of_a_data_set_is_the_best(run: Path, data: Path, tmp_path: Path) -> None:
@@ -108,7 +166,7 @@ def test_a_repacked_file_is_told_from_a_foreign_one(run: Path, data: Path, tmp_p
     with pytest.raises(IncompatibleError, match=r"of 600 showers; the files given hold 250"):
         ship(run, "atlas-photon/vae", same, tmp_path / "zoo")
     other = write_showers(tmp_path / "other.h5", showers.replace(incident_energy=2 * showers.incident_energy))
-    with pytest.raises(IncompatibleError, match="not those that the run was trained on"):
+    with pytest.raises(IncompatibleError, match="600 of 600 showers that the run has seen are not in"):
         ship(run, "atlas-photon/vae", other, tmp_path / "zoo")
 
 
@@ -136,6 +194,14 @@ def test_names_are_checked(name: str, run: Path, data: Path, tmp_path: Path) -> 
 def test_runs_that_cannot_be_shipped(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="expected a run folder"):
         ship(tmp_path, "atlas-photon/vae", data, tmp_path / "zoo")
+    old = shutil.copytree(run, tmp_path / "old")
+    RunFolder(old).identities.unlink()
+    with pytest.raises(FileFormatError, match="without identities of its showers cannot be shipped"):
+        ship(old, "atlas-photon/vae", data, tmp_path / "zoo")
+    short = RunFolder(shutil.copytree(run, tmp_path / "short"))
+    short.write({**short.read(), "status": "unfinished", "not_trained": ["vae"]})
+    with pytest.raises(UnfinishedError, match="stage vae not trained; only finished runs"):
+        ship(short.path, "atlas-photon/vae", data, tmp_path / "zoo")
     broken = shutil.copytree(run, tmp_path / "run")
     weights = load_weights(broken / "weights.safetensors")
     name = next(name for name, _ in RunFolder(run).models()[0].decoder.named_parameters())

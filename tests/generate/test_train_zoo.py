@@ -17,6 +17,9 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 TINY = """
+[sealed]
+atlas-photon = "9300-9301, 9305"
+
 ["atlas-photon/vae"]
 model = "vae"
 data = ["a*.h5"]
@@ -39,7 +42,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     showers[:100].save(tmp_path / "data" / "a1.h5")
     showers[100:200].save(tmp_path / "data" / "a2.h5")
-    showers[200:300].save(tmp_path / "data" / "held.h5")
+    own = {key: value for key, value in showers.attributes.items() if key != "seeds"}
+    showers[200:300].replace(seed=9300, attributes=own).save(tmp_path / "data" / "held.h5")
     (tmp_path / "zoo.toml").write_text(TINY)
     return tmp_path
 
@@ -71,6 +75,8 @@ def test_it_trains_ships_and_goes_on(
     assert (content["members"], len(content["weights"]), content["best"]) == (2, 2, True)
     assert content["metrics"]["reference"]["parts"][0]["file"] == "held.h5"
     assert content["metrics"]["reference"]["n"] == 50
+    assert content["metrics"]["reference"]["sealed"] is True
+    assert content["metrics"]["reference"]["seeds"] == [9300]
     assert content["speed"]["cpu"]["ms"] > 0
     assert "gpu" not in content["speed"]
 
@@ -86,10 +92,50 @@ def test_it_trains_ships_and_goes_on(
     assert script("--only", "vae", "--gather-only") == 0
     assert shipped_models(folder / "zoo")["atlas-photon/vae"].content["speed"]["gpu"]["hardware"] == "a GPU"
 
+    before = shipped_models(folder / "zoo")["atlas-photon/vae"].content
+    assert script("--only", "vae", "--remeasure", runs="nowhere") == 0
+    after = shipped_models(folder / "zoo")["atlas-photon/vae"].content
+    assert after["metrics"]["figures"].keys() == before["metrics"]["figures"].keys()
+    assert {k: v for k, v in after.items() if k != "metrics"} == {
+        k: v for k, v in before.items() if k != "metrics"
+    }
+    assert not (folder / "nowhere").exists()
+
     assert script("--only", "vae", "--train-only", runs="again") == 0
     for name in ("weights.safetensors", "weights-1.safetensors"):
         ours, theirs = (folder / runs / "atlas-photon" / "vae" / name for runs in ("runs", "again"))
         assert sha256_file(ours) == sha256_file(theirs)
+
+
+def test_sealed_showers_are_not_trained_on_and_nothing_else_measures(
+    folder: Path, script: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (folder / "zoo.toml").read_text()
+    (folder / "zoo.toml").write_text(text.replace('data = ["a*.h5"]', 'data = ["a1.h5", "held.h5"]', 1))
+    assert script("--only", "vae") == 2
+    assert "held.h5: has the sealed seed 9300 of atlas-photon" in capsys.readouterr().err
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("9300-9302", (9300, 9301, 9302)), ("7, 9-10", (7, 9, 10))])
+def test_sealed_seeds_are_read(tmp_path: Path, text: str, seeds: tuple[int, ...]) -> None:
+    from zoo_recipes import read_sealed
+
+    (tmp_path / "zoo.toml").write_text(f'[sealed]\natlas-photon = "{text}"\n')
+    assert read_sealed(tmp_path / "zoo.toml") == {"atlas-photon": seeds}
+    (tmp_path / "zoo.toml").write_text('[sealed]\natlas-photon = "9300 to 9302"\n')
+    with pytest.raises(ConfigError, match=r"\[sealed\] atlas-photon.*expected a text such as"):
+        read_sealed(tmp_path / "zoo.toml")
+
+
+def test_every_data_set_of_a_shipped_model_has_sealed_seeds() -> None:
+    from zoo_recipes import read_recipes, read_sealed
+
+    sealed = read_sealed(SCRIPTS / "zoo.toml")
+    names = {name.partition("/")[0] for name in read_recipes(SCRIPTS / "zoo.toml")}
+    assert sealed.keys() == names
+    assert all(len(seeds) == len(set(seeds)) == 100 for seeds in sealed.values())
+    assert len({seed for seeds in sealed.values() for seed in seeds}) == 500
 
 
 def test_what_is_held_out_must_not_be_trained_on(
@@ -103,7 +149,7 @@ def test_what_is_held_out_must_not_be_trained_on(
     recipe = '["atlas-photon/vae"]\nmodel = "vae"\ndata = ["a.h5"]\nheld = ["a.h5"]\n'
     (folder / "zoo.toml").write_text(recipe)
     assert script("--gather-only") == 2
-    assert "which the model was trained on" in capsys.readouterr().err
+    assert "600 of 600 reference showers were used to train or select" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

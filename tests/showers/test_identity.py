@@ -175,11 +175,11 @@ def test_projected_showers_are_recognised_by_their_images() -> None:
 
 
 def test_what_is_wrong_with_a_model_is_said() -> None:
-    assert warnings_of("vae", images()) == []
+    assert warnings_of("vae", {}) == []
     showers = images(
         attributes={"model_status": "unfinished: stage post not trained", "seen_incomplete": "x"}
     )
-    first, second = warnings_of("vae", showers)
+    first, second = warnings_of("vae", showers.attributes)
     assert "stage post not trained" in first
     assert "not all showers" in second
 

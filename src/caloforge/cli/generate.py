@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from caloforge.cli.options import Device, Energy, Force, Json, OutputFile, Seed, Theta
-from caloforge.cli.output import print_json, print_written
+from caloforge.cli.output import print_json, print_warnings, print_written
 
 __all__ = ["generate"]
 
@@ -42,6 +42,7 @@ def generate(
     from caloforge.errors import InputError
     from caloforge.files import check_output
     from caloforge.generate import load
+    from caloforge.showers.seen import warnings_of
 
     if like is not None and (energy is not None or theta is not None):
         msg = "--like takes energies and angles from a file; leave out --energy and --theta"
@@ -51,6 +52,7 @@ def generate(
         raise InputError(msg)
     check_output(output, force)
     model = load(source, device=device, options=_options(settings or []))
+    print_warnings(warnings_of(model.name, model.attributes))
     model.write(
         output,
         number,

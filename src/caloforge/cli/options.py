@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "AllowSeen",
     "Detector",
     "Device",
     "Energy",
@@ -37,6 +38,13 @@ Number = Annotated[int, typer.Option("-n", "--number", min=1, help="Number of sh
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", callback=_known_device)]
 OutputFile = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
+AllowSeen = Annotated[
+    bool,
+    typer.Option(
+        "--allow-seen",
+        help="Go on with trusted showers that trained or selected a model; the result says so.",
+    ),
+]
 Energy = Annotated[
     str | None,
     typer.Option("--energy", help="Incident energy with its unit: 50GeV, 10-100GeV, 1-262GeV:log2."),

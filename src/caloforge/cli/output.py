@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import typer
 
-__all__ = ["print_json", "print_lines", "print_rich", "print_table", "print_written"]
+__all__ = ["print_json", "print_lines", "print_rich", "print_table", "print_warnings", "print_written"]
 
 _WIDE = 200
 
@@ -23,6 +23,12 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print lines on standard output."""
     for line in lines:
         typer.echo(line)
+
+
+def print_warnings(lines: Iterable[str]) -> None:
+    """Print warnings on standard error, a line each."""
+    for line in lines:
+        typer.echo(f"caloforge: warning: {line}", err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from caloforge.cli.options import Detector, Device, Force, Json
-from caloforge.cli.output import print_json, print_table, print_written
+from caloforge.cli.options import AllowSeen, Detector, Device, Force, Json
+from caloforge.cli.output import print_json, print_table, print_warnings, print_written
 
 __all__ = ["study"]
 
@@ -40,6 +40,7 @@ def study(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")] = 0,
     device: Device = "auto",
     detector: Detector = None,
+    allow_seen: AllowSeen = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +75,9 @@ def study(
         detector=detector,
         labels=label,
         force=force,
+        allow_seen=allow_seen,
     )
+    print_warnings(result.content["warnings"])
     if as_json:
         print_json({"output": str(output), "report": str(result.path), **result.content})
         return

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caloforge.cli.options import Detector, Device, Force, Json, OutputFolder
-from caloforge.cli.output import print_json, print_rich, print_written
+from caloforge.cli.options import AllowSeen, Detector, Device, Force, Json, OutputFolder
+from caloforge.cli.output import print_json, print_rich, print_warnings, print_written
+
+if TYPE_CHECKING:
+    from caloforge.validate.driver import Report
 
 __all__ = ["validate"]
 
@@ -60,6 +63,7 @@ def validate(
     ] = 0,
     device: Device = "auto",
     detector: Detector = None,
+    allow_seen: AllowSeen = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -92,11 +96,13 @@ def validate(
             force=force,
             detector=detector,
             labels=label,
+            allow_seen=allow_seen,
         )
     except GateError:
         if not as_json:
             _print_outputs(output)
         raise
+    print_warnings(_warnings(report))
     if as_json:
         limits = [
             {"sample": row.sample, "name": row.name, "value": row.value, "passed": row.passed}
@@ -117,6 +123,21 @@ def _leave_cores_to_others() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+def _warnings(report: Report) -> list[str]:
+    """Return a line for what is wrong with each model: unfinished, or its training showers not all known or seen again."""
+    from caloforge.showers.seen import warnings_of
+
+    lines = []
+    for label, sample in report.metrics["samples"].items():
+        lines += warnings_of(label, sample["provenance"]["attributes"])
+        seen = sample.get("seen", {"n": 0})
+        if seen["n"]:
+            lines.append(
+                f"{label}: {seen['n']} of {seen['of']} reference showers were used to train or select the model"
+            )
+    return lines
 
 
 def _print_outputs(output: Path) -> None:

@@ -7,7 +7,7 @@ works on blocks of one fixed size at fixed places; a batch is a whole number of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from caloforge.geometry import Beam, Detector
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerSource, ShowerWriter, open_showers
+from caloforge.showers.identity import seen_union
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["Generator"]
@@ -36,13 +37,23 @@ class Generator:
         name: Written as the showers' source.
         particle: Particle of the training showers.
         device: Where the models are.
+        seen: Identities (M,) uint64 of the showers that trained or selected the models; all showers made carry them.
+        attributes: What all showers made have as attributes: seeds that were seen, whether the model is unfinished.
     """
 
     def __init__(
-        self, members: Sequence[ShowerModel], name: str, particle: str, device: torch.device
+        self,
+        members: Sequence[ShowerModel],
+        name: str,
+        particle: str,
+        device: torch.device,
+        seen: NDArray[np.uint64] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.members, self.name, self.particle, self.device = list(members), name, particle, device
         self.model = self.members[0]
+        self.seen: NDArray[np.uint64] = seen_union([] if seen is None else [seen])
+        self.attributes: dict[str, Any] = dict(attributes or {})
 
     @property
     def detector(self) -> Detector:
@@ -187,7 +198,6 @@ class Generator:
     ) -> Showers:
         """Return showers ``start`` to ``start + len(energy)``."""
         empty = np.zeros((len(energy), self.detector.n_cells), np.float32)
-        attributes: dict[str, Any] = {}
         shell = Showers(
             self.detector,
             empty,
@@ -197,7 +207,8 @@ class Generator:
             particle or self.particle or self.detector.beam.particle,
             self.name,
             seed,
-            attributes,
+            self.attributes,
+            self.seen,
         )
         matrix = self.model.condition_matrix(shell)
         if not allow_extrapolation:

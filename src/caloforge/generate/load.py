@@ -10,6 +10,7 @@ import torch
 from caloforge.errors import InputError
 from caloforge.generate.generator import Generator
 from caloforge.generate.zoo import find_card
+from caloforge.showers.layout import MODEL_STATUS
 from caloforge.train.folder import RunFolder
 
 __all__ = ["load"]
@@ -23,21 +24,24 @@ def load(source: str | Path, device: str = "auto", options: dict[str, Any] | Non
         device: ``auto``, ``cpu`` or ``cuda``.
         options: What the model lets choose at generation, such as the number of steps.
 
+    Returns:
+        The generator, with the identities of the showers that trained and selected the model. Of an unfinished run, its
+        attribute ``model_status`` says which stages were not trained.
+
     Raises:
         UnknownNameError: When it is neither.
-        FileFormatError: When the run is not finished or its files are broken.
+        FileFormatError: When the run has not ended or its files are broken.
     """
+    where = _device(device)
     path = Path(source)
-    if path.is_dir():
-        folder = RunFolder(path)
-        members, content = folder.models(), folder.read()
-        name = str(content["model"])
-    else:
-        card = find_card(str(source))
-        members, content, name = card.models(), card.content, card.name
-    where = torch.device(_device(device))
-    members = [member.choose(options).to(where) for member in members]
-    return Generator(members, name, str(content.get("particle", "")), where)
+    if not path.is_dir():
+        return find_card(str(source)).generator(where, options)
+    folder = RunFolder(path)
+    content, seen, unfinished = folder.read(), folder.seen(), folder.unfinished()
+    facts = seen.attributes() | ({MODEL_STATUS: unfinished} if unfinished else {})
+    members = [member.choose(options).to(torch.device(where)) for member in folder.models()]
+    name, particle = str(content["model"]), str(content.get("particle", ""))
+    return Generator(members, name, particle, torch.device(where), seen.all, facts)
 
 
 def _device(device: str) -> str:

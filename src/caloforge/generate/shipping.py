@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from caloforge.errors import IncompatibleError, InputError
+from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnfinishedError
 from caloforge.files import read_json, sha256_file, write_json
 from caloforge.generate.zoo import ZOO, Card, find_card, shipped_models
 from caloforge.models.base import ShowerModel
 from caloforge.showers import ShowerFile, open_showers
+from caloforge.showers.identity import identities_as, seen_union
 from caloforge.train.checkpoint import save_weights
 from caloforge.train.command import train_command
-from caloforge.train.data import split
 from caloforge.train.folder import RunFolder
+from caloforge.train.seen import SeenByTraining, shipped_identities, write_identities
 from caloforge.train.settings import read_settings, resolve
 from caloforge.train.sources import Files, data_paths, describe_files
 
-__all__ = ["UNITS", "add_to_card", "images_name", "made", "ship"]
+__all__ = ["UNITS", "add_to_card", "images_name", "made", "ship", "write_seen"]
 
 UNITS = {"incident_energy": "MeV", "incident_theta": "degrees", "impact": "mm"}
 """Units of the conditions that have one."""
@@ -49,25 +50,34 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
 
     Raises:
         InputError: When the name is not of that form, or half precision cannot hold the weights.
-        FileFormatError: When the run is not finished or its files are broken.
+        FileFormatError: When the run has not ended, its files are broken or it has no identities of its showers.
         IncompatibleError: When the files cannot be those of the run.
+        UnfinishedError: When a stage of the run was not trained.
     """
     if not _NAME.fullmatch(name):
         msg = f"'{name}' names no shipped model; expected DATASET/MODEL in small letters, digits and hyphens"
         raise InputError(msg)
     folder = RunFolder(Path(run))
     members, info, settings = folder.models(), folder.read(), read_settings(folder.config)
+    if folder.unfinished():
+        msg = f"{folder.path}: is {folder.unfinished()}; only finished runs are shipped"
+        raise UnfinishedError(msg)
     if info.get("detector_definition"):
         msg = (
             f"{folder.path}: is of a user's own detector '{info['detector']}'; only built-in ones are shipped"
         )
         raise InputError(msg)
+    if not folder.identities.is_file():
+        raise FileFormatError(
+            folder.identities, "", "is missing; a run without identities of its showers cannot be shipped"
+        )
     facts = _data(folder, members[0], data)
     names = [str(entry["file"]) for entry in facts["files"]]
     images = [images_name(file, info["detector"]) for file in names] if facts["projected"] else names
     path = Path(zoo) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     resolved = resolve(settings["name"], settings).as_dict()
+    commands, from_nothing = _commands(folder, images, f"runs/{name}")
     content = {
         "name": name,
         "model": info["model"],
@@ -86,7 +96,10 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
             for file, image in zip(names, images, strict=True)
             if image != file
         ],
-        "command": train_command(folder, images, f"runs/{name}"),
+        "command": commands[-1],
+        "commands": commands,
+        "from_nothing": from_nothing,
+        "commit": info.get("commit"),
         "seed": info["seed"],
         "hardware": {
             "device": info["device"],
@@ -99,6 +112,7 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         "config": resolved["model"],
         "train": resolved["train"],
         "weights": _weights(members, path),
+        "seen": write_seen(path, folder.seen()),
     }
     write_json(path, content)
     if best:
@@ -109,6 +123,28 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
 def images_name(file: str, detector: str) -> str:
     """Return the name of a file of showers projected to a detector of images."""
     return f"{Path(file).stem}-{detector}.h5"
+
+
+def write_seen(card: Path, seen: SeenByTraining) -> dict[str, Any]:
+    """Write the identities of what a model has seen beside its card, and return what the card says of them.
+
+    Arguments:
+        card: Path of the card.
+        seen: Identities and seeds.
+
+    Returns:
+        ``file``, ``showers`` (how many), ``sha256``, ``seeds`` of simulations whose files are lost, and ``missing`` when more
+        may have been seen than is known.
+    """
+    path = shipped_identities(card)
+    found = write_identities(path, [seen.all])
+    facts = {
+        "file": path.name,
+        "showers": len(found),
+        "sha256": sha256_file(path),
+        "seeds": list(seen.seeds),
+    }
+    return facts | ({"missing": seen.missing} if seen.missing else {})
 
 
 def add_to_card(card: Card, parts: Mapping[str, Any]) -> Card:
@@ -136,6 +172,23 @@ def _weights(members: Sequence[ShowerModel], card: Path) -> list[dict[str, Any]]
         path.chmod(0o644)  # everybody who has the package reads it
         files.append({"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)})
     return files
+
+
+def _commands(folder: RunFolder, data: Sequence[str], output: str) -> tuple[list[str], bool]:
+    """Return the commands of all trainings behind a run, the first one first, and whether they begin from nothing."""
+    initial = Path(read_settings(folder.config).get("train", {}).get("initial", ""))
+    if not initial.name:
+        return [train_command(folder, data, output)], True
+    before = RunFolder(initial.parent)
+    begun = f"{output}-first/{initial.name}"
+    last = train_command(folder, data, output, initial=begun)
+    if not before.info.is_file() or initial.parent == folder.path:
+        return [last], False
+    described = before.read()["data"]
+    files = [str(entry["file"]) for entry in described.get("files", [described])]
+    same = described["sha256"] == folder.read()["data"]["sha256"]
+    earlier, from_nothing = _commands(before, data if same else files, f"{output}-first")
+    return [*earlier, last], from_nothing
 
 
 def _only_best(name: str, zoo: Path) -> None:
@@ -171,23 +224,25 @@ def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
     """Return what the training showers are: files with hashes, and how they were made.
 
     ``read`` is the file that the training read, where that is another: an image, a joined or a repacked file. Then the
-    number of showers and the conditions of those that were trained on must be the same.
+    showers must be the same, by their identities.
     """
     info = folder.read()
     given = describe_files(data)
     files = given.pop("files", [dict(given)])
-    conditions, detectors = [], set()
+    repacked = given["sha256"] != info["data"]["sha256"]
+    found, detectors = [], set()
     for entry, path in zip(files, data_paths(data), strict=True):
         with open_showers(path) as file:
-            conditions.append(_condition_columns(file, model))
             detectors.add(file.detector.name)
             entry["made"] = made(file)
+            if repacked:
+                found.append(identities_as(file, model.detector))
     facts: dict[str, Any] = {
         "files": files,
         "showers": given["showers"],
         "projected": detectors != {info["detector"]},
     }
-    if given["sha256"] == info["data"]["sha256"]:
+    if not repacked:
         return facts
     if given["showers"] != info["data"]["showers"]:
         msg = (
@@ -195,21 +250,16 @@ def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
             f"the files given hold {given['showers']}"
         )
         raise IncompatibleError(msg)
-    settings = read_settings(folder.config)
-    rows = split(given["showers"], resolve(settings["name"], settings).train).train
-    trained = np.concatenate(conditions)[rows]
-    low, high = (end.numpy() for end in _ends(model))
-    if not (np.allclose(trained.min(0), low) and np.allclose(trained.max(0), high)):
-        msg = f"{folder.path}: the conditions of the files given are not those that the run was trained on"
+    seen = folder.seen()
+    own = seen_union([seen.training, seen.selection])
+    lost = int((~np.isin(own, np.concatenate(found))).sum())
+    if lost:
+        msg = (
+            f"{folder.path}: {lost} of {len(own)} showers that the run has seen are not in the files given; expected "
+            "the files that it was trained on"
+        )
         raise IncompatibleError(msg)
     return facts | {"read": info["data"]}
-
-
-def _condition_columns(file: ShowerFile, model: ShowerModel) -> np.ndarray[Any, np.dtype[np.float32]]:
-    columns = [
-        np.asarray(file.condition(name), np.float32).reshape(len(file), -1) for name in model.conditions
-    ]
-    return np.concatenate(columns, axis=1)
 
 
 def made(file: ShowerFile) -> dict[str, Any]:

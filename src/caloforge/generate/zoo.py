@@ -1,8 +1,8 @@
 """Shipped models: a card (JSON) and weights (float16 safetensors) for each, named ``DATASET/MODEL``.
 
 ``zoo/DATASET/MODEL.json`` says of what data, by which command and on what hardware the model was trained, and what
-was measured on held-out showers; ``zoo/DATASET/MODEL.safetensors`` holds the weights, further members of an ensemble
-``MODEL-1.safetensors`` and so on.
+was measured on showers that it has not seen; ``zoo/DATASET/MODEL.safetensors`` holds the weights, further members of an
+ensemble ``MODEL-1.safetensors`` and so on; ``MODEL.identities.npy`` the identities of the showers that it has seen.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caloforge.errors import UnknownNameError
+import torch
+
+from caloforge.errors import FileFormatError, UnknownNameError
+from caloforge.generate.generator import Generator
 from caloforge.geometry import get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.train.checkpoint import load_weights
+from caloforge.train.seen import SeenByTraining, read_identities
 
 __all__ = ["Card", "find_card", "shipped_models"]
 
@@ -32,6 +36,36 @@ class Card:
         path: The card's file.
         content: What it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more.
     """
+
+    def generator(self, device: str = "cpu", options: dict[str, Any] | None = None) -> Generator:
+        """Return the model as a generator on a device, with the identities of what it has seen.
+
+        Arguments:
+            device: ``cpu`` or ``cuda``.
+            options: What the model lets choose at generation.
+        """
+        where, seen = torch.device(device), self.seen()
+        members = [member.choose(options).to(where) for member in self.models()]
+        particle = str(self.content.get("particle", ""))
+        return Generator(members, self.name, particle, where, seen.all, seen.attributes())
+
+    def seen(self) -> SeenByTraining:
+        """Return the identities of the showers, and the simulation seeds, that trained or selected the model.
+
+        Raises:
+            FileFormatError: When the card names a file of identities that is missing, broken, or not the one.
+        """
+        facts = self.content.get("seen")
+        if facts is None:
+            return SeenByTraining(missing="its card names no identities")
+        path = self.path.with_name(str(facts["file"]))
+        found = read_identities(path)
+        if len(found) != facts["showers"]:
+            raise FileFormatError(
+                path, "", f"holds {len(found)} identities; its card says {facts['showers']}"
+            )
+        seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
+        return SeenByTraining(training=found, seeds=seeds, missing=str(facts.get("missing", "")))
 
     name: str
     path: Path

@@ -120,9 +120,13 @@ def seeds_of(source: ShowerSource) -> tuple[int, ...]:
     return tuple(sorted({*several, *(() if source.seed is None else (int(source.seed),))}))
 
 
-def warnings_of(label: str, generated: HasSeen) -> list[str]:
-    """Return a line for everything that a user of generated showers must know of their model."""
-    facts = generated.attributes
+def warnings_of(label: str, facts: Mapping[str, Any]) -> list[str]:
+    """Return a line for everything that a user of generated showers must know of their model.
+
+    Arguments:
+        label: Name of the showers.
+        facts: Attributes of the showers.
+    """
     lines = []
     if facts.get(MODEL_STATUS):
         lines.append(f"{label}: the model is {facts[MODEL_STATUS]}")

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from caloforge.errors import InputError
 from caloforge.models.config import Settings as StudySettings
+from caloforge.showers.seen import SeenCheck, SeenCount
 from caloforge.studies.cache import Cache
 from caloforge.studies.joined import JoinedShowers
 
@@ -123,6 +124,8 @@ class Context:
         seed: One seed for all random choices, of models too.
         n: How many showers of each generated sample are wanted; None: the study's own choice.
         cache: What was computed already.
+        allow_seen: Whether trusted showers may be ones that a model has seen.
+        seen: How many trusted showers each model has seen, by label, where that is known.
     """
 
     references: tuple[Source, ...]
@@ -131,6 +134,8 @@ class Context:
     seed: int = 0
     n: int | None = None
     cache: Cache = field(default_factory=lambda: Cache(None))
+    allow_seen: bool = False
+    seen: Mapping[str, SeenCount] = field(default_factory=dict)
 
     @cached_property
     def reference(self) -> ShowerSource:
@@ -199,6 +204,17 @@ class Study(ABC):
         """
         if len(context.generated) < self.least_generated:
             self.refuse(f"{len(context.generated)} generated samples were given")
+
+    def check_seen(self, context: Context) -> dict[str, SeenCount]:
+        """Check that no model is judged by showers that trained or selected it; return how many are.
+
+        Raises:
+            SeenShowersError: When some are and the context does not allow it.
+        """
+        check = SeenCheck(context.trusted)
+        return check.require_unseen(
+            ((source.label, source) for source in context.generated), context.allow_seen
+        )
 
     def require_detector(self, source: Source, detector: Detector) -> None:
         """Refuse a generated sample of another detector than the reference's.

@@ -14,6 +14,7 @@ import numpy as np
 from caloforge._version import __version__
 from caloforge.files import atomic_path, dump_json, write_json
 from caloforge.progress import progress
+from caloforge.showers.seen import warnings_of
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult
 from caloforge.studies.papers import PaperValue, document, paper
 from caloforge.validate.plots.style import figure_style
@@ -37,7 +38,8 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
 
     Its keys: ``study``, ``title``, ``paper`` (title, authors, reference), ``command``, ``date``,
     ``caloforge_version``, ``seed``, ``n``, ``showers`` (of each sample, as used), ``settings``, ``references``,
-    ``generated``, ``rows`` (each with the paper's number in full), ``texts``, ``figures`` and ``data``.
+    ``generated``, ``seen`` (of each sample: ``n`` of ``of`` trusted showers were used to train or select its model),
+    ``warnings`` (a line for each thing wrong with a model), ``rows`` (each with the paper's number in full), ``texts``, ``figures`` and ``data``.
     """
     published = document(study.source)
     content = {
@@ -57,6 +59,8 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
         "settings": context.settings.model_dump(mode="json"),
         "references": [source.provenance() for source in context.references],
         "generated": [source.provenance() for source in context.generated],
+        "seen": {label: count.as_dict() for label, count in context.seen.items()},
+        "warnings": _warnings(context),
         "rows": [_row_dict(row) for row in result.rows],
         "texts": list(result.texts),
         "figures": [
@@ -123,7 +127,8 @@ def rows_table(rows: Sequence[Row]) -> Table:
 
 def _page(study: Study, result: StudyResult, images: Sequence[Images]) -> Page:
     content = result.content
-    summary: list[Block] = [*(Text(text) for text in result.texts), rows_table(result.rows)]
+    texts = [*content["warnings"], *result.texts]
+    summary: list[Block] = [*(Text(text) for text in texts), rows_table(result.rows)]
     sections = [Section("Ours and the paper's", summary)]
     if images:
         sections.append(Section("Figures", images, _FILES))
@@ -138,6 +143,15 @@ def _page(study: Study, result: StudyResult, images: Sequence[Images]) -> Page:
     }
     subtitle = f"{published['title']}, {published['authors'].split(',')[0]} et al., {published['reference']}"
     return Page(study.title, sections, subtitle, facts)
+
+
+def _warnings(context: Context) -> list[str]:
+    """Return a line for everything that is wrong with a model, or with judging it by these showers."""
+    lines = [line for source in context.generated for line in warnings_of(source.label, source.attributes)]
+    for label, count in context.seen.items():
+        if count.n:
+            lines.append(f"{label}: {count} trusted showers were used to train or select the model")
+    return lines
 
 
 def _provenance(content: Mapping[str, Any]) -> list[Block]:

@@ -46,6 +46,7 @@ def run_study(
     force: bool = False,
     command: str | None = None,
     showers: str | Path | None = None,
+    allow_seen: bool = False,
 ) -> StudyResult:
     """Do a study.
 
@@ -63,9 +64,11 @@ def run_study(
         force: Write into a folder that holds something else.
         command: The command to note; by default the equivalent one of the command line.
         showers: Folder where the models' showers are kept, for several studies to share; by default the study's cache.
+        allow_seen: Accept trusted showers that were used to train or select a model; the result says how many.
 
     Raises:
         UnknownNameError: For an unknown study.
+        SeenShowersError: When a model was trained or selected on trusted showers, unless ``allow_seen``.
         InputError: When the files are not what the study needs; says what it needs.
         OutputExistsError: When the folder holds something else and ``force`` is not set.
     """
@@ -77,12 +80,13 @@ def run_study(
             study.refuse("the reference must be a file of showers")
         samples = open_sources(stack, generated, detector, device, labels)
         common = {"study": name, "settings": chosen.model_dump(mode="json"), "seed": seed}
-        context = Context(references, samples, chosen, seed, n)
+        context = Context(references, samples, chosen, seed, n, allow_seen=allow_seen)
         study.check(context)
+        seen = study.check_seen(context)
         folder = None if output is None else _open_folder(Path(output), _key(context, common), force)
         kept = None if showers is None else Path(showers)
         cache = Cache(None if folder is None else folder / "cache", common, kept)
-        context = Context(references, samples, chosen, seed, n, cache)
+        context = Context(references, samples, chosen, seed, n, cache, allow_seen, seen)
         result = study.run(context)
         line = command or study_command(study, context, folder)
         from caloforge.studies.page import study_content, write_study
@@ -174,5 +178,6 @@ def study_command(study: Study, context: Context, folder: Path | None) -> str:
         words += ["--set", f"{key}={json.dumps(value)}"]
     words += [] if context.n is None else ["-n", str(context.n)]
     words += [] if context.seed == 0 else ["--seed", str(context.seed)]
+    words += ["--allow-seen"] if context.allow_seen else []
     words += [] if folder is None else ["-o", str(folder)]
     return shlex.join(words)

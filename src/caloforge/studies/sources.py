@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import FileFormatError, InputError, UnknownNameError
 from caloforge.files import sha256_file
@@ -53,6 +53,20 @@ class Source:
     generator: Generator | None = None
     given: str = ""
     trained_on: int | None = None
+
+    @property
+    def _made_by(self) -> ShowerSource | Generator:
+        return cast("ShowerSource | Generator", self.generator if self.showers is None else self.showers)
+
+    @property
+    def seen(self) -> NDArray[np.uint64]:
+        """Identities (M,) of the showers that trained or selected the model."""
+        return self._made_by.seen
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Further facts of the showers or the model, such as the seeds that it has seen."""
+        return self._made_by.attributes
 
     @property
     def n(self) -> int | None:

@@ -18,13 +18,14 @@ _IDLE = ("checkpoint_epochs", "checkpoint_seconds", "log_every", "tensorboard")
 """Settings of the training that change no weight."""
 
 
-def train_command(run: RunFolder, data: Sequence[str], output: str) -> str:
+def train_command(run: RunFolder, data: Sequence[str], output: str, initial: str = "") -> str:
     """Return the command line that trains a finished run again.
 
     Arguments:
         run: The run.
         data: Files of showers, as the command is to name them.
         output: Run folder that it is to name.
+        initial: Weights file that it is to begin from, where the run began from one.
 
     Raises:
         ConfigError: When a setting cannot be written on a command line.
@@ -39,9 +40,11 @@ def train_command(run: RunFolder, data: Sequence[str], output: str) -> str:
     train = _changes(chosen.train.model_dump(mode="json"), default.train.model_dump(mode="json"))
     changes = dict(_changes(chosen.model.model_dump(mode="json"), default.model.model_dump(mode="json")))
     changes |= {f"train.{key}": value for key, value in train if _matters(key, value, info)}
+    if initial and "train.initial" in changes:
+        changes["train.initial"] = initial
     for key, value in changes.items():
         if value is None:
-            msg = f"{run.config}: key '{key}': is None, which no command line can say"
+            msg = f"{run.config}: key '{key}': is None, which cannot be expressed on the command line"
             raise ConfigError(msg)
         words += ["--set", f"{key}={toml_value(value)}"]
     words += ["--device", str(info["device"]), "--seed", str(info["seed"])]

@@ -26,6 +26,7 @@ def command_line(
     match: bool = False,
     labels: Sequence[str] | None = None,
     detector: object = None,
+    allow_seen: bool = False,
 ) -> str:
     """Return the command that makes the same comparison, or the call when not all samples are files.
 
@@ -37,6 +38,7 @@ def command_line(
         match: Whether conditions are matched.
         labels: Names that were given.
         detector: Detector that was given, by its name or file.
+        allow_seen: Whether reference showers may be ones that a model has seen.
     """
     if not all(entry.path is not None for entry in inputs):
         names = ", ".join(
@@ -44,10 +46,12 @@ def command_line(
         )
         changed = {name: getattr(settings, name) for name in _changed(settings)}
         rest = f", settings={changed!r}" if changed else ""
-        return f"caloforge.validate({names}{rest}{', match_conditions=True' if match else ''})"
+        rest += f"{', match_conditions=True' if match else ''}{', allow_seen=True' if allow_seen else ''}"
+        return f"caloforge.validate({names}{rest})"
     words = ["caloforge", "validate", *(str(entry.path) for entry in inputs)]
     words += [] if folder is None else ["-o", str(folder)]
     words += ["--match-conditions"] if match else []
+    words += ["--allow-seen"] if allow_seen else []
     words += ["--fail-on", str(limits)] if isinstance(limits, str | Path) else []
     words += ["--detector", str(detector)] if isinstance(detector, str | Path) else []
     for label in labels or ():

@@ -8,8 +8,9 @@ Layout of the output folder::
     .cache/          the finished metrics of each sample, by the hash of its inputs and settings
 
 ``metrics.json`` holds ``caloforge_version``, ``command``, ``settings``, ``reference`` (where it comes from) and
-``samples``: label to that sample's metrics, each ``{"value", "uncertainty", "floor", ...}``, with ``provenance`` and
-``skipped`` (metric to the reason). With exactly one generated sample its metrics stand at the top level as well, so
+``samples``: label to that sample's metrics, each ``{"value", "uncertainty", "floor", ...}``, with ``provenance``,
+``skipped`` (metric to the reason) and, where it is known what the model has seen, ``seen``: ``n`` of ``of`` reference showers
+were used to train or select it. With exactly one generated sample its metrics stand at the top level as well, so
 that ``metrics["auc_high"]["value"]`` is found without knowing the label. Limits always name a path inside a sample.
 
 An interrupted comparison that is started again with the same inputs and settings takes the finished samples from
@@ -31,6 +32,7 @@ from caloforge.errors import OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
+from caloforge.showers.seen import SeenCheck, SeenCount
 from caloforge.validate.command import command_line
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
 from caloforge.validate.inputs import Given, Input, open_inputs
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "validate"]
 
-_OWN = ("provenance", "skipped")
+_OWN = ("provenance", "seen", "skipped")
 
 
 @dataclass
@@ -85,6 +87,7 @@ def validate(
     detector: str | Path | Detector | None = None,
     labels: Sequence[str] | None = None,
     command: str | None = None,
+    allow_seen: bool = False,
 ) -> Report:
     """Compare generated samples with a reference.
 
@@ -99,11 +102,13 @@ def validate(
         detector: Detector of files that do not name their own.
         labels: Names of the samples, the reference's first.
         command: The command to show in the report; by default the equivalent one of the command line.
+        allow_seen: Accept reference showers that were used to train or select a model; ``seen`` says how many.
 
     Returns:
         The metrics and where the page is.
 
     Raises:
+        SeenShowersError: When a model was trained or selected on reference showers, unless ``allow_seen``; before any work.
         IncompatibleError: When detectors, cell orders or the conditions' ranges differ.
         ConfigError: When a limit names no metric.
         InputError: When there is no such device; before any work.
@@ -119,16 +124,21 @@ def validate(
     with ExitStack() as stack:
         inputs = open_inputs(stack, [reference, *generated], detector, labels)
         sources = _compatible(inputs, match_conditions, chosen.seed)
+        seen = SeenCheck(sources[:1]).require_unseen(
+            [(entry.label, source) for entry, source in zip(inputs[1:], sources[1:], strict=True)], allow_seen
+        )
         key = _key(inputs, chosen, match_conditions)
         folder = None if output is None else _open_folder(Path(output), key, force)
-        line = command or command_line(inputs, chosen, folder, limits, match_conditions, labels, detector)
+        line = command or command_line(
+            inputs, chosen, folder, limits, match_conditions, labels, detector, allow_seen
+        )
         samples = _samples(inputs, sources, chosen)
         figures = None
         if folder is not None:
             from caloforge.validate.report.build import begin_figures, write_report
 
             figures = stack.enter_context(begin_figures(folder, samples, chosen))
-        metrics = _measure(inputs, samples, chosen, folder, line, match_conditions)
+        metrics = _measure(inputs, samples, chosen, folder, line, match_conditions, seen)
         rows = check_limits(wanted, metrics["samples"])
         report = Report(metrics, limits=rows)
         if folder is not None and figures is not None:
@@ -176,6 +186,7 @@ def _measure(
     folder: Path | None,
     command: str,
     match: bool,
+    seen: Mapping[str, SeenCount],
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``, with finished samples taken from the cache."""
     from caloforge.validate.metrics import compute_metrics
@@ -195,6 +206,8 @@ def _measure(
                 if cached is not None:
                     write_json(cached, result)
             by_label[entry.label] = result | {"provenance": entry.provenance()}
+            if entry.label in seen:
+                by_label[entry.label]["seen"] = seen[entry.label].as_dict()
             advance(1)
     metrics: dict[str, Any] = {
         "caloforge_version": __version__,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from caloforge.errors import InputError
-from caloforge.generate.generator import Generator
 from caloforge.generate.zoo import ZOO, Card, shipped_models
 from caloforge.studies.sources import Source, open_sources
 
@@ -62,8 +61,6 @@ def _open(stack: ExitStack, card: Card, device: str) -> Source:
     where = device
     if device == "auto":
         where = "cuda" if torch.cuda.is_available() else "cpu"
-    members = [member.to(torch.device(where)) for member in card.models()]
-    generator = Generator(members, card.name, str(card.content.get("particle", "")), torch.device(where))
-    source = open_sources(stack, [generator])[0]
+    source = open_sources(stack, [card.generator(where)])[0]
     size = card.content.get("train_showers")
     return replace(source, trained_on=None if size is None else int(size))

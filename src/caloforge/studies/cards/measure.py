@@ -1,13 +1,13 @@
-"""A model against Geant4 showers that it was not trained on: the numbers of its card.
+"""A model against Geant4 showers that it has not seen: the numbers of its card.
 
-Generated are as many showers as there are held-out ones, under the same conditions, so that every floor is that of
+Generated are as many showers as there are of Geant4, under the same conditions, so that every floor is that of
 two equal samples.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ from caloforge.generate import Generator
 from caloforge.generate.shipping import made
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.projection import project_showers
+from caloforge.showers.seen import SeenCheck, seeds_of
 from caloforge.studies.cards.moments import moments
 from caloforge.studies.joined import JoinedShowers
 from caloforge.studies.layers.measure import EnergySlices
 from caloforge.studies.shapes.core import compare_cores, core_energies, core_window, reference_core
 from caloforge.studies.shapes.ks import shape_tests
-from caloforge.train import held_out_showers
-from caloforge.train.sources import Files, data_paths
+from caloforge.train.commit import source_commit
 from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.settings import Settings
 from caloforge.validate.resolution import response_curve
@@ -44,62 +44,63 @@ _CORE = (250_000.0, 2_000.0, 200)  # its energy, the half width around it (MeV),
 
 @dataclass(frozen=True)
 class Held:
-    """Showers that a model was not trained on.
+    """Showers that a model has not seen.
 
     Attributes:
         showers: All of them.
-        described: Where they come from, an entry for each part.
+        described: Where they come from, an entry for each file.
+        seeds: The simulation seeds of all files.
+        sealed: Whether all seeds are sealed: nobody has made a choice by looking at these showers.
     """
 
     showers: ShowerSource
     described: tuple[dict[str, Any], ...]
+    seeds: tuple[int, ...] = ()
+    sealed: bool = False
 
 
 def open_held(
     stack: ExitStack,
     detector: str,
     files: Sequence[str | Path],
-    run: str | Path | None = None,
-    data: Files | None = None,
+    generator: Generator | None = None,
+    sealed: Collection[int] = (),
 ) -> Held:
-    """Open files that a model was not trained on, and what its run held out.
+    """Open files of showers that a model has not seen.
 
     Arguments:
         stack: Closes the files.
         detector: The model's detector; showers of others are projected to it.
-        files: Files of other seeds.
-        run: Run folder, for the showers that it held out.
-        data: The files that the run read, or those of which its images are projections.
+        files: Files of other seeds than those of the training.
+        generator: The model, to check that it has seen none of the showers.
+        sealed: Sealed simulation seeds of the data set; where there are any, all files must have such seeds.
 
     Raises:
-        InputError: When there are no showers at all, or a file is one that was trained on.
+        InputError: When there are no showers at all, or a file has a seed that is not sealed.
+        SeenShowersError: When the model was trained or selected on some of the showers.
     """
     parts: list[ShowerSource] = []
     described = []
-    trained = {} if data is None else {sha256_file(path): path for path in data_paths(data)}
+    seeds: set[int] = set()
     for path in map(Path, files):
-        digest = sha256_file(path)
-        if digest in trained:
-            msg = f"{path}: holds the showers of {trained[digest]}, which the model was trained on"
-            raise InputError(msg)
         file = stack.enter_context(open_showers(path))
-        parts.append(_as_images(file, detector))
-        described.append({"file": path.name, "sha256": digest, "showers": len(file), **made(file)})
-    if run is not None and data is not None:
-        held = held_out_showers(run, data)
-        if len(held):
-            parts.append(_as_images(held, detector))
-            described.append(
-                {
-                    "file": "held out of the training data (some models choose their epoch on them)",
-                    "showers": len(held),
-                }
+        own = seeds_of(file)
+        if sealed and not (own and set(own) <= set(sealed)):
+            msg = (
+                f"{path}: has the simulation seeds {', '.join(map(str, own)) or 'none'}; expected sealed seeds of the data "
+                f"set, {min(sealed)} to {max(sealed)}"
             )
+            raise InputError(msg)
+        seeds.update(own)
+        parts.append(_as_images(file, detector))
+        described.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file), **made(file)})
     if not parts:
         msg = "no showers to measure with; expected files that the model was not trained on"
         raise InputError(msg)
+    if generator is not None:
+        SeenCheck(parts).require_unseen([(generator.name, generator)])
     joined = parts[0] if len(parts) == 1 else JoinedShowers(parts)
-    return Held(joined, tuple(described))
+    return Held(joined, tuple(described), tuple(sorted(seeds)), bool(sealed))
 
 
 def _as_images(showers: ShowerSource, detector: str) -> ShowerSource:
@@ -120,7 +121,7 @@ def measure(
         generator: The shipped model.
         held: The showers to compare with.
         settings: Options of the metrics; one seed fixes all random choices, the generated showers too.
-        n: Held-out showers at most, drawn at random.
+        n: Showers of the reference at most, drawn at random.
         bins: Slices in energy, where it has more than a few values.
         names: Metrics to compute; by default all that run unasked.
     """
@@ -136,7 +137,13 @@ def measure(
     figures = compute_metrics(reference, generated, chosen, names)
     found: dict[str, Any] = _rounded(
         {
-            "reference": {"n": reference.n, "parts": list(held.described)},
+            "reference": {
+                "n": reference.n,
+                "sealed": held.sealed,
+                "seeds": list(held.seeds),
+                "parts": list(held.described),
+            },
+            "commit": source_commit(),
             "generated": {"n": generated.n, "seed": chosen.seed},
             "figures": {key: _slim(entry) for key, entry in figures.items() if key != "skipped"},
             "moments": moments(reference, generated),
