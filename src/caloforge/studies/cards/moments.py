@@ -7,7 +7,7 @@ For an observable with means :math:`\mu` and standard deviations :math:`\sigma` 
 
 Errors of means are :math:`\sigma / \sqrt N`, those of standard deviations follow from the fourth moment,
 :math:`(m_4 - \sigma^4) / (4 N \sigma^2)`, which holds for any distribution. Energies are divided by the incident energy where
-that varies. The floor of a ratio is what another sample of the reference's kind would be off by, one standard deviation.
+that varies. ``generated_std_uncertainty`` is the error of :math:`\sigma_g` alone. The floor of a ratio is what another sample of the reference's kind would be off by, one standard deviation.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float6
     out = {
         "reference": mean_a,
         "generated": mean_b,
+        "reference_std": std_a,
+        "generated_std": std_b,
+        "generated_std_uncertainty": of_std_b,
         "shift": (mean_b - mean_a) / std_a,
         "shift_uncertainty": float(np.hypot(error_a, error_b)) / std_a,
         "width": std_b / std_a,
