@@ -22,7 +22,9 @@ from caloforge.generate.shipping import made
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.projection import project_showers
 from caloforge.showers.seen import SeenCheck, seeds_of
+from caloforge.studies.cards.conditions import describe_conditions
 from caloforge.studies.cards.moments import moments
+from caloforge.studies.cards.spectrum import spectrum
 from caloforge.studies.joined import JoinedShowers
 from caloforge.studies.layers.measure import EnergySlices
 from caloforge.studies.shapes.core import compare_cores, core_energies, core_window, reference_core
@@ -146,7 +148,9 @@ def measure(
             "commit": source_commit(),
             "generated": {"n": generated.n, "seed": chosen.seed},
             "figures": {key: _slim(entry) for key, entry in figures.items() if key != "skipped"},
+            "conditions": describe_conditions(source),
             "moments": moments(reference, generated),
+            "spectrum": spectrum(reference, generated),
             "response": _response(reference, generated, slices),
             "core": _core(source, fake, chosen.seed),
             "ks_by_energy": _probabilities(reference, generated, slices),
