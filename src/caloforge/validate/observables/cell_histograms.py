@@ -5,6 +5,8 @@ detector of more than 12 layers is cut into groups of neighbouring layers, ten a
 2 % wide directly below and directly above energies at which generators pile cells up: the hit threshold, half a MIP
 and one MIP of the layer (:attr:`~caloforge.geometry.layers.ReadoutLayer.mip`) where it is known.
 
+For figures, the region around the threshold (a factor of 2.2 below and above) is cut into bins of 2 % as well.
+
 The counts of every shower are kept, so that variances, bootstrap samples and halves follow from sums over showers, whose
 cells fluctuate together. They take about six bytes for each filled bin of each shower.
 """
@@ -38,6 +40,7 @@ FINE_EDGES: NDArray[np.float64] = 10.0 ** (
 
 _BINS = len(FINE_EDGES) + 1  # with underflow and overflow
 _WIDTH = 1.02  # of a window, upper over lower end
+_NEAR = 40  # bins on either side of the threshold in the figure: 1.02**40 = 2.2
 _SINGLE = 12  # layers up to which each has its own histogram
 _GROUPS = 10  # else
 
@@ -83,12 +86,16 @@ class CellHistograms:
         windows: The narrow bins, common to all samples of a detector and threshold.
         counts: SciPy sparse array (n, G * 202): group by group underflow, bins, overflow.
         in_windows: SciPy sparse array (n, G * W): group by group the windows.
+        near_edges: Edges (N + 1,) of bins of 2 % around the threshold, MeV.
+        near: SciPy sparse array (n, N): counts in these, in all layers together.
     """
 
     groups: tuple[LayerGroup, ...]
     windows: tuple[Window, ...]
     counts: Any
     in_windows: Any
+    near_edges: NDArray[np.float64]
+    near: Any
 
     @property
     def n(self) -> int:
@@ -180,7 +187,8 @@ def _fill(sample: Sample) -> CellHistograms:
     groups = layer_groups(sample.detector)
     windows = windows_of(sample.detector, sample.threshold)
     group_of = np.repeat(np.arange(len(groups)), [group.last - group.first + 1 for group in groups])
-    counts, narrow = [], []
+    near_edges = sample.threshold * _WIDTH ** np.arange(-_NEAR, _NEAR + 1, dtype=np.float64)
+    counts, narrow, near = [], [], []
     with closing(prefetch(sample.chunks())) as chunks:
         for batch in batches(chunks, sample.threshold, sample.cut):
             group = group_of[batch.layer]
@@ -194,7 +202,11 @@ def _fill(sample: Sample) -> CellHistograms:
             narrow.append(
                 _sparse(batch, np.concatenate(rows), np.concatenate(columns), len(groups) * len(windows))
             )
-    return CellHistograms(groups, windows, vstack(counts, format="csr"), vstack(narrow, format="csr"))
+            place = np.searchsorted(near_edges, batch.energy, side="right") - 1
+            inside = (place >= 0) & (place < 2 * _NEAR)
+            near.append(_sparse(batch, batch.shower[inside], place[inside], 2 * _NEAR))
+    stacked = [vstack(parts, format="csr") for parts in (counts, narrow, near)]
+    return CellHistograms(groups, windows, stacked[0], stacked[1], near_edges, stacked[2])
 
 
 def _sparse(batch: ShowerBatch, rows: NDArray[np.int64], columns: NDArray[np.int64], width: int) -> Any:

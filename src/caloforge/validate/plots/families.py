@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "TITLES", "Family", "Shown", "all_figures"]
 
 Shown: TypeAlias = Panel | Heat
-Family: TypeAlias = Callable[["Sequence[Sample]"], "list[Panel] | list[Heat]"]
+Family: TypeAlias = Callable[["Sequence[Sample]"], "Sequence[Panel | Heat]"]
 
 FAMILIES: Registry[Family] = Registry(
     "figure family",
     {
         "response": "caloforge.validate.plots.response:response",
         "energies": "caloforge.validate.plots.energies:energies",
+        "cells": "caloforge.validate.plots.cells:cell_spectra",
         "spectra": "caloforge.validate.plots.spectra:spectra",
         "profiles": "caloforge.validate.plots.profiles:profiles",
-        "cells": "caloforge.validate.plots.cells:cell_spectra",
         "layers": "caloforge.validate.plots.cells:layer_spectra",
         "images": "caloforge.validate.plots.images:images",
         "correlations": "caloforge.validate.plots.correlations:correlations",
@@ -44,11 +44,14 @@ class Title:
 TITLES: dict[str, Title] = {
     "response": Title("Response", "Mean and width of the visible energy against the conditions."),
     "energies": Title("Energies one by one", "The response at each incident energy, or in slices of it."),
+    "cells": Title(
+        "Cell energies",
+        "How many cells of which energy a shower has: all, around the hit threshold, and by layer.",
+    ),
     "spectra": Title(
         "Distributions", "One histogram an observable; every bin is a fraction of the sample's showers."
     ),
     "profiles": Title("Profiles", "Means over all showers, with the error of the mean."),
-    "cells": Title("Cell energies", "How many cells of which energy a shower has."),
     "layers": Title("Layer energies", "The energy in single layers."),
     "images": Title("Mean images", "Mean energy of the cells, and its ratio to the reference."),
     "correlations": Title(

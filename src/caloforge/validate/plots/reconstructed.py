@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caloforge.validate.observables.registry import OBSERVABLES
-from caloforge.validate.plots.cells import cell_spectra
+from caloforge.validate.plots.cells import whole_spectrum
 from caloforge.validate.plots.histogram import histogram_panel
 from caloforge.validate.plots.panel import Panel
 from caloforge.validate.plots.profiles import profiles
@@ -54,6 +54,6 @@ def reconstructed(samples: Sequence[Sample]) -> list[Panel]:
             panels.append(histogram_panel(name, title, axis, values, labels))
     panels += [
         replace(panel, title=panel.title + _TITLE)
-        for panel in [*profiles(cells, _PROFILES), *cell_spectra(cells)]
+        for panel in [*profiles(cells, _PROFILES), *whole_spectrum(cells)]
     ]
     return [replace(panel, name=_PREFIX + panel.name) for panel in panels if panel is not None]
