@@ -11,12 +11,13 @@ import numpy as np
 from caloforge.extras import require
 from caloforge.files import atomic_path
 from caloforge.validate.plots.event import EventDrawing
+from caloforge.validate.plots.growth import Bars, Growth, draw_bars, draw_growth
 from caloforge.validate.plots.panel import Heat, Panel
 from caloforge.validate.plots.style import BAND, INK, colour, figure_style
 
 __all__ = ["Figure", "draw_figures", "draw_heat", "draw_panel"]
 
-Figure: TypeAlias = Panel | Heat | EventDrawing
+Figure: TypeAlias = Panel | Heat | Growth | Bars | EventDrawing
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 # Fixed margins: letting matplotlib find them costs as much as drawing the figure.
@@ -45,9 +46,14 @@ def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -
     return paths
 
 
-def _draw(figure: Panel | Heat, png: Path, pdf: Path, pyplot: Any) -> None:
-    """Draw curves or images into both files."""
-    drawn = draw_panel(figure, pyplot) if isinstance(figure, Panel) else draw_heat(figure, pyplot)
+def _draw(figure: Panel | Heat | Growth | Bars, png: Path, pdf: Path, pyplot: Any) -> None:
+    """Draw curves, images or bars into both files."""
+    if isinstance(figure, Panel):
+        drawn = draw_panel(figure, pyplot)
+    elif isinstance(figure, Heat):
+        drawn = draw_heat(figure, pyplot)
+    else:
+        drawn = draw_growth(figure, pyplot) if isinstance(figure, Growth) else draw_bars(figure, pyplot)
     for ending, path in (("png", png), ("pdf", pdf)):
         drawn.savefig(path, format=ending, **_OPTIONS[ending])
     pyplot.close(drawn)

@@ -15,16 +15,24 @@ from caloforge._version import __version__
 from caloforge.progress import progress
 from caloforge.validate.limits import Row
 from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.plots.draw import draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Shown, all_figures
 from caloforge.validate.plots.panel import Heat, Panel
 from caloforge.validate.plots.parallel import Drawing
 from caloforge.validate.reconstructed import why_not
 from caloforge.validate.report.before_after import before_after
+from caloforge.validate.report.detectability import detectability_blocks, detectability_figures
 from caloforge.validate.report.displays import display_blocks, event_drawings, pick_showers
 from caloforge.validate.report.interactive import heat_figure, panel_figure
 from caloforge.validate.report.page import Block, Code, Facts, Page, Plot, Section, Text
-from caloforge.validate.report.summary import limits_table, metrics_table, summary_table, verdicts
+from caloforge.validate.report.summary import (
+    limits_table,
+    metrics_table,
+    spectrum_tables,
+    summary_table,
+    verdicts,
+)
 
 if TYPE_CHECKING:
     from caloforge.showers import Showers
@@ -96,6 +104,7 @@ def write_report(
     displays = display_blocks(samples, figures.showers, settings.threshold)
     page = build_page(samples, metrics, limits, figures.families, displays)
     path = page.write(folder / "report.html", force=True)
+    draw_figures(detectability_figures(metrics), folder / "figures")
     with progress(len(figures.drawing.figures), "drawing") as advance:
         figures.drawing.finish(advance)
     return path
@@ -112,6 +121,9 @@ def build_page(
     reference = metrics["reference"]
     summary: list[Block] = [*(Text(sentence) for sentence in verdicts(metrics)), summary_table(metrics)]
     sections = [Section("Summary", summary)]
+    if detectability := detectability_blocks(metrics):
+        intro = "How many showers a side a classifier needs to tell each sample from the reference, and by what it does."
+        sections.append(Section("Detectability", detectability, intro))
     if limits:
         failed = sum(not row.passed for row in limits)
         intro = f"{failed} of {len(limits)} fail." if failed else "Every limit holds."
@@ -122,7 +134,7 @@ def build_page(
     for name, family in drawings.items():
         title = TITLES.get(name)
         heading, intro = (title.heading, title.intro) if title is not None else (name.capitalize(), "")
-        first = before_after(metrics) if name == "reconstructed" else []
+        first = _before(name, metrics)
         sections.append(Section(heading, [*first, *(_plot(drawing) for drawing in family)], intro))
     sections.append(Section("Metrics", [*_skipped(metrics), metrics_table(metrics)]))
     intro = "The metrics of one observable, layer or bin each."
@@ -133,8 +145,15 @@ def build_page(
         f"Validation of {names}",
         sections,
         f"against {reference['label']}, {reference['detector']}",
-        _facts(reference, samples),
+        _facts(reference, samples) | _seen(metrics),
     )
+
+
+def _before(family: str, metrics: Mapping[str, Any]) -> list[Block]:
+    """Return the tables that stand before a family's figures."""
+    if family == "reconstructed":
+        return before_after(metrics)
+    return spectrum_tables(metrics) if family == "cells" else []
 
 
 def _plot(drawing: Shown) -> Plot:
@@ -162,6 +181,15 @@ def _facts(reference: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str,
         first, last = reference["incident_theta"]
         facts["Angle"] = f"{first:.0f}°" if first == last else f"{first:.0f}° to {last:.0f}°"
     return facts | {f"Showers, {sample.label}": f"{sample.n:,}" for sample in samples}
+
+
+def _seen(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is to be said at the head of the page of reference showers that a model was trained or selected with."""
+    return {
+        f"Reference showers seen in training, {label}": f"{sample['seen']['n']:,} of {sample['seen']['of']:,}"
+        for label, sample in metrics["samples"].items()
+        if sample.get("seen", {}).get("n")
+    }
 
 
 def _skipped(metrics: Mapping[str, Any]) -> list[Block]:

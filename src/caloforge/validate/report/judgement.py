@@ -29,7 +29,7 @@ class Judgement:
         statements: By name, in the summary's order.
         score: Weighted mean severity over the statements that all samples have; 0 is best, NaN when there are none.
         unfinished: What its model says of an unfinished training; empty for others.
-        seen: How many of the reference showers trained or selected the model, and of how many; None when none is known to have.
+        seen: How many of the reference showers trained or selected the model, and of how many; None when it is not known.
     """
 
     label: str
@@ -94,7 +94,7 @@ def _unfinished(sample: Mapping[str, Any]) -> str:
 
 def _seen(sample: Mapping[str, Any]) -> tuple[int, int] | None:
     seen = sample.get("seen")
-    if not isinstance(seen, Mapping) or not seen.get("n"):
+    if not isinstance(seen, Mapping) or seen.get("n") is None:
         return None
     return int(seen["n"]), int(seen["of"])
 

@@ -9,12 +9,20 @@ from typing import Any
 from caloforge.validate.limits import Row
 from caloforge.validate.report.judgement import Judgement, judge_all
 from caloforge.validate.report.numbers import format_value
-from caloforge.validate.report.page import Cell, Table
+from caloforge.validate.report.page import Block, Cell, Table
 from caloforge.validate.report.scores import FLAGS, scores_of
 from caloforge.validate.report.statement import Statement
 from caloforge.validate.report.tolerances import TOLERANCES
 
-__all__ = ["format_value", "limits_table", "metrics_table", "summary_rows", "summary_table", "verdicts"]
+__all__ = [
+    "format_value",
+    "limits_table",
+    "metrics_table",
+    "spectrum_tables",
+    "summary_rows",
+    "summary_table",
+    "verdicts",
+]
 
 _LEGEND = "✓ as near as other showers of the reference's kind would be (below 2 standard deviations), △ 2 to 5, ✗ above 5."
 _FLOOR = "measured between sets of the reference and scaled to the samples' sizes"
@@ -37,7 +45,9 @@ def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]
         cells = [Cell(j.unfinished, flag="bad" if j.unfinished else "") for j in judgements]
         rows.append([Cell("Training", title="what the model says of its training"), *cells])
     if any(j.seen for j in judgements):
-        cells = [Cell(_seen(j), flag="bad" if j.seen else "") for j in judgements]
+        cells = [
+            Cell(_seen(j), flag="" if j.seen is None else "bad" if j.seen[0] else "good") for j in judgements
+        ]
         title = "reference showers that trained, calibrated or selected the model"
         rows.append([Cell("Showers seen in training", title=title), *cells])
     for name, tolerance in TOLERANCES.items():
@@ -58,8 +68,10 @@ def _ranked(place: int, score: Cell) -> Cell:
 
 def _seen(judgement: Judgement) -> str:
     if judgement.seen is None:
-        return "none known"
+        return "not known"
     n, of = judgement.seen
+    if n == 0:
+        return f"none of {of:,}"
     return f"{n:,} of {of:,}"
 
 
@@ -119,11 +131,36 @@ def _sentence(judgement: Judgement, place: int, of: int) -> str:
     warnings = []
     if judgement.unfinished:
         warnings.append(f"its training is {judgement.unfinished}")
-    if judgement.seen is not None:
+    if judgement.seen is not None and judgement.seen[0]:
         n, total = judgement.seen
         warnings.append(f"{n:,} of the {total:,} reference showers trained or selected the model")
     warning = f" (warning: {'; '.join(warnings)})" if warnings else ""
     return f"{start}{warning}: {text}."
+
+
+def spectrum_tables(metrics: Mapping[str, Any]) -> list[Block]:
+    """Return the table of the regions where the cell spectrum deviates most, in all layers and in each; none without one.
+
+    Arguments:
+        metrics: The content of ``metrics.json``.
+    """
+    rows: list[list[Cell]] = []
+    for label, sample in metrics["samples"].items():
+        for key, entry in sample.get("spectrum_ratio", {}).items():
+            detail = entry.get("detail", {})
+            for number, finding in enumerate(detail.get("findings", [])):
+                significance = float(detail["significance"]) if number == 0 else None
+                sigma = "" if significance is None else f"{significance:.1f}"
+                layer = "all" if key == "all" else str(detail.get("layer") or key)
+                rows.append([Cell(label), Cell(layer), Cell(finding), Cell(sigma, significance)])
+    if not rows:
+        return []
+    caption = (
+        "Significant deviations (4 standard deviations after the number of bins), in each sample and layer the one that "
+        "tells most about the generator first."
+    )
+    columns = ["Sample", "Layer", "Deviation", "Standard deviations"]
+    return [Table(columns, rows, caption, key="spectrum-table", texts=(0, 1, 2))]
 
 
 def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Table:

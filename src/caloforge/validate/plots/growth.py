@@ -1,0 +1,169 @@
+"""AUC against the number of showers, and horizontal bars of importance: figures that follow from the metrics.
+
+Both are drawn for paper here and for the page by :mod:`caloforge.validate.report.detectability`, from the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from caloforge.validate.plots.panel import Array
+from caloforge.validate.plots.style import BAND, INK, colour
+
+__all__ = ["KINDS", "Bars", "Growth", "GrowthCurve", "Mark", "draw_bars", "draw_growth"]
+
+KINDS = {"observable": "#3f6fb5", "cell": "#c9501f", "spectrum bin": "#2f8f6b"}
+"""Colour of each kind of feature."""
+
+_MARKERS = ("o", "s", "D", "^", "P", "X")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a significance is reached.
+
+    Attributes:
+        name: "2 sigma" or "5 sigma".
+        showers: Showers a side.
+        low: Lower end of the 68 % range.
+        high: Upper end.
+        auc: AUC there.
+    """
+
+    name: str
+    showers: float
+    low: float
+    high: float
+    auc: float
+
+
+@dataclass(frozen=True)
+class GrowthCurve:
+    """AUC of one sample against the number of showers that are compared.
+
+    Attributes:
+        role: 1 for the first generated sample, and so on.
+        label: The sample's name.
+        showers: (K,) showers a side.
+        auc: (K,).
+        error: (K,) one standard deviation.
+        line_showers: (L,) where the fit is drawn; empty without one.
+        line: (L,) fitted and extrapolated AUC.
+        low: (L,) lower end of its 68 % band.
+        high: (L,) upper end.
+        marks: Where 2 and 5 standard deviations are reached.
+    """
+
+    role: int
+    label: str
+    showers: Array
+    auc: Array
+    error: Array
+    line_showers: Array
+    line: Array
+    low: Array
+    high: Array
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def measured_to(self) -> float:
+        """Largest number of showers measured; the line is an extrapolation beyond."""
+        return float(self.showers.max())
+
+
+@dataclass(frozen=True)
+class Growth:
+    """AUC against the number of showers, for several samples.
+
+    Attributes:
+        name: File name.
+        title: A line above it.
+        curves: One for each sample.
+        note: What else is to be said.
+    """
+
+    name: str
+    title: str
+    curves: tuple[GrowthCurve, ...]
+    note: str = ""
+
+    def limits(self) -> tuple[float, float]:
+        """Return the ends of the vertical axis."""
+        top = max(float(np.max(np.concatenate([c.auc + c.error, c.line]))) for c in self.curves)
+        low = min(float(np.min(c.auc - c.error)) for c in self.curves)
+        return min(0.48, low - 0.02), min(1.03, max(0.6, top + 0.05))
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars, the largest on top.
+
+    Attributes:
+        name: File name.
+        title: A line above it.
+        x_label: What the bars measure.
+        names: What each bar is.
+        kinds: Kind of each, a key of :data:`KINDS`.
+        values: (K,).
+        errors: (K,).
+        note: What else is to be said.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    values: Array
+    errors: Array
+    note: str = ""
+
+
+def draw_growth(growth: Growth, pyplot: Any) -> Any:
+    """Return a matplotlib figure of the AUC against the number of showers."""
+    figure, axes = pyplot.subplots(figsize=(7.6, 5.4), layout="constrained")
+    axes.axhline(0.5, color=INK, lw=1.0)
+    for curve in growth.curves:
+        shade = colour(curve.role)
+        mark = _MARKERS[(curve.role - 1) % len(_MARKERS)]
+        axes.errorbar(
+            curve.showers, curve.auc, curve.error, color=shade, fmt=mark, ms=6, lw=1.2, label=curve.label
+        )
+        if len(curve.line_showers):
+            axes.fill_between(curve.line_showers, curve.low, curve.high, color=shade, alpha=0.18, lw=0)
+            inside = curve.line_showers <= curve.measured_to
+            axes.plot(curve.line_showers[inside], curve.line[inside], color=shade, lw=1.4)
+            axes.plot(curve.line_showers[~inside], curve.line[~inside], color=shade, lw=1.4, ls="--")
+        for entry in curve.marks:
+            axes.plot([entry.low, entry.high], [entry.auc] * 2, color=shade, lw=4.0, alpha=0.5)
+            axes.plot(entry.showers, entry.auc, marker="|", ms=16, mew=2.2, color=shade)
+            axes.annotate(
+                entry.name, (entry.showers, entry.auc), (0, 12), textcoords="offset points",
+                ha="center", fontsize=11, color=shade,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set(xlabel="showers a side", ylabel="AUC of the strongest classifier", ylim=growth.limits())
+    axes.legend(loc="upper left")
+    axes.set_title(growth.title, loc="left", fontsize=14)
+    return figure
+
+
+def draw_bars(bars: Bars, pyplot: Any) -> Any:
+    """Return a matplotlib figure of horizontal bars."""
+    figure, axes = pyplot.subplots(figsize=(7.6, 1.4 + 0.36 * len(bars.names)), layout="constrained")
+    place = np.arange(len(bars.names))[::-1]
+    shades = [KINDS.get(kind, BAND) for kind in bars.kinds]
+    axes.barh(place, bars.values, color=shades, height=0.72)
+    axes.errorbar(bars.values, place, xerr=np.nan_to_num(bars.errors), fmt="none", color=INK, lw=1.1)
+    axes.set_yticks(place, bars.names)
+    axes.tick_params(axis="y", which="both", left=False, right=False)
+    axes.axvline(0.0, color=INK, lw=1.0)
+    for kind in dict.fromkeys(bars.kinds):
+        axes.barh([np.nan], [np.nan], color=KINDS.get(kind, BAND), label=kind)
+    axes.legend(loc="lower right")
+    axes.set_xlabel(bars.x_label)
+    axes.set_title(bars.title, loc="left", fontsize=14)
+    return figure

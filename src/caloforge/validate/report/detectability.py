@@ -1,0 +1,176 @@
+"""How many showers tell a generator from the reference, and by what: the report's first figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from caloforge.validate.plots.growth import KINDS, Bars, Growth, GrowthCurve, Mark
+from caloforge.validate.plots.style import BAND, INK, colour, marker
+from caloforge.validate.report.numbers import format_count, format_value
+from caloforge.validate.report.packing import AXIS, LAYOUT, packed
+from caloforge.validate.report.page import Block, Cell, Plot, Table
+
+__all__ = ["attribution_bars", "detectability_blocks", "detectability_figures", "growth_curves"]
+
+_MOST_BARS = 12
+_MOST_ROWS = 20
+_SIGMAS = (("2 sigma", "n_2sigma"), ("5 sigma", "n_5sigma"))
+
+
+def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
+    """Return the AUC against the number of showers, and the features that give each sample away; none where not measured.
+
+    Arguments:
+        metrics: The content of ``metrics.json``.
+    """
+    figures: list[Growth | Bars] = []
+    curves = growth_curves(metrics)
+    if curves:
+        note = "Dashed: extrapolated, with its 68 % band. Bars at the marks: 68 % range of the number of showers."
+        title = f"How many showers tell it from {metrics['reference']['label']}"
+        figures.append(Growth("detectability", title, tuple(curves), note))
+    for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
+        bars = attribution_bars(f"attribution_{number}", label, sample)
+        if bars is not None:
+            figures.append(bars)
+    return figures
+
+
+def growth_curves(metrics: Mapping[str, Any]) -> list[GrowthCurve]:
+    """Return the measured and extrapolated AUC of every sample that has one."""
+    curves = []
+    for role, (label, sample) in enumerate(metrics["samples"].items(), start=1):
+        detail = sample.get("detectability", {}).get("detail", {})
+        if not detail.get("sizes"):
+            continue
+        showers, auc, error = (
+            np.array([math.nan if x is None else x for x in detail[key]], np.float64)
+            for key in ("sizes", "auc", "auc_uncertainty")
+        )
+        line = detail.get("extrapolation") or {}
+        at_sizes, fitted, lower, upper = (
+            np.array(line.get(key, []), np.float64) for key in ("sizes", "auc", "low", "high")
+        )
+        marks = []
+        for name, key in _SIGMAS:
+            found = detail.get(key)
+            if isinstance(found, Mapping) and found.get("value"):
+                n = float(found["value"])
+                x, y = (at_sizes, fitted) if len(at_sizes) else (showers, auc)
+                at = np.interp(math.log(n), np.log(x), y)
+                low, high = found.get("low") or n, found.get("high") or n
+                marks.append(Mark(name, n, float(low), float(high), float(at)))
+        error = np.nan_to_num(error)
+        band = at_sizes, fitted, lower, upper
+        curves.append(GrowthCurve(role, label, showers, auc, error, *band, tuple(marks)))
+    return curves
+
+
+def _attribution(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the features that give a sample away, the most important first."""
+    entry = sample.get("attribution")
+    detail = entry.get("detail") if isinstance(entry, Mapping) else None
+    if isinstance(detail, Mapping):
+        detail = detail.get("features")
+    return (
+        [row for row in detail if row.get("importance") is not None] if isinstance(detail, Sequence) else []
+    )
+
+
+def attribution_bars(name: str, label: str, sample: Mapping[str, Any]) -> Bars | None:
+    """Return the bars of a sample's most important features; None when they were not measured."""
+    rows = _attribution(sample)[:_MOST_BARS]
+    if not rows:
+        return None
+    return Bars(
+        name,
+        f"What gives {label} away",
+        "loss of AUC when the feature is permuted",
+        tuple(str(row["feature"]) for row in rows),
+        tuple(str(row["kind"]) for row in rows),
+        np.array([float(row["importance"]) for row in rows]),
+        np.array([float(row.get("uncertainty") or 0.0) for row in rows]),
+    )
+
+
+def detectability_blocks(metrics: Mapping[str, Any]) -> list[Block]:
+    """Return the figures and the table of the section, empty when nothing of it was measured."""
+    figures = detectability_figures(metrics)
+    blocks: list[Block] = []
+    for figure in figures:
+        if isinstance(figure, Growth):
+            blocks.append(Plot(growth_figure(figure), figure.note, figure.title, wide=True, key=figure.name))
+        else:
+            blocks.append(Plot(bars_figure(figure), figure.note, figure.title, key=figure.name))
+    rows = [
+        [Cell(label), Cell(str(row["feature"])), Cell(str(row["kind"])), Cell(format_value(row["importance"], row.get("uncertainty")), row["importance"])]
+        for label, sample in metrics["samples"].items()
+        for row in _attribution(sample)[:_MOST_ROWS]
+    ]  # fmt: skip
+    if rows:
+        caption = "Loss of AUC when a feature's values are permuted among the showers; correlated features share it."
+        columns = ["Sample", "Feature", "Kind", "Importance"]
+        blocks.append(Table(columns, rows, caption, key="attribution-table", texts=(0, 1, 2)))
+    return blocks
+
+
+def growth_figure(growth: Growth) -> dict[str, Any]:
+    """Return a plotly figure of the AUC against the number of showers."""
+    data: list[dict[str, Any]] = []
+    annotations = []
+    for curve in growth.curves:
+        shade = colour(curve.role)
+        base = {"type": "scatter", "legendgroup": curve.label, "name": curve.label}
+        if len(curve.line_showers):
+            x = np.concatenate([curve.line_showers, curve.line_showers[::-1]])
+            y = np.concatenate([curve.high, curve.low[::-1]])
+            data.append(base | {"x": packed(x), "y": packed(y), "mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": shade, "opacity": 0.2, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
+            inside = curve.line_showers <= curve.measured_to
+            for part, dashes in ((inside, "solid"), (~inside, "dash")):
+                data.append(base | {"x": packed(curve.line_showers[part]), "y": packed(curve.line[part]), "mode": "lines", "line": {"color": shade, "width": 1.6, "dash": dashes}, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
+        data.append(base | {
+            "x": packed(curve.showers), "y": packed(curve.auc), "mode": "markers",
+            "marker": {"color": shade, "symbol": marker(curve.role), "size": 9},
+            "error_y": {"type": "data", "array": packed(curve.error), "color": shade, "width": 0, "thickness": 1.4},
+            "hovertemplate": "%{x:,.0f} showers: AUC %{y:.3f}",
+        })  # fmt: skip
+        for mark in curve.marks:
+            data.append(base | {"x": [mark.low, mark.high], "y": [mark.auc, mark.auc], "mode": "lines", "line": {"color": shade, "width": 5}, "opacity": 0.5, "showlegend": False, "hovertemplate": f"{mark.name}: {format_count(mark.showers)} showers"})  # fmt: skip
+            data.append(base | {"x": [mark.showers], "y": [mark.auc], "mode": "markers", "marker": {"symbol": "line-ns-open", "size": 18, "color": shade, "line": {"width": 2.4, "color": shade}}, "showlegend": False, "hovertemplate": f"{mark.name}: {format_count(mark.showers)} showers"})  # fmt: skip
+            annotations.append({"x": math.log10(mark.showers), "y": mark.auc, "text": f"{mark.name}: {format_count(mark.showers)}", "showarrow": False, "yshift": 18, "font": {"size": 12, "color": shade}})  # fmt: skip
+    low, high = growth.limits()
+    layout = LAYOUT | {
+        "height": 400, "margin": {"l": 66, "r": 14, "t": 40, "b": 50}, "hovermode": "closest", "annotations": annotations,
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}},
+        "xaxis": AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}},
+        "yaxis": AXIS | {"range": [low, high], "title": {"text": "AUC of the strongest classifier", "standoff": 8}},
+        "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": {"color": INK, "width": 1.1}}],
+    }  # fmt: skip
+    return {"data": data, "layout": layout}
+
+
+def bars_figure(bars: Bars) -> dict[str, Any]:
+    """Return a plotly figure of horizontal bars, one legend entry a kind."""
+    data = []
+    order = list(bars.names)[::-1]
+    for kind in dict.fromkeys(bars.kinds):
+        chosen = [k for k, name in enumerate(bars.kinds) if name == kind]
+        data.append({
+            "type": "bar", "orientation": "h", "name": kind, "y": [bars.names[k] for k in chosen],
+            "x": packed(bars.values[chosen]), "marker": {"color": KINDS.get(kind, BAND)},
+            "error_x": {"type": "data", "array": packed(np.nan_to_num(bars.errors[chosen])), "color": INK, "width": 0, "thickness": 1.2},
+            "hovertemplate": "%{y}: %{x:.4f}",
+        })  # fmt: skip
+    longest = max(len(name) for name in bars.names)
+    layout = LAYOUT | {
+        "height": 90 + 26 * len(bars.names), "margin": {"l": min(260, 30 + 7 * longest), "r": 14, "t": 34, "b": 46},
+        "hovermode": "closest", "bargap": 0.25,
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}},
+        "xaxis": AXIS | {"title": {"text": bars.x_label, "standoff": 6}},
+        "yaxis": AXIS | {"categoryorder": "array", "categoryarray": order, "minor": {}, "ticks": ""},
+    }  # fmt: skip
+    return {"data": data, "layout": layout}
