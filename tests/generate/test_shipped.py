@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from typer.testing import CliRunner
 
 from caloforge.cli.app import app
 from caloforge.files import sha256_file
+from caloforge.generate import generator as generation
 from caloforge.generate.zoo import ZOO, Card, find_card, shipped_models
 from caloforge.models import MODELS
-from caloforge.showers import open_showers
+from caloforge.showers import Showers, open_showers
+from caloforge.studies.cards.conditions import showers_like
+from caloforge.studies.cards.moments import moments
+from caloforge.studies.cards.spectrum import mean_spectrum
 from caloforge.train.command import settings_of_command
+from caloforge.validate.sample import Sample
 
 CARDS = shipped_models()
 KEYS = {
@@ -25,6 +31,10 @@ KEYS = {
 }  # fmt: skip
 FLAGSHIP = ("flow-matching", "flow-matching-fast")
 MEGABYTE = 1_000_000
+SECONDS = 4.0  # of one core for each model, by the speed on its card
+FEWEST, MOST, BLOCK = 40, 500, 20
+SIGMAS = 5.0
+RARE = 25.0  # cells of all showers in a bin, below which bins are compared together
 
 each = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
 
@@ -140,3 +150,93 @@ def test_the_card_is_printed(card: Card) -> None:
     assert json.loads(raw) == content
     table = CliRunner().invoke(app, ["models"]).output
     assert card.name in table
+
+
+# -- generated showers beside the card's figures --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=CARDS.values(), ids=CARDS)
+def fresh(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], Showers]]:
+    """The card's metrics, and new showers of the model under the conditions of the card."""
+    card: Card = request.param
+    metrics = card.content["metrics"]
+    if "conditions" not in metrics:
+        pytest.skip("the card was measured before cards held the conditions of their showers")
+    number = 1000.0 * SECONDS / card.content["speed"]["cpu"]["ms"]
+    n = int(np.clip(round(number / BLOCK) * BLOCK, FEWEST, MOST))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "BLOCK", BLOCK)  # few showers are padded to whole blocks
+        model = card.generator()
+        seed = metrics["generated"]["seed"] + 1
+        like = showers_like(metrics["conditions"], model.detector, n, seed)
+        yield metrics, model.generate(like=like, seed=seed, batch_size=n)
+
+
+def wrong_moments(metrics: dict[str, Any], showers: Showers) -> list[str]:
+    """Return the observables whose mean or width is not the card's within five standard deviations."""
+    sample = Sample(showers, "fresh")
+    found = moments(sample, sample)
+    n, m = len(showers), metrics["generated"]["n"]
+    wrong = []
+    for name, card in metrics["moments"].items():
+        if card["generated_std"] == 0.0 or name not in found:
+            continue
+        assert found[name]["unit"] == card["unit"]
+        mean_error = card["generated_std"] * np.sqrt(1 / n + 1 / m)
+        if abs(found[name]["generated"] - card["generated"]) > SIGMAS * mean_error:
+            wrong.append(f"mean of {name}: {found[name]['generated']:.5g}, card {card['generated']:.5g}")
+        width_error = np.hypot(card["generated_std_uncertainty"], found[name]["generated_std_uncertainty"])
+        width_error = max(width_error, card["generated_std_uncertainty"] * np.sqrt(1 + m / n))
+        if abs(found[name]["generated_std"] - card["generated_std"]) > SIGMAS * width_error:
+            wrong.append(
+                f"width of {name}: {found[name]['generated_std']:.5g}, card {card['generated_std']:.5g}"
+            )
+    return wrong
+
+
+def wrong_bins(metrics: dict[str, Any], showers: Showers) -> list[str]:
+    """Return the bins of the cell energies whose mean count is not the card's within five standard deviations."""
+    n, m = len(showers), metrics["generated"]["n"]
+    entry = metrics["spectrum"]["generated"]
+    expected, error = np.array(entry["cells"]), np.array(entry["uncertainty"])
+    found, _ = mean_spectrum(Sample(showers, "fresh"))
+    rare = (
+        np.minimum(expected, 1.0) * n < RARE
+    )  # a bin of one cell in a few showers is not normally distributed
+    bins = [np.flatnonzero(rare), *np.flatnonzero(~rare)[:, None]]
+    wrong = []
+    for members in bins:
+        a, b = expected[members].sum(), found[members].sum()
+        tolerance = SIGMAS * np.sqrt((1 + m / n) * np.sum(error[members] ** 2))
+        if members is bins[0]:
+            tolerance += SIGMAS**2 / n
+        if abs(a - b) > tolerance:
+            wrong.append(f"bins {members.tolist()}: {b:.5g} cells a shower, card {a:.5g} +- {tolerance:.2g}")
+    return wrong
+
+
+def test_means_and_widths_are_those_of_the_card(fresh: tuple[dict[str, Any], Showers]) -> None:
+    metrics, showers = fresh
+    assert {"response", "hits", "peak_energy"} <= metrics["moments"].keys()
+    assert not wrong_moments(metrics, showers)
+
+
+def test_the_spectrum_of_cells_is_that_of_the_card(fresh: tuple[dict[str, Any], Showers]) -> None:
+    metrics, showers = fresh
+    if "spectrum" not in metrics:
+        pytest.skip("the card was measured before cards held the spectrum of cells")
+    assert not wrong_bins(metrics, showers)
+
+
+def test_other_showers_than_the_cards_are_found(fresh: tuple[dict[str, Any], Showers]) -> None:
+    metrics, showers = fresh
+    by_tenth = showers.replace(cells=1.1 * showers.cells)
+    assert any(line.startswith("mean of response") for line in wrong_moments(metrics, by_tenth))
+    if "spectrum" not in metrics:
+        return
+    edges = np.geomspace(
+        metrics["spectrum"]["low"], metrics["spectrum"]["high"], metrics["spectrum"]["bins"] + 1
+    )
+    fullest = int(np.argmax(metrics["spectrum"]["generated"]["cells"][1:-1]))
+    inside = (showers.cells >= edges[fullest]) & (showers.cells < edges[fullest + 1])
+    assert wrong_bins(metrics, showers.replace(cells=np.where(inside, 0, showers.cells)))
