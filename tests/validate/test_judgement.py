@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,8 @@ def test_showers_seen_in_training_are_said() -> None:
 
 def test_every_tolerance_has_a_rule_and_a_place_in_the_documentation() -> None:
     assert judge({}) == {}
+    text = (Path(__file__).parents[2] / "docs" / "validation.md").read_text(encoding="utf-8")
+    assert [t.label for t in TOLERANCES.values() if t.label not in text] == []
     assert all(t.bad > 0 and t.weight >= 0 and t.says for t in TOLERANCES.values())
 
 

@@ -146,3 +146,40 @@ def test_every_listed_name_is_one_that_a_limit_finds() -> None:
     for name in names:
         (row,) = check_limits([Limit(name)], {"vae": METRICS})
         assert row.name == name
+
+
+def test_the_new_keys_can_be_limited() -> None:
+    from caloforge.validate import driver
+
+    limits = read_limits(
+        {
+            "spectrum_ratio.*": {"min": 0.9, "max": 1.1},
+            "spectrum_chi2.all": {"max": 2},
+            "moments.ratio.response": {"min": 0.99},
+            "moments.resolution": {"max": 1.05},
+        }
+    )
+    check_names(limits, driver._known_keys())
+    sample = {
+        "spectrum_ratio": {"all": {"value": 1.0}, "layer[3-5]": {"value": 12.8}},
+        "spectrum_chi2": {"all": {"value": 1.1}},
+        "moments": {"ratio": {"response": {"value": 2.0}}, "resolution": {"value": 1.0}},
+    }
+    rows = {row.name: row.passed for row in check_limits(limits, {"a": sample})}
+    assert rows == {
+        "spectrum_ratio.all": True,
+        "spectrum_ratio.layer[3-5]": False,
+        "spectrum_chi2.all": True,
+        "moments.ratio.response": True,
+        "moments.resolution": True,
+    }
+
+
+def test_a_number_that_is_only_bounded_is_compared_by_its_bound() -> None:
+    limits = read_limits({"detectability": {"min": 5000}})
+    found = {"detectability": {"value": None, "detail": {"lower_limit": 8000.0, "reason": "more than 8,000"}}}
+    (row,) = check_limits(limits, {"a": found})
+    assert row.passed
+    assert row.value == 8000.0
+    (row,) = check_limits(limits, {"a": {"detectability": {"value": None, "detail": {"reason": "too few"}}}})
+    assert not row.passed

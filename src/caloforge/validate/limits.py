@@ -9,7 +9,8 @@
 A name is a path into a sample's part of ``metrics.json``; a value with its uncertainty is meant when the
 path ends at one, and a detail of it (such as ``p``) is found without saying ``detail``. ``*`` stands for every
 name at its place. The limits hold for every generated sample. A metric that could not be measured fails its
-limit: a gate must not open because a number is missing.
+limit: a gate must not open because a number is missing. Where a value is only known to exceed a number
+(``lower_limit`` in its detail, such as the showers of ``detectability``), that number is compared.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ def _find(
 ) -> Iterator[tuple[tuple[str, ...], float | None]]:
     """Yield (path, number) for each entry that a path with ``*`` reaches."""
     if not path:
-        leaf = tree["value"] if isinstance(tree, Mapping) and "value" in tree else tree
+        leaf = _leaf(tree)
         if _is_number(leaf):
             yield done, leaf
         return
@@ -220,6 +221,16 @@ def _find(
             return
     if isinstance(tree.get("detail"), Mapping):
         yield from _find(tree["detail"], path, done)
+
+
+def _leaf(tree: Any) -> Any:
+    """Return the number of an entry; the lower limit where the value is only known to exceed one."""
+    if not isinstance(tree, Mapping) or "value" not in tree:
+        return tree
+    detail = tree.get("detail")
+    if tree["value"] is None and isinstance(detail, Mapping):
+        return detail.get("lower_limit")
+    return tree["value"]
 
 
 def _numbers(tree: Any, done: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
