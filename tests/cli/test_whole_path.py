@@ -71,7 +71,9 @@ def test_train(folder: Path, run: Run, refused: Callable[..., str]) -> None:
     command = ("train", "vae", folder / "train.h5", "-o", folder / "run", *EPOCHS)
     info = json.loads(run(*command, "--json").stdout)
     assert info["status"] == "finished"
-    assert (info["train_showers"], info["held_out_showers"]) == (320, 80)
+    assert info["train_showers"] + info["held_out_showers"] == 400
+    assert 50 < info["held_out_showers"] < 110
+    assert info["seen"]["training"] + info["seen"]["selection"] == 400
     assert len(info["data"]["sha256"]) == 64
     with (folder / "run" / "metrics.csv").open() as file:
         losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "cells"]
@@ -110,6 +112,47 @@ def test_generate_is_counted(folder: Path, run: Run, refused: Callable[..., str]
     line = refused("generate", folder / "run", "-n", 5, *fixed, "--set", "steps=3", "-o", folder / "c.h5")
     assert "steps" in line
     assert not (folder / "c.h5").exists()
+
+
+def test_training_showers_are_no_reference(folder: Path, run: Run, refused: Callable[..., str]) -> None:
+    for verb in (("validate",), ("study", "layers")):
+        line = refused(*verb, folder / "train.h5", folder / "fake.h5", "-o", folder / "refused")
+        assert "400 of 400 reference showers were used to train or select 'fake'; use --allow-seen" in line
+    line = refused("study", "layers", folder / "train.h5", folder / "run", "-o", folder / "refused")
+    assert "400 of 400 reference showers were used to train or select 'run'" in line
+    assert not (folder / "refused").exists()
+    words = (
+        "study",
+        "layers",
+        folder / "train.h5",
+        folder / "fake.h5",
+        "-o",
+        folder / "layers",
+        "--allow-seen",
+    )
+    result = run(*words)
+    assert "400 of 400 trusted showers were used to train or select the model" in result.stderr
+    content = json.loads((folder / "layers" / "study.json").read_text())
+    assert content["seen"] == {"fake": {"n": 400, "of": 400}}
+    assert "--allow-seen" in content["command"]
+    assert "400 of 400 trusted showers" in (folder / "layers" / "report.html").read_text()
+
+
+def test_an_unfinished_training_says_so_in_every_verb(
+    folder: Path, run: Run, refused: Callable[..., str]
+) -> None:
+    short = ("--set", "max_seconds=1e-9")
+    line = refused("train", "vae", folder / "train.h5", "-o", folder / "short", *EPOCHS, *short, code=1)
+    assert "unfinished: stage vae not trained" in line
+    assert "--resume" in line
+    assert json.loads((folder / "short" / "run.json").read_text())["status"] == "unfinished"
+    made = run("generate", folder / "short", "-n", 20, "--energy", "50GeV", "-o", folder / "short.h5")
+    assert made.stderr.splitlines() == [
+        "caloforge: warning: vae: the model is unfinished: stage vae not trained"
+    ]
+    with h5py.File(folder / "short.h5") as file:
+        assert file.attrs["model_status"] == "unfinished: stage vae not trained"
+        assert len(file["seen_identities"]) == 400
 
 
 @pytest.mark.slow

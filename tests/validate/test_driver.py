@@ -18,10 +18,11 @@ from caloforge.errors import (
     InputError,
     MissingExtraError,
     OutputExistsError,
+    SeenShowersError,
     TooFewShowersError,
 )
 from caloforge.geometry import get_detector
-from caloforge.showers import Showers, open_showers
+from caloforge.showers import Showers, open_showers, read_showers
 from caloforge.validate import driver
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
 from caloforge.validate.driver import validate
@@ -222,6 +223,57 @@ def test_a_folder_with_something_else_is_refused(files: dict[str, Path], tmp_pat
         validate(files["truth"], files["near"], output=tmp_path, settings={"seed": 1})
     with pytest.raises(OutputExistsError):
         validate(files["truth"], files["near"], output=tmp_path / "mine.txt")
+
+
+# -- showers that a model has seen
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Train a model for two epochs on fast showers; return its files."""
+    from caloforge.generate import load
+    from caloforge.simulate import simulate
+    from caloforge.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    for seed, name in ((1, "training"), (2, "fresh")):
+        simulate(
+            "atlas-em-barrel", n=300, energy="20GeV", engine="gflash", seed=seed, output=folder / f"{name}.h5"
+        )
+    settings = ("epochs=2", "latent=4", "hidden=[32]", "calibrate=false")
+    run = train("vae", folder / "training.h5", folder / "run", overrides=settings, device="cpu")
+    load(run, device="cpu").write(folder / "vae.h5", like=folder / "fresh.h5")
+    return {name: folder / f"{name}.h5" for name in ("training", "fresh", "vae")}
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_model_is_not_judged_by_what_it_has_seen(trained: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(SeenShowersError, match=r"^300 of 300 reference .* 'vae'; use --allow-seen") as caught:
+        validate(trained["training"], trained["vae"], output=tmp_path / "out")
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+    report = validate(trained["training"], trained["vae"], output=tmp_path / "out", allow_seen=True)
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert content["samples"]["vae"]["seen"] == {"n": 300, "of": 300}
+    assert report.metrics["command"].endswith(" --allow-seen")
+    assert "seen" not in content
+
+
+def test_fresh_showers_judge_it(trained: dict[str, Path]) -> None:
+    report = validate(trained["fresh"], trained["vae"])
+    assert report.metrics["samples"]["vae"]["seen"] == {"n": 0, "of": 300}
+    plain = validate(trained["fresh"], trained["training"], labels=["fresh", "gflash"])
+    assert "seen" not in plain.metrics["samples"]["gflash"]
+
+
+def test_a_few_seen_showers_among_fresh_ones_are_found(trained: dict[str, Path]) -> None:
+    fresh, training, fake = (read_showers(trained[name]) for name in ("fresh", "training", "vae"))
+    mixed = Showers.concatenate([fresh[:250], training[:7]])
+    with pytest.raises(SeenShowersError, match=r"^7 of 257 reference showers .*'fake'"):
+        validate(mixed, fresh[:100], fake[:100], labels=["truth", "fast", "fake"])
+    report = validate(mixed, fake[100:], labels=["truth", "fake"], allow_seen=True)
+    assert report.metrics["samples"]["fake"]["seen"] == {"n": 7, "of": 257}
+    assert "allow_seen=True" in report.metrics["command"]
 
 
 # -- the gate
