@@ -70,3 +70,9 @@ def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(
     assert any("(30 of held.h5; 20 of more)" in " ".join(line) for line in cells)
     row = dict(zip(merits(), shipped_row(content), strict=True))
     assert (row[">auc_high"], row[">ms CPU"], row[">ms GPU"]) == ("0.6125", "1.25", "0.0125")
+
+
+def test_seeds_are_printed_as_ranges() -> None:
+    from caloforge.cli.card import _ranges
+
+    assert _ranges([2003, 2001, 2002, 7, 2006, 2005]) == "7, 2001-2003, 2005-2006"

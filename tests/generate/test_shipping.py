@@ -103,6 +103,9 @@ def test_the_commands_of_all_trainings_are_kept(run: Path, data: Path, tmp_path:
     assert "runs/atlas-photon/vae-first/weights.safetensors" in last
     assert content["from_nothing"] is True
     assert str(tmp_path) not in "".join(content["commands"])
+    assert content["train"]["initial"] == "runs/atlas-photon/vae-first/weights.safetensors"
+    asked = settings_of_command(content["command"]).as_dict()
+    assert asked["train"] == content["train"]
 
 
 def test_weights_are_those_that_sampling_needs(run: Path, data: Path, tmp_path: Path) -> None:

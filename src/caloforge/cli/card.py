@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from caloforge.cli.output import print_lines, print_table
@@ -105,8 +105,14 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "trained on", f"{card['train_showers']} showers; {card['held_out_showers']} held out"
     for line in card.get("prepare", ()):
         yield "command", line
-    if "command" in card:
-        yield "" if card.get("prepare") else "command", card["command"]
+    for number, line in enumerate(card.get("commands", [card["command"]] if "command" in card else [])):
+        yield "" if card.get("prepare") or number else "command", line
+    if card.get("commit"):
+        yield "commit", card["commit"]
+    seen = card.get("seen")
+    if seen:
+        seeds = f"; all of the simulation seeds {_ranges(seen['seeds'])}" if seen["seeds"] else ""
+        yield "has seen", f"{seen['showers']} showers, whose identities are in {seen['file']}{seeds}"
     hardware = card.get("hardware")
     if hardware:
         yield "hardware, time", f"{hardware['name']}, {hardware['wall_seconds']:.0f} s"
@@ -120,10 +126,22 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "weights", f"{entry['file']}, {entry['bytes'] / 1e6:.2f} MB in half precision"
 
 
+def _ranges(seeds: Sequence[int]) -> str:
+    """Return integers as ranges, such as "1-3, 7"."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
 def _print_metrics(metrics: Mapping[str, Any]) -> None:
     reference = metrics["reference"]
     parts = "; ".join(f"{part['showers']} of {part['file']}" for part in reference["parts"])
-    print_lines(["", f"against {reference['n']} Geant4 showers that it was not trained on ({parts})"])
+    kind = "sealed Geant4 showers" if reference.get("sealed") else "Geant4 showers that it was not trained on"
+    print_lines(["", f"against {reference['n']} {kind} ({parts})"])
     figures = metrics["figures"]
     rows = [
         (label, *_value(figures[key]), *_floor(figures[key]))

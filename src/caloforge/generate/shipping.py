@@ -78,6 +78,8 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
     path.parent.mkdir(parents=True, exist_ok=True)
     resolved = resolve(settings["name"], settings).as_dict()
     commands, from_nothing = _commands(folder, images, f"runs/{name}")
+    if resolved["train"]["initial"]:
+        resolved["train"]["initial"] = _begun(f"runs/{name}", resolved["train"]["initial"])
     content = {
         "name": name,
         "model": info["model"],
@@ -180,8 +182,7 @@ def _commands(folder: RunFolder, data: Sequence[str], output: str) -> tuple[list
     if not initial.name:
         return [train_command(folder, data, output)], True
     before = RunFolder(initial.parent)
-    begun = f"{output}-first/{initial.name}"
-    last = train_command(folder, data, output, initial=begun)
+    last = train_command(folder, data, output, initial=_begun(output, initial))
     if not before.info.is_file() or initial.parent == folder.path:
         return [last], False
     described = before.read()["data"]
@@ -189,6 +190,11 @@ def _commands(folder: RunFolder, data: Sequence[str], output: str) -> tuple[list
     same = described["sha256"] == folder.read()["data"]["sha256"]
     earlier, from_nothing = _commands(before, data if same else files, f"{output}-first")
     return [*earlier, last], from_nothing
+
+
+def _begun(output: str, initial: str | Path) -> str:
+    """Return the weights that the training into ``output`` begins from, as its commands name them."""
+    return f"{output}-first/{Path(initial).name}"
 
 
 def _only_best(name: str, zoo: Path) -> None:
