@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ResidualCNN", "StandardisedMLP"]
+__all__ = ["OccupancyMLP", "ResidualCNN", "StandardisedMLP"]
 
 _SLOPE = 0.01
 
@@ -52,6 +52,43 @@ class StandardisedMLP(nn.Module):
         return out
 
 
+class OccupancyMLP(nn.Module):
+    """An MLP on inputs that are not always there: NaN, for example the logarithm of an empty cell.
+
+    Each input is standardised with the values that are there and is 0 otherwise; a further input of 0 or 1 says whether
+    it is there, for those that are missing somewhere in the training part.
+
+    Arguments:
+        inputs: Training inputs (N, d), NaN where there is no value.
+        width: Neurons of a hidden layer.
+        dropout: Fraction of hidden neurons dropped while training.
+    """
+
+    def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        there = ~inputs.isnan()
+        number = there.sum(dim=0).clamp(min=1)
+        mean = inputs.nan_to_num(0.0).sum(dim=0) / number
+        variance = torch.where(there, (inputs - mean) ** 2, 0.0).sum(dim=0) / number
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", torch.where(variance > 0, variance.clamp(min=1e-30).rsqrt(), 0.0))
+        self.register_buffer("sometimes", torch.nonzero(~there.all(dim=0)).squeeze(1))
+        layers: list[nn.Module] = []
+        size = inputs.shape[1] + len(self.get_buffer("sometimes"))
+        for _ in range(3):
+            layers += [nn.Linear(size, width), nn.LeakyReLU(_SLOPE), nn.Dropout(dropout)]
+            size = width
+        self.layers = nn.Sequential(*layers, nn.Linear(size, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B,) of inputs (B, d)."""
+        standard = ((x - self.get_buffer("mean")) * self.get_buffer("scale")).clamp(-10.0, 10.0)
+        missing = x.isnan()
+        bits = 0.5 - missing[:, self.get_buffer("sometimes")].to(x.dtype)
+        out: Tensor = self.layers(torch.cat([standard.masked_fill(missing, 0.0), bits], dim=1)).squeeze(1)
+        return out
+
+
 class _Block(nn.Module):
     """Two 3x3x3 convolutions around a shortcut; the first may halve the image."""
 
@@ -82,15 +119,19 @@ class ResidualCNN(nn.Module):
         inputs: Training inputs (N, 1 + cells): log10 of the incident energy, then the image.
         shape: Shape (X, Y, Z) of the image.
         channels: Channels of the first stage; doubled in each of the two further ones.
+        occupancy: Whether a second image says which cells are not 0.
     """
 
-    def __init__(self, inputs: Tensor, shape: tuple[int, ...], channels: int = 16) -> None:
+    def __init__(
+        self, inputs: Tensor, shape: tuple[int, ...], channels: int = 16, occupancy: bool = False
+    ) -> None:
         super().__init__()
         self.shape = shape
+        self.occupancy = occupancy
         self.standardise = _Standardise(inputs[:, :1])
         self.register_buffer("image_scale", 1.0 / inputs[:, 1:].std().clamp(min=1e-12))
         self.stages = nn.Sequential(
-            nn.Conv3d(1, channels, 3, 2, 1, bias=False),
+            nn.Conv3d(2 if occupancy else 1, channels, 3, 2, 1, bias=False),
             nn.BatchNorm3d(channels),
             nn.ReLU(),
             _Block(channels, channels, 1),
@@ -104,5 +145,7 @@ class ResidualCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B,) of inputs (B, 1 + cells)."""
         image = x[:, 1:].reshape(-1, 1, *self.shape) * self.get_buffer("image_scale")
+        if self.occupancy:
+            image = torch.cat([image, (image != 0).to(image.dtype)], dim=1)
         out: Tensor = self.head(torch.cat([self.stages(image), self.standardise(x[:, :1])], dim=1)).squeeze(1)
         return out

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["FEWEST", "PRESETS", "Scores", "TrainingOptions", "train_once"]
+__all__ = ["FEWEST", "PRESETS", "Scores", "TrainingOptions", "fit_network", "train_once"]
 
 _TRAIN, _VALIDATE = 0.6, 0.2
 _SMALLEST_BATCH, _STEPS = 16, 20  # small samples: at least so many steps in a pass
@@ -141,6 +141,44 @@ def train_once(
     return Scores(auc, auc_error, jsd, jsd_error, epochs, best, len(of_reference))
 
 
+def fit_network(
+    x: NDArray[np.float32],
+    labels: NDArray[np.float64],
+    x_validation: NDArray[np.float32],
+    labels_validation: NDArray[np.float64],
+    seed: int,
+    build: Callable[[torch.Tensor], nn.Module],
+    options: TrainingOptions,
+    device: str = "cpu",
+) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """Train a network on given parts and return the function that scores rows (N, d) by their logits (N,).
+
+    Arguments:
+        x: Training inputs (N, d).
+        labels: 0 or 1 (N,).
+        x_validation: Inputs (M, d) that choose the epoch.
+        labels_validation: Their labels (M,).
+        seed: Seed of initial weights and batches.
+        build: Makes the network from the training inputs; maps (B, d) to logits (B,).
+        options: How to train.
+        device: Where to train and score.
+    """
+    import torch
+
+    parts = [_Part.of_labels(*some, device) for some in ((x, labels), (x_validation, labels_validation))]
+    with torch.random.fork_rng(devices=[] if device == "cpu" else None):
+        torch.manual_seed(child_seed(seed, "classifier weights"))
+        network = build(parts[0].all()).to(device)
+        with threads_for(_operations(network, len(parts[0]), options)):
+            _fit(network, parts, options, child_seed(seed, "classifier batches"))
+
+    def score(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        with threads_for(_operations(network, len(rows), options)):
+            return _logits(network, _Part.of_labels(rows, np.zeros(len(rows)), device))
+
+    return score
+
+
 class _Part:
     """Some rows of both samples, gathered a batch at a time so that the samples are held once.
 
@@ -162,6 +200,14 @@ class _Part:
         self._sides = (reference, generated)
         self._rows = (first, second)
         self.labels = np.repeat([0.0, 1.0], [len(first), len(second)])
+
+    @classmethod
+    def of_labels(cls, x: NDArray[np.float32], labels: NDArray[np.float64], device: str) -> _Part:
+        """Return all rows of inputs (N, d) with labels (N,)."""
+        import torch
+
+        sides = [torch.from_numpy(x[labels == label]).to(device, torch.float32) for label in (0.0, 1.0)]
+        return cls(sides[0], sides[1], *(np.arange(len(side)) for side in sides))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -162,9 +162,11 @@ def choose(outcomes: Mapping[str, Sequence[Outcome]]) -> Test:
     Arguments:
         outcomes: Candidate to its outcomes in the same folds.
     """
-    names = list(outcomes)
-    folds = len(outcomes[names[0]])
-    chosen = tuple(
-        max(names, key=lambda name, index=index: outcomes[name][index].validation) for index in range(folds)
-    )
+    folds = min(len(found) for found in outcomes.values())
+    chosen = tuple(_strongest(outcomes, index) for index in range(folds))
     return Test(*combine([outcomes[name][index] for index, name in enumerate(chosen)]), chosen)
+
+
+def _strongest(outcomes: Mapping[str, Sequence[Outcome]], index: int) -> str:
+    """Return the candidate with the largest validation AUC in a fold; the first of equal ones."""
+    return max(outcomes, key=lambda name: outcomes[name][index].validation)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from caloforge.errors import TooFewShowersError
 from caloforge.validate.metrics.base import METRICS, Metric, Settings, jsonable
 from caloforge.validate.metrics.features import forget_cells
+from caloforge.validate.metrics.two_sample_study import forget_study
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -62,6 +63,7 @@ def compute_metrics(
         if reason is not None:
             skipped.update((key.top, reason) for key in metric.keys)
     forget_cells(generated)
+    forget_study(generated)
     if progress is not None:
         progress("", len(wanted), len(wanted))
     plain: dict[str, Any] = jsonable({**out, "skipped": skipped})

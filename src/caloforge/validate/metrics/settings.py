@@ -36,6 +36,8 @@ class Settings(BaseModel):
         ssim_pairs: Pairs of showers behind each mean structural similarity.
         reconstruction: Whether samples are compared after reconstruction as well; by default for grids of
             known MIP energy.
+        folds: Folds of the two-sample tests: each shower is scored by a classifier trained on the others.
+        quick: Whether the two-sample tests take gradient boosting alone, in two folds, and detectability is left out.
         covariance_cells: Most cells in the covariance distance (the most energetic ones).
     """
 
@@ -57,6 +59,8 @@ class Settings(BaseModel):
     neighbours: int = Field(default=5, ge=1)
     ssim_pairs: int = Field(default=1000, ge=2)
     reconstruction: bool | None = None
+    folds: int = Field(default=3, ge=2)
+    quick: bool = False
     covariance_cells: int = Field(default=500, ge=2)
 
     def torch_device(self) -> str:

@@ -1,0 +1,314 @@
+"""What the two-sample tests read from a pair of samples: cells, observables, spectra of cells and conditions.
+
+- Cells: log10 of the energy of the cells that are filled most often in the training part of both samples, NaN for a cell
+  at or below the threshold.
+- Observables: those of one number a shower and of one a layer, as asinh of the distance from the median in units of
+  the range between the quartiles.
+- Spectrum: log(1 + number of cells) in 24 logarithmic bins from 1e-4 MeV to the largest cell of the reference, with
+  under- and overflow, of the whole shower and of each layer (neighbouring layers together when there are more than 20).
+
+Thresholds are 0, where every value above zero counts, and half a MIP of the cell's layer (0.1 MeV where the
+detector does not know its MIP energy). Incident energy, angle and further conditions are features of all three when
+they vary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.geometry import Detector
+from caloforge.random import generator
+from caloforge.statistics.folds import Rows
+from caloforge.statistics.two_sample import Features
+from caloforge.validate.metrics.base import Settings
+from caloforge.validate.metrics.features import Cells, cell_pair
+from caloforge.validate.observables import OBSERVABLES
+
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["BINS", "PairData", "Side", "half_mip", "pair_data"]
+
+BINS = 24
+_LOWEST = 1e-4  # MeV
+_GROUPS = 20  # most groups of layers: 20 x 26 features
+_ROWS = 256  # showers copied at once
+_HALF_MIP = 0.1  # MeV, where no MIP energy is known
+
+
+def half_mip(detector: Detector) -> NDArray[np.float64]:
+    """Return half the energy of a MIP in each layer (n_layers,), MeV; 0.1 where the detector does not know it."""
+    known = np.array([layer.mip for layer in detector.layers], np.float64)
+    return np.where(known > 0, 0.5 * known, _HALF_MIP)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two samples.
+
+    Attributes:
+        cells: Cell energies (n, n_cells), MeV, without any cut.
+        conditions: log10 of the incident energy and further conditions (n, c).
+        observables: (n, d), NaN where not defined.
+        spectra: Spectrum of the cells above each threshold (n, d).
+    """
+
+    cells: Cells
+    conditions: NDArray[np.float64]
+    observables: NDArray[np.float64]
+    spectra: tuple[NDArray[np.float32], ...]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def take(self, rows: NDArray[np.int64]) -> Side:
+        """Return some of the showers."""
+        return Side(
+            self.cells[rows],
+            self.conditions[rows],
+            self.observables[rows],
+            tuple(spectrum[rows] for spectrum in self.spectra),
+        )
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Both samples with as many showers, and the features of the classifiers.
+
+    Attributes:
+        reference: The reference.
+        generated: The generated sample.
+        detector: Their detector.
+        condition_names: Names of the conditions (c,).
+        observable_names: Names of the observables (d,).
+        spectrum_names: Names of the bins (d,).
+        thresholds: Names of the thresholds: "0", "half a MIP".
+    """
+
+    reference: Side
+    generated: Side
+    detector: Detector
+    condition_names: tuple[str, ...]
+    observable_names: tuple[str, ...]
+    spectrum_names: tuple[tuple[str, ...], ...]
+    thresholds: tuple[str, ...] = ("0", "half a MIP")
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    def halves(self, seed: int) -> PairData:
+        """Return two disjoint random halves of the reference in place of the samples."""
+        order = generator(seed, "two-sample halves").permutation(len(self.reference))
+        size = len(order) // 2
+        first, second = np.sort(order[:size]), np.sort(order[size : 2 * size])
+        return PairData(
+            self.reference.take(first),
+            self.reference.take(second),
+            self.detector,
+            self.condition_names,
+            self.observable_names,
+            self.spectrum_names,
+        )
+
+    def cell_thresholds(self, index: int) -> NDArray[np.float32]:
+        """Return the threshold of each cell (n_cells,), MeV."""
+        if index == 0:
+            return np.zeros(self.detector.n_cells, np.float32)
+        return half_mip(self.detector)[self.detector.cell_layer].astype(np.float32)
+
+    def _varying(self) -> NDArray[np.int64]:
+        both = np.concatenate([self.reference.conditions, self.generated.conditions])
+        return np.flatnonzero(np.ptp(both, axis=0) > 0)
+
+    def _with_conditions(self, columns: list[NDArray[Any]], names: tuple[str, ...]) -> Features:
+        varying = self._varying()
+        sides = [
+            np.concatenate([side.conditions[:, varying], x], axis=1, dtype=np.float32, casting="unsafe")
+            for side, x in zip((self.reference, self.generated), columns, strict=True)
+        ]
+        return Features(sides[0], sides[1], (*(self.condition_names[i] for i in varying), *names))
+
+    def cell_features(self, rows: Rows, threshold: int, most: int) -> Features:
+        """Return the logarithms of the most occupied cells.
+
+        Arguments:
+            rows: Training rows: the cells that are filled most often in them are taken.
+            threshold: Index in :attr:`thresholds`.
+            most: Most cells.
+        """
+        above = self.cell_thresholds(threshold)
+        counts = np.zeros(self.detector.n_cells, np.int64)
+        for side, some in ((self.reference, rows.reference), (self.generated, rows.generated)):
+            for start in range(0, len(some), _ROWS):
+                counts += (side.cells[some[start : start + _ROWS]] > above).sum(axis=0)
+        chosen = np.argsort(-counts, kind="stable")[:most]
+        chosen = np.sort(chosen[counts[chosen] > 0])
+        logs = [
+            _logarithms(side.cells[:, chosen], above[chosen]) for side in (self.reference, self.generated)
+        ]
+        return self._with_conditions(logs, tuple(f"cell {index}" for index in chosen))
+
+    def observable_features(self, rows: Rows) -> Features:
+        """Return the observables, scaled with the training rows of the reference."""
+        trained = self.reference.observables[rows.reference]
+        known = np.atleast_1d(np.isfinite(trained).any(axis=0))
+        low, middle, high = np.nanquantile(trained[:, known], (0.25, 0.5, 0.75), axis=0)
+        scale = np.where(high > low, high - low, 1.0)
+        columns = [
+            np.arcsinh((side.observables[:, known] - middle) / scale)
+            for side in (self.reference, self.generated)
+        ]
+        return self._with_conditions(
+            columns, tuple(self.observable_names[index] for index in np.flatnonzero(known))
+        )
+
+    def spectrum_features(self, threshold: int) -> Features:
+        """Return the spectra of the cells above a threshold."""
+        columns = [np.log1p(side.spectra[threshold]) for side in (self.reference, self.generated)]
+        return self._with_conditions(columns, self.spectrum_names[threshold])
+
+    def images(self) -> Features:
+        """Return the logarithms of all cells in decades above 1e-20 MeV, 0 for an empty cell, behind log10 of the energy."""
+        sides = []
+        for side in (self.reference, self.generated):
+            logs = np.nan_to_num(_logarithms(side.cells, np.float32(1e-20)) + 20.0, copy=False)
+            sides.append(np.concatenate([side.conditions[:, :1].astype(np.float32), logs], axis=1))
+        return Features(sides[0], sides[1], ())
+
+
+def _logarithms(cells: Cells, above: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
+    """Return log10 of cells (n, k), NaN at or below the threshold."""
+    filled = cells > above
+    out = np.full(cells.shape, np.nan, np.float32)
+    np.log10(cells, out=out, where=filled)
+    return out
+
+
+def pair_data(reference: Sample, generated: Sample, settings: Settings) -> PairData:
+    """Return the data of both samples: as many showers of each, as many as the settings allow.
+
+    Arguments:
+        reference: The reference.
+        generated: The generated sample.
+        settings: Sizes and seed.
+
+    Raises:
+        TooFewShowersError: When a sample is empty.
+    """
+    detector = reference.detector
+    pair = cell_pair(reference, generated, settings, cut=0.0)
+    n = min(len(pair.reference), len(pair.generated))
+    names = _condition_names(reference, generated)
+    observed = _observable_names(reference, generated)
+    groups = _groups(detector)
+    largest = max(float(pair.reference.max()), 2 * _LOWEST)
+    edges = [
+        np.geomspace(low, max(largest, 2 * low), BINS + 1) for low in (_LOWEST, half_mip(detector).min())
+    ]
+    thresholds = (np.zeros(detector.n_layers), half_mip(detector))
+    sides = []
+    for sample, cells in ((reference, pair.reference), (generated, pair.generated)):
+        rows = sample.choose(len(cells), settings.seed)
+        if len(cells) > n:
+            kept = np.sort(generator(settings.seed, "two-sample subset").permutation(len(cells))[:n])
+            cells, rows = cells[kept], rows[kept]
+        energy = np.log10(np.asarray(sample.incident_energy, np.float64)[rows])
+        conditions = [energy[:, None], *(np.asarray(sample.condition(name))[rows] for name in names)]
+        columns = [
+            np.asarray(sample.observables[name], np.float64)[rows].reshape(len(rows), -1) for name in observed
+        ]
+        observables = np.concatenate(columns, axis=1)
+        spectra = tuple(
+            _spectra(cells, detector, groups, above, bins)
+            for above, bins in zip(thresholds, edges, strict=True)
+        )
+        sides.append(
+            Side(
+                cells,
+                np.concatenate(conditions, axis=1).astype(np.float64),
+                np.where(np.isfinite(observables), observables, np.nan),
+                spectra,
+            )
+        )
+    widths = [np.asarray(reference.observables[name]).reshape(reference.n, -1).shape[1] for name in observed]
+    return PairData(
+        sides[0],
+        sides[1],
+        detector,
+        ("incident energy", *_labels(names, [reference.condition(name).shape[1] for name in names])),
+        _labels(observed, widths),
+        tuple(_bin_names(bins, groups) for bins in edges),
+    )
+
+
+def _condition_names(reference: Sample, generated: Sample) -> list[str]:
+    """Return the conditions beside the energy that both samples have."""
+    known = [set(sample.source.condition_names) for sample in (reference, generated)]
+    return ["incident_theta", *sorted(known[0] & known[1])]
+
+
+def _observable_names(reference: Sample, generated: Sample) -> list[str]:
+    tables = (reference.observables, generated.observables)
+    return [
+        name
+        for name in tables[0].names
+        if name in tables[1].names and OBSERVABLES[name].axis in ("shower", "layer")
+    ]
+
+
+def _labels(names: list[str], widths: list[int]) -> tuple[str, ...]:
+    return tuple(
+        name if width == 1 else f"{name}[{index}]"
+        for name, width in zip(names, widths, strict=True)
+        for index in range(width)
+    )
+
+
+def _groups(detector: Detector) -> NDArray[np.int64]:
+    """Return the group of each layer (n_layers,): the layer itself, or neighbouring ones together."""
+    together = -(-detector.n_layers // _GROUPS)
+    return np.arange(detector.n_layers) // together
+
+
+def _bin_names(edges: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[str, ...]:
+    below = f"below {edges[0]:.3g} MeV"
+    bins = [below, *(f"{a:.3g} to {b:.3g} MeV" for a, b in pairwise(edges))]
+    bins.append(f"above {edges[-1]:.3g} MeV")
+    if groups[-1] == 0:
+        return tuple(bins)
+    names = list(bins)
+    for group in range(groups[-1] + 1):
+        layers = np.flatnonzero(groups == group)
+        which = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+        names += [f"{name}, {which}" for name in bins]
+    return tuple(names)
+
+
+def _spectra(
+    cells: Cells,
+    detector: Detector,
+    groups: NDArray[np.int64],
+    above: NDArray[np.float64],
+    edges: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Return the number of cells (n, d) in the bins: of the whole shower, and of each group of layers if several."""
+    n_bins, n_groups = len(edges) + 1, int(groups[-1]) + 1
+    group = groups[detector.cell_layer]
+    threshold = above[detector.cell_layer].astype(np.float32)
+    out = np.empty((len(cells), n_groups, n_bins), np.float32)
+    step = max(1, (1 << 22) // max(1, cells.shape[1]))
+    for start in range(0, len(cells), step):
+        block = cells[start : start + step]
+        row, column = np.nonzero(block > threshold)
+        bins = np.searchsorted(edges, block[row, column].astype(np.float64), side="right")
+        flat = (row * n_groups + group[column]) * n_bins + bins
+        out[start : start + step] = np.bincount(flat, minlength=len(block) * n_groups * n_bins).reshape(
+            len(block), n_groups, n_bins
+        )
+    whole = out.sum(axis=1)
+    return whole if n_groups == 1 else np.concatenate([whole, out.reshape(len(cells), -1)], axis=1)
