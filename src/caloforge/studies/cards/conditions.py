@@ -48,7 +48,8 @@ def _describe(column: NDArray[np.float64]) -> dict[str, Any]:
     values, counts = np.unique(column, return_counts=True)
     if len(values) <= _MOST_VALUES:
         return {"values": values.tolist(), "counts": counts.tolist()}
-    return {"quantiles": np.quantile(column, np.linspace(0.0, 1.0, _QUANTILES)).tolist()}
+    quantiles = np.quantile(column, np.linspace(0.0, 1.0, _QUANTILES))
+    return {"quantiles": [float(f"{value:.7g}") for value in quantiles]}
 
 
 def showers_like(

@@ -148,7 +148,6 @@ def measure(
             "commit": source_commit(),
             "generated": {"n": generated.n, "seed": chosen.seed},
             "figures": {key: _slim(entry) for key, entry in figures.items() if key != "skipped"},
-            "conditions": describe_conditions(source),
             "moments": moments(reference, generated),
             "spectrum": spectrum(reference, generated),
             "response": _response(reference, generated, slices),
@@ -156,7 +155,8 @@ def measure(
             "ks_by_energy": _probabilities(reference, generated, slices),
         }
     )
-    return found
+    # exact values: a model may know the discrete energies of its training and interpolate between them
+    return found | {"conditions": describe_conditions(source)}
 
 
 def _response(reference: Sample, generated: Sample, slices: EnergySlices) -> list[dict[str, Any]]:
