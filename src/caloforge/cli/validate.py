@@ -50,6 +50,12 @@ def validate(
     cnn: Annotated[
         bool, typer.Option("--cnn", help="Train the 3-D convolutional classifier as well.")
     ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Two-sample tests by gradient boosting alone in two folds, and no detectability."
+        ),
+    ] = False,
     reconstruction: Annotated[
         bool | None,
         typer.Option(
@@ -82,6 +88,7 @@ def validate(
         "threshold": threshold,
         "classifier": classifier,
         "cnn": cnn,
+        "quick": quick,
         "reconstruction": reconstruction,
         "device": device,
     }

@@ -14,6 +14,7 @@ __all__ = ["command_line"]
 _OPTIONS = ("seed", "n_max", "threshold", "classifier", "device")
 _SWITCHES = {
     "cnn": {True: "--cnn"},
+    "quick": {True: "--quick"},
     "reconstruction": {True: "--reconstruction", False: "--no-reconstruction"},
 }
 
