@@ -260,24 +260,20 @@ def test_a_stage_cut_short_is_noted_and_the_run_finished(
     assert not run.state.exists()
 
 
+@pytest.mark.parametrize("combine", ["ensemble", "best"])
 def test_several_trainings_of_which_one_never_began(
-    monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, combine: str, toy_file: Path, tmp_path: Path
 ) -> None:
     _clock(monkeypatch)
-    overrides = ["trainings=2", "epochs=4", "combine=ensemble"]
-    with pytest.raises(UnfinishedError, match="stage gan of training 1 not trained"):
-        train(
-            "toy-adversarial", toy_file, tmp_path / "a", overrides=[*overrides, "max_seconds=4"], device="cpu"
-        )
-    train(
-        "toy-adversarial",
-        toy_file,
-        tmp_path / "a",
-        overrides=[*overrides, "max_seconds=0"],
-        device="cpu",
-        resume=True,
-    )
-    train("toy-adversarial", toy_file, tmp_path / "b", overrides=overrides, device="cpu")
-    for name in ("weights.safetensors", "weights-1.safetensors"):
+    how = {"device": "cpu", "seed": 2}
+    settings = ["trainings=3", "epochs=2", f"combine={combine}"]
+    with pytest.raises(UnfinishedError, match="stage gan of training 2 not trained"):
+        train("toy-adversarial", toy_file, tmp_path / "a", overrides=[*settings, "max_seconds=4"], **how)
+    assert len(RunFolder(tmp_path / "a").models()) == (3 if combine == "ensemble" else 1)
+    train("toy-adversarial", toy_file, tmp_path / "a", overrides=settings, resume=True, **how)
+    train("toy-adversarial", toy_file, tmp_path / "b", overrides=settings, **how)
+    files = sorted(path.name for path in (tmp_path / "b").glob("weights*"))
+    assert sorted(path.name for path in (tmp_path / "a").glob("weights*")) == files
+    for name in files:
         first, second = load_weights(tmp_path / "a" / name), load_weights(tmp_path / "b" / name)
         assert all(torch.equal(value, second[key]) for key, value in first.items())

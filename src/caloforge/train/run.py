@@ -299,7 +299,7 @@ class _Training:
             save_weights(self.folder.weights(training), model.state_dict())
             results.append(value)
         log.close()
-        members = self._combine(results)
+        members = self._combine(results, final=not untrained)
         info |= {
             "status": "unfinished" if untrained else "finished",
             **({"not_trained": untrained} if untrained else {}),
@@ -315,10 +315,15 @@ class _Training:
         if not untrained:
             self.folder.state.unlink(missing_ok=True)
 
-    def _combine(self, results: list[float]) -> int:
-        """Keep the best training alone, or all of them; return the number of members."""
+    def _combine(self, results: list[float], final: bool) -> int:
+        """Keep the best training alone, or all of them; return the number of members.
+
+        Of an unfinished run all files stay, so that it can go on; its model is the first training, the one that got furthest.
+        """
         if self.config.combine == "ensemble":
             return len(results)
+        if not final:
+            return 1
         best = min(range(len(results)), key=results.__getitem__)
         if best:
             shutil.copyfile(self.folder.weights(best), self.folder.weights())
