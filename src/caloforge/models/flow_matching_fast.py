@@ -8,9 +8,9 @@ of the data is compared with
 .. math:: \hat D = x_k + \frac{1 - t_k}{t_{k+1} - t_k} (x' - x_k),
 
 the estimate with which one Euler step ends at x' (progressive distillation with all steps learnt at once). Both networks, of the
-summary and of the cells, are distilled so. At the end the student is calibrated: its values are carried to the distribution of the
-training showers' (:mod:`~caloforge.models.layers.value_table`), and cells get gains by their distance from the shower's axis,
-if every layer is rows and columns of equal cells
+summary and of the cells, are distilled so. At the end the student is calibrated on training showers: the values of filled cells are mapped
+to the training showers' quantiles (:mod:`~caloforge.models.layers.value_table`), so that the spectrum of cell energies is theirs, and
+cells get gains by their distance from the shower's axis, if every layer is rows and columns of equal cells
 (:mod:`~caloforge.models.layers.ring_gains`). Smaller students (:mod:`~caloforge.models.flow_students`) learn in the same way, but from
 nothing.
 
@@ -35,13 +35,14 @@ from caloforge.models.flow_networks import CellNetwork, SummaryNetwork
 from caloforge.models.flow_students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
 from caloforge.models.layers.cell_values import Gain
 from caloforge.models.layers.flow_path import Denoiser, jump, rowwise_heun, time_grid
+from caloforge.models.layers.layer_moments import LayerTargets
 from caloforge.models.layers.ring_gains import RingGains
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 
 __all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
 
 _ROUNDS = 4
-"""Fits of the gains, since what layers hold is set after them."""
+"""Fits of map and gains: the layers are scaled to their energies after them, which changes both a little."""
 
 
 class FlowMatchingFastConfig(FlowMatchingConfig):
@@ -56,8 +57,7 @@ class FlowMatchingFastConfig(FlowMatchingConfig):
         summary_student_epochs: Epochs of the summary's student.
         student_epochs: Epochs of the cells' student.
         student: Optimiser of both.
-        calibration: Showers from which the values of the student's filled cells are carried to the training showers', and
-            gains are fitted; 0: not.
+        calibration: Training showers that the map of cell values and the gains are fitted to; 0: neither is fitted.
         small: Sizes of students that are smaller than the teachers; none: they are the teachers' copies.
     """
 
@@ -186,7 +186,7 @@ class FlowMatchingFast(FlowMatching):
 
     @torch.no_grad()
     def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Carry the values of the student's filled cells to those of the training showers; then fit the gains."""
+        """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both in effect."""
         indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
         batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
         made = []
@@ -194,22 +194,21 @@ class FlowMatchingFast(FlowMatching):
             noise = torch.randn((len(batch), self.noise_size), generator=generator, device=generator.device)
             made.append(self.drawn(noise.to(data.device), batch.conditions))
         cells = self.clean(torch.cat([batch.cells for batch in batches]))
-        self.values.carry(((values, targets.hits + targets.faint) for values, targets in made), cells)
-        if self.rings is None:
-            return
         conditions = torch.cat([batch.conditions for batch in batches])
-        theta, view = self._theta(conditions), self.values.view
-        true = self.rings.shares(cells, view, theta)
-        for _ in range(_ROUNDS):
-            found = [
-                self.rings.shares(
-                    self.values.decode(*pair, self.gain(batch.conditions)),
-                    view,
-                    self._theta(batch.conditions),
-                )
-                for pair, batch in zip(made, batches, strict=True)
-            ]
-            self.rings.fit(true, torch.cat(found), self.encoder.standardised(conditions))
+        self.values.carry(((values, targets.hits + targets.faint) for values, targets in made), cells)
+        for number in range(_ROUNDS):
+            if number:
+                self.values.refine(self._decoded(made, batches), cells)
+            if self.rings is not None:
+                theta, view = self._theta(conditions), self.values.view
+                true = self.rings.shares(cells, view, theta)
+                found = self.rings.shares(self._decoded(made, batches), view, theta)
+                self.rings.fit(true, found, self.encoder.standardised(conditions))
+
+    def _decoded(self, made: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
+        """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""
+        pairs = zip(made, batches, strict=True)
+        return torch.cat([self.values.decode(*pair, self.gain(batch.conditions)) for pair, batch in pairs])
 
     def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
         """Let the students begin as their teachers, or small ones with their constants."""

@@ -1,4 +1,4 @@
-"""Cells as values of a flow, and values as cells of given layer energies and hits."""
+"""Cells as values of a flow, and values as cells of given layer energies and numbers of filled cells."""
 
 from __future__ import annotations
 
@@ -45,31 +45,26 @@ def _fitted(name: str) -> CellValues:
     return values
 
 
-def _asked(layer: CellValues, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Layer energies and hits (B, n_layers) of cells."""
+def _sums_and_filled(layer: CellValues, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Layer energies and filled cells (B, n_layers) of cells."""
     view = layer.view(cells)
-    return view.sum(2), (view > THRESHOLD).sum(2).float()
+    return view.sum(2), (view > 0).sum(2).float()
 
 
-def _targets(layer: CellValues, sums: Tensor, hits: Tensor, cells: Tensor | None = None) -> LayerTargets:
-    """Targets with the faint cells, centres and widths of cells, or with none of those and the middle of a layer."""
+def _targets(layer: CellValues, sums: Tensor, filled: Tensor, cells: Tensor | None = None) -> LayerTargets:
+    """Targets with the centres and widths of cells, or with the middle of a layer; half of the filled cells are faint."""
+    hits = (0.5 * filled).floor()
     if cells is None:
         none = torch.zeros_like(sums)
-        return LayerTargets(sums, hits, none, none, none, none + 0.5, none + 0.5)
+        return LayerTargets(sums, hits, filled - hits, none, none, none + 0.5, none + 0.5)
     view = layer.view(cells)
     held = view.sum(2).clamp_min(1e-9)
-    faint = ((view > 0) & (view <= THRESHOLD)).sum(2).float()
     x, y = ((view * place).sum(2) / held for place in (layer.view.x, layer.view.y))
     wx, wy = (
         ((view * (place - middle[:, :, None]).square()).sum(2) / held).sqrt()
         for place, middle in ((layer.view.x, x), (layer.view.y, y))
     )
-    return LayerTargets(sums, hits, faint, x, y, wx, wy)
-
-
-def _possible(layer: CellValues, sums: Tensor, hits: Tensor) -> Tensor:
-    """Where hits can be had: energy for each of them, and none that needs one more."""
-    return (sums >= 1.001 * THRESHOLD * hits) & ((hits > 0) | (sums < THRESHOLD))
+    return LayerTargets(sums, hits, filled - hits, x, y, wx, wy)
 
 
 every = pytest.mark.parametrize("name", ["atlas-em-barrel", "ild-ecal-10x10", "clic-ecal"])
@@ -95,11 +90,10 @@ def test_cells_come_back(name: str) -> None:
     _, cells = _cells(name)
     layer = _fitted(name)
     values = layer(cells)
-    sums, hits = _asked(layer, cells)
-    again = layer.decode(values, _targets(layer, sums, hits, cells))
-    assert torch.equal(again > 0, cells > 0)
+    again = layer.decode(values, _targets(layer, *_sums_and_filled(layer, cells), cells))
     raised = (values < -0.359) & (cells > 0)
-    clear = ~raised & ((cells - THRESHOLD).abs() > 1e-3 * THRESHOLD)
+    clear = ~raised
+    assert torch.equal((again > 0)[clear], (cells > 0)[clear])
     assert clear.float().mean() > 0.9
     off = (again[clear] - cells[clear]).abs() / (5e-3 * cells[clear] + 1e-5)
     assert (
@@ -113,21 +107,20 @@ def test_cells_come_back(name: str) -> None:
 
 
 @every
-def test_layer_energies_and_hits_are_those_asked_for_whatever_the_values(name: str) -> None:
+def test_layer_energies_are_exact_and_cells_follow_the_table_whatever_the_values(name: str) -> None:
     _, cells = _cells(name)
     layer = _fitted(name)
-    sums, hits = _asked(layer, cells)
-    possible = _possible(layer, sums, hits)
-    assert possible.float().mean() > 0.8
+    sums, filled = _sums_and_filled(layer, cells)
     generator = torch.Generator().manual_seed(1)
     for centre, width in ((0.0, 2.0), (1.0, 0.5), (-2.0, 0.1), (5.0, 0.01), (0.0, 0.0)):
         values = centre + width * torch.randn(cells.shape, generator=generator)
-        made = layer.decode(values, _targets(layer, sums, hits))
+        made = layer.decode(values, _targets(layer, sums, filled))
         assert torch.isfinite(made).all()
-        assert (made >= 0).all()
-        found, counted = _asked(layer, made)
-        torch.testing.assert_close(found, sums, rtol=1e-4, atol=1e-6)
-        assert torch.equal(counted[possible], hits[possible])
+        assert ((made == 0) | (made > CUT)).all()
+        found, counted = _sums_and_filled(layer, made)
+        assert (counted <= filled).all()
+        lost = filled - counted  # cells that fall below the cut
+        assert ((sums - found).abs() <= CUT * lost + 1e-4 * sums + 1e-6).all()
         assert (made[cells.sum(1) == 0] == 0).all()
         assert (layer.view(made)[sums == 0] == 0).all()
 
@@ -135,27 +128,17 @@ def test_layer_energies_and_hits_are_those_asked_for_whatever_the_values(name: s
 def _slowly(layer: CellValues, values: Tensor, targets: LayerTargets) -> Tensor:
     """Decode with all cells of all layers, each sorted whole."""
     view = layer.view(values, -1e4)
-    least, most = THRESHOLD * 1.0001, THRESHOLD * 0.9999
-    hits = torch.maximum(targets.hits, (targets.sums > most * targets.faint).float())
-    hits = torch.minimum(hits, (targets.sums / least).floor())
-    count = torch.maximum(hits + targets.faint, (targets.sums > CUT).float())
+    count = torch.maximum(targets.hits + targets.faint, (targets.sums > CUT).float())
     sums = targets.sums[:, :, None]
     order = view.argsort(2, descending=True)
     place = torch.arange(layer.view.width).expand_as(order)
-    is_hit, filled = (
-        torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < n[:, :, None]) & (view > -1e3)
-        for n in (hits, count)
-    )
-    view = layer.carried(view)
-    share = THRESHOLD / sums.clamp_min(1e-12) if layer.relative else torch.full_like(sums, THRESHOLD)
-    border = layer._values(torch.log(share))
-    chosen = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
-    energy = torch.where(filled, layer._energies(chosen, sums), 0.0)
-    energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
-    energy = layer._balanced(torch.where(filled, energy, 0.0), sums, is_hit)
-    fixed = torch.where(is_hit, least, energy)
-    free = (energy - fixed).clamp_min(0.0)
-    return layer.view.cells(fixed + tilted(free, fixed, layer.view.x, layer.view.y, targets))
+    filled = torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < count[:, :, None])
+    filled = filled & (view > -1e3)
+    energy = torch.where(filled, layer._energies(layer.carried(view), sums), 0.0)
+    energy = layer._scaled(energy, sums)
+    fixed = energy.clamp_max(THRESHOLD)
+    energy = fixed + tilted(energy - fixed, fixed, layer.view.x, layer.view.y, targets)
+    return layer.view.cells(torch.where(energy > CUT, energy, 0.0))
 
 
 @every
@@ -167,45 +150,73 @@ def test_a_few_cells_of_each_layer_make_the_showers_that_all_make(
     layer = _fitted(name)
     generator = torch.Generator().manual_seed(3)
     values = centre + width * torch.randn(cells.shape, generator=generator)
-    sums, hits = _asked(layer, cells)
-    hits = (hits * torch.rand(hits.shape, generator=generator)).floor()
-    targets = _targets(layer, sums, hits, cells)
+    sums, filled = _sums_and_filled(layer, cells)
+    filled = (filled * torch.rand(filled.shape, generator=generator)).floor()
+    filled[filled < 6] = 0  # fewer cells than moments: the weights of the moments are not determined
+    targets = _targets(layer, sums, filled, cells)
     found, expected = layer.decode(values, targets), _slowly(layer, values, targets)
-    assert torch.equal(found > 0, expected > 0)
-    torch.testing.assert_close(found, expected, rtol=5e-3, atol=1e-5 * float(cells.max()))
+    same = (found > 0) == (expected > 0)
+    assert (found + expected)[~same].lt(1.01 * CUT).all()  # on the edge of the cut
+    torch.testing.assert_close(found[same], expected[same], rtol=5e-3, atol=1e-5 * float(cells.max()))
 
 
-def test_hits_are_the_cells_of_largest_value() -> None:
+def test_the_filled_cells_are_those_of_largest_value() -> None:
     detector, _ = _cells("atlas-em-barrel")
     layer = _fitted("atlas-em-barrel")
     values = torch.randn(30, detector.n_cells, generator=torch.Generator().manual_seed(2))
-    sums = torch.tensor([[20.0, 300.0, 1000.0, 50.0]]).repeat(30, 1)
-    hits = torch.tensor([[5.0, 60.0, 49.0, 0.0]]).repeat(30, 1)
-    sums[:, 3] = 0.05
-    made = layer.decode(values, _targets(layer, sums, hits))
+    sums = torch.tensor([[20.0, 300.0, 1000.0, 0.5]]).repeat(30, 1)
+    filled = torch.tensor([[5.0, 60.0, 49.0, 0.0]]).repeat(30, 1)
+    made = layer.decode(values, _targets(layer, sums, filled))
     for number, cells in enumerate(detector.layer_cells):
-        n = int(hits[0, number])
+        n = max(int(filled[0, number]), 1)  # a layer with energy has at least one
         for row in range(30):
             best = set(values[row, cells].argsort(descending=True)[:n].tolist())
-            assert set(torch.nonzero(made[row, cells] > THRESHOLD)[:, 0].tolist()) == best
+            assert set(torch.nonzero(made[row, cells])[:, 0].tolist()) <= best
+            assert (made[row, cells] > 0).sum() > 0.9 * n
 
 
-def test_more_hits_than_cells_fills_the_layer() -> None:
+def test_more_filled_cells_than_there_are_fill_the_layer() -> None:
     detector, _ = _cells("atlas-em-barrel")
     values = torch.randn(3, detector.n_cells, generator=torch.Generator().manual_seed(2))
     layer = _fitted("atlas-em-barrel")
-    made = layer.decode(values, _targets(layer, torch.full((3, 4), 900.0), torch.full((3, 4), 500.0)))
-    assert (made > THRESHOLD).all()
+    made = layer.decode(values, _targets(layer, torch.full((3, 4), 2000.0), torch.full((3, 4), 500.0)))
+    assert (made > 0).float().mean() > 0.97
 
 
-def test_energy_too_small_for_the_hits_makes_as_many_as_it_allows() -> None:
-    detector, _ = _cells("atlas-em-barrel")
-    layer = _fitted("atlas-em-barrel")
-    values = torch.randn(3, detector.n_cells, generator=torch.Generator().manual_seed(2))
-    sums = torch.tensor([[0.0, 0.35, 0.05, 2.005]]).repeat(3, 1)
-    found, hits = _asked(layer, layer.decode(values, _targets(layer, sums, torch.full((3, 4), 20.0))))
-    torch.testing.assert_close(found, sums, rtol=1e-5, atol=1e-6)
-    assert hits.tolist() == [[0.0, 3.0, 0.0, 20.0]] * 3
+def test_nothing_piles_up_at_the_hit_threshold() -> None:
+    """Numbers of hits and faint cells that contradict the values do not move cells across the threshold."""
+    _, cells = _cells("ild-ecal-10x10")
+    layer = _fitted("ild-ecal-10x10")
+    targets = _targets(layer, *_sums_and_filled(layer, cells), cells)
+    wrong = targets._replace(hits=targets.hits + targets.faint, faint=0.0 * targets.faint)
+    made = layer.decode(layer(cells), wrong)
+    assert torch.equal(made, layer.decode(layer(cells), targets))
+    near = ((made > THRESHOLD) & (made < 1.02 * THRESHOLD)).sum()
+    expected = ((cells > THRESHOLD) & (cells < 1.02 * THRESHOLD)).sum()
+    assert near <= expected + 5 * float(expected) ** 0.5
+
+
+def test_the_map_gives_faint_cells_the_training_showers_spectrum() -> None:
+    """Values of training showers that were clamped and smeared: after the fit the spectrum is that of the showers, faint cells included."""
+    _, cells = _cells("ild-ecal-10x10")
+    layer = CellValues(get_detector("ild-ecal-10x10"), CUT, THRESHOLD, relative=False, moments=False)
+    layer.fit(cells, torch.Generator().manual_seed(0))
+    values = layer(cells)
+    smeared = values + 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
+    sums, filled = _sums_and_filled(layer, cells)
+    targets = _targets(layer, sums, filled, cells)
+    edges = torch.tensor([CUT, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 100.0]).log()
+
+    def spectrum(some: Tensor) -> Tensor:
+        return torch.histogram(some[some > 0].log(), edges)[0]
+
+    true, before = spectrum(cells), spectrum(layer.decode(smeared, targets))
+    layer.carry([(smeared, filled)], cells)
+    for _ in range(3):
+        layer.refine(layer.decode(smeared, targets), cells)
+    after = spectrum(layer.decode(smeared, targets))
+    assert (after / true - 1.0).abs().max() < 0.1
+    assert (after / true - 1.0).abs().mean() < 0.5 * (before / true - 1.0).abs().mean()
 
 
 def test_a_layer_whose_values_are_all_empty_still_holds_its_energy() -> None:
@@ -219,14 +230,14 @@ def test_a_layer_whose_values_are_all_empty_still_holds_its_energy() -> None:
     assert (view[:, 2] == 0).all()  # below the cut
 
 
-def test_energies_near_those_asked_for_change_all_cells_little() -> None:
+def test_a_small_change_of_the_layer_energy_changes_all_cells_little() -> None:
     """Missing energy goes to the cells in proportion to their square, then centre and width are kept: the smallest move little."""
     _, cells = _cells("ild-ecal-10x10")
     cells = cells[cells.sum(1) > 0]
     layer = _fitted("ild-ecal-10x10")
-    sums, hits = _asked(layer, cells)
+    sums, filled = _sums_and_filled(layer, cells)
     plain, more = (
-        layer.decode(layer(cells), _targets(layer, factor * sums, hits, cells)) for factor in (1.0, 1.05)
+        layer.decode(layer(cells), _targets(layer, factor * sums, filled, cells)) for factor in (1.0, 1.05)
     )
     ratio = torch.where(plain > 0, more / plain.clamp_min(1e-9), 1.0)
     assert (ratio > 0.9).all()

@@ -43,3 +43,20 @@ def test_equal_values_and_too_few_values_make_no_harm() -> None:
     found = table(torch.tensor([[[0.0], [0.7]]]))[0, :, 0]
     assert torch.isfinite(found).all()
     assert (found - torch.tensor([1.0, 0.7])).abs().max() < 1e-3
+
+
+def test_refining_undoes_what_later_steps_change() -> None:
+    """A later step that raises values to the power 1.3: the table learns to give their roots."""
+    table, truth = ValueTable(1), 1.5 + 0.2 * _normals(20_000, 6)
+    values = 0.5 + 0.1 * _normals(20_000, 7)
+    table.fit(0, values, truth)
+
+    def end() -> torch.Tensor:
+        return table(values.view(-1, 1, 1)).flatten().pow(1.3)
+
+    before = stats.ks_2samp(end().numpy(), truth.numpy()).statistic
+    for _ in range(6):
+        table.refine(0, end(), truth)
+    after = stats.ks_2samp(end().numpy(), truth.numpy()).statistic
+    assert before > 0.05
+    assert after < 0.02

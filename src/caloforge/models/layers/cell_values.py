@@ -1,15 +1,16 @@
-"""Cell energies as values for a flow, and values as cells that obey a shower's layer energies and hits.
+"""Cell energies as values for a flow, and values as cells of given layer energies.
 
 An empty cell has the value -1; a filled one 1.2 + 0.6 x, x from the table of the energies of filled cells
 (:mod:`~caloforge.models.layers.energy_table`). On a grid the energies are absolute and share one table; with ``relative``
-they are shares of their layer's energy, with one table for each layer.
+they are shares of their layer's energy, with one table for each layer. For training x is at least -2.6, which keeps faint cells
+apart from empty ones.
 
-Back: in each layer the n cells of largest value become hits (at least the threshold), as many after them as are asked for are
-faint, below it, and the others are empty. A table (:mod:`~caloforge.models.layers.value_table`) first carries their values from the
-distribution that the model gives them to that of filled cells; their energies may get gains. What is missing from the layer's energy, or too much, is then given to the cells in proportion to the square of
-their energy, so that small energies keep theirs, as far as that changes no cell by more than half; what is left scales what hits
-have above the threshold. So layer energies are exactly those asked for, and so are hits, unless the energy is too small for them
-(then there are as many as it allows) or too large for cells without one.
+Decoding: in each layer the n cells of largest value are filled, the others are empty. A monotone map
+(:mod:`~caloforge.models.layers.value_table`) takes the values of filled cells to the quantiles of the training showers, faint cells
+included; gains may multiply their energies. The difference to the layer's energy is then shared in proportion to the square of the energy, so
+that small energies keep theirs, and what part of a cell is above the hit threshold is weighted so that the layer gets its centre and
+widths. Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed: it follows from the number of
+filled cells and the spectrum of their energies.
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ _SLOPE = 0.8
 _LIKELY = -0.9
 """About as many cells have values above it as are filled."""
 _TINY = 1e-12
-_EQUAL = 1e-6
-"""Part of the threshold by which all hits count, so that equal ones share what is missing."""
 _SAMPLE = 400_000
 
 
@@ -53,7 +52,7 @@ class CellValues(nn.Module):
         cut: Energy below which a cell is empty, MeV.
         threshold: Energy above which it is a hit, MeV.
         relative: Energies as shares of the layer's.
-        moments: Whether layers get the centres and widths asked for, too.
+        moments: Whether layers get given centres and widths, too.
     """
 
     def __init__(
@@ -92,8 +91,12 @@ class CellValues(nn.Module):
         return self.view.cells(torch.where(filled, values, EMPTY))
 
     def _values(self, logs: Tensor) -> Tensor:
-        """Return the values of logarithms (B, n_layers, k)."""
-        return _CENTRE + _SCALE * self._tabulated(logs, self.table.forward).clamp_min(_LEAST)
+        """Return the values of logarithms (B, n_layers, k), kept apart from those of empty cells."""
+        return self._unclamped(logs).clamp_min(_CENTRE + _SCALE * _LEAST)
+
+    def _unclamped(self, logs: Tensor) -> Tensor:
+        """Return the values of logarithms (B, n_layers, k), faint cells included."""
+        return _CENTRE + _SCALE * self._tabulated(logs, self.table.forward)
 
     def _energies(self, values: Tensor, sums: Tensor) -> Tensor:
         """Return the energies of values (B, n_layers, k), MeV."""
@@ -112,39 +115,28 @@ class CellValues(nn.Module):
 
         Arguments:
             values: (B, n_cells).
-            targets: What the layers are to hold.
-            gain: Of the cells, before layers get their energies.
+            targets: Layer energies, numbers of filled cells, centres and widths.
+            gain: Factors for the cells, applied before the layers are scaled to their energies.
         """
-        least, most = self.threshold * 1.0001, self.threshold * 0.9999
-        hits = torch.maximum(targets.hits, (targets.sums > most * targets.faint).to(targets.hits))
-        hits = torch.minimum(hits, (targets.sums / least).floor())
-        filled = torch.maximum(hits + targets.faint, (targets.sums > self.cut).to(hits))
+        filled = torch.maximum(targets.hits + targets.faint, (targets.sums > self.cut).to(targets.hits))
         view, places = self._largest(values, filled)
-        sums, hits = targets.sums[:, :, None], hits[:, :, None]
+        sums = targets.sums[:, :, None]
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
-        is_filled, is_hit = (rank < filled[:, :, None]) & real, (rank < hits) & real
-        view = self.carried(view)
+        is_filled = (rank < filled[:, :, None]) & real
         x, y = self.view.positions(places)
-        share = (
-            self.threshold / sums.clamp_min(_TINY) if self.relative else torch.full_like(sums, self.threshold)
-        )
-        border = self._values(torch.log(share))
-        chosen = torch.where(is_hit, torch.maximum(view, border), torch.minimum(view, border))
-        energy = torch.where(is_filled, self._energies(chosen, sums), 0.0)
+        energy = torch.where(is_filled, self._energies(self.carried(view), sums), 0.0)
         if gain is not None:
             energy = energy * gain(x, y)
-        energy = torch.where(is_hit, energy.clamp_min(least), energy.clamp_max(most))
-        energy = torch.where(is_filled, energy, 0.0)
-        energy = self._balanced(energy, sums, is_hit)
+        energy = self._scaled(energy, sums)
         if self.moments:
-            fixed = torch.where(is_hit, least, energy)
-            free = (energy - fixed).clamp_min(0.0)
-            energy = fixed + tilted(free, fixed, x, y, targets)
+            fixed = energy.clamp_max(self.threshold)
+            energy = fixed + tilted(energy - fixed, fixed, x, y, targets)
+        energy = torch.where(energy > self.cut, energy, 0.0)
         return self.view.placed(energy, places)
 
     @torch.no_grad()
     def carry(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
-        """Fit the map of the values of filled cells.
+        """Fit the map of the values of filled cells to those of training showers.
 
         Arguments:
             pairs: Values of a model (B, n_cells) with the filled cells of each layer (B, n_layers).
@@ -156,28 +148,41 @@ class CellValues(nn.Module):
             chosen = torch.arange(view.shape[2], device=view.device) < filled[:, :, None]
             for layer, parts in enumerate(made):
                 parts.append(view[:, layer][chosen[:, layer]].cpu())
-        true = self.view(self(cells), EMPTY)
-        for layer, parts in enumerate(made):
-            own = true[:, layer]
-            self.carried.fit(layer, torch.cat(parts), own[own > EMPTY])
+        for layer, (parts, true) in enumerate(zip(made, self._by_layer(cells), strict=True)):
+            self.carried.fit(layer, torch.cat(parts), true)
+
+    @torch.no_grad()
+    def refine(self, made: Tensor, cells: Tensor) -> None:
+        """Correct that map for what scaling and moments change.
+
+        Arguments:
+            made: Decoded showers (M, n_cells), MeV, with the present map.
+            cells: Training showers (N, n_cells), MeV.
+        """
+        for layer, (found, true) in enumerate(zip(self._by_layer(made), self._by_layer(cells), strict=True)):
+            self.carried.refine(layer, found, true)
+
+    def _by_layer(self, cells: Tensor) -> list[Tensor]:
+        """Return the values of the filled cells of each layer, faint ones not clamped, for cells (N, n_cells)."""
+        view = self.view(cells)
+        filled = view > self.cut
+        share = view / view.sum(2, keepdim=True).clamp_min(_TINY) if self.relative else view
+        values = self._unclamped(torch.log(torch.where(filled, share, 1.0)))
+        return [values[:, layer][filled[:, layer]] for layer in range(self.view.n_layers)]
 
     def _largest(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values of the cells that are filled and their places, see :func:`~caloforge.models.layers.largest.largest`."""
         return largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
 
-    def _balanced(self, energy: Tensor, sums: Tensor, is_hit: Tensor) -> Tensor:
-        """Return energies (B, n_layers, width) whose sums are the asked ones; hits stay hits, and others none."""
+    def _scaled(self, energy: Tensor, sums: Tensor) -> Tensor:
+        """Return energies (B, n_layers, K) that add up to ``sums`` (B, n_layers, 1).
+
+        The difference is shared in proportion to the square of the energy, so that small energies keep theirs, as far
+        as no cell changes by more than half; the rest scales all cells alike.
+        """
         missing = sums - energy.sum(2, keepdim=True)
         squares = energy.square().sum(2, keepdim=True).clamp_min(_TINY)
         largest = energy.amax(2, keepdim=True).clamp_min(_TINY)
         rate = torch.maximum(torch.minimum(missing / squares, 1.0 / largest), -0.5 / largest)
         energy = energy * (1.0 + rate * energy)
-        least = self.threshold * 1.0001
-        small = torch.where(is_hit, 0.0, energy.clamp_max(self.threshold * 0.9999))
-        above = torch.where(is_hit, (energy - least).clamp_min(0.0) + _EQUAL * least, 0.0)
-        room = sums - least * is_hit.sum(2, keepdim=True)
-        small = small * (room / small.sum(2, keepdim=True).clamp_min(_TINY)).clamp(0.0, 1.0)
-        room = (room - small.sum(2, keepdim=True)).clamp_min(0.0)
-        energy = small + above * (room / above.sum(2, keepdim=True).clamp_min(_TINY))
-        energy = torch.where(is_hit, energy + least, energy)
         return energy * (sums / energy.sum(2, keepdim=True).clamp_min(_TINY))

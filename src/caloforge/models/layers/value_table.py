@@ -51,11 +51,22 @@ class ValueTable(nn.Module):
         """Set the tables of a layer from values (n,) of the model and (m,) of the training showers, if there are enough."""
         if min(len(made), len(truth)) < _LEAST:
             return
-        levels = torch.special.ndtr(torch.linspace(-_REACH, _REACH, _KNOTS, dtype=torch.float64))
-        steps = _APART * torch.arange(_KNOTS)
         for table, values in ((self.made, made), (self.truth, truth)):
-            found = quantiles(values.cpu(), levels).float()
-            table[layer] = ((found - steps).cummax(0).values + steps).to(table)
+            table[layer] = _rising(_knots(values)).to(table)
+
+    @torch.no_grad()
+    def refine(self, layer: int, found: Tensor, truth: Tensor) -> None:
+        """Shift a layer's table by what its values still lack after later steps have changed them.
+
+        Arguments:
+            layer: The layer.
+            found: Values (n,) of cells at the end, with the present table.
+            truth: Values (m,) of the training showers.
+        """
+        if min(len(found), len(truth)) < _LEAST:
+            return
+        missing = (_knots(truth) - _knots(found)).to(self.truth)
+        self.truth[layer] = _rising(self.truth[layer] + missing)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return values (B, n_layers, K) carried."""
@@ -67,3 +78,16 @@ class ValueTable(nn.Module):
         first, last = (self.truth[:, k, None] - self.made[:, k, None] for k in (0, -1))
         found = torch.where(part < 0.0, rows + first, torch.where(part > 1.0, rows + last, inside))
         return found.view(values.shape[1], values.shape[0], -1).transpose(0, 1)
+
+
+def _knots(values: Tensor) -> Tensor:
+    """Return the quantiles (K,) of values (n,) at the probabilities of equally spaced normal numbers."""
+    levels = torch.special.ndtr(torch.linspace(-_REACH, _REACH, _KNOTS, dtype=torch.float64))
+    return quantiles(values.cpu(), levels).float()
+
+
+def _rising(knots: Tensor) -> Tensor:
+    """Return knots (K,) made to rise by a least distance."""
+    steps = _APART * torch.arange(_KNOTS, device=knots.device)
+    rising: Tensor = (knots - steps).cummax(0).values + steps
+    return rising
