@@ -4,6 +4,8 @@ python scripts/train_zoo.py --data showers --runs runs                    all of
 python scripts/train_zoo.py --data showers --runs runs --only clic-electron --gpus 0,1 --jobs 4
 python scripts/train_zoo.py --data showers --runs runs --gather-only      weights and cards of finished runs
 python scripts/train_zoo.py --data showers --held sealed --remeasure      shipped weights as they are, measured again
+python scripts/train_zoo.py --data showers --recalibrate --only clic-electron/flow-matching-fast
+                                                                          the last, fit-only stage of shipped weights again
 
 Cards are measured with sealed files alone: the recipe's held files, whose simulation seeds [sealed] must name.
 A run that was stopped goes on where it was; a finished one is not trained again. Recipes have fixed numbers of epochs and
@@ -25,6 +27,7 @@ from zoo_recipes import Recipe, chosen, found, read_recipes, read_sealed, requir
 from caloforge.errors import CaloforgeError
 from caloforge.files import read_json, write_json
 from caloforge.generate import load
+from caloforge.generate.recalibration import recalibrate
 from caloforge.generate.shipping import add_to_card, ship
 from caloforge.generate.zoo import ZOO, Card, find_card
 from caloforge.studies.cards import measure, measure_card, open_held, speed_of
@@ -42,6 +45,10 @@ def main() -> int:
         recipes = chosen(read_recipes(given.recipes), given.only)
         sealed = read_sealed(given.recipes)
         folders = [given.data] if given.held is None else [given.data, given.held]
+        if given.recalibrate:
+            for name, recipe in recipes.items():
+                recalibrate_one(name, found(recipe.data, [given.data], needed=False), given)
+            return 0
         if given.remeasure:
             for name, recipe in recipes.items():
                 remeasure(name, found(recipe.held, folders), _seeds(name, sealed), given)
@@ -124,6 +131,13 @@ def remeasure(name: str, held: Sequence[Path], sealed: Collection[int], given: a
     print(f"wrote {card.path} ({reference['n']} showers, sealed: {reference['sealed']})", flush=True)
 
 
+def recalibrate_one(name: str, files: Sequence[Path], given: argparse.Namespace) -> None:
+    """Fit the last stage of a shipped model again, on files of its training showers."""
+    device = "cuda" if device_of(given, "cuda") == "cuda" else "cpu"
+    card = recalibrate(find_card(name, given.zoo), files, device, n=given.n)
+    print(f"wrote {card.path} (calibrated on {card.content['calibration']['showers']} showers)", flush=True)
+
+
 def _seeds(name: str, sealed: Mapping[str, Collection[int]]) -> Collection[int]:
     """Return the sealed seeds of the data set of DATASET/MODEL."""
     return sealed.get(name.partition("/")[0], ())
@@ -152,10 +166,15 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", default=[], metavar="NAME", help="DATASET/MODEL, DATASET or MODEL"
     )
     add_job_options(parser)
-    parser.add_argument("-n", type=int, help="sealed showers to measure with; all of them")
+    parser.add_argument("-n", type=int, help="showers to measure with or to calibrate on; all of them")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--train-only", action="store_true", help="leave weights and cards for later")
     only.add_argument("--gather-only", action="store_true", help="weights and cards of finished runs")
+    only.add_argument(
+        "--recalibrate",
+        action="store_true",
+        help="fit the last stage of shipped weights to those of the recipe's files that are there",
+    )
     only.add_argument(
         "--remeasure", action="store_true", help="measure shipped weights again; no run folder is needed"
     )

@@ -26,7 +26,7 @@ from caloforge.train.seen import SeenByTraining, shipped_identities, write_ident
 from caloforge.train.settings import read_settings, resolve
 from caloforge.train.sources import Files, data_paths, describe_files
 
-__all__ = ["UNITS", "add_to_card", "images_name", "made", "ship", "write_seen"]
+__all__ = ["UNITS", "add_to_card", "images_name", "made", "ship", "write_seen", "write_weights"]
 
 UNITS = {"incident_energy": "MeV", "incident_theta": "degrees", "impact": "mm"}
 """Units of the conditions that have one."""
@@ -113,7 +113,7 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         "stages": info["stages"],
         "config": resolved["model"],
         "train": resolved["train"],
-        "weights": _weights(members, path),
+        "weights": write_weights(members, path),
         "seen": write_seen(path, folder.seen()),
     }
     write_json(path, content)
@@ -156,7 +156,7 @@ def add_to_card(card: Card, parts: Mapping[str, Any]) -> Card:
     return Card(card.name, card.path, content)
 
 
-def _weights(members: Sequence[ShowerModel], card: Path) -> list[dict[str, Any]]:
+def write_weights(members: Sequence[ShowerModel], card: Path) -> list[dict[str, Any]]:
     """Write the weights of every member and return name, size and hash of their files."""
     states = [member.shipped_state() for member in members]
     for state in states:

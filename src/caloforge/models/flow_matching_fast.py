@@ -187,6 +187,8 @@ class FlowMatchingFast(FlowMatching):
     @torch.no_grad()
     def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
         """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both in effect."""
+        if self.rings is not None:
+            self.rings.reset()
         indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
         batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
         made = []

@@ -64,6 +64,10 @@ class RingGains(nn.Module):
             self.register_buffer(name, table, persistent=False)
         self.gains = ShareGains(width, self.n_layers * self.rings, 1)
 
+    def reset(self) -> None:
+        """Set all factors to 1."""
+        self.gains.weights.zero_()
+
     def ring(self, x: Tensor, y: Tensor, theta: Tensor) -> Tensor:
         """Return the rings (B, n_layers, K) of positions (B, n_layers, K) in half widths of the layer, for theta (B,), degrees."""
         angle = torch.deg2rad(theta.clamp(5.0, 175.0))[:, None]
