@@ -21,8 +21,8 @@ FAMILIES: Registry[Family] = Registry(
     "figure family",
     {
         "response": "caloforge.validate.plots.response:response",
-        "energies": "caloforge.validate.plots.energies:energies",
         "cells": "caloforge.validate.plots.cells:cell_spectra",
+        "energies": "caloforge.validate.plots.energies:energies",
         "spectra": "caloforge.validate.plots.spectra:spectra",
         "profiles": "caloforge.validate.plots.profiles:profiles",
         "layers": "caloforge.validate.plots.cells:layer_spectra",

@@ -134,8 +134,8 @@ def build_page(
     for name, family in drawings.items():
         title = TITLES.get(name)
         heading, intro = (title.heading, title.intro) if title is not None else (name.capitalize(), "")
-        first = _before(name, metrics)
-        sections.append(Section(heading, [*first, *(_plot(drawing) for drawing in family)], intro))
+        before, after = _tables(name, metrics)
+        sections.append(Section(heading, [*before, *(_plot(drawing) for drawing in family), *after], intro))
     sections.append(Section("Metrics", [*_skipped(metrics), metrics_table(metrics)]))
     intro = "The metrics of one observable, layer or bin each."
     sections.append(Section("Metrics by observable", [metrics_table(metrics, True)], intro, folded=True))
@@ -149,11 +149,10 @@ def build_page(
     )
 
 
-def _before(family: str, metrics: Mapping[str, Any]) -> list[Block]:
-    """Return the tables that stand before a family's figures."""
-    if family == "reconstructed":
-        return before_after(metrics)
-    return spectrum_tables(metrics) if family == "cells" else []
+def _tables(family: str, metrics: Mapping[str, Any]) -> tuple[list[Block], list[Block]]:
+    """Return the tables that stand before a family's figures, and those behind them."""
+    before = before_after(metrics) if family == "reconstructed" else []
+    return before, spectrum_tables(metrics) if family == "cells" else []
 
 
 def _plot(drawing: Shown) -> Plot:

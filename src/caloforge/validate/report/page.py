@@ -84,7 +84,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table(Block):
-    """A table that is sorted by a click on a header.
+    """A table, which is sorted by a click on a header.
 
     Arguments:
         columns: Headers.
@@ -93,6 +93,7 @@ class Table(Block):
         titles: Explanations of the headers.
         key: Its id in the page.
         texts: Which columns hold text, and stand to the left; the first one by default.
+        sortable: Whether the order of the rows can be changed.
     """
 
     columns: Sequence[str]
@@ -101,6 +102,7 @@ class Table(Block):
     titles: Sequence[str] = ()
     key: str = ""
     texts: Sequence[int] = (0,)
+    sortable: bool = True
     kind: ClassVar[str] = "table"
 
     @property

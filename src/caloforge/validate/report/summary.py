@@ -97,10 +97,10 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
     caption = (
         "✓ right, or wrong by less than a third of what is bad; △ significant and between; ✗ bad and significant; "
         "? cannot tell: the uncertainty is as large as what would be bad. "
-        "What is bad stands in docs/validation.md and under each name on the left. "
+        "What is bad is said in docs/validation.md, and where the pointer rests on a name. "
         f"Floor: what a perfect generator would score with so many showers, {_FLOOR}."
     )
-    return Table(columns, rows, caption, key="summary-table", texts=(0,))
+    return Table(columns, rows, caption, key="summary-table", texts=(0,), sortable=False)
 
 
 def verdicts(metrics: Mapping[str, Any]) -> list[str]:
@@ -148,7 +148,8 @@ def spectrum_tables(metrics: Mapping[str, Any]) -> list[Block]:
     for label, sample in metrics["samples"].items():
         for key, entry in sample.get("spectrum_ratio", {}).items():
             detail = entry.get("detail", {})
-            for number, finding in enumerate(detail.get("findings", [])):
+            most = None if key == "all" else 1
+            for number, finding in enumerate(detail.get("findings", [])[:most]):
                 significance = float(detail["significance"]) if number == 0 else None
                 sigma = "" if significance is None else f"{significance:.1f}"
                 layer = "all" if key == "all" else str(detail.get("layer") or key)
@@ -156,8 +157,8 @@ def spectrum_tables(metrics: Mapping[str, Any]) -> list[Block]:
     if not rows:
         return []
     caption = (
-        "Significant deviations (4 standard deviations after the number of bins), in each sample and layer the one that "
-        "tells most about the generator first."
+        "Significant deviations (4 standard deviations after the number of bins): the most important ones of all layers "
+        "together, and the most important one of each."
     )
     columns = ["Sample", "Layer", "Deviation", "Standard deviations"]
     return [Table(columns, rows, caption, key="spectrum-table", texts=(0, 1, 2))]
