@@ -90,30 +90,56 @@ def prdc_members(
     Raises:
         TooFewShowersError: When a sample has not more than k showers.
     """
-    import torch
+    return _Reference(reference, k, device).members(generated)
 
-    if min(len(reference), len(generated)) <= k:
-        msg = f"prdc with k = {k} needs more than {k} showers a side, there are {len(reference)}, {len(generated)}"
+
+class _Reference:
+    """Reference showers and the radii of their balls, which are computed once for all samples compared with them.
+
+    Arguments:
+        features: Features (N, d).
+        k: Neighbours.
+        device: Where to compute.
+    """
+
+    def __init__(self, features: NDArray[np.floating], k: int, device: str) -> None:
+        import torch
+
+        self.k, self.device = k, device
+        _check_size(features, k)
+        real = torch.from_numpy(np.ascontiguousarray(features)).to(device)
+        self.centre = real.mean(dim=0)  # smaller numbers, smaller rounding errors of the squares
+        self.features = real - self.centre
+        self.radii = _radii(self.features, k)
+
+    def members(self, generated: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """Return what each counted shower contributes, see :func:`prdc_members`."""
+        import torch
+
+        _check_size(generated, self.k)
+        fake = torch.from_numpy(np.ascontiguousarray(generated)).to(self.device) - self.centre
+        real, k, device = self.features, self.k, self.device
+        radius_real, radius_fake = self.radii, _radii(fake, k)
+        squares = (fake * fake).sum(dim=1)
+        balls = torch.zeros(len(fake), device=device)
+        recalled, covered = [], []
+        for start in range(0, len(real), _ROWS):
+            distances = _distances(real[start : start + _ROWS], fake, squares)
+            balls += (distances < radius_real[start : start + _ROWS, None]).sum(dim=0)
+            recalled.append((distances < radius_fake).any(dim=1))
+            covered.append(distances.min(dim=1).values < radius_real[start : start + _ROWS])
+        return {
+            "precision": (balls > 0).double().cpu().numpy(),
+            "recall": torch.cat(recalled).double().cpu().numpy(),
+            "density": (balls.double() / k).cpu().numpy(),
+            "coverage": torch.cat(covered).double().cpu().numpy(),
+        }
+
+
+def _check_size(features: NDArray[np.floating], k: int) -> None:
+    if len(features) <= k:
+        msg = f"prdc with k = {k} needs more than {k} showers a side, there are {len(features)}"
         raise TooFewShowersError(msg)
-    real = torch.from_numpy(np.ascontiguousarray(reference)).to(device)
-    fake = torch.from_numpy(np.ascontiguousarray(generated)).to(device)
-    centre = real.mean(dim=0)  # smaller numbers, smaller rounding errors of the squares
-    real, fake = real - centre, fake - centre
-    radius_real, radius_fake = _radii(real, k), _radii(fake, k)
-    squares = (fake * fake).sum(dim=1)
-    balls = torch.zeros(len(fake), device=device)
-    recalled, covered = [], []
-    for start in range(0, len(real), _ROWS):
-        distances = _distances(real[start : start + _ROWS], fake, squares)
-        balls += (distances < radius_real[start : start + _ROWS, None]).sum(dim=0)
-        recalled.append((distances < radius_fake).any(dim=1))
-        covered.append(distances.min(dim=1).values < radius_real[start : start + _ROWS])
-    return {
-        "precision": (balls > 0).double().cpu().numpy(),
-        "recall": torch.cat(recalled).double().cpu().numpy(),
-        "density": (balls.double() / k).cpu().numpy(),
-        "coverage": torch.cat(covered).double().cpu().numpy(),
-    }
 
 
 def prdc(
@@ -146,10 +172,9 @@ class PrecisionRecall(Metric):
             log_cells(pair.reference[np.ix_(part, used)], settings.threshold)
             for part in (rows[:size], rows[size : 2 * size])
         )
-        members = prdc_members(
-            first, log_cells(pair.generated[np.ix_(chosen, used)], settings.threshold), k, device
-        )
-        floor = prdc_members(first, second, k, device)
+        balls = _Reference(first, k, device)
+        members = balls.members(log_cells(pair.generated[np.ix_(chosen, used)], settings.threshold))
+        floor = balls.members(second)
         out: dict[str, Entry] = {}
         for name in NAMES:
             rng = generator(settings.seed, f"prdc/{name}")
