@@ -65,7 +65,7 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
         model.cpu()
     facts: dict[str, Any] = {
         "data": describe_files(data),
-        "showers": len(chosen),
+        "showers": min(len(chosen), getattr(members[0].config, "calibration", len(chosen))),
         "seed": seed,
         "commit": source_commit(),
     }
