@@ -38,7 +38,23 @@ from caloforge.validate.sample import Sample
 __all__ = ["Held", "measure", "open_held"]
 
 _KEPT = ("value", "uncertainty", "floor", "floor_uncertainty")
-_DETAILS = ("p", "reason", "generated", "reference")
+_DETAILS = (
+    "p",
+    "reason",
+    "generated",
+    "reference",
+    "classifier",
+    "n_used",
+    "lower_limit",
+    "extrapolated",
+    "n_2sigma",
+    "n_5sigma",
+    "energy_low",
+    "energy_high",
+    "significance",
+    "significant",
+    "finding",
+)
 _MANY = 8  # layers up to which a card has the figures of each
 _LIKELY = 0.8  # the probability that the comparison of Conv2D and Conv3D counts from
 _CORE = (250_000.0, 2_000.0, 200)  # its energy, the half width around it (MeV), showers wanted
