@@ -54,7 +54,6 @@ def fit_boosting(
         l2_regularization=1.0,
         early_stopping=True,
         n_iter_no_change=15,
-        class_weight="balanced",
         random_state=seed,
     )
     model.fit(x, labels, X_val=x_validation, y_val=labels_validation)

@@ -8,8 +8,9 @@
   under- and overflow, of the whole shower and of each layer (neighbouring layers together when there are more than 20).
 
 Thresholds are 0, where every value above zero counts, and half a MIP of the cell's layer (0.1 MeV where the
-detector does not know its MIP energy). Incident energy, angle and further conditions are features of all three when
-they vary.
+detector does not know its MIP energy). Incident energy, angle and alignments are features of all three when they vary. The
+point of impact within a cell is not: models that do not take it as a condition generate showers for random points, and
+a file written with the conditions of another one has its points nevertheless.
 """
 
 from __future__ import annotations
@@ -247,9 +248,9 @@ def pair_data(reference: Sample, generated: Sample, settings: Settings) -> PairD
 
 
 def _condition_names(reference: Sample, generated: Sample) -> list[str]:
-    """Return the conditions beside the energy that both samples have."""
+    """Return the conditions beside the energy that both samples have, without the impact point."""
     known = [set(sample.source.condition_names) for sample in (reference, generated)]
-    return ["incident_theta", *sorted(known[0] & known[1])]
+    return ["incident_theta", *sorted((known[0] & known[1]) - {reference.detector.beam.impact})]
 
 
 def _observable_names(reference: Sample, generated: Sample) -> list[str]:

@@ -37,7 +37,7 @@ SETS: tuple[FeatureSet, ...] = ("cells", "observables", "spectrum")
 
 _BOOSTED_CELLS = 400
 _NETWORK_CELLS = 1500
-_NETWORK = replace(PRESETS["fast"], epochs=20, patience=4, dropout=0.3)
+_NETWORK = replace(PRESETS["fast"], epochs=30, patience=6, dropout=0.2)
 
 
 def _mlp(inputs: torch.Tensor) -> nn.Module:
