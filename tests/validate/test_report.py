@@ -357,3 +357,10 @@ def test_the_table_says_how_a_floor_was_measured() -> None:
     (plain,) = scores_of({"precision": {"value": 0.3, "detail": {"size": 200}}})
     assert plain.floor_note == "measured between sets of 200 reference showers"
     assert scores_of({"fpd": {"value": 0.3}})[0].floor_note == ""
+
+
+def test_what_has_no_finite_ideal_has_no_pull() -> None:
+    entry = {"value": 400.0, "uncertainty": 50.0}
+    (score,) = scores_of({"detectability": entry})
+    assert score.ideal is None
+    assert score.flag == ""

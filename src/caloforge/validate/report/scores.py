@@ -110,7 +110,7 @@ def _score(key: str, item: str, label: str, number: Mapping[str, Any], ideal: fl
         number.get("uncertainty"),
         number.get("floor"),
         number.get("floor_uncertainty"),
-        None if ideal is None or ideal != ideal else ideal,
+        ideal if ideal is not None and math.isfinite(ideal) else None,
         str(detail.get("reason", "")) if isinstance(detail, Mapping) else "",
         by,
         _floor_note(detail) if isinstance(detail, Mapping) else "",

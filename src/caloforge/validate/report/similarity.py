@@ -33,7 +33,7 @@ def _distance(
     small = " · ".join(part for part in (note, _floor(entry)) if part)
     flag = flag_of(excess, error, tolerance) if error > 0 else ""
     text = format_value(entry["value"], entry.get("uncertainty"))
-    label = TOLERANCES[name].label
+    short = f"AUC {entry['value']:.2f}" if name.startswith("auc") else TOLERANCES[name].label
     return Statement(
         name,
         text,
@@ -41,7 +41,7 @@ def _distance(
         flag,
         severity_of(excess, error, tolerance),
         finding,
-        label,
+        short,
         7,
         float(entry["value"]),
     )
