@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["auc_with_error", "calibrate", "divergence_bits"]
+__all__ = ["auc_with_error", "calibrate", "divergence_bits", "placements"]
 
 
 def auc_with_error(reference: ArrayLike, generated: ArrayLike) -> tuple[float, float]:
@@ -28,14 +28,30 @@ def auc_with_error(reference: ArrayLike, generated: ArrayLike) -> tuple[float, f
         reference: Scores (N,) of label 0.
         generated: Scores (M,) of label 1.
     """
+    above, below = placements(reference, generated)
+    enough = min(above.size, below.size) > 1
+    variance = above.var(ddof=1) / above.size + below.var(ddof=1) / below.size if enough else np.nan
+    return float(above.mean()), float(np.sqrt(variance))
+
+
+def placements(reference: ArrayLike, generated: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return DeLong's placement values; the mean of either is the AUC.
+
+    Arguments:
+        reference: Scores (N,) of label 0.
+        generated: Scores (M,) of label 1.
+
+    Returns:
+        The fraction of reference scores below each generated one (M,), and of generated scores above each reference
+        score (N,); equal scores count half.
+    """
     from scipy.stats import rankdata
 
     a, b = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
     ranks = rankdata(np.concatenate([a, b]))
-    above = (ranks[a.size :] - rankdata(b)) / a.size  # reference scores below each generated one
-    below = 1.0 - (ranks[: a.size] - rankdata(a)) / b.size
-    variance = above.var(ddof=1) / b.size + below.var(ddof=1) / a.size if min(a.size, b.size) > 1 else np.nan
-    return float(above.mean()), float(np.sqrt(variance))
+    above: NDArray[np.float64] = (ranks[a.size :] - rankdata(b)) / a.size
+    below: NDArray[np.float64] = 1.0 - (ranks[: a.size] - rankdata(a)) / b.size
+    return above, below
 
 
 def calibrate(logits: ArrayLike, labels: ArrayLike, steps: int = 50) -> tuple[float, float]:

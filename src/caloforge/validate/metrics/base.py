@@ -158,6 +158,8 @@ METRICS: Registry[type[Metric]] = Registry(
         "auc_observables": "caloforge.validate.metrics.two_sample:ObservablesTest",
         "auc_spectrum": "caloforge.validate.metrics.two_sample:SpectrumTest",
         "auc_strongest": "caloforge.validate.metrics.two_sample:StrongestTest",
+        "detectability": "caloforge.validate.metrics.detectability:Detectability",
+        "attribution": "caloforge.validate.metrics.attribution:Attribution",
         "classifier_low": "caloforge.validate.metrics.classifier:LowLevelClassifier",
         "classifier_high": "caloforge.validate.metrics.classifier:HighLevelClassifier",
         "classifier_cnn": "caloforge.validate.metrics.cnn:ConvolutionalClassifier",

@@ -38,6 +38,7 @@ __all__ = ["BINS", "PairData", "Side", "half_mip", "pair_data"]
 BINS = 24
 _LOWEST = 1e-4  # MeV
 _GROUPS = 20  # most groups of layers: 20 x 26 features
+_DECIMALS = 4  # of conditions: single and double precision in the files must not tell the samples apart
 _ROWS = 256  # showers copied at once
 _HALF_MIP = 0.1  # MeV, where no MIP energy is known
 
@@ -219,7 +220,8 @@ def pair_data(reference: Sample, generated: Sample, settings: Settings) -> PairD
             kept = np.sort(generator(settings.seed, "two-sample subset").permutation(len(cells))[:n])
             cells, rows = cells[kept], rows[kept]
         energy = np.log10(np.asarray(sample.incident_energy, np.float64)[rows])
-        conditions = [energy[:, None], *(np.asarray(sample.condition(name))[rows] for name in names)]
+        others = [np.asarray(sample.condition(name), np.float64)[rows] for name in names]
+        conditions = [np.round(x, _DECIMALS) for x in (energy[:, None], *others)]
         columns = [
             np.asarray(sample.observables[name], np.float64)[rows].reshape(len(rows), -1) for name in observed
         ]
