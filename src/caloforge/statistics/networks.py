@@ -24,7 +24,7 @@ class _Standardise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return standardised inputs (B, d)."""
         mean, scale = self.get_buffer("mean"), self.get_buffer("scale")
-        return (x - mean) * scale
+        return torch.sub(x, mean).mul_(scale)
 
 
 class StandardisedMLP(nn.Module):

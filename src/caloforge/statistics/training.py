@@ -222,9 +222,10 @@ class _Part:
             self._rows[0][chosen[of_reference]],
             self._rows[1][chosen[~of_reference] - self.n_reference],
         )
-        x = torch.cat(
-            [side[torch.from_numpy(some).to(place)] for side, some in zip(self._sides, rows, strict=True)]
-        )
+        x = self._sides[0].new_empty(len(chosen), *self._sides[0].shape[1:])
+        parts = x.split([len(some) for some in rows])
+        for side, some, part in zip(self._sides, rows, parts, strict=True):
+            torch.index_select(side, 0, torch.from_numpy(some).to(place), out=part)
         y = torch.cat([torch.full((len(some),), label, device=place) for label, some in enumerate(rows)])
         return x, y.to(x.dtype)
 
