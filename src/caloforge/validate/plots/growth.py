@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.validate.plots.panel import Array
 from caloforge.validate.plots.style import BAND, INK, colour
@@ -67,6 +68,14 @@ class GrowthCurve:
     low: Array
     high: Array
     marks: tuple[Mark, ...] = ()
+
+    def parts(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which points (L,) of the line lie within the measured sizes, and which are extrapolated; both have the joint."""
+        inside = self.line_showers <= self.measured_to
+        outside = ~inside
+        if inside.any() and outside.any():
+            outside[np.flatnonzero(inside)[-1]] = True
+        return inside, outside
 
     @property
     def measured_to(self) -> float:
@@ -134,9 +143,8 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
         )
         if len(curve.line_showers):
             axes.fill_between(curve.line_showers, curve.low, curve.high, color=shade, alpha=0.18, lw=0)
-            inside = curve.line_showers <= curve.measured_to
-            axes.plot(curve.line_showers[inside], curve.line[inside], color=shade, lw=1.4)
-            axes.plot(curve.line_showers[~inside], curve.line[~inside], color=shade, lw=1.4, ls="--")
+            for part, dashes in zip(curve.parts(), ("-", "--"), strict=True):
+                axes.plot(curve.line_showers[part], curve.line[part], color=shade, lw=1.4, ls=dashes)
         for entry in curve.marks:
             axes.plot([entry.low, entry.high], [entry.auc] * 2, color=shade, lw=4.0, alpha=0.5)
             axes.plot(entry.showers, entry.auc, marker="|", ms=16, mew=2.2, color=shade)

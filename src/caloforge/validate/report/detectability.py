@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from caloforge.validate.plots.style import BAND, INK, colour, marker
 from caloforge.validate.report.numbers import format_count, format_value
 from caloforge.validate.report.packing import AXIS, LAYOUT, packed
 from caloforge.validate.report.page import Block, Cell, Plot, Table
+from caloforge.validate.report.similarity import features_of
 
 __all__ = ["attribution_bars", "detectability_blocks", "detectability_figures", "growth_curves"]
 
@@ -70,27 +71,20 @@ def growth_curves(metrics: Mapping[str, Any]) -> list[GrowthCurve]:
     return curves
 
 
-def _attribution(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the features that give a sample away, the most important first."""
-    entry = sample.get("attribution")
-    detail = entry.get("detail") if isinstance(entry, Mapping) else None
-    if isinstance(detail, Mapping):
-        detail = detail.get("features")
-    return (
-        [row for row in detail if row.get("importance") is not None] if isinstance(detail, Sequence) else []
-    )
+def _feature(row: Mapping[str, Any]) -> str:
+    return str(row["feature"]).replace("_", " ")
 
 
 def attribution_bars(name: str, label: str, sample: Mapping[str, Any]) -> Bars | None:
     """Return the bars of a sample's most important features; None when they were not measured."""
-    rows = _attribution(sample)[:_MOST_BARS]
+    rows = features_of(sample)[:_MOST_BARS]
     if not rows:
         return None
     return Bars(
         name,
         f"What gives {label} away",
-        "loss of AUC when the feature is permuted",
-        tuple(str(row["feature"]) for row in rows),
+        "loss of AUC when permuted",
+        tuple(_feature(row) for row in rows),
         tuple(str(row["kind"]) for row in rows),
         np.array([float(row["importance"]) for row in rows]),
         np.array([float(row.get("uncertainty") or 0.0) for row in rows]),
@@ -107,12 +101,12 @@ def detectability_blocks(metrics: Mapping[str, Any]) -> list[Block]:
         else:
             blocks.append(Plot(bars_figure(figure), figure.note, figure.title, key=figure.name))
     rows = [
-        [Cell(label), Cell(str(row["feature"])), Cell(str(row["kind"])), Cell(format_value(row["importance"], row.get("uncertainty")), row["importance"])]
+        [Cell(label), Cell(_feature(row)), Cell(str(row["kind"])), Cell(format_value(row["importance"], row.get("uncertainty")), row["importance"])]
         for label, sample in metrics["samples"].items()
-        for row in _attribution(sample)[:_MOST_ROWS]
+        for row in features_of(sample)[:_MOST_ROWS]
     ]  # fmt: skip
     if rows:
-        caption = "Loss of AUC when a feature's values are permuted among the showers; correlated features share it."
+        caption = "Loss of AUC when a feature's values are permuted among the showers, above 3 standard deviations; correlated features share it."
         columns = ["Sample", "Feature", "Kind", "Importance"]
         blocks.append(Table(columns, rows, caption, key="attribution-table", texts=(0, 1, 2)))
     return blocks
@@ -129,8 +123,7 @@ def growth_figure(growth: Growth) -> dict[str, Any]:
             x = np.concatenate([curve.line_showers, curve.line_showers[::-1]])
             y = np.concatenate([curve.high, curve.low[::-1]])
             data.append(base | {"x": packed(x), "y": packed(y), "mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": shade, "opacity": 0.2, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
-            inside = curve.line_showers <= curve.measured_to
-            for part, dashes in ((inside, "solid"), (~inside, "dash")):
+            for part, dashes in zip(curve.parts(), ("solid", "dash"), strict=True):
                 data.append(base | {"x": packed(curve.line_showers[part]), "y": packed(curve.line[part]), "mode": "lines", "line": {"color": shade, "width": 1.6, "dash": dashes}, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
         data.append(base | {
             "x": packed(curve.showers), "y": packed(curve.auc), "mode": "markers",
@@ -167,7 +160,7 @@ def bars_figure(bars: Bars) -> dict[str, Any]:
         })  # fmt: skip
     longest = max(len(name) for name in bars.names)
     layout = LAYOUT | {
-        "height": 90 + 26 * len(bars.names), "margin": {"l": min(260, 30 + 7 * longest), "r": 14, "t": 34, "b": 46},
+        "height": 118 + 26 * len(bars.names), "margin": {"l": min(260, 30 + 7 * longest), "r": 20, "t": 62, "b": 46},
         "hovermode": "closest", "bargap": 0.25,
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}},
         "xaxis": AXIS | {"title": {"text": bars.x_label, "standoff": 6}},

@@ -10,11 +10,12 @@ from caloforge.validate.report.numbers import format_count, format_value
 from caloforge.validate.report.statement import Statement, entry_of, excess_of
 from caloforge.validate.report.tolerances import TOLERANCES, flag_of, severity_of, worst_flag
 
-__all__ = ["auc", "auc_strongest", "detectability", "fpd", "kpd", "prdc"]
+__all__ = ["auc", "auc_strongest", "detectability", "features_of", "fpd", "kpd", "prdc"]
 
 _COLLAPSED = 0.5  # recall over its floor below which a sample has collapsed, when its precision is right
 _DENSE = 0.5  # excess of the density that is bad
 _MANY_SHOWERS = 10_000
+_SIGNIFICANT = 3.0  # standard deviations of an importance that is shown
 _PRDC = ("precision", "recall", "density", "coverage")
 
 
@@ -69,7 +70,21 @@ def auc_strongest(sample: Mapping[str, Any]) -> Statement | None:
         key = max(measured, key=lambda name: float(measured[name]["value"]))
         entry, note = measured[key], _AUCS[key]
     finding = f"a classifier reaches AUC {entry['value']:.2f}" + (f" ({note})" if note else "")
+    first = features_of(sample)[:1]
+    if first:
+        finding += f", mostly by {first[0]['kind']} {str(first[0]['feature']).replace('_', ' ')}"
     return _distance("auc_strongest", entry, 0.5, note, finding)
+
+
+def features_of(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the features that give a sample away, the most important first; without those that may be chance."""
+    entry = sample.get("attribution")
+    detail = entry.get("detail") if isinstance(entry, Mapping) else None
+    found = detail.get("features") if isinstance(detail, Mapping) else detail
+    if not isinstance(found, Sequence):
+        return []
+    known = [row for row in found if row.get("importance") is not None]
+    return [row for row in known if row["importance"] >= _SIGNIFICANT * (row.get("uncertainty") or 0.0)]
 
 
 def auc(name: str) -> Callable[[Mapping[str, Any]], Statement | None]:
