@@ -194,7 +194,7 @@ def test_the_strongest_classifier_is_named() -> None:
     assert statement.flag == "bad"
     features = [{"feature": "layer_energy[2]", "kind": "observable", "importance": 0.2, "uncertainty": 0.01}]
     named = judge(sample | {"attribution": {"value": 0.2, "detail": {"features": features}}})
-    assert named["auc_strongest"].finding.endswith(", mostly by observable layer energy[2]")
+    assert named["auc_strongest"].finding.endswith(", mostly by layer energy[2] (observable)")
     assert "cells" in judge({"auc_low": value(0.7, 0.5)})["auc_strongest"].finding
 
 

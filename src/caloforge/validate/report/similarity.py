@@ -72,7 +72,7 @@ def auc_strongest(sample: Mapping[str, Any]) -> Statement | None:
     finding = f"a classifier reaches AUC {entry['value']:.2f}" + (f" ({note})" if note else "")
     first = features_of(sample)[:1]
     if first:
-        finding += f", mostly by {first[0]['kind']} {str(first[0]['feature']).replace('_', ' ')}"
+        finding += f", mostly by {str(first[0]['feature']).replace('_', ' ')} ({first[0]['kind']})"
     return _distance("auc_strongest", entry, 0.5, note, finding)
 
 
