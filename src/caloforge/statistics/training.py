@@ -223,8 +223,8 @@ class _Part:
             self._rows[1][chosen[~of_reference] - self.n_reference],
         )
         x = self._sides[0].new_empty(len(chosen), *self._sides[0].shape[1:])
-        parts = x.split([len(some) for some in rows])
-        for side, some, part in zip(self._sides, rows, parts, strict=True):
+        half = len(rows[0])
+        for side, some, part in zip(self._sides, rows, (x[:half], x[half:]), strict=True):
             torch.index_select(side, 0, torch.from_numpy(some).to(place), out=part)
         y = torch.cat([torch.full((len(some),), label, device=place) for label, some in enumerate(rows)])
         return x, y.to(x.dtype)

@@ -87,7 +87,9 @@ def _draw(x: NDArray[np.float64], size: int, rng: np.random.Generator) -> tuple[
     """Return mean and covariance root of ``size`` rows drawn with replacement."""
     weights = np.bincount(rng.integers(0, len(x), size), minlength=len(x)).astype(np.float64)
     mean = weights @ x / size
-    second = (x * weights[:, None]).T @ x
+    drawn = np.flatnonzero(weights)
+    weighted = x[drawn] * np.sqrt(weights[drawn])[:, None]
+    second = weighted.T @ weighted  # of one matrix with itself: half the products
     return mean, _root((second - size * np.outer(mean, mean)) / (size - 1))
 
 
