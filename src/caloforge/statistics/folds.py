@@ -101,8 +101,10 @@ def _distribute(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the part of each row: rows of a group go round the parts, from the same random start in both samples."""
     rng = generator(seed, f"two-sample {stream}")
-    n_groups = 1 + int(max(of_reference.max(), of_generated.max()))
-    start = rng.permutation(n_groups) % parts
+    start = np.zeros(1 + int(max(of_reference.max(), of_generated.max())), np.int64)
+    common = np.intersect1d(of_reference, of_generated)
+    for groups in (common, np.setdiff1d(of_reference, common), np.setdiff1d(of_generated, common)):
+        start[groups] = rng.permutation(len(groups)) % parts
     out = []
     for groups in (of_reference, of_generated):
         order = rng.permutation(len(groups))

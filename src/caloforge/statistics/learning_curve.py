@@ -30,10 +30,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Crossing", "LearningCurve", "Point", "bootstrap_auc", "fit_curve", "null_error", "significance"]
+from caloforge.random import child_seed, generator
+from caloforge.statistics.folds import Rows, Split
+from caloforge.statistics.scoring import auc_with_error
+from caloforge.statistics.two_sample import Candidate
+
+__all__ = [
+    "Crossing",
+    "LearningCurve",
+    "Point",
+    "bootstrap_auc",
+    "fit_curve",
+    "learning_points",
+    "null_error",
+    "significance",
+]
 
 _GRID = np.geomspace(8.0, 1e9, 2000)  # showers a side that are looked at
 _PRIOR = (1.0, 0.5)  # of the exponent c
+_SMALLEST = 12  # rows a side that a classifier is trained and stopped with
+_MOST = 6  # trainings of one size
+_WITHOUT = 1.0  # standard deviations below which smaller sizes are not looked at
+_FEWEST_SIZES = 4
 
 
 def null_error(n: ArrayLike) -> NDArray[np.float64]:
@@ -100,6 +118,52 @@ class Crossing:
     low: float
     high: float
     extrapolated: bool
+
+
+def learning_points(candidate: Candidate, split: Split, folds: int, seed: int) -> list[Point]:
+    """Train a classifier on parts of different sizes and score the same test part.
+
+    Arguments:
+        candidate: The classifier.
+        split: The test part is held out; training and validation part are divided.
+        folds: Folds of the test whose significance is wanted.
+        seed: Seed of the parts and trainings.
+
+    Returns:
+        Points of increasing size.
+    """
+    pool = Rows(
+        np.concatenate([split.train.reference, split.validation.reference]),
+        np.concatenate([split.train.generated, split.validation.generated]),
+    )
+    n, m = len(pool), len(split.test.reference)
+    points: list[Point] = []
+    size = n
+    while size >= _SMALLEST:
+        scores = []
+        order = generator(seed, "detectability", size).permutation(n)  # the same places of both samples
+        for index in range(min(n // size, _MOST)):
+            places = order[index * size : (index + 1) * size]
+            validation, train = (
+                Rows(np.sort(pool.reference)[some], np.sort(pool.generated)[some])
+                for some in (places[: size // 5], places[size // 5 :])
+            )
+            features = candidate.features(train)
+            score = candidate.fit(
+                features.of(train),
+                train.labels,
+                features.of(validation),
+                validation.labels,
+                child_seed(seed, f"detectability {size}", index),
+            )
+            scores.append(score(features.of(split.test)))
+        points.append(Point(size, np.stack(scores)))
+        auc = float(np.mean([auc_with_error(s[:m], s[m:])[0] for s in scores]))
+        total = size * folds / (folds - 1)
+        if len(points) >= _FEWEST_SIZES and significance(auc, total) < _WITHOUT:
+            break
+        size //= 2
+    return points[::-1]
 
 
 class LearningCurve:

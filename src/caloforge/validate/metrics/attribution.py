@@ -34,6 +34,8 @@ _SCREENED = 100  # single features looked at in the first fold, those that separ
 _MEASURED = 24  # features measured in the other folds
 _REPORTED = 15  # of each kind
 _SHOWERS = 600  # test showers a side in the first fold
+_WHOLE = ", whole shower"
+_RANGE = re.compile(r"(\S+) to (\S+) MeV")
 _LAYER = re.compile(r"\[(\d+)\]$|, (layers? .*)$")
 
 
@@ -130,10 +132,26 @@ def _groups(
         together.setdefault(f"{name[: found.start()]}, all layers", []).append(index)
         if found.group(2):
             together.setdefault(f"all bins, {found.group(2)}", []).append(index)
-    whole = {name: index for index, name in enumerate(names)}
     for label, columns in together.items():
-        of_shower = whole.get(label.removesuffix(", all layers"))
-        out[label] = np.array([*columns, *([] if of_shower is None else [of_shower])])
+        out[label] = np.array([*columns, *_of_shower(label.removesuffix(", all layers"), names)])
+    return out
+
+
+def _of_shower(label: str, names: Sequence[str]) -> list[int]:
+    """Return the columns of the whole shower's spectrum that lie in an energy bin of the layers."""
+    outer = _RANGE.match(label)
+    out = []
+    for index, name in enumerate(names):
+        if not name.endswith(_WHOLE):
+            continue
+        inner = _RANGE.match(name)
+        if inner is None:
+            inside = name == label + _WHOLE  # under- and overflow
+        else:
+            centre = math.sqrt(float(inner[1]) * float(inner[2]))
+            inside = outer is not None and float(outer[1]) < centre < float(outer[2])
+        if inside:
+            out.append(index)
     return out
 
 

@@ -19,70 +19,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.random import child_seed, generator
-from caloforge.statistics.folds import Rows, Split
-from caloforge.statistics.learning_curve import Crossing, LearningCurve, Point, fit_curve, significance
-from caloforge.statistics.scoring import auc_with_error
-from caloforge.statistics.two_sample import Candidate, choose
+from caloforge.random import generator
+from caloforge.statistics.learning_curve import (
+    Crossing,
+    LearningCurve,
+    fit_curve,
+    learning_points,
+    significance,
+)
+from caloforge.statistics.two_sample import choose
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.two_sample_study import FeatureSet, Study, study_of
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["Detectability", "learning_points"]
+__all__ = ["Detectability"]
 
-_SMALLEST = 12  # showers a side that a classifier is trained and stopped with
-_MOST = 6  # trainings of one size
-_WITHOUT = 1.0  # standard deviations below which smaller sizes are not looked at
-_FEWEST_SIZES = 4
 _LINE = 40  # points of the fitted curve in the detail
-
-
-def learning_points(candidate: Candidate, split: Split, folds: int, seed: int) -> list[Point]:
-    """Train a classifier on parts of different sizes and score the same test part.
-
-    Arguments:
-        candidate: The classifier.
-        split: The test part is held out; training and validation part are divided.
-        folds: Folds of the test whose significance is wanted.
-        seed: Seed of the parts and trainings.
-
-    Returns:
-        Points of increasing size.
-    """
-    pool = Rows(
-        np.concatenate([split.train.reference, split.validation.reference]),
-        np.concatenate([split.train.generated, split.validation.generated]),
-    )
-    n, m = len(pool), len(split.test.reference)
-    points: list[Point] = []
-    size = n
-    while size >= _SMALLEST:
-        scores = []
-        order = generator(seed, "detectability", size).permutation(n)  # the same places of both samples
-        for index in range(min(n // size, _MOST)):
-            places = order[index * size : (index + 1) * size]
-            validation, train = (
-                Rows(np.sort(pool.reference)[some], np.sort(pool.generated)[some])
-                for some in (places[: size // 5], places[size // 5 :])
-            )
-            features = candidate.features(train)
-            score = candidate.fit(
-                features.of(train),
-                train.labels,
-                features.of(validation),
-                validation.labels,
-                child_seed(seed, f"detectability {size}", index),
-            )
-            scores.append(score(features.of(split.test)))
-        points.append(Point(size, np.stack(scores)))
-        auc = float(np.mean([auc_with_error(s[:m], s[m:])[0] for s in scores]))
-        total = size * folds / (folds - 1)
-        if len(points) >= _FEWEST_SIZES and significance(auc, total) < _WITHOUT:
-            break
-        size //= 2
-    return points[::-1]
 
 
 class Detectability(Metric):

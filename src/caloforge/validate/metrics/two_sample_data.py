@@ -4,8 +4,9 @@
   at or below the threshold.
 - Observables: those of one number a shower and of one a layer, as asinh of the distance from the median in units of
   the range between the quartiles.
-- Spectrum: log(1 + number of cells) in 24 logarithmic bins from 1e-4 MeV to the largest cell of the reference, with
-  under- and overflow, of the whole shower and of each layer (neighbouring layers together when there are more than 20).
+- Spectrum: log(1 + number of cells) in logarithmic bins from 1e-4 MeV to the largest cell of the reference, with under-
+  and overflow: 96 bins for the whole shower, 24 for each layer (neighbouring layers together when there are more than
+  20).
 
 Thresholds are 0, where every value above zero counts, and half a MIP of the cell's layer (0.1 MeV where the
 detector does not know its MIP energy). Incident energy, angle and alignments are features of all three when they vary. The
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["BINS", "PairData", "Side", "half_mip", "pair_data"]
 
 BINS = 24
+_FINER = 4  # bins of the whole shower for each bin of a layer
 _LOWEST = 1e-4  # MeV
 _GROUPS = 20  # most groups of layers: 20 x 26 features
 _DECIMALS = 4  # of conditions: single and double precision in the files must not tell the samples apart
@@ -210,7 +212,8 @@ def pair_data(reference: Sample, generated: Sample, settings: Settings) -> PairD
     groups = _groups(detector)
     largest = max(float(pair.reference.max()), 2 * _LOWEST)
     edges = [
-        np.geomspace(low, max(largest, 2 * low), BINS + 1) for low in (_LOWEST, half_mip(detector).min())
+        np.geomspace(low, max(largest, 2 * low), _FINER * BINS + 1)
+        for low in (_LOWEST, half_mip(detector).min())
     ]
     thresholds = (np.zeros(detector.n_layers), half_mip(detector))
     sides = []
@@ -279,17 +282,19 @@ def _groups(detector: Detector) -> NDArray[np.int64]:
 
 
 def _bin_names(edges: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[str, ...]:
-    below = f"below {edges[0]:.3g} MeV"
-    bins = [below, *(f"{a:.3g} to {b:.3g} MeV" for a, b in pairwise(edges))]
-    bins.append(f"above {edges[-1]:.3g} MeV")
+    names = [f"{name}, whole shower" for name in _ranges(edges)]
     if groups[-1] == 0:
-        return tuple(bins)
-    names = list(bins)
+        return tuple(names)
     for group in range(groups[-1] + 1):
         layers = np.flatnonzero(groups == group)
         which = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-        names += [f"{name}, {which}" for name in bins]
+        names += [f"{name}, {which}" for name in _ranges(edges[::_FINER])]
     return tuple(names)
+
+
+def _ranges(edges: NDArray[np.float64]) -> list[str]:
+    bins = [f"{a:.3g} to {b:.3g} MeV" for a, b in pairwise(edges)]
+    return [f"below {edges[0]:.3g} MeV", *bins, f"above {edges[-1]:.3g} MeV"]
 
 
 def _spectra(
@@ -303,15 +308,19 @@ def _spectra(
     n_bins, n_groups = len(edges) + 1, int(groups[-1]) + 1
     group = groups[detector.cell_layer]
     threshold = above[detector.cell_layer].astype(np.float32)
-    out = np.empty((len(cells), n_groups, n_bins), np.float32)
+    coarse = np.array([0, *range(1, n_bins - 1, _FINER), n_bins - 1])  # first fine bin of each coarse one
+    width = n_bins + (n_groups * len(coarse) if n_groups > 1 else 0)
+    out = np.empty((len(cells), width), np.float32)
     step = max(1, (1 << 22) // max(1, cells.shape[1]))
     for start in range(0, len(cells), step):
         block = cells[start : start + step]
         row, column = np.nonzero(block > threshold)
         bins = np.searchsorted(edges, block[row, column].astype(np.float64), side="right")
         flat = (row * n_groups + group[column]) * n_bins + bins
-        out[start : start + step] = np.bincount(flat, minlength=len(block) * n_groups * n_bins).reshape(
-            len(block), n_groups, n_bins
-        )
-    whole = out.sum(axis=1)
-    return whole if n_groups == 1 else np.concatenate([whole, out.reshape(len(cells), -1)], axis=1)
+        counts = np.bincount(flat, minlength=len(block) * n_groups * n_bins)
+        counts = counts.reshape(len(block), n_groups, n_bins)
+        out[start : start + step, :n_bins] = counts.sum(axis=1)
+        if n_groups > 1:
+            by_layer = np.add.reduceat(counts, coarse, axis=2)
+            out[start : start + step, n_bins:] = by_layer.reshape(len(block), -1)
+    return out

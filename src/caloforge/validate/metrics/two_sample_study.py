@@ -124,7 +124,7 @@ class Study:
     def __init__(self, data: PairData, settings: Settings) -> None:
         self.data = data
         self.settings = settings
-        self.folds = 2 if settings.quick else settings.folds
+        self.folds = max(2, min(2 if settings.quick else settings.folds, len(data) // 10))
         self.splits: list[Split] = make_splits(
             data.reference.conditions, data.generated.conditions, self.folds, settings.seed
         )
