@@ -144,7 +144,8 @@ def test_flags_need_size_and_significance(deviation: float, uncertainty: float |
 
 def test_the_severity_grows_with_the_logarithm_and_is_capped() -> None:
     assert severity_of(0.0, 0.1, 0.1) == 0.0
-    assert severity_of(0.2, 0.1, 0.1) == pytest.approx(1.0)
+    assert severity_of(0.2, 0.05, 0.1) == pytest.approx(1.0)
+    assert severity_of(0.2, 0.1, 0.1) == 0.0  # may be chance
     assert severity_of(1e9, 0.0, 0.1) == 8.0
     response = TOLERANCES["response"].weight * severity_of(1.0, 0.01, TOLERANCES["response"].bad)
     assert all(response > t.weight * 8 for name, t in TOLERANCES.items() if t.weight <= 3)
@@ -196,6 +197,15 @@ def test_the_strongest_classifier_is_named() -> None:
     named = judge(sample | {"attribution": {"value": 0.2, "detail": {"features": features}}})
     assert named["auc_strongest"].finding.endswith(", mostly by layer energy[2] (observable)")
     assert "cells" in judge({"auc_low": value(0.7, 0.5)})["auc_strongest"].finding
+
+
+def test_physics_stands_before_classifiers_in_the_verdict() -> None:
+    sample = {
+        "auc_strongest": value(0.98, 0.5),
+        "moments": {"ratio": {"response": value(1.006, 1.0, 0.001)}},
+    }
+    (sentence,) = verdicts({"samples": {"a": sample}})
+    assert sentence == "a: response 0.6 % too high; a classifier reaches AUC 0.98."
 
 
 @pytest.mark.parametrize(

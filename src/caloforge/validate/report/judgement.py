@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caloforge.validate.report import physics, similarity
-from caloforge.validate.report.statement import Statement
+from caloforge.validate.report.statement import SIMILARITY, Statement
 from caloforge.validate.report.tolerances import TOLERANCES
 
 __all__ = ["Judgement", "judge", "judge_all"]
@@ -40,9 +40,12 @@ class Judgement:
 
     @property
     def causes(self) -> list[Statement]:
-        """What is bad, then what is doubtful; physical causes first in each, then by weight and severity."""
+        """Physical causes first, then what classifiers and distances say; in each what is bad before what is doubtful."""
         flagged = [s for s in self.statements.values() if s.flag in ("bad", "warn") and s.finding]
-        return sorted(flagged, key=lambda s: (s.flag != "bad", s.priority, -s.weight * s.severity))
+        return sorted(
+            flagged,
+            key=lambda s: (s.priority >= SIMILARITY, s.flag != "bad", s.priority, -s.weight * s.severity),
+        )
 
     @property
     def undecided(self) -> list[str]:

@@ -127,7 +127,7 @@ def layers(sample: Mapping[str, Any]) -> Statement | None:
         deviation, error = abs(float(entry["value"]) - 1.0), float(entry["uncertainty"])
         effective = error if deviation < 3 * error else _significance(deviation, error, len(judged))
         flags[key] = _decided(deviation, error, effective, tolerance)
-        severities[key] = severity_of(deviation, min(effective, deviation), tolerance)
+        severities[key] = severity_of(deviation, effective, tolerance)
     most = max(judged, key=lambda key: (severities[key], abs(float(judged[key]["value"]) - 1.0)))
     entry = judged[most]
     name = f"layer {most.removeprefix('layer_energy[').removesuffix(']')}"
@@ -184,7 +184,7 @@ def shapes(sample: Mapping[str, Any]) -> Statement | None:
         deviation = abs(value - ideal)
         effective = error if deviation < 3 * error else _significance(deviation, error, len(rows))
         flags.append(_decided(deviation, error, effective, tolerance))
-        severities.append(severity_of(deviation, min(effective, deviation), tolerance))
+        severities.append(severity_of(deviation, effective, tolerance))
     most = max(range(len(rows)), key=lambda k: (severities[k], abs(rows[k][2] - rows[k][4]) / rows[k][5]))
     kind, observable, value, error, *_ = rows[most]
     name = observable.replace("_", " ")

@@ -83,7 +83,7 @@ def features_of(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found = detail.get("features") if isinstance(detail, Mapping) else detail
     if not isinstance(found, Sequence):
         return []
-    known = [row for row in found if row.get("importance") is not None]
+    known = [row for row in found if row.get("importance")]
     return [row for row in known if row["importance"] >= _SIGNIFICANT * (row.get("uncertainty") or 0.0)]
 
 

@@ -9,7 +9,11 @@ from typing import Any
 
 from caloforge.validate.report.tolerances import TOLERANCES
 
-__all__ = ["Statement", "entry_of", "excess_of", "pull_of"]
+__all__ = ["SIMILARITY", "Statement", "entry_of", "excess_of", "pull_of"]
+
+
+SIMILARITY = 7
+"""Priority from which on a statement is no physical cause."""
 
 
 @dataclass(frozen=True)

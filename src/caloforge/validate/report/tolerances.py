@@ -12,7 +12,7 @@ unknown     not significant (d < 3 u), and u > t or d >= t: the test cannot tell
 good        everything else: right, or wrong by less than a third of the tolerance
 =========== ==================================================================================
 
-The severity of a deviation is :math:`s = \log_2(1 + \max(0, d - u) / t)`, at most 8, and a sample's score the mean of the
+The severity of a deviation is :math:`s = \log_2(1 + \max(0, d - 2 u) / t)`, at most 8, and a sample's score the mean of the
 severities with the weights of the table, over the statements that all samples have: a response wrong by 100 % has severity 6.7
 and weight 4, a deviation just at the tolerance 1. The sample of lowest score is ranked first; a model whose training was not
 finished is ranked behind all others.
@@ -101,8 +101,8 @@ def flag_of(deviation: float, uncertainty: float | None, tolerance: float) -> st
 
 
 def severity_of(deviation: float, uncertainty: float | None, tolerance: float) -> float:
-    """Return log2(1 + max(0, d - u) / t), at most 8."""
-    beyond = max(0.0, deviation - (uncertainty or 0.0))
+    """Return log2(1 + max(0, d - 2 u) / t), at most 8."""
+    beyond = max(0.0, deviation - 2.0 * (uncertainty or 0.0))
     return min(_MOST, math.log2(1.0 + beyond / tolerance))
 
 
