@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gaussians import candidate, discriminant, gaussians
+from scipy.stats import norm
+
+from caloforge.statistics.boosting import fit_boosting
+from caloforge.statistics.folds import make_splits
+from caloforge.statistics.networks import OccupancyMLP
+from caloforge.statistics.scoring import auc_with_error, placements
+from caloforge.statistics.training import PRESETS, fit_network
+from caloforge.statistics.two_sample import choose, combine, cross_fit
+
+
+def network(x, labels, x_validation, labels_validation, seed):
+    return fit_network(
+        x,
+        labels,
+        x_validation,
+        labels_validation,
+        seed,
+        lambda inputs: OccupancyMLP(inputs, 32),
+        PRESETS["fast"],
+    )
+
+
+def splits_of(a, b, folds: int = 3, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    return make_splits(rng.random((len(a), 1)), rng.random((len(b), 1)), folds, seed)
+
+
+@pytest.mark.parametrize("fit", [discriminant, fit_boosting, network])
+def test_shifted_gaussians_have_the_analytic_auc(fit) -> None:
+    a, b = gaussians(2400, 3, 1.0, seed=1)
+    value, error = combine(cross_fit(candidate(a, b, fit), splits_of(a, b)))
+    expected = norm.cdf(1.0 / np.sqrt(2.0))
+    assert error < 0.02
+    assert expected - 0.02 - 3 * error < value < expected + 3 * error
+
+
+@pytest.mark.parametrize("fit", [fit_boosting, network])
+def test_equal_samples_have_the_auc_one_half(fit) -> None:
+    a, b = gaussians(900, 4, 0.0, seed=2)
+    value, error = combine(cross_fit(candidate(a, b, fit), splits_of(a, b)))
+    assert abs(value - 0.5) < 3.5 * error
+    assert error < 0.03
+
+
+@pytest.mark.parametrize("fit", [fit_boosting, network])
+def test_what_is_missing_is_information(fit) -> None:
+    """Equal values where there are some, but other rows without one: an empty cell."""
+    a, b = gaussians(600, 3, 0.0, seed=3)
+    rng = np.random.default_rng(4)
+    a[rng.random(600) < 0.3, 1] = np.nan
+    b[rng.random(600) < 0.7, 1] = np.nan
+    value, error = combine(cross_fit(candidate(a, b, fit), splits_of(a, b)))
+    assert value == pytest.approx(0.7, abs=0.03 + 3 * error)  # 1/2 + (0.7 - 0.3) / 2
+
+
+def test_the_best_of_many_useless_classifiers_is_not_better_than_one_half() -> None:
+    """The choice by the validation part is unbiased; the largest AUC of the test part is not."""
+
+    def useless(k: int):
+        def fit(x, labels, x_validation, labels_validation, seed):
+            w = np.random.default_rng(1000 * k + seed).standard_normal(x.shape[1])
+            return lambda rows: rows @ w
+
+        return fit
+
+    chosen, largest, pulls = [], [], []
+    for repetition in range(40):
+        a, b = gaussians(90, 5, 0.0, seed=100 + repetition)
+        splits = splits_of(a, b, seed=repetition)
+        outcomes = {
+            f"c{k}": cross_fit(candidate(a, b, useless(k), f"c{k}"), splits, seed=repetition)
+            for k in range(12)
+        }
+        test = choose(outcomes)
+        chosen.append(test.auc)
+        pulls.append((test.auc - 0.5) / test.error)
+        largest.append(max(combine(found)[0] for found in outcomes.values()))
+    spread = np.std(chosen, ddof=1) / np.sqrt(40)
+    assert abs(np.mean(chosen) - 0.5) < 3 * spread
+    assert np.mean(largest) - 0.5 > 5 * np.std(largest, ddof=1) / np.sqrt(40)
+    assert 0.6 < np.std(pulls) < 1.4  # the error is right
+
+
+def test_the_strongest_is_chosen_fold_by_fold() -> None:
+    a, b = gaussians(600, 3, 1.0, seed=5)
+
+    def blind(x, labels, x_validation, labels_validation, seed):
+        return lambda rows: rows[:, 2].astype(float)
+
+    splits = splits_of(a, b)
+    outcomes = {
+        "blind": cross_fit(candidate(a, b, blind), splits),
+        "sees": cross_fit(candidate(a, b, discriminant), splits),
+    }
+    test = choose(outcomes)
+    assert test.winner == "sees"
+    assert test.chosen == ("sees",) * 3
+    assert (test.auc, test.error) == combine(outcomes["sees"])
+
+
+def test_samples_with_the_same_conditions_are_not_learned_backwards() -> None:
+    """Each energy is once in either sample; nothing else is known of a shower."""
+    energy = np.random.default_rng(6).random((600, 1)).astype(np.float32)
+    found = [
+        combine(cross_fit(candidate(energy, energy, fit_boosting), make_splits(energy, energy, 3, seed)))[0]
+        for seed in range(3)
+    ]
+    np.testing.assert_allclose(found, 0.5, atol=1e-9)  # equal rows of both samples have equal scores
+
+
+def test_an_auc_below_one_half_stays_below() -> None:
+    a, b = gaussians(300, 2, 1.0, seed=7)
+
+    def reversed_fit(x, labels, x_validation, labels_validation, seed):
+        return lambda rows: -rows[:, 0].astype(float)
+
+    test = choose({"reversed": cross_fit(candidate(a, b, reversed_fit), splits_of(a, b))})
+    assert test.auc < 0.35
+
+
+def test_delongs_error_covers() -> None:
+    rng = np.random.default_rng(8)
+    true = norm.cdf(0.7 / np.sqrt(2.0))
+    pulls = []
+    for _ in range(500):
+        value, error = auc_with_error(rng.standard_normal(120), 0.7 + rng.standard_normal(80))
+        pulls.append((value - true) / error)
+    assert abs(np.mean(np.abs(pulls) < 1.0) - 0.683) < 0.07
+    assert abs(np.mean(pulls)) < 0.15
+
+
+def test_placements_are_fractions_of_pairs() -> None:
+    a, b = np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0])
+    above, below = placements(a, b)
+    np.testing.assert_allclose(above, [0.5, 1.0])
+    np.testing.assert_allclose(below, [1.0, 0.75, 0.5])
