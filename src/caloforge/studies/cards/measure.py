@@ -56,6 +56,7 @@ _DETAILS = (
     "finding",
 )
 _MANY = 8  # layers up to which a card has the figures of each
+_FEATURES = 8  # features of the attribution that a card keeps
 _LIKELY = 0.8  # the probability that the comparison of Conv2D and Conv3D counts from
 _CORE = (250_000.0, 2_000.0, 200)  # its energy, the half width around it (MeV), showers wanted
 
@@ -238,8 +239,16 @@ def _slim(entry: Any) -> Any:
         few = (key for key in entry if "[" not in key or observables[key.partition("[")[0]] <= _MANY)
         return {key: _slim(entry[key]) for key in few}
     detail = entry.get("detail", {})
-    known = {key: detail[key] for key in _DETAILS if key in detail}
+    known = {key: detail[key] for key in _DETAILS if not isinstance(detail.get(key, []), list)}
+    features = detail.get("features")
+    if isinstance(features, list):  # of the attribution; elsewhere it is their number
+        known["features"] = [_slim_feature(feature) for feature in features[:_FEATURES]]
     return {key: entry[key] for key in _KEPT if key in entry} | known
+
+
+def _slim_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a card keeps of a feature that gave the generated showers away."""
+    return {key: feature[key] for key in ("feature", "kind", "importance", "uncertainty")}
 
 
 def _rounded(item: Any) -> Any:
