@@ -132,11 +132,11 @@ def main() -> None:
                         left -= len(chunk)
                         if left <= 0:
                             break
+            sizes = [len(source) for source in sources]
             watched(meter)
             children = cpu_seconds()[1]
             validate(*sources, output=Path(folder) / "report", settings=settings, allow_seen=True)
         drawing = cpu_seconds()[1] - children
-        sizes = [len(source) for source in sources]
     base = meter.seconds.pop("reading")
     meter.seconds.pop("", None)
     total = sum(meter.seconds.values()) + drawing
