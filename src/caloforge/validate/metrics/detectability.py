@@ -27,6 +27,7 @@ from caloforge.statistics.learning_curve import (
     learning_points,
     significance,
 )
+from caloforge.statistics.training import FEWEST
 from caloforge.statistics.two_sample import choose
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.two_sample_study import FeatureSet, Study, study_of
@@ -46,7 +47,7 @@ class Detectability(Metric):
     keys: ClassVar[tuple[Key, ...]] = (
         Key("detectability", "showers a side for 5 standard deviations", math.inf),
     )
-    minimum: ClassVar[int] = 150
+    minimum: ClassVar[int] = FEWEST
 
     def wanted(self, settings: Settings) -> bool:
         """Return whether the metric runs unasked: not with ``quick``."""

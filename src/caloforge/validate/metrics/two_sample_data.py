@@ -131,6 +131,8 @@ class PairData:
 
     def _with_conditions(self, columns: list[NDArray[Any]], names: tuple[str, ...]) -> Features:
         varying = self._varying()
+        if len(varying) == 0 and columns[0].shape[1] == 0:
+            varying = np.array([0])  # empty showers of one energy: a column that says nothing
         sides = [
             np.concatenate([side.conditions[:, varying], x], axis=1, dtype=np.float32, casting="unsafe")
             for side, x in zip((self.reference, self.generated), columns, strict=True)
