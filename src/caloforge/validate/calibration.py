@@ -29,7 +29,7 @@ def mip_energies(source: ShowerSource) -> NDArray[np.float64]:
     known = np.array([layer.mip for layer in detector.layers], np.float64)
     if (known > 0).all():
         return known
-    table = observe(source[:_MIP_SHOWERS], ["cell_spectrum"])
+    table = observe(source[:_MIP_SHOWERS], ["cell_spectrum"], cut=0.0)  # the edge of a cut is no peak
     peak = mip_peak(table.histograms["cell_spectrum"].counts)
     if not np.isfinite(peak):
         msg = f"'{detector.name}' has no known MIP energy and its cell spectrum no MIP peak; give the energy of a MIP"
