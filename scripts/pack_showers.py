@@ -107,23 +107,34 @@ def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
     return sum(int(entry["showers"]) for entry in parts)
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what a packed file says of its showers: detector, particle, attributes, seed and number of each part."""
+    return _read(path)[0]
+
+
 def unpack(path: Path, output: Path, force: bool = False) -> int:
     """Unpack a file into the project's format; return the number of showers.
 
     Raises:
         FileFormatError: When it is not a packed file.
     """
+    header, arrays = _read(path)
+    write_showers(output, _showers(header, arrays), force=force)
+    return len(arrays["counts"])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return header and arrays of a packed file."""
     try:
         arrays = dict(np.load(io.BytesIO(lzma.decompress(path.read_bytes()))))
-        header = json.loads(str(arrays["header"]))
+        header: dict[str, Any] = json.loads(str(arrays["header"]))
     except OSError as error:
         raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
     except (lzma.LZMAError, ValueError, KeyError) as error:
         raise FileFormatError(path, "", "is not a file of packed showers") from error
     if header.get("format") != _MAGIC:
         raise FileFormatError(path, "header", f"says '{header.get('format')}'; expected '{_MAGIC}'")
-    write_showers(output, _showers(header, arrays), force=force)
-    return len(arrays["counts"])
+    return header, arrays
 
 
 def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int = 250) -> Iterator[Showers]:

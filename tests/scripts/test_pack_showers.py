@@ -13,7 +13,10 @@ from caloforge.showers import Showers, read_showers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from pack_showers import decode, encode, pack, unpack  # noqa: E402
+from pack_showers import decode, encode, pack, read_header, unpack
+from zoo_recipes import read_sealed
+
+ROOT = Path(__file__).parents[2]
 
 
 def _showers(detector: str, n: int, seed: int, **more: object) -> Showers:
@@ -81,3 +84,15 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="made differently"):
         pack([a, b], tmp_path / "ab.xz")
     assert not (tmp_path / "ab.xz").exists()
+
+
+def test_packed_files_of_the_repository_hold_sealed_seeds_alone() -> None:
+    sealed = read_sealed(ROOT / "scripts" / "zoo.toml")
+    files = sorted((ROOT / "data").glob("*.xz"))
+    assert files
+    for path in files:
+        parts = read_header(path)["parts"]
+        dataset = max(
+            (name for name in sealed if path.stem.startswith(name)), key=len, default="ild-photon-angled"
+        )
+        assert {part["seed"] for part in parts} <= set(sealed[dataset]), path.name
