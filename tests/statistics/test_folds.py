@@ -49,3 +49,18 @@ def test_too_few_rows_are_refused() -> None:
         make_splits(np.zeros((29, 1)), np.zeros((40, 1)), 3)
     with pytest.raises(InputError, match="1 folds"):
         make_splits(np.zeros((29, 1)), np.zeros((40, 1)), 1)
+
+
+def test_chance_differences_of_discrete_conditions_are_independent_between_the_parts() -> None:
+    """What one sample has more of in the training part says nothing about the held-out part."""
+    rng = np.random.default_rng(4)
+    products = []
+    for seed in range(300):
+        a, b = rng.integers(0, 30, (2, 300, 1))
+        split = make_splits(a, b, 3, seed)[0]
+        difference = [
+            np.bincount(a[part.reference, 0], minlength=30) - np.bincount(b[part.generated, 0], minlength=30)
+            for part in (split.train, split.test)
+        ]
+        products.append(np.mean(difference[0] * difference[1]))
+    assert abs(np.mean(products)) < 3.5 * np.std(products) / np.sqrt(300)

@@ -113,6 +113,21 @@ def test_samples_with_the_same_conditions_are_not_learned_backwards() -> None:
     np.testing.assert_allclose(found, 0.5, atol=1e-9)  # equal rows of both samples have equal scores
 
 
+def test_chance_differences_of_the_conditions_are_not_learned() -> None:
+    """Discrete energies drawn independently: the mean AUC of classifiers that see nothing else is 0.5."""
+    rng = np.random.default_rng(9)
+    found = []
+    for seed in range(60):
+        a, b = rng.integers(0, 40, (2, 240, 1)).astype(np.float32)
+
+        def count(x, labels, x_validation, labels_validation, seed):
+            more = np.bincount(x[:, 0].astype(int), weights=2 * labels - 1, minlength=40)
+            return lambda rows: more[rows[:, 0].astype(int)]
+
+        found.append(combine(cross_fit(candidate(a, b, count), make_splits(a, b, 3, seed)))[0])
+    assert abs(np.mean(found) - 0.5) < 3 * np.std(found) / np.sqrt(60)
+
+
 def test_an_auc_below_one_half_stays_below() -> None:
     a, b = gaussians(300, 2, 1.0, seed=7)
 

@@ -1,9 +1,10 @@
 """Folds of two samples for cross-fitting: each row is scored by a classifier that was not trained on it.
 
-Rows of both samples with the same conditions (incident energy, angle) are distributed evenly over the folds. This
-matters for samples that were generated with the conditions of the reference, where each energy occurs once in either
-sample: with independent folds the reference's row of an energy could be trained on and the generated one held out, from
-which a classifier learns the wrong answer (AUC below 0.5 for equal samples).
+Samples that were generated with the conditions of the reference (incident energy, angle) have as many rows of each
+condition. Their rows of the same conditions go to the same folds: otherwise the reference's row of an energy could be trained
+on and the generated one held out, from which a classifier learns the wrong answer (AUC below 0.5 for equal samples).
+Samples with conditions drawn independently have folds drawn independently: where one has by chance more rows of an
+energy, to divide these evenly would make training and held-out part deviate in the same way (AUC above 0.5).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from caloforge.random import generator
 
 __all__ = ["Rows", "Split", "make_splits"]
 
+_EQUAL = (
+    0.9  # fraction of rows with as many partners of the same conditions from which samples count as matched
+)
 _VALIDATION = 5  # one fifth of what is not held out chooses the classifier and when to stop
 
 
@@ -99,19 +103,32 @@ def _splits(
 def _distribute(
     of_reference: NDArray[np.int64], of_generated: NDArray[np.int64], parts: int, seed: int, stream: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the part of each row: rows of a group go round the parts, from the same random start in both samples."""
+    """Return the part of each row; matched groups go round the parts from the same start in both samples."""
     rng = generator(seed, f"two-sample {stream}")
-    start = np.zeros(1 + int(max(of_reference.max(), of_generated.max())), np.int64)
-    common = np.intersect1d(of_reference, of_generated)
-    for groups in (common, np.setdiff1d(of_reference, common), np.setdiff1d(of_generated, common)):
-        start[groups] = rng.permutation(len(groups)) % parts
+    n_groups = 1 + int(max(of_reference.max(), of_generated.max()))
+    matched = _matched(*(np.bincount(x, minlength=n_groups) for x in (of_reference, of_generated)))
+    start = rng.permutation(n_groups) % parts
     out = []
     for groups in (of_reference, of_generated):
+        result = np.empty(len(groups), np.int64)
         order = rng.permutation(len(groups))
         order = order[np.argsort(groups[order], kind="stable")]
-        sorted_groups = groups[order]
-        first = np.searchsorted(sorted_groups, sorted_groups, side="left")
-        result = np.empty(len(groups), np.int64)
-        result[order] = (start[sorted_groups] + np.arange(len(groups)) - first) % parts
+        order = order[matched[groups[order]]]
+        of = groups[order]
+        result[order] = (start[of] + np.arange(len(of)) - np.searchsorted(of, of, side="left")) % parts
+        others = np.flatnonzero(~matched[groups])
+        result[others] = rng.permutation(len(others)) % parts
         out.append(result)
     return out[0], out[1]
+
+
+def _matched(in_reference: NDArray[np.int64], in_generated: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which groups of equal conditions (g,) are matched, from the number of rows of each sample (g,)."""
+    equal = (in_reference == in_generated) & (in_reference > 0)
+    both = in_reference + in_generated
+    if both[equal].sum() >= _EQUAL * both.sum():
+        return equal
+    out: NDArray[np.bool_] = equal & (
+        in_reference == 1
+    )  # a value that occurs once in either sample is no chance
+    return out
