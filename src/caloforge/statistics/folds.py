@@ -124,7 +124,7 @@ def _distribute(
 
 def _matched(in_reference: NDArray[np.int64], in_generated: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which groups of equal conditions (g,) are matched, from the number of rows of each sample (g,)."""
-    equal = (in_reference == in_generated) & (in_reference > 0)
+    equal: NDArray[np.bool_] = (in_reference == in_generated) & (in_reference > 0)
     both = in_reference + in_generated
     if both[equal].sum() >= _EQUAL * both.sum():
         return equal
