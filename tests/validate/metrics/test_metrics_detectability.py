@@ -15,6 +15,9 @@ def test_a_dimmed_layer_is_found_with_a_number_of_showers() -> None:
     found = entry["detectability"]
     detail = found["detail"]
     assert detail["classifier"].startswith("observables")
+    needed = detail["showers_needed"]
+    assert {name.partition(":")[0] for name in needed} == {"cells", "observables", "spectrum"}
+    assert needed[detail["classifier"]] == found["value"] == min(n for n in needed.values() if n is not None)
     assert found["value"] == detail["n_5sigma"]["value"]
     assert 10 < detail["n_2sigma"]["value"] < detail["n_5sigma"]["value"] < 400
     assert detail["n_5sigma"]["low"] <= found["value"] <= detail["n_5sigma"]["high"]
