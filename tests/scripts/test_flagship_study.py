@@ -127,7 +127,8 @@ def test_everything_is_measured(folder: Path, results: Path) -> None:
             assert entry["figures"][figure]["uncertainty"] >= 0  # 0 where all can be told
         assert entry["figures"]["fpd"]["value"] > 0, name
         assert entry["time"]["ms"] > 0
-        assert entry["train_showers"] == 180
+        run = read_json(folder / "runs" / name.partition("@")[0] / "run.json")
+        assert entry["train_showers"] == run["train_showers"] == 200 - run["held_out_showers"]
     assert (entries["baseline"]["steps"], entries["baseline"]["evaluations"]) == (16, 31)
     assert (entries["baseline@3"]["steps"], entries["baseline@3"]["evaluations"]) == (3, 5)
     assert (entries["student"]["kind"], entries["student"]["evaluations"]) == ("student", 2)
