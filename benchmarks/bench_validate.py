@@ -106,7 +106,7 @@ def watched(meter: Meter) -> None:
 
 
 def main() -> None:
-    """Run what was asked for and print a table."""
+    """Run the chosen parts and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
