@@ -79,12 +79,11 @@ def _showers_to_tell(card: dict[str, Any]) -> str:
     entry = card["metrics"]["figures"].get("detectability")
     if not isinstance(entry, dict):
         return "–"
-    detail = entry.get("detail", entry)
     if entry.get("value") is None:
-        limit = detail.get("lower_limit")
+        limit = entry.get("lower_limit")
         return "–" if limit is None else f"above {limit:,.0f}"
     text = f"{entry['value']:,.0f}"
-    return text + (" (extrapolated)" if detail.get("extrapolated") else "")
+    return text + (" (extrapolated)" if entry.get("extrapolated") else "")
 
 
 def _largest_ratio(card: dict[str, Any]) -> str:

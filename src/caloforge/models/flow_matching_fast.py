@@ -197,13 +197,13 @@ class FlowMatchingFast(FlowMatching):
             made.append(self.drawn(noise.to(data.device), batch.conditions))
         cells = self.clean(torch.cat([batch.cells for batch in batches]))
         conditions = torch.cat([batch.conditions for batch in batches])
+        theta, view = self._theta(conditions), self.values.view
+        true = None if self.rings is None else self.rings.shares(cells, view, theta)
         self.values.carry(((values, targets.hits + targets.faint) for values, targets in made), cells)
         for number in range(_ROUNDS):
             if number:
                 self.values.refine(self._decoded(made, batches), cells)
-            if self.rings is not None:
-                theta, view = self._theta(conditions), self.values.view
-                true = self.rings.shares(cells, view, theta)
+            if self.rings is not None and true is not None:
                 found = self.rings.shares(self._decoded(made, batches), view, theta)
                 self.rings.fit(true, found, self.encoder.standardised(conditions))
 

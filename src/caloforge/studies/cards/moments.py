@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.statistics.moments import mean_and_std
 from caloforge.validate.observables import OBSERVABLES
 from caloforge.validate.sample import Sample
 
@@ -49,7 +50,7 @@ def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float6
     ``ratio`` is only given of what cannot be negative.
     """
     (mean_a, error_a, std_a, of_std_a), (mean_b, error_b, std_b, of_std_b) = map(
-        _mean_and_std, (reference, generated)
+        mean_and_std, (reference, generated)
     )
     out = {
         "reference": mean_a,
@@ -68,12 +69,3 @@ def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float6
         out["ratio_uncertainty"] = float(np.hypot(error_b, error_a * mean_b / mean_a)) / mean_a
         out["ratio_floor"] = float(np.hypot(error_a, std_a / np.sqrt(m))) / mean_a
     return out
-
-
-def _mean_and_std(x: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Return the mean of values (N,), its error, their standard deviation, its error."""
-    n, mean = len(x), float(x.mean())
-    variance = float(x.var(ddof=1))
-    fourth = float(((x - mean) ** 4).mean())
-    error = np.sqrt(max(fourth - variance**2, 0.0) / (4 * n * variance)) if variance > 0 else 0.0
-    return mean, float(np.sqrt(variance / n)), float(np.sqrt(variance)), float(error)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.random import generator
+from caloforge.statistics.moments import mean_and_std
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.resampling import spread
 from caloforge.validate.metrics.sampling_fraction import energy_bins
@@ -84,7 +85,7 @@ def compare_slices(
     """
     parts = _parts(reference, generated, energy_reference, energy_generated, edges)
     total = sum(len(a) for _, a, _ in parts)
-    return [Slice(energy, len(a) / total, _mean_and_std(a), _mean_and_std(b)) for energy, a, b in parts]
+    return [Slice(energy, len(a) / total, mean_and_std(a), mean_and_std(b)) for energy, a, b in parts]
 
 
 def _parts(
@@ -162,15 +163,6 @@ def _columns(reference: Sample, generated: Sample) -> list[tuple[str, str, Array
         else:
             found += [(f"{name}[{k}]", unit, a[:, k], b[:, k]) for k in range(a.shape[1])]
     return found
-
-
-def _mean_and_std(x: Array) -> tuple[float, float, float, float]:
-    """Return the mean of values (N,), its error, their standard deviation, its error."""
-    n, mean = len(x), float(x.mean())
-    variance = float(x.var(ddof=1))
-    fourth = float(((x - mean) ** 4).mean())
-    error = np.sqrt(max(fourth - variance**2, 0.0) / (4 * n * variance)) if variance > 0 else 0.0
-    return mean, float(np.sqrt(variance / n)), float(np.sqrt(variance)), float(error)
 
 
 def _ratio(slices: list[Slice], unit: str, by_slice: bool) -> Value:
