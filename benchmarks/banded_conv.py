@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import get_detector
-from caloforge.models.conv3d_gan import Conv3dGan
-from caloforge.models.layers.adversarial import gradient_square
-from caloforge.models.layers.banded_conv import BandedConv3d, choose_block
+from caloforge.models.grid_gan.banded_conv import BandedConv3d, choose_block
+from caloforge.models.grid_gan.conv3d import Conv3dGan
+from caloforge.models.nn.adversarial import gradient_square
 
 DETECTORS = ("clic-ecal", "clic-ecal-wide")
 AUTO = "as dispatched"

@@ -24,11 +24,10 @@ from scipy.special import rel_entr
 
 from caloforge.showers import Showers, open_showers
 from caloforge.simulate import simulate
-from caloforge.studies.support_size.collisions import collision_rate
-from caloforge.studies.support_size.criteria import DEFINITIONS
-from caloforge.studies.support_size.divergence import pair_divergences
+from caloforge.studies.support_size.birthday import collision_rate
+from caloforge.studies.support_size.criteria import DEFINITIONS, pair_divergences
 from caloforge.studies.support_size.sample import Findings, Options, findings_of, limits_from
-from caloforge.studies.support_size.similarity import similar_pairs
+from caloforge.studies.support_size.search import similar_pairs
 from caloforge.studies.support_size.study import SupportSizeSettings
 from caloforge.validate.metrics.ssim import ssim_pairs
 

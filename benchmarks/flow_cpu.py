@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caloforge.generate import Generator, load
+from caloforge.generate import Generator
 from caloforge.generate.generator import BLOCK
-from caloforge.generate.zoo import find_card
 from caloforge.models import MODELS
 from caloforge.models.base import counted_noise
-from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.flow.model import FlowMatching
 from caloforge.showers import open_showers
 from caloforge.simulate import simulate
 from caloforge.units import EnergySpec
+from caloforge.zoo.store import find_card, load
 
 REPEATS = 5
 

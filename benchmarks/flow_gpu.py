@@ -25,10 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.errors import CaloforgeError, InputError
-from caloforge.generate import load
-from caloforge.generate.zoo import shipped_models
 from caloforge.models import MODELS
-from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.flow.model import FlowMatching
+from caloforge.zoo.store import load, shipped_models
 
 NO_DEVICE = 2
 

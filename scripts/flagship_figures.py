@@ -9,7 +9,7 @@ from typing import Any
 from flagship_numbers import AUCS, Difference, by_series
 
 from caloforge.studies.drawing import MARKERS, Margins, panels
-from caloforge.validate.plots.style import BAND, INK, colour, figure_style
+from caloforge.validate.plots.panel import BAND, INK, colour, figure_style
 
 __all__ = ["draw_all"]
 

@@ -27,11 +27,11 @@ from caloforge.errors import CaloforgeError, InputError
 from caloforge.files import dump_json, read_json, sha256_file, write_json
 from caloforge.generate import Generator
 from caloforge.showers import ShowerSource, open_showers
-from caloforge.studies.cards import Held, open_held, speed_of
-from caloforge.studies.shapes.speed import count_parameters
+from caloforge.studies.shapes.figures import count_parameters
 from caloforge.validate.metrics import compute_metrics
-from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.metrics.base import Settings
 from caloforge.validate.sample import Sample
+from caloforge.zoo.cards import Held, open_held, speed_of
 
 __all__ = ["METRICS", "Measurement", "losses_of_students", "measure_all", "measure_one"]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from zoo_recipes import Recipe, read_tables
 
 from caloforge.errors import ConfigError, InputError
-from caloforge.models.config import validated
+from caloforge.settings import validated
 from caloforge.train.settings import Resolved, resolve
 
 __all__ = ["BASELINE", "GROUPS", "Entry", "Group", "entries_of", "read_plan"]

@@ -25,7 +25,7 @@ from training_jobs import add_job_options, finished, gpus_of, train_side_by_side
 from zoo_recipes import found
 
 from caloforge.errors import CaloforgeError, InputError
-from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.metrics.base import Settings
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results" / "flagship.json"

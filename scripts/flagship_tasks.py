@@ -12,14 +12,14 @@ from training_jobs import finished
 
 from caloforge.errors import InputError
 from caloforge.files import sha256_file
-from caloforge.generate import Generator, load
-from caloforge.generate.zoo import find_card
+from caloforge.generate import Generator
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
-from caloforge.models.flow_matching import FlowMatching, FlowSampling
-from caloforge.models.flow_matching_fast import FlowMatchingFast
+from caloforge.models.flow.distilled import FlowMatchingFast
+from caloforge.models.flow.model import FlowMatching, FlowSampling
 from caloforge.train import RunFolder
-from caloforge.train.command import train_command
+from caloforge.zoo.shipping import train_command
+from caloforge.zoo.store import find_card, load
 
 __all__ = ["STEPS", "Source", "Task", "facts_of_model", "tasks_of", "teacher_of"]
 

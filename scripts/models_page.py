@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from caloforge.generate.zoo import Card, shipped_models
+from caloforge.zoo.store import Card, shipped_models
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 _HEAD = """# Shipped models

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from caloforge.showers import open_showers
-from caloforge.studies.packing import STEP, pack_projections
+from caloforge.zoo.packing import STEP, pack_projections
 
 
 def main() -> None:

@@ -26,13 +26,12 @@ from zoo_recipes import Recipe, chosen, found, read_recipes, read_sealed, requir
 
 from caloforge.errors import CaloforgeError
 from caloforge.files import read_json, write_json
-from caloforge.generate import load
-from caloforge.generate.recalibration import recalibrate
-from caloforge.generate.shipping import add_to_card, ship
-from caloforge.generate.zoo import ZOO, Card, find_card
-from caloforge.studies.cards import measure, measure_card, open_held, speed_of
 from caloforge.train import RunFolder
-from caloforge.train.commit import source_commit
+from caloforge.train.folder import source_commit
+from caloforge.zoo.cards import measure, measure_card, open_held, speed_of
+from caloforge.zoo.recalibration import recalibrate
+from caloforge.zoo.shipping import add_to_card, ship
+from caloforge.zoo.store import ZOO, Card, find_card, load
 
 HERE = Path(__file__).parent
 

@@ -13,12 +13,12 @@ from pydantic import Field
 
 from caloforge.errors import ConfigError, FileFormatError, InputError
 from caloforge.files import sha256_file
-from caloforge.generate.shipping import images_name
-from caloforge.models.config import Settings, validated
+from caloforge.settings import Settings, validated
 from caloforge.showers import open_showers, write_showers
+from caloforge.showers.identity import seeds_of
 from caloforge.showers.projection import projected_chunks
-from caloforge.showers.seen import seeds_of
 from caloforge.train.settings import resolve
+from caloforge.zoo.shipping import images_name
 
 __all__ = [
     "Recipe",

@@ -14,7 +14,7 @@ from caloforge._version import __version__
 _LAZY = {
     "Showers": "caloforge.showers",
     "get_detector": "caloforge.geometry",
-    "load": "caloforge.generate",
+    "load": "caloforge.zoo",
     "open_showers": "caloforge.showers",
     "read_showers": "caloforge.showers",
     "simulate": "caloforge.simulate",

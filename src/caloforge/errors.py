@@ -1,4 +1,6 @@
-"""Exceptions of caloforge.
+"""Exceptions of caloforge, and optional dependencies named with their install command when missing.
+
+Exceptions of caloforge.
 
 Each carries the exit code that the command line answers with: 2 for bad usage or input, 1 for a failure
 of the work itself. Every message is one line that says what is wrong, where, and what was expected.
@@ -6,7 +8,9 @@ of the work itself. Every message is one line that says what is wrong, where, an
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "CaloforgeError",
@@ -26,6 +30,7 @@ __all__ = [
     "UnitError",
     "UnknownNameError",
     "WriteError",
+    "require",
 ]
 
 
@@ -118,3 +123,25 @@ class UnfinishedError(CaloforgeError):
 
 class GateError(CaloforgeError):
     """A validation limit was passed."""
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional module.
+
+    Arguments:
+        module: Name of the module, for example ``"sklearn.metrics"``.
+        extra: The extra of caloforge that installs it, for example ``"eval"``.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: When it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is not None and error.name.partition(".")[0] != top:
+            raise
+        raise MissingExtraError(top, extra) from error

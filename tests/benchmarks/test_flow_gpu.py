@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caloforge.data import sample_path
-from caloforge.models.flow_matching_fast import FlowMatchingFast
+from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.showers import read_showers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -8,8 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from caloforge.cli.app import Verbs
-from caloforge.cli.failures import INTERRUPTED, describe
+from caloforge.cli.app import INTERRUPTED, Verbs, describe
 from caloforge.errors import GateError, InputError, OutputExistsError, UnitError, WriteError
 
 CASES = [

@@ -16,7 +16,7 @@ import pytest
 
 from caloforge.geometry import get_detector
 from caloforge.showers import read_showers
-from caloforge.validate.plots.parallel import Drawing
+from caloforge.validate.plots.draw import Drawing
 
 Run = Callable[..., Any]
 EPOCHS = (
@@ -200,7 +200,7 @@ def test_the_demo(
     tmp_path: Path, run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("plotly", reason="needs the extra 'report'")
-    monkeypatch.setattr("caloforge.demo.HELD_OUT", 300)
+    monkeypatch.setattr("caloforge.cli.demo.HELD_OUT", 300)
     monkeypatch.setattr(  # drawn above already
         "caloforge.validate.report.build.Drawing", lambda figures, folder: Drawing([], folder)
     )

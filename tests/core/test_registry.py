@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from caloforge.errors import MissingExtraError, UnknownNameError
-from caloforge.extras import require
+from caloforge.errors import MissingExtraError, UnknownNameError, require
 from caloforge.registry import Registry
 
 

@@ -10,12 +10,12 @@ import pytest
 from caloforge.data import sample_path
 from caloforge.errors import InputError, SeenShowersError
 from caloforge.files import sha256_file
-from caloforge.generate import load
-from caloforge.generate.shipping import ship
 from caloforge.showers import read_showers
-from caloforge.studies.cards import Held, measure, measure_card, open_held, speed_of
-from caloforge.studies.cards.moments import compare_moments
-from caloforge.validate.metrics.settings import Settings
+from caloforge.validate.metrics.base import Settings
+from caloforge.zoo.card_statistics import compare_moments
+from caloforge.zoo.cards import Held, measure, measure_card, open_held, speed_of
+from caloforge.zoo.shipping import ship
+from caloforge.zoo.store import load
 
 QUICK = Settings(seed=1, n_bootstrap=4, n_halves=2)
 NAMES = ("shape_mse", "core_cells", "layer_fractions")
@@ -140,7 +140,7 @@ def test_a_perfect_model_scores_its_floor(run: Path) -> None:
 
 
 def test_a_card_has_no_figures_of_each_of_many_layers() -> None:
-    from caloforge.studies.cards.measure import _slim
+    from caloforge.zoo.cards import _slim
 
     value = {"value": 1.0, "uncertainty": 0.1, "detail": {"p": 0.5, "floor_size": 10}}
     entry = {

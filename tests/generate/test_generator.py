@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, OutputExistsError
-from caloforge.generate import load
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, open_showers, read_showers
+from caloforge.zoo.store import load
 
 
 def test_showers_do_not_depend_on_batches_or_number(run: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from caloforge.cli.card import merits, print_shipped, shipped_row
-from caloforge.generate.shipping import add_to_card, ship
-from caloforge.generate.zoo import Card
+from caloforge.zoo.print_card import merits, print_shipped, shipped_row
+from caloforge.zoo.shipping import add_to_card, ship
+from caloforge.zoo.store import Card
 
 METRICS = {
     "reference": {"n": 50, "parts": [{"file": "held.h5", "showers": 30}, {"file": "more", "showers": 20}]},
@@ -73,6 +73,6 @@ def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(
 
 
 def test_seeds_are_printed_as_ranges() -> None:
-    from caloforge.cli.card import _ranges
+    from caloforge.zoo.print_card import _ranges
 
     assert _ranges([2003, 2001, 2002, 7, 2006, 2005]) == "7, 2001-2003, 2005-2006"

@@ -12,13 +12,13 @@ import torch
 from caloforge.data import sample_path
 from caloforge.errors import IncompatibleError
 from caloforge.files import write_json
-from caloforge.generate.recalibration import recalibrate
-from caloforge.generate.shipping import write_seen
-from caloforge.generate.zoo import ZOO, Card, find_card
 from caloforge.showers import read_showers
 from caloforge.showers.identity import identities_as
 from caloforge.train.checkpoint import load_weights
 from caloforge.train.seen import SeenByTraining
+from caloforge.zoo.recalibration import recalibrate
+from caloforge.zoo.shipping import write_seen
+from caloforge.zoo.store import ZOO, Card, find_card
 
 MODEL = "atlas-photon/flow-matching-fast"
 

@@ -14,14 +14,13 @@ from typer.testing import CliRunner
 from caloforge.cli.app import app
 from caloforge.files import sha256_file
 from caloforge.generate import generator as generation
-from caloforge.generate.zoo import ZOO, Card, find_card, shipped_models
 from caloforge.models import MODELS
 from caloforge.showers import Showers, open_showers
-from caloforge.studies.cards.conditions import showers_like
-from caloforge.studies.cards.moments import moments
-from caloforge.studies.cards.spectrum import mean_spectrum
-from caloforge.train.command import settings_of_command
 from caloforge.validate.sample import Sample
+from caloforge.zoo.card_statistics import mean_spectrum, moments
+from caloforge.zoo.cards import showers_like
+from caloforge.zoo.shipping import settings_of_command
+from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 
 CARDS = shipped_models()
 KEYS = {

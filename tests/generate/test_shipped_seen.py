@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from caloforge.data import sample_path
+from caloforge.data import packed_projections, sample_path
 from caloforge.files import sha256_file
-from caloforge.generate.zoo import Card, shipped_models
 from caloforge.showers import read_showers
-from caloforge.showers.seen import SeenCheck, SeenCount
-from caloforge.studies.shipped import packed_projections
+from caloforge.showers.identity import SeenCheck, SeenCount
+from caloforge.zoo.store import Card, shipped_models
 
 CARDS = shipped_models()
 each = pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))

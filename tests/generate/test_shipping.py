@@ -11,15 +11,14 @@ import torch
 from caloforge.data import sample_path
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnfinishedError
 from caloforge.files import sha256_file
-from caloforge.generate import Generator, load
-from caloforge.generate.shipping import add_to_card, ship
-from caloforge.generate.zoo import Card, find_card, shipped_models
+from caloforge.generate import Generator
 from caloforge.showers import Showers, read_showers, write_showers
 from caloforge.showers.identity import identities
 from caloforge.showers.projection import project_showers
 from caloforge.train import RunFolder, train
 from caloforge.train.checkpoint import load_weights, save_weights
-from caloforge.train.command import settings_of_command
+from caloforge.zoo.shipping import add_to_card, settings_of_command, ship
+from caloforge.zoo.store import Card, find_card, load, shipped_models
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from caloforge.data import sample_path
 from caloforge.errors import ConfigError, InputError
 from caloforge.files import sha256_file
-from caloforge.generate.zoo import shipped_models
 from caloforge.showers import read_showers
+from caloforge.zoo.store import shipped_models
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from caloforge.errors import UnknownNameError
-from caloforge.generate import Generator, load
-from caloforge.generate.zoo import find_card, shipped_models
+from caloforge.generate import Generator
 from caloforge.train import RunFolder
 from caloforge.train.checkpoint import save_weights
 from caloforge.train.settings import read_settings
+from caloforge.zoo.store import find_card, load, shipped_models
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from caloforge.models import MODELS
-from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.flow.model import FlowMatching
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
 from caloforge.train import train

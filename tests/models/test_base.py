@@ -13,12 +13,12 @@ from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import DETECTORS, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import condition_sizes, counted_noise
-from caloforge.models.config import merge
-from caloforge.models.figures import compare
-from caloforge.models.layers.conditions import ConditionEncoder
-from caloforge.models.layers.sums import LayerSums
+from caloforge.models.nn.conditions import ConditionEncoder
+from caloforge.models.nn.layer_sums import LayerSums
+from caloforge.models.selection import compare
 from caloforge.models.stage import Stage
 from caloforge.random import normals
+from caloforge.settings import merge
 from caloforge.showers import Showers, read_showers
 
 
@@ -164,7 +164,7 @@ class TestFigures:
 
 
 def test_one_setting_of_a_group_leaves_the_presets_others() -> None:
-    from caloforge.models.conv3d_gan import Conv3dGan
+    from caloforge.models.grid_gan.conv3d import Conv3dGan
 
     whole = Conv3dGan.resolve({})
     changed = Conv3dGan.resolve({"discriminator": {"lr": 3e-4}})

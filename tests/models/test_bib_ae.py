@@ -15,10 +15,10 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.geometry.flatplate import FlatPlate, Plate
 from caloforge.geometry.materials import get_material
 from caloforge.models.base import counted_noise
-from caloforge.models.bib_ae import BibAe
-from caloforge.models.bib_figures import bib_figures, spectrum_distance
-from caloforge.models.bib_training import BibStages
-from caloforge.models.layers.cell_spectrum import CellSpectrum
+from caloforge.models.bib_ae.model import BibAe
+from caloforge.models.bib_ae.selection import bib_figures, spectrum_distance
+from caloforge.models.bib_ae.training import BibStages
+from caloforge.models.calibration.energy_maps import CellSpectrum
 from caloforge.models.stage import Stage
 from caloforge.showers import Showers
 from caloforge.train.data import CellDataset

@@ -7,9 +7,9 @@ import torch
 from adversaries import atlas_showers, dataset
 
 from caloforge.geometry import get_detector
-from caloforge.models.layers.sums import LayerSums
-from caloforge.models.vae import Vae
-from caloforge.models.wgan_gp import WganGp
+from caloforge.models.atlas.vae import Vae
+from caloforge.models.atlas.wgan_gp import WganGp
+from caloforge.models.nn.layer_sums import LayerSums
 
 DETECTOR = get_detector("atlas-em-barrel")
 

@@ -6,10 +6,9 @@ import torch
 from adversaries import atlas_showers
 from torch import nn
 
-from caloforge.models.layers.cell_networks import CELL_NETWORKS
-from caloforge.models.layers.energy_scale import EnergyScale
-from caloforge.models.layers.layer_energies import LayerEnergies
-from caloforge.models.layers.sparse import SparseSigmoid
+from caloforge.models.atlas.wgan_gp import SparseSigmoid
+from caloforge.models.calibration.conditional_moments import EnergyScale
+from caloforge.models.nn.cell_networks import CELL_NETWORKS, LayerEnergies
 
 
 def test_the_sparse_sigmoid_is_zero_below_zero_and_below_one_above() -> None:

@@ -7,8 +7,13 @@ from torch import nn
 
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import get_detector
-from caloforge.models.conv2d_gan import BranchedDiscriminator, BranchedGenerator, Conv2dGan
-from caloforge.models.layers.axis_branches import from_images, to_images
+from caloforge.models.grid_gan.conv2d import (
+    BranchedDiscriminator,
+    BranchedGenerator,
+    Conv2dGan,
+    from_images,
+    to_images,
+)
 
 
 def _count(module: nn.Module) -> int:

@@ -9,8 +9,7 @@ from torch import nn
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import get_detector
-from caloforge.models.conv3d_gan import ARCHITECTURES, Conv3dGan
-from caloforge.models.layers.conv3d_stack import Conv, output_size
+from caloforge.models.grid_gan.conv3d import ARCHITECTURES, Conv, Conv3dGan, output_size
 
 WIDE = "clic-ecal-wide"
 

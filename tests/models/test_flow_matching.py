@@ -11,7 +11,7 @@ from flows import fitted, normals, run, showers, stopped, trained
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.flow_matching import FlowMatching
+from caloforge.models.flow.model import FlowMatching
 from caloforge.models.stage import Batch
 from caloforge.train.checkpoint import load_weights
 

@@ -12,8 +12,8 @@ from flows import fitted, normals, run, showers, stopped, trained
 from torch import Tensor, nn
 
 from caloforge.errors import IncompatibleError
-from caloforge.models.flow_matching_fast import FlowMatchingFast
-from caloforge.models.layers.flow_path import integrate, jump, time_grid
+from caloforge.models.flow.distilled import FlowMatchingFast
+from caloforge.models.flow.path import integrate, jump, time_grid
 from caloforge.models.stage import Batch
 from caloforge.train.checkpoint import load_weights
 

@@ -11,9 +11,9 @@ from flows import fitted, normals, run, showers, trained
 from torch import Tensor, nn
 
 from caloforge.geometry import get_detector
-from caloforge.models.flow_matching_fast import FlowMatchingFast
-from caloforge.models.flow_students import JumpNetworks, StudentSettings, cell_jumps
-from caloforge.models.layers.flow_path import integrate, time_grid
+from caloforge.models.flow.distilled import FlowMatchingFast
+from caloforge.models.flow.path import integrate, time_grid
+from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps
 from caloforge.train.checkpoint import load_weights
 
 NAME = "flow-matching-fast"

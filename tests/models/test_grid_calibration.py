@@ -11,7 +11,7 @@ from grids import grid_showers
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.layers.grid_calibration import GridCalibration, cell_orbits
+from caloforge.models.calibration.grids import GridCalibration, cell_orbits
 
 CLIC = get_detector("clic-ecal")
 ALL, NONE = torch.ones(3), torch.zeros(3)

@@ -9,10 +9,10 @@ from grids import HeldOut, RecordingUpdater, batch_of, built, grid_showers
 from torch import nn
 
 from caloforge.models.base import counted_noise
-from caloforge.models.conv2d_gan import Conv2dGan
-from caloforge.models.conv3d_gan import Conv3dGan
-from caloforge.models.grid_figures import core_mask, grid_figures, shape_figures
-from caloforge.models.grid_gan import THRESHOLD, GridGan
+from caloforge.models.grid_gan.conv2d import Conv2dGan
+from caloforge.models.grid_gan.conv3d import Conv3dGan
+from caloforge.models.grid_gan.model import THRESHOLD, GridGan
+from caloforge.models.grid_gan.selection import core_mask, grid_figures, shape_figures
 from caloforge.showers import Showers
 
 KINDS = [Conv3dGan, Conv2dGan]

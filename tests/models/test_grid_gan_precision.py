@@ -8,11 +8,11 @@ from grids import RecordingUpdater, batch_of, built, grid_showers
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from caloforge.models.conv2d_gan import Conv2dGan
-from caloforge.models.conv3d_gan import Conv3dGan
-from caloforge.models.grid_gan import GridGan
-from caloforge.models.layers.banded_conv import BandedConv3d
-from caloforge.models.layers.grid_discriminator import normalise_spectrum
+from caloforge.models.grid_gan.banded_conv import BandedConv3d
+from caloforge.models.grid_gan.conv2d import Conv2dGan
+from caloforge.models.grid_gan.conv3d import Conv3dGan
+from caloforge.models.grid_gan.discriminator import normalise_spectrum
+from caloforge.models.grid_gan.model import GridGan
 
 KINDS = [Conv3dGan, Conv2dGan]
 

@@ -6,8 +6,8 @@ import torch
 from grids import grid_showers
 
 from caloforge.geometry import ReadoutLayer, get_detector
-from caloforge.models.layers.layer_view import LayerView
-from caloforge.models.layers.ring_gains import _EDGES, RingGains
+from caloforge.models.calibration.gains import _EDGES, RingGains
+from caloforge.models.nn.layer_sums import LayerView
 
 
 @pytest.mark.parametrize("name", ["clic-ecal", "ild-ecal", "ild-ecal-angled"])

@@ -10,8 +10,8 @@ from torch import nn
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import get_detector
 from caloforge.models.base import counted_noise
-from caloforge.models.layers.image_networks import ImageDiscriminator, ImageEncoder, ImageGenerator
-from caloforge.models.vae_gan import VaeGan
+from caloforge.models.image_gan.networks import ImageDiscriminator, ImageEncoder, ImageGenerator
+from caloforge.models.image_gan.vae_gan import VaeGan
 from caloforge.train import RunFolder, train
 
 SMALL = {"generator": (8, 8, 4, 4), "discriminator": (8, 4), "latent": 6, "batch_size": 20, "epochs": 2}

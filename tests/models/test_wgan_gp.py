@@ -6,8 +6,8 @@ import torch
 from adversaries import atlas_showers, batch_of, dataset, updater_of
 
 from caloforge.errors import ConfigError
-from caloforge.models.covariance import covariance_distance
-from caloforge.models.wgan_gp import WganGp
+from caloforge.models.atlas.wgan_gp import WganGp
+from caloforge.models.selection import covariance_distance
 
 SMALL = {"generator": (16, 16), "critic": (16, 16), "latent": 8, "batch_size": 30, "epochs": 2}
 

@@ -11,12 +11,12 @@ import pytest
 
 from caloforge.data import sample_path
 from caloforge.files import read_json, sha256_file, write_json
-from caloforge.generate import load
-from caloforge.models.flow_matching import FlowMatching, FlowSampling
-from caloforge.models.layers.value_table import ValueTable
+from caloforge.models.calibration.quantile_maps import ValueTable
+from caloforge.models.flow.model import FlowMatching, FlowSampling
 from caloforge.showers import read_showers
 from caloforge.train import RunFolder
-from caloforge.train.command import settings_of_command
+from caloforge.zoo.shipping import settings_of_command
+from caloforge.zoo.store import load
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from caloforge.showers.checks import check_cells, check_condition, check_energies, check_theta, check_values
+from caloforge.showers.container import (
+    check_cells,
+    check_condition,
+    check_energies,
+    check_theta,
+    check_values,
+)
 
 CELL = st.sampled_from([0.0, 1.5, 3e38, -0.0, -1e-30, -2.0, math.nan, math.inf, -math.inf])
 

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from caloforge.errors import FileFormatError, InputError, SeenShowersError
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, ShowerWriter, open_showers, read_showers, write_showers
-from caloforge.showers.identity import identities, identities_as, mixed, overlap, seen_union
+from caloforge.showers.identity import (
+    SeenCheck,
+    identities,
+    identities_as,
+    mixed,
+    overlap,
+    seeds_of,
+    seen_union,
+    warnings_of,
+)
 from caloforge.showers.projection import project_showers
-from caloforge.showers.seen import SeenCheck, seeds_of, warnings_of
-from caloforge.studies.joined import JoinedShowers
+from caloforge.showers.views import JoinedShowers
 
 IMAGE = get_detector("ild-ecal-10x10")
 

@@ -17,9 +17,8 @@ from toy_engines import IsolatedToy, ToyEngine
 from caloforge.errors import SimulationError, UnknownNameError, WriteError
 from caloforge.geometry import Detector
 from caloforge.showers import Showers
-from caloforge.simulate.chunks import ATTEMPTS, make_parts
+from caloforge.simulate.chunks import ATTEMPTS, Parts, make_parts, plan
 from caloforge.simulate.job import Job
-from caloforge.simulate.parts import Parts, plan
 
 N = 22
 Make = Callable[..., Showers]
@@ -142,7 +141,7 @@ from toy_engines import IsolatedToy
 from caloforge.geometry import get_detector
 from caloforge.simulate.chunks import make_parts
 from caloforge.simulate.job import Job
-from caloforge.simulate.parts import Parts, plan
+from caloforge.simulate.chunks import Parts, plan
 place = get_detector("atlas-em-barrel")
 engine = IsolatedToy(diary=Path({diary!r}), trouble="sleep", at=8)
 with Parts(Path({parts!r}), Job(engine, place, place.beam, seed=1)) as parts:

@@ -102,8 +102,7 @@ def test_a_killed_run_goes_on(truth: Showers, tmp_path: Path) -> None:
 
 
 def test_scored_cells_are_what_a_loop_over_hits_gives() -> None:
-    from caloforge.simulate.geant4.geometry import index_shape
-    from caloforge.simulate.geant4.scoring import fold_hits
+    from caloforge.simulate.geant4.geometry import fold_hits, index_shape
 
     detector = get_detector("atlas-em-barrel")
     assert detector.readout is not None

@@ -3,9 +3,7 @@ import pytest
 
 from caloforge.geometry import get_detector
 from caloforge.simulate.gflash.column import column_of
-from caloforge.simulate.gflash.deposit import draw_spots, to_cells
-from caloforge.simulate.gflash.response import develop
-from caloforge.simulate.gflash.spots import spot_spectrum
+from caloforge.simulate.gflash.deposit import develop, draw_spots, spot_spectrum, to_cells
 
 
 def shower(name, n, energy, theta, seed=0):

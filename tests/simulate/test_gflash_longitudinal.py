@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import gamma
 
-from caloforge.simulate.gflash.longitudinal import Profile, profile_law
-from caloforge.simulate.gflash.medium import Medium
+from caloforge.simulate.gflash.column import Medium
+from caloforge.simulate.gflash.profiles import Profile, profile_law
 
 LEAD_ARGON = Medium(*(np.array([value]) for value in (60.0, 10.0, 0.33, 0.28)))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from caloforge.geometry import get_material
-from caloforge.simulate.gflash.medium import Medium, effective_medium, one_minus_e_mip
+from caloforge.simulate.gflash.column import Medium, effective_medium, one_minus_e_mip
 
 
 def test_one_material_is_its_own_effective_medium():

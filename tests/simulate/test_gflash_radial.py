@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import kstest
 
-from caloforge.simulate.gflash.medium import Medium
-from caloforge.simulate.gflash.radial import Radial, radial_profile
+from caloforge.simulate.gflash.column import Medium
+from caloforge.simulate.gflash.profiles import Radial, radial_profile
 
 TUNGSTEN_SILICON = Medium(*(np.array([[value]]) for value in (72.0, 8.3, 0.6, 0.3)))
 

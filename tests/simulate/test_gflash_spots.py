@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from caloforge.geometry import MATERIALS, get_material
-from caloforge.simulate.gflash.spots import SOFT_SHARE, landau, spot_spectrum
+from caloforge.simulate.gflash.deposit import SOFT_SHARE, landau, spot_spectrum
 
 
 def test_most_probable_loss_in_silicon_is_the_measured_one():

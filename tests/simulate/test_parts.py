@@ -12,8 +12,8 @@ from toy_engines import ToyEngine
 
 from caloforge.errors import IncompatibleError, OutputError
 from caloforge.geometry import Detector, get_detector
+from caloforge.simulate.chunks import Chunk, Parts, plan, write_part
 from caloforge.simulate.job import Job
-from caloforge.simulate.parts import Chunk, Parts, plan, write_part
 
 
 @given(st.integers(1, 10_000), st.integers(1, 500))

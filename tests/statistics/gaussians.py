@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.statistics.folds import Rows
-from caloforge.statistics.two_sample import Candidate, Features
+from caloforge.statistics.two_sample import Candidate, Features, Rows
 
 
 def gaussians(n: int, d: int, shift: float, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

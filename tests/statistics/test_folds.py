@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from caloforge.errors import InputError
-from caloforge.statistics.folds import make_splits
+from caloforge.statistics.two_sample import make_splits
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])

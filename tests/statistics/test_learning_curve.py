@@ -7,7 +7,6 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from caloforge.random import generator
-from caloforge.statistics.folds import make_splits
 from caloforge.statistics.learning_curve import (
     bootstrap_auc,
     fit_curve,
@@ -16,6 +15,7 @@ from caloforge.statistics.learning_curve import (
     significance,
 )
 from caloforge.statistics.scoring import auc_with_error
+from caloforge.statistics.two_sample import make_splits
 
 FOLDS = 3
 

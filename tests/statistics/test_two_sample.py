@@ -5,12 +5,11 @@ import pytest
 from gaussians import candidate, discriminant, gaussians
 from scipy.stats import norm
 
-from caloforge.statistics.boosting import fit_boosting
-from caloforge.statistics.folds import make_splits
+from caloforge.statistics.importance import fit_boosting
 from caloforge.statistics.networks import OccupancyMLP
 from caloforge.statistics.scoring import auc_with_error, placements
 from caloforge.statistics.training import PRESETS, fit_network
-from caloforge.statistics.two_sample import choose, combine, cross_fit
+from caloforge.statistics.two_sample import choose, combine, cross_fit, make_splits
 
 
 def network(x, labels, x_validation, labels_validation, seed):

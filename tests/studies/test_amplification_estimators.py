@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caloforge.errors import TooFewShowersError
-from caloforge.studies.amplification.dyadic import DyadicBins, deepest
-from caloforge.studies.amplification.estimators import by_comparison, by_formula, divergence_error
-from caloforge.studies.amplification.toy import fit_amplification, normal_divergence, run_toy
+from caloforge.studies.amplification.estimators import (
+    DyadicBins,
+    by_comparison,
+    by_formula,
+    deepest,
+    divergence_error,
+    fit_amplification,
+    normal_divergence,
+    run_toy,
+)
 from caloforge.validate.metrics.quantile import quantile_divergence
 
 

@@ -17,8 +17,8 @@ from caloforge.errors import InputError
 from caloforge.generate import Generator
 from caloforge.geometry import get_detector
 from caloforge.models.base import ShowerModel
-from caloforge.models.config import ModelConfig
 from caloforge.models.stage import Stage
+from caloforge.settings import ModelConfig
 from caloforge.showers import Showers, open_showers, read_showers
 from caloforge.simulate import simulate
 from caloforge.studies import run_study

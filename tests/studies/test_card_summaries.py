@@ -9,10 +9,9 @@ import pytest
 
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
-from caloforge.studies.cards.conditions import describe_conditions, showers_like
-from caloforge.studies.cards.moments import compare_moments
-from caloforge.studies.cards.spectrum import SPECTRUM_CARD_EDGES, mean_spectrum, spectrum
 from caloforge.validate.sample import Sample
+from caloforge.zoo.card_statistics import SPECTRUM_CARD_EDGES, compare_moments, mean_spectrum, spectrum
+from caloforge.zoo.cards import describe_conditions, showers_like
 
 
 def sparse(name: str, n: int, seed: int = 0) -> Showers:

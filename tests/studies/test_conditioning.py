@@ -15,12 +15,15 @@ from caloforge.errors import InputError
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.base import Context
-from caloforge.studies.cache import Cache
-from caloforge.studies.conditioning.compare import points_with_showers
-from caloforge.studies.conditioning.curves import angle_curve
-from caloforge.studies.conditioning.local import at_point
-from caloforge.studies.conditioning.points import TestPoint, grid_of_points, select, window_around
+from caloforge.studies.base import Cache, Context
+from caloforge.studies.conditioning.compare import (
+    TestPoint,
+    grid_of_points,
+    points_with_showers,
+    select,
+    window_around,
+)
+from caloforge.studies.conditioning.curves import angle_curve, at_point
 from caloforge.studies.conditioning.study import ConditioningSettings, ConditioningStudy
 from caloforge.studies.sources import open_sources
 

@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from caloforge.cli.app import app
-from caloforge.models.baselines import ESTIMATORS
 from caloforge.showers import read_showers
 from caloforge.studies import run_study
 from caloforge.studies.amplification.curves import TruthCurves
 from caloforge.studies.amplification.observables import QUANTITIES, Observed
-from caloforge.studies.cache import Cache
-from caloforge.studies.density.fits import fit_all, smoothness
+from caloforge.studies.base import Cache
+from caloforge.studies.density.estimators import ESTIMATORS
+from caloforge.studies.density.study import fit_all, smoothness
 
 SETTINGS = {"train_sizes": [200], "sets": 2, "draws": 5_000, "sizes": [200]}
 

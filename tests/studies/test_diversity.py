@@ -8,9 +8,16 @@ import pytest
 from caloforge.errors import TooFewShowersError
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
-from caloforge.studies.diversity import neighbours as module
-from caloforge.studies.diversity.likeness import likeness_between, likeness_within
-from caloforge.studies.diversity.neighbours import Memory, Nearest, fingerprints, memory_of, nearest
+from caloforge.studies.diversity import distances as module
+from caloforge.studies.diversity.distances import (
+    Memory,
+    Nearest,
+    fingerprints,
+    likeness_between,
+    likeness_within,
+    memory_of,
+    nearest,
+)
 from caloforge.studies.diversity.sample import known_showers
 from caloforge.validate.metrics.ssim import ssim_pairs
 

@@ -10,14 +10,14 @@ import h5py
 import numpy as np
 import pytest
 
+from caloforge.data import packed_projections
 from caloforge.errors import InputError, OutputExistsError
 from caloforge.files import sha256_file
 from caloforge.showers import open_showers, read_showers, write_showers
 from caloforge.showers.projection import project_showers
 from caloforge.simulate import simulate
 from caloforge.studies.amplification.observables import observe_chunks
-from caloforge.studies.packing import STEP, pack_projections
-from caloforge.studies.shipped import packed_projections
+from caloforge.zoo.packing import STEP, pack_projections
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pack_projections.py"
 

@@ -12,22 +12,24 @@ from typer.testing import CliRunner
 
 from caloforge.cli.app import app
 from caloforge.errors import Geant4DataError, InputError
-from caloforge.generate import Generator, load
+from caloforge.generate import Generator
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.shapes import speed
-from caloforge.studies.shapes.core import (
+from caloforge.studies.shapes import figures as speed
+from caloforge.studies.shapes.figures import count_parameters, time_geant4, time_generator
+from caloforge.studies.shapes.measure import (
     CoreWindow,
     compare_cores,
     core_energies,
     core_window,
+    profile_test,
     reference_core,
+    shape_tests,
 )
-from caloforge.studies.shapes.ks import profile_test, shape_tests
-from caloforge.studies.shapes.speed import count_parameters, time_geant4, time_generator
 from caloforge.train import train
 from caloforge.validate.sample import Sample
+from caloforge.zoo.store import load
 
 QUICK = {"geant4_showers": 0, "timing_seconds": 0.05, "batch": 100}
 

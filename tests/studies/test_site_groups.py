@@ -12,21 +12,19 @@ import pytest
 from typer.testing import CliRunner
 
 from caloforge.cli.app import app
+from caloforge.data import packed_projections
 from caloforge.errors import ConfigError, InputError, UnknownNameError
 from caloforge.generate import Generator
 from caloforge.showers import Showers, open_showers
+from caloforge.showers.views import JoinedShowers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.all_studies.groups import Group, read_groups, truth_files
 from caloforge.studies.amplification.study import AmplificationStudy
-from caloforge.studies.base import Context
-from caloforge.studies.cache import Cache
-from caloforge.studies.joined import JoinedShowers
+from caloforge.studies.base import Cache, Context
 from caloforge.studies.layers.study import LayersStudy
-from caloforge.studies.made import made
 from caloforge.studies.run import study_command
-from caloforge.studies.shipped import packed_projections
-from caloforge.studies.sources import Source, open_sources
+from caloforge.studies.site.plan import Group, read_groups, truth_files
+from caloforge.studies.sources import Source, made, open_sources
 from caloforge.train import train
 
 PAGES = """

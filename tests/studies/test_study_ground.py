@@ -11,12 +11,11 @@ import pytest
 
 from caloforge.errors import ConfigError, IncompatibleError, InputError, OutputExistsError, UnknownNameError
 from caloforge.showers import Showers, open_showers, read_showers
+from caloforge.showers.views import JoinedShowers
 from caloforge.studies import STUDIES, run_study
-from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, StudySettings
-from caloforge.studies.cache import Cache
-from caloforge.studies.joined import JoinedShowers
+from caloforge.studies.base import Cache, Context, Figure, Row, Study, StudyResult, StudySettings
 from caloforge.studies.papers import PaperValue, document, paper, paper_values
-from caloforge.validate.plots.style import figure_style
+from caloforge.validate.plots.panel import figure_style
 
 
 class CountSettings(StudySettings):

@@ -15,9 +15,8 @@ from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.layers.axes import layer_axes
 from caloforge.studies.layers.measure import EnergySlices
-from caloforge.studies.layers.profiles import deviation, layer_profiles
+from caloforge.studies.layers.profiles import deviation, layer_axes, layer_profiles
 from caloforge.studies.papers import paper
 
 ATLAS = "atlas-em-barrel"

@@ -6,9 +6,9 @@ from scipy.special import rel_entr
 
 from caloforge.errors import InputError
 from caloforge.geometry import get_detector
-from caloforge.studies.support_size import divergence
-from caloforge.studies.support_size.divergence import pair_differences, pair_divergences, pair_indices
-from caloforge.studies.support_size.similarity import similar_pairs, why_no_windows
+from caloforge.studies.support_size import criteria as divergence
+from caloforge.studies.support_size.criteria import pair_differences, pair_divergences, pair_indices
+from caloforge.studies.support_size.search import similar_pairs, why_no_windows
 from caloforge.validate.metrics.ssim import ssim_pairs
 
 

@@ -15,8 +15,8 @@ from caloforge.showers import Showers
 from caloforge.simulate import simulate
 from caloforge.studies import run_study
 from caloforge.studies.support_size.criteria import DEFINITIONS, Limits, PairTable, limits_of, profiles_of
+from caloforge.studies.support_size.sample import within
 from caloforge.studies.support_size.search import SimilaritySearch, find_duplicates, first_showers
-from caloforge.studies.support_size.selection import within
 
 KNOWN = 30
 SETTINGS = {"alpha": 0.003, "alphas": [0.003, 0.02], "subsets": 200, "limit_pairs": 500, "drawn": 2}

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from caloforge.train import RunFolder, train
-from caloforge.train.command import settings_of_command, train_command
 from caloforge.train.settings import read_settings, resolve
+from caloforge.zoo.shipping import settings_of_command, train_command
 
 IDLE = {"log_every", "checkpoint_seconds", "max_seconds"}
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from caloforge.models.config import OptimizerSettings
 from caloforge.models.stage import OptimizerSpec
-from caloforge.train.average import MovingAverage
-from caloforge.train.optimizers import build_optimizer, learning_rate
+from caloforge.settings import OptimizerSettings
+from caloforge.train.updater import MovingAverage, build_optimizer, learning_rate
 
 
 def _rates(steps: int = 100, **settings) -> list[float]:

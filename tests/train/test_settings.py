@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from caloforge.errors import ConfigError, FileFormatError, UnknownNameError
 from caloforge.train import train
-from caloforge.train.settings import read_settings, resolve
-from caloforge.train.toml import to_toml
+from caloforge.train.settings import read_settings, resolve, to_toml
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
-from caloforge.models.config import ModelConfig, OptimizerSettings
-from caloforge.models.layers.initialise import reinitialise
+from caloforge.models.nn.mlp import reinitialise
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+from caloforge.settings import ModelConfig, OptimizerSettings
 from caloforge.showers import Showers
 
 N_CELLS = 100

@@ -11,11 +11,10 @@ import pytest
 
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
-from caloforge.validate.plots import parallel
-from caloforge.validate.plots.draw import Figure, draw_figures
+from caloforge.validate.plots import draw as parallel
+from caloforge.validate.plots.draw import Drawing, Figure, draw_figures
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import Curve, Panel
-from caloforge.validate.plots.parallel import Drawing
 
 
 def panels(number: int) -> list[Figure]:

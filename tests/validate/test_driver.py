@@ -23,13 +23,13 @@ from caloforge.errors import (
 )
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, open_showers, read_showers
+from caloforge.showers.views import Selection
 from caloforge.validate import driver
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
 from caloforge.validate.driver import validate
 from caloforge.validate.metrics.base import METRICS
+from caloforge.validate.plots.draw import Drawing
 from caloforge.validate.plots.families import FAMILIES
-from caloforge.validate.plots.parallel import Drawing
-from caloforge.validate.selection import Selection
 
 FAST = {"separation_power", "distances", "classifier_cnn"}  # the last one runs only when it is asked for
 DETECTOR = "ild-ecal-10x10"
@@ -231,9 +231,9 @@ def test_a_folder_with_something_else_is_refused(files: dict[str, Path], tmp_pat
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Train a model for two epochs on fast showers; return its files."""
-    from caloforge.generate import load
     from caloforge.simulate import simulate
     from caloforge.train import train
+    from caloforge.zoo.store import load
 
     folder = tmp_path_factory.mktemp("trained")
     for seed, name in ((1, "training"), (2, "fresh")):

@@ -10,9 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from caloforge.validate.plots.style import figure_style
-from caloforge.validate.report.page import Images, Page, Section
-from caloforge.validate.report.pictures import COLOURS, mime_of, small_picture
+from caloforge.validate.plots.panel import figure_style
+from caloforge.validate.report.page import COLOURS, Images, Page, Section, mime_of, small_picture
 
 
 def _png(image: Image.Image) -> bytes:

@@ -13,9 +13,9 @@ from caloforge.validate.limits import check_limits, read_limits
 from caloforge.validate.metrics import Settings, compute_metrics
 from caloforge.validate.metrics.reconstructed import resolution_with_error, width_with_error
 from caloforge.validate.plots.families import all_figures
-from caloforge.validate.plots.reconstructed import reconstructed
-from caloforge.validate.reconstructed import MAIN, can_reconstruct, fitted, reconstruct, why_not
-from caloforge.validate.report.before_after import before_after
+from caloforge.validate.plots.response import reconstructed
+from caloforge.validate.reconstruction.sample import MAIN, can_reconstruct, fitted, reconstruct, why_not
+from caloforge.validate.report.build import before_after
 from caloforge.validate.report.page import Table
 from caloforge.validate.sample import Sample
 

@@ -9,10 +9,13 @@ from caloforge.errors import IncompatibleError, InputError, TooFewShowersError
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers
 from caloforge.showers.source import ShowerSource
-from caloforge.validate.calibration import layer_weights, mip_energies
-from caloforge.validate.clustering import label_clusters
 from caloforge.validate.observables import OBSERVABLES, ShowerBatch
-from caloforge.validate.reconstruction import Reconstruction
+from caloforge.validate.reconstruction.reconstruct import (
+    Reconstruction,
+    label_clusters,
+    layer_weights,
+    mip_energies,
+)
 from caloforge.validate.sample import Sample
 
 

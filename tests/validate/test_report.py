@@ -14,15 +14,23 @@ import pytest
 
 from caloforge.errors import OutputExistsError
 from caloforge.validate.plots.draw import draw_figures
-from caloforge.validate.plots.histogram import choose_edges, histogram_panel, mean_panel
 from caloforge.validate.plots.panel import Curve, Heat, Image, Panel
-from caloforge.validate.report.interactive import heat_figure, panel_figure
-from caloforge.validate.report.numbers import format_value
-from caloforge.validate.report.packing import packed
-from caloforge.validate.report.page import Cell, Code, Facts, Images, Page, Plot, Section, Table, Text
+from caloforge.validate.plots.spectra import choose_edges, histogram_panel, mean_panel
+from caloforge.validate.report.interactive import heat_figure, packed, panel_figure
+from caloforge.validate.report.page import (
+    Cell,
+    Code,
+    Facts,
+    Images,
+    Page,
+    Plot,
+    Section,
+    Table,
+    Text,
+    format_value,
+)
 from caloforge.validate.report.scores import Score, scores_of
-from caloforge.validate.report.summary import metrics_table, summary_rows, verdicts
-from caloforge.validate.report.terminal import summary_for_terminal
+from caloforge.validate.report.summary import metrics_table, summary_for_terminal, summary_rows, verdicts
 
 
 def make_panel(**options: bool) -> Panel:

@@ -22,12 +22,12 @@ from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.validate.driver import validate
 from caloforge.validate.metrics.base import METRICS
+from caloforge.validate.plots.draw import Drawing
 from caloforge.validate.plots.families import FAMILIES
 from caloforge.validate.plots.panel import Curve, Panel
-from caloforge.validate.plots.parallel import Drawing
+from caloforge.validate.report.event import view
 from caloforge.validate.report.interactive import panel_figure
 from caloforge.validate.report.page import Cell, Page, Plot, Section, Table, Text
-from caloforge.validate.view import view
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = (

@@ -14,10 +14,15 @@ import pytest
 from caloforge.errors import InputError, OutputError, OutputExistsError
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
-from caloforge.validate.boxes import FACES, hit_boxes, layer_extents
-from caloforge.validate.plots.event import describe_shower, energy_limits, format_energy
-from caloforge.validate.report.event import event_figure
-from caloforge.validate.view import view
+from caloforge.validate.plots.event import (
+    FACES,
+    describe_shower,
+    energy_limits,
+    format_energy,
+    hit_boxes,
+    layer_extents,
+)
+from caloforge.validate.report.event import event_figure, view
 
 DETECTORS = ["ild-ecal", "atlas-em-barrel", "calochallenge-1-photons", "calochallenge-2"]
 
@@ -188,6 +193,6 @@ def test_the_packages_name_can_be_called_before_and_after_the_module_is_imported
 
     shower = one_shower("ild-ecal-10x10", {44: 1.0})
     package.view(shower, tmp_path / "a.png")
-    importlib.import_module("caloforge.validate.view")
+    importlib.import_module("caloforge.validate.report.event")
     package.view(shower, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"

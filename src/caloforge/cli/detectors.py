@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caloforge.cli.options import Force, Json
-from caloforge.cli.output import print_json, print_lines, print_table, print_written
+from caloforge.cli.output import Force, Json, print_json, print_lines, print_table, print_written
 
 if TYPE_CHECKING:
     from caloforge.geometry import Detector

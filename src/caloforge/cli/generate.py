@@ -7,8 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from caloforge.cli.options import Device, Energy, Force, Json, OutputFile, Seed, Theta
-from caloforge.cli.output import print_json, print_warnings, print_written
+from caloforge.cli.output import (
+    Device,
+    Energy,
+    Force,
+    Json,
+    OutputFile,
+    Seed,
+    Theta,
+    print_json,
+    print_warnings,
+    print_written,
+)
 
 __all__ = ["generate"]
 
@@ -41,8 +51,8 @@ def generate(
     """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
     from caloforge.errors import InputError
     from caloforge.files import check_output
-    from caloforge.generate import load
-    from caloforge.showers.seen import warnings_of
+    from caloforge.showers.identity import warnings_of
+    from caloforge.zoo.store import load
 
     if like is not None and (energy is not None or theta is not None):
         msg = "--like takes energies and angles from a file; leave out --energy and --theta"

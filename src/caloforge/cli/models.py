@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caloforge.cli.options import Json
-from caloforge.cli.output import print_json, print_lines, print_table
+from caloforge.cli.output import Json, print_json, print_lines, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from caloforge.generate.zoo import Card
     from caloforge.geometry import Detector
     from caloforge.models.base import ShowerModel
+    from caloforge.zoo.store import Card
 
 __all__ = ["models"]
 
@@ -31,10 +30,10 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models, or show one: its settings and parameters, or the card of a shipped one."""
-    from caloforge.cli.card import merits, print_shipped, shipped_row
     from caloforge.errors import UnknownNameError
-    from caloforge.generate.zoo import find_card, shipped_models
     from caloforge.models import MODELS
+    from caloforge.zoo.print_card import merits, print_shipped, shipped_row
+    from caloforge.zoo.store import find_card, shipped_models
 
     if name is None:
         shipped = {card.name: card.content for card in shipped_models().values()}

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.options import Detector, Force, Json, OutputFile
-from caloforge.cli.output import print_json, print_written
+from caloforge.cli.output import Detector, Force, Json, OutputFile, print_json, print_written
 
 __all__ = ["project"]
 

@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.options import Energy, Force, Json, Number, OutputFile, Seed, Theta
-from caloforge.cli.output import print_json, print_written
+from caloforge.cli.output import (
+    Energy,
+    Force,
+    Json,
+    Number,
+    OutputFile,
+    Seed,
+    Theta,
+    print_json,
+    print_written,
+)
 
 __all__ = ["simulate"]
 

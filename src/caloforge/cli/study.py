@@ -7,8 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from caloforge.cli.options import AllowSeen, Detector, Device, Force, Json
-from caloforge.cli.output import print_json, print_table, print_warnings, print_written
+from caloforge.cli.output import (
+    AllowSeen,
+    Detector,
+    Device,
+    Force,
+    Json,
+    print_json,
+    print_table,
+    print_warnings,
+    print_written,
+)
 
 __all__ = ["study"]
 

@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.options import Device, Force, Json, OutputFolder, Settings
-from caloforge.cli.output import print_json, print_lines, print_written
+from caloforge.cli.output import (
+    Device,
+    Force,
+    Json,
+    OutputFolder,
+    Settings,
+    print_json,
+    print_lines,
+    print_written,
+)
 
 __all__ = ["train"]
 

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caloforge.cli.options import AllowSeen, Detector, Device, Force, Json, OutputFolder
-from caloforge.cli.output import print_json, print_rich, print_warnings, print_written
+from caloforge.cli.output import (
+    AllowSeen,
+    Detector,
+    Device,
+    Force,
+    Json,
+    OutputFolder,
+    print_json,
+    print_rich,
+    print_warnings,
+    print_written,
+)
 
 if TYPE_CHECKING:
     from caloforge.validate.driver import Report
@@ -134,7 +144,7 @@ def _leave_cores_to_others() -> None:
 
 def _warnings(report: Report) -> list[str]:
     """Return a line for what is wrong with each model: unfinished, or its training showers not all known or seen again."""
-    from caloforge.showers.seen import warnings_of
+    from caloforge.showers.identity import warnings_of
 
     lines = []
     for label, sample in report.metrics["samples"].items():

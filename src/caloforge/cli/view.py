@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.options import Detector, Force, Json, OutputFile
-from caloforge.cli.output import print_json, print_written
+from caloforge.cli.output import Detector, Force, Json, OutputFile, print_json, print_written
 
 __all__ = ["view"]
 
@@ -25,7 +24,7 @@ def view(
     as_json: Json = False,
 ) -> None:
     """Draw one shower in 3-D: .html to turn and zoom, .png, .pdf or .svg for paper."""
-    from caloforge.validate.view import view as draw
+    from caloforge.validate.report.event import view as draw
 
     path = draw(source, output, event=event, threshold=threshold, detector=detector, force=force)
     if as_json:

@@ -10,10 +10,9 @@ from caloforge.errors import UnknownNameError
 from caloforge.geometry.beam import Beam, Primaries
 from caloforge.geometry.custom import detector_from_definition, load_detector
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.layers import CylindricalLayer, ReadoutLayer
 from caloforge.geometry.materials import MATERIALS, Material, get_material
 from caloforge.geometry.projection import project
-from caloforge.geometry.readout import FineGrid, LayerReadout, Readout
+from caloforge.geometry.readout import CylindricalLayer, FineGrid, LayerReadout, Readout, ReadoutLayer
 from caloforge.registry import Registry
 
 __all__ = [

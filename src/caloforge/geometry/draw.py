@@ -6,11 +6,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from caloforge.errors import OutputError
-from caloforge.extras import require
+from caloforge.errors import OutputError, require
 from caloforge.files import atomic_path
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.layers import CylindricalLayer
+from caloforge.geometry.readout import CylindricalLayer
 
 __all__ = ["draw_detector"]
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.layers import ReadoutLayer
 from caloforge.geometry.materials import Material, get_material
-from caloforge.geometry.readout import FineGrid, LayerReadout, Readout
+from caloforge.geometry.readout import FineGrid, LayerReadout, Readout, ReadoutLayer
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["FlatPlate", "Plate", "clic_ecal", "clic_ecal_wide", "ild_ecal", "ild_ecal_angled"]

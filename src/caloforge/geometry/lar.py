@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.layers import ReadoutLayer
 from caloforge.geometry.materials import get_material
-from caloforge.geometry.readout import Alignment, FineGrid, LayerReadout, Readout
+from caloforge.geometry.readout import Alignment, FineGrid, LayerReadout, Readout, ReadoutLayer
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["atlas_em_barrel"]

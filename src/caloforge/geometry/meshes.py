@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.detector import Detector
-from caloforge.geometry.layers import CylindricalLayer
+from caloforge.geometry.readout import CylindricalLayer
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["calochallenge_1_photons", "calochallenge_1_pions", "calochallenge_2", "calochallenge_3"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from caloforge.errors import IncompatibleError
 from caloforge.geometry.detector import Detector
 from caloforge.geometry.flatplate import ild_ecal
-from caloforge.geometry.layers import ReadoutLayer
+from caloforge.geometry.readout import ReadoutLayer
 
 __all__ = ["ild_ecal_10x10", "project"]
 

@@ -14,14 +14,14 @@ __all__ = ["MODELS"]
 MODELS: Registry[type[ShowerModel]] = Registry(
     "model",
     {
-        "bib-ae": "caloforge.models.bib_ae:BibAe",
-        "conv2d-gan": "caloforge.models.conv2d_gan:Conv2dGan",
-        "conv3d-gan": "caloforge.models.conv3d_gan:Conv3dGan",
-        "flow-matching": "caloforge.models.flow_matching:FlowMatching",
-        "flow-matching-fast": "caloforge.models.flow_matching_fast:FlowMatchingFast",
-        "vae": "caloforge.models.vae:Vae",
-        "vae-gan": "caloforge.models.vae_gan:VaeGan",
-        "wgan-gp": "caloforge.models.wgan_gp:WganGp",
+        "bib-ae": "caloforge.models.bib_ae.model:BibAe",
+        "conv2d-gan": "caloforge.models.grid_gan.conv2d:Conv2dGan",
+        "conv3d-gan": "caloforge.models.grid_gan.conv3d:Conv3dGan",
+        "flow-matching": "caloforge.models.flow.model:FlowMatching",
+        "flow-matching-fast": "caloforge.models.flow.distilled:FlowMatchingFast",
+        "vae": "caloforge.models.atlas.vae:Vae",
+        "vae-gan": "caloforge.models.image_gan.vae_gan:VaeGan",
+        "wgan-gp": "caloforge.models.atlas.wgan_gp:WganGp",
     },
     group="caloforge.models",
 )

@@ -53,10 +53,10 @@ from torch import Tensor, nn
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.models.config import ModelConfig, Settings, merge, validated
-from caloforge.models.figures import physics_figures
+from caloforge.models.selection import physics_figures
 from caloforge.models.stage import Batch, Stage, TrainingData
 from caloforge.random import uniforms
+from caloforge.settings import ModelConfig, Settings, merge, validated
 from caloforge.showers import Showers
 
 __all__ = ["ShowerModel", "condition_sizes", "counted_noise"]
@@ -171,7 +171,7 @@ class ShowerModel(nn.Module, ABC):
         return batch
 
     def validate(self, data: TrainingData) -> dict[str, float]:
-        """Return figures of generated against held-out showers; see :mod:`caloforge.models.figures`."""
+        """Return figures of generated against held-out showers; see :mod:`caloforge.models.selection`."""
         return physics_figures(self, data)
 
     # what every model has

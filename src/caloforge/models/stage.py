@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.errors import ConfigError
-from caloforge.models.config import OptimizerSettings
+from caloforge.settings import OptimizerSettings
 
 __all__ = ["Batch", "OptimizerSpec", "Stage", "TrainingData", "Updater"]
 

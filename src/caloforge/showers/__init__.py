@@ -1,7 +1,4 @@
-"""Showers in memory and on disk.
-
-The invertible transforms of :mod:`caloforge.showers.transforms` need torch and are imported on their own.
-"""
+"""Showers in memory and on disk."""
 
 from __future__ import annotations
 

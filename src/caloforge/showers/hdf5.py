@@ -1,4 +1,11 @@
-"""HDF5 beneath the layout: opening with clear errors, datasets with a fitting chunk cache, writing that can fail.
+"""HDF5: the file layout, opening with clear errors, and chunked datasets.
+
+The file layout: names of datasets and attributes, sizes of chunks.
+
+It is the CaloChallenge's (https://calochallenge.github.io) with names added: ``showers`` (N, cells) float32 MeV and
+``incident_energies`` (N, 1) MeV; where they apply ``incident_theta`` (N, 1) degrees and ``conditions/NAME`` (N, k).
+
+HDF5 beneath the layout: opening with clear errors, datasets with a fitting chunk cache, writing that can fail.
 
 HDF5 unpacks a whole chunk whenever any of it is read. Its cache therefore holds one band of rows (all chunks that
 a row touches) and one chunk more, so that slices in sequence unpack each chunk once, whatever their size.
@@ -10,16 +17,82 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError
-from caloforge.showers.layout import rows_per_chunk
 
-__all__ = ["GuardedFile", "band_rows", "open_dataset", "open_hdf5", "plain_attributes", "read_rows"]
+__all__ = [
+    "CELLS",
+    "CHUNK_BYTES",
+    "COMPRESSION_LEVEL",
+    "CONDITIONS",
+    "DEFINITION",
+    "ENERGIES",
+    "MODEL_STATUS",
+    "PERPENDICULAR",
+    "RESERVED",
+    "SEEN",
+    "SEEN_INCOMPLETE",
+    "SEEN_SEEDS",
+    "STREAM_BYTES",
+    "THETA",
+    "GuardedFile",
+    "band_rows",
+    "open_dataset",
+    "open_hdf5",
+    "plain_attributes",
+    "read_rows",
+    "rows_per_chunk",
+    "rows_per_stream",
+]
+
+
+CELLS: Final = "showers"
+ENERGIES: Final = "incident_energies"
+THETA: Final = "incident_theta"
+CONDITIONS: Final = "conditions"
+
+SEEN: Final = "seen_identities"
+"""Dataset (M,) uint64, sorted: identities of the showers that trained or selected the model that made a file."""
+SEEN_SEEDS: Final = "seen_seeds"
+"""Attribute: simulation seeds whose showers trained or selected the model, where the files themselves are lost."""
+SEEN_INCOMPLETE: Final = "seen_incomplete"
+"""Attribute: why the identities do not name all showers that trained or selected the model."""
+MODEL_STATUS: Final = "model_status"
+"""Attribute: what is wrong with the model, such as "unfinished: stage cells not trained"."""
+
+DEFINITION: Final = "detector_definition"
+RESERVED: Final = frozenset({"detector", DEFINITION, "particle", "source", "seed", "caloforge_version"})
+"""Attributes that are written from the showers' own fields."""
+
+PERPENDICULAR: Final = 90.0
+"""Angle in degrees of showers whose file holds none."""
+
+CHUNK_BYTES: Final = 2 * 2**20
+"""Size of a chunk of cells in the file: a unit of compression, and of what a sliced read must unpack."""
+
+STREAM_BYTES: Final = 16 * 2**20
+"""Size of the cells that ``chunks()`` hands out at a time unless told otherwise."""
+
+COMPRESSION_LEVEL: Final = 1
+"""gzip level: after the byte shuffle, level 4 is 15 to 20 % smaller on Geant4 showers but takes twice the time
+to write and to read; level 9 takes 20 times as long for another 10 %. ``benchmarks/bench_io.py`` measures it."""
+
+
+def rows_per_chunk(row_bytes: int, target: int = CHUNK_BYTES) -> int:
+    """Return how many rows make a chunk of about ``target`` bytes, at least one."""
+    return max(1, target // max(1, row_bytes))
+
+
+def rows_per_stream(row_bytes: int, chunk_rows: int) -> int:
+    """Return a number of rows of about ``STREAM_BYTES``, a multiple of the file's chunks where they are small."""
+    rows = rows_per_chunk(row_bytes, STREAM_BYTES)
+    return max(1, rows // chunk_rows) * chunk_rows if chunk_rows <= rows else rows
+
 
 _CACHE_SLOTS = 12421
 """Slots of the hash table of cached chunks: a prime well above the number of chunks that it holds."""

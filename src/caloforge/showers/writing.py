@@ -17,11 +17,8 @@ from caloforge._version import __version__
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, WriteError
 from caloforge.files import atomic_path, check_output
 from caloforge.geometry import Detector, get_detector
-from caloforge.showers.checks import check_values
-from caloforge.showers.container import Showers
-from caloforge.showers.hdf5 import GuardedFile
-from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.showers.layout import (
+from caloforge.showers.container import Showers, check_values
+from caloforge.showers.hdf5 import (
     CELLS,
     CHUNK_BYTES,
     COMPRESSION_LEVEL,
@@ -33,8 +30,10 @@ from caloforge.showers.layout import (
     SEEN,
     SEEN_SEEDS,
     THETA,
+    GuardedFile,
     rows_per_chunk,
 )
+from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.source import ShowerSource
 
 __all__ = ["ShowerWriter", "write_showers"]

@@ -14,10 +14,9 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.progress import progress
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerWriter
-from caloforge.simulate.chunks import make_parts
+from caloforge.simulate.chunks import Chunk, Parts, make_parts, plan
 from caloforge.simulate.engine import Engine
 from caloforge.simulate.job import MANTISSA_BITS, THRESHOLD, Job
-from caloforge.simulate.parts import Chunk, Parts, plan
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["ENGINES", "simulate"]

@@ -89,7 +89,7 @@ def main() -> None:
 
 def _serve(job: Any, request: Request) -> Answer:
     """Make one chunk and write it."""
-    from caloforge.simulate.parts import write_part
+    from caloforge.simulate.chunks import write_part
 
     try:
         write_part(request.part, job.run(request.start, request.n))

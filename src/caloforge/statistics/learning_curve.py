@@ -31,9 +31,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caloforge.random import child_seed, generator
-from caloforge.statistics.folds import Rows, Split
 from caloforge.statistics.scoring import auc_with_error
-from caloforge.statistics.two_sample import Candidate
+from caloforge.statistics.two_sample import Candidate, Rows, Split
 
 __all__ = [
     "Crossing",

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from caloforge.errors import TooFewShowersError
 from caloforge.random import child_seed, generator
+from caloforge.statistics.networks import threads_for
 from caloforge.statistics.scoring import auc_with_error, calibrate, divergence_bits
-from caloforge.statistics.threads import threads_for
 
 if TYPE_CHECKING:
     import torch

@@ -28,7 +28,7 @@ STUDIES: Registry[type[Study]] = Registry(
         "shapes": "caloforge.studies.shapes.study:ShapesStudy",
         "diversity": "caloforge.studies.diversity.study:DiversityStudy",
         "support-size": "caloforge.studies.support_size.study:SupportSizeStudy",
-        "all": "caloforge.studies.all_studies.study:AllStudies",
+        "all": "caloforge.studies.site.study:AllStudies",
     },
     group="caloforge.studies",
 )

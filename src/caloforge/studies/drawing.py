@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.plots.style import BAND, colour
+from caloforge.validate.plots.panel import BAND, colour
 
 __all__ = ["MARKERS", "Margins", "errorbars", "histograms", "legend", "panels"]
 

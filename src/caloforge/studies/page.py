@@ -14,12 +14,22 @@ import numpy as np
 from caloforge._version import __version__
 from caloforge.files import atomic_path, dump_json, write_json
 from caloforge.progress import progress
-from caloforge.showers.seen import warnings_of
+from caloforge.showers.identity import warnings_of
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult
 from caloforge.studies.papers import PaperValue, document, paper
-from caloforge.validate.plots.style import figure_style
-from caloforge.validate.report.page import Block, Cell, Code, Facts, Images, Page, Section, Table, Text
-from caloforge.validate.report.pictures import small_picture
+from caloforge.validate.plots.panel import figure_style
+from caloforge.validate.report.page import (
+    Block,
+    Cell,
+    Code,
+    Facts,
+    Images,
+    Page,
+    Section,
+    Table,
+    Text,
+    small_picture,
+)
 
 __all__ = ["number_text", "rows_table", "study_content", "write_study"]
 

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from caloforge._version import __version__
+from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import ConfigError, OutputExistsError
 from caloforge.files import ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
-from caloforge.models.config import validated
+from caloforge.settings import validated
 from caloforge.studies import STUDIES
-from caloforge.studies.base import Context, Study, StudyResult, StudySettings
-from caloforge.studies.cache import Cache
-from caloforge.studies.shipped import SHIPPED, packed_projections
+from caloforge.studies.base import Cache, Context, Study, StudyResult, StudySettings
 from caloforge.studies.sources import Given, open_sources
 
 __all__ = ["SHIPPED", "run_study", "study_command", "study_settings"]

@@ -1,10 +1,17 @@
-"""What a study is given: files, showers in memory, or models that make as many showers as are asked for."""
+"""The inputs of a study: files, showers in memory, or models that generate as many showers as needed.
+
+Showers of a generated source that can be read more than once.
+
+A model would make its showers anew in every pass; so they are written once, under the cache of the study, and found
+again after an interruption. A file is read where it lies.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +20,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.errors import FileFormatError, InputError, UnknownNameError
+from caloforge.data import SHIPPED, packed_projections
+from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnknownNameError
 from caloforge.files import sha256_file
 from caloforge.geometry import Detector
-from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
-from caloforge.studies.shipped import SHIPPED, packed_projections
-from caloforge.validate.selection import conditions_of
+from caloforge.progress import progress
+from caloforge.showers import ShowerFile, Showers, ShowerSource, ShowerWriter, open_showers
+from caloforge.showers.views import Selection, conditions_of
+from caloforge.studies.base import Cache
 
 if TYPE_CHECKING:
     from caloforge.generate import Generator
 
-__all__ = ["Given", "Source", "open_file", "open_sources"]
+__all__ = ["Given", "Source", "made", "open_file", "open_sources"]
+
 
 Given: TypeAlias = "str | Path | Showers | ShowerFile | Generator"
 
@@ -214,7 +224,7 @@ def _open(stack: ExitStack, item: Given, detector: str | Path | Detector | None,
 
 
 def _model(name: str | Path, device: str) -> Generator:
-    from caloforge.generate import load
+    from caloforge.zoo.store import load
 
     try:
         model = load(name, device)
@@ -228,8 +238,8 @@ def _model(name: str | Path, device: str) -> Generator:
 
 def _trained_on(name: str | Path) -> int | None:
     """Return the size of the training set, as the run or the card says it."""
-    from caloforge.generate.zoo import find_card
     from caloforge.train import RunFolder
+    from caloforge.zoo.store import find_card
 
     content = RunFolder(Path(name)).read() if Path(name).is_dir() else find_card(str(name)).content
     size = content.get("train_showers")
@@ -259,3 +269,68 @@ def _hash_model(generator: Generator) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def made(
+    source: Source,
+    n: int | None,
+    like: ShowerSource,
+    seed: int = 0,
+    cache: Cache | None = None,
+    key: str = "",
+) -> Iterator[ShowerSource]:
+    """Yield the first ``n`` showers of a source, of the detector of ``like``.
+
+    Arguments:
+        source: A file, showers, or a model.
+        n: How many at most; None: all of a file, and of a model as many as ``like`` has.
+        like: Whose conditions a model takes, over and over.
+        seed: Seed of a model.
+        cache: Where a model's showers are kept; only as long as the block lasts when it has no folder for them.
+        key: What the showers depend on beside the model: the hash of ``like``.
+
+    Raises:
+        IncompatibleError: When the source is of another detector.
+    """
+    if source.detector != like.detector:
+        msg = (
+            f"'{source.label}' is of detector '{source.detector.name}', "
+            f"but the reference of '{like.detector.name}'; expected the same detector"
+        )
+        raise IncompatibleError(msg)
+    if source.showers is not None:
+        few = source.size(len(source.showers) if n is None else n)
+        yield source.showers if few == len(source.showers) else Selection(source.showers, np.arange(few))
+        return
+    with ExitStack() as stack:
+        if cache is None or cache.showers is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caloforge-")))
+        else:
+            folder = cache.showers
+        wanted = len(like) if n is None else n
+        parts = f"{source.sha256}/{key}/{wanted}/{seed}"
+        path = folder / f"showers-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.h5"
+        if not _whole(path, wanted):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(path, source, wanted, like, seed)
+        yield stack.enter_context(open_showers(path, like.detector))
+
+
+def _whole(path: Path, wanted: int) -> bool:
+    """Return whether the file is there and holds what it should."""
+    if not path.is_file():
+        return False
+    try:
+        with open_showers(path) as file:
+            return len(file) == wanted
+    except FileFormatError:
+        return False
+
+
+def _write(path: Path, source: Source, wanted: int, like: ShowerSource, seed: int) -> None:
+    writer = ShowerWriter(path, source.detector, like.particle, source.label, seed, {}, force=True)
+    with writer, progress(wanted, f"generate {source.label}") as advance:
+        for chunk in source.chunks(wanted, like, seed):
+            writer.append(chunk)
+            advance(len(chunk))

@@ -1,4 +1,6 @@
-"""Training data: which showers are held out, and showers as tensors where the training runs.
+"""Training data: the files of a training, which showers are held out, and batches of tensors.
+
+Training data: which showers are held out, and showers as tensors where the training runs.
 
 The split follows from the identity of each shower alone (:mod:`caloforge.showers.identity`): the identity and
 ``split_seed`` are mixed to a number that looks uniform in [0, 1), and showers below the fraction ``validation`` are held out. So
@@ -9,23 +11,79 @@ a part are a random sample of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caloforge.errors import TooFewShowersError
+from caloforge.errors import InputError, TooFewShowersError
+from caloforge.files import sha256_file
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Batch
 from caloforge.random import child_seed
-from caloforge.showers import Showers
+from caloforge.showers import Showers, open_showers, read_showers
 from caloforge.showers.identity import mixed
 from caloforge.train.settings import TrainConfig
 
-__all__ = ["CellDataset", "Split", "split"]
+__all__ = ["CellDataset", "Files", "Split", "data_paths", "describe_files", "read_files", "split"]
+
+
+Files: TypeAlias = "str | Path | Sequence[str | Path]"
+
+
+def data_paths(data: Files) -> tuple[Path, ...]:
+    """Return the paths of one file or of several.
+
+    Raises:
+        InputError: When there are none, or one is named twice.
+    """
+    paths = (Path(data),) if isinstance(data, str | Path) else tuple(Path(path) for path in data)
+    if not paths:
+        msg = "no file of showers was given; expected at least one"
+        raise InputError(msg)
+    twice = [path for number, path in enumerate(paths) if path in paths[:number]]
+    if twice:
+        msg = f"{twice[0]} is given twice; its showers would be trained on and held out at once"
+        raise InputError(msg)
+    return paths
+
+
+def read_files(data: Files) -> Showers:
+    """Return the showers of all files in memory, one file behind the other.
+
+    Raises:
+        FileFormatError: When a file is missing or broken.
+        IncompatibleError: When their detectors or conditions differ.
+    """
+    parts = [read_showers(path) for path in data_paths(data)]
+    return parts[0] if len(parts) == 1 else Showers.concatenate(parts)
+
+
+def describe_files(data: Files) -> dict[str, Any]:
+    """Return ``file``, ``sha256`` and ``showers``; of several files also ``files``, the same of each.
+
+    The hash of several files is that of their hashes, one a line.
+    """
+    each = []
+    for path in data_paths(data):
+        with open_showers(path) as file:
+            each.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file)})
+    if len(each) == 1:
+        return each[0]
+    hashes = "".join(f"{entry['sha256']}\n" for entry in each)
+    return {
+        "file": " ".join(str(entry["file"]) for entry in each),
+        "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+        "showers": sum(int(str(entry["showers"])) for entry in each),
+        "files": each,
+    }
+
 
 LEAST = 10
 """Fewest showers to train on."""

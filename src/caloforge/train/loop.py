@@ -1,4 +1,6 @@
-"""The loop over the epochs of one stage: steps, held-out figures, the best weights, checkpoints.
+"""The loop over the epochs of one stage: steps, held-out figures, best weights, checkpoints, log.
+
+The loop over the epochs of one stage: steps, held-out figures, the best weights, checkpoints.
 
 It knows no model by name: the stage says what a step is. A checkpoint is taken between two epochs and holds the
 model, the optimisers, every generator of random numbers and the best weights so far, so that the epochs after it are
@@ -8,24 +10,64 @@ the same whether or not the process was killed in between.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from caloforge.errors import ConfigError
+from caloforge.errors import ConfigError, require
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
 from caloforge.train.checkpoint import random_state, restore_random
 from caloforge.train.data import CellDataset
-from caloforge.train.log import MetricLog
 from caloforge.train.settings import TrainConfig
 from caloforge.train.updater import StageUpdater
 
-__all__ = ["Best", "StageLoop"]
+__all__ = ["Best", "MetricLog", "StageLoop"]
+
+
+_HEADER = "training,stage,epoch,name,value\n"
+
+
+class MetricLog:
+    """Rows (training, stage, epoch, name, value).
+
+    Arguments:
+        path: CSV file.
+        rows: Rows to keep of an earlier part of the run; what follows them is done again.
+        tensorboard: Write TensorBoard's files beside it.
+    """
+
+    def __init__(self, path: Path, rows: int = 0, tensorboard: bool = False) -> None:
+        self.path = path
+        kept = path.read_text().splitlines(keepends=True)[1 : rows + 1] if rows and path.exists() else []
+        path.write_text(_HEADER + "".join(kept))
+        self.rows = len(kept)
+        self._board: Any = None
+        if tensorboard:
+            require("tensorboard", "track")
+            self._board = require("torch.utils.tensorboard", "track").SummaryWriter(
+                str(path.parent / "tensorboard")
+            )
+
+    def add(self, training: int, stage: str, epoch: int, values: Mapping[str, float]) -> None:
+        """Append values of one epoch."""
+        with self.path.open("a") as handle:
+            for name, value in values.items():
+                handle.write(f"{training},{stage},{epoch},{name},{value!r}\n")
+                if self._board is not None:
+                    self._board.add_scalar(f"{training}/{stage}/{name}", value, epoch)
+        self.rows += len(values)
+
+    def close(self) -> None:
+        """Finish the files."""
+        if self._board is not None:
+            self._board.close()
+
 
 Weights = dict[str, Tensor]
 

@@ -24,15 +24,11 @@ from caloforge.random import child_seed
 from caloforge.showers import Showers
 from caloforge.showers.identity import identities, seen_union
 from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
-from caloforge.train.commit import source_commit
-from caloforge.train.data import CellDataset, Split, split
-from caloforge.train.folder import RunFolder, unfinished_text
-from caloforge.train.log import MetricLog
-from caloforge.train.loop import StageLoop
+from caloforge.train.data import CellDataset, Files, Split, data_paths, describe_files, read_files, split
+from caloforge.train.folder import RunFolder, source_commit, unfinished_text
+from caloforge.train.loop import MetricLog, StageLoop
 from caloforge.train.seen import SeenByTraining, inherited_from
-from caloforge.train.settings import Resolved, read_settings, resolve
-from caloforge.train.sources import Files, data_paths, describe_files, read_files
-from caloforge.train.toml import to_toml
+from caloforge.train.settings import Resolved, read_settings, resolve, to_toml
 
 __all__ = ["held_out_showers", "train"]
 

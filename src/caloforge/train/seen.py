@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path, read_json
+from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.showers.layout import SEEN_INCOMPLETE, SEEN_SEEDS
 
 __all__ = ["SeenByTraining", "inherited_from", "read_identities", "shipped_identities", "write_identities"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,40 @@ from pydantic import Field
 
 from caloforge.errors import ConfigError, FileFormatError
 from caloforge.models import MODELS
-from caloforge.models.config import ModelConfig, Settings, merge, validated
+from caloforge.settings import ModelConfig, Settings, merge, validated
 
-__all__ = ["Resolved", "TrainConfig", "read_settings", "resolve"]
+__all__ = ["Resolved", "TrainConfig", "read_settings", "resolve", "to_toml", "toml_value"]
+
+
+def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Return nested settings (texts, numbers, booleans, lists, tables) as TOML; None is left out."""
+    plain = [
+        f"{key} = {toml_value(value)}"
+        for key, value in values.items()
+        if not _nested(value) and value is not None
+    ]
+    text = "".join(f"{line}\n" for line in plain)
+    for key, value in values.items():
+        if _nested(value):
+            name = f"{prefix}{key}"
+            text += f"\n[{name}]\n{to_toml(value, f'{name}.')}"
+    return text
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def toml_value(value: Any) -> str:
+    """Return a text, number, boolean or list as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
 
 _SECTIONS = ("model", "train")
 

@@ -1,22 +1,120 @@
-"""What a step talks to: named optimisers of one stage, its random numbers, its progress."""
+"""Optimisation: optimisers, learning rates, averaged weights, and the state of one stage.
+
+Exponential moving average of weights: theta' <- d theta' + (1 - d) theta after each step.
+
+The decay rises from 0 as min(d, (1 + k) / (10 + k)) with the number of updates k, so that the first weights are forgotten.
+
+Optimisers and learning rates from settings.
+
+The rate is a function of the stage's step alone, so that nothing of it needs to be kept in a checkpoint.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from caloforge.errors import UnknownNameError
-from caloforge.models.config import OptimizerSettings
-from caloforge.models.stage import Stage
-from caloforge.train.average import MovingAverage
-from caloforge.train.optimizers import build_optimizer, learning_rate
+from caloforge.models.stage import OptimizerSpec, Stage
+from caloforge.settings import OptimizerSettings
 
-__all__ = ["StageUpdater"]
+__all__ = ["MovingAverage", "StageUpdater", "build_optimizer", "learning_rate"]
+
+
+class MovingAverage:
+    """Average of some parameters."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self.parameters = list(parameters)
+        self.decay = decay
+        self.updates = 0
+        self.values: list[Tensor] = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the parameters."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1.0 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in the parameters' place while the block runs."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(value)
+            value.copy_(kept)
+
+    def state(self) -> dict[str, object]:
+        """Return what a checkpoint keeps."""
+        return {"updates": self.updates, "values": self.values}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Take up a checkpoint's state."""
+        updates, values = state["updates"], state["values"]
+        assert isinstance(updates, int)
+        assert isinstance(values, list)
+        self.updates = updates
+        with torch.no_grad():
+            for mine, kept in zip(self.values, values, strict=True):
+                mine.copy_(kept)
+
+
+def build_optimizer(spec: OptimizerSpec, fused: bool) -> Optimizer:
+    """Return torch's optimiser.
+
+    Arguments:
+        spec: Parameters and settings.
+        fused: Use the fused kernels of Adam and AdamW.
+    """
+    s = spec.settings
+    parameters = list(spec.parameters)
+    builders: dict[str, Callable[[], Optimizer]] = {
+        "adam": lambda: torch.optim.Adam(
+            parameters, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, fused=fused
+        ),
+        "adamw": lambda: torch.optim.AdamW(
+            parameters, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, fused=fused
+        ),
+        "rmsprop": lambda: torch.optim.RMSprop(
+            parameters, lr=s.lr, alpha=s.alpha, weight_decay=s.weight_decay
+        ),
+        "sgd": lambda: torch.optim.SGD(parameters, lr=s.lr, weight_decay=s.weight_decay),
+    }
+    return builders[s.kind]()
+
+
+def learning_rate(settings: OptimizerSettings, step: int, steps: int, steps_per_epoch: int) -> float:
+    """Return the rate at a step of a stage.
+
+    Arguments:
+        settings: Rate and schedule.
+        step: Steps done.
+        steps: Steps of the whole stage.
+        steps_per_epoch: Steps of one epoch.
+    """
+    rate = settings.lr
+    if settings.schedule == "cosine":
+        part = min(1.0, step / max(1, steps))
+        rate *= settings.final + (1.0 - settings.final) * 0.5 * (1.0 + math.cos(math.pi * part))
+    elif settings.schedule == "exponential":
+        rate *= settings.gamma ** (step // max(1, steps_per_epoch))
+    return rate * min(1.0, (step + 1) / settings.warmup) if settings.warmup else rate
 
 
 @dataclass

@@ -15,16 +15,16 @@ from caloforge.verbs import make_callable
 
 if TYPE_CHECKING:
     from caloforge.validate.driver import Report, validate
-    from caloforge.validate.metrics.settings import Settings
-    from caloforge.validate.view import view
+    from caloforge.validate.metrics.base import Settings
+    from caloforge.validate.report.event import view
 
 __all__ = ["Report", "Settings", "validate", "view"]
 
 _LAZY = {
     "Report": "caloforge.validate.driver",
-    "Settings": "caloforge.validate.metrics.settings",
+    "Settings": "caloforge.validate.metrics.base",
     "validate": "caloforge.validate.driver",
-    "view": "caloforge.validate.view",
+    "view": "caloforge.validate.report.event",
 }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from caloforge.errors import IncompatibleError, TooFewShowersError
 from caloforge.random import generator
 from caloforge.showers import ShowerSource
-from caloforge.validate.selection import Selection, conditions_of
+from caloforge.showers.views import Selection, conditions_of
 
 __all__ = ["Matched", "check_conditions", "check_detectors", "match_conditions"]
 

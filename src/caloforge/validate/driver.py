@@ -32,13 +32,12 @@ from caloforge.errors import OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
-from caloforge.showers.seen import SeenCheck, SeenCount
-from caloforge.validate.command import command_line
+from caloforge.showers.identity import SeenCheck, SeenCount
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
-from caloforge.validate.inputs import Given, Input, open_inputs
+from caloforge.validate.inputs import Given, Input, command_line, open_inputs
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
-from caloforge.validate.metrics.settings import Settings
-from caloforge.validate.report.needs import require_report
+from caloforge.validate.metrics.base import Settings
+from caloforge.validate.report.build import require_report
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,7 +70,7 @@ class Report:
 
     def summary(self) -> Table:
         """Return the summary as a table for a terminal: the nearest sample first."""
-        from caloforge.validate.report.terminal import summary_for_terminal
+        from caloforge.validate.report.summary import summary_for_terminal
 
         return summary_for_terminal(self.metrics)
 

@@ -6,10 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal, norm
 
 from caloforge.errors import InputError, TooFewShowersError, UnknownNameError
-from caloforge.models.baselines import ESTIMATORS
-from caloforge.models.baselines.base import folds
-from caloforge.models.baselines.histogram import HistogramDensity
-from caloforge.models.baselines.kde import KernelDensity
+from caloforge.studies.density.estimators import ESTIMATORS, HistogramDensity, KernelDensity, folds
 
 NAMES = ESTIMATORS.names()
 

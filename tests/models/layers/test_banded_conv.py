@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from caloforge.models.conv3d_gan import ARCHITECTURES
-from caloforge.models.layers.banded_conv import Axis, BandedConv3d, choose_block
-from caloforge.models.layers.conv2d_gradients import convolve
-from caloforge.models.layers.conv3d_stack import GridStack, SeededStack
+from caloforge.models.grid_gan.banded_conv import Axis, BandedConv3d, choose_block, convolve
+from caloforge.models.grid_gan.conv3d import ARCHITECTURES, GridStack, SeededStack
 
 CASES = [
     # inputs, outputs, kernel, size, up, pads
@@ -158,7 +156,7 @@ def test_autocast_computes_in_its_type_and_gives_gradients_in_that_of_the_weight
 
 
 def test_shipped_generator_draws_the_same_showers_in_both_forms() -> None:
-    from caloforge.generate import load
+    from caloforge.zoo.store import load
 
     model = load("clic-electron/conv3d-gan").model
     torch.manual_seed(9)

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from caloforge.geometry import get_detector
-from caloforge.models.layers.axis_decoder import AxisDecoder, AxisMaps
-from caloforge.models.layers.batch_statistics import BatchStatistics
-from caloforge.models.layers.beam_mirror import BeamMirror
-from caloforge.models.layers.bib_critic import LatentCritic, ShowerCritic
-from caloforge.models.layers.bib_networks import BibDecoder, BibEncoder, seed_size
-from caloforge.models.layers.critic_losses import CRITIC_LOSSES
+from caloforge.models.bib_ae.axis_maker import AxisDecoder, AxisMaps
+from caloforge.models.bib_ae.critic import BatchStatistics, LatentCritic, ShowerCritic
+from caloforge.models.bib_ae.networks import BibDecoder, BibEncoder, seed_size
+from caloforge.models.nn.adversarial import CRITIC_LOSSES
+from caloforge.models.nn.symmetry import BeamMirror
 
 ANGLED = (30, 60, 30)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caloforge.geometry import get_detector
-from caloforge.models.layers.cell_patches import CellPatches
+from caloforge.models.flow.networks import CellPatches
 
 SHAPES = {
     "ild-ecal": (216, 125),  # 6 x 6 x 6 boxes of 5 x 5 x 5

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.cell_sampler import CellSampler
-from caloforge.models.layers.pointwise import Pointwise
-from caloforge.models.layers.post_processor import PostProcessor
+from caloforge.models.bib_ae.networks import CellSampler, Pointwise, PostProcessor
 
 
 def _sampler() -> CellSampler:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.cell_spectrum import CellSpectrum
+from caloforge.models.calibration.energy_maps import CellSpectrum
 
 
 def _hits(n: int, edge: float, width: float, seed: int) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
-from caloforge.models.layers.cell_values import EMPTY, CellValues
-from caloforge.models.layers.layer_moments import LayerTargets, tilted
+from caloforge.models.calibration.covariance import LayerTargets, tilted
+from caloforge.models.flow.cells import EMPTY, CellValues
 from caloforge.showers import read_showers
 
 CUT, THRESHOLD = 0.01, 0.1

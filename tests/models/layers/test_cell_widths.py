@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.cell_widths import CellWidths
+from caloforge.models.calibration.images import CellWidths
 
 
 def _images(n: int, seed: int, slope: float, width: float) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.condition_trend import ConditionTrend
+from caloforge.models.calibration.conditional_moments import ConditionTrend
 
 N = 20_000
 

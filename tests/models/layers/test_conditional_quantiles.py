@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from caloforge.models.layers.conditional_quantiles import ConditionalQuantiles
+from caloforge.models.calibration.conditional_quantiles import ConditionalQuantiles
 
 
 def _conditions(n: int, seed: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.core_trend import CoreTrend
+from caloforge.models.calibration.conditional_moments import CoreTrend
 
 N, ROWS, KINDS = 6_000, 4, 2
 LAYER = torch.tensor([0, 0, 1, 1, 2, 2])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.energy_table import EnergyTable
+from caloforge.models.calibration.energy_maps import EnergyTable
 
 SLOPE = 0.8
 _LAST = 199

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.flow_path import flow_loss, integrate, jump, rowwise_heun, time_grid
+from caloforge.models.flow.path import flow_loss, integrate, jump, rowwise_heun, time_grid
 
 MEAN, SPREAD = 1.5, 0.4
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from caloforge.models.layers.gaussianise import Gaussianise
+from caloforge.models.calibration.quantile_maps import Gaussianise
 
 N = 20_000
 KNOT = 0.05

@@ -8,14 +8,19 @@ import torch
 
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import get_detector
-from caloforge.models.layers.adversarial import ADVERSARIAL, gradient_square, labels, percentage_error
-from caloforge.models.layers.axis_branches import N_BRANCHES, from_images, to_images
-from caloforge.models.layers.cell_scale import CELL_SCALES, cell_scale
-from caloforge.models.layers.computed import GridProfiles, MeasuredAngle, cell_sum
-from caloforge.models.layers.glorot import glorot
-from caloforge.models.layers.padding import Pad, SamePad
-from caloforge.models.layers.symmetry import GridSymmetry
-from caloforge.models.layers.visible_energy import VisibleEnergy
+from caloforge.models.calibration.conditional_quantiles import VisibleEnergy
+from caloforge.models.grid_gan.conv2d import N_BRANCHES, from_images, to_images
+from caloforge.models.grid_gan.discriminator import (
+    CELL_SCALES,
+    GridProfiles,
+    MeasuredAngle,
+    cell_scale,
+    cell_sum,
+)
+from caloforge.models.grid_gan.settings import glorot
+from caloforge.models.nn.adversarial import ADVERSARIAL, gradient_square, labels, percentage_error
+from caloforge.models.nn.mlp import Pad, SamePad
+from caloforge.models.nn.symmetry import GridSymmetry
 
 
 @pytest.mark.parametrize("kind", sorted(CELL_SCALES))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.layers.image_calibration import ImageCalibration
+from caloforge.models.calibration.images import ImageCalibration
 
 DETECTOR = get_detector("ild-ecal-10x10")
 ENERGIES = (10e3, 50e3)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.layers.image_numbers import ImageNumbers
+from caloforge.models.calibration.images import ImageNumbers
 
 DETECTOR = get_detector("ild-ecal-10x10")
 NUMBERS = ImageNumbers(DETECTOR)

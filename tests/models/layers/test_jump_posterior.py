@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.jump_posterior import JumpPosterior
-from caloforge.models.layers.spike_slab import SpikeSlab
+from caloforge.models.flow.posterior import JumpPosterior, SpikeSlab
 
 N, CELLS = 200, 50
 every = pytest.mark.parametrize("time", [0.0, 0.25, 0.5, 0.9])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.largest import NOTHING, largest
+from caloforge.models.flow.cells import NOTHING, largest
 
 BORDER = 1.5
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.latent_flow import LatentFlow
-from caloforge.models.layers.latent_kde import LatentKde
-from caloforge.models.layers.latent_normal import LatentNormal
+from caloforge.models.bib_ae.latent import LatentFlow, LatentKde, LatentNormal
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:

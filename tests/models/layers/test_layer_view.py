@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caloforge.geometry import Detector, get_detector
-from caloforge.models.layers.layer_view import LayerView
+from caloforge.models.nn.layer_sums import LayerView
 
 DETECTORS = ("ild-ecal", "clic-ecal-wide", "atlas-em-barrel", "calochallenge-2", "ild-ecal-10x10")
 every_detector = pytest.mark.parametrize("name", DETECTORS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from caloforge.models.layers.locally_connected import LocallyConnected2d
+from caloforge.models.image_gan.networks import LocallyConnected2d
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (2, 1, 0), (5, 2, 2)])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from caloforge.models.layers.minibatch import MinibatchDiscrimination
+from caloforge.models.image_gan.networks import MinibatchDiscrimination
 
 
 def test_it_is_the_slow_loop() -> None:

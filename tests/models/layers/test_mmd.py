@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.mmd import FIRST, STRIDE, WINDOW, mmd, sorted_cells, window_mmd
+from caloforge.models.bib_ae.critic import FIRST, STRIDE, WINDOW, mmd, sorted_cells, window_mmd
 
 
 def _slow(x: Tensor, y: Tensor, alpha: float) -> float:

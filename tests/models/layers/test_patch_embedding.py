@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.patch_embedding import PatchLinear
+from caloforge.models.flow.networks import PatchLinear
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from caloforge.models.layers.mlp import mlp
-from caloforge.models.layers.penalty import gradient_penalty
+from caloforge.models.nn.adversarial import gradient_penalty
+from caloforge.models.nn.mlp import mlp
 
 
 def test_it_is_the_penalty_by_hand_for_a_linear_critic() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from caloforge.models.layers.quantile_tables import QuantileTables, energy_groups
+from caloforge.models.calibration.quantile_maps import QuantileTables, energy_groups
 
 ENERGIES = torch.tensor([1e3, 4e3, 16e3])
 

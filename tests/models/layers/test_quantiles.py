@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from caloforge.models.layers.quantiles import quantiles
+from caloforge.models.calibration.quantile_maps import quantiles
 
 
 def test_they_are_numpys() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from caloforge.models.layers.shape_map import ShapeMap
+from caloforge.models.calibration.covariance import ShapeMap
 
 RINGS, LAYERS = 3, 6
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from caloforge.models.layers.share_gains import Features, ShareGains, fit_gains
+from caloforge.models.calibration.gains import Features, ShareGains, fit_gains
 
 
 def shares(n: int = 4000, parts: int = 30, noise: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from caloforge.geometry import get_detector
 from caloforge.models.base import condition_sizes
-from caloforge.models.layers.beam_symmetry import BeamSymmetry
-from caloforge.models.layers.shower_calibration import ShowerCalibration
-from caloforge.models.layers.sums import LayerSums
+from caloforge.models.calibration.showers import ShowerCalibration
+from caloforge.models.nn.layer_sums import LayerSums
+from caloforge.models.nn.symmetry import BeamSymmetry
 
 DETECTOR = get_detector("atlas-em-barrel")
 COLUMNS = {

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import get_detector
-from caloforge.models.layers.conditions import ConditionEncoder
-from caloforge.models.layers.shower_summary import ShowerSummary
+from caloforge.models.flow.summary import ShowerSummary
+from caloforge.models.nn.conditions import ConditionEncoder
 from caloforge.showers import Showers, read_showers
 
 THRESHOLD = 0.1

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.layers.absorber import absorber_ratios, layer_depths
-from caloforge.models.layers.shower_sums import ShowerSums, Sums
+from caloforge.models.bib_ae.maker import absorber_ratios, layer_depths
+from caloforge.models.calibration.conditional_quantiles import ShowerSums, Sums
 
 
 def _layers(n: int = 3_000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

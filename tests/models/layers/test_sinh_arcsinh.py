@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caloforge.models.layers.sinh_arcsinh import SinhArcsinh
+from caloforge.models.calibration.energy_maps import SinhArcsinh
 
 
 def _normals(n: int, seed: int) -> torch.Tensor:

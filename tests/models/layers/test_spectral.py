@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from caloforge.models.layers.locally_connected import LocallyConnected2d
-from caloforge.models.layers.spectral import spectral_norm
+from caloforge.models.image_gan.networks import LocallyConnected2d, spectral_norm
 
 
 def _largest(module: nn.Module) -> torch.Tensor:

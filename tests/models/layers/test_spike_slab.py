@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.flow_path import flow_loss, integrate, time_grid
-from caloforge.models.layers.spike_slab import SpikeSlab
+from caloforge.models.flow.path import flow_loss, integrate, time_grid
+from caloforge.models.flow.posterior import SpikeSlab
 
 FILLED = torch.tensor([0.05, 0.5, 0.9, 0.7])
 CENTRE = torch.tensor([1.2, 0.8, 1.5, 0.0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.layers.transformer import TimeEmbedding, Transformer
+from caloforge.models.flow.networks import TimeEmbedding, Transformer
 
 WIDTH, HEADS, TOKENS = 16, 4, 5
 

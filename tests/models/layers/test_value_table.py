@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy import stats
 
-from caloforge.models.layers.value_table import ValueTable
+from caloforge.models.calibration.quantile_maps import ValueTable
 
 
 def _normals(n: int, seed: int) -> torch.Tensor:

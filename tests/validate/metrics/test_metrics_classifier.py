@@ -10,9 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from caloforge.errors import TooFewShowersError
-from caloforge.statistics.networks import ResidualCNN
+from caloforge.statistics.networks import ResidualCNN, threads_for
 from caloforge.statistics.scoring import auc_with_error, calibrate, divergence_bits
-from caloforge.statistics.threads import threads_for
 from caloforge.statistics.training import PRESETS, TrainingOptions, _Part
 from caloforge.validate.metrics import Settings, classifier
 from caloforge.validate.metrics.base import Value

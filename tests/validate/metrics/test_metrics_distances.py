@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from caloforge.statistics.resampling import bootstrap_counts, half_masks, halves
 from caloforge.validate.metrics.distances import ks_test, wasserstein, weighted_distances
-from caloforge.validate.metrics.resampling import bootstrap_counts, half_masks, halves
 
 VALUES = arrays(np.float64, st.integers(2, 40), elements=st.integers(-3, 3).map(float))
 

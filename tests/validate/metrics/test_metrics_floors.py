@@ -10,9 +10,9 @@ import pytest
 from toy_samples import toy_showers
 
 from caloforge.geometry import get_detector
+from caloforge.statistics.resampling import floor_at, floor_scale
 from caloforge.validate.metrics import Settings, compute_metrics
 from caloforge.validate.metrics.features import Column
-from caloforge.validate.metrics.floors import floor_at, floor_scale
 from caloforge.validate.metrics.separation import separation_of
 from caloforge.validate.sample import Sample
 

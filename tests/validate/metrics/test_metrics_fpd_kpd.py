@@ -5,8 +5,14 @@ import pytest
 from scipy.linalg import sqrtm
 
 from caloforge.errors import TooFewShowersError
-from caloforge.validate.metrics.fpd import fpd, frechet_distance, intercept_at_zero, normalise
-from caloforge.validate.metrics.kpd import kpd, polynomial_mmd
+from caloforge.validate.metrics.frechet_kernel import (
+    fpd,
+    frechet_distance,
+    intercept_at_zero,
+    kpd,
+    normalise,
+    polynomial_mmd,
+)
 
 
 def test_frechet_distance_is_the_formula() -> None:
@@ -73,7 +79,7 @@ def slow_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rows", [1000, 5])
 def test_mmd_is_the_double_sum(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caloforge.validate.metrics.kpd._ROWS", rows)
+    monkeypatch.setattr("caloforge.validate.metrics.frechet_kernel._ROWS", rows)
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(17, 3)), rng.normal(size=(23, 3)) + 0.4
     assert polynomial_mmd(x, y) == pytest.approx(slow_mmd(x, y), rel=1e-9)

@@ -10,13 +10,23 @@ from hypothesis.extra.numpy import arrays
 
 from caloforge.geometry import get_detector
 from caloforge.validate.metrics.binning import bin_edges, general_edges, log_edges, lowest_energy
-from caloforge.validate.metrics.core_cells import core_cells, moment_ratios
-from caloforge.validate.metrics.covariance import correlation_distance, covariance, covariance_distance
+from caloforge.validate.metrics.cells import (
+    core_cells,
+    correlation_distance,
+    covariance,
+    covariance_distance,
+    moment_ratios,
+)
 from caloforge.validate.metrics.features import Column
-from caloforge.validate.metrics.layer_fractions import fractions
-from caloforge.validate.metrics.sampling_fraction import energy_bins, mean_with_error, ratio_with_error
 from caloforge.validate.metrics.separation import histogram, separation_power
-from caloforge.validate.metrics.shape_mse import relative_mse, shape_mse
+from caloforge.validate.metrics.shapes import (
+    energy_bins,
+    fractions,
+    mean_with_error,
+    ratio_with_error,
+    relative_mse,
+    shape_mse,
+)
 
 COUNTS = arrays(np.int64, 7, elements=st.integers(0, 50)).filter(lambda x: x.sum() > 0)
 

@@ -24,7 +24,7 @@ from caloforge.validate.observables import (
     observe,
     streaming,
 )
-from caloforge.validate.observables.prefetch import prefetch
+from caloforge.validate.observables.streaming import prefetch
 
 
 @pytest.fixture(scope="module")

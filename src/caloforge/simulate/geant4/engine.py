@@ -1,7 +1,8 @@
-"""The Geant4 engine: what users choose, checked before anything starts."""
+"""The Geant4 engine: the user's choices, checked before anything starts, and Geant4's errors in one line."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,13 +10,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from caloforge.errors import CaloforgeError, Geant4DataError, InputError, MissingExtraError
+from caloforge.errors import CaloforgeError, Geant4DataError, InputError, MissingExtraError, SimulationError
 from caloforge.geometry import Beam, Detector
 from caloforge.showers import Showers
 from caloforge.simulate.geant4 import datasets
-from caloforge.simulate.geant4.complaints import read_complaint
 
-__all__ = ["PHYSICS_LIST", "Geant4Engine"]
+__all__ = ["PHYSICS_LIST", "Geant4Engine", "read_complaint"]
+
+
+_EXCEPTION = re.compile(
+    r"\*\*\* G4Exception : (?P<code>\S+)\s*\n\s*issued by : (?P<origin>[^\n]*)\n(?P<text>.*?)\n\*\*\* (?P<severity>[^\n*]+?) \*\*\*",
+    re.DOTALL,
+)
+_FATAL = ("Fatal Exception", "Fatal Error in Argument")
+_DATA = re.compile(r"G4[A-Z]+DATA|GEANT4_DATA_DIR|\.dat\b|data ?(?:file|set|base|directory)", re.IGNORECASE)
+
+
+def read_complaint(log: str) -> CaloforgeError | None:
+    """Return the last fatal exception that Geant4 printed; None when there is none."""
+    fatal = [found for found in _EXCEPTION.finditer(log) if found["severity"].startswith(_FATAL)]
+    if not fatal:
+        return None
+    last = fatal[-1]
+    text = " ".join(last["text"].split())
+    message = f"Geant4 stopped: {text} ({last['code']}, issued by {last['origin'].strip()})"
+    return Geant4DataError(message) if _DATA.search(text) else SimulationError(message)
+
 
 PHYSICS_LIST = "G4EmStandardPhysics_option1"
 

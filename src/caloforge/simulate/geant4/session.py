@@ -1,4 +1,4 @@
-"""Geant4's run manager, of which a process has one, for one set-up."""
+"""Geant4's run manager, one a process, and the particle that starts each shower."""
 
 from __future__ import annotations
 
@@ -12,12 +12,40 @@ from numpy.typing import NDArray
 
 from caloforge.errors import SimulationError
 from caloforge.geometry import Detector, Primaries
-from caloforge.simulate.geant4.geometry import StackConstruction
+from caloforge.random import child_seed
+from caloforge.simulate.geant4.geometry import HitCollector, StackConstruction, fold_hits
 from caloforge.simulate.geant4.physics import build_physics, find_particle, set_cut
-from caloforge.simulate.geant4.primaries import PrimaryGenerator
-from caloforge.simulate.geant4.scoring import HitCollector, fold_hits
 
-__all__ = ["Session", "session"]
+__all__ = ["PrimaryGenerator", "Session", "session"]
+
+
+_SEED_BITS = 63  # so that no two showers of a large sample share a seed
+
+
+class PrimaryGenerator(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
+    """Fires the primaries of a chunk, one an event, each with its own seed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gun = g4.G4ParticleGun(1)
+
+    def load(self, particle: Any, primaries: Primaries, seed: int, start: int) -> None:
+        """Take the primaries of showers ``start`` and following."""
+        self._gun.SetParticleDefinition(particle)
+        self._energy = primaries.energy
+        self._direction = primaries.direction
+        self._position = primaries.position
+        self._seed, self._start = seed, start
+
+    def GeneratePrimaries(self, event: Any) -> None:
+        """Start a shower; called by Geant4."""
+        i = event.GetEventID()
+        g4.G4Random.setTheSeed(child_seed(self._seed, "geant4", self._start + i, _SEED_BITS))
+        self._gun.SetParticleEnergy(float(self._energy[i]))
+        self._gun.SetParticleMomentumDirection(g4.G4ThreeVector(*map(float, self._direction[i])))
+        self._gun.SetParticlePosition(g4.G4ThreeVector(*map(float, self._position[i])))
+        self._gun.GeneratePrimaryVertex(event)
+
 
 _active: Session | None = None
 

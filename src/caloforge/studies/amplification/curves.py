@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.studies.amplification.dyadic import SHOWERS_A_BIN, DyadicBins, deepest
 from caloforge.studies.amplification.estimators import (
+    SHOWERS_A_BIN,
+    DyadicBins,
     EffectiveSize,
     by_comparison,
     by_formula,
+    deepest,
     divergence_error,
 )
 from caloforge.studies.amplification.observables import Observed, Quantity

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves
-from caloforge.studies.amplification.dyadic import SHOWERS_A_BIN
-from caloforge.studies.amplification.toy import ToyResult
-from caloforge.validate.plots.style import INK, colour
+from caloforge.studies.amplification.estimators import SHOWERS_A_BIN, ToyResult
+from caloforge.validate.plots.panel import INK, colour
 
 __all__ = ["Panels", "draw_divergence", "draw_effective", "draw_plateau", "draw_toy"]
 

@@ -1,4 +1,6 @@
-r"""The observables of the amplification study, collected in one stream: only they are kept, no cells.
+r"""The observables of the amplification study, collected in one stream.
+
+The observables of the amplification study, collected in one stream: only they are kept, no cells.
 
 Of a shower with cells e_i > 0.1 MeV at (x_i, y_i): visible energy E_vis = sum e_i, peak energy E_peak = max e_i, the
 energies E_pixel of single cells above 5 MeV, and the centres of gravity CG_x = sum x_i e_i / sum e_i and CG_y. A
@@ -22,12 +24,25 @@ from caloforge.geometry.projection import project
 from caloforge.progress import progress
 from caloforge.random import child_seed
 from caloforge.showers import Showers, ShowerSource
-from caloforge.studies.cache import Cache
+from caloforge.studies.base import Cache, Context
+from caloforge.studies.papers import paper
 from caloforge.studies.sources import Source
 from caloforge.validate.observables import OBSERVABLES
 from caloforge.validate.observables.streaming import batches
 
-__all__ = ["COLUMNS", "QUANTITIES", "Observed", "Quantity", "collect", "common_detector", "observe_chunks"]
+__all__ = [
+    "COLUMNS",
+    "QUANTITIES",
+    "Observed",
+    "Quantity",
+    "collect",
+    "collect_truth",
+    "common_detector",
+    "counted",
+    "made_by",
+    "observe_chunks",
+]
+
 
 THRESHOLD = 0.1
 """Cells at or below it are empty, MeV."""
@@ -190,3 +205,28 @@ def collect(
             parts.append(Observed(arrays["values"], arrays["pixels"], arrays["counts"].astype(np.int64)))
             advance(size)
     return Observed.join(parts)
+
+
+_NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
+
+
+def collect_truth(context: Context) -> Observed:
+    """Return the observables of all trusted showers, file after file."""
+    detector = common_detector([source.detector for source in (*context.references, *context.generated)])
+    parts = [
+        collect(source, source.n or 0, showers, detector, context.seed, context.cache)
+        for source, showers in zip(context.references, context.trusted, strict=True)
+    ]
+    return Observed.join(parts)
+
+
+def made_by(context: Context) -> str:
+    """Return what made the trusted showers, for figures; "truth" where no file says or they disagree."""
+    made = {showers.source for showers in context.trusted if showers.source}
+    return _NAMES.get(made.pop(), "truth") if len(made) == 1 else "truth"
+
+
+def counted(context: Context) -> str:
+    """Return how many trusted showers there are, beside the paper's number."""
+    total = sum(source.n or 0 for source in context.references)
+    return f"{total:,} {made_by(context)} showers (paper: {paper('amplification.truth').value:,.0f})"

@@ -14,7 +14,7 @@ from caloforge.studies.conditioning.curves import AngleCurve
 from caloforge.studies.conditioning.measure import STAGES
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panels
 from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES
-from caloforge.validate.plots.style import INK, colour
+from caloforge.validate.plots.panel import INK, colour
 from caloforge.validate.resolution import ResponseCurve
 
 __all__ = ["STAGE_NAMES", "curve_figure", "map_figure", "points_figure", "quantity_label", "spectrum_figure"]

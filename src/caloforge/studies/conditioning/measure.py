@@ -22,9 +22,8 @@ from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.showers import ShowerSource
 from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES, ShowerBatch
-from caloforge.validate.observables.prefetch import prefetch
-from caloforge.validate.observables.streaming import batches, chunk_rows
-from caloforge.validate.reconstruction import Reconstruction
+from caloforge.validate.observables.streaming import batches, chunk_rows, prefetch
+from caloforge.validate.reconstruction.reconstruct import Reconstruction
 
 __all__ = ["STAGES", "Measured", "measure", "scalar_observables"]
 

@@ -15,9 +15,16 @@ from pydantic import Field
 
 from caloforge.errors import TooFewShowersError
 from caloforge.showers import ShowerSource
-from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
-from caloforge.studies.conditioning.compare import PointResult, compare, points_with_showers
-from caloforge.studies.conditioning.curves import angle_curve, energy_curve
+from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings, sample_labels
+from caloforge.studies.conditioning.compare import (
+    PointResult,
+    TestPoint,
+    Window,
+    compare,
+    grid_of_points,
+    points_with_showers,
+)
+from caloforge.studies.conditioning.curves import FEWEST, angle_curve, energy_curve
 from caloforge.studies.conditioning.figures import (
     Curve,
     curve_figure,
@@ -25,15 +32,11 @@ from caloforge.studies.conditioning.figures import (
     points_figure,
     spectrum_figure,
 )
-from caloforge.studies.conditioning.local import FEWEST
 from caloforge.studies.conditioning.measure import STAGES, Measured, measure
-from caloforge.studies.conditioning.points import TestPoint, Window, grid_of_points
 from caloforge.studies.conditioning.tables import point_tables, summary_rows
-from caloforge.studies.labels import sample_labels
-from caloforge.studies.made import made
-from caloforge.studies.sources import Source
+from caloforge.studies.sources import Source, made
 from caloforge.validate.observables import OBSERVABLES
-from caloforge.validate.reconstruction import Reconstruction
+from caloforge.validate.reconstruction.reconstruct import Reconstruction
 from caloforge.validate.resolution import bins_of, fit_resolution
 
 __all__ = ["ConditioningSettings", "ConditioningStudy"]

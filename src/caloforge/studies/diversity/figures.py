@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.studies.base import Figure
-from caloforge.studies.diversity.likeness import Likeness
+from caloforge.studies.diversity.distances import Likeness
 from caloforge.studies.diversity.sample import Measured
 from caloforge.validate.metrics.prdc import NAMES
-from caloforge.validate.plots.style import BAND, INK, colour
+from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["figures_of"]
 

@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 
 from caloforge.errors import TooFewShowersError
 from caloforge.showers import Showers
-from caloforge.studies.diversity.likeness import Likeness, likeness_between, likeness_within
-from caloforge.studies.diversity.neighbours import Memory, Nearest, fingerprints, memory_of
-from caloforge.studies.support_size.similarity import why_no_windows
+from caloforge.studies.diversity.distances import (
+    Likeness,
+    Memory,
+    Nearest,
+    fingerprints,
+    likeness_between,
+    likeness_within,
+    memory_of,
+)
+from caloforge.studies.support_size.search import why_no_windows
 from caloforge.validate.metrics.base import Settings, Value
 from caloforge.validate.metrics.prdc import NAMES, PrecisionRecall
 from caloforge.validate.sample import Sample

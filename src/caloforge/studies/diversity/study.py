@@ -1,28 +1,31 @@
-"""The study of diversity: do generated showers differ from each other, and from those that the generator has seen?
+"""The study of diversity: do generated showers differ from each other and from the training showers?
+
+The study of diversity: do generated showers differ from each other, and from those that the generator has seen?
 
 Structural similarity of trusted, generated and mixed pairs over the data range; distances to the nearest training
 shower against those to held-out showers; precision, recall, density and coverage. See
-:mod:`~caloforge.studies.diversity.likeness`, :mod:`~caloforge.studies.diversity.neighbours` and
+:mod:`~caloforge.studies.diversity.distances`, :mod:`~caloforge.studies.diversity.distances` and
 :mod:`caloforge.validate.metrics.prdc`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
-from caloforge.studies.base import Context, Study, StudyResult, StudySettings
+from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
+from caloforge.studies.diversity.distances import Likeness, Memory, fingerprints
 from caloforge.studies.diversity.figures import figures_of
-from caloforge.studies.diversity.neighbours import fingerprints
-from caloforge.studies.diversity.results import data_of, rows_of
 from caloforge.studies.diversity.sample import (
     Known,
     Measured,
@@ -31,13 +34,146 @@ from caloforge.studies.diversity.sample import (
     measure_generated,
     measure_reference,
 )
-from caloforge.studies.made import made
-from caloforge.studies.sources import Source
-from caloforge.studies.support_size.selection import reference_name, torch_device, within
-from caloforge.studies.support_size.similarity import why_no_windows
+from caloforge.studies.sources import Source, made
+from caloforge.studies.support_size.sample import reference_name, torch_device, within
+from caloforge.studies.support_size.search import why_no_windows
 from caloforge.validate.metrics.ssim import DATA_RANGE
 
-__all__ = ["DiversitySettings", "DiversityStudy"]
+__all__ = ["DiversitySettings", "DiversityStudy", "data_of", "rows_of"]
+
+
+_BINS = 60
+
+
+def rows_of(labels: Sequence[str], measured: Sequence[Measured], data_range: float) -> list[Row]:
+    """Return our numbers; the reference first.
+
+    Arguments:
+        labels: Names of the samples.
+        measured: What was measured of each.
+        data_range: L of the rows on structural similarity, GeV.
+    """
+    reference = measured[0]
+    rows = []
+    for role, (label, one) in enumerate(zip(labels, measured, strict=True)):
+        rows += _likeness_rows(role, label, one, reference, data_range, labels[0])
+        rows += _memory_rows(role, label, one, reference, labels[0])
+        for name, value in one.quality.items():
+            floor = "" if value.floor is None else f"two halves of {labels[0]}: {value.floor:.3f}"
+            rows.append(Row(name, value.value, value.uncertainty, note=floor, sample=label))
+    return rows
+
+
+def _column(likeness: Likeness, data_range: float) -> tuple[float, float]:
+    """Return mean and error at one L."""
+    k = int(np.argmin(np.abs(np.log(np.array(likeness.data_ranges) / data_range))))
+    return float(likeness.mean[k]), float(likeness.error[k])
+
+
+def _likeness_rows(
+    role: int, label: str, one: Measured, reference: Measured, data_range: float, name: str
+) -> list[Row]:
+    own, trusted, between = one.likeness("within"), reference.likeness("within"), one.likeness("between")
+    if own is None or trusted is None:
+        return []
+    at = f"L = {data_range:g} GeV"
+    mean, error = _column(own, data_range)
+    rows = [Row(f"SSIM of its pairs, {at}", mean, error, note=f"{len(own.values):,} pairs", sample=label)]
+    if role and between is not None:
+        mixed, mixed_error = _column(between, data_range)
+        known, known_error = _column(trusted, data_range)
+        note = "above 0: its showers are more alike than the trusted ones, it lacks diversity"
+        rows += [
+            Row(f"SSIM of mixed pairs with {name}, {at}", mixed, mixed_error, sample=label),
+            Row(
+                f"SSIM of its pairs minus {name}'s, {at}",
+                mean - known,
+                math.hypot(error, known_error),
+                note=note,
+                sample=label,
+            ),
+        ]
+    return rows
+
+
+def _memory_rows(role: int, label: str, one: Measured, reference: Measured, name: str) -> list[Row]:
+    memory, held = one.memory, reference.memory
+    if memory is None or held is None:
+        return []
+    part, error = memory.closer
+    sets = "0.5 for one that remembers nothing" if role else "held-out showers; cannot remember"
+    count = f"{memory.neighbours:,} different nearest neighbours"
+    closer = "part closer to the training set"
+    rows = [
+        Row(f"{closer} than to held-out showers", part, error, note=f"{sets}; {count}", sample=label),
+        Row("median distance to the training set over that to held-out showers", memory.ratio, sample=label),
+    ]
+    if role:
+        more, more_error = memory.more_than(held)
+        note = "above 0: memory of the training set"
+        rows += [
+            Row(f"{closer} minus {name}'s", more, more_error, note=note, sample=label),
+            Row(
+                "exact copies of training showers",
+                float(memory.copies),
+                note=f"of {memory.n:,}",
+                sample=label,
+            ),
+        ]
+    return rows
+
+
+def _histogram(values: Any, low: float, high: float) -> dict[str, Any]:
+    counts, edges = np.histogram(values, _BINS, (low, high))
+    return {"edges": edges, "counts": counts}
+
+
+def _likeness_data(likeness: Likeness) -> list[dict[str, Any]]:
+    return [
+        {
+            "data_range": data_range,
+            "mean": likeness.mean[k],
+            "error": likeness.error[k],
+            "spread": likeness.spread[k],
+            "histogram": _histogram(
+                likeness.values[:, k], likeness.values[:, k].min(), likeness.values[:, k].max()
+            ),
+        }
+        for k, data_range in enumerate(likeness.data_ranges)
+    ]
+
+
+def _memory_data(memory: Memory) -> dict[str, Any]:
+    distances = {"training": memory.to_training.distance, "held_out": memory.to_held_out.distance}
+    high = max(float(values.max()) for values in distances.values()) or 1.0
+    part, error = memory.closer
+    return {
+        "n": memory.n,
+        "closer": part,
+        "closer_error": error,
+        "known": memory.known,
+        "neighbours": memory.neighbours,
+        "median_ratio": memory.ratio,
+        "copies": memory.copies,
+        **{name: _histogram(values, 0.0, 1.02 * high) for name, values in distances.items()},
+    }
+
+
+def data_of(labels: Sequence[str], measured: Sequence[Measured]) -> dict[str, Any]:
+    """Return everything for ``study.json``, by sample."""
+    out: dict[str, Any] = {}
+    for label, one in zip(labels, measured, strict=True):
+        entry: dict[str, Any] = {"n": one.n}
+        for name in ("within", "between"):
+            likeness = one.likeness(name)
+            if likeness is not None:
+                entry[f"ssim_{name}"] = _likeness_data(likeness)
+        if one.memory is not None:
+            entry["memory"] = _memory_data(one.memory) | {"shared_with_reference": one.shared}
+        entry |= {name: value.to_dict() for name, value in one.quality.items()}
+        out[label] = entry
+    return out
+
 
 _LEAST = 20
 

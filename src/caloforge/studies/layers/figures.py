@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panels
-from caloforge.studies.layers.measure import EnergySlices, LayerSample
+from caloforge.studies.layers.measure import EnergySlices, LayerSample, Means
 from caloforge.studies.layers.profiles import LayerProfile
-from caloforge.studies.layers.summaries import Means
-from caloforge.validate.plots.style import BAND, INK, colour
+from caloforge.validate.plots.panel import BAND, INK, colour
 from caloforge.validate.resolution import ResponseCurve
 
 __all__ = [

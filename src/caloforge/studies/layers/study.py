@@ -17,8 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from caloforge.geometry import Detector
-from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
-from caloforge.studies.labels import sample_labels
+from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings, sample_labels
 from caloforge.studies.layers.figures import (
     depth_figure,
     fraction_figure,
@@ -27,18 +26,20 @@ from caloforge.studies.layers.figures import (
     profile_figure,
     response_figure,
 )
-from caloforge.studies.layers.measure import EnergySlices, LayerSample, from_arrays, measure_layers
-from caloforge.studies.layers.summaries import (
+from caloforge.studies.layers.measure import (
+    EnergySlices,
+    LayerSample,
     centre_means,
     depths,
     fractions,
+    from_arrays,
     lateral_deviations,
+    measure_layers,
     response,
     width_means,
 )
 from caloforge.studies.layers.tables import Found, summary_rows, tables
-from caloforge.studies.made import made
-from caloforge.studies.sources import Source
+from caloforge.studies.sources import Source, made
 
 __all__ = ["LayersSettings", "LayersStudy"]
 

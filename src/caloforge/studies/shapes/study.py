@@ -18,38 +18,33 @@ import numpy as np
 from pydantic import Field
 
 from caloforge.showers import ShowerSource
-from caloforge.studies.base import Context, Study, StudyResult, StudySettings
-from caloforge.studies.labels import sample_labels
+from caloforge.studies.base import Context, Study, StudyResult, StudySettings, sample_labels
 from caloforge.studies.layers.measure import EnergySlices
-from caloforge.studies.made import made
-from caloforge.studies.shapes.core import (
+from caloforge.studies.shapes.figures import (
+    GeneratorTime,
+    SimulationTime,
+    core_figure,
+    count_parameters,
+    panel_figure,
+    probability_figure,
+    shape_figures,
+    spectrum_panel,
+    time_geant4,
+    time_generator,
+)
+from caloforge.studies.shapes.measure import (
     CoreRatios,
     CoreWindow,
     compare_cores,
     core_energies,
     core_window,
     reference_core,
-)
-from caloforge.studies.shapes.figures import (
-    core_figure,
-    panel_figure,
-    probability_figure,
-    shape_figures,
-    spectrum_panel,
-)
-from caloforge.studies.shapes.ks import shape_tests
-from caloforge.studies.shapes.speed import (
-    GeneratorTime,
-    SimulationTime,
-    count_parameters,
-    time_geant4,
-    time_generator,
+    shape_tests,
 )
 from caloforge.studies.shapes.tables import Shapes, comparison_table, sampling_table, summary_rows
-from caloforge.studies.sources import Source
-from caloforge.validate.metrics.sampling_fraction import SamplingFraction
-from caloforge.validate.metrics.settings import Settings
-from caloforge.validate.metrics.shape_mse import ShapeMSE
+from caloforge.studies.sources import Source, made
+from caloforge.validate.metrics.base import Settings
+from caloforge.validate.metrics.shapes import SamplingFraction, ShapeMSE
 from caloforge.validate.plots.response import response
 from caloforge.validate.sample import Sample
 

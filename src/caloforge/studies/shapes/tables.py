@@ -10,9 +10,8 @@ import numpy as np
 
 from caloforge.studies.base import Row
 from caloforge.studies.papers import paper, paper_values
-from caloforge.studies.shapes.core import CoreRatios, CoreWindow
-from caloforge.studies.shapes.ks import ShapeTests
-from caloforge.studies.shapes.speed import GeneratorTime, SimulationTime
+from caloforge.studies.shapes.figures import GeneratorTime, SimulationTime
+from caloforge.studies.shapes.measure import CoreRatios, CoreWindow, ShapeTests
 from caloforge.validate.metrics.base import Value, jsonable
 from caloforge.validate.report.page import Cell, Table
 

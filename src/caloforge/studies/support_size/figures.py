@@ -10,11 +10,11 @@ import numpy as np
 
 from caloforge.studies.base import Figure
 from caloforge.studies.papers import PaperValue, paper_values
-from caloforge.studies.support_size.collisions import Interval
+from caloforge.studies.support_size.birthday import Interval
 from caloforge.studies.support_size.criteria import DEFINITIONS, Definition
 from caloforge.studies.support_size.results import SampleResult
 from caloforge.studies.support_size.sample import ClosePair
-from caloforge.validate.plots.style import BAND, INK, colour
+from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["figures_of"]
 

@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 
 from caloforge.studies.base import Row
 from caloforge.studies.papers import paper_values
-from caloforge.studies.support_size.birthday import BirthdayCurve, birthday_curve
-from caloforge.studies.support_size.collisions import CollisionRate, Interval, collision_rate
+from caloforge.studies.support_size.birthday import (
+    BirthdayCurve,
+    CollisionRate,
+    Interval,
+    birthday_curve,
+    collision_rate,
+)
 from caloforge.studies.support_size.criteria import DEFINITIONS
 from caloforge.studies.support_size.sample import Findings
 

@@ -1,4 +1,6 @@
-"""What the study finds in one sample: its duplicates at each alpha, and its closest pairs.
+"""The duplicates of one sample at each alpha, and its closest pairs.
+
+What the study finds in one sample: its duplicates at each alpha, and its closest pairs.
 
 :class:`Findings` is made of plain arrays, so that it is kept under the output folder and found again. Everything
 that is quick follows from it: rates, curves, support sizes.
@@ -13,21 +15,76 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.showers import Showers
-from caloforge.studies.support_size.collisions import Duplicates
+from caloforge.showers import Showers, ShowerSource
+from caloforge.showers.views import Selection
+from caloforge.studies.base import Context
+from caloforge.studies.support_size.birthday import Duplicates
 from caloforge.studies.support_size.criteria import (
     DEFINITIONS,
     Limits,
     PairTable,
     Profiles,
     limits_of,
+    pair_indices,
     profiles_of,
 )
-from caloforge.studies.support_size.divergence import pair_indices
-from caloforge.studies.support_size.search import SimilaritySearch, find_duplicates, random_similarities
-from caloforge.studies.support_size.similarity import why_no_windows
+from caloforge.studies.support_size.search import (
+    SimilaritySearch,
+    find_duplicates,
+    random_similarities,
+    why_no_windows,
+)
+from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["ClosePair", "Findings", "Options", "findings_of", "limits_from"]
+__all__ = [
+    "ClosePair",
+    "Findings",
+    "Options",
+    "findings_of",
+    "limits_from",
+    "reference_name",
+    "torch_device",
+    "within",
+]
+
+
+_NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
+
+
+def within(source: ShowerSource, energy: str = "", theta: str = "") -> ShowerSource:
+    """Return the showers of a source within windows of energy and angle, read when they are needed.
+
+    Arguments:
+        source: The showers.
+        energy: Such as ``97.5-102.5GeV``; empty: all.
+        theta: Such as ``87.5-92.5``; empty: all.
+
+    Raises:
+        UnitError: When a window is not understood.
+    """
+    keep: NDArray[np.bool_] = np.ones(len(source), dtype=bool)
+    if energy:
+        wanted = EnergySpec.parse(energy)
+        keep &= (source.incident_energy >= wanted.low) & (source.incident_energy <= wanted.high)
+    if theta:
+        angles = AngleSpec.parse(theta)
+        keep &= (source.incident_theta >= angles.low) & (source.incident_theta <= angles.high)
+    return source if keep.all() else Selection(source, np.flatnonzero(keep))
+
+
+def reference_name(context: Context) -> str:
+    """Return what tables and figures call the trusted showers."""
+    return _NAMES.get(context.reference.source, context.references[0].label)
+
+
+def torch_device(name: str) -> str:
+    """Return the name of a torch device; ``auto`` takes a GPU when there is one."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
 
 _SENSITIVITY_SHARE = 5  # pairs compared for another alpha, as a part of those for the chosen one
 

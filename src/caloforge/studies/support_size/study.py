@@ -2,7 +2,7 @@
 
 The birthday-paradox test with three definitions of a duplicate, whose limits are quantiles over the pairs of trusted
 showers, against the unbiased rate of colliding pairs; see :mod:`~caloforge.studies.support_size.criteria`,
-:mod:`~caloforge.studies.support_size.birthday` and :mod:`~caloforge.studies.support_size.collisions`.
+:mod:`~caloforge.studies.support_size.birthday` and :mod:`~caloforge.studies.support_size.birthday`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from pydantic import Field
 
 from caloforge.showers import Showers, ShowerSource
 from caloforge.studies.base import Context, Study, StudyResult, StudySettings
-from caloforge.studies.made import made
 from caloforge.studies.papers import paper
-from caloforge.studies.sources import Source
+from caloforge.studies.sources import Source, made
 from caloforge.studies.support_size.criteria import DEFINITIONS, Limits
 from caloforge.studies.support_size.figures import figures_of
 from caloforge.studies.support_size.results import SampleResult, rows_of, sample_result, say
-from caloforge.studies.support_size.sample import Findings, Options, findings_of, limits_from
-from caloforge.studies.support_size.selection import reference_name, torch_device, within
-from caloforge.studies.support_size.similarity import why_no_windows
+from caloforge.studies.support_size.sample import (
+    Findings,
+    Options,
+    findings_of,
+    limits_from,
+    reference_name,
+    torch_device,
+    within,
+)
+from caloforge.studies.support_size.search import why_no_windows
 from caloforge.validate.metrics.ssim import DATA_RANGE
 
 __all__ = ["SupportSizeSettings", "SupportSizeStudy"]

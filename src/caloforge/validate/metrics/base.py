@@ -1,8 +1,10 @@
-"""What a metric is and what it returns.
+"""What a metric is, what it returns, and the settings of a comparison.
+
+What a metric is and what it returns.
 
 A metric compares a generated sample with a reference. Each number is a :class:`Value`: the number, its
 uncertainty, and, where it means something, its floor, which is what a perfect generator would score with so many
-showers (:mod:`caloforge.validate.metrics.floors`). A metric returns a dictionary: one entry for each of its keys in
+showers (:mod:`caloforge.statistics.resampling`). A metric returns a dictionary: one entry for each of its keys in
 ``metrics.json``, a :class:`Value` or a dictionary of them (by observable, by pair).
 """
 
@@ -12,17 +14,103 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from caloforge.errors import InputError
 from caloforge.registry import Registry
-from caloforge.validate.metrics.settings import Settings
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["METRICS", "Entry", "Key", "Metric", "Settings", "Value", "jsonable"]
+__all__ = ["METRICS", "ClassifierPreset", "Entry", "Key", "Metric", "Settings", "Value", "jsonable"]
+
+
+ClassifierPreset = Literal["fast", "calochallenge"]
+
+
+class Settings(BaseModel):
+    """Options of every metric. One seed fixes all random choices.
+
+    Attributes:
+        seed: Seed of subsets, splits, bootstrap and classifiers.
+        n_max: Most showers a side for the metrics that hold cells in memory or compare all pairs; the
+            number used is reported with each value.
+        max_bytes: Most bytes of cells a side that such a metric holds; lowers ``n_max`` for large detectors.
+        n_bootstrap: Bootstrap samples behind an uncertainty.
+        n_halves: How often the reference is split into halves for a floor.
+        threshold: Cell energy below which the logarithms of cells are cut (MeV).
+        device: Where torch computes: "auto" takes a GPU when there is one.
+        classifier: "fast" (256-wide, early stopping) or "calochallenge" (2048-wide, 50 epochs).
+        classifier_seeds: Networks trained for each AUC, each with a split of its own.
+        floor_seeds: Networks trained for the floor of each AUC.
+        cnn: Whether the 3-D convolutional classifier runs as well.
+        cnn_epochs: Most epochs of the 3-D convolutional classifier.
+        n_quantiles: Bins of the quantile divergence; by default the largest power of two not above a
+            tenth of the smaller sample, and at most 256.
+        neighbours: k of precision, recall, density and coverage.
+        ssim_pairs: Pairs of showers behind each mean structural similarity.
+        reconstruction: Whether samples are compared after reconstruction as well; by default for grids of
+            known MIP energy.
+        folds: Folds of the two-sample tests: each shower is scored by a classifier trained on the others.
+        quick: Whether the two-sample tests take gradient boosting alone, in two folds, and detectability is left out.
+        covariance_cells: Most cells in the covariance distance (the most energetic ones).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(default=0, ge=0)
+    n_max: int = Field(default=10_000, ge=2)
+    max_bytes: int = Field(default=1 << 29, ge=1 << 16)
+    n_bootstrap: int = Field(default=30, ge=2)
+    n_halves: int = Field(default=5, ge=1)
+    threshold: float = Field(default=0.1, gt=0.0)
+    device: str = "auto"
+    classifier: ClassifierPreset = "fast"
+    classifier_seeds: int = Field(default=3, ge=1)
+    floor_seeds: int = Field(default=2, ge=1)
+    cnn: bool = False
+    cnn_epochs: int = Field(default=15, ge=1)
+    n_quantiles: int | None = Field(default=None, ge=2)
+    neighbours: int = Field(default=5, ge=1)
+    ssim_pairs: int = Field(default=1000, ge=2)
+    reconstruction: bool | None = None
+    folds: int = Field(default=3, ge=2)
+    quick: bool = False
+    covariance_cells: int = Field(default=500, ge=2)
+
+    def torch_device(self) -> str:
+        """Return the name of the torch device to compute on.
+
+        Raises:
+            InputError: When the device is not known, or there is no such GPU.
+        """
+        if self.device == "cpu":
+            return self.device
+        name, _, number = self.device.partition(":")
+        if name not in ("auto", "cuda") or (number and not (name == "cuda" and number.isdecimal())):
+            msg = f"device '{self.device}' is not known; expected auto, cpu, cuda or cuda:1"
+            raise InputError(msg)
+        import torch
+
+        if name == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.device_count() <= int(number or 0):
+            msg = (
+                f"device '{self.device}' was asked for, but torch finds {torch.cuda.device_count()} GPUs here"
+            )
+            raise InputError(msg)
+        return self.device
+
+    def showers_a_side(self, n_cells: int) -> int:
+        """Return how many showers a side may be held in memory as cells.
+
+        Arguments:
+            n_cells: Cells of one shower (float32).
+        """
+        return max(2, min(self.n_max, self.max_bytes // (4 * n_cells)))
 
 
 def jsonable(item: Any) -> Any:
@@ -142,16 +230,16 @@ METRICS: Registry[type[Metric]] = Registry(
         "separation_power": "caloforge.validate.metrics.separation:SeparationPower",
         "distances": "caloforge.validate.metrics.distances:DistributionDistances",
         "quantile_jsd": "caloforge.validate.metrics.quantile:QuantileDivergence",
-        "shape_mse": "caloforge.validate.metrics.shape_mse:ShapeMSE",
-        "sampling_fraction": "caloforge.validate.metrics.sampling_fraction:SamplingFraction",
+        "shape_mse": "caloforge.validate.metrics.shapes:ShapeMSE",
+        "sampling_fraction": "caloforge.validate.metrics.shapes:SamplingFraction",
         "spectrum": "caloforge.validate.metrics.spectrum:CellSpectrum",
         "moments": "caloforge.validate.metrics.moments:Moments",
-        "layer_fractions": "caloforge.validate.metrics.layer_fractions:LayerFractions",
-        "core_cells": "caloforge.validate.metrics.core_cells:CoreCells",
-        "covariance_distance": "caloforge.validate.metrics.covariance:CovarianceDistance",
+        "layer_fractions": "caloforge.validate.metrics.shapes:LayerFractions",
+        "core_cells": "caloforge.validate.metrics.cells:CoreCells",
+        "covariance_distance": "caloforge.validate.metrics.cells:CovarianceDistance",
         "ssim": "caloforge.validate.metrics.ssim:StructuralSimilarity",
-        "fpd": "caloforge.validate.metrics.fpd:FrechetPhysicsDistance",
-        "kpd": "caloforge.validate.metrics.kpd:KernelPhysicsDistance",
+        "fpd": "caloforge.validate.metrics.frechet_kernel:FrechetPhysicsDistance",
+        "kpd": "caloforge.validate.metrics.frechet_kernel:KernelPhysicsDistance",
         "prdc": "caloforge.validate.metrics.prdc:PrecisionRecall",
         "reconstructed": "caloforge.validate.metrics.reconstructed:Reconstructed",
         "auc_cells": "caloforge.validate.metrics.two_sample:CellsTest",
@@ -159,10 +247,10 @@ METRICS: Registry[type[Metric]] = Registry(
         "auc_spectrum": "caloforge.validate.metrics.two_sample:SpectrumTest",
         "auc_strongest": "caloforge.validate.metrics.two_sample:StrongestTest",
         "detectability": "caloforge.validate.metrics.detectability:Detectability",
-        "attribution": "caloforge.validate.metrics.attribution:Attribution",
+        "attribution": "caloforge.validate.metrics.detectability:Attribution",
         "classifier_low": "caloforge.validate.metrics.classifier:LowLevelClassifier",
         "classifier_high": "caloforge.validate.metrics.classifier:HighLevelClassifier",
-        "classifier_cnn": "caloforge.validate.metrics.cnn:ConvolutionalClassifier",
+        "classifier_cnn": "caloforge.validate.metrics.classifier:ConvolutionalClassifier",
     },
     group="caloforge.metrics",
 )

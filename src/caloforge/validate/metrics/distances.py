@@ -5,7 +5,7 @@ With distribution functions :math:`F` (reference) and :math:`G` (generated),
 .. math:: D = \max_x |F(x) - G(x)|, \qquad W_1 = \int |F(x) - G(x)|\, dx .
 
 Values come from SciPy. The uncertainty is the spread over bootstrap samples of both sides, the floor that
-of pairs of halves of the reference (:mod:`caloforge.validate.metrics.floors`); both reuse one sorting through weighted distribution functions.
+of pairs of halves of the reference (:mod:`caloforge.statistics.resampling`); both reuse one sorting through weighted distribution functions.
 :math:`W_1` is given in units of the reference's standard deviation, the raw one (in the observable's
 unit) in its detail. A bootstrap spread of :math:`D` is an estimate; near zero it is on the large side.
 
@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from caloforge.statistics.resampling import bootstrap_counts, floor_at, half_masks, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import Column, finite_columns
-from caloforge.validate.metrics.floors import floor_at
-from caloforge.validate.metrics.resampling import bootstrap_counts, half_masks, spread
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from caloforge.random import generator
 from caloforge.statistics.moments import mean_and_std
+from caloforge.statistics.resampling import spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.resampling import spread
-from caloforge.validate.metrics.sampling_fraction import energy_bins
+from caloforge.validate.metrics.shapes import energy_bins
 from caloforge.validate.observables import OBSERVABLES
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from caloforge.errors import TooFewShowersError
 from caloforge.random import generator
+from caloforge.statistics.resampling import spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import Cells, cell_pair
-from caloforge.validate.metrics.resampling import spread
 
 if TYPE_CHECKING:
     import torch

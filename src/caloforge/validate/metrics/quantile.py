@@ -30,10 +30,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import InputError, TooFewShowersError
 from caloforge.random import generator
+from caloforge.statistics.resampling import Floor, floor_at, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import finite_columns, joint_columns
-from caloforge.validate.metrics.floors import Floor, floor_at
-from caloforge.validate.metrics.resampling import halves, spread
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample

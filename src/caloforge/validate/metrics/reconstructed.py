@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.statistics.resampling import floor_at, halves
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.distances import distances_of
 from caloforge.validate.metrics.features import Column, make_column
-from caloforge.validate.metrics.floors import floor_at
-from caloforge.validate.metrics.resampling import halves
-from caloforge.validate.metrics.sampling_fraction import mean_with_error, ratio_with_error
 from caloforge.validate.metrics.separation import separation_of
-from caloforge.validate.reconstructed import MAIN, After, can_reconstruct, reconstruct, why_not
+from caloforge.validate.metrics.shapes import mean_with_error, ratio_with_error
+from caloforge.validate.reconstruction.sample import MAIN, After, can_reconstruct, reconstruct, why_not
 from caloforge.validate.resolution import bins_of, response_curve
 
 if TYPE_CHECKING:

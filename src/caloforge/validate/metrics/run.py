@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from caloforge.errors import TooFewShowersError
 from caloforge.validate.metrics.base import METRICS, Metric, Settings, jsonable
 from caloforge.validate.metrics.features import forget_cells
-from caloforge.validate.metrics.two_sample_study import forget_study
+from caloforge.validate.metrics.two_sample import forget_study
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample

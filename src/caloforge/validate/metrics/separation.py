@@ -9,7 +9,7 @@ energies, centres, widths, sparsity); elsewhere equal bins between the reference
 range are counted: the detail gives their fraction on each side and ``unbinned_excess``, the difference of the two fractions.
 Histograms are normalised by what falls inside, as in the challenge. The error is the spread of
 multinomial bootstrap samples of both histograms, the floor that of halves of the reference, brought to the samples'
-sizes (:mod:`caloforge.validate.metrics.floors`) and to the number of bins that both together fill.
+sizes (:mod:`caloforge.statistics.resampling`) and to the number of bins that both together fill.
 
 References:
     O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4; S. Diefenbacher et al., arXiv:2009.03796.
@@ -25,11 +25,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caloforge.random import generator
+from caloforge.statistics.resampling import bootstrap_counts, floor_at, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.binning import bin_edges, log_edges, lowest_energy
 from caloforge.validate.metrics.features import Column, cell_pair, finite_columns
-from caloforge.validate.metrics.floors import floor_at
-from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
 
 if TYPE_CHECKING:
     from caloforge.geometry import Detector

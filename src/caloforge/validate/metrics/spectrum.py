@@ -1,6 +1,6 @@
 r"""The spectrum of cell energies, bin by bin: chi-squared, and the largest local excess or deficit.
 
-Cells are counted in logarithmic bins, 20 a decade from 1e-4 MeV up (:mod:`~caloforge.validate.observables.cell_histograms`),
+Cells are counted in logarithmic bins, 20 a decade from 1e-4 MeV up (:mod:`~caloforge.validate.observables.spectrum`),
 in all layers together and in each layer or group of layers. Neighbouring bins are merged until each holds at least 50
 expected cells in the smaller sample; the last one is open, so that cells above the reference's maximum count. Filled cells
 below 1e-4 MeV are no part of the spectrum: their fraction is given. With the mean counts per shower :math:`r_i, g_i` of
@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.statistics.resampling import bootstrap_counts, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.resampling import bootstrap_counts, halves, spread
-from caloforge.validate.observables.cell_histograms import FINE_EDGES, CellHistograms, cell_histograms
+from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms, cell_histograms
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample

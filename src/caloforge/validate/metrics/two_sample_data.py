@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
 from caloforge.random import generator
-from caloforge.statistics.folds import Rows
-from caloforge.statistics.two_sample import Features
+from caloforge.statistics.two_sample import Features, Rows
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.features import Cells, cell_pair
 from caloforge.validate.observables import OBSERVABLES

@@ -9,15 +9,17 @@ table["layer_energy"]      # (N, n_layers) MeV
 """
 
 from caloforge.validate.observables.axes import AXIS_LABELS, SPECTRUM_EDGES, Axis, axis_edges
-from caloforge.validate.observables.base import Observable
-from caloforge.validate.observables.batch import ShowerBatch
-from caloforge.validate.observables.core import core_cells, tracked_cells
-from caloforge.validate.observables.correlations import layer_correlation, observable_correlation
-from caloforge.validate.observables.registry import OBSERVABLES
+from caloforge.validate.observables.base import OBSERVABLES, Observable
+from caloforge.validate.observables.batch import CellStatistics, ShowerBatch
+from caloforge.validate.observables.energies import core_cells, tracked_cells
 from caloforge.validate.observables.spectrum import mip_peak
-from caloforge.validate.observables.statistics import CellStatistics
 from caloforge.validate.observables.streaming import cell_statistics, histogram_cells, observe
-from caloforge.validate.observables.table import Histogram, ObservableTable
+from caloforge.validate.observables.table import (
+    Histogram,
+    ObservableTable,
+    layer_correlation,
+    observable_correlation,
+)
 
 __all__ = [
     "AXIS_LABELS",

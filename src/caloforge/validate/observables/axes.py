@@ -1,4 +1,6 @@
-"""The axes along which a shower's values lie, and their bins.
+"""The axes along which a shower's values lie, and the positions of cells.
+
+The axes along which a shower's values lie, and their bins.
 
 ======== ============================================================================== =====
 axis     bins                                                                           unit
@@ -16,6 +18,8 @@ cell     chosen cells
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -23,7 +27,17 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 
-__all__ = ["AXIS_LABELS", "SPECTRUM_EDGES", "Axis", "axis_edges", "lateral_edges", "radial_edges"]
+__all__ = [
+    "AXIS_LABELS",
+    "SPECTRUM_EDGES",
+    "Axis",
+    "CellFrame",
+    "axis_edges",
+    "cell_frame",
+    "lateral_edges",
+    "radial_edges",
+]
+
 
 Axis = Literal["shower", "layer", "x", "y", "r", "energy", "cell"]
 
@@ -92,3 +106,29 @@ def radial_edges(detector: Detector) -> NDArray[np.float64]:
     )
     n_bins = int(np.clip(round(reach / pitch), 1, _MOST_RINGS))
     return np.append(pitch * np.arange(n_bins), np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class CellFrame:
+    """Arrays over the cells, contiguous.
+
+    Attributes:
+        layer: (n_cells,) layer.
+        centre: (3, n_cells) nominal x, y, z, mm.
+        radius: (n_cells,) own r of a mesh's voxels, mm; None for cells.
+    """
+
+    layer: NDArray[np.int64]
+    centre: NDArray[np.float64]
+    radius: NDArray[np.float64] | None
+
+
+@lru_cache(maxsize=16)
+def cell_frame(detector: Detector) -> CellFrame:
+    """Return the frame of a detector."""
+    rings = [layer.radii() for layer in detector.layers if isinstance(layer, CylindricalLayer)]
+    return CellFrame(
+        layer=np.ascontiguousarray(detector.cell_layer),
+        centre=np.ascontiguousarray(detector.cell_centres.T),
+        radius=np.concatenate(rings) if rings else None,
+    )

@@ -1,4 +1,6 @@
-"""What an observable is.
+"""What an observable is, and the observables by name.
+
+What an observable is.
 
 An observable takes a batch of showers and gives one number a shower, or one number a shower for each bin of
 an axis (layers, columns of x, distances from the axis, cell energies, chosen cells). It says for which
@@ -15,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
+from caloforge.registry import Registry
 from caloforge.validate.observables.axes import Axis, axis_edges
 
 if TYPE_CHECKING:
     from caloforge.validate.observables.batch import ShowerBatch
 
-__all__ = ["Observable", "always", "needs_layers"]
+__all__ = ["OBSERVABLES", "Observable", "always", "needs_layers"]
 
 
 def always(detector: Detector) -> str:
@@ -77,3 +80,49 @@ class Observable:
     def edges(self, detector: Detector) -> NDArray[np.float64] | None:
         """Return the bin edges (k + 1,) along the axis; None for one number a shower and for chosen cells."""
         return axis_edges(self.axis, detector)
+
+
+_HERE = "caloforge.validate.observables"
+
+OBSERVABLES: Registry[Observable] = Registry(
+    "observable",
+    {
+        "visible_energy": f"{_HERE}.energy:VISIBLE_ENERGY",
+        "response": f"{_HERE}.energy:RESPONSE",
+        "peak_energy": f"{_HERE}.energy:PEAK_ENERGY",
+        "hits": f"{_HERE}.hits:HITS",
+        "sparsity": f"{_HERE}.hits:SPARSITY",
+        "shower_depth": f"{_HERE}.depth:SHOWER_DEPTH",
+        "shower_start": f"{_HERE}.depth:SHOWER_START",
+        "depth_90": f"{_HERE}.depth:DEPTH_90",
+        "radius_90": f"{_HERE}.containment:RADIUS_90",
+        "centre_x": f"{_HERE}.moments:CENTRE_X",
+        "centre_y": f"{_HERE}.moments:CENTRE_Y",
+        "centre_z": f"{_HERE}.moments:CENTRE_Z",
+        "second_moment_x": f"{_HERE}.moments:SECOND_X",
+        "second_moment_y": f"{_HERE}.moments:SECOND_Y",
+        "second_moment_z": f"{_HERE}.moments:SECOND_Z",
+        "third_moment_x": f"{_HERE}.moments:THIRD_X",
+        "third_moment_y": f"{_HERE}.moments:THIRD_Y",
+        "third_moment_z": f"{_HERE}.moments:THIRD_Z",
+        "angle_barycentres": f"{_HERE}.angles:ANGLE_BARYCENTRES",
+        "angle_axis": f"{_HERE}.angles:ANGLE_AXIS",
+        "core_mean": f"{_HERE}.core:CORE_MEAN",
+        "core_std": f"{_HERE}.core:CORE_STD",
+        "layer_energy": f"{_HERE}.layers:LAYER_ENERGY",
+        "layer_fraction": f"{_HERE}.layers:LAYER_FRACTION",
+        "layer_sparsity": f"{_HERE}.hits:LAYER_SPARSITY",
+        "layer_centre_x": f"{_HERE}.lateral:LAYER_CENTRE_X",
+        "layer_centre_y": f"{_HERE}.lateral:LAYER_CENTRE_Y",
+        "layer_centre_r": f"{_HERE}.lateral:LAYER_CENTRE_R",
+        "layer_width_x": f"{_HERE}.lateral:LAYER_WIDTH_X",
+        "layer_width_y": f"{_HERE}.lateral:LAYER_WIDTH_Y",
+        "layer_width_r": f"{_HERE}.lateral:LAYER_WIDTH_R",
+        "x_profile": f"{_HERE}.profiles:X_PROFILE",
+        "y_profile": f"{_HERE}.profiles:Y_PROFILE",
+        "radial_profile": f"{_HERE}.profiles:RADIAL_PROFILE",
+        "cell_spectrum": f"{_HERE}.spectrum:CELL_SPECTRUM",
+        "core_cells": f"{_HERE}.core:CORE_CELLS",
+    },
+    group="caloforge.observables",
+)

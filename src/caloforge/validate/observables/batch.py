@@ -1,4 +1,6 @@
-"""A batch of showers with what many observables need, each computed once.
+"""A batch of showers with what many observables need, each computed once, and statistics of every cell.
+
+A batch of showers with what many observables need, each computed once.
 
 Showers are sparse, so everything starts from the hits: filled cells of at least ``cut``, in the order of the file. Their
 energies are summed in float64. Positions are the nominal cell centres plus the detector's layer shift, where
@@ -7,6 +9,7 @@ its cells move with an alignment.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,9 +18,9 @@ from numpy.typing import NDArray
 from caloforge.errors import InputError
 from caloforge.geometry import Detector
 from caloforge.showers import Showers
-from caloforge.validate.observables.frame import CellFrame, cell_frame
+from caloforge.validate.observables.axes import CellFrame, cell_frame
 
-__all__ = ["ShowerBatch", "is_filled"]
+__all__ = ["CellStatistics", "CellSums", "ShowerBatch", "is_filled"]
 
 
 def is_filled(cells: NDArray[np.float32], cut: float) -> NDArray[np.bool_]:
@@ -250,3 +253,40 @@ class ShowerBatch:
 def _length(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return sqrt(x^2 + y^2); four times as fast as np.hypot, whose guard against overflow mm do not need."""
     return np.asarray(np.sqrt(x * x + y * y))
+
+
+@dataclass(frozen=True, eq=False)
+class CellStatistics:
+    """What the cells do over a sample; each array (n_cells,).
+
+    Attributes:
+        n: Number of showers.
+        mean: Mean energy, empty cells included, MeV.
+        std: Standard deviation, MeV.
+        occupancy: Fraction of showers in which the cell has energy.
+    """
+
+    n: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    occupancy: NDArray[np.float64]
+
+
+class CellSums:
+    """Running sums behind :class:`CellStatistics`."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._n = 0
+        self._sums = np.zeros((3, detector.n_cells))
+
+    def add(self, batch: ShowerBatch) -> None:
+        """Add a batch."""
+        self._n += batch.n
+        energy, n_cells = batch.energy, self._sums.shape[1]
+        for total, weights in zip(self._sums, (energy, energy * energy, None), strict=True):
+            total += np.bincount(batch.cell, weights, n_cells)
+
+    def result(self) -> CellStatistics:
+        """Return the statistics of all batches so far."""
+        mean, square, occupancy = self._sums / max(self._n, 1)
+        return CellStatistics(self._n, mean, np.sqrt(np.maximum(square - mean**2, 0.0)), occupancy)

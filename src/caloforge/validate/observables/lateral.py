@@ -1,4 +1,23 @@
-r"""Lateral centre and width of each layer in x (eta), y (phi) and r, exactly as the CaloChallenge defines them.
+r"""Lateral shape and direction: centres, widths, moments, profiles, containment and angle.
+
+The shower's direction as theta: 90 degrees along +z, smaller leaning towards +y.
+
+- from the layers' barycentres: the energy-weighted straight line y = a + b z through them has
+  b = cov(y, z) / var(z), and theta = atan2(1, b);
+- from the principal axis: the eigenvector (v_x, v_y, v_z), v_z >= 0, of the largest eigenvalue of the
+  energy-weighted covariance of the cells' positions; theta = atan2(v_z, v_y).
+
+Both are NaN where the energy lies in fewer than two layers.
+
+Centres of gravity and moments about them.
+
+.. math::
+    \bar x = \frac{\sum_i E_i x_i}{\sum_i E_i}, \qquad
+    m_k(x) = \frac{\sum_i E_i (x_i - \bar x)^k}{\sum_i E_i}, \quad k = 2, 3
+
+over the cells' centres (moved by the detector's layer shift where its cells move); NaN for empty showers.
+
+Lateral centre and width of each layer in x (eta), y (phi) and r, exactly as the CaloChallenge defines them.
 
 .. math::
     C_l(x) = \frac{\sum x E}{\sum E + 10^{-16}}, \qquad
@@ -10,24 +29,146 @@ that move with an alignment are taken where they are. Empty layers give 0 for ce
 
 References:
     C. Krause et al., CaloChallenge 2022, arXiv:2410.21611, section 5.
+
+Lateral profiles: energy in bins of x, of y, and of the distance from the shower axis, MeV.
+
+Cells of a grid fall into the bin of their own column. A layer whose cells are wider or narrower than the bins,
+or move with an alignment, shares each cell's energy among the bins in proportion to the overlap. Voxels of a
+mesh fall where their centre is. The outermost bins are open, so that the bins always sum to the visible energy.
+
+The radial profile is taken about the line through the shower's centre of gravity along the incident direction
+(a mesh: its own r), cells at their centres; its last bin is open.
+
+Lateral containment: the distance from the shower axis within which 90 % of the visible energy lies.
+
+The cells are ordered by the distance of their centres from the line through the shower's centre of gravity
+along the incident direction; the radius is that of the cell at which the cumulative energy reaches 90 %. NaN
+for empty showers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.observables.base import Observable
-from caloforge.validate.observables.batch import ShowerBatch
+from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.validate.observables.axes import lateral_edges, radial_edges
+from caloforge.validate.observables.base import Observable, always, needs_layers
+from caloforge.validate.observables.batch import ShowerBatch, is_filled
 
 __all__ = [
+    "ANGLE_AXIS",
+    "ANGLE_BARYCENTRES",
+    "CENTRE_X",
+    "CENTRE_Y",
+    "CENTRE_Z",
     "LAYER_CENTRE_R",
     "LAYER_CENTRE_X",
     "LAYER_CENTRE_Y",
     "LAYER_WIDTH_R",
     "LAYER_WIDTH_X",
     "LAYER_WIDTH_Y",
+    "RADIAL_PROFILE",
+    "RADIUS_90",
+    "SECOND_X",
+    "SECOND_Y",
+    "SECOND_Z",
+    "THIRD_X",
+    "THIRD_Y",
+    "THIRD_Z",
+    "X_PROFILE",
+    "Y_PROFILE",
+    "principal_angle",
 ]
+
+
+def _rule(detector: Detector) -> str:
+    """Ask for three layers at known depths."""
+    if detector.n_layers < 3:
+        return f"needs 3 layers; {detector.name} has {detector.n_layers}"
+    if detector.order == "cylindrical" and len(detector.shape) == 1:
+        return f"needs the depths of the layers in mm; those of {detector.name} are not published"
+    return ""
+
+
+def _deep(batch: ShowerBatch) -> NDArray[np.bool_]:
+    """Return which showers (N,) have energy in two layers or more."""
+    return np.asarray((batch.layer_energy > 0).sum(axis=1) > 1)
+
+
+def _barycentres(batch: ShowerBatch) -> NDArray[np.float64]:
+    covariance = batch.covariance
+    slope = np.full(batch.n, np.nan)
+    np.divide(covariance[:, 1, 2], covariance[:, 2, 2], out=slope, where=_deep(batch))
+    return np.asarray(np.degrees(np.arctan2(1.0, slope)))
+
+
+def principal_angle(batch: ShowerBatch) -> NDArray[np.float64]:
+    """Return theta (N,) of the showers' principal axes, degrees."""
+    theta, deep = np.full(batch.n, np.nan), _deep(batch)
+    if deep.any():
+        axis = np.linalg.eigh(batch.covariance[deep])[1][:, :, -1]
+        axis = axis * np.where(axis[:, 2:] < 0, -1.0, 1.0)
+        theta[deep] = np.degrees(np.arctan2(axis[:, 2], axis[:, 1]))
+    return theta
+
+
+_MISSING = "showers with energy in fewer than two layers"
+ANGLE_BARYCENTRES = Observable(
+    "angle_barycentres", "angle from layer barycentres", "degrees", _barycentres, missing=_MISSING, rule=_rule
+)
+ANGLE_AXIS = Observable(
+    "angle_axis", "angle of the principal axis", "degrees", principal_angle, missing=_MISSING, rule=_rule
+)
+
+
+_AXES = "xyz"
+_RULES = (always, always, needs_layers(2))
+_EMPTY = "empty showers"
+
+
+def _centre(axis: int) -> Observable:
+    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
+        return batch.centre[axis]
+
+    name = _AXES[axis]
+    return Observable(
+        f"centre_{name}", f"centre of gravity in {name}", "mm", compute, missing=_EMPTY, rule=_RULES[axis]
+    )
+
+
+def _second(axis: int) -> Observable:
+    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
+        return batch.covariance[:, axis, axis]
+
+    return _moment(axis, 2, "second", compute)
+
+
+def _third(axis: int) -> Observable:
+    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
+        offset = batch.offsets[axis]
+        return batch.mean(offset * offset * offset)
+
+    return _moment(axis, 3, "third", compute)
+
+
+def _moment(
+    axis: int, order: int, ordinal: str, compute: Callable[[ShowerBatch], NDArray[np.float64]]
+) -> Observable:
+    name = _AXES[axis]
+    label = f"{ordinal} central moment in {name}"
+    return Observable(
+        f"{ordinal}_moment_{name}", label, f"mm{order}", compute, missing=_EMPTY, rule=_RULES[axis]
+    )
+
+
+CENTRE_X, CENTRE_Y, CENTRE_Z = _centre(0), _centre(1), _centre(2)
+SECOND_X, SECOND_Y, SECOND_Z = _second(0), _second(1), _second(2)
+THIRD_X, THIRD_Y, THIRD_Z = _third(0), _third(1), _third(2)
+
 
 _TINY = 1e-16  # MeV, the CaloChallenge's guard of empty layers
 
@@ -41,7 +182,7 @@ def _centre_of(batch: ShowerBatch, name: str) -> NDArray[np.float64]:
     return sums / (batch.layer_energy + _TINY)
 
 
-def _centre(name: str) -> Observable:
+def _centre_lateral(name: str) -> Observable:
     def compute(batch: ShowerBatch) -> NDArray[np.float64]:
         return _centre_of(batch, name)
 
@@ -57,5 +198,87 @@ def _width(name: str) -> Observable:
     return Observable(f"layer_width_{name}", f"width of the layer in {name}", "mm", compute, "layer")
 
 
-LAYER_CENTRE_X, LAYER_CENTRE_Y, LAYER_CENTRE_R = _centre("x"), _centre("y"), _centre("r")
+LAYER_CENTRE_X, LAYER_CENTRE_Y, LAYER_CENTRE_R = (
+    _centre_lateral("x"),
+    _centre_lateral("y"),
+    _centre_lateral("r"),
+)
 LAYER_WIDTH_X, LAYER_WIDTH_Y, LAYER_WIDTH_R = _width("x"), _width("y"), _width("r")
+
+
+@lru_cache(maxsize=32)
+def _bin_of_cell(detector: Detector, coordinate: int) -> NDArray[np.int64]:
+    """Return the bin (n_cells,) that holds each cell's nominal centre."""
+    inner = lateral_edges(detector, coordinate)[1:-1]
+    return np.searchsorted(inner, detector.cell_centres[:, coordinate], side="right")
+
+
+def _lateral(batch: ShowerBatch, coordinate: int) -> NDArray[np.float64]:
+    if batch.detector.order == "layered":
+        return _shared(batch, coordinate)
+    n_bins = len(lateral_edges(batch.detector, coordinate)) - 1
+    bins = _bin_of_cell(batch.detector, coordinate)[batch.cell]
+    return batch.sum_bins(bins, n_bins, batch.energy)
+
+
+def _shared(batch: ShowerBatch, coordinate: int) -> NDArray[np.float64]:
+    """Share each cell's energy among the bins that it overlaps."""
+    inner = lateral_edges(batch.detector, coordinate)[1:-1]
+    below = np.zeros((batch.n, len(inner)))
+    filled = is_filled(batch.showers.cells, batch.cut)
+    cells = np.where(filled, batch.showers.cells, 0).astype(np.float64)
+    for index, (layer, members) in enumerate(
+        zip(batch.detector.layers, batch.detector.layer_cells, strict=True)
+    ):
+        assert isinstance(layer, ReadoutLayer)
+        grid = cells[:, members].reshape(batch.n, layer.nx, layer.ny)
+        energy = grid.sum(axis=2 - coordinate)
+        centre, pitch = ((layer.x, layer.pitch_x), (layer.y, layer.pitch_y))[coordinate]
+        shift = np.zeros((batch.n, 1)) if batch.shift is None else batch.shift[:, index, coordinate, None]
+        low = (centre - pitch / 2)[None, :] + shift
+        part = np.clip((inner[None, None, :] - low[:, :, None]) / pitch, 0.0, 1.0)
+        below += np.einsum("nc,nce->ne", energy, part)
+    bounded = np.concatenate([np.zeros((batch.n, 1)), below, batch.total[:, None]], axis=1)
+    return np.maximum(np.diff(bounded, axis=1), 0.0)
+
+
+def _x(batch: ShowerBatch) -> NDArray[np.float64]:
+    return _lateral(batch, 0)
+
+
+def _y(batch: ShowerBatch) -> NDArray[np.float64]:
+    return _lateral(batch, 1)
+
+
+def _radial(batch: ShowerBatch) -> NDArray[np.float64]:
+    edges = radial_edges(batch.detector)
+    bins = np.searchsorted(edges[1:-1], batch.axis_radius, side="right")
+    return batch.sum_bins(bins, len(edges) - 1, batch.energy)
+
+
+X_PROFILE = Observable("x_profile", "energy in the column", "MeV", _x, "x")
+Y_PROFILE = Observable("y_profile", "energy in the row", "MeV", _y, "y")
+RADIAL_PROFILE = Observable("radial_profile", "energy in the ring", "MeV", _radial, "r")
+
+
+_CONTAINED = 0.9
+_ROUNDING = 1e-12
+
+
+def _radius_90(batch: ShowerBatch) -> NDArray[np.float64]:
+    out = np.full(batch.n, np.nan)
+    radius = batch.axis_radius
+    if not len(radius):
+        return out
+    step = float(radius.max()) + 1.0  # keeps the showers apart in one sort of all hits
+    order = np.argsort(radius + step * batch.shower)
+    cumulative = np.concatenate([[0.0], np.cumsum(batch.energy[order])])
+    first, last = batch.bounds[:-1][batch.filled], batch.bounds[1:][batch.filled]
+    before, after = cumulative[first], cumulative[last]
+    target = before + _CONTAINED * (1 - _ROUNDING) * (after - before)
+    reached = np.clip(np.searchsorted(cumulative, target) - 1, first, last - 1)
+    out[batch.filled] = radius[order[reached]]
+    return out
+
+
+RADIUS_90 = Observable("radius_90", "radius of 90 % of the energy", "mm", _radius_90, missing="empty showers")

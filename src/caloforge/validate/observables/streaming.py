@@ -1,5 +1,11 @@
 """One pass over a source: every observable, in bounded memory.
 
+Reading ahead: a thread that has the next chunk ready.
+
+HDF5 releases Python's lock while it reads and unpacks, so that reading and computing overlap.
+
+One pass over a source: every observable, in bounded memory.
+
 Chunks of about 16 MiB are read in one thread while the previous ones are computed in another. Beside the
 chunks only the table is held, about 2 kB a shower.
 """
@@ -8,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from queue import Empty, Full, Queue
+from threading import Event, Thread
 from typing import Protocol
 
 import numpy as np
@@ -17,14 +25,65 @@ from caloforge.errors import TooFewShowersError
 from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerSource
-from caloforge.validate.observables.base import Observable
-from caloforge.validate.observables.batch import ShowerBatch
-from caloforge.validate.observables.prefetch import prefetch
-from caloforge.validate.observables.registry import OBSERVABLES
-from caloforge.validate.observables.statistics import CellStatistics, CellSums
+from caloforge.validate.observables.base import OBSERVABLES, Observable
+from caloforge.validate.observables.batch import CellStatistics, CellSums, ShowerBatch
 from caloforge.validate.observables.table import ObservableTable
 
-__all__ = ["Chunked", "batches", "cell_statistics", "chunk_rows", "histogram_cells", "observe"]
+__all__ = ["Chunked", "batches", "cell_statistics", "chunk_rows", "histogram_cells", "observe", "prefetch"]
+
+
+_POLL = 0.1  # s, how soon the reading thread notices that nobody listens
+
+
+def prefetch(chunks: Iterator[Showers], depth: int = 1) -> Generator[Showers, None, None]:
+    """Iterate over chunks that another thread reads ahead.
+
+    Arguments:
+        chunks: What to read.
+        depth: Chunks that may wait.
+
+    Yields:
+        The chunks, in order; an error of the reading thread is raised here.
+    """
+    queue: Queue[Showers | BaseException | None] = Queue(depth)
+    stop = Event()
+
+    def put(item: Showers | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                queue.put(item, timeout=_POLL)
+            except Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            for chunk in chunks:
+                if not put(chunk):
+                    return
+        except BaseException as error:  # handed to the reader of the queue
+            put(error)
+            return
+        put(None)
+
+    thread = Thread(target=read, name="read showers", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = queue.get(timeout=_POLL)
+            except Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
 
 _CHUNK_BYTES = 16 * 2**20
 _MOST_ROWS = 4096

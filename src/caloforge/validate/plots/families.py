@@ -1,18 +1,86 @@
-"""The families of figures, in the order of the report."""
+"""The families of figures in the order of the report, and slices of samples in energy and angle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from caloforge.registry import Registry
-from caloforge.validate.plots.panel import Heat, Panel
+from caloforge.validate.plots.event import format_energy
+from caloforge.validate.plots.panel import Array, Heat, Panel
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["FAMILIES", "TITLES", "Family", "Shown", "all_figures"]
+__all__ = ["FAMILIES", "TITLES", "Family", "Shown", "Slices", "all_figures", "angle_slices", "energy_slices"]
+
+
+_FEWEST = 10  # showers of each sample in a slice that is shown
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Slices of one condition, common to all samples.
+
+    Attributes:
+        edges: (S + 1,) their ends.
+        middles: (S,) mean of the reference's values in each.
+        names: What each is called.
+        members: For each sample, the slice (N,) of each shower, -1 outside.
+    """
+
+    edges: Array
+    middles: Array
+    names: tuple[str, ...]
+    members: tuple[NDArray[np.int64], ...]
+
+    def enough(self, number: int) -> bool:
+        """Return whether every sample has ten showers in a slice."""
+        return all(int((member == number).sum()) >= _FEWEST for member in self.members)
+
+
+def energy_slices(samples: Sequence[Sample], number: int = 8) -> Slices | None:
+    """Return slices of incident energy; None when all showers have the same."""
+    values = [sample.observables.incident_energy for sample in samples]
+    return _slices(values, number, format_energy)
+
+
+def angle_slices(samples: Sequence[Sample], number: int = 6) -> Slices | None:
+    """Return slices of the incident angle; None when all showers have the same."""
+    values = [sample.observables.incident_theta for sample in samples]
+    return _slices(values, number, lambda angle: f"{angle:.0f}°")
+
+
+def _slices(values: Sequence[Array], number: int, name: object) -> Slices | None:
+    write = name if callable(name) else str
+    reference = values[0]
+    low, high = float(reference.min()), float(reference.max())
+    if high - low <= 1e-3 * abs(high):
+        return None
+    distinct = np.unique(np.round(reference, 3))
+    if len(distinct) <= 16:
+        geometric = distinct[0] > 0
+        inner = np.sqrt(distinct[1:] * distinct[:-1]) if geometric else (distinct[1:] + distinct[:-1]) / 2
+        first = distinct[0] ** 2 / inner[0] if geometric else 2 * distinct[0] - inner[0]
+        last = distinct[-1] ** 2 / inner[-1] if geometric else 2 * distinct[-1] - inner[-1]
+        edges = np.concatenate([[first], inner, [last]])
+        names = tuple(write(value) for value in distinct)
+    else:
+        edges = np.quantile(reference, np.linspace(0, 1, number + 1))
+        edges[-1] += 1e-9 * abs(edges[-1])
+        names = tuple(f"{write(a)} to {write(b)}" for a, b in pairwise(edges))
+    members = []
+    for sample in values:
+        place = np.searchsorted(edges, sample, side="right") - 1
+        members.append(np.where((place >= 0) & (place < len(edges) - 1), place, -1))
+    middles = np.array([reference[members[0] == s].mean() for s in range(len(edges) - 1)])
+    return Slices(edges, middles, names, tuple(members))
+
 
 Shown: TypeAlias = Panel | Heat
 Family: TypeAlias = Callable[["Sequence[Sample]"], "Sequence[Panel | Heat]"]
@@ -21,14 +89,14 @@ FAMILIES: Registry[Family] = Registry(
     "figure family",
     {
         "response": "caloforge.validate.plots.response:response",
-        "cells": "caloforge.validate.plots.cells:cell_spectra",
-        "energies": "caloforge.validate.plots.energies:energies",
+        "cells": "caloforge.validate.plots.spectra:cell_spectra",
+        "energies": "caloforge.validate.plots.spectra:energies",
         "spectra": "caloforge.validate.plots.spectra:spectra",
-        "profiles": "caloforge.validate.plots.profiles:profiles",
-        "layers": "caloforge.validate.plots.cells:layer_spectra",
+        "profiles": "caloforge.validate.plots.images:profiles",
+        "layers": "caloforge.validate.plots.spectra:layer_spectra",
         "images": "caloforge.validate.plots.images:images",
-        "correlations": "caloforge.validate.plots.correlations:correlations",
-        "reconstructed": "caloforge.validate.plots.reconstructed:reconstructed",
+        "correlations": "caloforge.validate.plots.images:correlations",
+        "reconstructed": "caloforge.validate.plots.response:reconstructed",
     },
 )
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.plots.panel import Array
-from caloforge.validate.plots.style import BAND, INK, colour
+from caloforge.validate.plots.panel import BAND, INK, Array, colour
 
 __all__ = ["KINDS", "Bars", "Growth", "GrowthCurve", "Mark", "draw_bars", "draw_growth"]
 

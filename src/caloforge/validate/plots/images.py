@@ -1,4 +1,4 @@
-"""Mean shower images: the mean energy of each cell, projected or layer by layer, and its ratio to the reference."""
+"""Mean profiles, mean images and correlations."""
 
 from __future__ import annotations
 
@@ -8,12 +8,133 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
-from caloforge.validate.plots.panel import Array, Heat, Image
+from caloforge.validate.observables.axes import AXIS_LABELS
+from caloforge.validate.observables.base import OBSERVABLES
+from caloforge.validate.plots.panel import Array, Heat, Image, Panel
+from caloforge.validate.plots.spectra import mean_panel, with_unit
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["images"]
+__all__ = ["correlation_matrix", "correlations", "images", "layer_ticks", "profiles"]
+
+
+_FEW_LAYERS = 8
+_AXES = ("layer", "x", "y", "r")
+_LOG = ("x", "y", "r")
+
+
+def layer_ticks(detector: Detector) -> tuple[str, ...]:
+    """Return the layers' names where there are few enough to write them out."""
+    return tuple(layer.name for layer in detector.layers) if detector.n_layers <= _FEW_LAYERS else ()
+
+
+def profiles(samples: Sequence[Sample], names: Sequence[str] | None = None) -> list[Panel]:
+    """Return the mean over showers of every observable along an axis in space, or of some of them."""
+    detector = samples[0].detector
+    tables = [sample.observables for sample in samples]
+    panels = []
+    for name in tables[0].names:
+        if names is not None and name not in names:
+            continue
+        observable = OBSERVABLES[name]
+        if observable.axis not in _AXES or not all(name in table.names for table in tables):
+            continue
+        edges = observable.edges(detector)
+        if edges is None:
+            continue
+        x_label = with_unit(*AXIS_LABELS[observable.axis])
+        panels.append(
+            mean_panel(
+                name,
+                f"Mean {observable.label}",
+                x_label,
+                with_unit("mean", observable.unit),
+                _closed(edges),
+                [np.asarray(table[name]) for table in tables],
+                [sample.label for sample in samples],
+                layer_ticks(detector) if observable.axis == "layer" else (),
+                log_y=observable.axis in _LOG,
+            )
+        )
+    return panels
+
+
+def _closed(edges: Array) -> Array:
+    """Return edges with an open last bin drawn as wide as the one before."""
+    edges = edges.copy()
+    if not np.isfinite(edges[-1]):
+        edges[-1] = edges[-2] + (edges[-2] - edges[-3] if len(edges) > 2 else 1.0)
+    return edges
+
+
+_DIFFERENCE = 0.3  # ends of the colours of a difference of correlations
+
+
+def correlation_matrix(values: Array) -> Array:
+    """Return the correlations (k, k) of the columns of (N, k) over rows without a missing value; NaN for constant ones."""
+    rows = values[np.isfinite(values).all(axis=1)]
+    centred = rows - rows.mean(axis=0) if len(rows) else rows
+    norm = np.sqrt((centred**2).sum(axis=0))
+    varying = norm > 1e-9 * (np.abs(rows).max(axis=0, initial=0.0) + 1e-300) * max(len(rows), 1) ** 0.5
+    scale = np.where(varying, norm, np.nan)
+    return np.asarray(centred.T @ centred / np.outer(scale, scale))
+
+
+def correlations(samples: Sequence[Sample]) -> list[Heat]:
+    """Return the reference's correlation matrices beside each sample's differences from them."""
+    heats: list[Heat] = []
+    names = _columns(samples)
+    if len(names) > 1:
+        tables = [sample.observables for sample in samples]
+        matrices = [
+            correlation_matrix(np.stack([np.asarray(t[n], float) for n in names], axis=1)) for t in tables
+        ]
+        ticks = tuple(name.replace("_", " ") for name in names)
+        heats += _pair("observables", "observables", "", samples, matrices, ticks)
+    layer = "layer_energy"
+    if samples[0].detector.n_layers > 1 and all(layer in sample.observables.names for sample in samples):
+        matrices = [correlation_matrix(np.asarray(sample.observables[layer], float)) for sample in samples]
+        heats += _pair(
+            "layers", "layer energies", "layer", samples, matrices, layer_ticks(samples[0].detector)
+        )
+    return heats
+
+
+def _columns(samples: Sequence[Sample]) -> list[str]:
+    """Return the observables with one number a shower that vary and are defined for most showers of each sample."""
+    names = []
+    for name in samples[0].observables.names:
+        if not OBSERVABLES[name].is_scalar:
+            continue
+        columns = [np.asarray(s.observables[name], float) for s in samples if name in s.observables.names]
+        if len(columns) == len(samples) and all(_usable(column) for column in columns):
+            names.append(name)
+    return names
+
+
+def _usable(column: Array) -> bool:
+    known = np.isfinite(column)
+    return bool(known.mean() > 0.9 and np.ptp(column[known]) > 0)
+
+
+def _pair(
+    name: str, title: str, axis: str, samples: Sequence[Sample], matrices: list[Array], ticks: tuple[str, ...]
+) -> list[Heat]:
+    edges = np.arange(len(matrices[0]) + 1, dtype=np.float64) - 0.5
+    first = Image(samples[0].label, matrices[0])
+    rest = tuple(
+        Image(f"{sample.label} − reference", matrix - matrices[0])
+        for sample, matrix in zip(samples[1:], matrices[1:], strict=True)
+    )
+    return [
+        Heat(f"correlation_{name}", f"Correlation of {title}", axis, axis, edges, edges, (first,), "correlation", symmetric=1.0, x_ticks=ticks, y_ticks=ticks),
+        Heat(
+            f"correlation_{name}_difference", f"Correlation of {title}: difference from the reference", axis, axis, edges, edges,
+            rest, "difference", symmetric=_DIFFERENCE, x_ticks=ticks, y_ticks=ticks,
+        ),
+    ]  # fmt: skip
+
 
 _MOST_LAYERS = 4  # of a detector without a common grid
 _RATIO = 0.5  # ends of the colours of ratio - 1

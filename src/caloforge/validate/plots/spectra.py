@@ -1,4 +1,4 @@
-"""Distributions of every observable that has one number a shower."""
+"""Histograms of observables and spectra of cell and layer energies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,133 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caloforge.validate.observables.registry import OBSERVABLES
-from caloforge.validate.plots.histogram import histogram_panel
-from caloforge.validate.plots.panel import Panel
+from caloforge.validate.observables.base import OBSERVABLES
+from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms, cell_histograms
+from caloforge.validate.plots.families import energy_slices
+from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["spectra", "with_unit"]
+__all__ = [
+    "cell_spectra",
+    "choose_edges",
+    "energies",
+    "histogram_panel",
+    "layer_spectra",
+    "mean_panel",
+    "spectra",
+    "whole_spectrum",
+    "with_unit",
+]
+
+
+_FEW, _MANY = 12, 50
+
+
+def choose_edges(reference: Array, others: Sequence[Array] = ()) -> tuple[Array, bool]:
+    """Return bin edges that show the reference, and whether they are logarithmic.
+
+    The range holds all but 1 in 500 of the reference and the middle 98 % of the other samples, these only to twice
+    the reference's range. Whole numbers get whole bins. Values over more than two decades get logarithmic bins.
+
+    Arguments:
+        reference: (N,) finite values.
+        others: The same of the other samples.
+    """
+    low, high = np.quantile(reference, [0.001, 0.999])
+    span = high - low
+    if span <= 0:
+        width = max(abs(low) * 0.05, 0.5)
+        return np.linspace(low - width, high + width, _FEW + 1), False
+    number = int(np.clip(2.0 * len(reference) ** (1 / 3), _FEW, _MANY))
+    first, last = _reach(low, high, span, others)
+    positive = reference[reference > 0]
+    small = float(np.quantile(positive, 0.01)) if len(positive) else 0.0
+    if len(positive) > 0.98 * len(reference) and high > 100 * small:
+        first = max(low, float(positive.min()), small / 10)
+        return np.geomspace(first / 1.05, last * 1.05, number + 1), True
+    if np.array_equal(reference, np.round(reference)):
+        step = max(1, int(np.ceil(span / number)))
+        return np.arange(np.floor(first) - 0.5, np.ceil(last) + step, step), False
+    width = 1.08 * span / number  # set by the reference, so that a broad sample does not coarsen it
+    before, after = (
+        np.ceil((low - first) / width + 0.04 * number),
+        np.ceil((last - high) / width + 0.04 * number),
+    )
+    edges = low + width * np.arange(-before, number + after + 1)
+    return (edges[edges > -width] if reference.min() >= 0 else edges), False
+
+
+def _reach(low: float, high: float, span: float, others: Sequence[Array]) -> tuple[float, float]:
+    """Return the range with the middle 98 % of the other samples, at most one span more at each end."""
+    first, last = low, high
+    for values in others:
+        if len(values):
+            start, end = np.quantile(values, [0.01, 0.99])
+            first, last = min(first, max(start, low - span)), max(last, min(end, high + span))
+    return float(first), float(last)
+
+
+def histogram_panel(
+    name: str,
+    title: str,
+    x_label: str,
+    values: Sequence[Array],
+    labels: Sequence[str],
+    edges: Array | None = None,
+) -> Panel | None:
+    """Return normalised histograms of (N,) values, one a sample; None when the reference has no finite value.
+
+    Every bin holds the fraction of all showers of its sample, with the binomial uncertainty neglecting the
+    bin's own share: sqrt(n) / N. Entries out of range and values that are not finite are counted in the note.
+    """
+    finite = [sample[np.isfinite(sample)] for sample in values]
+    if not len(finite[0]):
+        return None
+    bins, log_x = choose_edges(finite[0], finite[1:]) if edges is None else (edges, False)
+    curves, notes = [], []
+    for role, (label, sample, whole) in enumerate(zip(labels, finite, values, strict=True)):
+        counts = np.histogram(sample, bins)[0].astype(float)
+        outside, missing = len(sample) - int(counts.sum()), len(whole) - len(sample)
+        if outside or missing:
+            parts = [f"{outside} out of range" if outside else "", f"{missing} undefined" if missing else ""]
+            notes.append(f"{label}: {', '.join(part for part in parts if part)} of {len(whole)}")
+        total = max(len(whole), 1)
+        curves.append(Curve(role, label, counts / total, np.sqrt(counts) / total))
+    shape = curves[0].y[curves[0].y > 0]
+    log_y = len(shape) > 4 and float(shape.max()) > 200.0 * float(np.median(shape))
+    return Panel(
+        name, title, x_label, "fraction of showers", bins, tuple(curves), log_x, log_y, note="; ".join(notes)
+    )
+
+
+def mean_panel(
+    name: str,
+    title: str,
+    x_label: str,
+    y_label: str,
+    edges: Array,
+    values: Sequence[Array],
+    labels: Sequence[str],
+    ticks: tuple[str, ...] = (),
+    log_y: bool = False,
+) -> Panel:
+    """Return the mean over showers of (N, k) values, one curve a sample, with the error of the mean.
+
+    Values that are not finite are left out of the mean of their bin.
+    """
+    curves = []
+    for role, (label, sample) in enumerate(zip(labels, values, strict=True)):
+        data = np.asarray(sample, np.float64)
+        known = np.isfinite(data)
+        n = known.sum(axis=0)
+        safe = np.maximum(n, 1)
+        filled = np.where(known, data, 0.0)
+        mean = filled.sum(axis=0) / safe
+        spread = np.sqrt(np.where(known, (data - mean) ** 2, 0.0).sum(axis=0) / np.maximum(n - 1, 1) / safe)
+        curves.append(Curve(role, label, np.where(n > 0, mean, np.nan), spread))
+    return Panel(name, title, x_label, y_label, edges, tuple(curves), log_y=log_y, ticks=ticks)
 
 
 def with_unit(label: str, unit: str) -> str:
@@ -34,6 +153,179 @@ def spectra(samples: Sequence[Sample]) -> list[Panel]:
         title = observable.label[:1].upper() + observable.label[1:]
         panel = histogram_panel(
             name, title, with_unit(observable.label, observable.unit), values, [s.label for s in samples]
+        )
+        if panel is not None:
+            panels.append(panel)
+    return panels
+
+
+_MOST_LAYERS = 6
+_LEAST_NEAR = 500  # reference cells around the threshold below which the region is not drawn
+_JOINED = 2  # bins that make one of the map by layer
+_LEAST_CELLS = 20.0  # expected in a bin of the map
+_REACH = 2.0  # ends of the map's colours, in powers of two
+
+
+def cell_spectra(samples: Sequence[Sample]) -> list[Panel | Heat]:
+    """Return the spectrum of the cells, the same in fine bins around the hit threshold, and its ratio layer by layer.
+
+    Errors are those of the spread over showers, since the cells of one shower fluctuate together.
+    """
+    spectra = [cell_histograms(sample) for sample in samples]
+    labels = [sample.label for sample in samples]
+    near = _near_threshold(spectra, labels, samples[0].threshold)
+    return [*whole_spectrum(samples), *near, *_layer_map(spectra, labels)]
+
+
+def whole_spectrum(samples: Sequence[Sample]) -> list[Panel]:
+    """Return the spectrum of all cells, from the lowest filled bin of any sample to the highest."""
+    spectra = [cell_histograms(sample) for sample in samples]
+    labels = [sample.label for sample in samples]
+    every = np.arange(len(spectra[0].groups))
+    bins = np.arange(-1, len(FINE_EDGES), dtype=np.int64)
+    bins[-1] = -1  # neither underflow nor overflow
+    totals = [spectrum.totals().sum(axis=0) for spectrum in spectra]
+    filled = np.flatnonzero(np.sum(totals, axis=0)[1:-1])
+    if not len(filled):
+        return []
+    shown = slice(int(filled[0]), int(filled[-1]) + 1)
+    curves = []
+    for role, (spectrum, label) in enumerate(zip(spectra, labels, strict=True)):
+        mean, error = _mean_and_error(spectrum.sums(bins, every))
+        curves.append(Curve(role, label, mean[shown], error[shown]))
+    notes = [
+        f"{label}: {total[0]:.0f} cells below and {total[-1]:.0f} above the axis"
+        for label, total in zip(labels, totals, strict=True)
+        if total[0] + total[-1] > 0
+    ]
+    return [
+        Panel(
+            "cell_spectrum",
+            "Cell energies",
+            "cell energy [MeV]",
+            "cells a shower in a bin",
+            FINE_EDGES[shown.start : shown.stop + 1],
+            tuple(curves),
+            log_x=True,
+            log_y=True,
+            note="; ".join(notes),
+        )
+    ]
+
+
+def _near_threshold(
+    spectra: Sequence[CellHistograms], labels: Sequence[str], threshold: float
+) -> list[Panel]:
+    """Return the spectrum in bins of 2 % around the threshold; without bins that hardly any reference shower fills."""
+    if spectra[0].near.sum() < _LEAST_NEAR:
+        return []
+    edges = spectra[0].near_edges
+    curves = []
+    for role, (spectrum, label) in enumerate(zip(spectra, labels, strict=True)):
+        mean, error = _mean_and_error(np.asarray(spectrum.near.toarray(), np.float64))
+        curves.append(Curve(role, label, mean, error))
+    return [
+        Panel(
+            "cell_spectrum_threshold",
+            f"Cell energies around the hit threshold of {threshold:g} MeV",
+            "cell energy [MeV]",
+            "cells a shower in a bin of 2 %",
+            edges,
+            tuple(curves),
+            log_y=_spans(curves),
+        )
+    ]
+
+
+def _spans(curves: Sequence[Curve]) -> bool:
+    """Return whether a spike would leave nothing else visible on a linear axis."""
+    return any(float(curve.y.max()) > 4.0 * float(curves[0].y.max()) for curve in curves[1:])
+
+
+def _mean_and_error(counts: Array) -> tuple[Array, Array]:
+    """Return the mean of counts (n, K) over showers, and its error."""
+    n = len(counts)
+    return counts.mean(axis=0), counts.std(axis=0) / np.sqrt(max(n - 1, 1))
+
+
+def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list[Heat]:
+    """Return the logarithm of generated over reference cells, by layer and energy."""
+    groups = spectra[0].groups
+    n_bins = (len(FINE_EDGES) - 1) // _JOINED
+    rates = [
+        spectrum.totals()[:, 1:-1].reshape(len(groups), n_bins, _JOINED).sum(axis=2) / spectrum.n
+        for spectrum in spectra
+    ]
+    known = rates[0] * min(spectrum.n for spectrum in spectra) >= _LEAST_CELLS
+    if len(groups) < 2 or not known.any() or len(spectra) < 2:
+        return []
+    columns = np.flatnonzero(known.any(axis=0))
+    shown = slice(int(columns[0]), int(columns[-1]) + 1)
+    images = []
+    for label, rate in zip(labels[1:], rates[1:], strict=True):
+        ratio = np.where(known, rate / np.where(known, rates[0], 1.0), np.nan)
+        values = np.log2(np.maximum(ratio, 2.0**-_REACH))[:, shown]
+        images.append(Image(f"{label} / {labels[0]}", np.minimum(values, _REACH).T))
+    return [
+        Heat(
+            "cell_spectrum_layers",
+            "Ratio of the numbers of cells, by layer and energy",
+            "log10(cell energy / MeV)",
+            "",
+            np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1],
+            np.arange(len(groups) + 1, dtype=np.float64) - 0.5,
+            tuple(images),
+            "log2 of the ratio",
+            symmetric=_REACH,
+            y_ticks=tuple(group.name for group in groups),
+            note=f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white.",
+        )
+    ]
+
+
+def layer_spectra(samples: Sequence[Sample]) -> list[Panel]:
+    """Return the distribution of the energy in each layer; of six layers spread over the depth when there are many."""
+    name = "layer_energy"
+    tables = [sample.observables for sample in samples]
+    if not all(name in table.names for table in tables):
+        return []
+    detector = samples[0].detector
+    n = detector.n_layers
+    chosen = (
+        range(n)
+        if n <= _MOST_LAYERS
+        else np.unique(np.linspace(0, n - 1, _MOST_LAYERS + 2).round()[1:-1].astype(int))
+    )
+    panels = []
+    for layer in chosen:
+        values = [np.asarray(table[name], float)[:, layer] for table in tables]
+        named = detector.layers[layer].name
+        panel = histogram_panel(
+            f"layer_energy_{layer:02d}",
+            f"Energy in {named if not named.isdigit() else f'layer {layer}'}",
+            "layer energy [MeV]",
+            values,
+            [s.label for s in samples],
+        )
+        if panel is not None:
+            panels.append(panel)
+    return panels
+
+
+def energies(samples: Sequence[Sample]) -> list[Panel]:
+    """Return the distribution of visible over incident energy in each slice of the incident energy."""
+    slices = energy_slices(samples, 6)
+    if slices is None:
+        return []
+    labels = [sample.label for sample in samples]
+    ratios = [sample.observables["visible_energy"] / sample.observables.incident_energy for sample in samples]
+    panels = []
+    for number, name in enumerate(slices.names):
+        if not slices.enough(number):
+            continue
+        values = [ratio[member == number] for ratio, member in zip(ratios, slices.members, strict=True)]
+        panel = histogram_panel(
+            f"response_at_{number:02d}", f"Response at {name}", "visible / incident energy", values, labels
         )
         if panel is not None:
             panels.append(panel)

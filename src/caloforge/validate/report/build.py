@@ -12,20 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caloforge._version import __version__
+from caloforge.errors import require
 from caloforge.progress import progress
 from caloforge.validate.limits import Row
-from caloforge.validate.metrics.settings import Settings
-from caloforge.validate.plots.draw import draw_figures
+from caloforge.validate.metrics.base import Settings
+from caloforge.validate.plots.draw import Drawing, draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Shown, all_figures
 from caloforge.validate.plots.panel import Heat, Panel
-from caloforge.validate.plots.parallel import Drawing
-from caloforge.validate.reconstructed import why_not
-from caloforge.validate.report.before_after import before_after
+from caloforge.validate.reconstruction.sample import why_not
 from caloforge.validate.report.detectability import detectability_blocks, detectability_figures
-from caloforge.validate.report.displays import display_blocks, event_drawings, pick_showers
+from caloforge.validate.report.event import display_blocks, event_drawings, pick_showers
 from caloforge.validate.report.interactive import heat_figure, panel_figure
-from caloforge.validate.report.page import Block, Code, Facts, Page, Plot, Section, Text
+from caloforge.validate.report.page import (
+    Block,
+    Cell,
+    Code,
+    Facts,
+    Page,
+    Plot,
+    Section,
+    Table,
+    Text,
+    format_value,
+)
+from caloforge.validate.report.scores import FLAGS, Score, scores_of
 from caloforge.validate.report.summary import (
     limits_table,
     metrics_table,
@@ -38,7 +49,71 @@ if TYPE_CHECKING:
     from caloforge.showers import Showers
     from caloforge.validate.sample import Sample
 
-__all__ = ["Figures", "begin_figures", "build_page", "write_report"]
+__all__ = ["Figures", "before_after", "begin_figures", "build_page", "require_report", "write_report"]
+
+
+_MODULES = ("matplotlib", "mplhep", "plotly", "jinja2")
+
+
+def require_report() -> None:
+    """Check that figures can be drawn and the page written.
+
+    Raises:
+        MissingExtraError: When a module of the ``report`` extra is not installed.
+    """
+    for module in _MODULES:
+        require(module, extra="report")
+
+
+_PAIRS = ("separation_power", "wasserstein")
+_OWN = ("reconstructed.response", "reconstructed.resolution", "reconstructed.direction")
+
+
+def before_after(metrics: Mapping[str, Any]) -> list[Block]:
+    """Return the tables of a report: distances before and after, and the clusters' energy and direction.
+
+    Arguments:
+        metrics: The content of ``metrics.json``.
+    """
+    rows: list[list[Cell]] = []
+    clusters: list[list[Cell]] = []
+    for label, sample in metrics["samples"].items():
+        scores = {score.name: score for score in scores_of(sample)}
+        items = [score.item for score in scores.values() if score.key == "reconstructed.separation_power"]
+        for item in items:
+            pairs = [
+                scores.get(f"{prefix}{key}.{item}") for key in _PAIRS for prefix in ("", "reconstructed.")
+            ]
+            rows.append([Cell(label), Cell(item.replace("_", " ")), *(_cell(score) for score in pairs)])
+        for key in _OWN:
+            parts = [scores.get(f"{key}.{item}") for item in ("reference", "generated", "ratio")]
+            known = next((score for score in parts if score is not None), None)
+            if known is not None:
+                clusters.append([Cell(label), Cell(known.label), *(_cell(score) for score in parts)])
+    blocks: list[Block] = []
+    if clusters:
+        columns = ["Sample", "Of the leading cluster", "Reference", "Generated", "Ratio"]
+        blocks.append(Table(columns, clusters, key="clusters-table", texts=(0, 1)))
+    if rows:
+        columns = [
+            "Sample",
+            "Observable",
+            "Separation power",
+            "reconstructed",
+            "Wasserstein-1",
+            "reconstructed",
+        ]
+        caption = "Before and after; a line is empty where there is no such observable before reconstruction."
+        blocks.append(Table(columns, rows, caption, key="before-after-table", texts=(0, 1)))
+    return blocks
+
+
+def _cell(score: Score | None) -> Cell:
+    if score is None:
+        return Cell("")
+    floor = "" if score.floor is None else f"floor {format_value(score.floor, score.floor_uncertainty)}"
+    text = format_value(score.value, score.uncertainty)
+    return Cell(text, score.value, score.flag, FLAGS.get(score.flag, score.reason), floor)
 
 
 _NAMES = {

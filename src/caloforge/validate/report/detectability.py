@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from caloforge.validate.plots.growth import KINDS, Bars, Growth, GrowthCurve, Mark
-from caloforge.validate.plots.style import BAND, INK, colour, marker
-from caloforge.validate.report.numbers import format_count, format_value
-from caloforge.validate.report.packing import AXIS, LAYOUT, packed
-from caloforge.validate.report.page import Block, Cell, Plot, Table
+from caloforge.validate.plots.panel import BAND, INK, colour, marker
+from caloforge.validate.report.interactive import AXIS, LAYOUT, packed
+from caloforge.validate.report.page import Block, Cell, Plot, Table, format_count, format_value
 from caloforge.validate.report.similarity import features_of
 
 __all__ = ["attribution_bars", "detectability_blocks", "detectability_figures", "growth_curves"]

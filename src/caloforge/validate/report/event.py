@@ -1,18 +1,37 @@
-"""The interactive 3-D event display: one box a hit cell, coloured by its energy."""
+"""The interactive 3-D event display, and displays side by side."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.showers import Showers
-from caloforge.validate.boxes import FACES, HitBoxes, hit_boxes
-from caloforge.validate.plots.event import energy_limits
-from caloforge.validate.report.packing import LAYOUT, SCALE, packed
+from caloforge.errors import InputError
+from caloforge.files import atomic_path, check_output
+from caloforge.showers import ShowerFile, Showers, open_showers
+from caloforge.validate.plots.event import (
+    FACES,
+    EventDrawing,
+    HitBoxes,
+    describe_shower,
+    draw_event,
+    energy_limits,
+    event_png,
+    format_energy,
+    hit_boxes,
+)
+from caloforge.validate.report.interactive import LAYOUT, SCALE, packed
+from caloforge.validate.report.page import Page, Plot, Section, Table
+from caloforge.verbs import make_callable
 
-__all__ = ["event_figure"]
+if TYPE_CHECKING:
+    from caloforge.validate.sample import Sample
+
+__all__ = ["display_blocks", "event_drawings", "event_figure", "pick_showers", "view"]
+
 
 _OPACITY = (0.3, 0.7, 1.0)  # of the lowest, middle and highest third of the colour scale
 
@@ -114,3 +133,161 @@ def _aspect(extent: NDArray[np.float64]) -> dict[str, float]:
     size = extent[1] - extent[0]
     x, y, z = np.maximum(size / max(size.max(), 1e-9), 0.45) * 1.25
     return {"x": float(z), "y": float(x), "z": float(y)}
+
+
+_MOST_HITS = 1200  # a display on the page
+_NEAR = 5  # showers of nearly the same conditions, of which the most typical one is shown
+_MOST_SAMPLES = 6  # WebGL contexts are scarce
+
+
+def pick_showers(samples: Sequence[Sample]) -> list[Showers]:
+    """Return one shower of each sample: the reference's of median energy, and those nearest in energy and angle.
+
+    Of the five nearest ones always that with the median visible energy is taken.
+    """
+    reference = samples[0]
+    energy = reference.observables.incident_energy
+    theta = reference.observables.incident_theta
+    wanted = float(np.sort(energy)[len(energy) // 2])
+    angle = float(np.sort(theta[np.abs(energy - wanted) <= 0.1 * wanted])[-1])
+    picked = []
+    for sample in samples:
+        first = np.abs(np.log(sample.observables.incident_energy / wanted))
+        second = np.abs(sample.observables.incident_theta - angle) / 30.0
+        order = np.argsort(first + second, kind="stable")
+        near = order[:_NEAR]
+        visible = sample.observables["visible_energy"][near]
+        typical = near[np.argsort(visible, kind="stable")[len(near) // 2]]
+        picked.append(sample.source.take(np.array([typical])))
+        if sample is reference:
+            wanted, angle = float(energy[typical]), float(theta[typical])
+    return picked
+
+
+def display_blocks(samples: Sequence[Sample], showers: Sequence[Showers], threshold: float) -> list[Plot]:
+    """Return the interactive displays, all with the same colours."""
+    boxes = [hit_boxes(shower, threshold, _MOST_HITS) for shower in showers]
+    limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
+    corners = np.concatenate([box.corners.reshape(-1, 3) for box in boxes])
+    extent = np.stack([corners.min(axis=0), corners.max(axis=0)]) if len(corners) else None
+    return [
+        Plot(
+            event_figure(
+                shower, threshold=threshold, most=_MOST_HITS, limits=limits, extent=extent, height=420
+            ),
+            describe_shower(shower, box),
+            sample.label,
+            still=event_png(shower, title=" ", threshold=threshold, most=_MOST_HITS, limits=limits),
+            key=f"event-{number}",
+        )
+        for number, (sample, shower, box) in enumerate(zip(samples, showers, boxes, strict=True))
+        if number < _MOST_SAMPLES
+    ]
+
+
+def event_drawings(
+    samples: Sequence[Sample], showers: Sequence[Showers], threshold: float
+) -> list[EventDrawing]:
+    """Return the displays for paper: event_0 (the reference), event_1 and so on, all with the same colours."""
+    boxes = [hit_boxes(shower, threshold) for shower in showers]
+    limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
+    return [
+        EventDrawing(
+            f"event_{number}", shower, f"{sample.label}: {describe_shower(shower, box)}", threshold, limits
+        )
+        for number, (sample, shower, box) in enumerate(zip(samples, showers, boxes, strict=True))
+    ]
+
+
+_FORMATS = (".html", ".png", ".pdf", ".svg")
+
+
+def view(
+    source: str | Path | Showers | ShowerFile,
+    output: str | Path,
+    event: int = 0,
+    threshold: float = 0.1,
+    detector: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Draw one shower.
+
+    Arguments:
+        source: A file of showers, or showers.
+        output: ``.html`` for an interactive page that works offline; ``.png``, ``.pdf`` or ``.svg`` for paper.
+        event: Which shower, from 0.
+        threshold: A cell with more energy than this is drawn, MeV.
+        detector: The detector of a file that does not name its own.
+        force: Replace the output.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: When there is no such shower, or the ending is not known.
+    """
+    output = Path(output)
+    if output.suffix.lower() not in _FORMATS:
+        msg = f"{output}: an event display ends with one of {', '.join(_FORMATS)}"
+        raise InputError(msg)
+    check_output(output, force)
+    if isinstance(source, str | Path):
+        with open_showers(source, detector) as opened:
+            shower = _pick(opened, event, str(source))
+    else:
+        shower = _pick(source, event, "these showers")
+    if output.suffix.lower() == ".html":
+        return _page(shower, event, threshold).write(output, force)
+    with atomic_path(output, force) as part:
+        draw_event(shower, {output.suffix.lower()[1:]: part}, threshold=threshold)
+    return output
+
+
+def _pick(source: Showers | ShowerFile, event: int, name: str) -> Showers:
+    """Return one shower as a sample of one."""
+    if not 0 <= event < len(source):
+        msg = f"{name}: there is no shower {event}; expected 0 to {len(source) - 1}"
+        raise InputError(msg)
+    return source[event : event + 1]
+
+
+def _page(shower: Showers, event: int, threshold: float) -> Page:
+    """Return the interactive page: the display and the shower's layers."""
+    boxes = hit_boxes(shower, threshold)
+    cells = shower.cells[0].astype(float)
+    rows: list[list[str | float]] = []
+    for number, members in enumerate(shower.detector.layer_cells):
+        energy = cells[members]
+        rows.append(
+            [
+                number,
+                shower.detector.layers[number].name,
+                float(energy.sum()),
+                int((energy > threshold).sum()),
+            ]
+        )
+    facts = {
+        "Detector": shower.detector.name,
+        "Particle": shower.particle,
+        "Incident energy": format_energy(float(shower.incident_energy[0])),
+        "Visible energy": format_energy(float(cells.sum())),
+        "Hits": f"{len(boxes.hits) + boxes.hidden} above {threshold:g} MeV",
+        "Source": str(shower.source),
+    }
+    if shower.has_theta:
+        facts["Angle"] = f"{float(shower.incident_theta[0]):.1f}°"
+    return Page(
+        f"Shower {event}",
+        [
+            Section(
+                "Event display",
+                [Plot(event_figure(shower, threshold=threshold, height=600), wide=True, key="event")],
+            ),
+            Section("Layers", [Table(["Layer", "Name", "Energy [MeV]", "Hits"], rows)], folded=len(rows) > 8),
+        ],
+        subtitle=describe_shower(shower, boxes),
+        facts=facts,
+    )
+
+
+make_callable(__name__)  # the package has a function of this module's name

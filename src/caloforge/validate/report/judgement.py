@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caloforge.validate.report import physics, similarity
-from caloforge.validate.report.statement import SIMILARITY, Statement
-from caloforge.validate.report.tolerances import TOLERANCES
+from caloforge.validate.report.tolerances import SIMILARITY, TOLERANCES, Statement
 
 __all__ = ["Judgement", "judge", "judge_all"]
 

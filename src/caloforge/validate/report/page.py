@@ -1,5 +1,13 @@
 """A self-contained HTML page made of sections: text, tables, figures and images.
 
+Pictures for a page: a figure in few colours, a fraction of the bytes, and no difference to the eye.
+
+A drawing of lines and letters has some hundred colours, nearly all of them shades at the edges of a few inks. The palette is
+found by median cut and refined by k-means, without dither; the picture is then packed without further loss, as
+WebP, which every browser reads, or, where Pillow was built without it, as PNG.
+
+A self-contained HTML page made of sections: text, tables, figures and images.
+
 Everything is inside the one file: the style sheet, the script, the figures' data and, when there is a figure,
 plotly.js once. Nothing is fetched, so the page opens offline and years later. plotly.js is kept compressed and is
 unpacked after the page is shown; figures are drawn when they come into view, and the others while the browser is
@@ -14,20 +22,114 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
 from caloforge._version import __version__
-from caloforge.extras import require
+from caloforge.errors import require
 from caloforge.files import atomic_path
-from caloforge.validate.report.pictures import mime_of
 
-__all__ = ["Block", "Cell", "Code", "Facts", "Images", "Page", "Plot", "Section", "Table", "Text"]
+__all__ = [
+    "COLOURS",
+    "MIME",
+    "Block",
+    "Cell",
+    "Code",
+    "Facts",
+    "Images",
+    "Page",
+    "Plot",
+    "Section",
+    "Table",
+    "Text",
+    "format_count",
+    "format_percent",
+    "format_value",
+    "mime_of",
+    "small_picture",
+]
+
+
+def format_value(value: float | None, uncertainty: float | None = None) -> str:
+    """Return a number with its uncertainty, to two digits of it when it begins with 1 or 2, else to one."""
+    if value is None:
+        return "–"
+    if uncertainty is None or not 0.0 < uncertainty < math.inf:
+        return f"{value:.3g}"
+    power = math.floor(math.log10(uncertainty))
+    digits = (1 if uncertainty / 10.0**power < 2.95 else 0) - power
+    if abs(value) >= 1e5 or (abs(value) < 1e-3 and uncertainty < 1e-3):
+        power = math.floor(math.log10(max(abs(value), uncertainty)))
+        places = max(0, digits + power)
+        scale = 10.0**power
+        return f"({value / scale:.{places}f} ± {uncertainty / scale:.{places}f})e{power}"
+    places = min(max(0, digits), 6)
+    return f"{value:.{places}f} ± {uncertainty:.{places}f}"
+
+
+def format_percent(ratio: float, uncertainty: float | None = None) -> str:
+    """Return a ratio as a signed deviation from 1 in per cent, such as "+0.42 ± 0.16 %"."""
+    deviation = 100.0 * (ratio - 1.0)
+    text = f"{deviation:.2g}" if uncertainty is None else format_value(deviation, 100.0 * uncertainty)
+    if abs(deviation) >= 100.0 and uncertainty is None:
+        text = f"{deviation:.0f}"
+    return f"{'+' if deviation >= 0 else ''}{text} %".replace("-", "−")
+
+
+def format_count(number: float) -> str:
+    """Return a number of showers to two digits, with separators: 12,000."""
+    if number < 100:
+        return f"{number:.0f}"
+    power = 10 ** (math.floor(math.log10(number)) - 1)
+    return f"{round(number / power) * power:,.0f}"
+
+
+COLOURS = 128
+"""Colours of a picture on a page."""
+MIME = {b"\x89PNG": "image/png", b"RIFF": "image/webp"}
+"""First bytes of a picture to its type."""
+
+
+def small_picture(png: bytes, colours: int = COLOURS) -> bytes:
+    """Return a PNG in few colours as WebP or PNG; the given bytes where that would not be smaller.
+
+    Arguments:
+        png: The picture; parts that let the background through are laid on white.
+        colours: Most colours; a picture of fewer is not changed.
+
+    Raises:
+        MissingExtraError: When Pillow is not installed.
+    """
+    image = require("PIL.Image", extra="report")
+    features = require("PIL.features", extra="report")
+    picture = image.open(BytesIO(png))
+    if picture.mode in ("RGBA", "LA", "P"):
+        whole = picture.convert("RGBA")
+        picture = image.alpha_composite(image.new("RGBA", whole.size, "white"), whole)
+    picture = picture.convert("RGB")
+    if picture.getcolors(colours) is None:
+        picture = picture.quantize(
+            colours, method=image.Quantize.MEDIANCUT, kmeans=2, dither=image.Dither.NONE
+        )
+    out = BytesIO()
+    if features.check("webp"):
+        picture.convert("RGB").save(out, "WEBP", lossless=True, quality=100, method=6)
+    else:
+        picture.save(out, "PNG", optimize=True)
+    packed = out.getvalue()
+    return packed if len(packed) < len(png) else png
+
+
+def mime_of(picture: bytes) -> str:
+    """Return the type of a picture for a data URL."""
+    return MIME.get(picture[:4], "image/png")
 
 
 class Block:

@@ -6,9 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from caloforge.validate.report.numbers import format_percent, format_value
-from caloforge.validate.report.statement import Statement, entry_of, pull_of
-from caloforge.validate.report.tolerances import TOLERANCES, flag_of, severity_of, worst_flag
+from caloforge.validate.report.page import format_percent, format_value
+from caloforge.validate.report.tolerances import (
+    TOLERANCES,
+    Statement,
+    entry_of,
+    flag_of,
+    pull_of,
+    severity_of,
+    worst_flag,
+)
 
 __all__ = ["hits", "layers", "resolution", "response", "response_width", "shapes", "spectrum"]
 

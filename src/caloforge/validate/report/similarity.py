@@ -6,9 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from caloforge.validate.report.numbers import format_count, format_value
-from caloforge.validate.report.statement import Statement, entry_of, excess_of
-from caloforge.validate.report.tolerances import TOLERANCES, flag_of, severity_of, worst_flag
+from caloforge.validate.report.page import format_count, format_value
+from caloforge.validate.report.tolerances import (
+    TOLERANCES,
+    Statement,
+    entry_of,
+    excess_of,
+    flag_of,
+    severity_of,
+    worst_flag,
+)
 
 __all__ = ["auc", "auc_strongest", "detectability", "features_of", "fpd", "kpd", "prdc"]
 

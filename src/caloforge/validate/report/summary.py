@@ -1,4 +1,4 @@
-"""The verdict, and the tables of the report: what is right and wrong at a glance, every metric, the limits."""
+"""The verdict and the tables of the report, on the page and in the terminal."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
+from rich.table import Table as TerminalTable
+from rich.text import Text
+
 from caloforge.validate.limits import Row
 from caloforge.validate.report.judgement import Judgement, judge_all
-from caloforge.validate.report.numbers import format_value
-from caloforge.validate.report.page import Block, Cell, Table
+from caloforge.validate.report.page import Block, Cell, Table, format_value
 from caloforge.validate.report.scores import FLAGS, scores_of
-from caloforge.validate.report.statement import Statement
-from caloforge.validate.report.tolerances import TOLERANCES
+from caloforge.validate.report.tolerances import SIGNS, TOLERANCES, Statement
 
 __all__ = [
     "format_value",
     "limits_table",
     "metrics_table",
     "spectrum_tables",
+    "summary_for_terminal",
     "summary_rows",
     "summary_table",
     "verdicts",
 ]
+
 
 _LEGEND = "✓ as near as other showers of the reference's kind would be (below 2 standard deviations), △ 2 to 5, ✗ above 5."
 _FLOOR = "measured between sets of the reference and scaled to the samples' sizes"
@@ -213,3 +217,38 @@ def limits_table(rows: Sequence[Row]) -> Table:
     return Table(
         ["Sample", "Metric", "Value", "Limit", "Outcome"], cells, key="limits-table", texts=(0, 1, 3)
     )
+
+
+_STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "unknown": "cyan"}
+
+
+def summary_for_terminal(metrics: Mapping[str, Any]) -> TerminalTable:
+    """Return the summary: a row for each statement, a column for each sample, the best first.
+
+    Arguments:
+        metrics: The content of ``metrics.json``.
+    """
+    columns, rows = summary_rows(metrics)
+    reference = metrics["reference"]
+    table = TerminalTable(
+        title=f"against {reference['label']}: {reference['n_showers']} showers of {reference['detector']}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(row[0].text, *(_text(cell) for cell in row[1:]))
+    return table
+
+
+def _text(cell: Cell) -> Text:
+    """Return a cell's sign and number, and below it what the page shows in small print."""
+    text = Text(
+        f"{SIGNS[cell.flag]} {cell.text}" if cell.flag else cell.text, style=_STYLES.get(cell.flag, "")
+    )
+    if cell.small:
+        text.append(f"\n{cell.small}", style="dim not bold")
+    return text

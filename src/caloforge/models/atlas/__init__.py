@@ -1,0 +1,1 @@
+"""The ATLAS VAE and WGAN-GP for a list of cells."""

@@ -1,0 +1,267 @@
+r"""ATLAS WGAN-GP for a list of cells, conditional on energy and cell alignment.
+
+Output of cells that are often exactly zero: a sigmoid followed by a ReLU.
+
+.. math:: f(a) = \max(0, \; 2 \sigma(a) - 1)
+
+It lies in [0, 1) and is zero for a <= 0. A ReLU on the bare sigmoid would do nothing; the offset and the factor are
+our reading of "sigmoid followed by ReLU" in ATL-SOFT-PUB-2018-001.
+
+WGAN-GP of ATLAS for a list of cells, conditioned on energy and cell alignments.
+
+The critic D lowers, the generator G raises, with :math:`\hat x` between real x and generated G(z),
+
+.. math:: L_D = \langle D(G(z)) \rangle - \langle D(x) \rangle
+          + 10 \, \langle (|\nabla_{\hat x} D(\hat x)|_2 - 1)^2 \rangle, \qquad
+          L_G = -\langle D(G(z)) \rangle + 10^{-5} \, \langle \textstyle\sum_i |G_i(z)| \rangle
+
+five critic steps for one of the generator. G and D take standardised log E (log10 and ln are then the same) and the
+multi-hot alignments.
+
+As published (preset ``paper``): latent 300; generator and critic three layers of 128 with LeakyReLU; cells over E;
+sigmoid followed by ReLU; L1 activity 1e-5 on the output; two-sided penalty 10; Adam 5e-5; batch 64; 50,000 epochs;
+of several seeds the best by the cells' covariance. Our readings: energies are visible ones here, so E is multiplied by
+the sampling fraction; the sigmoid is centred so that the ReLU has something to cut; Adam's betas and the slope of
+LeakyReLU are not given (0 and 0.9 as in Gulrajani et al., and 0.2).
+
+What ``improved`` changes, and why:
+
+- the generator makes the response and the layer fractions first, with the width they have at each energy, and then
+  each layer's shape, scaled to its energy: total and fractions are learnt at all energies alike;
+- the critic sees each of these at unit width, and the logarithms of the cells beside their energies: in units
+  of E most cells are too small for its gradient, and the number of hits does not come out;
+- wider networks, layer norm in the generator (it acts on each shower alone, so the penalty holds), a moving
+  average of the generator's weights, a rate that falls to zero, larger batches;
+- after training, layer energies and cells are carried to the training showers' distributions
+  (:mod:`caloforge.models.calibration.showers`).
+
+Showers are compared by ``covariance`` (:mod:`caloforge.models.selection`), and ``selection`` adds the figures of
+:mod:`caloforge.models.selection`; the setting ``keep_by`` says which of them keeps the best epoch, and with
+``train.trainings=4`` the best of four seeds.
+
+References:
+    ATLAS Collaboration, Deep generative models for fast shower simulation in ATLAS, ATL-SOFT-PUB-2018-001.
+    I. Gulrajani et al., Improved training of Wasserstein GANs, arXiv:1704.00028.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from caloforge.errors import ConfigError
+from caloforge.geometry import Detector
+from caloforge.models.base import ShowerModel
+from caloforge.models.calibration.showers import ShowerCalibration
+from caloforge.models.nn.adversarial import gradient_penalty
+from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks
+from caloforge.models.nn.conditions import ConditionEncoder
+from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.selection import covariance_figure
+from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+from caloforge.settings import ModelConfig, OptimizerSettings
+from caloforge.showers import Showers
+
+__all__ = ["SparseSigmoid", "WganGp", "WganGpConfig"]
+
+
+class SparseSigmoid(nn.Module):
+    """Sigmoid, centred and stretched, then ReLU."""
+
+    def forward(self, a: Tensor) -> Tensor:
+        """Return values in [0, 1), zero where ``a`` is not positive."""
+        return torch.relu(2.0 * torch.sigmoid(a) - 1.0)
+
+
+_LEAKY = partial(nn.LeakyReLU, 0.2)
+
+
+class WganGpConfig(ModelConfig):
+    """Settings of the WGAN-GP.
+
+    Arguments:
+        latent: Normal numbers a shower.
+        cells: How cells are made and shown: ``plain`` as published, or ``layered``.
+        generator: Widths of the generator.
+        critic: Widths of the critic.
+        penalty: Weight of the gradient penalty.
+        activity: Weight of the L1 norm of the output, cells over visible energy.
+        critic_steps: Critic steps for one generator step.
+        epochs: Passes over the showers.
+        batch_size: Showers a step.
+        symmetries: Mirror training showers as the beam allows.
+        calibrate: After training, carry layer energies and cells to the training showers' distributions.
+        keep_by: Figure that keeps the best epoch and seed.
+        generator_optimizer: Of the generator.
+        critic_optimizer: Of the critic.
+    """
+
+    latent: Annotated[int, Field(ge=1)] = 128
+    cells: Literal["plain", "layered"] = "layered"
+    generator: tuple[int, ...] = (256, 256, 512)
+    critic: Annotated[tuple[int, ...], Field(min_length=1)] = (512, 512, 512)
+    penalty: Annotated[float, Field(ge=0)] = 10.0
+    activity: Annotated[float, Field(ge=0)] = 1e-5
+    critic_steps: Annotated[int, Field(ge=1)] = 5
+    epochs: Annotated[int, Field(ge=0)] = 600
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    symmetries: bool = True
+    calibrate: bool = True
+    keep_by: Literal["covariance", "selection", "physics"] = "selection"
+    generator_optimizer: OptimizerSettings = OptimizerSettings(
+        lr=2e-4, betas=(0.0, 0.9), schedule="cosine", ema=0.999
+    )
+    critic_optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, betas=(0.0, 0.9), schedule="cosine")
+
+
+class WganGp(ShowerModel):
+    """ATLAS's WGAN-GP for a list of cells, conditioned on energy and cell alignments."""
+
+    Config = WganGpConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "improved": {},
+        "paper": {
+            "symmetries": False,
+            "calibrate": False,
+            "latent": 300,
+            "cells": "plain",
+            "generator": (128, 128, 128),
+            "critic": (128, 128, 128),
+            "epochs": 50_000,
+            "batch_size": 64,
+            "keep_by": "covariance",
+            "generator_optimizer": {"lr": 5e-5, "schedule": "constant", "ema": 0.0},
+            "critic_optimizer": {"lr": 5e-5, "schedule": "constant"},
+        },
+    }
+    training_only = ("critic",)
+    config: WganGpConfig
+
+    def __init__(self, detector: Detector, config: WganGpConfig) -> None:
+        super().__init__(detector, config)
+        if "incident_energy" not in self.columns:
+            msg = "wgan-gp: key 'conditions': expected 'incident_energy' among them; cells scale with it"
+            raise ConfigError(msg)
+        self.encoder = ConditionEncoder(detector, self.columns)
+        self.symmetry = BeamSymmetry(detector, self.columns)
+        inputs, layered = config.latent + self.encoder.width, config.cells == "layered"
+
+        def build(outputs: int) -> nn.Module:
+            return mlp(inputs, config.generator, outputs, _LEAKY, norm=layered)
+
+        self.generator: CellNetworks = CELL_NETWORKS[config.cells](detector, build, SparseSigmoid())
+        self.calibration = (
+            ShowerCalibration(detector, self.columns, self.symmetry) if config.calibrate else None
+        )
+        self.critic = mlp(self.generator.width + self.encoder.width, config.critic, 1, _LEAKY)
+        self.critic[-1] = nn.Linear(config.critic[-1], 1, bias=False)  # an offset cancels in the loss
+
+    def fit_transforms(self, showers: Showers) -> None:
+        """Set the conditions' scale and the widths of energies and cells."""
+        super().fit_transforms(showers)
+        self.symmetry.allow(showers.incident_theta)
+        matrix = self.condition_matrix(showers)
+        self.encoder.fit(matrix)
+        self.generator.fit(torch.from_numpy(showers.cells), self._energy(matrix))
+
+    @property
+    def noise_size(self) -> int:
+        """Normal numbers that one shower takes."""
+        return self.config.latent
+
+    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Turn noise (B, latent) and conditions (B, C) into cells (B, n_cells), MeV."""
+        if self.calibration is None or not self.calibration.fitted:
+            return self.make(noise, conditions)
+        cells: Tensor = self.calibration(self.make(noise, conditions, dense=True), conditions)
+        return cells
+
+    def make(self, noise: Tensor, conditions: Tensor, dense: bool = False) -> Tensor:
+        """Return the network's own cells (B, n_cells), MeV, which the critic sees."""
+        inputs = torch.cat([noise, self.encoder(conditions)], dim=1)
+        return self.generator.make(inputs, self._energy(conditions), dense)
+
+    def score(self, view: Tensor, conditions: Tensor) -> Tensor:
+        """Return the critic's value (B, 1) of views (B, k) under conditions (B, C)."""
+        value: Tensor = self.critic(torch.cat([view, self.encoder(conditions)], dim=1))
+        return value
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with each shower changed by a symmetry that holds."""
+        return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the adversarial training, then the calibration."""
+        config = self.config
+        optimizers = {
+            "critic": OptimizerSpec.of(config.critic_optimizer, self.critic),
+            "generator": OptimizerSpec.of(config.generator_optimizer, self.generator),
+        }
+        training = Stage(
+            "adversarial",
+            config.epochs,
+            config.batch_size,
+            optimizers,
+            self.step,
+            metric=config.keep_by,
+        )
+        return (
+            (training,)
+            if self.calibration is None
+            else (training, Stage("calibration", fit=self.fit_calibration))
+        )
+
+    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Compare generated with training showers and set the calibration."""
+        assert self.calibration is not None
+        self.eval()
+        self.calibration.fit_to(data, partial(self.make, dense=True), self.noise_size)
+
+    def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Move the critic, and each ``critic_steps``-th time the generator; return the losses."""
+        losses = self.critic_losses(batch, updater)
+        updater.update("critic", losses["critic"])
+        if updater.every(self.config.critic_steps):
+            losses["generator"] = self.generator_loss(batch, updater)
+            updater.update("generator", losses["generator"])
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def critic_losses(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Return ``critic``, the loss; ``distance``, the Wasserstein estimate; ``penalty``, unweighted."""
+        conditions, energy = batch.conditions, self._energy(batch.conditions)
+        with torch.no_grad():
+            fake = self.generator.view(
+                self.make(updater.normal(len(batch), self.noise_size), conditions), energy
+            )
+            real = self.generator.view(batch.cells, energy)
+        distance = (self.score(real, conditions) - self.score(fake, conditions)).mean()
+        penalty = gradient_penalty(
+            lambda view: self.score(view, conditions), real, fake, updater.uniform(len(batch), 1)
+        )
+        return {
+            "critic": self.config.penalty * penalty - distance,
+            "distance": distance,
+            "penalty": penalty,
+        }
+
+    def generator_loss(self, batch: Batch, updater: Updater) -> Tensor:
+        """Return the generator's loss; the L1 activity is that of the cells over visible energy."""
+        energy = self._energy(batch.conditions)
+        cells = self.make(updater.normal(len(batch), self.noise_size), batch.conditions)
+        activity = (cells.abs().sum(1) / (energy * self.detector.sampling_fraction)).mean()
+        value = self.score(self.generator.view(cells, energy), batch.conditions).mean()
+        return self.config.activity * activity - value
+
+    def validate(self, data: TrainingData) -> dict[str, float]:
+        """Return the physics figures, ``covariance``, and ``selection`` = physics + 10 covariance."""
+        figures = super().validate(data) | covariance_figure(self, data)
+        return figures | {"selection": figures["physics"] + 10.0 * figures["covariance"]}
+
+    def _energy(self, conditions: Tensor) -> Tensor:
+        return self.condition(conditions, "incident_energy")[:, 0]

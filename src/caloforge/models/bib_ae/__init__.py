@@ -1,0 +1,1 @@
+"""BIB-AE with post-processor and latent density for showers on a grid."""

@@ -1,0 +1,1 @@
+"""The post-training calibration of generated showers."""

@@ -1,0 +1,1 @@
+"""Conditional flow matching: the flagship, its distilled form and its students."""

@@ -1,0 +1,322 @@
+r"""The flagship distilled to a few evaluations.
+
+Teacher and student are of one shape unless ``small`` is set; the student begins as a copy of the teacher. The way from noise to data is cut
+at times 0 = t_0 < ... < t_K = 1; the student's one evaluation at t_k is to go where the teacher goes with several Heun steps. With
+x_k on the straight path between noise and a training shower, and x' the teacher's result at t_{k+1}, the student's estimate D
+of the data is compared with
+
+.. math:: \hat D = x_k + \frac{1 - t_k}{t_{k+1} - t_k} (x' - x_k),
+
+the estimate with which one Euler step ends at x' (progressive distillation with all steps learnt at once). Both networks, of the
+summary and of the cells, are distilled so. At the end the student is calibrated on training showers: the values of filled cells are mapped
+to the training showers' quantiles (:mod:`~caloforge.models.calibration.quantile_maps`), so that the spectrum of cell energies is theirs, and
+cells get gains by their distance from the shower's axis, if every layer is rows and columns of equal cells
+(:mod:`~caloforge.models.calibration.gains`). Smaller students (:mod:`~caloforge.models.flow.students`) learn in the same way, but from
+nothing.
+
+References:
+    T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv:2202.00512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from caloforge.geometry import Detector
+from caloforge.models.calibration.covariance import LayerTargets
+from caloforge.models.calibration.gains import RingGains
+from caloforge.models.flow.cells import Gain
+from caloforge.models.flow.model import FlowMatching, FlowMatchingConfig
+from caloforge.models.flow.networks import CellNetwork, SummaryNetwork
+from caloforge.models.flow.path import Denoiser, jump, rowwise_heun, time_grid
+from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
+from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+from caloforge.settings import ModelConfig, OptimizerSettings, Settings
+
+__all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
+
+_ROUNDS = 4
+"""Fits of map and gains: the layers are scaled to their energies after them, which changes both a little."""
+
+
+class FlowMatchingFastConfig(FlowMatchingConfig):
+    """Settings of the flow and of its distillation.
+
+    Arguments:
+        epochs: Epochs of the teacher of the cells; 0 for teachers that were trained before (``train.initial``).
+        summary_jumps: Evaluations of the summary's student.
+        jumps: Evaluations of the cells' student.
+        shift: Where the times of the cells' student lie, see :func:`~caloforge.models.flow.path.time_grid`.
+        teacher_steps: Heun steps of the teacher for one evaluation of the student.
+        summary_student_epochs: Epochs of the summary's student.
+        student_epochs: Epochs of the cells' student.
+        student: Optimiser of both.
+        calibration: Training showers that the map of cell values and the gains are fitted to; 0: neither is fitted.
+        small: Sizes of students that are smaller than the teachers; none: they are the teachers' copies.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 400
+    summary_jumps: Annotated[int, Field(ge=1)] = 4
+    jumps: Annotated[int, Field(ge=1)] = 4
+    shift: Annotated[float, Field(gt=0)] = 2.0
+    teacher_steps: Annotated[int, Field(ge=1)] = 3
+    summary_student_epochs: Annotated[int, Field(ge=0)] = 200
+    student_epochs: Annotated[int, Field(ge=0)] = 100
+    student: OptimizerSettings = OptimizerSettings(
+        kind="adamw",
+        lr=5e-4,
+        betas=(0.9, 0.99),
+        weight_decay=0.02,
+        schedule="cosine",
+        warmup=100,
+        clip=1.0,
+        ema=0.999,
+    )
+    calibration: Annotated[int, Field(ge=0)] = 2000
+    small: StudentSettings | None = None
+
+
+class FlowMatchingFast(FlowMatching):
+    """Flow matching in a few evaluations; see the module.
+
+    Presets: those of the teacher, and ``cpu``: small students of the teacher of ``improved``, for one core of a CPU.
+    """
+
+    Config = FlowMatchingFastConfig
+    Sampling: ClassVar[type[Settings]] = Settings
+    training_only: ClassVar[tuple[str, ...]] = ("summary_net", "cell_net")
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **FlowMatching.presets,
+        "cpu": {
+            "summary_jumps": 4,
+            "jumps": 2,
+            "small": {},
+            "summary_student_epochs": 400,
+            "student_epochs": 400,
+            "student": {
+                "kind": "adamw",
+                "lr": 2e-3,
+                "betas": (0.9, 0.99),
+                "weight_decay": 0.02,
+                "schedule": "cosine",
+                "warmup": 300,
+                "clip": 1.0,
+                "ema": 0.999,
+            },
+        },
+    }
+    config: FlowMatchingFastConfig
+
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__(detector, config)
+        c = self.config
+        rows, kinds, width = self.summary.rows, self.summary.kinds, self.encoder.width
+        self.rings = RingGains(detector, len(self.encoder.continuous)) if detector.is_flat else None
+        self.summary_times = time_grid(c.summary_jumps)
+        self.cell_times = time_grid(c.jumps, c.shift)
+        self.summary_student: nn.Module
+        self.cell_student: nn.Module
+        if c.small is not None:
+            self.summary_student = summary_jumps(c.small, rows, kinds, width, c.summary_jumps)
+            self.cell_student = cell_jumps(c.small, detector, rows, kinds, width, self.cell_times)
+            return
+        self.summary_student = SummaryNetwork(
+            rows, kinds, width, c.summary_width, c.summary_blocks, c.summary_heads
+        )
+        patches = self.cell_net.patches
+        self.cell_student = CellNetwork(patches, rows, kinds, width, c.width, c.blocks, c.repeats, c.heads)
+
+    def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
+        """Return the summary (B, rows, kinds) of noise of that shape."""
+        return _jumps(self.summary_student, noise, self.summary_times, encoded)
+
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape."""
+        return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the teacher's stages, copying, the two distillations, and the calibration."""
+        c = self.config
+        return (
+            *super().stages(),
+            Stage("copy", fit=self._copy),
+            Stage(
+                "summary-student",
+                c.summary_student_epochs,
+                c.summary_batch_size,
+                {"student": OptimizerSpec.of(c.student, self.summary_student)},
+                self.summary_student_step,
+                validate=self.validate_summary_student,
+                metric="summary_student_loss",
+                frozen=(self.summary_net,),
+                compiled=(self.summary_student, self.summary_net),
+            ),
+            Stage(
+                "cell-student",
+                c.student_epochs,
+                c.batch_size,
+                {"student": OptimizerSpec.of(c.student, self.cell_student)},
+                self.cell_student_step,
+                validate=self.validate_cell_student,
+                metric="cell_student_loss",
+                frozen=(self.cell_net,),
+                compiled=(self.cell_student, self.cell_net),
+            ),
+            *((Stage("calibrate", fit=self._calibrate),) if c.calibration else ()),
+        )
+
+    def gain(self, conditions: Tensor) -> Gain | None:
+        """Return the gains of cells by their distance from the axis, under conditions (B, C)."""
+        rings = self.rings
+        if rings is None:
+            return None
+        theta, encoded = self._theta(conditions), self.encoder.standardised(conditions)
+        return lambda x, y: rings(x, y, theta, encoded)
+
+    def _theta(self, conditions: Tensor) -> Tensor:
+        if "incident_theta" in self.columns:
+            return self.condition(conditions, "incident_theta")[:, 0]
+        return conditions.new_full((len(conditions),), 90.0)
+
+    @torch.no_grad()
+    def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both in effect."""
+        if self.rings is not None:
+            self.rings.reset()
+        indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
+        batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
+        made = []
+        for batch in batches:
+            noise = torch.randn((len(batch), self.noise_size), generator=generator, device=generator.device)
+            made.append(self.drawn(noise.to(data.device), batch.conditions))
+        cells = self.clean(torch.cat([batch.cells for batch in batches]))
+        conditions = torch.cat([batch.conditions for batch in batches])
+        theta, view = self._theta(conditions), self.values.view
+        true = None if self.rings is None else self.rings.shares(cells, view, theta)
+        self.values.carry(((values, targets.hits + targets.faint) for values, targets in made), cells)
+        for number in range(_ROUNDS):
+            if number:
+                self.values.refine(self._decoded(made, batches), cells)
+            if self.rings is not None and true is not None:
+                found = self.rings.shares(self._decoded(made, batches), view, theta)
+                self.rings.fit(true, found, self.encoder.standardised(conditions))
+
+    def _decoded(self, made: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
+        """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""
+        pairs = zip(made, batches, strict=True)
+        return torch.cat([self.values.decode(*pair, self.gain(batch.conditions)) for pair, batch in pairs])
+
+    def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Let the students begin as their teachers, or small ones with their constants."""
+        pairs = ((self.summary_net, self.summary_student), (self.cell_net, self.cell_student))
+        for teacher, student in pairs:
+            if isinstance(student, JumpNetworks):
+                student.take_constants(teacher)
+            else:
+                student.load_state_dict(teacher.state_dict())
+
+    def summary_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Let the summary's student follow its teacher."""
+        rows, kinds = self.summary.rows, self.summary.kinds
+        with torch.no_grad():
+            _, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+        loss = self._distance(
+            (self.summary_net, self.summary_student),
+            (encoded,),
+            summary,
+            updater.normal(*summary.shape),
+            self.summary_times,
+        )
+        updater.update("student", loss)
+        return {"summary_student": loss}
+
+    def cell_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Let the cells' student follow its teacher."""
+        rows, kinds = self.summary.rows, self.summary.kinds
+        with torch.no_grad():
+            values, exact, encoded = self.cell_targets(batch, updater.uniform(len(batch), rows, kinds))
+            summary = exact + self.config.blur * updater.normal(*exact.shape)
+        loss = self._distance(
+            (self.cell_net, self.cell_student),
+            (encoded, summary),
+            values,
+            updater.normal(*values.shape),
+            self.cell_times,
+        )
+        updater.update("student", loss)
+        return {"cell_student": loss}
+
+    def validate_summary_student(self, data: TrainingData) -> dict[str, float]:
+        """Return the distance of the summary's student to its teacher on held-out showers."""
+
+        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
+            _, summary, encoded = self.prepared(batch, uniform)
+            noise = self._random(batch, generator, False, *summary.shape[1:])
+            nets = (self.summary_net, self.summary_student)
+            return self._distance(nets, (encoded,), summary, noise, self.summary_times)
+
+        return {"summary_student_loss": self._mean(data, loss)}
+
+    def validate_cell_student(self, data: TrainingData) -> dict[str, float]:
+        """Return the distance of the cells' student to its teacher on held-out showers."""
+
+        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
+            values, summary, encoded = self.cell_targets(batch, uniform)
+            noise = self._random(batch, generator, False, values.shape[1])
+            nets = (self.cell_net, self.cell_student)
+            return self._distance(nets, (encoded, summary), values, noise, self.cell_times)
+
+        return {"cell_student_loss": self._mean(data, loss)}
+
+    def _distance(
+        self,
+        networks: tuple[nn.Module, nn.Module],
+        conditions: tuple[Tensor, ...],
+        data: Tensor,
+        noise: Tensor,
+        times: tuple[float, ...],
+    ) -> Tensor:
+        """Return the mean squared distance of the student's velocity to the teacher's.
+
+        Each jump gets an equal part of the batch, row by row.
+
+        Arguments:
+            networks: Teacher and student.
+            conditions: What both take beside x and time, (B, ...) each.
+            data: x_1 (B, ...).
+            noise: x_0 (B, ...).
+            times: Times of the jumps.
+        """
+        teacher, student = (_denoiser(net, conditions) for net in networks)
+        which = torch.arange(len(data), device=data.device) % (len(times) - 1)
+        grid = torch.tensor(times, device=data.device, dtype=data.dtype)
+        start, end = grid[which], grid[which + 1]
+        first = start.view(-1, *[1] * (data.dim() - 1))
+        x = (1.0 - first) * noise + first * data
+        with torch.no_grad():
+            goal = rowwise_heun(teacher, x, start, end, self.config.teacher_steps)
+        goal_velocity = (goal - x) / (end - start).view_as(first)
+        velocity = (student(x, start).float() - x) / (1.0 - first)
+        return (velocity - goal_velocity).square().mean()
+
+
+def _denoiser(net: nn.Module, conditions: Sequence[Tensor]) -> Denoiser:
+    """Return a network with its conditions filled in."""
+    return lambda x, t: net(x, t, *conditions)
+
+
+def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions: Tensor) -> Tensor:
+    """Return where one evaluation a step leads, all rows at the same time."""
+    if isinstance(student, JumpNetworks):
+        return student.jumps(x, times, *conditions)
+    for start, end in pairwise(times):
+        x = jump(lambda x, t: student(x, t[:1], *conditions), x, start, end)
+    return x

@@ -1,0 +1,380 @@
+"""The flagship: conditional flow matching of a shower's summary, then of its cells.
+
+Nothing of it is from one paper; it is put together from what the field found out since the published generators:
+
+1. a small transformer over the rows of the shower's summary, layer energies, hits, centres and widths with a row for the whole
+   shower (:mod:`~caloforge.models.flow.summary`), generates those from noise and conditions, as CaloDREAM generates
+   layer energies first;
+2. a transformer over patches of cells (:mod:`~caloforge.models.flow.networks`) generates the values of the cells
+   from noise, conditions and that summary; those of the core as deviations from what the summary explains
+   (:mod:`~caloforge.models.calibration.conditional_moments`);
+3. the cells are then made to hold exactly the layer energies and hits of the summary
+   (:mod:`~caloforge.models.flow.cells`), and its centres and widths
+   (:mod:`~caloforge.models.calibration.covariance`).
+
+One architecture serves every detector: patches are boxes of a grid, or pieces of rows of anything else. Both networks learn
+the flow of :mod:`~caloforge.models.flow.path`. Symmetries that hold for the beam
+(:mod:`~caloforge.models.nn.symmetry`) are applied at random to the training showers of a grid.
+
+References:
+    L. Favaro et al., "CaloDREAM", arXiv:2405.09629 (layer energies first, then the shape, both by flow matching).
+    W. Peebles, S. Xie, arXiv:2212.09748 (the transformer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from caloforge.geometry import Detector
+from caloforge.models.base import ShowerModel
+from caloforge.models.calibration.conditional_moments import CoreTrend
+from caloforge.models.calibration.covariance import LayerTargets
+from caloforge.models.flow.cells import EMPTY, CellValues, Gain
+from caloforge.models.flow.networks import CellNetwork, CellPatches, SummaryNetwork
+from caloforge.models.flow.path import flow_loss, integrate, time_grid
+from caloforge.models.flow.posterior import SpikeSlab
+from caloforge.models.flow.summary import ShowerSummary
+from caloforge.models.nn.conditions import ConditionEncoder
+from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+from caloforge.settings import ModelConfig, OptimizerSettings, Settings
+from caloforge.showers import Showers
+
+__all__ = ["FlowMatching", "FlowMatchingConfig", "FlowSampling"]
+
+_FIT_SEED = 20
+_FIT_MOST = 20_000
+_CORE_MOST = 5_000
+
+
+class FlowMatchingConfig(ModelConfig):
+    """Settings of the flow.
+
+    Arguments:
+        cut: Energy below which a cell is empty, MeV.
+        threshold: Energy above which a cell counts as a hit of the summary, MeV.
+        core: Least part of showers in which a cell of the core is filled.
+        box: Sides of a patch; empty: chosen from the detector.
+        width: Width of the cells' transformer.
+        blocks: Its blocks with their own weights.
+        repeats: Times that they are run through.
+        heads: Its attention heads.
+        summary_width: Width of the summary's transformer.
+        summary_blocks: Its blocks.
+        summary_heads: Its attention heads.
+        moments: Give the layers the centres and widths that the summary says, not only its energies and hits.
+        symmetries: Apply the beam's symmetries to training showers.
+        blur: Normal noise added to the summary while the cells are trained, so that small errors of it do no harm.
+        time_mean: Mean m of the logit-normal times.
+        time_spread: Their width s.
+        summary_epochs: Epochs of the summary.
+        epochs: Epochs of the cells.
+        summary_batch_size: Showers a step of the summary.
+        batch_size: Showers a step of the cells.
+        summary: Optimiser of the summary's network.
+        optimizer: Optimiser of the cells' network.
+    """
+
+    cut: Annotated[float, Field(gt=0)] = 1e-4
+    threshold: Annotated[float, Field(gt=0)] = 0.1
+    core: Annotated[float, Field(gt=0, le=1)] = 0.8
+    box: tuple[int, ...] = ()
+    width: Annotated[int, Field(ge=8)] = 128
+    blocks: Annotated[int, Field(ge=1)] = 3
+    repeats: Annotated[int, Field(ge=1)] = 2
+    heads: Annotated[int, Field(ge=1)] = 4
+    summary_width: Annotated[int, Field(ge=8)] = 80
+    summary_blocks: Annotated[int, Field(ge=1)] = 3
+    summary_heads: Annotated[int, Field(ge=1)] = 4
+    moments: bool = True
+    symmetries: bool = True
+    blur: Annotated[float, Field(ge=0)] = 0.05
+    time_mean: float = 0.0
+    time_spread: Annotated[float, Field(gt=0)] = 1.0
+    summary_epochs: Annotated[int, Field(ge=0)] = 400
+    epochs: Annotated[int, Field(ge=1)] = 400
+    summary_batch_size: Annotated[int, Field(ge=1)] = 512
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    summary: OptimizerSettings = OptimizerSettings(
+        kind="adamw",
+        lr=1e-3,
+        betas=(0.9, 0.99),
+        weight_decay=0.02,
+        schedule="cosine",
+        warmup=200,
+        clip=1.0,
+        ema=0.999,
+    )
+    optimizer: OptimizerSettings = OptimizerSettings(
+        kind="adamw",
+        lr=1e-3,
+        betas=(0.9, 0.99),
+        weight_decay=0.02,
+        schedule="cosine",
+        warmup=500,
+        clip=1.0,
+        ema=0.999,
+    )
+
+
+class FlowSampling(Settings):
+    """What may be chosen at generation.
+
+    Arguments:
+        summary_steps: Heun steps of the summary.
+        steps: Heun steps of the cells.
+        shift: Where the times lie; below 1 more of them near the noise.
+    """
+
+    summary_steps: Annotated[int, Field(ge=1)] = 16
+    steps: Annotated[int, Field(ge=1)] = 16
+    shift: Annotated[float, Field(gt=0)] = 1.0
+
+
+class FlowMatching(ShowerModel):
+    """Flow matching of summary and cells; see the module.
+
+    Presets: ``improved``; ``large``, three times as wide, for a long training on many showers; ``small``, for a CPU.
+    """
+
+    Config = FlowMatchingConfig
+    Sampling: ClassVar[type[Settings]] = FlowSampling
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "improved": {},
+        "large": {
+            "width": 384,
+            "blocks": 6,
+            "repeats": 1,
+            "heads": 6,
+            "summary_width": 192,
+            "summary_blocks": 4,
+        },
+        "small": {
+            "width": 64,
+            "blocks": 2,
+            "repeats": 1,
+            "heads": 2,
+            "summary_width": 64,
+            "summary_blocks": 2,
+            "summary_heads": 2,
+        },
+    }
+    config: FlowMatchingConfig
+    sampling: FlowSampling
+
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__(detector, config)
+        c = self.config
+        self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
+        continuous, width = len(self.encoder.continuous), self.encoder.width
+        self.summary = ShowerSummary(detector, continuous, width, c.threshold)
+        self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments)
+        self.core = CoreTrend(torch.from_numpy(detector.cell_layer), c.core)
+        self.symmetry = BeamSymmetry(detector, self.columns)
+        rows, kinds = self.summary.rows, self.summary.kinds
+        self.summary_net = SummaryNetwork(
+            rows, kinds, width, c.summary_width, c.summary_blocks, c.summary_heads
+        )
+        patches = CellPatches(detector, c.box)
+        self.cell_net = CellNetwork(patches, rows, kinds, width, c.width, c.blocks, c.repeats, c.heads)
+
+    # generation
+
+    @property
+    def summary_size(self) -> int:
+        """Numbers of a summary."""
+        return self.summary.rows * self.summary.kinds
+
+    @property
+    def noise_size(self) -> int:
+        """Normal numbers that one shower takes: those of its summary, then those of its cells."""
+        return self.summary_size + self.detector.n_cells
+
+    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return cells (B, n_cells), MeV."""
+        cells: Tensor = self.values.decode(*self.drawn(noise, conditions), self.gain(conditions))
+        return cells
+
+    def gain(self, conditions: Tensor) -> Gain | None:
+        """Return the gains of cells under conditions (B, C); the teacher has none."""
+        return None
+
+    def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
+        """Return the values of the cells (B, n_cells) and what their layers are to hold."""
+        encoded = self.encoder(conditions)
+        first = noise[:, : self.summary_size].view(-1, self.summary.rows, self.summary.kinds)
+        summary = self.summarise(first, encoded)
+        values = self.shape(noise[:, self.summary_size :], encoded, summary)
+        energy = self.condition(conditions, "incident_energy")[:, 0]
+        targets = self.summary.decode(summary, energy, encoded)
+        return self.core.inverse(values, summary, encoded), targets
+
+    def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
+        """Return the summary (B, rows, kinds) of noise of that shape."""
+        times = time_grid(self.sampling.summary_steps, self.sampling.shift)
+        return integrate(self.summary_denoiser(encoded), noise, times)
+
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape."""
+        times = time_grid(self.sampling.steps, self.sampling.shift)
+        return integrate(self.cell_denoiser(encoded, summary), noise, times)
+
+    def summary_denoiser(self, encoded: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the summary's network for some conditions."""
+        return lambda x, t: self.summary_net(x, t, encoded)
+
+    def cell_denoiser(self, encoded: Tensor, summary: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the cells' network for some conditions and summaries."""
+        return lambda x, t: self.cell_net(x, t, encoded, summary)
+
+    # constants and symmetries
+
+    def fit_transforms(self, showers: Showers) -> None:
+        """Fit encoder, trend and tables; find the symmetries that hold for the beam."""
+        super().fit_transforms(showers)
+        matrix = self.condition_matrix(showers)
+        self.encoder.fit(matrix)
+        generator = torch.Generator().manual_seed(_FIT_SEED)
+        kept = torch.randperm(len(showers), generator=generator)[:_FIT_MOST].sort().values
+        cells = torch.from_numpy(showers.cells)[kept]
+        energy = torch.from_numpy(showers.incident_energy)[kept].float()
+        cells = self.clean(cells)
+        encoded = self.encoder(matrix[kept])
+        self.summary.fit(cells, energy, encoded, generator)
+        self.values.fit(cells, generator)
+        few = slice(0, _CORE_MOST)
+        shape = (len(cells[few]), self.summary.rows, self.summary.kinds)
+        summary = self.summary(cells[few], energy[few], encoded[few], torch.rand(shape, generator=generator))
+        values = self.values(cells[few])
+        self.core.fit(values, EMPTY, summary, encoded[few])
+        posterior = self.cell_net.posterior
+        if isinstance(posterior, SpikeSlab):
+            posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
+        self.symmetry.allow(showers.incident_theta)
+
+    def clean(self, cells: Tensor) -> Tensor:
+        """Return cells (B, n_cells) without those of too little energy."""
+        return torch.where(cells > self.config.cut, cells, 0.0)
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with each shower changed by a symmetry that holds."""
+        return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
+
+    # training
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the two stages: the summary, then the cells."""
+        c = self.config
+        return (
+            Stage(
+                "summary",
+                c.summary_epochs,
+                c.summary_batch_size,
+                {"summary": OptimizerSpec.of(c.summary, self.summary_net)},
+                self.summary_step,
+                validate=self.validate_summary,
+                metric="summary_loss",
+                compiled=(self.summary_net,),
+            ),
+            Stage(
+                "cells",
+                c.epochs,
+                c.batch_size,
+                {"cells": OptimizerSpec.of(c.optimizer, self.cell_net)},
+                self.cell_step,
+                validate=self.validate_cells,
+                metric="cell_loss",
+                compiled=(self.cell_net,),
+            ),
+        )
+
+    def prepared(self, batch: Batch, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cells above the cut (B, n_cells), the summary (B, rows, kinds) and the encoded conditions."""
+        cells = self.clean(batch.cells)
+        encoded = self.encoder(batch.conditions)
+        energy = self.condition(batch.conditions, "incident_energy")[:, 0]
+        with torch.autocast(cells.device.type, enabled=False):
+            summary = self.summary(cells, energy, encoded, uniform)
+        return cells, summary, encoded
+
+    def cell_targets(self, batch: Batch, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the values that the cells' flow learns (B, n_cells), the summary and the encoded conditions."""
+        cells, summary, encoded = self.prepared(batch, uniform)
+        return self.core(self.values(cells), summary, encoded), summary, encoded
+
+    def times(self, normal: Tensor) -> Tensor:
+        """Return training times (B,) of normal numbers (B,)."""
+        return torch.sigmoid(self.config.time_mean + self.config.time_spread * normal)
+
+    def summary_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Lower the loss of the summary's flow."""
+        rows, kinds = self.summary.rows, self.summary.kinds
+        with torch.no_grad():
+            _, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
+        noise, times = updater.normal(*summary.shape), self.times(updater.normal(len(batch)))
+        loss = flow_loss(self.summary_denoiser(encoded), summary, noise, times)
+        updater.update("summary", loss)
+        return {"summary": loss}
+
+    def cell_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        """Lower the loss of the cells' flow."""
+        rows, kinds = self.summary.rows, self.summary.kinds
+        with torch.no_grad():
+            values, exact, encoded = self.cell_targets(batch, updater.uniform(len(batch), rows, kinds))
+            summary = exact + self.config.blur * updater.normal(*exact.shape)
+        noise, times = updater.normal(*values.shape), self.times(updater.normal(len(batch)))
+        loss = flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
+        updater.update("cells", loss)
+        return {"cells": loss}
+
+    def validate_summary(self, data: TrainingData) -> dict[str, float]:
+        """Return the loss of the summary on held-out showers, with the same noise at every call."""
+
+        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
+            _, summary, encoded = self.prepared(batch, uniform)
+            noise = self._random(batch, generator, False, *summary.shape[1:])
+            return flow_loss(
+                self.summary_denoiser(encoded),
+                summary,
+                noise,
+                self.times(self._random(batch, generator, False)),
+            )
+
+        return {"summary_loss": self._mean(data, loss)}
+
+    def validate_cells(self, data: TrainingData) -> dict[str, float]:
+        """Return the loss of the cells on held-out showers, with the same noise at every call."""
+
+        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
+            values, summary, encoded = self.cell_targets(batch, uniform)
+            noise = self._random(batch, generator, False, values.shape[1])
+            return flow_loss(
+                self.cell_denoiser(encoded, summary),
+                values,
+                noise,
+                self.times(self._random(batch, generator, False)),
+            )
+
+        return {"cell_loss": self._mean(data, loss)}
+
+    @staticmethod
+    def _random(batch: Batch, generator: torch.Generator, uniform: bool, *shape: int) -> Tensor:
+        draw = torch.rand if uniform else torch.randn
+        return draw(len(batch), *shape, generator=generator, device=batch.cells.device)
+
+    @torch.no_grad()
+    def _mean(self, data: TrainingData, loss: Callable[[Batch, torch.Generator], Tensor]) -> float:
+        generator = torch.Generator(data.device).manual_seed(_FIT_SEED)
+        sums, count = torch.zeros((), device=data.device), 0
+        for _ in range(max(1, 2000 // len(data))):
+            for batch in data.batches(self.config.batch_size):
+                sums = sums + loss(batch, generator) * len(batch)
+                count += len(batch)
+        return float(sums) / count

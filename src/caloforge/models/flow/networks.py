@@ -1,0 +1,363 @@
+"""Networks of the flow: patches of cells as tokens, and transformers modulated by conditions and time.
+
+A transformer over tokens, modulated by conditions and time (DiT), with few weights.
+
+Each block is attention with normalised queries and keys, then a gated MLP (SwiGLU); scales, shifts and gates come from the
+conditions through one layer that all blocks share and a table for each block (as in PixArt-alpha), since most
+weights of a DiT would otherwise sit there. A stack may be run through several times with the same weights.
+
+References:
+    W. Peebles, S. Xie, "Scalable diffusion models with transformers", arXiv:2212.09748.
+    J. Chen et al., "PixArt-alpha", arXiv:2310.00426, section 2.3 (one modulation for all blocks).
+    N. Shazeer, "GLU variants improve transformer", arXiv:2002.05202.
+
+Cells of any detector cut into patches, the tokens of a transformer.
+
+A grid is cut into boxes; when its sides are no multiples of the box, the last boxes are padded. Every other detector is
+cut layer by layer into pieces of rows along the layer's longer side. All patches hold the same number of places.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
+from caloforge.models.flow.posterior import JumpPosterior, SpikeSlab
+from caloforge.models.flow.precondition import Precondition
+
+__all__ = ["CellNetwork", "CellPatches", "PatchLinear", "SummaryNetwork", "TimeEmbedding", "Transformer"]
+
+
+_OWN = 200_000
+"""Most weights with which each patch has its own matrix."""
+
+
+class PatchLinear(nn.Module):
+    """A linear map of (B, T, inputs) to (B, T, outputs).
+
+    Arguments:
+        patches: Number T of patches.
+        inputs: Numbers in.
+        outputs: Numbers out.
+        zero: Start from zero weights.
+    """
+
+    def __init__(self, patches: int, inputs: int, outputs: int, zero: bool = False) -> None:
+        super().__init__()
+        self.own = patches * inputs * outputs <= _OWN
+        shape = (patches, inputs, outputs) if self.own else (inputs, outputs)
+        weight = torch.zeros(shape) if zero else torch.randn(shape) / inputs**0.5
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(patches if self.own else 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, T, outputs)."""
+        if self.own:
+            return torch.einsum("bti,tio->bto", x, self.weight.to(x.dtype)) + self.bias
+        return x @ self.weight.to(x.dtype) + self.bias
+
+
+_CHUNKS = 6
+
+
+class TimeEmbedding(nn.Module):
+    """Time in [0, 1] as sines and cosines through a small network.
+
+    Arguments:
+        width: Numbers that come out.
+        frequencies: Sines and cosines each.
+    """
+
+    rates: Tensor
+
+    def __init__(self, width: int, frequencies: int = 64) -> None:
+        super().__init__()
+        rates = torch.exp(torch.linspace(0.0, math.log(1000.0), frequencies))
+        self.register_buffer("rates", rates, persistent=False)
+        self.net = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Return (B, width) of times (B,)."""
+        angle = time[:, None] * self.rates
+        found: Tensor = self.net(torch.cat([angle.cos(), angle.sin()], 1))
+        return found
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int, ratio: float) -> None:
+        super().__init__()
+        self.heads = heads
+        hidden = max(16, round(width * ratio * 2 / 3 / 16) * 16)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.gate = nn.Linear(width, 2 * hidden)
+        self.down = nn.Linear(hidden, width)
+        self.norm_q = nn.RMSNorm(width // heads, eps=1e-6)
+        self.norm_k = nn.RMSNorm(width // heads, eps=1e-6)
+        self.table = nn.Parameter(torch.randn(_CHUNKS, width) / width**0.5)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + self.table).unbind(1)
+        width = x.shape[-1]
+        h = functional.layer_norm(x, (width,), eps=1e-6) * (1 + scale_a[:, None]) + shift_a[:, None]
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(h).chunk(3, dim=-1)
+        )
+        h = functional.scaled_dot_product_attention(_normed(q, self.norm_q), _normed(k, self.norm_k), v)
+        x = x + (1 + gate_a[:, None]) * self.out(h.transpose(1, 2).flatten(2))
+        h = functional.layer_norm(x, (width,), eps=1e-6) * (1 + scale_m[:, None]) + shift_m[:, None]
+        a, b = self.gate(h).chunk(2, dim=-1)
+        found: Tensor = x + (1 + gate_m[:, None]) * self.down(functional.silu(a) * b)
+        return found
+
+
+def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """Return normalised queries or keys; weight and input of one type, for which there is one fused kernel."""
+    return functional.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.eps)
+
+
+class Transformer(nn.Module):
+    """Blocks on tokens.
+
+    Arguments:
+        width: Width of the tokens.
+        blocks: Blocks with their own weights.
+        repeats: Times that the stack is run through.
+        heads: Attention heads.
+        ratio: Hidden width of the MLP in units of the width (before the gate's 2/3).
+    """
+
+    def __init__(self, width: int, blocks: int, repeats: int, heads: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_Block(width, heads, ratio) for _ in range(blocks))
+        self.repeats = repeats
+        self.modulation = nn.Linear(width, _CHUNKS * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Return tokens (B, T, width) of tokens and conditions (B, width)."""
+        modulation = self.modulation(functional.silu(condition)).unflatten(1, (_CHUNKS, -1))
+        for _ in range(self.repeats):
+            for block in self.blocks:
+                tokens = block(tokens, modulation)
+        return tokens
+
+
+_SMALL = 12
+_ROW = 7
+
+
+class CellPatches(nn.Module):
+    """Cells as patches.
+
+    Arguments:
+        detector: The detector.
+        box: Sides of a box along x, y and the layers, or (n,) for rows of n cells; empty: chosen from the detector.
+
+    Attributes:
+        n_patches: Number of patches.
+        places: Places of a patch.
+        n_cells: Cells of the detector.
+        padded: Whether some patches have places without a cell.
+        layers: (n_patches, k) layers in each patch, the last repeated where there are fewer.
+    """
+
+    index: Tensor
+    back: Tensor
+    layers: Tensor
+
+    def __init__(self, detector: Detector, box: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        index = _boxes(detector, box) if detector.is_grid else _rows(detector, box)
+        self.n_patches, self.places = index.shape
+        self.n_cells = detector.n_cells
+        self.padded = bool((index == detector.n_cells).any())
+        back = np.zeros(detector.n_cells, np.int64)
+        flat = index.ravel()
+        back[flat[flat < detector.n_cells]] = np.nonzero(flat < detector.n_cells)[0]
+        layer = np.append(detector.cell_layer, -1)[index]
+        found = [np.unique(row[row >= 0]) for row in layer]
+        most = max(len(row) for row in found)
+        layers = np.stack([np.pad(row, (0, most - len(row)), mode="edge") for row in found])
+        self.register_buffer("index", torch.from_numpy(index), persistent=False)
+        self.register_buffer("back", torch.from_numpy(back), persistent=False)
+        self.register_buffer("layers", torch.from_numpy(layers), persistent=False)
+
+    def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
+        """Return patches (B, n_patches, places) of cells (B, n_cells), ``fill`` in padding."""
+        if self.padded:
+            cells = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
+        return cells.index_select(1, self.index.flatten()).view(-1, self.n_patches, self.places)
+
+    def cells(self, patches: Tensor) -> Tensor:
+        """Return cells (B, n_cells) of patches (B, n_patches, places)."""
+        return patches.flatten(1).index_select(1, self.back)
+
+    def parts(self, outputs: Tensor, n: int) -> tuple[Tensor, ...]:
+        """Return n numbers of each cell, (B, n_cells) each, of tokens (B, n_patches, n x places)."""
+        flat = outputs.flatten(1)
+        first = self.back + self.back.div(self.places, rounding_mode="floor") * ((n - 1) * self.places)
+        return tuple(flat.index_select(1, first + k * self.places) for k in range(n))
+
+
+def _side(n: int) -> int:
+    """Return the side of a box along an axis of n cells."""
+    return 2 if n <= _SMALL else 5
+
+
+def _boxes(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return cell indices (n_patches, places) of boxes, ``n_cells`` in padding."""
+    shape = detector.shape
+    sides = box if len(box) == len(shape) else tuple(_side(n) if n > 1 else 1 for n in shape)
+    counts = [-(-n // side) for n, side in zip(shape, sides, strict=True)]
+    full = np.full([c * s for c, s in zip(counts, sides, strict=True)], detector.n_cells, np.int64)
+    full[tuple(slice(0, n) for n in shape)] = np.arange(detector.n_cells).reshape(shape)
+    split = full.reshape([k for pair in zip(counts, sides, strict=True) for k in pair])
+    axes = [*range(0, split.ndim, 2), *range(1, split.ndim, 2)]
+    return split.transpose(axes).reshape(int(np.prod(counts)), int(np.prod(sides)))
+
+
+def _rows(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return cell indices (n_patches, places) of pieces of rows, ``n_cells`` in padding."""
+    size = box[0] if len(box) == 1 else _ROW
+    pieces = []
+    for layer, cells in zip(detector.layers, detector.layer_cells, strict=True):
+        rows = cells.reshape(_face(layer))
+        if rows.shape[0] > rows.shape[1]:
+            rows = rows.T
+        for start in range(0, rows.shape[1], size):
+            part = rows[:, start : start + size]
+            pieces.append(np.pad(part, ((0, 0), (0, size - part.shape[1])), constant_values=detector.n_cells))
+    return np.concatenate(pieces)
+
+
+def _face(layer: ReadoutLayer | CylindricalLayer) -> tuple[int, int]:
+    """Return the rows and columns of a layer's cells."""
+    if isinstance(layer, ReadoutLayer):
+        return layer.nx, layer.ny
+    return layer.n_alpha, layer.n_r
+
+
+class _Head(nn.Module):
+    """Normalise, modulate by the condition, and map tokens to numbers."""
+
+    def __init__(self, tokens: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.out = PatchLinear(tokens, width, outputs, zero=True)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(functional.silu(condition))[:, None].chunk(2, dim=-1)
+        normed = functional.layer_norm(tokens, (tokens.shape[-1],), eps=1e-6)
+        found: Tensor = self.out(normed * (1 + scale) + shift)
+        return found
+
+
+class SummaryNetwork(nn.Module):
+    """Estimate the summary (B, R, K) from a noisy one.
+
+    Arguments:
+        rows: Rows R.
+        kinds: Numbers K in a row.
+        conditions: Encoded conditions.
+        width: Width of the tokens.
+        blocks: Blocks of the transformer.
+        heads: Attention heads.
+    """
+
+    def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int) -> None:
+        super().__init__()
+        self.embed = PatchLinear(rows, kinds, width)
+        self.position = nn.Parameter(0.5 * torch.randn(rows, width))
+        self.time = TimeEmbedding(width)
+        self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
+        self.body = Transformer(width, blocks, 1, heads)
+        self.head = _Head(rows, width, kinds)
+        self.precondition = Precondition(rows, kinds)
+
+    def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
+        """Return the estimate (B, R, K) of x (B, R, K) at times (B,) and encoded conditions (B, k)."""
+        condition = self.time(time) + self.condition(encoded)
+        tokens = self.body(self.embed(x) + self.position, condition)
+        found: Tensor = self.precondition(x, time, self.head(tokens, condition).float())
+        return found
+
+
+class CellNetwork(nn.Module):
+    """Estimate the values of all cells from noisy ones and the shower's summary.
+
+    Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
+    whole summary and the encoded conditions modulate every block. For each cell it says how probably it is filled, and with
+    what (:mod:`~caloforge.models.flow.posterior`).
+
+    Arguments:
+        patches: The patches.
+        rows: Rows of the summary, the last one the shower's.
+        kinds: Numbers in a row.
+        conditions: Encoded conditions.
+        width: Width of the tokens.
+        blocks: Blocks with their own weights.
+        repeats: Times that they are run through.
+        heads: Attention heads.
+        posterior: What makes estimates of the network's numbers; a new :class:`SpikeSlab` by default.
+    """
+
+    def __init__(
+        self,
+        patches: CellPatches,
+        rows: int,
+        kinds: int,
+        conditions: int,
+        width: int,
+        blocks: int,
+        repeats: int,
+        heads: int,
+        posterior: SpikeSlab | JumpPosterior | None = None,
+    ) -> None:
+        super().__init__()
+        self.posterior = SpikeSlab(patches.n_cells) if posterior is None else posterior
+        self.patches = patches
+        n, places, layers = patches.n_patches, patches.places, patches.layers.shape[1]
+        self.embed = PatchLinear(n, places, width)
+        self.position = nn.Parameter(0.5 * torch.randn(n, width))
+        self.rows = nn.Linear(layers * kinds, width)
+        self.time = TimeEmbedding(width)
+        self.condition = nn.Sequential(
+            nn.Linear(conditions + rows * kinds, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.body = Transformer(width, blocks, repeats, heads)
+        self.head = _Head(n, width, self.posterior.outputs * places)
+
+    def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the estimate (B, n_cells).
+
+        Arguments:
+            x: Values (B, n_cells).
+            time: (B,).
+            encoded: Encoded conditions (B, k).
+            summary: (B, rows, kinds) normal numbers.
+        """
+        outputs = self.outputs(self.patches(x), time, encoded, summary)
+        found: Tensor = self.posterior(x, time, self.patches.parts(outputs, self.posterior.outputs))
+        return found
+
+    def outputs(self, patches: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
+        """Return the numbers for the posterior (B, n_patches, n x places) of patches (B, n_patches, places)."""
+        condition = self.time(time) + self.condition(torch.cat([encoded, summary.flatten(1)], 1))
+        own = summary.index_select(1, self.patches.layers.flatten()).view(
+            len(patches), self.patches.n_patches, -1
+        )
+        tokens = self.embed(patches) + self.rows(own) + self.position
+        found: Tensor = self.head(self.body(tokens, condition), condition).float()
+        return found

@@ -1,0 +1,206 @@
+"""Students smaller than their teachers: a network of its own for each jump.
+
+A jump always begins at the same time, so each can have its own weights, which cost nothing at generation, and estimates of its own
+for each cell (:mod:`~caloforge.models.flow.posterior`). Cells are seen by a narrow transformer of few large patches, the
+summary by layers that take all its numbers at once. Such students do not begin as copies; they take their teachers' constants only. They
+are for generation on one CPU core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caloforge.geometry import Detector
+from caloforge.models.flow.networks import CellNetwork, CellPatches
+from caloforge.models.flow.posterior import JumpPosterior
+from caloforge.models.flow.precondition import Precondition
+from caloforge.settings import Settings
+
+__all__ = ["JumpNetworks", "StudentSettings", "cell_jumps", "summary_jumps"]
+
+_CACHED = 500_000
+"""Cells that a CPU works on at a time."""
+
+
+class StudentSettings(Settings):
+    """Sizes of the students.
+
+    Arguments:
+        pieces: Patches along x, y and the layers of a grid.
+        width: Width of the cells' transformers.
+        blocks: Their blocks.
+        heads: Their attention heads.
+        summary_width: Width of the summary's networks.
+        summary_blocks: Their blocks.
+    """
+
+    pieces: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (
+        5,
+        5,
+        3,
+    )
+    width: Annotated[int, Field(ge=8)] = 48
+    blocks: Annotated[int, Field(ge=1)] = 1
+    heads: Annotated[int, Field(ge=1)] = 1
+    summary_width: Annotated[int, Field(ge=8)] = 256
+    summary_blocks: Annotated[int, Field(ge=1)] = 2
+
+
+class _Block(nn.Module):
+    """x + W_2 silu(W_1 normalised x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = functional.silu(self.up(functional.layer_norm(x, x.shape[-1:], eps=1e-6)))
+        found: Tensor = x + self.down(h)
+        return found
+
+
+class SummaryPerceptron(nn.Module):
+    """Estimate the summary (B, R, K) from a noisy one at one time, all numbers at once.
+
+    Arguments:
+        rows: Rows R.
+        kinds: Numbers K in a row.
+        conditions: Encoded conditions.
+        width: Width of the layers.
+        blocks: Blocks of two layers each.
+    """
+
+    def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(rows * kinds + conditions, width)
+        self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)))
+        self.out = nn.Linear(width, rows * kinds)
+        self.precondition = Precondition(rows, kinds)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
+        """Return the estimate (B, R, K) of x (B, R, K) at times (B,), all the same, and encoded conditions (B, k)."""
+        h = self.blocks(self.embed(torch.cat([x.flatten(1), encoded], 1)))
+        output = self.out(functional.silu(h)).float().view(x.shape)
+        found: Tensor = self.precondition(x, time, output)
+        return found
+
+
+class JumpNetworks(nn.Module):
+    """One network for each jump, called for rows whose jumps take turns.
+
+    Arguments:
+        networks: (x, time, *conditions) -> estimate, in the order of the jumps.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
+        """Return the estimates (B, ...); row i is at jump i mod K, x (B, ...), times (B,), conditions (B, ...)."""
+        turns = len(self.networks)
+        found = torch.empty_like(x)
+        for number, network in enumerate(self.networks):
+            if number < len(x):
+                rows = slice(number, None, turns)
+                found[rows] = network(x[rows], time[rows], *(part[rows] for part in conditions))
+        return found
+
+    def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
+        """Return where all jumps lead, for generation; times are one more than the jumps."""
+        for network, (start, end) in zip(self.networks, pairwise(times), strict=True):
+            estimate = network(x, x.new_full((1,), start), *conditions)
+            x = torch.lerp(x, estimate, (end - start) / (1.0 - start))
+        return x
+
+    @torch.no_grad()
+    def take_constants(self, teacher: nn.Module) -> None:
+        """Take the fitted constants of a teacher, which are stored under the same names."""
+        theirs = teacher.state_dict()
+        for network in self.networks:
+            for name, buffer in network.named_buffers():
+                if name in theirs:
+                    buffer.copy_(theirs[name])
+
+
+class CellJump(CellNetwork):
+    """The network of one jump of the cells, which may be left in their patches."""
+
+    posterior: JumpPosterior
+
+    def patched(
+        self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, numbers: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Return the estimate (B, n_patches, places) of values in patches, the posterior's numbers given in patches too."""
+        outputs = self.outputs(x, time, encoded, summary).chunk(self.posterior.outputs, -1)
+        return self.posterior.estimate(x, outputs, numbers)
+
+
+class CellJumps(JumpNetworks):
+    """The networks of all jumps of the cells, of the same patches."""
+
+    def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
+        """Return where all jumps lead; the cells stay in patches on the way, on a CPU few showers in its cache."""
+        networks = [network for network in self.networks if isinstance(network, CellJump)]
+        patches = networks[0].patches
+        numbers = [patches(network.posterior.numbers()).unbind(0) for network in networks]
+        size = max(1, _CACHED // x.shape[1] if x.device.type == "cpu" else len(x))
+        found = []
+        for rows in zip(*(torch.split(part, size) for part in (x, *conditions)), strict=True):
+            part = patches(rows[0])
+            for network, own, (start, end) in zip(networks, numbers, pairwise(times), strict=True):
+                time = part.new_full((1,), start)
+                estimate = network.patched(part, time, rows[1], rows[2], own)
+                part = torch.lerp(part, estimate, (end - start) / (1.0 - start))
+            found.append(patches.cells(part))
+        return torch.cat(found)
+
+
+def summary_jumps(
+    settings: StudentSettings, rows: int, kinds: int, conditions: int, jumps: int
+) -> JumpNetworks:
+    """Return the students of a summary (rows, kinds)."""
+    s = settings
+    return JumpNetworks(
+        [SummaryPerceptron(rows, kinds, conditions, s.summary_width, s.summary_blocks) for _ in range(jumps)]
+    )
+
+
+def cell_jumps(
+    settings: StudentSettings,
+    detector: Detector,
+    rows: int,
+    kinds: int,
+    conditions: int,
+    times: Sequence[float],
+) -> CellJumps:
+    """Return the students of a detector's cells for jumps from each of the times but the last."""
+    s = settings
+    box = tuple(-(-n // k) for n, k in zip(detector.shape, s.pieces, strict=True)) if detector.is_grid else ()
+    patches = CellPatches(detector, box)
+    return CellJumps(
+        [
+            CellJump(
+                patches,
+                rows,
+                kinds,
+                conditions,
+                s.width,
+                s.blocks,
+                1,
+                s.heads,
+                JumpPosterior(detector.n_cells, time),
+            )
+            for time in times[:-1]
+        ]
+    )

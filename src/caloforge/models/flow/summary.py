@@ -1,0 +1,212 @@
+r"""What a shower deposits in each layer, as standard normal numbers, and back.
+
+A shower's summary has one row for each layer and one for the whole shower:
+
+- layer l: ln(E_l / E_vis), filled cells, how many of them are faint, below the threshold of hits, centre x_l, y_l and widths of the energy along
+  both axes (in units of the layer's half width);
+- the shower: ln(E_vis / E), its filled and its faint cells, its mean layer, its centre, and its spread over the layers.
+
+Counts are integers and are spread over [n, n + 1) by a uniform number; none, and all that a layer has, are spread over three
+times as much, away from the other counts, so that a network finds their edge. Few cells can
+lie in one row or column, so that centres and widths are spread by a part of a cell divided by the hits. So every number has a
+density and rounding decides nothing. Layers of one cell have no width and empty ones neither
+energy nor centre: what is not defined is a normal number of its own, which says nothing, and the counts alone say
+that a layer is empty. The conditions' trend is taken off what is defined
+(:mod:`~caloforge.models.calibration.conditional_moments`), what is left turned into a normal number
+(:mod:`~caloforge.models.calibration.quantile_maps`). The way back gives layer energies whose sum is exactly E_vis, counts
+whose sums are exactly the shower's, and centres whose mean is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from caloforge.geometry import Detector
+from caloforge.models.calibration.conditional_moments import ConditionTrend
+from caloforge.models.calibration.covariance import LayerTargets
+from caloforge.models.calibration.quantile_maps import Gaussianise
+from caloforge.models.nn.layer_sums import LayerView
+
+__all__ = ["ShowerSummary"]
+
+_FLOOR = 1e-6
+"""Added to layer energies before the logarithm, MeV: less than any cell has."""
+_EDGE = 3.0
+"""Breadth over which empty and full layers are spread, in cells."""
+_FEWEST = 2
+"""Values of a number that make a table."""
+_KINDS = 7
+_BLUR = 0.3
+"""Breadth over which centre and width of several cells are spread, in cells over hits."""
+_TINY = 1e-9
+_REACH = 5.0
+"""Largest normal number of a summary."""
+
+
+class ShowerSummary(nn.Module):
+    """Summaries of showers.
+
+    Arguments:
+        detector: The detector.
+        continuous: Continuous encoded conditions.
+        width: All encoded conditions.
+        threshold: Energy above which a cell is a hit, MeV.
+
+    Attributes:
+        rows: Rows of a summary: the layers and the shower.
+        kinds: Numbers in a row.
+        fewest: (n_layers,) filled cells that every training shower has: no tail of a network makes a layer empty that never is.
+    """
+
+    kinds = _KINDS
+    pitch: Tensor
+    most: Tensor
+    fewest: Tensor
+
+    def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
+        super().__init__()
+        self.view = LayerView(detector)
+        self.threshold = threshold
+        self.rows = detector.n_layers + 1
+        self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)
+        most = torch.tensor([float(len(cells)) for cells in detector.layer_cells])
+        self.register_buffer("most", most, persistent=False)
+        self.register_buffer("fewest", torch.zeros(detector.n_layers))
+        self.trend = ConditionTrend(continuous, width, self.rows * _KINDS)
+        self.table = Gaussianise(self.rows * _KINDS)
+
+    @torch.no_grad()
+    def fit(self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator) -> None:
+        """Fit trend and tables.
+
+        Arguments:
+            cells: (N, n_cells) MeV.
+            energy: (N,) incident energies, MeV.
+            encoded: (N, width) encoded conditions.
+            generator: For the fractions of the hits.
+        """
+        parts = [
+            self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
+        ]
+        raw = torch.cat(parts)
+        self.fewest.copy_(raw[:, :-1, 1].amin(0))
+        known = self._known(raw).flatten(1)
+        raw = self._spread(raw, torch.rand(raw.shape, generator=generator)).flatten(1)
+        self.trend.fit(encoded, raw, known)
+        rest = self.trend(raw, encoded)
+        for column, rows in enumerate(known.T):
+            if rows.sum() >= _FEWEST:
+                self.table.fit(rest[rows, column], column)
+
+    def measure(self, cells: Tensor, energy: Tensor) -> Tensor:
+        """Return the summary (B, rows, kinds) of cells (B, n_cells), counts as whole numbers."""
+        view = self.view(cells)
+        sums = view.sum(2)
+        safe = torch.where(sums > _TINY, sums, 1.0)
+        x, y = ((view * place).sum(2) / safe for place in (self.view.x, self.view.y))
+        widths = [
+            torch.sqrt((view * (place - middle[:, :, None]).square()).sum(2) / safe)
+            for place, middle in ((self.view.x, x), (self.view.y, y))
+        ]
+        total = sums.sum(1, keepdim=True).clamp_min(_TINY)
+        filled = (view > 0).sum(2).to(cells)
+        faint = filled - (view > self.threshold).sum(2)
+        share = torch.log((sums + _FLOOR) / total)
+        layers = torch.stack([share, filled, faint, x, y, *widths], 2)
+        number = torch.arange(sums.shape[1], device=cells.device, dtype=cells.dtype)
+        parts = sums / total
+        depth = (parts * number).sum(1)
+        whole = torch.stack(
+            [
+                torch.log(total[:, 0] / energy.to(cells)),
+                filled.sum(1),
+                faint.sum(1),
+                depth,
+                (parts * x).sum(1),
+                (parts * y).sum(1),
+                (parts * (number - depth[:, None]).square()).sum(1).sqrt(),
+            ],
+            1,
+        )
+        return torch.cat([layers, whole[:, None]], 1)
+
+    def forward(self, cells: Tensor, energy: Tensor, encoded: Tensor, uniform: Tensor) -> Tensor:
+        """Return normal numbers (B, rows, kinds) of showers; ``uniform`` has the same shape."""
+        raw = self.measure(cells, energy)
+        rest = self.trend(self._spread(raw, uniform).flatten(1), encoded)
+        z = self.table(rest, uniform.flatten(1)).view_as(raw)
+        return torch.where(self._known(raw), z, torch.special.ndtri(uniform)).clamp(-_REACH, _REACH)
+
+    def decode(self, z: Tensor, energy: Tensor, encoded: Tensor) -> LayerTargets:
+        """Return what the layers are to hold of normal numbers (B, rows, kinds)."""
+        raw = self.trend.inverse(self.table.inverse(z.flatten(1)), encoded).view(-1, self.rows, _KINDS)
+        visible = torch.exp(raw[:, -1, 0]) * energy
+        filled = self._counts(raw[:, :-1, 1], raw[:, -1, 1], self.fewest, self.most)
+        faint = self._counts(raw[:, :-1, 2], raw[:, -1, 2], torch.zeros_like(filled), filled)
+        some = (filled > 0) | (filled.sum(1, keepdim=True) == 0)
+        sums = torch.where(some, torch.exp(raw[:, :-1, 0].clamp_max(0.0)), 0.0)
+        sums = sums * (visible / sums.sum(1).clamp_min(_TINY))[:, None]
+        parts = sums / visible.clamp_min(_TINY)[:, None]
+        x, y = (self._shifted(raw[:, :-1, 3 + k], raw[:, -1, 4 + k], parts) for k in range(2))
+        widths = torch.where(filled[:, :, None] > 1, raw[:, :-1, 5:7].clamp_min(0.0), 0.0)
+        return LayerTargets(sums, filled - faint, faint, x, y, widths[:, :, 0], widths[:, :, 1])
+
+    @staticmethod
+    def _counts(layers: Tensor, whole: Tensor, fewest: Tensor, most: Tensor) -> Tensor:
+        """Return whole numbers (B, n_layers) from ``fewest`` to ``most``, near those of the layers, with the shower's sum (B,).
+
+        Where the sums agree they are the layers' own. What is missing, or too much, is shared by layers which are neither empty
+        nor full; where it is more than half of what they can take, all are scaled.
+        """
+        own = layers.floor().clamp(fewest, most)
+        total = whole.floor().clamp_min(0.0)
+        change = (total - own.sum(1))[:, None]
+        room = own * (1.0 - own / most.clamp_min(1.0))
+        some = room.sum(1, keepdim=True)
+        scaled = own * (total / own.sum(1).clamp_min(_TINY))[:, None]
+        shared = own + change * room / some.clamp_min(_TINY)
+        running = torch.where(change.abs() <= 0.5 * some, shared, scaled).cumsum(1).round()
+        found = torch.diff(running, dim=1, prepend=torch.zeros_like(running[:, :1]))
+        return found.clamp(fewest, most)
+
+    @staticmethod
+    def _shifted(centres: Tensor, whole: Tensor, parts: Tensor) -> Tensor:
+        """Return the centres (B, n_layers) of layers, moved together so that the shower's is ``whole`` (B,)."""
+        return centres + (whole - (parts * centres).sum(1))[:, None]
+
+    @staticmethod
+    def _known(raw: Tensor) -> Tensor:
+        """Return which numbers (B, rows, kinds) are defined, of a summary with counts as whole numbers."""
+        filled = raw[:, :-1, 1:2]
+        always = torch.ones_like(filled, dtype=torch.bool)
+        some, several = filled > 0, filled > 1
+        layers = torch.cat([some, always, some, some, some, several, several], 2)
+        return torch.cat([layers, torch.ones_like(layers[:, :1])], 1)
+
+    def _spread(self, raw: Tensor, uniform: Tensor) -> Tensor:
+        """Return the summary with its frequent values spread, see the module."""
+        layers, u = raw[:, :-1], uniform[:, :-1]
+        filled, faint = layers[:, :, 1:2], layers[:, :, 2:3]
+        counts = layers[:, :, 1:3] + u[:, :, 1:3]
+        counts = torch.where(layers[:, :, 1:3] == 0, 1.0 - _EDGE * (1.0 - u[:, :, 1:3]), counts)
+        number = torch.where(filled == self.most[:, None], filled + _EDGE * u[:, :, 1:2], counts[:, :, :1])
+        blur = _BLUR * self.pitch / (filled - faint).clamp_min(1.0)
+        centres = layers[:, :, 3:5] + blur * (u[:, :, 3:5] - 0.5)
+        widths = layers[:, :, 5:7] + blur * u[:, :, 5:7]
+        spread = torch.cat([layers[:, :, :1], number, counts[:, :, 1:], centres, widths], 2)
+        last = raw[:, -1:]
+        whole = torch.cat([last[:, :, :1], last[:, :, 1:3] + uniform[:, -1:, 1:3], last[:, :, 3:]], 2)
+        return torch.cat([spread, whole], 1)
+
+
+def _pitches(detector: Detector) -> NDArray[np.float32]:
+    """Return the size of a cell along x and y in units of the layer's half width, (n_layers, 2)."""
+    out = np.zeros((detector.n_layers, 2), np.float32)
+    for layer, cells in enumerate(detector.layer_cells):
+        for axis in range(2):
+            places = np.unique(np.round(detector.cell_centres[cells, axis], 3))
+            out[layer, axis] = 2.0 / (len(places) - 1) if len(places) > 1 else 0.0
+    return out

@@ -1,0 +1,325 @@
+r"""A 3-D convolution as one 2-D convolution whose channels are (cell along the layers, channel).
+
+A 2-D convolution whose gradients have gradients that are convolutions too.
+
+Convolution y = x * w, gradient of the input and gradient of the weight are one trilinear form
+
+.. math:: \langle g, x * w \rangle = \langle I(g, w), x \rangle = \langle W(x, g), w \rangle
+
+so the derivative of each is made of the other two. torch writes the second derivative as a convolution with a kernel as
+large as the image, for which there are no fast programs; a penalty on gradients (R1) then takes several times as
+long as it needs. Here all orders of derivatives use the three programs that each training step uses.
+
+References:
+    T. Karras et al., Alias-free generative adversarial networks, arXiv:2106.12423, for the same remedy.
+
+A 3-D convolution as one 2-D convolution whose channels are (cell along the layers, channel).
+
+Networks on showers have 6 to 16 channels, too few for the matrix units of a GPU. With the layers among the channels there
+are enough: with the kernel w of (O, I, kx, ky, kz) cells, G layers of the output follow from a window of W = G + kz - 1
+layers of the input by a 2-D convolution with the banded weight
+
+.. math:: V_{(g, o), (v, i), a, b} = w_{o, i, a, b, v - g} \quad (0 \le v - g < k_z), \qquad 0 \text{ otherwise.}
+
+The same weight serves all blocks of G layers, which are further images of the batch. A share kz / W of the products is not
+with zeros, so G is chosen by a count of products and of numbers moved: small enough for few zeros, large enough for full tiles.
+The band is in the layers since the kernels of these networks are longest there.
+
+Repeating each cell u times before the convolution is folded into the weight: the u outputs between two cells are u channels, and taps that
+read the same cell are added. Along an axis of u = 6 and a kernel of 6, 2 taps remain of 6 and the grid that is read is 6
+times smaller. This is exact, for x, y and the layers, and zero padding is the padding of the coarse grid.
+
+The weight keeps its 3-D form and name, so shipped weights and spectral norms of it hold for both forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, gcd
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+__all__ = ["Axis", "BandedConv3d", "choose_block", "convolve"]
+
+
+Stride = tuple[int, int]
+
+
+class _Convolution(Function):
+    """(x, w) -> y."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Stride) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return functional.conv2d(x, weight, stride=stride)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = _input_gradient(gradient, weight, ctx.stride, x.shape)
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(x, gradient, ctx.stride, weight.shape)
+        return of_x, of_weight, None
+
+
+class _InputGradient(Function):
+    """(g, w) -> I."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, weight: Tensor, stride: Stride, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(gradient, weight)
+        ctx.stride = stride
+        found: Tensor = conv2d_input(shape, weight, gradient, stride)  # type: ignore[no-untyped-call]
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, other: Tensor) -> Any:
+        gradient, weight = ctx.saved_tensors
+        of_gradient = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_gradient = _convolution(other, weight, ctx.stride)
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(other, gradient, ctx.stride, weight.shape)
+        return of_gradient, of_weight, None, None
+
+
+class _WeightGradient(Function):
+    """(x, g) -> W."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gradient: Tensor, stride: Stride, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(x, gradient)
+        ctx.stride = stride
+        found: Tensor = conv2d_weight(x, shape, gradient, stride)  # type: ignore[no-untyped-call]
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, other: Tensor) -> Any:
+        x, gradient = ctx.saved_tensors
+        of_x = of_gradient = None
+        if ctx.needs_input_grad[0]:
+            of_x = _input_gradient(gradient, other, ctx.stride, x.shape)
+        if ctx.needs_input_grad[1]:
+            of_gradient = _convolution(x, other, ctx.stride)
+        return of_x, of_gradient, None, None
+
+
+def _convolution(x: Tensor, weight: Tensor, stride: Stride) -> Tensor:
+    found: Tensor = _Convolution.apply(x, weight, stride)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor, stride: Stride, shape: torch.Size) -> Tensor:
+    found: Tensor = _InputGradient.apply(gradient, weight, stride, shape)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, stride: Stride, shape: torch.Size) -> Tensor:
+    found: Tensor = _WeightGradient.apply(x, gradient, stride, shape)  # type: ignore[no-untyped-call]
+    return found
+
+
+def convolve(x: Tensor, weight: Tensor, stride: Stride) -> Tensor:
+    """Return the convolution (B, O, X', Y') of images (B, I, X, Y) with a weight (O, I, kx, ky), without padding.
+
+    Under autocast both are rounded to its type first, so that all derivatives are computed in that type.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        x, weight = x.to(kind), weight.to(kind)
+    return _convolution(x, weight, stride)
+
+
+_TILE = 64  # channels that a matrix unit's program works on at once
+_ALIGNED = 8  # channels are padded to multiples of it
+_MOVED = 500.0  # products in the time that one number takes from and to memory
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a convolution with cells repeated before it, computed in blocks of outputs.
+
+    Arguments:
+        size: Cells that come in.
+        kernel: Cells of the kernel.
+        up: How often each is repeated.
+        before: Zeros before the repeated cells.
+        after: Zeros behind them.
+        block: Outputs computed together, a multiple of ``up``.
+        multiple: The window is made a multiple of it.
+    """
+
+    size: int
+    kernel: int
+    up: int = 1
+    before: int = 0
+    after: int = 0
+    block: int = 1
+    multiple: int = 1
+
+    @property
+    def out(self) -> int:
+        """Cells that come out."""
+        return self.size * self.up + self.before + self.after - self.kernel + 1
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks; the last may reach beyond the output."""
+        return ceil(self.out / self.block)
+
+    @property
+    def stride(self) -> int:
+        """Cells from one block's window to the next one's."""
+        return self.block // self.up
+
+    @property
+    def left(self) -> int:
+        """Zeros before the cells."""
+        return ceil(self.before / self.up)
+
+    @property
+    def shift(self) -> int:
+        """Repeated cells from the start of a window to the first that its block reads."""
+        return self.left * self.up - self.before
+
+    @property
+    def window(self) -> int:
+        """Cells that a block reads."""
+        cells = ceil((self.shift + self.block + self.kernel - 1) / self.up)
+        return ceil(cells / self.multiple) * self.multiple
+
+    @property
+    def right(self) -> int:
+        """Zeros behind the cells; negative when the last ones are not read."""
+        return (self.blocks - 1) * self.stride + self.window - self.left - self.size
+
+    def band(self, weight: Tensor) -> Tensor:
+        """Return weights (..., block, window) of weights (..., kernel).
+
+        Row g is the kernel, moved by g: rows of a period one longer than the window, read in a row, do that.
+        """
+        fine = self.window * self.up
+        before = weight.shape[:-1]
+        padded = F.pad(weight, (self.shift, fine + 1 - self.shift - self.kernel))
+        rows = padded[..., None, :].expand(*before, self.block, fine + 1).flatten(-2)
+        return rows[..., : self.block * fine].reshape(*before, self.block, self.window, self.up).sum(-1)
+
+
+def choose_block(axis: Axis, inputs: int, outputs: int, taps: int, tile: int = _TILE) -> Axis:
+    """Return the axis of the layers with the block that costs least.
+
+    Arguments:
+        axis: The axis.
+        inputs: Channels that come in.
+        outputs: Channels that come out, for one layer of a block.
+        taps: Taps of the kernel along the other axes.
+        tile: Channels that are computed at once.
+    """
+    multiple = _ALIGNED // gcd(inputs, _ALIGNED)
+
+    def cost(candidate: Axis) -> float:
+        read = inputs * candidate.window
+        made = outputs * candidate.block
+        return candidate.blocks * (ceil(made / tile) * tile * read * taps + _MOVED * (read + made))
+
+    candidates = [
+        Axis(axis.size, axis.kernel, axis.up, axis.before, axis.after, block, multiple)
+        for block in range(axis.up, axis.out + _ALIGNED * axis.up, axis.up)
+        if outputs * block % _ALIGNED == 0
+    ]
+    return min(candidates, key=cost)
+
+
+class BandedConv3d(nn.Conv3d):
+    """Repeat cells, pad with zeros, convolve: as ``nn.Upsample``, ``F.pad`` and ``nn.Conv3d``, or banded.
+
+    Arguments:
+        inputs: Channels that come in.
+        outputs: Channels that come out.
+        kernel: Cells of the kernel along x, y and the layers.
+        size: Size of the grid that comes in.
+        up: How often each cell is repeated along each axis.
+        pads: Zeros before and behind, for each axis.
+        bias: Whether a bias is added.
+
+    Attributes:
+        axes: How the three axes are computed in the banded form.
+        banded: Which form; None for the banded one on CUDA devices, and on others where cells are repeated, but
+            for the plain one where a graph is traced for export.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int, int],
+        size: tuple[int, int, int],
+        up: tuple[int, int, int] = (1, 1, 1),
+        pads: Sequence[tuple[int, int]] = ((0, 0), (0, 0), (0, 0)),
+        bias: bool = True,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, bias=bias)
+        self.up = up
+        self.banded: bool | None = None
+        self.amounts = [n for pad in reversed(pads) for n in pad]
+        x, y, z = (Axis(n, k, u, *pad, block=u) for n, k, u, pad in zip(size, kernel, up, pads, strict=True))
+        z = choose_block(z, inputs, outputs * x.block * y.block, x.window * y.window)
+        self.axes = (x, y, z)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Return (B, outputs, X', Y', L') of a grid (B, inputs, X, Y, L)."""
+        banded = self.banded
+        if banded is None:
+            traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+            banded = (grid.is_cuda or self.up != (1, 1, 1)) and not traced
+        return self._banded(grid) if banded else self._plain(grid)
+
+    def _plain(self, grid: Tensor) -> Tensor:
+        if self.up != (1, 1, 1):
+            grid = F.interpolate(grid, scale_factor=[float(n) for n in self.up])
+        if any(self.amounts):
+            grid = F.pad(grid, self.amounts)
+        return F.conv3d(grid, self.weight, self.bias)
+
+    def _banded(self, grid: Tensor) -> Tensor:
+        x, y, z = self.axes
+        n = len(grid)
+        zeros = (0, 0, z.left, z.right, y.left, y.right, x.left, x.right)
+        cells = grid.permute(0, 2, 3, 4, 1)  # channels last: blocks are then moved as a whole
+        if any(zeros):
+            cells = F.pad(cells, zeros)
+        if z.blocks > 1:
+            cells = cells.unfold(3, z.window, z.stride).permute(0, 3, 1, 2, 5, 4)
+        images = cells.reshape(n * z.blocks, *cells.shape[-4:-2], -1).permute(0, 3, 1, 2)
+        found = convolve(images, self._band(), (x.stride, y.stride))
+        if self.bias is not None:
+            found = found + self.bias.to(found.dtype).repeat(x.block * y.block * z.block)[:, None, None]
+        parts = found.permute(0, 2, 3, 1).reshape(
+            n, z.blocks, x.blocks, y.blocks, x.block, y.block, z.block, -1
+        )
+        joined = parts.permute(0, 2, 4, 3, 5, 1, 6, 7).reshape(
+            n, x.blocks * x.block, y.blocks * y.block, z.blocks * z.block, -1
+        )
+        return joined[:, : x.out, : y.out, : z.out].permute(0, 4, 1, 2, 3)
+
+    def _band(self) -> Tensor:
+        """Return the weight of the 2-D convolution: (block x, y, layer, output), (window, input), taps x, y."""
+        x, y, z = self.axes
+        weight = z.band(self.weight)  # o i kx ky gz wz
+        weight = y.band(weight.movedim(3, -1))  # o i kx gz wz gy wy
+        weight = x.band(weight.movedim(2, -1))  # o i gz wz gy wy gx wx
+        flat = weight.permute(6, 4, 2, 0, 3, 1, 7, 5).reshape(
+            self.out_channels * x.block * y.block * z.block, -1, x.window, y.window
+        )
+        return flat.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,273 @@
+"""Conv2D GAN: branches of 2-D convolutions, one for each choice of the axis that plays the channels.
+
+Branches of 2-D layers that read a 3-D grid along each of its axes.
+
+A branch sees a grid (B, X, Y, L) as images whose channels are one axis:
+
+====== ================ ===================
+branch images           permutation
+====== ================ ===================
+0      (B, L, X, Y)     (0, 3, 1, 2)
+1      (B, X, Y, L)     (0, 1, 2, 3)
+2      (B, Y, X, L)     (0, 2, 1, 3)
+====== ================ ===================
+
+References:
+    F. Rehm et al., arXiv:2103.13698.
+
+Conv2D GAN: three branches of 2-D convolutions, one for each choice of the axis that plays the channels.
+
+Generator: z 200 -> dense 125 -> 5 x 5 x 5 cells. Each branch reads them along its own axis
+(:mod:`~caloforge.models.grid_gan.conv2d`) and makes 25 images of 25 x 25:
+
+===================== =========== ===== ======================
+layer                 channels    size  kernel, stride
+===================== =========== ===== ======================
+convolution           5 -> 32     5     5, same
+transposed, conv.     32 -> 64    15    5, stride 3; 5, same
+transposed, conv.     64 -> 64    30    5, stride 2; 8, same
+convolution           64 -> 64    26    5, valid
+convolution           64 -> 32    26    4, same
+convolution           32 -> 32    26    3, same
+convolution           32 -> 25    25    2, valid
+===================== =========== ===== ======================
+
+each without bias, with leaky rectifier, batch norm and dropout behind it. The branches are turned back to (x, y, layer), joined along
+the layers to 75 channels and merged by a 3 x 3 convolution into the 25 layers. It has 2,053,855 parameters; published are
+2.05 million. Three branches have 670,610 each with their batch norms, the dense layer 25,125, the merging one 16,900.
+
+Discriminator: three branches 64 of 8 x 8 (same), then valid 32 of 6, 32 of 5, 32 of 4, 32 of 3 and 9 of 3 (25 -> 20 -> 16 -> 13 -> 11 -> 9);
+joined, dense 10, leaky rectifier, batch norm; heads as those of the Conv3D GAN.
+
+The output is linear for the first two epochs of ``paper`` and rectified from the third; the rectifier has no weights, so the
+switch changes none. Generation always rectifies.
+
+Preset ``paper`` follows the paper: layers, latent vector z x E / 100 GeV, losses with weights 6 / 0.2 / 0.1, labels 0.9 / 0 with 5 % flips, Adam 5e-4
+and 1e-4, batch 128, threshold. Inferred, since only this makes 25 x 25: which convolutions keep the size. Chosen here, since the
+paper does not say: cells in GeV x 100 as in the Conv3D GAN; label 1 for the generator's own step; one generator step; leaky rectifiers of
+slope 0.3; 600 epochs, whatever the number of showers (the paper: about 600 passes over files of 10,000).
+
+Preset ``improved`` keeps the layers and changes how they learn, as for the Conv3D GAN: see :mod:`~caloforge.models.grid_gan.conv3d` and
+:mod:`~caloforge.models.grid_gan.model`. The bottleneck of ten features is then widened to 64, since spectral norm bounds what ten can say.
+
+References:
+    F. Rehm, S. Vallecorsa, K. Borras, D. Krücker, Physics validation of novel convolutional 2D architectures for
+    speeding up high energy physics simulations, 2021, arXiv:2103.13698.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from caloforge.errors import IncompatibleError
+from caloforge.geometry import Detector
+from caloforge.models.grid_gan.model import GridGan
+from caloforge.models.grid_gan.settings import GridGanConfig
+from caloforge.models.nn.mlp import SamePad
+
+__all__ = [
+    "N_BRANCHES",
+    "BranchedDiscriminator",
+    "BranchedGenerator",
+    "Conv2dGan",
+    "Conv2dGanConfig",
+    "from_images",
+    "to_images",
+]
+
+
+_FORWARD = ((0, 3, 1, 2), (0, 1, 2, 3), (0, 2, 1, 3))
+_BACK = ((0, 2, 3, 1), (0, 1, 2, 3), (0, 2, 1, 3))
+N_BRANCHES = len(_FORWARD)
+"""Number of branches: one for each choice of the axis that plays the channels."""
+
+
+def to_images(grid: Tensor, branch: int) -> Tensor:
+    """Return the images (B, channels, height, width) that a branch reads of a grid (B, X, Y, L)."""
+    return grid.permute(_FORWARD[branch])
+
+
+def from_images(images: Tensor, branch: int) -> Tensor:
+    """Return the grid (B, X, Y, L) of a branch's images."""
+    return images.permute(_BACK[branch])
+
+
+_SHAPE = (25, 25, 25)
+_LATENT, _SEED, _LAYERS = 200, 5, 25
+_SLOPE = 0.3
+_MOMENTUM = 0.01
+
+
+def _behind(layer: nn.Module, channels: int, norm: bool, dropout: float) -> list[nn.Module]:
+    """Return a layer with what follows it."""
+    parts = [layer, nn.LeakyReLU(_SLOPE)]
+    if norm:
+        parts.append(nn.BatchNorm2d(channels, momentum=_MOMENTUM))
+    if dropout:
+        parts.append(nn.Dropout(dropout))
+    return parts
+
+
+def _generator_branch(dropout: float) -> nn.Sequential:
+    """Return (B, 5, 5, 5) -> (B, 25, 25, 25)."""
+
+    def same(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, kernel, bias=False)
+        return [SamePad((kernel, kernel)), *_behind(conv, outputs, True, dropout)]
+
+    def valid(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+        return _behind(nn.Conv2d(inputs, outputs, kernel, bias=False), outputs, True, dropout)
+
+    def larger(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+        # kernel 5; padding and output padding chosen so that the size grows by the stride exactly
+        back = (5 - stride + 1) // 2
+        extra = stride - 5 + 2 * back
+        up = nn.ConvTranspose2d(inputs, outputs, 5, stride, back, extra, bias=False)
+        return _behind(up, outputs, True, dropout)
+
+    return nn.Sequential(
+        *same(_SEED, 32, 5),
+        *larger(32, 64, 3),
+        *same(64, 64, 5),
+        *larger(64, 64, 2),
+        *same(64, 64, 8),
+        *valid(64, 64, 5),
+        *same(64, 32, 4),
+        *same(32, 32, 3),
+        *valid(32, _LAYERS, 2),
+    )
+
+
+class BranchedGenerator(nn.Module):
+    """Latent vectors (B, 200) to values (B, 25, 25, 25), not rectified."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(_LATENT, _SEED**3)
+        self.branches = nn.ModuleList(_generator_branch(dropout) for _ in range(N_BRANCHES))
+        self.merge = nn.Conv2d(N_BRANCHES * _LAYERS, _LAYERS, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Return values (B, X, Y, L)."""
+        with torch.autocast(latent.device.type, enabled=False):  # 8 bits are too few for energies
+            seed = self.dense(latent.float()).view(len(latent), _SEED, _SEED, _SEED)
+        grids = []
+        for index, branch in enumerate(self.branches):
+            grids.append(from_images(branch(to_images(seed, index).contiguous()), index))
+        with torch.autocast(latent.device.type, enabled=False):
+            joined = torch.cat(grids, 3).float()
+            values: Tensor = self.merge(joined.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return values
+
+
+class BranchedDiscriminator(nn.Module):
+    """Values (B, channels, 25, 25, 25) to features (B, width).
+
+    Arguments:
+        channels: 1, or 2 when it sees the cells' shares too; a branch reads channels x 25 images.
+        width: Features.
+        norm: Whether batch norms follow the layers.
+        dropout: After each convolution.
+    """
+
+    def __init__(self, channels: int, width: int, norm: bool, dropout: float) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList()
+        for _ in range(N_BRANCHES):
+            first = nn.Conv2d(channels * _LAYERS, 64, 8)
+            layers = [SamePad((8, 8)), *_behind(first, 64, norm, dropout)]
+            inputs = 64
+            for outputs, kernel in ((32, 6), (32, 5), (32, 4), (32, 3), (9, 3)):
+                layers += _behind(nn.Conv2d(inputs, outputs, kernel), outputs, norm, dropout)
+                inputs = outputs
+            self.branches.append(nn.Sequential(*layers, nn.Flatten()))
+        dense: list[nn.Module] = [nn.Linear(N_BRANCHES * 9 * 9 * 9, width), nn.LeakyReLU(_SLOPE)]
+        if norm:
+            dense.append(nn.BatchNorm1d(width, momentum=_MOMENTUM))
+        self.dense = nn.Sequential(*dense)
+
+    def forward(self, grids: Tensor) -> Tensor:
+        """Return features (B, width) of grids (B, channels, X, Y, L)."""
+        found = []
+        for index, branch in enumerate(self.branches):
+            images = [to_images(grid, index) for grid in grids.unbind(1)]
+            found.append(branch(torch.cat(images, 1)))
+        features: Tensor = self.dense(torch.cat(found, 1))
+        return features
+
+
+class Conv2dGanConfig(GridGanConfig):
+    """Settings of the Conv2D GAN: those of every generator on a grid, and the width before the heads.
+
+    Arguments:
+        width: Features of the discriminator.
+    """
+
+    width: Annotated[int, Field(ge=1)] = 64
+
+
+class Conv2dGan(GridGan):
+    """The Conv2D GAN; see the module."""
+
+    Config = Conv2dGanConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "improved": {},
+        "paper": {
+            "epochs": 600,
+            "batch_size": 128,
+            "generator": {
+                "lr": 5e-4,
+                "betas": (0.9, 0.999),
+                "schedule": "constant",
+                "warmup": 0,
+                "ema": 0.0,
+            },
+            "discriminator": {"lr": 1e-4, "betas": (0.9, 0.999), "schedule": "constant", "warmup": 0},
+            "cells": "power",
+            "cell_unit": 10.0,
+            "latent": "published",
+            "weights": {"real": 6.0, "energy": 0.2, "total": 0.1},
+            "real_label": 0.9,
+            "flips": 0.05,
+            "separate": True,
+            "r1": 0.0,
+            "norm": "batch",
+            "dropout": 0.2,
+            "informed": False,
+            "rescale": False,
+            "symmetries": False,
+            "calibrate": False,
+            "linear_epochs": 2,
+            "width": 10,
+        },
+    }
+
+    config: Conv2dGanConfig
+
+    @classmethod
+    def check_detector(cls, detector: Detector) -> None:
+        """Raise IncompatibleError for other grids than 25 x 25 x 25."""
+        if not detector.is_grid or detector.shape != _SHAPE:
+            msg = f"conv2d-gan has no networks for '{detector.name}'; expected a grid of 25 x 25 x 25 cells"
+            raise IncompatibleError(msg)
+
+    @property
+    def latent_size(self) -> int:
+        """Length of the generator's input."""
+        return _LATENT
+
+    def build_generator(self) -> nn.Module:
+        """Return the generator with three branches."""
+        return BranchedGenerator(self.config.dropout)
+
+    def build_discriminator(self, channels: int) -> tuple[nn.Module, int]:
+        """Return the discriminator's body with three branches, and the number of its features."""
+        body = BranchedDiscriminator(
+            channels, self.config.width, self.config.norm == "batch", self.config.dropout
+        )
+        return body, self.config.width

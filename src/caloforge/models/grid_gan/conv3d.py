@@ -1,0 +1,338 @@
+"""Conv3D GAN: 3-D convolutions on the whole shower, conditional on energy and angle.
+
+Conv3D GAN: 3-D convolutions on the whole shower, conditioned on the energy, and on the angle in the wide grid.
+
+One table holds the sizes of both published networks; the detector's shape chooses. Sizes (generator, 25 x 25 x 25):
+z 200 -> dense 3136 -> 8 channels of 7 x 7 x 8 -> 64 of 7 x 7 x 8 -> 6 of 13 x 14 x 9 -> 6 of 26 x 26 x 26 -> 25 x 25 x 25;
+872,808 parameters, 630,336 of them in the dense layer. Wide: 256 -> dense 5184 -> 8 of 9 x 9 x 8 -> 49 x 49 x 41 -> 50 x 50 x 38 ->
+51 x 51 x 35 -> 52 x 52 x 32 -> 52 x 52 x 28 -> 52 x 52 x 26 -> 51 x 51 x 25; 1,364,983 parameters, 1,332,288 in the dense layer.
+
+Preset ``paper`` follows the papers: layers, latent vector, cells in GeV x 100 (and to the power 0.85 with angles), threshold,
+losses and weights, label flips, two generator steps, RMSprop, batch, epochs, dropout, batch norm. What they do not say and was
+chosen here: leaky rectifiers of slope 0.3, batch norm of momentum 0.99 and RMSprop of smoothing 0.9 (defaults of the library they
+used); cells of the wide grid also in units of 10 MeV; Glorot's initial weights with biases of 0 (that library's too); generated showers have the conditions of the batch's
+real ones; the cell sum is compared with the mean visible energy at those conditions. The MAPE of the energy is in per cent, the angle in radians,
+for which the published weights are made. Since the published latent vector vanishes with the energy, showers of a few GeV
+are alike, and empty in the first steps.
+
+Preset ``improved`` keeps the networks' layers and changes how they learn: cells as logarithms in units of 0.2 MeV; the latent vector
+begins with the standardised conditions; spectral norm and the R1 penalty in place of batch norm, dropout and label flips in the discriminator,
+which also sees profiles and conditions; the symmetries of the square; the visible energy drawn from its fitted distribution;
+Adam with a cosine schedule, moving averages of the weights. For the wide grid also ``constant``: the small grid behind the dense layer begins
+with fixed normal numbers, as the learnt constant of Karras et al. (arXiv:1812.04948), so that the convolutions can tell places
+apart from the first step on; with biases of 0 they learn that only as fast as those grow. See :mod:`~caloforge.models.grid_gan.model` for each.
+
+References:
+    G. Khattak, S. Vallecorsa, F. Carminati, G. M. Khan, Fast simulation of a high granularity calorimeter by
+    generative adversarial networks, 2021, arXiv:2109.07388.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from caloforge.errors import IncompatibleError
+from caloforge.geometry import Detector
+from caloforge.models.grid_gan.banded_conv import BandedConv3d
+from caloforge.models.grid_gan.model import GridGan
+from caloforge.models.grid_gan.settings import GridGanConfig
+from caloforge.models.nn.mlp import same_padding
+from caloforge.settings import ModelConfig, merge
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Conv",
+    "Conv3dGan",
+    "Conv3dGanConfig",
+    "GridStack",
+    "SeededStack",
+    "Size",
+    "output_size",
+]
+
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One layer: repeat cells, pad, convolve, then activation and perhaps batch norm and dropout.
+
+    Arguments:
+        channels: Channels that come out.
+        kernel: Cells of the kernel along x, y and the layers.
+        pad: Zeros on each side; None for as many as keep the size.
+        up: How often each cell is repeated along each axis, before all else.
+        norm: Whether a batch norm follows the activation.
+        bias: Whether the convolution has one.
+    """
+
+    channels: int
+    kernel: Size
+    pad: Size | None = (0, 0, 0)
+    up: Size = (1, 1, 1)
+    norm: bool = True
+    bias: bool = True
+
+
+def output_size(size: Size, layer: Conv) -> Size:
+    """Return the size of the grid behind a layer."""
+    x, y, z = (
+        n * up if layer.pad is None else n * up + 2 * pad - k + 1
+        for n, up, pad, k in zip(size, layer.up, layer.pad or (0, 0, 0), layer.kernel, strict=True)
+    )
+    return x, y, z
+
+
+def _convolve(channels: int, size: Size, layer: Conv) -> list[nn.Module]:
+    """Return the modules of a layer up to its convolution, for a grid of that size.
+
+    The convolution repeats and pads by itself. In its place among the modules, which names its weights in files, it
+    still comes after one part that pads and, in some layers, one that repeats.
+    """
+    pads = [same_padding(k) for k in layer.kernel] if layer.pad is None else [(n, n) for n in layer.pad]
+    places = [nn.Identity() for _ in range(1 + (layer.up != (1, 1, 1)))]
+    return [
+        *places,
+        BandedConv3d(channels, layer.channels, layer.kernel, size, layer.up, pads, layer.bias),
+    ]
+
+
+class SeededStack(nn.Module):
+    """A generator: a dense layer makes a small grid, convolutions make it large.
+
+    Arguments:
+        latent: Length of the input.
+        channels: Channels of the small grid.
+        seed: Its size.
+        layers: Layers; the last makes one channel and neither it nor its output is activated here.
+        slope: Of the leaky rectifiers; 0 for plain ones.
+        momentum: Of the batch norms.
+    """
+
+    def __init__(
+        self, latent: int, channels: int, seed: Size, layers: Sequence[Conv], slope: float, momentum: float
+    ) -> None:
+        super().__init__()
+        self.seed = (channels, *seed)
+        self.dense = nn.Linear(latent, channels * seed[0] * seed[1] * seed[2])
+        blocks, size = [], seed
+        for layer in layers[:-1]:
+            parts = [*_convolve(channels, size, layer), nn.LeakyReLU(slope)]
+            if layer.norm:
+                parts.append(nn.BatchNorm3d(layer.channels, momentum=momentum))
+            blocks.append(nn.Sequential(*parts))
+            channels, size = layer.channels, output_size(size, layer)
+        self.blocks = nn.Sequential(*blocks)
+        self.last = nn.Sequential(*_convolve(channels, size, layers[-1]))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Return values (B, X, Y, L) of latent vectors (B, latent), not rectified."""
+        with torch.autocast(latent.device.type, enabled=False):  # 8 bits are too few for energies
+            seed = self.dense(latent.float()).view(len(latent), *self.seed)
+        grid = self.blocks(seed)
+        with torch.autocast(latent.device.type, enabled=False):
+            values: Tensor = self.last(grid.float())
+        return values[:, 0]
+
+
+class GridStack(nn.Module):
+    """The body of a discriminator: convolutions, average pool of 2 along each axis, flattened.
+
+    Arguments:
+        channels: Channels that come in.
+        size: Size of the grid.
+        layers: Layers.
+        norm: Whether batch norms follow the layers that ask for one.
+        dropout: After each layer.
+        momentum: Of the batch norms.
+
+    Attributes:
+        features: Numbers a shower that come out.
+    """
+
+    def __init__(
+        self, channels: int, size: Size, layers: Sequence[Conv], norm: bool, dropout: float, momentum: float
+    ) -> None:
+        super().__init__()
+        blocks = []
+        for layer in layers:
+            parts = [*_convolve(channels, size, layer), nn.LeakyReLU(0.3)]
+            if norm and layer.norm:
+                parts.append(nn.BatchNorm3d(layer.channels, momentum=momentum))
+            if dropout:
+                parts.append(nn.Dropout(dropout))
+            blocks.append(nn.Sequential(*parts))
+            channels, size = layer.channels, output_size(size, layer)
+        self.blocks = nn.Sequential(*blocks)
+        self.features = channels * (size[0] // 2) * (size[1] // 2) * (size[2] // 2)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Return features (B, features) of a grid (B, channels, X, Y, L)."""
+        return F.avg_pool3d(self.blocks(grid), 2).flatten(1)
+
+
+_MOMENTUM = 0.01  # of the new batch; the published library counts it the other way round, 0.99
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of both networks for one grid.
+
+    Arguments:
+        latent: Length of the latent vector.
+        channels: Channels of the grid behind the dense layer.
+        seed: Its size.
+        slope: Of the generator's leaky rectifiers.
+        generator: Its convolutions.
+        discriminator: Its convolutions.
+    """
+
+    latent: int
+    channels: int
+    seed: Size
+    slope: float
+    generator: tuple[Conv, ...]
+    discriminator: tuple[Conv, ...]
+
+
+ARCHITECTURES: Mapping[tuple[int, ...], Architecture] = {
+    (25, 25, 25): Architecture(
+        latent=200,
+        channels=8,
+        seed=(7, 7, 8),
+        slope=0.3,
+        generator=(
+            Conv(64, (6, 6, 8), pad=None),
+            Conv(6, (6, 5, 8), pad=(2, 2, 0), up=(2, 2, 2)),
+            Conv(6, (3, 3, 8), pad=(1, 0, 3), up=(2, 2, 3), norm=False),
+            Conv(1, (2, 2, 2), bias=False),
+        ),
+        discriminator=(Conv(32, (5, 5, 5), pad=None, norm=False), *3 * (Conv(8, (5, 5, 5), pad=(2, 2, 1)),)),
+    ),
+    (51, 51, 25): Architecture(
+        latent=256,
+        channels=8,
+        seed=(9, 9, 8),
+        slope=0.0,
+        generator=(
+            Conv(8, (6, 6, 8), up=(6, 6, 6)),
+            *3 * (Conv(6, (4, 4, 6), pad=(2, 2, 1)),),
+            Conv(6, (3, 3, 5), pad=(1, 1, 0)),
+            Conv(6, (3, 3, 3), pad=(1, 1, 0), norm=False),
+            Conv(1, (2, 2, 2)),
+        ),
+        discriminator=(Conv(16, (5, 6, 6), pad=None, norm=False), *3 * (Conv(8, (5, 6, 6)),)),
+    ),
+}
+"""Shape of a grid to the networks for it."""
+
+_PAPER: Mapping[str, Any] = {
+    "epochs": 50,
+    "batch_size": 128,
+    "generator": {
+        "kind": "rmsprop",
+        "lr": 1e-3,
+        "alpha": 0.9,
+        "schedule": "constant",
+        "warmup": 0,
+        "ema": 0.0,
+    },
+    "discriminator": {"kind": "rmsprop", "lr": 1e-3, "alpha": 0.9, "schedule": "constant", "warmup": 0},
+    "cells": "power",
+    "cell_unit": 10.0,
+    "latent": "published",
+    "weights": {"real": 2.0, "energy": 0.1, "total": 0.1},
+    "flips": 0.05,
+    "separate": True,
+    "generator_steps": 2,
+    "r1": 0.0,
+    "norm": "batch",
+    "dropout": 0.2,
+    "informed": False,
+    "rescale": False,
+    "symmetries": False,
+    "calibrate": False,
+}
+
+
+class Conv3dGanConfig(GridGanConfig):
+    """Settings of the Conv3D GAN.
+
+    Arguments:
+        constant: Width of the normal numbers that the dense layer's biases begin with; 0 as published.
+    """
+
+    constant: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Conv3dGan(GridGan):
+    """The Conv3D GAN; see the module.
+
+    Presets: ``improved``; ``paper``, for 25 x 25 x 25; ``paper-angled``, for 51 x 51 x 25.
+    """
+
+    Config = Conv3dGanConfig
+    config: Conv3dGanConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "improved": {},
+        "paper": _PAPER,
+        "paper-angled": merge(
+            _PAPER,
+            {
+                "epochs": 120,
+                "batch_size": 64,
+                "cell_power": 0.85,
+                "weights": {"real": 3.0, "energy": 0.1, "angle": 25.0, "total": 0.1},
+            },
+        ),
+    }
+
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__(detector, config)
+        if self.config.constant:
+            nn.init.normal_(self.generator.get_parameter("dense.bias"), std=self.config.constant)
+
+    @classmethod
+    def check_detector(cls, detector: Detector) -> None:
+        """Raise IncompatibleError for a grid that the table has no networks for."""
+        if not detector.is_grid or detector.shape not in ARCHITECTURES:
+            known = ", ".join(" x ".join(map(str, shape)) for shape in ARCHITECTURES)
+            msg = f"conv3d-gan has no networks for '{detector.name}'; expected a grid of {known} cells"
+            raise IncompatibleError(msg)
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes of the networks for the detector's grid."""
+        return ARCHITECTURES[self.detector.shape]
+
+    @property
+    def latent_size(self) -> int:
+        """Length of the generator's input."""
+        return self.architecture.latent
+
+    def build_generator(self) -> nn.Module:
+        """Return the generator of the table."""
+        a = self.architecture
+        return SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope, _MOMENTUM)
+
+    def build_discriminator(self, channels: int) -> tuple[nn.Module, int]:
+        """Return the discriminator's body of the table, and the number of its features."""
+        nx, ny, n_layers = self.detector.shape
+        body = GridStack(
+            channels,
+            (nx, ny, n_layers),
+            self.architecture.discriminator,
+            self.config.norm == "batch",
+            self.config.dropout,
+            _MOMENTUM,
+        )
+        return body, body.features

@@ -1,0 +1,1 @@
+"""The VAE-GAN for small images of showers."""

@@ -1,0 +1,106 @@
+"""Settings as pydantic classes: presets, unknown keys refused with the known ones named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from caloforge.errors import ConfigError
+
+__all__ = ["ModelConfig", "OptimizerSettings", "Settings", "merge", "validated"]
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OptimizerSettings(Settings):
+    """An optimiser, its schedule, and what surrounds a step.
+
+    Arguments:
+        kind: Which optimiser.
+        lr: Learning rate.
+        betas: Of Adam and AdamW.
+        alpha: Smoothing of RMSprop.
+        weight_decay: Of the optimiser.
+        schedule: ``constant``; ``cosine`` to ``final`` x lr over the stage's steps; ``exponential``: times
+            ``gamma`` an epoch.
+        warmup: Steps over which the rate rises from 0.
+        clip: Largest norm of the gradient; 0 for none.
+        ema: Decay of the moving average of the weights that validation and the saved weights use; 0 for none.
+    """
+
+    kind: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    alpha: float = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ModelConfig(Settings):
+    """Base of every model's settings.
+
+    Arguments:
+        preset: Name of the preset that the settings started from.
+        conditions: What the model is conditioned on; empty: the detector's ``model_conditions``.
+    """
+
+    preset: str = "improved"
+    conditions: tuple[str, ...] = ()
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with some replaced."""
+    result = dict(base)
+    for key, value in change.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Build settings from plain values.
+
+    Arguments:
+        kind: Class of the settings.
+        values: Nested plain values.
+        where: File or option that they came from, for the message.
+
+    Raises:
+        ConfigError: When a key is unknown (the known ones are named) or a value is wrong.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known(kind, tuple(str(part) for part in first["loc"][:-1]))
+            msg = f"{where}: unknown key '{key}'; known: {', '.join(known)}"
+        else:
+            given = f", got {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
+            msg = f"{where}: key '{key}': {first['msg']}{given}"
+        raise ConfigError(msg) from error
+
+
+def _known(kind: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    """Return the keys of the settings at a path of keys."""
+    current: type[BaseModel] = kind
+    for part in path:
+        annotation = current.model_fields[part].annotation if part in current.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            current = annotation
+    return list(current.model_fields)

@@ -1,0 +1,284 @@
+r"""Similarity of pairs of showers, and distances to the nearest training showers.
+
+How alike showers are: structural similarity of trusted pairs, generated pairs and mixed pairs, over L.
+
+Every pair is of two different showers of like incident energy: samples are put in order of energy (equal
+ones at random), and neighbours, or showers of equal rank in two samples, make a pair. No shower is in two pairs
+of a set, so that the error of a mean is the spread over the root of the number of pairs.
+
+The data range L sets what counts: cells well below L look equal, those well above count by their ratio.
+
+References:
+    Z. Wang et al., IEEE Trans. Image Process. 13 (2004) 600.
+
+Does a generator repeat its training showers? Distances to the nearest neighbours.
+
+Distances are Euclidean in log10 of the cell energies, cut below at the threshold, as for precision and recall. With
+training showers :math:`T` and held-out ones :math:`H`, m each, a generated shower has a distance :math:`d_T` to
+its nearest training shower and :math:`d_H` to its nearest held-out one. Without memory the two sets could be
+exchanged, and :math:`f = P(d_T < d_H) = 1/2`; a generator that repeats what it saw lies closer to :math:`T`.
+
+In many dimensions few showers are the neighbours of most others, so that counting showers understates the error
+of f. It is taken from all exchanges of T and H instead: with :math:`w_j` the part of the N showers whose nearest
+neighbour among all :math:`M = 2m` is j, :math:`f = \sum_{j \in T} w_j`, and over random halves T
+
+.. math:: \mathrm{Var} f = \frac14 \frac{M}{M - 1} \Big( \sum_j w_j^2 - \frac1M \big( \sum_j w_j \big)^2 \Big) .
+
+Other held-out showers, which cannot remember, say what the same two sets give to real ones. The difference of two
+samples' f has the same variance with the difference of their w: what both owe to T and H falls out.
+
+References:
+    C. Meehan, K. Chaudhuri, S. Dasgupta, A non-parametric test to detect data-copying in generative models,
+    AISTATS 2020, arXiv:2004.05675.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import TooFewShowersError
+from caloforge.random import generator
+from caloforge.showers import Showers
+from caloforge.studies.support_size.search import similar_pairs
+from caloforge.validate.metrics.prdc import log_cells
+
+__all__ = [
+    "Likeness",
+    "Memory",
+    "Nearest",
+    "fingerprints",
+    "likeness_between",
+    "likeness_within",
+    "memory_of",
+    "nearest",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """Structural similarities of pairs.
+
+    Attributes:
+        data_ranges: L (K,), GeV.
+        values: (P, K) similarities.
+    """
+
+    data_ranges: tuple[float, ...]
+    values: NDArray[np.float64]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean for each L (K,)."""
+        return np.asarray(self.values.mean(axis=0))
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """Standard deviation over the pairs for each L (K,)."""
+        return np.asarray(self.values.std(axis=0, ddof=1))
+
+    @property
+    def error(self) -> NDArray[np.float64]:
+        """Error of the mean for each L (K,)."""
+        return np.asarray(self.spread / np.sqrt(len(self.values)))
+
+
+def _order(energy: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the order of increasing energy, equal energies at random."""
+    return np.lexsort((rng.random(len(energy)), energy))
+
+
+def likeness_within(
+    showers: Showers, pairs: int, data_ranges: Sequence[float], seed: int, device: str = "cpu"
+) -> Likeness:
+    """Return the similarities of pairs of one sample.
+
+    Arguments:
+        showers: The sample, on a grid.
+        pairs: How many at most; there are half as many as showers.
+        data_ranges: L, GeV.
+        seed: Which pairs.
+        device: Where to compute.
+
+    Raises:
+        TooFewShowersError: When there are fewer than two pairs.
+    """
+    rng = generator(seed, "likeness/within")
+    order = _order(showers.incident_energy, rng)
+    first = 2 * np.arange(len(order) // 2)
+    first = np.sort(rng.choice(first, size=min(pairs, len(first)), replace=False))
+    grid = showers.grid()
+    return _likeness(grid, order[first], grid, order[first + 1], data_ranges, device)
+
+
+def likeness_between(
+    a: Showers, b: Showers, pairs: int, data_ranges: Sequence[float], seed: int, device: str = "cpu"
+) -> Likeness:
+    """Return the similarities of pairs of one shower from each of two samples, of equal rank in energy."""
+    rng = generator(seed, "likeness/between")
+    first, second = _order(a.incident_energy, rng), _order(b.incident_energy, rng)
+    count = min(pairs, len(first), len(second))
+    ranks = (np.arange(count) + 0.5) / count if count else np.empty(0)
+    rows = (first[(ranks * len(first)).astype(np.int64)], second[(ranks * len(second)).astype(np.int64)])
+    return _likeness(a.grid(), rows[0], b.grid(), rows[1], data_ranges, device)
+
+
+def _likeness(
+    first: NDArray[np.float32],
+    rows_first: NDArray[np.int64],
+    second: NDArray[np.float32],
+    rows_second: NDArray[np.int64],
+    data_ranges: Sequence[float],
+    device: str,
+) -> Likeness:
+    if len(rows_first) < 2:
+        msg = f"likeness: {len(rows_first)} pairs of showers; at least 2 are needed"
+        raise TooFewShowersError(msg)
+    values = similar_pairs(first, rows_first, second, rows_second, data_ranges, device)
+    return Likeness(tuple(data_ranges), values)
+
+
+_ROWS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Nearest neighbours of showers in another set.
+
+    Attributes:
+        distance: (N,) Euclidean distances.
+        index: (N,) which neighbour.
+    """
+
+    distance: NDArray[np.float64]
+    index: NDArray[np.int64]
+
+
+def nearest(queries: NDArray[np.float32], others: NDArray[np.float32], device: str = "cpu") -> Nearest:
+    """Return the nearest neighbour of each query, a block of queries at a time.
+
+    The neighbour is found with products of matrices and its distance then taken from the difference itself, so that
+    copies have distance 0.
+
+    Arguments:
+        queries: Features (N, d).
+        others: Features (M, d), at least one.
+        device: Where to compute.
+
+    Raises:
+        TooFewShowersError: When there are no others.
+    """
+    import torch
+
+    if len(others) == 0:
+        msg = "nearest neighbours: there are no showers to be near to"
+        raise TooFewShowersError(msg)
+    y = torch.as_tensor(np.ascontiguousarray(others), device=device)
+    centre = y.mean(dim=0)  # smaller numbers, smaller rounding errors of the squares
+    moved = y - centre
+    squares = (moved * moved).sum(dim=1)
+    distance, index = np.empty(len(queries)), np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), _ROWS):
+        x = torch.as_tensor(np.ascontiguousarray(queries[start : start + _ROWS]), device=device)
+        found = (squares - 2.0 * ((x - centre) @ moved.T)).argmin(dim=1)
+        difference = (x - y[found]).double()
+        rows = slice(start, start + len(x))
+        distance[rows] = difference.square().sum(dim=1).sqrt().cpu().numpy()
+        index[rows] = found.cpu().numpy()
+    return Nearest(distance, index)
+
+
+def fingerprints(cells: NDArray[np.float32]) -> list[bytes]:
+    """Return a hash of each shower (N, n_cells), for finding exact copies."""
+    return [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest() for row in cells]
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Distances of showers to the training set and to held-out showers.
+
+    Attributes:
+        to_training: Nearest training showers.
+        to_held_out: Nearest held-out showers.
+        known: m, the number of training showers and of held-out ones.
+        copies: Number of showers that are exact copies of training showers.
+    """
+
+    to_training: Nearest
+    to_held_out: Nearest
+    known: int
+    copies: int = 0
+
+    @property
+    def n(self) -> int:
+        """Number of showers."""
+        return len(self.to_training.distance)
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Part of the showers whose nearest neighbour is each training, then each held-out shower (2 m,)."""
+        nearer = np.sign(self.to_held_out.distance - self.to_training.distance)  # 0: in equal parts
+        training = np.bincount(self.to_training.index, (1.0 + nearer) / 2, self.known)
+        held_out = np.bincount(self.to_held_out.index, (1.0 - nearer) / 2, self.known)
+        return np.concatenate([training, held_out]) / self.n
+
+    @property
+    def closer(self) -> tuple[float, float]:
+        """Part of the showers closer to the training set, f, and its error."""
+        return float(self.weights[: self.known].sum()), _exchange_error(self.weights)
+
+    def more_than(self, other: Memory) -> tuple[float, float]:
+        """Return by how much f is larger than another sample's with the same two sets, and the error."""
+        difference = self.weights - other.weights
+        return float(difference[: self.known].sum()), _exchange_error(difference)
+
+    @property
+    def neighbours(self) -> int:
+        """Number of different showers, training and held out, that are nearest to one of these at least."""
+        return int((self.weights > 0).sum())
+
+    @property
+    def ratio(self) -> float:
+        """Median distance to the training set over that to held-out showers; NaN where the latter is 0."""
+        below = float(np.median(self.to_held_out.distance))
+        return float(np.median(self.to_training.distance)) / below if below > 0 else math.nan
+
+
+def _exchange_error(weights: NDArray[np.float64]) -> float:
+    """Return the standard deviation, over all halves, of the sum of a half of the weights (2 m,)."""
+    size = len(weights)
+    variance = 0.25 * size / (size - 1) * (float(weights @ weights) - float(weights.sum()) ** 2 / size)
+    return math.sqrt(max(0.0, variance))
+
+
+def memory_of(
+    cells: NDArray[np.float32],
+    training: NDArray[np.float32],
+    held_out: NDArray[np.float32],
+    marks: Collection[bytes],
+    threshold: float,
+    device: str = "cpu",
+) -> Memory:
+    """Return how near showers are to the training set and to as many held-out showers.
+
+    Arguments:
+        cells: Showers to be judged (N, n_cells), MeV.
+        training: Training showers (m, n_cells), MeV.
+        held_out: Others (m, n_cells), MeV.
+        marks: Fingerprints of all training showers, which may be more.
+        threshold: Cells below it are taken as equal, MeV.
+        device: Where to compute.
+    """
+    copies = sum(mark in marks for mark in fingerprints(cells))
+    features = log_cells(cells, threshold)
+    return Memory(
+        nearest(features, log_cells(training, threshold), device),
+        nearest(features, log_cells(held_out, threshold), device),
+        len(training),
+        copies,
+    )

@@ -1,0 +1,284 @@
+r"""Core cells and Kolmogorov-Smirnov probabilities of shower shapes at each energy.
+
+Core cells at one energy: the mean of generated over reference means, and the same of standard deviations.
+
+The paper takes showers of 250 +- 2 GeV and the cells [10, 16]^3. Where a file has too few showers there, the window is
+widened until it has enough, and each cell is divided by the shower's energy over the middle of the window, so that a
+wide window does not widen the cells' spread. The result says which window was used.
+
+References:
+    F. Rehm et al., arXiv:2103.13698.
+
+Kolmogorov-Smirnov probabilities of shower shapes at each energy.
+
+Two kinds are given.
+
+- Of a mean shape (x, y, z profile): with the cumulated, normalised mean profiles :math:`P` and :math:`G` of N and M showers,
+  :math:`D = \max |P - G|` and the probability :math:`Q(D \sqrt{NM / (N + M)})` of the Kolmogorov distribution. A shower counts
+  as one entry, although it fills its profile with thousands of particles: so the probability is near 1 unless
+  shapes really differ. That is how probabilities above 80 % for most shapes can come about; of equal
+  distributions a proper test gives 80 % or more in one case of five.
+- Of a quantity of one number a shower (moments, depth, energies): the proper two-sample test. For equal distributions
+  its probability is uniform between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.showers import ShowerSource
+from caloforge.statistics.resampling import bootstrap_counts, halves, spread
+from caloforge.validate.metrics.cells import core_cells, moment_ratios
+from caloforge.validate.metrics.distances import ks_test
+from caloforge.validate.metrics.features import profiles
+from caloforge.validate.sample import Sample
+
+__all__ = [
+    "QUANTITIES",
+    "CoreRatios",
+    "CoreWindow",
+    "ShapeTests",
+    "compare_cores",
+    "core_energies",
+    "core_window",
+    "profile_test",
+    "reference_core",
+    "shape_tests",
+]
+
+
+_WIDENED = (1.0, 2.5, 5.0, 12.5, 25.0, 50.0)
+"""Factors by which the window is widened in turn."""
+_BLOCK = 500  # showers read at once
+
+
+@dataclass(frozen=True)
+class CoreWindow:
+    """Energies of the showers that are compared.
+
+    Attributes:
+        energy: Middle, MeV.
+        half_width: MeV; infinite for all showers.
+        n: Reference showers in it.
+    """
+
+    energy: float
+    half_width: float
+    n: int
+
+    def rows(self, energy: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return which of the energies (N,) are inside, (K,) ascending."""
+        return np.flatnonzero(np.abs(energy - self.energy) <= self.half_width * (1 + 1e-9))
+
+    @property
+    def text(self) -> str:
+        """The window as people write it."""
+        if not np.isfinite(self.half_width):
+            return f"all energies, scaled to {self.energy / 1000:g} GeV"
+        return f"{self.energy / 1000:g} ± {self.half_width / 1000:g} GeV"
+
+
+@dataclass(frozen=True, eq=False)
+class CoreRatios:
+    """Core cells of a generated sample over the reference's.
+
+    Attributes:
+        n: Generated showers in the window.
+        mean: Mean over cells of the ratio of means.
+        mean_error: One standard deviation, from bootstrap samples of the showers.
+        std: Mean over cells of the ratio of standard deviations.
+        std_error: Likewise.
+        floor: The same two numbers between two halves of the reference.
+        cell_mean: (c,) ratio of means of each cell.
+        cell_std: (c,) ratio of standard deviations of each cell.
+    """
+
+    n: int
+    mean: float
+    mean_error: float
+    std: float
+    std_error: float
+    floor: tuple[float, float]
+    cell_mean: NDArray[np.float64]
+    cell_std: NDArray[np.float64]
+
+
+def core_window(
+    energies: Sequence[NDArray[np.float64]], middle: float, half_width: float, wanted: int
+) -> CoreWindow:
+    """Return the narrowest window in which every sample has enough showers; all showers when there is none.
+
+    Arguments:
+        energies: (N,) of each sample, the reference first, MeV.
+        middle: MeV.
+        half_width: The paper's, MeV; it is widened as far as needed.
+        wanted: Showers of each sample.
+    """
+    for factor in _WIDENED:
+        window = CoreWindow(middle, factor * half_width, 0)
+        counts = [len(window.rows(energy)) for energy in energies]
+        if min(counts) >= wanted and window.half_width < middle:
+            return CoreWindow(middle, window.half_width, counts[0])
+    return CoreWindow(middle, float("inf"), len(energies[0]))
+
+
+def core_energies(
+    source: ShowerSource, window: CoreWindow, cells: NDArray[np.int64], most: int = 4000
+) -> NDArray[np.float64]:
+    """Return the energies of cells of the showers in a window, scaled to its middle (K, c), MeV.
+
+    Arguments:
+        source: Showers.
+        window: Which.
+        cells: Flat indices (c,).
+        most: Most showers.
+    """
+    parts = [part[:, cells] for part in _scaled(source, window, most)]
+    return np.concatenate(parts) if parts else np.empty((0, len(cells)))
+
+
+def _scaled(source: ShowerSource, window: CoreWindow, most: int) -> Iterator[NDArray[np.float64]]:
+    """Yield blocks (k, n_cells) of the showers in a window, scaled to its middle."""
+    energy = np.asarray(source.incident_energy, np.float64)
+    rows = window.rows(energy)[:most]
+    for start in range(0, len(rows), _BLOCK):
+        some = rows[start : start + _BLOCK]
+        yield source.take(some).cells * (window.energy / energy[some])[:, None]
+
+
+def reference_core(
+    source: ShowerSource, window: CoreWindow, most: int = 4000
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the core cells (c,) as the reference has them, and their energies (K, c), MeV."""
+    mean = np.zeros(source.detector.n_cells)
+    for block in _scaled(source, window, most):
+        mean += block.sum(axis=0)
+    cells = core_cells(source.detector, mean)
+    return cells, core_energies(source, window, cells, most)
+
+
+def compare_cores(
+    reference: NDArray[np.float64], generated: NDArray[np.float64], n_bootstrap: int = 30, seed: int = 0
+) -> CoreRatios:
+    """Compare core cells.
+
+    Arguments:
+        reference: (N, c) MeV.
+        generated: (M, c) MeV.
+        n_bootstrap: Bootstrap samples behind the errors.
+        seed: Their seed.
+    """
+    n, m = len(reference), len(generated)
+    if n < 4 or m < 4:
+        unknown = float("nan")
+        empty = np.full(reference.shape[1], np.nan)
+        return CoreRatios(m, unknown, unknown, unknown, unknown, (unknown, unknown), empty, empty)
+    mean, std = moment_ratios(reference, generated)
+    weights = zip(
+        bootstrap_counts(n, n_bootstrap, seed, "reference"),
+        bootstrap_counts(m, n_bootstrap, seed, "generated"),
+        strict=True,
+    )
+    repeats = np.array([moment_ratios(reference, generated, a, b) for a, b in weights])
+    first, second = halves(n, 0, seed)
+    ratios = []
+    for moment in ("mean", "std"):
+        a, b = (getattr(np, moment)(x, axis=0) for x in (reference, generated))
+        ratios.append(np.divide(b, a, out=np.full(len(a), np.nan), where=a > 0))
+    return CoreRatios(
+        n=m,
+        mean=mean,
+        mean_error=spread(repeats[:, 0]),
+        std=std,
+        std_error=spread(repeats[:, 1]),
+        floor=moment_ratios(reference[first], reference[second]),
+        cell_mean=ratios[0],
+        cell_std=ratios[1],
+    )
+
+
+FEWEST = 20
+"""Showers of each sample in a slice below which nothing is said."""
+QUANTITIES = (
+    "visible_energy",
+    "peak_energy",
+    "hits",
+    "shower_depth",
+    "depth_90",
+    "radius_90",
+    "centre_x",
+    "centre_y",
+    "second_moment_x",
+    "second_moment_y",
+    "second_moment_z",
+    "core_mean",
+    "core_std",
+)
+"""Observables of one number a shower that are tested."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeTests:
+    """Probabilities and statistics by shape and energy, NaN where there are too few showers.
+
+    Attributes:
+        shapes: Names of the mean shapes, then of the quantities.
+        n_profiles: How many of them are mean shapes.
+        p: (shapes, S) probabilities.
+        statistic: (shapes, S) largest distances of the cumulated distributions.
+    """
+
+    shapes: tuple[str, ...]
+    n_profiles: int
+    p: NDArray[np.float64]
+    statistic: NDArray[np.float64]
+
+
+def profile_test(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> tuple[float, float]:
+    """Return statistic and probability of two mean profiles of showers.
+
+    Arguments:
+        reference: (N, k) each shower's profile.
+        generated: (M, k).
+    """
+    from scipy.stats import kstwobign
+
+    p, g = reference.sum(axis=0), generated.sum(axis=0)
+    if p.sum() <= 0 or g.sum() <= 0:
+        return float("nan"), float("nan")
+    distance = float(np.abs(np.cumsum(p) / p.sum() - np.cumsum(g) / g.sum()).max())
+    n, m = len(reference), len(generated)
+    return distance, float(kstwobign.sf(distance * np.sqrt(n * m / (n + m))))
+
+
+def shape_tests(
+    reference: Sample, generated: Sample, members: Sequence[NDArray[np.int64]], slices: int
+) -> ShapeTests:
+    """Test every shape in every slice of energy.
+
+    Arguments:
+        reference: The reference.
+        generated: The sample.
+        members: Slice of each shower, of the reference (N,) and of the sample (M,).
+        slices: Number of slices S.
+    """
+    shapes_a, shapes_b = profiles(reference), profiles(generated)
+    names = [name for name in QUANTITIES if name in reference.observables]
+    found = np.full((2, len(shapes_a) + len(names), slices), np.nan)
+    for number in range(slices):
+        rows_a, rows_b = (np.flatnonzero(member == number) for member in members)
+        if min(len(rows_a), len(rows_b)) < FEWEST:
+            continue
+        for index, axis in enumerate(shapes_a):
+            found[:, index, number] = profile_test(shapes_a[axis][rows_a], shapes_b[axis][rows_b])
+        for index, name in enumerate(names, start=len(shapes_a)):
+            a, b = reference.observables[name][rows_a], generated.observables[name][rows_b]
+            a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+            if min(len(a), len(b)) >= FEWEST:
+                found[:, index, number] = ks_test(a, b)
+    shapes = tuple([f"mean {axis} profile" for axis in shapes_a] + names)
+    return ShapeTests(shapes, len(shapes_a), found[1], found[0])

@@ -1,0 +1,1 @@
+"""Every study for every model that it fits, as one site of pages."""

@@ -1,0 +1,263 @@
+"""Every study for every model that it fits: the project's results as one site of pages.
+
+    SITE/index.html                    the entrance
+    SITE/STUDY-DETECTOR/report.html    one page a study and reference, all models side by side
+
+What it shows is every study that fits with every reference, or what a file of groups says
+(:mod:`~caloforge.studies.site.plan`). Studies of one reference and as many showers share the models' showers.
+
+A study that is finished is not done again when the same command is repeated; one that was interrupted goes on. A study
+that fails is noted, and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from caloforge._version import __version__
+from caloforge.data import SHIPPED, packed_projections
+from caloforge.errors import CaloforgeError
+from caloforge.files import atomic_path, read_json, write_json
+from caloforge.showers import ShowerFile
+from caloforge.showers.identity import SeenCount
+from caloforge.studies import STUDIES
+from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
+from caloforge.studies.run import run_study, study_command
+from caloforge.studies.site.index import Done, write_index
+from caloforge.studies.site.plan import (
+    Job,
+    Plan,
+    cards_in,
+    make_plan,
+    plan_groups,
+    read_groups,
+    shipped_sources,
+)
+from caloforge.studies.sources import Source
+
+__all__ = ["AllSettings", "AllStudies"]
+
+_STATE = "finished.json"
+_SHOWERS = "showers"
+
+
+class AllSettings(StudySettings):
+    """What may be set.
+
+    Arguments:
+        studies: Names of the studies; empty for all.
+        models: Names of shipped models, ``DATASET/MODEL`` or ``DATASET``; empty for all.
+        shipped: Whether the shipped models are taken.
+        zoo: Folder of shipped models; empty for the package's.
+        settings: Settings of the studies, by study: ``settings={shapes={geant4_showers=0}}``.
+        device: Where shipped models work.
+        tidy: Remove what was computed and the models' showers once all is finished.
+        pages: TOML file that says group by group which studies, models and trusted showers are shown, and on how many
+            showers; empty: every study with all that it fits.
+        publish: Folder that gets the pages alone, without figures and numbers beside them; empty for none.
+    """
+
+    studies: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    shipped: bool = True
+    zoo: str = ""
+    settings: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tidy: bool = False
+    pages: str = ""
+    publish: str = ""
+
+
+class AllStudies(Study):
+    """All studies, all models, one site."""
+
+    name: ClassVar[str] = "all"
+    title: ClassVar[str] = "All studies of all models"
+    source: ClassVar[str] = "caloforge"
+    needs: ClassVar[str] = (
+        "reference files of the detectors of the shipped models (further ones with --truth), and shipped models, run folders "
+        "or files of generated showers"
+    )
+    Settings: ClassVar[type[StudySettings]] = AllSettings
+    least_generated: ClassVar[int] = 0
+
+    @classmethod
+    def default_reference(cls) -> Path | None:
+        """Return the packed images that ship with the package, when they are there."""
+        return packed_projections()
+
+    def check(self, context: Context) -> None:
+        """Check that there are models, and that studies and settings have known names."""
+        chosen = context.chosen(AllSettings)
+        groups = read_groups(chosen.pages).values() if chosen.pages else ()
+        named = [name for group in groups for name in (*group.studies, *group.settings)]
+        for name in (*chosen.studies, *chosen.settings, *named):
+            STUDIES[name]  # an unknown name raises
+        if not context.generated and not (chosen.shipped and cards_in(chosen.zoo)):
+            self.refuse("no model is shipped yet and none was given")
+
+    def check_seen(self, context: Context) -> dict[str, SeenCount]:
+        """Leave the check to each study, which knows its own reference and models."""
+        return {}
+
+    def run(self, context: Context) -> StudyResult:
+        """Plan, do study after study, and keep the index up to date."""
+        chosen = context.chosen(AllSettings)
+        site = None if context.cache.folder is None else context.cache.folder.parent
+        with ExitStack() as stack:
+            models = list(context.generated)
+            if chosen.shipped:
+                models = [*shipped_sources(stack, chosen.zoo, chosen.models, chosen.device), *models]
+            plan = self._plan(stack, context, models)
+            if not plan.jobs:
+                reasons = sorted({reason for *_, reason in plan.left_out})
+                self.refuse(f"no study fits: {'; '.join(reasons[:3])}")
+            done: list[Done] = []
+            labels = [model.label for model in models]
+            command = study_command(self, context, site)
+            asked = Path(chosen.pages).read_text(encoding="utf-8") if chosen.pages else ""
+            for job in plan.jobs:
+                done.append(_do(job, context, site))
+                if site is not None:
+                    write_index(site, done, plan, labels, command, asked)
+        if site is not None and chosen.publish:
+            _publish(site, Path(chosen.publish), done)
+        if site is not None and chosen.tidy:
+            _tidy(site, done)
+        return StudyResult(
+            rows=_rows(done), texts=_texts(done, plan, labels, site), data=_data(done, plan, labels)
+        )
+
+    def _plan(self, stack: ExitStack, context: Context, models: Sequence[Source]) -> Plan:
+        """Return what is to be done, by groups or with all that fits."""
+        chosen = context.chosen(AllSettings)
+        if chosen.pages:
+            groups = read_groups(chosen.pages)
+            return plan_groups(stack, groups, context.references, models, context.seed, context.n)
+        names = chosen.studies or tuple(name for name in STUDIES.names() if name != self.name)
+        return make_plan(stack, context.references, models, names, chosen.settings, context.seed, context.n)
+
+
+def _do(job: Job, context: Context, site: Path | None) -> Done:
+    """Do one study, or take it from its folder where it is finished."""
+    labels = tuple(model.label for model in job.models)
+    folder = None if site is None else site / job.folder
+    key = _key(job, context)
+    if folder is not None and _finished(folder, key):
+        return Done(job.study, job.detector, labels, job.folder, read_json(folder / "study.json"))
+    try:
+        result = run_study(
+            job.study,
+            [_item(source) for source in job.references],
+            *(_item(source) for source in job.models),
+            output=folder,
+            settings=job.settings,
+            seed=context.seed,
+            n=job.n,
+            labels=labels,
+            force=True,
+            showers=None if site is None else site / _SHOWERS,
+            allow_seen=context.allow_seen,
+        )
+    except CaloforgeError as error:
+        return Done(job.study, job.detector, labels, job.folder, {}, str(error))
+    if folder is not None:
+        write_json(folder / _STATE, {"key": key})
+    return Done(job.study, job.detector, labels, job.folder, result.content)
+
+
+def _publish(site: Path, target: Path, done: Sequence[Done]) -> None:
+    """Copy the index and the pages, which hold their figures, into a folder."""
+    pages = ["index.html", *(f"{one.folder}/report.html" for one in done if not one.error)]
+    for page in pages:
+        (target / page).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target / page, force=True) as part:
+            shutil.copyfile(site / page, part)
+
+
+def _tidy(site: Path, done: Sequence[Done]) -> None:
+    """Remove what only an interrupted site needs."""
+    for folder in (site / _SHOWERS, *(site / one.folder / "cache" for one in done if not one.error)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _item(source: Source) -> Any:
+    """Return a source in the form in which it was given, so that commands can be repeated."""
+    if source.given == SHIPPED and isinstance(source.showers, ShowerFile):
+        return source.showers.path
+    return source.given or source.generator or source.showers
+
+
+def _key(job: Job, context: Context) -> str:
+    """Return a hash of everything that the study's result depends on."""
+    parts = [
+        __version__,
+        job.study,
+        job.settings,
+        [source.sha256 for source in job.references],
+        [(model.label, model.sha256) for model in job.models],
+        context.seed,
+        job.n,
+        context.allow_seen,
+    ]
+    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def _finished(folder: Path, key: str) -> bool:
+    state = folder / _STATE
+    return state.exists() and (folder / "study.json").exists() and read_json(state).get("key") == key
+
+
+def _rows(done: Sequence[Done]) -> list[Row]:
+    """Return the numbers beside which a paper has one."""
+    return [
+        Row(
+            f"{one.study}: {row['quantity']}",
+            row["ours"],
+            row["uncertainty"],
+            row["paper"]["key"],
+            row["unit"],
+            row["note"],
+            row["sample"],
+        )
+        for one in done
+        for row in one.published
+    ]
+
+
+def _texts(done: Sequence[Done], plan: Plan, labels: Sequence[str], site: Path | None) -> list[str]:
+    texts = [
+        f"{sum(not one.error for one in done)} studies of {len(labels)} models: {', '.join(labels)}.",
+        f"{len(plan.left_out)} combinations of study, reference and model do not go together; index.html says why.",
+    ]
+    texts += [f"{one.study} on {one.detector} failed: {one.error}" for one in done if one.error]
+    if site is not None:
+        texts.append("The site begins at index.html, beside this page.")
+    return texts
+
+
+def _data(done: Sequence[Done], plan: Plan, labels: Sequence[str]) -> Mapping[str, Any]:
+    return {
+        "models": list(labels),
+        "pages": [
+            {
+                "study": one.study,
+                "detector": one.detector,
+                "models": list(one.models),
+                "folder": one.folder,
+                "error": one.error,
+            }
+            for one in done
+        ],
+        "left_out": [
+            dict(zip(("study", "reference", "model", "why"), line, strict=True)) for line in plan.left_out
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Reconstruction: from cell energies to one calibrated cluster with a direction."""

@@ -1,0 +1,121 @@
+r"""Means and widths of observables and the spectrum of cell energies, for a card.
+
+Means and widths of the observables of one number a shower, generated beside reference.
+
+For an observable with means :math:`\mu` and standard deviations :math:`\sigma` over N reference and M generated showers:
+
+.. math:: \text{shift} = \frac{\mu_g - \mu_r}{\sigma_r}, \qquad
+          \text{ratio} = \frac{\mu_g}{\mu_r}, \qquad \text{width} = \frac{\sigma_g}{\sigma_r} .
+
+Errors of means are :math:`\sigma / \sqrt N`, those of standard deviations follow from the fourth moment,
+:math:`(m_4 - \sigma^4) / (4 N \sigma^2)`, which holds for any distribution. Energies are divided by the incident energy where
+that varies. ``generated_std_uncertainty`` is the error of :math:`\sigma_g` alone. The floor of a ratio is what another sample of the reference's kind would be off by, one standard deviation.
+
+The spectrum of cell energies for a card: mean number of cells a shower in logarithmic bins, with errors.
+
+Five bins a decade from 1e-4 to 1e4 MeV, with the cells below (0 to 1e-4 MeV) first and those above last. With the counts
+:math:`k_{s}` of N showers in a bin the error of their mean is :math:`\sigma(k) / \sqrt N`, the spread between showers, since
+the cells of one shower fluctuate together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.statistics.moments import mean_and_std
+from caloforge.validate.observables import OBSERVABLES
+from caloforge.validate.observables.spectrum import FINE_EDGES, cell_histograms
+from caloforge.validate.sample import Sample
+
+__all__ = ["SPECTRUM_CARD_EDGES", "compare_moments", "mean_spectrum", "moments", "spectrum"]
+
+
+_FEWEST = 10
+
+
+def moments(reference: Sample, generated: Sample) -> dict[str, dict[str, Any]]:
+    """Return means, ratios and widths by observable; those that are constant or not finite are left out."""
+    energy = reference.incident_energy
+    varies = bool(np.ptp(energy) > 1e-6 * energy.max())
+    found = {}
+    for name, values in reference.observables.values.items():
+        if values.ndim != 1 or name not in generated.observables:
+            continue
+        a, b = reference.observables[name], generated.observables[name]
+        unit = OBSERVABLES[name].unit
+        if varies and unit == "MeV":
+            a, b, unit = a / energy, b / generated.incident_energy, "of the incident energy"
+        a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+        if min(len(a), len(b)) >= _FEWEST and a.std() > 0:
+            found[name] = {"unit": unit, **compare_moments(a, b)}
+    return found
+
+
+def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> dict[str, float]:
+    """Compare an observable (N,) of the reference with that of generated showers (M,).
+
+    ``ratio`` is only given of what cannot be negative.
+    """
+    (mean_a, error_a, std_a, of_std_a), (mean_b, error_b, std_b, of_std_b) = map(
+        mean_and_std, (reference, generated)
+    )
+    out = {
+        "reference": mean_a,
+        "generated": mean_b,
+        "reference_std": std_a,
+        "generated_std": std_b,
+        "generated_std_uncertainty": of_std_b,
+        "shift": (mean_b - mean_a) / std_a,
+        "shift_uncertainty": float(np.hypot(error_a, error_b)) / std_a,
+        "width": std_b / std_a,
+        "width_uncertainty": float(np.hypot(of_std_b, of_std_a * std_b / std_a)) / std_a,
+    }
+    if reference.min() >= 0 and mean_a > 0:
+        m = len(generated)
+        out["ratio"] = mean_b / mean_a
+        out["ratio_uncertainty"] = float(np.hypot(error_b, error_a * mean_b / mean_a)) / mean_a
+        out["ratio_floor"] = float(np.hypot(error_a, std_a / np.sqrt(m))) / mean_a
+    return out
+
+
+_MERGED = 4  # of the 20 bins a decade
+_DECADES = 8
+SPECTRUM_CARD_EDGES: NDArray[np.float64] = FINE_EDGES[: 20 * _DECADES + 1 : _MERGED]
+"""Edges (41,) of the bins, MeV."""
+
+
+def mean_spectrum(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean number of cells a shower (42,), and its error (42,): below the edges, 40 bins, above."""
+    histograms = cell_histograms(sample, n_max=sample.n)
+    fine = np.arange(len(FINE_EDGES) + 1)
+    wide = np.where(fine == 0, 0, 1 + np.minimum((fine - 1) // _MERGED, len(SPECTRUM_CARD_EDGES) - 1))
+    counts = histograms.sums(wide, np.arange(len(histograms.groups)))
+    errors = (
+        counts.std(axis=0, ddof=1) / np.sqrt(sample.n) if sample.n > 1 else np.full(counts.shape[1], np.nan)
+    )
+    return counts.mean(axis=0), errors
+
+
+def spectrum(reference: Sample, generated: Sample) -> dict[str, Any]:
+    """Return what a card says of the cells' energies.
+
+    Arguments:
+        reference: Geant4.
+        generated: The model.
+
+    Returns:
+        ``low`` and ``high`` (MeV) and ``bins`` of the logarithmic bins; for ``reference`` and ``generated`` the ``cells``
+        a shower and their ``uncertainty``, each (bins + 2,): below, the bins, above.
+    """
+    out: dict[str, Any] = {
+        "low": float(SPECTRUM_CARD_EDGES[0]),
+        "high": float(SPECTRUM_CARD_EDGES[-1]),
+        "bins": len(SPECTRUM_CARD_EDGES) - 1,
+    }
+    for side, sample in (("reference", reference), ("generated", generated)):
+        cells, errors = mean_spectrum(sample)
+        out[side] = {"cells": cells.tolist(), "uncertainty": errors.tolist()}
+    return out

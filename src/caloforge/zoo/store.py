@@ -1,0 +1,161 @@
+"""Shipped models by name: cards (JSON) and weights (float16 safetensors), and ``load``.
+
+Shipped models: a card (JSON) and weights (float16 safetensors) for each, named ``DATASET/MODEL``.
+
+``zoo/DATASET/MODEL.json`` says of what data, by which command and on what hardware the model was trained, and what
+was measured on showers that it has not seen; ``zoo/DATASET/MODEL.safetensors`` holds the weights, further members of an
+ensemble ``MODEL-1.safetensors`` and so on; ``MODEL.identities.npy`` the identities of the showers that it has seen.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caloforge.errors import FileFormatError, InputError, UnknownNameError
+from caloforge.generate.generator import Generator
+from caloforge.geometry import get_detector
+from caloforge.models import MODELS
+from caloforge.models.base import ShowerModel
+from caloforge.showers.hdf5 import MODEL_STATUS
+from caloforge.train.checkpoint import load_weights
+from caloforge.train.folder import RunFolder
+from caloforge.train.seen import SeenByTraining, read_identities
+
+__all__ = ["Card", "find_card", "load", "shipped_models"]
+
+
+ZOO = Path(__file__).parents[1] / "zoo"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One shipped model.
+
+    Arguments:
+        name: ``DATASET/MODEL``.
+        path: The card's file.
+        content: What it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more.
+    """
+
+    def generator(self, device: str = "cpu", options: dict[str, Any] | None = None) -> Generator:
+        """Return the model as a generator on a device, with the identities of what it has seen.
+
+        Arguments:
+            device: ``cpu`` or ``cuda``.
+            options: What the model lets choose at generation.
+        """
+        where, seen = torch.device(device), self.seen()
+        members = [member.choose(options).to(where) for member in self.models()]
+        particle = str(self.content.get("particle", ""))
+        return Generator(members, self.name, particle, where, seen.all, seen.attributes())
+
+    def seen(self) -> SeenByTraining:
+        """Return the identities of the showers, and the simulation seeds, that trained or selected the model.
+
+        Raises:
+            FileFormatError: When the card names a file of identities that is missing, broken, or not the one.
+        """
+        facts = self.content.get("seen")
+        if facts is None:
+            return SeenByTraining(missing="its card names no identities")
+        path = self.path.with_name(str(facts["file"]))
+        found = read_identities(path)
+        if len(found) != facts["showers"]:
+            raise FileFormatError(
+                path, "", f"holds {len(found)} identities; its card says {facts['showers']}"
+            )
+        seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
+        return SeenByTraining(training=found, seeds=seeds, missing=str(facts.get("missing", "")))
+
+    name: str
+    path: Path
+    content: dict[str, Any]
+
+    def models(self) -> list[ShowerModel]:
+        """Return the model, or the members of the ensemble, on the CPU in evaluation mode."""
+        kind = MODELS[self.content["model"]]
+        config = kind.resolve(self.content.get("config", {}), str(self.path))
+        members = []
+        for member in range(int(self.content.get("members", 1))):
+            model = kind(get_detector(self.content["detector"]), config)
+            suffix = "" if member == 0 else f"-{member}"
+            weights = load_weights(self.path.with_name(f"{self.path.stem}{suffix}.safetensors"))
+            model.load_weights(
+                {
+                    name: value.float() if value.is_floating_point() else value
+                    for name, value in weights.items()
+                },
+                shipped=True,
+            )
+            members.append(model.eval())
+        return members
+
+
+def shipped_models(folder: Path = ZOO) -> dict[str, Card]:
+    """Return all cards by name."""
+    cards = {}
+    for path in sorted(folder.glob("*/*.json")):
+        name = f"{path.parent.name}/{path.stem}"
+        cards[name] = Card(name, path, json.loads(path.read_text()))
+    return cards
+
+
+def find_card(name: str, folder: Path = ZOO) -> Card:
+    """Return the card of ``DATASET/MODEL``, or of the best model of ``DATASET``.
+
+    Raises:
+        UnknownNameError: When no shipped model has that name.
+    """
+    cards = shipped_models(folder)
+    if name in cards:
+        return cards[name]
+    best = [card for card in cards.values() if card.path.parent.name == name and card.content.get("best")]
+    if best:
+        return best[0]
+    kind = "shipped model or run folder"
+    raise UnknownNameError(
+        kind, name, list(cards) or ["none is shipped yet; give a run folder of caloforge train"]
+    )
+
+
+def load(source: str | Path, device: str = "auto", options: dict[str, Any] | None = None) -> Generator:
+    """Load a generator.
+
+    Arguments:
+        source: A run folder, or a shipped model: ``DATASET/MODEL``, or ``DATASET`` for its best one.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        options: What the model lets choose at generation, such as the number of steps.
+
+    Returns:
+        The generator, with the identities of the showers that trained and selected the model. Of an unfinished run, its
+        attribute ``model_status`` says which stages were not trained.
+
+    Raises:
+        UnknownNameError: When it is neither.
+        FileFormatError: When the run has not ended or its files are broken.
+    """
+    where = _device(device)
+    path = Path(source)
+    if not path.is_dir():
+        return find_card(str(source)).generator(where, options)
+    folder = RunFolder(path)
+    content, seen, unfinished = folder.read(), folder.seen(), folder.unfinished()
+    facts = seen.attributes() | ({MODEL_STATUS: unfinished} if unfinished else {})
+    members = [member.choose(options).to(torch.device(where)) for member in folder.models()]
+    name, particle = str(content["model"]), str(content.get("particle", ""))
+    return Generator(members, name, particle, torch.device(where), seen.all, facts)
+
+
+def _device(device: str) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        msg = f"device '{device}' is not known; expected auto, cpu or cuda"
+        raise InputError(msg)
+    if device == "cuda" and not torch.cuda.is_available():
+        msg = "device 'cuda' was asked for, but torch finds no GPU here; use --device cpu"
+        raise InputError(msg)
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
