@@ -13,7 +13,7 @@ import pytest
 import caloforge
 
 ROOT = Path(caloforge.__file__).parent
-FREE = {"errors", "registry", "units", "random", "files", "progress", "extras", "verbs", "_version"}
+FREE = {"errors", "registry", "units", "random", "files", "progress", "provenance", "settings", "verbs", "_version"}
 """Top-level modules that every part may use."""
 
 ALLOWED: dict[str, set[str]] = {

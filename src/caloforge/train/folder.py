@@ -10,7 +10,6 @@ result; ``identities.npz`` the identities of the showers that trained and select
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,29 +24,7 @@ from caloforge.train.checkpoint import load_weights
 from caloforge.train.seen import RUN_FILE, SeenByTraining
 from caloforge.train.settings import read_settings
 
-__all__ = ["RunFolder", "source_commit", "unfinished_text"]
-
-
-_ROOT = Path(__file__).parents[3]
-
-
-def source_commit(root: Path = _ROOT) -> str | None:
-    """Return the commit of the checkout that the package runs from, with ``-dirty`` when tracked files were changed.
-
-    Arguments:
-        root: Root of the checkout.
-
-    Returns:
-        40 hexadecimal digits, or None where there is no checkout or no git.
-    """
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
+__all__ = ["RunFolder", "unfinished_text"]
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from caloforge.files import atomic_path, ensure_output_dir
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
+from caloforge.provenance import source_commit
 from caloforge.random import child_seed
 from caloforge.showers import Showers
 from caloforge.showers.identity import identities, seen_union
 from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
 from caloforge.train.data import CellDataset, Files, Split, data_paths, describe_files, read_files, split
-from caloforge.train.folder import RunFolder, source_commit, unfinished_text
+from caloforge.train.folder import RunFolder, unfinished_text
 from caloforge.train.loop import MetricLog, StageLoop
 from caloforge.train.seen import SeenByTraining, inherited_from
 from caloforge.train.settings import Resolved, read_settings, resolve, to_toml

@@ -29,6 +29,7 @@ from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.generate import Generator
 from caloforge.geometry import Detector
+from caloforge.provenance import source_commit
 from caloforge.random import generator
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.identity import SeenCheck, seeds_of
@@ -43,7 +44,6 @@ from caloforge.studies.shapes.measure import (
     reference_core,
     shape_tests,
 )
-from caloforge.train.folder import source_commit
 from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.resolution import response_curve

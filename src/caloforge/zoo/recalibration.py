@@ -14,10 +14,10 @@ import torch
 from caloforge.errors import IncompatibleError
 from caloforge.files import write_json
 from caloforge.models.stage import Stage
+from caloforge.provenance import source_commit
 from caloforge.random import child_seed
 from caloforge.showers.identity import identities_as
 from caloforge.train.data import CellDataset, Files, describe_files, read_files
-from caloforge.train.folder import source_commit
 from caloforge.zoo.shipping import write_weights
 from caloforge.zoo.store import Card, find_card
 
