@@ -14,7 +14,7 @@ from caloforge.files import sha256_file
 from caloforge.generate import Generator
 from caloforge.showers import Showers, read_showers, write_showers
 from caloforge.showers.identity import identities
-from caloforge.showers.projection import project_showers
+from caloforge.showers.views import project_showers
 from caloforge.train import RunFolder, train
 from caloforge.train.checkpoint import load_weights, save_weights
 from caloforge.zoo.shipping import add_to_card, settings_of_command, ship

@@ -23,8 +23,7 @@ from caloforge.showers.identity import (
     seen_union,
     warnings_of,
 )
-from caloforge.showers.projection import project_showers
-from caloforge.showers.views import JoinedShowers
+from caloforge.showers.views import JoinedShowers, project_showers
 
 IMAGE = get_detector("ild-ecal-10x10")
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from caloforge.cli.app import app
 from caloforge.errors import IncompatibleError
 from caloforge.showers import Showers, open_showers, read_showers, write_showers
-from caloforge.showers.projection import project_showers, projected_chunks
+from caloforge.showers.views import ProjectedShowers, project_showers
 
 
 def _showers(n: int = 5) -> Showers:
@@ -41,7 +41,7 @@ def test_a_pixel_is_the_sum_of_nine_columns() -> None:
 def test_a_file_is_projected_piece_by_piece(tmp_path: Path) -> None:
     path = write_showers(tmp_path / "showers.h5", _showers())
     with open_showers(path) as source:
-        written = write_showers(tmp_path / "images.h5", projected_chunks(source, "ild-ecal-10x10"))
+        written = write_showers(tmp_path / "images.h5", ProjectedShowers(source, "ild-ecal-10x10"))
     np.testing.assert_array_equal(
         read_showers(written).cells, project_showers(_showers(), "ild-ecal-10x10").cells
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from caloforge.showers import write_showers
-from caloforge.showers.projection import projected_chunks
+from caloforge.showers.views import ProjectedShowers
 from caloforge.simulate import simulate
 
 
@@ -25,4 +25,4 @@ def other_images(gflash_images: Path) -> Path:
 
 def _images(path: Path, n: int, seed: int) -> Path:
     showers = simulate("ild-ecal", n, energy="50GeV", engine="gflash", seed=seed)
-    return write_showers(path, projected_chunks(showers, "ild-ecal-10x10"))
+    return write_showers(path, ProjectedShowers(showers, "ild-ecal-10x10"))

@@ -14,7 +14,7 @@ from caloforge.data import packed_projections
 from caloforge.errors import InputError, OutputExistsError
 from caloforge.files import sha256_file
 from caloforge.showers import open_showers, read_showers, write_showers
-from caloforge.showers.projection import project_showers
+from caloforge.showers.views import project_showers
 from caloforge.simulate import simulate
 from caloforge.studies.amplification.observables import observe_chunks
 from caloforge.zoo.packing import STEP, pack_projections

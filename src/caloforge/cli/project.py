@@ -24,10 +24,10 @@ def project(
 ) -> None:
     """Sum showers over their layers and pool their cells, for models of images such as vae-gan."""
     from caloforge.showers import open_showers, write_showers
-    from caloforge.showers.projection import projected_chunks
+    from caloforge.showers.views import ProjectedShowers
 
     with open_showers(source, detector=detector) as showers:
-        written = write_showers(output, projected_chunks(showers, image), force=force)
+        written = write_showers(output, ProjectedShowers(showers, image), force=force)
         count = len(showers)
     if as_json:
         print_json({"output": str(written), "n": count})

@@ -1,9 +1,8 @@
-"""Parts of a source of showers and several sources read as one, without copies of the cells."""
+"""Sources of showers derived from others without copies of the cells: selected, joined, projected."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,77 +10,149 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import IncompatibleError
-from caloforge.geometry import Detector
+from caloforge.geometry import Detector, get_detector
+from caloforge.geometry.projection import project
 from caloforge.showers.container import Showers
+from caloforge.showers.hdf5 import rows_per_stream
 from caloforge.showers.identity import seen_union
-from caloforge.showers.source import Index, ShowerSource
+from caloforge.showers.source import Index, ShowerSource, as_selection, chunk_size
 
-__all__ = ["JoinedShowers", "Selection", "conditions_of"]
-
-
-_CHUNK_BYTES = 1 << 26
+__all__ = [
+    "JoinedShowers",
+    "ProjectedShowers",
+    "Selection",
+    "SourceView",
+    "conditions_of",
+    "project_showers",
+]
 
 
 def conditions_of(source: ShowerSource) -> dict[str, NDArray[np.float64]]:
     """Return every condition of a source as (N, k): energy (MeV), angle (degrees), then the named ones."""
-    columns = {
-        "incident_energy": np.asarray(source.incident_energy, np.float64),
-        "incident_theta": np.asarray(source.incident_theta, np.float64),
-    } | {name: np.asarray(source.condition(name), np.float64) for name in source.condition_names}
-    return {name: values.reshape(len(values), -1) for name, values in columns.items()}
+    names = ("incident_energy", "incident_theta", *source.condition_names)
+    return {name: np.asarray(source.condition(name), np.float64).reshape(len(source), -1) for name in names}
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A part of a source, itself a source.
+class SourceView:
+    """A source of showers that reads from another one: the base of everything that wraps a source.
+
+    All properties are those of the other source, and so are the showers, unless a subclass changes them. A subclass
+    that changes the showers one by one overrides :meth:`convert`; one with other showers overrides the number,
+    :meth:`take` and :meth:`chunks`.
 
     Arguments:
-        base: Where the showers are.
-        indices: (K,) which of them, ascending.
+        base: The source that is read.
     """
 
-    base: ShowerSource
-    indices: NDArray[np.int64]
+    def __init__(self, base: ShowerSource) -> None:
+        self.base = base
+
+    def convert(self, showers: Showers) -> Showers:
+        """Return some of the base's showers as this source has them, one for one; by default unchanged."""
+        return showers
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitem__(self, index: Index) -> Showers:
+        """Return the chosen showers, in memory."""
+        return self.convert(self.base[index])
+
+    def take(self, indices: ArrayLike) -> Showers:
+        """Return the showers of these indices, in their order, in memory."""
+        return self.convert(self.base.take(indices))
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over all showers in order, ``size`` at a time."""
+        return map(self.convert, self.base.chunks(size))
 
     @property
     def detector(self) -> Detector:
-        """The detector."""
+        """Detector whose cells the showers fill."""
         return self.base.detector
 
     @property
     def particle(self) -> str:
-        """Particle that started the showers."""
+        """Incident particle."""
         return self.base.particle
 
     @property
     def source(self) -> str:
-        """What made them."""
+        """What made the showers."""
         return self.base.source
 
     @property
     def seed(self) -> int | None:
-        """Seed they were made with."""
+        """Seed that they were made with."""
         return self.base.seed
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Everything else that is known of their making."""
+        """Further facts about how they were made."""
         return dict(self.base.attributes)
 
     @property
     def seen(self) -> NDArray[np.uint64]:
-        """Identities (M,), sorted, of the showers that trained or selected the model that made the base."""
+        """Identities (M,), sorted, of the showers that trained or selected the model that made these."""
         return self.base.seen
 
     @property
     def has_theta(self) -> bool:
-        """Whether angles are given."""
+        """Whether the source has angles."""
         return self.base.has_theta
 
     @property
     def condition_names(self) -> tuple[str, ...]:
         """Names of the conditions beside energy and angle."""
         return self.base.condition_names
+
+    @property
+    def incident_energy(self) -> NDArray[np.float64]:
+        """Incident energies (N,), MeV."""
+        return self.base.incident_energy
+
+    @property
+    def incident_theta(self) -> NDArray[np.float64]:
+        """Angles (N,), degrees."""
+        return self.base.incident_theta
+
+    @property
+    def n_empty(self) -> int:
+        """Number of showers without any energy; found by one pass over the showers."""
+        return sum(showers.n_empty for showers in self.chunks())
+
+    def condition(self, name: str) -> NDArray[Any]:
+        """Return a condition (N, k); also "incident_energy" and "incident_theta"."""
+        return self.base.condition(name)
+
+
+class Selection(SourceView):
+    """A part of a source.
+
+    Arguments:
+        base: Where the showers are.
+        indices: (K,) which of them; ascending reads a file once.
+    """
+
+    def __init__(self, base: ShowerSource, indices: NDArray[np.int64]) -> None:
+        super().__init__(base)
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Index) -> Showers:
+        """Return the chosen showers, in memory."""
+        return self.base.take(self.indices[as_selection(index, len(self))])
+
+    def take(self, indices: ArrayLike) -> Showers:
+        """Return the showers at these places of the selection, in their order."""
+        return self.base.take(self.indices[np.asarray(indices)])
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over the selection in order, ``size`` at a time."""
+        step = chunk_size(size, rows_per_stream(4 * self.detector.n_cells, 1))
+        return (self.base.take(self.indices[start : start + step]) for start in range(0, len(self), step))
 
     @property
     def incident_energy(self) -> NDArray[np.float64]:
@@ -93,35 +164,15 @@ class Selection:
         """Angles (K,), degrees."""
         return self.base.incident_theta[self.indices]
 
-    @property
-    def n_empty(self) -> int:
-        """Number of chosen showers without any energy."""
-        return sum(chunk.n_empty for chunk in self.chunks())
-
     def condition(self, name: str) -> NDArray[Any]:
-        """Return a condition (K, k)."""
-        values: NDArray[Any] = self.base.condition(name)[self.indices]
-        return values
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: Any) -> Showers:
-        return self.base.take(np.atleast_1d(self.indices[index]))
-
-    def take(self, indices: ArrayLike) -> Showers:
-        """Return the showers at these places of the selection, in their order."""
-        return self.base.take(self.indices[np.asarray(indices)])
-
-    def chunks(self, size: int | None = None) -> Iterator[Showers]:
-        """Iterate over the selection in order, ``size`` at a time."""
-        step = size or max(1, _CHUNK_BYTES // (4 * self.detector.n_cells))
-        for start in range(0, len(self), step):
-            yield self.base.take(self.indices[start : start + step])
+        """Return a condition (K, k); also "incident_energy" and "incident_theta"."""
+        return np.asarray(self.base.condition(name)[self.indices])
 
 
-class JoinedShowers:
-    """Showers of several files, a :class:`~caloforge.showers.ShowerSource` itself.
+class JoinedShowers(SourceView):
+    """Several sources read as one, one behind the other.
+
+    Particle, attributes and names of conditions are those of the first; the source is "mixed" where they disagree.
 
     Arguments:
         parts: Sources with the same detector and the same conditions, at least one.
@@ -131,47 +182,56 @@ class JoinedShowers:
     """
 
     def __init__(self, parts: Sequence[ShowerSource]) -> None:
+        super().__init__(parts[0])
         self.parts = tuple(parts)
-        first = self.parts[0]
         for part in self.parts[1:]:
-            if part.detector != first.detector:
-                msg = (
-                    f"showers of '{part.detector.name}' cannot be joined to those of '{first.detector.name}'"
-                )
+            if part.detector != self.detector:
+                msg = f"showers of '{part.detector.name}' cannot be joined to those of '{self.detector.name}'"
                 raise IncompatibleError(msg)
-            if set(part.condition_names) != set(first.condition_names):
+            if set(part.condition_names) != set(self.condition_names):
                 msg = (
                     f"showers with the conditions {list(part.condition_names)} cannot be joined to those with "
-                    f"{list(first.condition_names)}"
+                    f"{list(self.condition_names)}"
                 )
                 raise IncompatibleError(msg)
         self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
 
-    @property
-    def detector(self) -> Detector:
-        """The detector of all parts."""
-        return self.parts[0].detector
+    def __len__(self) -> int:
+        return int(self._starts[-1])
 
-    @property
-    def particle(self) -> str:
-        """The first part's particle."""
-        return self.parts[0].particle
+    def __getitem__(self, index: Index) -> Showers:
+        """Return the chosen showers, in memory."""
+        return self.take(np.arange(len(self))[as_selection(index, len(self))])
+
+    def take(self, indices: ArrayLike) -> Showers:
+        """Return the showers of these indices, in their order, in memory."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        owner = np.searchsorted(self._starts, wanted, "right") - 1
+        taken, places = [], []
+        for number, part in enumerate(self.parts):
+            mine = np.flatnonzero(owner == number)
+            if len(mine):
+                taken.append(part.take(wanted[mine] - self._starts[number]))
+                places.append(mine)
+        if not taken:
+            return self.base.take(wanted)
+        joined = Showers.concatenate(taken)
+        return joined[np.argsort(np.concatenate(places), kind="stable")]
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over all showers in order, at most ``size`` at a time; no chunk spans two parts."""
+        for part in self.parts:
+            yield from part.chunks(size)
 
     @property
     def source(self) -> str:
         """What made the showers, "mixed" where the parts disagree."""
-        made = {part.source for part in self.parts}
-        return made.pop() if len(made) == 1 else "mixed"
+        return self.base.source if len({part.source for part in self.parts}) == 1 else "mixed"
 
     @property
     def seed(self) -> int | None:
-        """None: each part has its own."""
-        return self.parts[0].seed if len(self.parts) == 1 else None
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """The first part's facts."""
-        return dict(self.parts[0].attributes)
+        """The seed of a single part; several have none in common."""
+        return self.base.seed if len(self.parts) == 1 else None
 
     @cached_property
     def seen(self) -> NDArray[np.uint64]:
@@ -182,11 +242,6 @@ class JoinedShowers:
     def has_theta(self) -> bool:
         """Whether some part has angles; the others' are 90 degrees."""
         return any(part.has_theta for part in self.parts)
-
-    @property
-    def condition_names(self) -> tuple[str, ...]:
-        """Names of the conditions beside energy and angle."""
-        return self.parts[0].condition_names
 
     @cached_property
     def incident_energy(self) -> NDArray[np.float64]:
@@ -207,29 +262,50 @@ class JoinedShowers:
         """Return a condition (N, k); also "incident_energy" and "incident_theta"."""
         return np.concatenate([part.condition(name) for part in self.parts])
 
-    def __len__(self) -> int:
-        return int(self._starts[-1])
 
-    def __getitem__(self, index: Index) -> Showers:
-        """Return the chosen showers, in memory."""
-        return self.take(np.atleast_1d(np.arange(len(self))[index]))
+class ProjectedShowers(SourceView):
+    """Showers summed over their layers and pooled to the cells of an image, such as ``ild-ecal`` to ``ild-ecal-10x10``.
 
-    def chunks(self, size: int | None = None) -> Iterator[Showers]:
-        """Iterate over all showers in order, at most ``size`` at a time; no chunk spans two parts."""
-        for part in self.parts:
-            yield from part.chunks(size)
+    To write a projected file in bounded memory::
 
-    def take(self, indices: ArrayLike) -> Showers:
-        """Return the showers of these indices, in their order, in memory."""
-        wanted = np.asarray(indices, dtype=np.int64)
-        owner = np.searchsorted(self._starts, wanted, "right") - 1
-        taken, places = [], []
-        for number, part in enumerate(self.parts):
-            mine = np.flatnonzero(owner == number)
-            if len(mine):
-                taken.append(part.take(wanted[mine] - self._starts[number]))
-                places.append(mine)
-        if not taken:
-            return self.parts[0].take(wanted)
-        joined = Showers.concatenate(taken)
-        return joined[np.argsort(np.concatenate(places), kind="stable")]
+        with open_showers("showers.h5") as source:
+            write_showers("images.h5", ProjectedShowers(source, "ild-ecal-10x10"))
+
+    Arguments:
+        base: Showers of a grid detector.
+        image: A one-layer grid whose numbers of cells divide those of the base.
+
+    Raises:
+        IncompatibleError: On reading, when the grids do not fit.
+    """
+
+    def __init__(self, base: ShowerSource, image: str | Detector) -> None:
+        super().__init__(base)
+        self._image = get_detector(image)
+
+    @property
+    def detector(self) -> Detector:
+        """The detector of the images."""
+        return self._image
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Facts about how the showers were made, without the base's ``shape``."""
+        return _without_shape(self.base.attributes)
+
+    def convert(self, showers: Showers) -> Showers:
+        """Project showers of the base."""
+        cells = project(showers.cells, showers.detector, self._image)
+        return showers.replace(
+            detector=self._image, cells=cells, attributes=_without_shape(showers.attributes)
+        )
+
+
+def _without_shape(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if key != "shape"}
+
+
+def project_showers(source: ShowerSource, image: str | Detector) -> Showers:
+    """Return :class:`ProjectedShowers` in memory."""
+    projected = ProjectedShowers(source, image)
+    return Showers.concatenate(projected.chunks()) if len(source) else projected[:]
