@@ -168,3 +168,24 @@ def test_flat_detectors_have_no_cylinders() -> None:
     for name in ("ild-ecal", "clic-ecal", "ild-ecal-10x10", "atlas-em-barrel"):
         assert get_detector(name).is_flat
     assert not get_detector("calochallenge-2").is_flat
+
+
+def test_absorber_ratios_follow_from_the_stack() -> None:
+    for name, single in (("ild-ecal", 20), ("clic-ecal", 17)):
+        detector = get_detector(name)
+        expected = np.where(np.arange(detector.n_layers) < single, 1.0, 2.0)
+        np.testing.assert_allclose(detector.absorber_ratios, expected, rtol=1e-4)
+        passive = sum(slab.thickness / slab.material.x0 for slab in detector.stack if not slab.active)
+        assert detector.sampled_depth(active=False).sum() == pytest.approx(passive)
+        assert detector.sampled_depth().sum() == pytest.approx(detector.depth_x0)
+    mesh = get_detector("calochallenge-2")
+    np.testing.assert_array_equal(mesh.absorber_ratios, 1.0)
+    np.testing.assert_array_equal(mesh.sampled_depth(), 0.0)
+
+
+def test_relative_depth_goes_from_first_to_last_layer_by_the_absorber() -> None:
+    depths = get_detector("ild-ecal").relative_depth
+    assert depths[[0, -1]].tolist() == [-1.0, 1.0]
+    assert np.diff(depths)[25] == pytest.approx(2 * np.diff(depths)[5], rel=1e-3)
+    np.testing.assert_allclose(get_detector("calochallenge-2").relative_depth, np.linspace(-1, 1, 45))
+    np.testing.assert_array_equal(get_detector("ild-ecal-10x10").relative_depth, [-1.0])

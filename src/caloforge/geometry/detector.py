@@ -239,6 +239,38 @@ class Detector:
         """Depth of the stack in radiation lengths; 0 when the stack is not known."""
         return sum(slab.thickness / slab.material.x0 for slab in self.stack)
 
+    def sampled_depth(self, active: bool = True) -> NDArray[np.float64]:
+        """Return the radiation lengths that each layer samples (n_layers,): the slabs since the last active one.
+
+        Arguments:
+            active: Count the layer's active slabs too.
+        """
+        depth, waiting = np.zeros(self.n_layers), 0.0
+        for slab in self.stack:
+            if active or not slab.active:
+                waiting += slab.thickness / slab.material.x0
+            if slab.active:
+                depth[slab.layer] += waiting
+                waiting = 0.0
+        return depth
+
+    @cached_property
+    def absorber_ratios(self) -> NDArray[np.float64]:
+        """Absorber in front of each layer over the thinnest (n_layers,), in radiation lengths; 1 where it is not known.
+
+        A layer behind twice the absorber samples a shower half as often, so that its energy counts twice. Layers without
+        absorber of their own (less than a tenth of the thickest) count as the thinnest.
+        """
+        depth = self.sampled_depth(active=False)
+        absorbers = depth[depth > 0.1 * depth.max()]
+        return np.maximum(depth / absorbers.min(), 1.0) if len(absorbers) else np.ones(self.n_layers)
+
+    @cached_property
+    def relative_depth(self) -> NDArray[np.float64]:
+        """Depth of each layer from -1 (first) to 1 (last), in radiation lengths of absorber where known (n_layers,)."""
+        passed = np.cumsum(self.absorber_ratios)
+        return 2.0 * (passed - passed[0]) / max(float(passed[-1] - passed[0]), 1e-6) - 1.0
+
     @property
     def length(self) -> float:
         """Length of the stack, mm, from z = 0 to the end of the last slab."""

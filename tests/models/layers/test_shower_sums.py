@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.bib_ae.maker import absorber_ratios, layer_depths
 from caloforge.models.calibration.conditional_quantiles import ShowerSums, Sums
 
 
@@ -16,7 +15,7 @@ def _layers(n: int = 3_000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(n, 2, generator=generator)
     energy = 1e4 + 9e4 * u[:, 0]
-    ratios = absorber_ratios(get_detector("ild-ecal-angled"))
+    ratios = torch.as_tensor(get_detector("ild-ecal-angled").absorber_ratios, dtype=torch.float32)
     depth = ratios.cumsum(0)
     start = torch.distributions.Exponential(0.5).icdf(torch.rand(n, generator=generator))
     t = (depth - start[:, None]).clamp_min(0.0) / 4.0
@@ -25,20 +24,6 @@ def _layers(n: int = 3_000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     share = profile * noise.clamp_min(0.1)
     layers = 0.023 * energy[:, None] * share / (profile * ratios).sum(1, keepdim=True).clamp_min(1e-3)
     return layers, energy, torch.stack([2 * u[:, 0] - 1, 2 * u[:, 1] - 1], 1)
-
-
-def test_ratios_follow_from_the_absorbers() -> None:
-    assert absorber_ratios(get_detector("ild-ecal")).tolist() == pytest.approx(
-        20 * [1.0] + 10 * [2.0], rel=1e-4
-    )
-    assert absorber_ratios(get_detector("clic-ecal")).tolist() == pytest.approx(
-        17 * [1.0] + 8 * [2.0], rel=1e-4
-    )
-    assert (absorber_ratios(get_detector("calochallenge-2")) == 1).all()
-    depths = layer_depths(get_detector("ild-ecal"))
-    assert depths[[0, -1]].tolist() == [-1.0, 1.0]
-    steps = depths.diff()
-    assert steps[25] == pytest.approx(2 * float(steps[5]), rel=1e-3)
 
 
 def test_showers_are_brought_to_both_energies() -> None:

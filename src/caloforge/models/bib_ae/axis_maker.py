@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.bib_ae.maker import Decoded, ShowerMaker, layer_depths
+from caloforge.models.bib_ae.maker import Decoded, ShowerMaker
 from caloforge.models.bib_ae.networks import CellSampler, Pointwise
 from caloforge.models.bib_ae.settings import BibAeConfig
 from caloforge.models.calibration.conditional_quantiles import ShowerSums, Sums
@@ -81,7 +81,8 @@ class AxisMaps(nn.Module):
         self.register_buffer("x", x[:, None, None], persistent=False)
         self.register_buffer("y", y[:, None], persistent=False)
         self.register_buffer("z", z, persistent=False)
-        self.register_buffer("depth", layer_depths(detector), persistent=False)
+        depth = torch.as_tensor(detector.relative_depth, dtype=torch.float32)
+        self.register_buffer("depth", depth, persistent=False)
 
     def forward(self, theta: Tensor) -> Tensor:
         """Return the maps (B, 9, X, Y, L) for angles (B,), degrees."""

@@ -24,36 +24,7 @@ from caloforge.models.bib_ae.settings import BibAeConfig
 from caloforge.models.calibration.energy_maps import CellSpectrum
 from caloforge.models.nn.conditions import ConditionEncoder
 
-__all__ = ["Decoded", "PublishedMaker", "ShowerMaker", "absorber_ratios", "layer_depths"]
-
-
-def absorber_ratios(detector: Detector) -> Tensor:
-    """Return the radiation lengths in front of each layer since the last one, over the least of them.
-
-    Arguments:
-        detector: The detector; one whose stack is not known has ones.
-
-    Returns:
-        (n_layers,) float32; layers without absorber in front count as the least.
-    """
-    depths = [0.0] * detector.n_layers
-    passed = 0.0
-    for slab in detector.stack:
-        if not slab.active:
-            passed += slab.thickness / slab.material.x0
-        elif slab.layer >= 0:
-            depths[slab.layer] += passed
-            passed = 0.0
-    found = torch.tensor(depths)
-    full = found[found > 0.1 * found.amax()] if found.amax() > 0 else found.new_ones(1)
-    return (found / full.amin()).clamp_min(1.0)
-
-
-def layer_depths(detector: Detector) -> Tensor:
-    """Return the depth of each layer from -1 (first) to 1 (last): (n_layers,), by radiation lengths where known."""
-    known = absorber_ratios(detector).cumsum(0)
-    span = (known[-1] - known[0]).clamp_min(1e-6)
-    return 2.0 * (known - known[0]) / span - 1.0
+__all__ = ["Decoded", "PublishedMaker", "ShowerMaker"]
 
 
 _HUNDRED_GEV = 1e5
@@ -116,7 +87,8 @@ class ShowerMaker(nn.Module, ABC):
         self.shape: tuple[int, ...] = detector.shape
         self.config, self.encoder, self.columns = config, encoder, (energy, theta)
         self.spectrum: CellSpectrum | None = None
-        self.register_buffer("ratios", absorber_ratios(detector), persistent=False)
+        ratios = torch.as_tensor(detector.absorber_ratios, dtype=torch.float32)
+        self.register_buffer("ratios", ratios, persistent=False)
 
     def energy(self, matrix: Tensor) -> Tensor:
         """Return the incident energies (B,), MeV, of a condition matrix (B, C)."""

@@ -28,8 +28,7 @@ Outside the range of the training showers the conditions in the fit of r stop at
 
 Two sums of a shower that are drawn from fitted distributions, and showers brought to them.
 
-With layer energies :math:`E_l` and absorber ratios :math:`\rho_l`
-(:mod:`~caloforge.models.bib_ae.maker`),
+With layer energies :math:`E_l` and absorber ratios :math:`\rho_l` (``Detector.absorber_ratios``),
 
 .. math:: V = \sum_l E_l, \qquad W = \sum_l \rho_l E_l .
 
@@ -50,7 +49,6 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.bib_ae.maker import absorber_ratios, layer_depths
 
 __all__ = ["ConditionalQuantiles", "ShowerSums", "Sums", "VisibleEnergy"]
 
@@ -340,8 +338,10 @@ class ShowerSums(nn.Module):
     def __init__(self, detector: Detector, width: int, group: int) -> None:
         super().__init__()
         self.fraction = detector.sampling_fraction
-        self.register_buffer("ratios", absorber_ratios(detector), persistent=False)
-        self.register_buffer("depths", layer_depths(detector), persistent=False)
+        ratios = torch.as_tensor(detector.absorber_ratios, dtype=torch.float32)
+        depths = torch.as_tensor(detector.relative_depth, dtype=torch.float32)
+        self.register_buffer("ratios", ratios, persistent=False)
+        self.register_buffer("depths", depths, persistent=False)
         self.tilted = bool((self.ratios.amax() - self.ratios.amin()) > 1e-3)
         middle = float(self.ratios.mean())
         self.response = ConditionalQuantiles(width, group, middle, 0.1 * middle)

@@ -92,13 +92,7 @@ def layer_weights(detector: Detector, mip: NDArray[np.float64]) -> NDArray[np.fl
     """
     if not detector.stack:
         return np.ones(detector.n_layers)
-    sampled, waiting = np.zeros(detector.n_layers), 0.0
-    for slab in detector.stack:
-        waiting += slab.thickness / slab.material.x0
-        if slab.active:
-            sampled[slab.layer] += waiting
-            waiting = 0.0
-    weights = sampled / mip
+    weights = detector.sampled_depth() / mip
     return weights / np.median(weights)
 
 
