@@ -5,7 +5,7 @@ python scripts/flagship_study.py train --data showers --runs runs --only size da
 python scripts/flagship_study.py measure runs geant4.h5 -o docs/results/flagship.json --jobs 8
 python scripts/flagship_study.py page docs/results/flagship.json -o docs/flagship.md
 
-Each can be stopped, and goes on with the same command: finished trainings are skipped, and what was measured with the
+Each can be stopped and continues with the same command: finished trainings are skipped, and what was measured with the
 same weights, showers and settings is kept.
 """
 
@@ -17,15 +17,12 @@ import signal
 import sys
 from pathlib import Path
 
-from flagship_measure import Measurement, measure_all
-from flagship_page import read_results, write_page
-from flagship_plan import entries_of, read_plan
-from flagship_tasks import STEPS, tasks_of
-from training_jobs import add_job_options, finished, gpus_of, train_side_by_side
-from zoo_recipes import found
-
 from caloforge.errors import CaloforgeError, InputError
+from caloforge.studies.flagship.measure import Measurement, measure_all
+from caloforge.studies.flagship.page import read_results, write_page
+from caloforge.studies.flagship.plan import STEPS, entries_of, read_plan, tasks_of
 from caloforge.validate.metrics.base import Settings
+from caloforge.zoo.recipes import Jobs, finished, found, train_side_by_side
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results" / "flagship.json"
@@ -33,7 +30,7 @@ PAGE = HERE.parent / "docs" / "flagship.md"
 
 
 def main() -> int:
-    """Read the arguments and do what was asked for; return the exit code."""
+    """Read the arguments, train, measure or write the page; return the exit code."""
     given = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -42,7 +39,7 @@ def main() -> int:
         print(f"flagship_study: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("flagship_study: stopped; the same command goes on", file=sys.stderr)
+        print("flagship_study: stopped; the same command continues", file=sys.stderr)
         return 130
     if failed:
         print(f"flagship_study: failed: {', '.join(failed)}", file=sys.stderr)
@@ -57,7 +54,7 @@ def train(given: argparse.Namespace) -> list[str]:
         print(f"{name}: is trained", flush=True)
     files = {name: found(entry.data, [given.data]) for name, entry in missing.items()}
     given.runs.mkdir(parents=True, exist_ok=True)
-    return train_side_by_side(missing, files, given)
+    return train_side_by_side(missing, files, _jobs(given))
 
 
 def measure(given: argparse.Namespace) -> list[str]:
@@ -70,7 +67,7 @@ def measure(given: argparse.Namespace) -> list[str]:
         msg = f"{given.runs} holds no finished run of the plan; expected the folder that 'train' wrote"
         raise InputError(msg)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    gpus = gpus_of(given)
+    gpus = Jobs(given.runs, given.jobs, _gpus(given), given.device).gpu_numbers()
     failed = measure_all(tasks, how, given.output, _command(given), given.jobs or max(1, len(gpus)), gpus)
     print(f"wrote {given.output}", flush=True)
     return failed
@@ -79,7 +76,8 @@ def measure(given: argparse.Namespace) -> list[str]:
 def page(given: argparse.Namespace) -> list[str]:
     """Write the page and its figures, which lie beside the results."""
     plan = read_plan(given.plan)
-    path = write_page(read_results(given.results), given.output, given.results.parent, plan)
+    text = (HERE / "flagship_intro.md").read_text().strip()
+    path = write_page(read_results(given.results), given.output, given.results.parent, plan, text)
     print(f"wrote {path}", flush=True)
     return []
 
@@ -98,6 +96,14 @@ def _command(given: argparse.Namespace) -> str:
     ):
         words += [option, str(value)] if value != usual else []
     return shlex.join(words)
+
+
+def _gpus(given: argparse.Namespace) -> tuple[str, ...] | None:
+    return None if given.gpus is None else tuple(gpu.strip() for gpu in given.gpus.split(","))
+
+
+def _jobs(given: argparse.Namespace) -> Jobs:
+    return Jobs(given.runs, given.jobs, _gpus(given), given.device, given.threads, given.fresh)
 
 
 def _steps(text: str) -> tuple[int, ...]:
@@ -119,7 +125,11 @@ def _arguments() -> argparse.Namespace:
     one = works.add_parser("train", parents=[plan], help="train what is not finished")
     one.add_argument("--data", type=Path, required=True, help="folder of the showers to train on")
     one.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run folders")
-    add_job_options(one)
+    one.add_argument("--jobs", type=int, help="trainings at a time; as many as GPUs")
+    one.add_argument("--gpus", help="numbers of the GPUs, such as 0,1; all of them")
+    one.add_argument("--device", choices=("cpu", "cuda"), help="instead of the devices of the plan")
+    one.add_argument("--threads", type=int, default=1, help="CPU threads of a training")
+    one.add_argument("--fresh", action="store_true", help="train again from nothing")
     one.set_defaults(work=train)
     two = works.add_parser("measure", parents=[plan], help="compare with Geant4")
     two.add_argument("runs", type=Path, help="folder of the run folders")

@@ -1,207 +1,51 @@
-"""Keep simulated showers in small files, and unpack them into the project's format again.
+"""Pack simulated showers into small files, unpack them, and make the images that ship with the package.
 
 python scripts/pack_showers.py pack showers/ild50-92*.h5 -o data/ild-photon-50gev-sealed.xz
 python scripts/pack_showers.py unpack data/ild-photon-50gev-sealed.xz -o showers/ild-photon-50gev-sealed.h5
-
-A packed file holds the filled cells alone: for each the number of cells since the last one and the energy with 10 bits of mantissa
-(rounded by at most 0.05 %), as planes of bytes, compressed by LZMA: about a third of the HDF5 file's size. Cells below 0.1 keV are
-dropped, as in the training showers. Packing what was unpacked changes nothing, so that the identities of the showers, which are those of the
-unpacked ones, stay. Showers of several files are joined in the order given; the seeds and numbers of showers of the files are kept.
+python scripts/pack_showers.py images geant4-1.h5 geant4-2.h5 -o src/caloforge/data/ild-10x10-50gev.h5
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import lzma
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from caloforge.errors import CaloforgeError, FileFormatError, InputError
-from caloforge.files import atomic_path
-from caloforge.geometry import get_detector
-from caloforge.showers import Showers, open_showers, write_showers
-
-CUT = 1e-4
-"""Smallest energy of a cell, MeV."""
-_MANTISSA = 13
-"""Bits of a float32's mantissa that are dropped."""
-_FIRST = (127 - 14) << 10
-"""Code of 2^-14 MeV, the smallest energy that a code can hold."""
-_CODES = 1 << 15
-_OF_A_FILE = ("n", "cpu_seconds_per_shower", "caloforge_version")
-"""Attributes that differ between files of one simulation."""
-_MAGIC = "caloforge packed showers 1"
-
-
-def encode(energy: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return the codes (n,) of cell energies (n,), MeV, rounded to 10 bits of mantissa.
-
-    Raises:
-        InputError: When an energy is below 2^-14 MeV or from 2^18 MeV on.
-    """
-    bits = energy.astype(np.float32).view(np.uint32).astype(np.int64)
-    half = (1 << (_MANTISSA - 1)) - 1 + ((bits >> _MANTISSA) & 1)
-    codes = ((bits + half) >> _MANTISSA) - _FIRST
-    if codes.size and not (codes.min() >= 0 and codes.max() < _CODES):
-        msg = f"cell energies from {energy.min():g} to {energy.max():g} MeV; expected 6.2e-5 to 2.6e5 MeV"
-        raise InputError(msg)
-    return codes.astype(np.uint16)
-
-
-def decode(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return the energies (n,), MeV, of codes (n,)."""
-    energy: NDArray[np.float32] = ((codes.astype(np.uint32) + _FIRST) << _MANTISSA).view(np.float32)
-    return energy
-
-
-def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
-    """Pack files of showers of one detector and beam into one file; return the number of showers."""
-    counts, gaps, codes, conditions, parts = [], [], [], [], []
-    facts: dict[str, Any] = {}
-    for path in files:
-        with open_showers(path) as source:
-            mine = {
-                "detector": source.detector.name,
-                "particle": source.particle,
-                "source": source.source,
-                "theta": source.has_theta,
-                "conditions": {name: source.condition(name).shape[1] for name in source.condition_names},
-                "attributes": {k: v for k, v in sorted(source.attributes.items()) if k not in _OF_A_FILE},
-            }
-            if facts and mine != facts:
-                msg = f"{path}: was made differently than {files[0]}: {mine} and {facts}"
-                raise InputError(msg)
-            facts = mine
-            cost = source.attributes.get("cpu_seconds_per_shower")
-            parts.append({"seed": source.seed, "showers": len(source), "cpu_seconds_per_shower": cost})
-            columns = [source.incident_energy[:, None]]
-            columns += [source.condition("incident_theta")] if source.has_theta else []
-            columns += [source.condition(name) for name in source.condition_names]
-            conditions.append(np.concatenate(columns, axis=1).astype(np.float64))
-            for chunk in source.chunks():
-                rows, cells = np.nonzero(chunk.cells >= CUT)
-                counts.append(np.bincount(rows, minlength=len(chunk)))
-                first = np.r_[True, rows[1:] != rows[:-1]] if rows.size else np.zeros(0, bool)
-                gaps.append(np.where(first, cells, np.diff(cells, prepend=0)))
-                codes.append(encode(chunk.cells[rows, cells]))
-    gap, code = np.concatenate(gaps).astype(np.uint32), np.concatenate(codes)
-    wide = bool(gap.max(initial=0) >= 1 << 16)
-    arrays = {
-        "counts": np.concatenate(counts).astype(np.uint32),
-        "conditions": np.concatenate(conditions),
-        **{f"gap{k}": (gap >> (8 * k)).astype(np.uint8) for k in range(3 if wide else 2)},
-        "code0": code.astype(np.uint8),
-        "code1": (code >> 8).astype(np.uint8),
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, header=json.dumps({"format": _MAGIC, "parts": parts, **facts}), **arrays)
-    with atomic_path(output, force) as part:
-        part.write_bytes(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
-    return sum(int(entry["showers"]) for entry in parts)
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Return what a packed file says of its showers: detector, particle, attributes, seed and number of each part."""
-    return _read(path)[0]
-
-
-def unpack(path: Path, output: Path, force: bool = False) -> int:
-    """Unpack a file into the project's format; return the number of showers.
-
-    Raises:
-        FileFormatError: When it is not a packed file.
-    """
-    header, arrays = _read(path)
-    write_showers(output, _showers(header, arrays), force=force)
-    return len(arrays["counts"])
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return header and arrays of a packed file."""
-    try:
-        arrays = dict(np.load(io.BytesIO(lzma.decompress(path.read_bytes()))))
-        header: dict[str, Any] = json.loads(str(arrays["header"]))
-    except OSError as error:
-        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
-    except (lzma.LZMAError, ValueError, KeyError) as error:
-        raise FileFormatError(path, "", "is not a file of packed showers") from error
-    if header.get("format") != _MAGIC:
-        raise FileFormatError(path, "header", f"says '{header.get('format')}'; expected '{_MAGIC}'")
-    return header, arrays
-
-
-def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int = 250) -> Iterator[Showers]:
-    """Yield the showers of a packed file, ``size`` at a time."""
-    detector = get_detector(header["detector"])
-    parts = header["parts"]
-    attributes = dict(header["attributes"])
-    if all(part["cpu_seconds_per_shower"] is not None for part in parts):
-        n = sum(part["showers"] for part in parts)
-        cost = sum(part["showers"] * part["cpu_seconds_per_shower"] for part in parts) / n
-        attributes["cpu_seconds_per_shower"] = cost
-    seeds = [part["seed"] for part in parts]
-    if len(seeds) > 1:
-        attributes["seeds"] = seeds
-    planes = sorted(name for name in arrays if name.startswith("gap"))
-    gap = np.zeros(len(arrays["code0"]), np.int64)
-    for k, name in enumerate(planes):
-        gap += arrays[name].astype(np.int64) << (8 * k)
-    energy = decode(arrays["code0"].astype(np.uint16) | (arrays["code1"].astype(np.uint16) << 8))
-    ends = np.cumsum(arrays["counts"].astype(np.int64))
-    starts = ends - arrays["counts"]
-    conditions, sizes = arrays["conditions"], header["conditions"]
-    for begin in range(0, len(ends), size):
-        rows = slice(begin, min(begin + size, len(ends)))
-        cells = np.zeros((rows.stop - rows.start, detector.n_cells), np.float32)
-        for row in range(rows.start, rows.stop):
-            span = slice(starts[row], ends[row])
-            cells[row - rows.start, np.cumsum(gap[span])] = energy[span]
-        columns = conditions[rows]
-        offset = 2 if header["theta"] else 1
-        named = {}
-        for name, width in sizes.items():
-            named[name] = columns[:, offset : offset + width]
-            offset += width
-        yield Showers(
-            detector,
-            cells,
-            columns[:, 0],
-            columns[:, 1] if header["theta"] else None,
-            named,
-            header["particle"],
-            header["source"],
-            seeds[0] if len(seeds) == 1 else None,
-            attributes,
-        )
+from caloforge.errors import CaloforgeError, InputError
+from caloforge.showers import open_showers
+from caloforge.zoo.packing import STEP, pack, pack_projections, unpack
 
 
 def main() -> int:
-    """Read the arguments and pack or unpack."""
+    """Read the arguments and pack or unpack; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("pack", "unpack"))
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("what", choices=("pack", "unpack", "images"))
+    parser.add_argument("files", type=Path, nargs="+", help="files in the order in which they are joined")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--step", type=float, default=STEP, help="images: step of the energies, MeV")
+    parser.add_argument("--detector", default="ild-ecal", help="images: detector of files that name none")
     parser.add_argument("--force", action="store_true", help="replace the output")
-    given = parser.parse_args()
+    options = parser.parse_args()
+    output = options.output
     try:
-        if given.what == "pack":
-            n = pack(given.files, given.output, given.force)
-        elif len(given.files) == 1:
-            n = unpack(given.files[0], given.output, given.force)
+        if options.what == "pack":
+            n = pack(options.files, output, options.force)
+        elif options.what == "images":
+            pack_projections(
+                options.files, output, options.step, detector=options.detector, force=options.force
+            )
+            with open_showers(output) as file:
+                n = len(file)
+        elif len(options.files) == 1:
+            n = unpack(options.files[0], output, options.force)
         else:
-            msg = f"{len(given.files)} packed files; expected one to unpack at a time"
+            msg = f"{len(options.files)} packed files; expected one to unpack at a time"
             raise InputError(msg)
     except CaloforgeError as error:
         print(f"pack_showers: error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"wrote {given.output}: {n} showers, {given.output.stat().st_size / 1e6:.2f} MB")
+    size = output.stat().st_size
+    print(f"wrote {output}: {n} showers, {size / 1e6:.2f} MB, {size / n:.0f} bytes each")
     return 0
 
 

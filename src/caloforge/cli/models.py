@@ -32,8 +32,8 @@ def models(
     """List the models, or show one: its settings and parameters, or the card of a shipped one."""
     from caloforge.errors import UnknownNameError
     from caloforge.models import MODELS
-    from caloforge.zoo.print_card import merits, print_shipped, shipped_row
     from caloforge.zoo.store import find_card, shipped_models
+    from caloforge.zoo.tables import list_columns, list_row
 
     if name is None:
         shipped = {card.name: card.content for card in shipped_models().values()}
@@ -46,10 +46,10 @@ def models(
         else:
             rows = ((one["name"], ", ".join(one["presets"]), one["description"]) for one in known)
             print_table(("name", "presets", "description"), rows)
-            rows_shipped = [shipped_row({"name": one, **card}) for one, card in shipped.items()]
+            rows_shipped = [list_row({"name": one, **card}) for one, card in shipped.items()]
             if rows_shipped:
                 title = "\nshipped, ready to generate (* the best of its data set)"
-                print_table(merits(), rows_shipped, title=title)
+                print_table(list_columns(), rows_shipped, title=title)
         return
     if name not in MODELS and _is_shipped(name, shipped_models()):
         found = find_card(name)
@@ -57,7 +57,7 @@ def models(
         if as_json:
             print_json(content)
         else:
-            print_shipped(content)
+            _print_shipped(content)
         return
     if name not in MODELS:
         raise UnknownNameError("model", name, [*MODELS.names(), *shipped_models()])
@@ -67,6 +67,17 @@ def models(
         print_json(card)
     else:
         _print_card(card, model)
+
+
+def _print_shipped(content: Mapping[str, Any]) -> None:
+    from caloforge.zoo.tables import card_blocks
+
+    for number, block in enumerate(card_blocks(content)):
+        print_lines([""] if number else [])
+        if isinstance(block, str):
+            print_lines([block])
+        else:
+            print_table(block.columns, block.rows)
 
 
 def _is_shipped(name: str, cards: Mapping[str, Card]) -> bool:

@@ -22,7 +22,15 @@ from scipy.optimize import nnls
 
 from caloforge.errors import TooFewShowersError
 
-__all__ = ["ResolutionFit", "ResponseCurve", "bins_of", "fit_resolution", "plain_fields", "response_curve"]
+__all__ = [
+    "EnergySlices",
+    "ResolutionFit",
+    "ResponseCurve",
+    "bins_of",
+    "fit_resolution",
+    "plain_fields",
+    "response_curve",
+]
 
 _DISTINCT = 20  # values of the variable up to which each is a bin of its own
 _CENTRAL = (15.865, 84.135)
@@ -197,3 +205,40 @@ def fit_resolution(curve: ResponseCurve) -> ResolutionFit:
     squares, _ = nnls(terms * weight[:, None], curve.resolution[good] ** 2 * weight)
     stochastic, noise, constant = np.sqrt(squares)
     return ResolutionFit(float(stochastic), float(noise), float(constant))
+
+
+@dataclass(frozen=True, eq=False)
+class EnergySlices:
+    """Slices of incident energy: one at each value where there are few, else of equal numbers.
+
+    Attributes:
+        edges: (S + 1,) MeV.
+        centres: (S,) mean of the reference's energies, MeV.
+    """
+
+    edges: NDArray[np.float64]
+    centres: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, energy: NDArray[np.float64], bins: int) -> EnergySlices:
+        """Return the slices of the reference's energies (N,)."""
+        edges = bins_of(energy, bins)
+        place = np.searchsorted(edges, energy, side="right") - 1
+        centres = [float(energy[place == s].mean()) for s in range(len(edges) - 1)]
+        return cls(edges, np.array(centres))
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def members(self, energy: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the slice (N,) of each energy (N,); -1 outside."""
+        place = np.searchsorted(self.edges, energy, side="right") - 1
+        return np.where((place >= 0) & (place < len(self)), place, -1)
+
+    def nearest(self, energy: float) -> int:
+        """Return the slice whose mean is nearest to an energy, MeV, in the logarithm."""
+        return int(np.abs(np.log(self.centres / energy)).argmin())
+
+    def name(self, number: int) -> str:
+        """Return what a slice is called."""
+        return f"{self.centres[number] / 1000.0:.3g} GeV"

@@ -1,15 +1,6 @@
-"""The card of a shipped model: its quality on sealed showers, its speed, and how they were measured.
+"""The card of a shipped model: its quality on sealed showers and its speed.
 
-The conditions under which a card was measured, so that showers like those of the card can be generated again.
-
-Each column of the energy, the angle and the named conditions is described by its values and their numbers where there are at
-most 32 of them, else by 41 quantiles between which it is drawn uniformly. Columns are drawn independently, as beams draw
-them.
-
-A model against Geant4 showers that it has not seen: the numbers of its card.
-
-Generated are as many showers as there are of Geant4, under the same conditions, so that every floor is that of
-two equal samples.
+As many showers are generated as there are test showers, under the same conditions, so that every floor is that of two equal samples.
 """
 
 from __future__ import annotations
@@ -23,43 +14,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.generate import Generator
-from caloforge.geometry import Detector
+from caloforge.generate.timing import time_generator
 from caloforge.provenance import source_commit
-from caloforge.random import generator
 from caloforge.showers import Showers, ShowerSource, open_showers
-from caloforge.showers.identity import SeenCheck, seeds_of
-from caloforge.showers.projection import project_showers
-from caloforge.showers.views import JoinedShowers
-from caloforge.studies.layers.measure import EnergySlices
-from caloforge.studies.shapes.figures import time_generator
-from caloforge.studies.shapes.measure import (
+from caloforge.showers.seen import SeenCheck, seeds_of
+from caloforge.showers.views import JoinedShowers, project_showers
+from caloforge.validate.metrics import compute_metrics
+from caloforge.validate.metrics.base import Settings
+from caloforge.validate.resolution import EnergySlices, response_curve
+from caloforge.validate.sample import Sample
+from caloforge.validate.shape_tests import (
     compare_cores,
     core_energies,
     core_window,
     reference_core,
     shape_tests,
 )
-from caloforge.validate.metrics import compute_metrics
-from caloforge.validate.metrics.base import Settings
-from caloforge.validate.resolution import response_curve
-from caloforge.validate.sample import Sample
-from caloforge.zoo.card_statistics import moments, spectrum
+from caloforge.zoo.card_statistics import describe_conditions, moments, spectrum
 from caloforge.zoo.shipping import add_to_card, made
 from caloforge.zoo.store import Card
 
 __all__ = [
-    "Held",
-    "describe_conditions",
+    "TestShowers",
     "hardware_name",
     "measure",
     "measure_card",
-    "open_held",
-    "showers_like",
+    "open_test_showers",
     "speed_of",
 ]
 
@@ -68,7 +52,7 @@ _CPU = Path("/proc/cpuinfo")
 
 
 def hardware_name(device: str) -> str:
-    """Return the name of the GPU or of the CPU that works here."""
+    """Return the name of the GPU or of the CPU of this machine."""
     if device == "cuda":
         import torch
 
@@ -87,9 +71,9 @@ def speed_of(
 
     Arguments:
         generator: The model.
-        like: Whose conditions it takes.
+        like: Showers whose conditions it takes.
         batch: Showers at once.
-        seconds: How long to go on.
+        seconds: How long to repeat.
 
     Returns:
         ``ms`` a shower, ``uncertainty``, ``batch``, ``threads`` and ``hardware``.
@@ -104,79 +88,11 @@ def speed_of(
         torch.set_num_threads(threads)
     return {
         "ms": float(f"{found.cost_ms:.4g}"),
-        "uncertainty": float(f"{found.wall_error:.2g}"),
+        "uncertainty": float(f"{found.cost_error:.2g}"),
         "batch": batch,
         "threads": 1,
         "hardware": hardware_name(found.device),
     }
-
-
-_MOST_VALUES = 32
-_QUANTILES = 41
-_ENERGY, _THETA = "incident_energy", "incident_theta"
-
-
-def describe_conditions(source: ShowerSource) -> dict[str, list[dict[str, Any]]]:
-    """Return, by condition, a description of each of its columns.
-
-    Arguments:
-        source: The showers; angles are described where they have any.
-
-    Returns:
-        ``incident_energy`` (MeV), ``incident_theta`` (degrees) and the named conditions, each a list of
-        ``{"values", "counts"}`` or ``{"quantiles"}``.
-    """
-    found: dict[str, NDArray[Any]] = {_ENERGY: source.incident_energy}
-    if source.has_theta:
-        found[_THETA] = source.incident_theta
-    found |= {name: source.condition(name) for name in source.condition_names}
-    return {
-        name: [_describe(column) for column in np.asarray(values, np.float64).reshape(len(source), -1).T]
-        for name, values in found.items()
-    }
-
-
-def _describe(column: NDArray[np.float64]) -> dict[str, Any]:
-    values, counts = np.unique(column, return_counts=True)
-    if len(values) <= _MOST_VALUES:
-        return {"values": values.tolist(), "counts": counts.tolist()}
-    quantiles = np.quantile(column, np.linspace(0.0, 1.0, _QUANTILES))
-    return {"quantiles": [float(f"{value:.7g}") for value in quantiles]}
-
-
-def showers_like(
-    described: Mapping[str, Sequence[Mapping[str, Any]]], detector: Detector, n: int, seed: int = 0
-) -> Showers:
-    """Return empty showers whose conditions are distributed as described, for ``generate(like=...)``.
-
-    Arguments:
-        described: What :func:`describe_conditions` returned.
-        detector: The detector.
-        n: Number of showers.
-        seed: Seed of the draws.
-    """
-    drawn = {
-        name: np.stack(
-            [
-                _draw(column, generator(seed, f"conditions/{name}", index), n)
-                for index, column in enumerate(columns)
-            ],
-            axis=1,
-        )
-        for name, columns in described.items()
-    }
-    energy, theta = drawn.pop(_ENERGY)[:, 0], drawn.pop(_THETA, None)
-    empty = np.zeros((n, detector.n_cells), np.float32)
-    conditions = {name: values.astype(np.float32) for name, values in drawn.items()}
-    return Showers(detector, empty, energy, None if theta is None else theta[:, 0], conditions)
-
-
-def _draw(column: Mapping[str, Any], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    if "values" in column:
-        counts = np.asarray(column["counts"], np.float64)
-        return np.asarray(rng.choice(np.asarray(column["values"]), n, p=counts / counts.sum()), np.float64)
-    quantiles = np.asarray(column["quantiles"], np.float64)
-    return np.interp(rng.random(n), np.linspace(0.0, 1.0, len(quantiles)), quantiles)
 
 
 _KEPT = ("value", "uncertainty", "floor", "floor_uncertainty")
@@ -204,7 +120,7 @@ _CORE = (250_000.0, 2_000.0, 200)  # its energy, the half width around it (MeV),
 
 
 @dataclass(frozen=True)
-class Held:
+class TestShowers:
     """Showers that a model has not seen.
 
     Attributes:
@@ -220,13 +136,13 @@ class Held:
     sealed: bool = False
 
 
-def open_held(
+def open_test_showers(
     stack: ExitStack,
     detector: str,
     files: Sequence[str | Path],
     generator: Generator | None = None,
     sealed: Collection[int] = (),
-) -> Held:
+) -> TestShowers:
     """Open files of showers that a model has not seen.
 
     Arguments:
@@ -253,7 +169,7 @@ def open_held(
             )
             raise InputError(msg)
         seeds.update(own)
-        parts.append(_as_images(file, detector))
+        parts.append(file if file.detector.name == detector else project_showers(file, detector))
         described.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file), **made(file)})
     if not parts:
         msg = "no showers to measure with; expected files that the model was not trained on"
@@ -261,16 +177,12 @@ def open_held(
     if generator is not None:
         SeenCheck(parts).require_unseen([(generator.name, generator)])
     joined = parts[0] if len(parts) == 1 else JoinedShowers(parts)
-    return Held(joined, tuple(described), tuple(sorted(seeds)), bool(sealed))
-
-
-def _as_images(showers: ShowerSource, detector: str) -> ShowerSource:
-    return showers if showers.detector.name == detector else project_showers(showers, detector)
+    return TestShowers(joined, tuple(described), tuple(sorted(seeds)), bool(sealed))
 
 
 def measure(
     generator: Generator,
-    held: Held,
+    test: TestShowers,
     settings: Settings | None = None,
     n: int | None = None,
     bins: int = 5,
@@ -280,15 +192,15 @@ def measure(
 
     Arguments:
         generator: The shipped model.
-        held: The showers to compare with.
+        test: The showers to compare with.
         settings: Options of the metrics; one seed fixes all random choices, the generated showers too.
         n: Showers of the reference at most, drawn at random.
         bins: Slices in energy, where it has more than a few values.
-        names: Metrics to compute; by default all that run unasked.
+        names: Metrics to compute; by default all that run unless switched off.
     """
     chosen = settings or Settings(seed=1)
-    reference = Sample(held.showers, "Geant4")
-    source: ShowerSource = held.showers
+    reference = Sample(test.showers, "Geant4")
+    source: ShowerSource = test.showers
     if n is not None and n < reference.n:
         source = reference.take(n, chosen.seed)
         reference = Sample(source, "Geant4")
@@ -300,9 +212,9 @@ def measure(
         {
             "reference": {
                 "n": reference.n,
-                "sealed": held.sealed,
-                "seeds": list(held.seeds),
-                "parts": list(held.described),
+                "sealed": test.sealed,
+                "seeds": list(test.seeds),
+                "parts": list(test.described),
             },
             "commit": source_commit(),
             "generated": {"n": generated.n, "seed": chosen.seed},
@@ -430,6 +342,6 @@ def measure_card(
     """
     generator = card.generator()
     with ExitStack() as stack:
-        held = open_held(stack, generator.detector.name, files, generator, sealed)
-        metrics = measure(generator, held, settings, n=n, names=names)
+        test = open_test_showers(stack, generator.detector.name, files, generator, sealed)
+        metrics = measure(generator, test, settings, n=n, names=names)
     return add_to_card(card, {"metrics": metrics})

@@ -1,31 +1,21 @@
 """Small files of showers: images that ship with the package, and packed showers of any detector.
 
-A small file of 10 x 10 projections, the truth that ships with the package.
+Images are ``ild-ecal`` showers of 50 GeV projected to 10 x 10 cells, rounded to a fixed step and compressed hard, in the project's file
+format. The step is a power of two, so that float32 represents the rounded energies exactly and the rest of the mantissa compresses away.
+With a step of 1/256 MeV the peak cell (650 +- 47 MeV) takes some 40,000 values, while ten bits of mantissa would leave 400 and tie the
+quantiles. An image takes about 140 bytes.
 
-Images of ``ild-ecal`` showers of 50 GeV, rounded to a fixed step and compressed hard, in the project's own format. The step
-is a power of two, so that float32 holds the rounded energies exactly and the rest of the mantissa compresses away.
-Rounding to a fixed step, not to a number of digits, keeps high cells as fine as low ones: with 1/256 MeV the peak cell
-(650 +- 47 MeV) takes some 40,000 values, while ten bits of mantissa would leave 400 and tie the quantiles.
-An image takes about 140 bytes.
-
-Keep simulated showers in small files, and unpack them into the project's format again.
-
-python scripts/pack_showers.py pack showers/ild50-92*.h5 -o data/ild-photon-50gev-sealed.xz
-python scripts/pack_showers.py unpack data/ild-photon-50gev-sealed.xz -o showers/ild-photon-50gev-sealed.h5
-
-A packed file holds the filled cells alone: for each the number of cells since the last one and the energy with 10 bits of mantissa
-(rounded by at most 0.05 %), as planes of bytes, compressed by LZMA: about a third of the HDF5 file's size. Cells below 0.1 keV are
-dropped, as in the training showers. Packing what was unpacked changes nothing, so that the identities of the showers, which are those of the
-unpacked ones, stay. Showers of several files are joined in the order given; the seeds and numbers of showers of the files are kept.
+A packed file has the filled cells alone: for each the number of cells since the previous one and the energy with 10 bits of mantissa
+(rounded by at most 0.05 %), as planes of bytes compressed by LZMA: about a third of the HDF5 file's size. Cells below 0.1 keV are dropped,
+as in the training showers. Packing unpacked showers changes nothing, so that the identities of the unpacked showers stay. Showers of
+several files are joined in the given order; the seed and the number of showers of each file are kept.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import lzma
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,14 +24,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.errors import CaloforgeError, FileFormatError, InputError
+from caloforge.errors import FileFormatError, InputError
 from caloforge.files import atomic_path, check_output, sha256_file
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, ShowerSource, open_showers, write_showers
+from caloforge.showers.reading import open_with_default
 from caloforge.showers.views import ProjectedShowers
-from caloforge.studies.sources import open_file
 
-__all__ = ["IMAGE", "pack_projections"]
+__all__ = ["IMAGE", "STEP", "decode", "encode", "pack", "pack_projections", "read_header", "unpack"]
 
 
 IMAGE = "ild-ecal-10x10"
@@ -87,7 +77,7 @@ def pack_projections(
 def _images(sources: Sequence[str | Path], step: float, energy: float, detector: str) -> Iterator[Showers]:
     """Yield rounded images, source after source, with only the facts that all of them share."""
     for path in sources:
-        with open_file(path, detector) as file:
+        with open_with_default(path, detector) as file:
             if not np.allclose(file.incident_energy, energy, rtol=1e-6):
                 low, high = file.incident_energy.min(), file.incident_energy.max()
                 msg = f"{path}: incident energies from {low:g} to {high:g} MeV; expected {energy:g}"
@@ -276,30 +266,3 @@ def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int 
             seeds[0] if len(seeds) == 1 else None,
             attributes,
         )
-
-
-def main() -> int:
-    """Read the arguments and pack or unpack."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("pack", "unpack"))
-    parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--force", action="store_true", help="replace the output")
-    given = parser.parse_args()
-    try:
-        if given.what == "pack":
-            n = pack(given.files, given.output, given.force)
-        elif len(given.files) == 1:
-            n = unpack(given.files[0], given.output, given.force)
-        else:
-            msg = f"{len(given.files)} packed files; expected one to unpack at a time"
-            raise InputError(msg)
-    except CaloforgeError as error:
-        print(f"pack_showers: error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {given.output}: {n} showers, {given.output.stat().st_size / 1e6:.2f} MB")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -16,7 +16,7 @@ from caloforge.files import write_json
 from caloforge.models.stage import Stage
 from caloforge.provenance import source_commit
 from caloforge.random import child_seed
-from caloforge.showers.identity import identities_as
+from caloforge.showers.seen import identities
 from caloforge.train.data import CellDataset, Files, describe_files, read_files
 from caloforge.zoo.shipping import write_weights
 from caloforge.zoo.store import Card, find_card
@@ -45,7 +45,7 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
     """
     showers = read_files(data)
     members = card.models()
-    known = np.isin(identities_as(showers, members[0].detector), card.seen().all)
+    known = np.isin(identities(showers, members[0].detector), card.seen().all)
     if not known.all():
         msg = (
             f"{card.name}: {int((~known).sum())} of {len(known)} showers were not used to train it; expected training "

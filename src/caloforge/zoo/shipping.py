@@ -21,7 +21,8 @@ from caloforge.files import read_json, sha256_file, write_json
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import ShowerFile, open_showers
-from caloforge.showers.identity import identities_as, seen_union
+from caloforge.showers.identity import seen_union
+from caloforge.showers.seen import identities
 from caloforge.train.checkpoint import save_weights
 from caloforge.train.data import Files, data_paths, describe_files
 from caloforge.train.folder import RunFolder
@@ -320,7 +321,7 @@ def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
             detectors.add(file.detector.name)
             entry["made"] = made(file)
             if repacked:
-                found.append(identities_as(file, model.detector))
+                found.append(identities(file, model.detector))
     facts: dict[str, Any] = {
         "files": files,
         "showers": given["showers"],

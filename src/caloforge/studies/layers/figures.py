@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panels
-from caloforge.studies.layers.measure import EnergySlices, LayerSample, Means
+from caloforge.studies.layers.measure import LayerSample, Means
 from caloforge.studies.layers.profiles import LayerProfile
 from caloforge.validate.plots.panel import BAND, INK, colour
-from caloforge.validate.resolution import ResponseCurve
+from caloforge.validate.resolution import EnergySlices, ResponseCurve
 
 __all__ = [
     "depth_figure",

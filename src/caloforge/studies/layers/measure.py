@@ -19,12 +19,11 @@ from caloforge.showers import ShowerSource
 from caloforge.studies.layers.profiles import LayerProfile, deviation, layer_axes, layer_profiles
 from caloforge.validate.metrics.distances import ks_test
 from caloforge.validate.observables import observe
-from caloforge.validate.resolution import ResponseCurve, bins_of, response_curve
+from caloforge.validate.resolution import EnergySlices, ResponseCurve, response_curve
 
 __all__ = [
     "COLUMNS",
     "Depth",
-    "EnergySlices",
     "LayerSample",
     "Means",
     "centre_means",
@@ -50,43 +49,6 @@ COLUMNS = (
 )
 """Observables that the study takes."""
 _VALUES, _PROFILE = "values/", "profile/"
-
-
-@dataclass(frozen=True, eq=False)
-class EnergySlices:
-    """Slices of incident energy: one at each value where there are few, else of equal numbers.
-
-    Attributes:
-        edges: (S + 1,) MeV.
-        centres: (S,) mean of the reference's energies, MeV.
-    """
-
-    edges: NDArray[np.float64]
-    centres: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, energy: NDArray[np.float64], bins: int) -> EnergySlices:
-        """Return the slices of the reference's energies (N,)."""
-        edges = bins_of(energy, bins)
-        place = np.searchsorted(edges, energy, side="right") - 1
-        centres = [float(energy[place == s].mean()) for s in range(len(edges) - 1)]
-        return cls(edges, np.array(centres))
-
-    def __len__(self) -> int:
-        return len(self.centres)
-
-    def members(self, energy: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the slice (N,) of each energy (N,); -1 outside."""
-        place = np.searchsorted(self.edges, energy, side="right") - 1
-        return np.where((place >= 0) & (place < len(self)), place, -1)
-
-    def nearest(self, energy: float) -> int:
-        """Return the slice whose mean is nearest to an energy, MeV, in the logarithm."""
-        return int(np.abs(np.log(self.centres / energy)).argmin())
-
-    def name(self, number: int) -> str:
-        """Return what a slice is called."""
-        return f"{self.centres[number] / 1000.0:.3g} GeV"
 
 
 @dataclass(frozen=True, eq=False)

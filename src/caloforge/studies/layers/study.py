@@ -27,7 +27,6 @@ from caloforge.studies.layers.figures import (
     response_figure,
 )
 from caloforge.studies.layers.measure import (
-    EnergySlices,
     LayerSample,
     centre_means,
     depths,
@@ -40,6 +39,7 @@ from caloforge.studies.layers.measure import (
 )
 from caloforge.studies.layers.tables import Found, summary_rows, tables
 from caloforge.studies.sources import Source, made
+from caloforge.validate.resolution import EnergySlices
 
 __all__ = ["LayersSettings", "LayersStudy"]
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
 from caloforge.studies.base import Row
-from caloforge.studies.layers.measure import Depth, EnergySlices, LayerSample, Means
+from caloforge.studies.layers.measure import Depth, LayerSample, Means
 from caloforge.studies.papers import paper_values
 from caloforge.validate.report.page import Block, Cell, Table
-from caloforge.validate.resolution import ResponseCurve
+from caloforge.validate.resolution import EnergySlices, ResponseCurve
 
 __all__ = ["Found", "summary_rows", "tables"]
 

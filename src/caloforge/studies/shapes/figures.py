@@ -10,7 +10,6 @@ finds no data, the reference file's own ``cpu_seconds_per_shower`` stands in, an
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,29 +17,25 @@ from typing import Any
 import numpy as np
 
 from caloforge.errors import CaloforgeError
-from caloforge.generate.generator import Generator
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, legend, panels
-from caloforge.studies.shapes.measure import CoreRatios, ShapeTests
 from caloforge.units import AngleSpec, EnergySpec
 from caloforge.validate.observables import SPECTRUM_EDGES
 from caloforge.validate.plots.draw import draw_panel
 from caloforge.validate.plots.images import profiles
 from caloforge.validate.plots.panel import INK, Curve, Panel, colour
 from caloforge.validate.sample import Sample
+from caloforge.validate.shape_tests import CoreRatios, ShapeTests
 
 __all__ = [
-    "GeneratorTime",
     "SimulationTime",
     "core_figure",
-    "count_parameters",
     "panel_figure",
     "probability_figure",
     "shape_figures",
     "spectrum_panel",
     "time_geant4",
-    "time_generator",
 ]
 
 
@@ -154,37 +149,6 @@ def probability_figure(
 
 
 @dataclass(frozen=True)
-class GeneratorTime:
-    """Time of one shower of a generator.
-
-    Attributes:
-        wall_ms: By the clock, ms; the median over the repeats.
-        wall_error: Half the spread of the middle two thirds of the repeats, ms.
-        cpu_ms: Processor time of all threads, ms; the median.
-        batch: Showers at once.
-        repeats: How often.
-        device: "cpu" or "cuda".
-    """
-
-    wall_ms: float
-    wall_error: float
-    cpu_ms: float
-    batch: int
-    repeats: int
-    device: str
-
-    @property
-    def cost_error(self) -> float:
-        """Of :attr:`cost_ms`: the relative error of the clock's."""
-        return self.wall_error * self.cost_ms / self.wall_ms if self.wall_ms > 0 else 0.0
-
-    @property
-    def cost_ms(self) -> float:
-        """What is compared with Geant4: processor time on a CPU, the clock's on a GPU."""
-        return self.cpu_ms if self.device == "cpu" else self.wall_ms
-
-
-@dataclass(frozen=True)
 class SimulationTime:
     """Processor time of one Geant4 shower at the reference's mean energy.
 
@@ -197,49 +161,6 @@ class SimulationTime:
     seconds: float | None
     how: str
     same_run: bool
-
-
-def count_parameters(generator: Generator) -> int:
-    """Return the parameters that sampling needs, of one member of an ensemble."""
-    model = generator.model
-    return sum(
-        parameter.numel()
-        for name, parameter in model.named_parameters()
-        if name.partition(".")[0] not in model.training_only
-    )
-
-
-def time_generator(
-    generator: Generator, like: ShowerSource, batch: int = 100, seconds: float = 2.0, most: int = 20
-) -> GeneratorTime:
-    """Time a generator on the conditions of the first showers of a reference.
-
-    Arguments:
-        generator: The model.
-        like: Whose conditions it takes.
-        batch: Showers at once.
-        seconds: How long to go on, at least twice.
-        most: Most repeats.
-    """
-    conditions = like[: min(batch, len(like))]
-    generator.generate(batch, like=conditions, batch_size=batch)  # the first call sets things up
-    wall: list[float] = []
-    cpu: list[float] = []
-    started = time.perf_counter()
-    while len(wall) < 2 or (len(wall) < most and time.perf_counter() - started < seconds):
-        before, spent = time.perf_counter(), time.process_time()
-        generator.generate(batch, like=conditions, batch_size=batch, seed=len(wall))
-        wall.append(1000.0 * (time.perf_counter() - before) / batch)
-        cpu.append(1000.0 * (time.process_time() - spent) / batch)
-    low, high = np.quantile(wall, (1 / 6, 5 / 6))
-    return GeneratorTime(
-        wall_ms=float(np.median(wall)),
-        wall_error=float((high - low) / 2),
-        cpu_ms=float(np.median(cpu)),
-        batch=batch,
-        repeats=len(wall),
-        device=generator.device.type,
-    )
 
 
 def time_geant4(reference: ShowerSource, n: int, seed: int = 0) -> SimulationTime:

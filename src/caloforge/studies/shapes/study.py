@@ -17,22 +17,26 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from caloforge.generate.timing import GeneratorTime, count_parameters, time_generator
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Context, Study, StudyResult, StudySettings, sample_labels
-from caloforge.studies.layers.measure import EnergySlices
 from caloforge.studies.shapes.figures import (
-    GeneratorTime,
     SimulationTime,
     core_figure,
-    count_parameters,
     panel_figure,
     probability_figure,
     shape_figures,
     spectrum_panel,
     time_geant4,
-    time_generator,
 )
-from caloforge.studies.shapes.measure import (
+from caloforge.studies.shapes.tables import Shapes, comparison_table, sampling_table, summary_rows
+from caloforge.studies.sources import Source, made
+from caloforge.validate.metrics.base import Settings
+from caloforge.validate.metrics.shapes import SamplingFraction, ShapeMSE
+from caloforge.validate.plots.response import response
+from caloforge.validate.resolution import EnergySlices
+from caloforge.validate.sample import Sample
+from caloforge.validate.shape_tests import (
     CoreRatios,
     CoreWindow,
     compare_cores,
@@ -41,12 +45,6 @@ from caloforge.studies.shapes.measure import (
     reference_core,
     shape_tests,
 )
-from caloforge.studies.shapes.tables import Shapes, comparison_table, sampling_table, summary_rows
-from caloforge.studies.sources import Source, made
-from caloforge.validate.metrics.base import Settings
-from caloforge.validate.metrics.shapes import SamplingFraction, ShapeMSE
-from caloforge.validate.plots.response import response
-from caloforge.validate.sample import Sample
 
 __all__ = ["ShapesSettings", "ShapesStudy"]
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from caloforge.generate.timing import GeneratorTime
 from caloforge.studies.base import Row
 from caloforge.studies.papers import paper, paper_values
-from caloforge.studies.shapes.figures import GeneratorTime, SimulationTime
-from caloforge.studies.shapes.measure import CoreRatios, CoreWindow, ShapeTests
+from caloforge.studies.shapes.figures import (
+    SimulationTime,
+)
 from caloforge.validate.metrics.base import Value, jsonable
 from caloforge.validate.report.page import Cell, Table
+from caloforge.validate.shape_tests import CoreRatios, CoreWindow, ShapeTests
 
 __all__ = ["Shapes", "comparison_table", "sampling_table", "summary_rows"]
 

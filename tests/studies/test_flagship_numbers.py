@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 def test_the_uncertainty_of_a_difference_holds_for_splits_that_overlap() -> None:
     """Classifiers' differences as means over random fifths of the same showers: the error is right on average."""
-    from flagship_numbers import difference
+    from caloforge.studies.flagship.measure import difference
 
     rng = np.random.default_rng(3)
     n, k = 100, 10
@@ -28,7 +28,7 @@ def test_the_uncertainty_of_a_difference_holds_for_splits_that_overlap() -> None
 
 
 def test_the_scatter_between_seeds_adds_to_a_difference() -> None:
-    from flagship_numbers import difference
+    from caloforge.studies.flagship.measure import difference
 
     baselines = [_entry([value] * 4) for value in (0.50, 0.52, 0.54)]
     found = difference(_entry([0.60] * 4), baselines, "auc_low")
@@ -41,8 +41,7 @@ def test_the_scatter_between_seeds_adds_to_a_difference() -> None:
 
 
 def test_a_student_is_compared_with_its_teacher_of_most_steps() -> None:
-    from flagship_measure import losses_of_students
-    from flagship_numbers import losses
+    from caloforge.studies.flagship.measure import losses, losses_of_students
 
     def made(series: str, kind: str, steps: int, shift: float) -> dict[str, Any]:
         values = _entry([0.5 + shift, 0.56 + shift])["figures"]["auc_low"]

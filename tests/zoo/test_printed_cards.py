@@ -1,12 +1,13 @@
 """What people see of a card: every fact, and what is not known said so."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from caloforge.zoo.print_card import merits, print_shipped, shipped_row
 from caloforge.zoo.shipping import add_to_card, ship
 from caloforge.zoo.store import Card
+from caloforge.zoo.tables import card_blocks, list_columns, list_row
 
 METRICS = {
     "reference": {"n": 50, "parts": [{"file": "held.h5", "showers": 30}, {"file": "more", "showers": 20}]},
@@ -35,11 +36,20 @@ def card(run: Path, tmp_path: Path) -> Card:
     return ship(run, "atlas-photon/vae", run.parent / "data.h5", tmp_path, best=True)
 
 
-def test_a_card_that_was_not_measured_says_so(card: Card, capsys: pytest.CaptureFixture[str]) -> None:
-    print_shipped(card.content)
-    text = capsys.readouterr().out
+def _cells(content: dict[str, Any]) -> list[list[str]]:
+    """Return the filled cells of every row of a card, and its lines."""
+    rows: list[list[str]] = []
+    for block in card_blocks(content):
+        rows += (
+            [[block]] if isinstance(block, str) else [[cell for cell in row if cell] for row in block.rows]
+        )
+    return rows
+
+
+def test_a_card_that_was_not_measured_says_so(card: Card) -> None:
+    text = "\n".join(" ".join(row) for row in _cells(card.content))
     for said in (
-        "not measured against showers that it has not seen",
+        "not measured on test showers",
         "data.h5, 600 showers, by geant4",
         "in half precision",
     ):
@@ -47,20 +57,16 @@ def test_a_card_that_was_not_measured_says_so(card: Card, capsys: pytest.Capture
     assert text.count("not measured") == 3
     assert card.content["data"]["files"][0]["sha256"] in text
     assert "caloforge train vae data.h5" in text
-    row = dict(zip(merits(), shipped_row(card.content), strict=True))
+    row = dict(zip(list_columns(), list_row(card.content), strict=True))
     assert row["name"] == "atlas-photon/vae *"
     assert (row[">auc_strongest"], row[">ms CPU"]) == ("-", "-")
 
 
-def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(
-    card: Card, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(card: Card) -> None:
     speed = {"cpu": {"ms": 1.25, "batch": 100, "threads": 1, "hardware": "a CPU"}}
     speed["gpu"] = {"ms": 0.0125, "batch": 100, "hardware": "a GPU"}
     content = add_to_card(card, {"metrics": METRICS, "speed": speed}).content
-    print_shipped(content)
-    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
-    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    cells = _cells(content)
     assert ["AUC, strongest classifier", "0.6125", "0.012", "0.5011", "0.02"] in cells
     assert ["peak energy", "654.4", "652.1", "MeV", "1.004", "0.0009", "0.754", "0.012"] in cells
     assert ["65.5 GeV", "25", "0.98", "0.011", "-", "-"] in cells
@@ -68,11 +74,11 @@ def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(
     assert ["mean shapes with KS probability above 80 %", "75 %"] in cells
     assert ["GPU, batch 100", "0.0125", "a GPU"] in cells
     assert any("(30 of held.h5; 20 of more)" in " ".join(line) for line in cells)
-    row = dict(zip(merits(), shipped_row(content), strict=True))
+    row = dict(zip(list_columns(), list_row(content), strict=True))
     assert (row[">auc_strongest"], row[">ms CPU"], row[">ms GPU"]) == ("0.6125", "1.25", "0.0125")
 
 
 def test_seeds_are_printed_as_ranges() -> None:
-    from caloforge.zoo.print_card import _ranges
+    from caloforge.zoo.tables import _ranges
 
     assert _ranges([2003, 2001, 2002, 7, 2006, 2005]) == "7, 2001-2003, 2005-2006"

@@ -29,7 +29,7 @@ set = ["core=1.0"]
 
 
 def test_the_plan_of_the_study_is_sound() -> None:
-    from flagship_plan import entries_of, read_plan
+    from caloforge.studies.flagship.plan import entries_of, read_plan
 
     plan = read_plan(SCRIPTS / "flagship.toml")
     base = plan["baseline"].resolved()
@@ -49,7 +49,7 @@ def test_the_plan_of_the_study_is_sound() -> None:
 
 
 def test_fewer_showers_are_trained_on_for_as_many_steps() -> None:
-    from flagship_plan import entries_of, read_plan
+    from caloforge.studies.flagship.plan import entries_of, read_plan
 
     steps: dict[str, Any] = {}
     for name, entry in entries_of(read_plan(SCRIPTS / "flagship.toml"), ["data"]).items():
@@ -77,7 +77,7 @@ def test_fewer_showers_are_trained_on_for_as_many_steps() -> None:
     ],
 )
 def test_wrong_plans_are_refused_before_any_work(tmp_path: Path, old: str, new: str, message: str) -> None:
-    from flagship_plan import read_plan
+    from caloforge.studies.flagship.plan import read_plan
 
     path = tmp_path / "plan.toml"
     path.write_text(PLAN.replace(old, new, 1))

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flagship_numbers import AUCS, Difference, by_series
-
 from caloforge.studies.drawing import MARKERS, Margins, panels
+from caloforge.studies.flagship.measure import AUCS, Difference, by_series
 from caloforge.validate.plots.panel import BAND, INK, colour, figure_style
 
 __all__ = ["draw_all"]

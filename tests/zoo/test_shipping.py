@@ -13,7 +13,7 @@ from caloforge.errors import FileFormatError, IncompatibleError, InputError, Unf
 from caloforge.files import sha256_file
 from caloforge.generate import Generator
 from caloforge.showers import Showers, read_showers, write_showers
-from caloforge.showers.identity import identities
+from caloforge.showers.seen import identities
 from caloforge.showers.views import project_showers
 from caloforge.train import RunFolder, train
 from caloforge.train.checkpoint import load_weights, save_weights

@@ -19,13 +19,22 @@ from caloforge.simulate import simulate
 from caloforge.studies.amplification.observables import observe_chunks
 from caloforge.zoo.packing import STEP, pack_projections
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "pack_projections.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "pack_showers.py"
 
 
 @pytest.fixture(scope="module")
 def showers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("packing") / "showers.h5"
     return simulate("ild-ecal", 60, energy="50GeV", engine="gflash", seed=8, output=path)
+
+
+@pytest.fixture(scope="module")
+def gflash_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return 200 images of 50 GeV photons."""
+    images = project_showers(
+        simulate("ild-ecal", 200, energy="50GeV", engine="gflash", seed=1), "ild-ecal-10x10"
+    )
+    return write_showers(tmp_path_factory.mktemp("images") / "truth.h5", images)
 
 
 def test_packed_images_are_the_projections_to_half_a_step(
@@ -71,7 +80,7 @@ def test_the_script_takes_files_without_a_detector(showers: Path, tmp_path: Path
     nameless = write_showers(tmp_path / "nameless.h5", read_showers(showers))
     with h5py.File(nameless, "a") as file:
         del file.attrs["detector"]
-    words = [sys.executable, SCRIPT, nameless, "-o", tmp_path / "packed.h5"]
+    words = [sys.executable, SCRIPT, "images", nameless, "-o", tmp_path / "packed.h5"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "60 images" in done.stdout
     with open_showers(tmp_path / "packed.h5") as packed:

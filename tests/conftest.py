@@ -1,19 +1,20 @@
-"""A model of a small training, once for all tests of this folder."""
+"""A model of a small training, once for all tests that generate with one."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from caloforge.data import sample_path
-from caloforge.showers import read_showers
-from caloforge.train import train
 
 SMALL = ("epochs=2", "latent=4", "hidden=[32]", "calibrate=false")
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from caloforge.data import sample_path
+    from caloforge.showers import read_showers
+    from caloforge.train import train
+
     folder = tmp_path_factory.mktemp("generate")
     data = read_showers(sample_path())[np.arange(600)].save(folder / "data.h5")
     return train("vae", data, folder / "run", overrides=SMALL, device="cpu", seed=1)
@@ -21,6 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ensemble(run: Path) -> Path:
+    from caloforge.train import train
+
     folder = run.parent / "ensemble"
     overrides = (*SMALL, "trainings=2", "combine=ensemble")
     return train("vae", run.parent / "data.h5", folder, overrides=overrides, device="cpu", seed=1)

@@ -13,7 +13,7 @@ from caloforge.data import sample_path
 from caloforge.errors import IncompatibleError
 from caloforge.files import write_json
 from caloforge.showers import read_showers
-from caloforge.showers.identity import identities_as
+from caloforge.showers.seen import identities
 from caloforge.train.checkpoint import load_weights
 from caloforge.train.seen import SeenByTraining
 from caloforge.zoo.recalibration import recalibrate
@@ -33,7 +33,7 @@ def zoo(tmp_path: Path) -> Path:
         shutil.copy(path, folder)
     card = find_card(MODEL, tmp_path / "zoo")
     sample = read_showers(sample_path())
-    seen = SeenByTraining(training=np.sort(identities_as(sample, sample.detector)))
+    seen = SeenByTraining(training=np.sort(identities(sample, sample.detector)))
     write_json(card.path, {**card.content, "seen": write_seen(card.path, seen)})
     return tmp_path / "zoo"
 
@@ -76,7 +76,7 @@ def test_models_without_such_a_stage_are_refused(tmp_path: Path) -> None:
         shutil.copy(path, folder)
     card = find_card("atlas-photon/vae", tmp_path)
     sample = read_showers(sample_path())
-    seen = SeenByTraining(training=np.sort(identities_as(sample, sample.detector)))
+    seen = SeenByTraining(training=np.sort(identities(sample, sample.detector)))
     write_json(card.path, {**card.content, "seen": write_seen(card.path, seen)})
     with pytest.raises(IncompatibleError, match="no stage 'calibrate'"):
         recalibrate(find_card("atlas-photon/vae", tmp_path), sample_path(), n=20)

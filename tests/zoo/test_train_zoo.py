@@ -83,8 +83,8 @@ def test_it_trains_ships_and_goes_on(
     first = {path: sha256_file(path) for path in (folder / "zoo").rglob("*.safetensors")}
     assert script("--only", "atlas-photon/vae") == 0
     said = capfd.readouterr().out
-    assert "goes on" in said
-    assert "is measured" not in said
+    assert "continued on" in said
+    assert "measured against" not in said
     assert {path: sha256_file(path) for path in first} == first
     (folder / "runs" / "atlas-photon" / "vae" / "speed.json").write_text(
         json.dumps({"ms": 0.01, "hardware": "a GPU", "batch": 100})
@@ -119,7 +119,7 @@ def test_sealed_showers_are_not_trained_on_and_nothing_else_measures(
 
 @pytest.mark.parametrize(("text", "seeds"), [("9300-9302", (9300, 9301, 9302)), ("7, 9-10", (7, 9, 10))])
 def test_sealed_seeds_are_read(tmp_path: Path, text: str, seeds: tuple[int, ...]) -> None:
-    from zoo_recipes import read_sealed
+    from caloforge.zoo.recipes import read_sealed
 
     (tmp_path / "zoo.toml").write_text(f'[sealed]\natlas-photon = "{text}"\n')
     assert read_sealed(tmp_path / "zoo.toml") == {"atlas-photon": seeds}
@@ -129,7 +129,7 @@ def test_sealed_seeds_are_read(tmp_path: Path, text: str, seeds: tuple[int, ...]
 
 
 def test_every_data_set_of_a_shipped_model_has_sealed_seeds() -> None:
-    from zoo_recipes import read_recipes, read_sealed
+    from caloforge.zoo.recipes import read_recipes, read_sealed
 
     sealed = read_sealed(SCRIPTS / "zoo.toml")
     names = {name.partition("/")[0] for name in read_recipes(SCRIPTS / "zoo.toml")}
@@ -162,7 +162,7 @@ def test_what_is_held_out_must_not_be_trained_on(
     ],
 )
 def test_wrong_recipes_are_refused_before_any_work(folder: Path, old: str, new: str, message: str) -> None:
-    from zoo_recipes import read_recipes
+    from caloforge.zoo.recipes import read_recipes
 
     path = folder / "zoo.toml"
     path.write_text(TINY.replace(old, new, 1))
@@ -171,7 +171,7 @@ def test_wrong_recipes_are_refused_before_any_work(folder: Path, old: str, new: 
 
 
 def test_the_recipes_of_the_shipped_models_are_sound() -> None:
-    from zoo_recipes import chosen, read_recipes
+    from caloforge.zoo.recipes import chosen, read_recipes
 
     recipes = read_recipes(SCRIPTS / "zoo.toml")
     best = [name.partition("/")[0] for name, recipe in recipes.items() if recipe.best]

@@ -100,9 +100,7 @@ def _measure(script: Script, folder: Path, *words: str | Path, reference: str = 
 def test_finished_trainings_are_skipped(
     folder: Path, script: Script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import training_jobs
-
-    monkeypatch.setattr(training_jobs.subprocess, "Popen", None)  # nothing is to be started
+    monkeypatch.setattr("caloforge.zoo.recipes.subprocess.Popen", None)  # nothing is started
     words = ("train", *_of(folder), "--data", folder, "--runs", folder / "runs", "--only", "ablations")
     assert script(*words, "--device", "cpu") == 0
     said = capsys.readouterr().out
@@ -134,7 +132,7 @@ def test_everything_is_measured(folder: Path, results: Path) -> None:
     assert (entries["student"]["kind"], entries["student"]["evaluations"]) == ("student", 2)
     assert entries["student@3"]["kind"] == "teacher"
     again = settings_of_command(entries["no-trend"]["command"])
-    from flagship_plan import read_plan
+    from caloforge.studies.flagship.plan import read_plan
 
     assert again == read_plan(folder / "plan.toml")["no-trend"].resolved()
 
@@ -176,7 +174,7 @@ def test_showers_that_were_trained_on_are_refused(
 
 @pytest.mark.slow
 def test_the_teacher_in_a_students_run(folder: Path) -> None:
-    from flagship_tasks import teacher_of
+    from caloforge.studies.flagship.plan import teacher_of
 
     student = load(folder / "runs" / "student", "cpu")
     teacher = teacher_of(student, {"steps": 3, "summary_steps": 3})

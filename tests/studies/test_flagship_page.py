@@ -23,8 +23,8 @@ def results() -> dict[str, Any]:
 
 
 def _page(results: dict[str, Any], folder: Path) -> str:
-    from flagship_page import write_page
-    from flagship_plan import read_plan
+    from caloforge.studies.flagship.page import write_page
+    from caloforge.studies.flagship.plan import read_plan
 
     plan = read_plan(SCRIPTS / "flagship.toml")
     return write_page(results, folder / "flagship.md", folder / "results", plan).read_text()
@@ -36,7 +36,7 @@ def test_the_documentation_holds_what_the_results_say(results: dict[str, Any], t
 
 
 def test_what_was_not_trained_is_said_and_not_drawn(results: dict[str, Any], tmp_path: Path) -> None:
-    from flagship_plan import entries_of, read_plan
+    from caloforge.studies.flagship.plan import entries_of, read_plan
 
     plan, few = read_plan(SCRIPTS / "flagship.toml"), copy.deepcopy(results)
     kept = ("baseline", "baseline@1", "no-moments")
@@ -72,7 +72,7 @@ def test_groups_of_two_are_drawn(results: dict[str, Any], tmp_path: Path) -> Non
 
 
 def test_times_of_one_network_that_disagree_are_said_to_be_rough(results: dict[str, Any]) -> None:
-    from flagship_notes import spread_of_times
+    from caloforge.studies.flagship.page import spread_of_times
 
     base = results["entries"]["baseline"]
     base = {**base, "time": {**base["time"], "ms": 0.52}}

@@ -13,7 +13,7 @@ from caloforge.files import sha256_file
 from caloforge.showers import read_showers
 from caloforge.validate.metrics.base import Settings
 from caloforge.zoo.card_statistics import compare_moments
-from caloforge.zoo.cards import Held, measure, measure_card, open_held, speed_of
+from caloforge.zoo.cards import TestShowers, measure, measure_card, open_test_showers, speed_of
 from caloforge.zoo.shipping import ship
 from caloforge.zoo.store import load
 
@@ -56,17 +56,17 @@ def test_sealed_files_are_joined_and_named(run: Path, tmp_path: Path) -> None:
     files = [sealed_file(tmp_path / f"{k}.h5", 600 + 100 * k, 100, 9300 + k) for k in range(2)]
     model = load(run, device="cpu")
     with ExitStack() as stack:
-        held = open_held(stack, "atlas-em-barrel", files, model, range(9300, 9310))
+        held = open_test_showers(stack, "atlas-em-barrel", files, model, range(9300, 9310))
         assert len(held.showers) == 200
         assert (held.seeds, held.sealed) == ((9300, 9301), True)
         first, second = held.described
         assert (first["file"], first["sha256"]) == ("0.h5", sha256_file(files[0]))
         assert (second["showers"], second["source"], second["seed"]) == (100, "geant4", 9301)
-        assert not open_held(stack, "atlas-em-barrel", files, model).sealed
+        assert not open_test_showers(stack, "atlas-em-barrel", files, model).sealed
         with pytest.raises(InputError, match="no showers to measure with"):
-            open_held(stack, "atlas-em-barrel", [])
+            open_test_showers(stack, "atlas-em-barrel", [])
         with pytest.raises(InputError, match=r"1\.h5: has the simulation seeds 9301; expected sealed seeds"):
-            open_held(stack, "atlas-em-barrel", files, model, [9300])
+            open_test_showers(stack, "atlas-em-barrel", files, model, [9300])
 
 
 def test_showers_that_a_model_has_seen_measure_nothing(run: Path, tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_showers_that_a_model_has_seen_measure_nothing(run: Path, tmp_path: Path
         with pytest.raises(
             SeenShowersError, match=r"^600 of 600 reference showers were used to train or select"
         ):
-            open_held(stack, "atlas-em-barrel", [shutil.copy(data, tmp_path / "copy.h5")], model)
+            open_test_showers(stack, "atlas-em-barrel", [shutil.copy(data, tmp_path / "copy.h5")], model)
         mixed = read_showers(sample_path())[590:700].save(tmp_path / "mixed.h5")
         with pytest.raises(SeenShowersError, match=r"^10 of 110 reference showers"):
-            open_held(stack, "atlas-em-barrel", [mixed], model)
+            open_test_showers(stack, "atlas-em-barrel", [mixed], model)
 
 
 def test_a_shipped_model_is_measured_again_without_its_run(run: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_model_is_measured_against_what_it_has_not_seen(run: Path, tmp_path: P
     other = read_showers(sample_path())[600:800].save(tmp_path / "other.h5")
     model = load(run, device="cpu")
     with ExitStack() as stack:
-        held = open_held(stack, "atlas-em-barrel", [other], model)
+        held = open_test_showers(stack, "atlas-em-barrel", [other], model)
         found = measure(model, held, QUICK, names=NAMES)
         fewer = measure(model, held, QUICK, n=40, names=NAMES)
     truth, n = read_showers(other), 200
@@ -129,14 +129,16 @@ def test_a_perfect_model_scores_its_floor(run: Path) -> None:
             return showers[450:900]
 
     showers = read_showers(sample_path())[:900]
-    found = measure(Perfect(), Held(showers[:450], ()), QUICK, names=NAMES)  # type: ignore[arg-type]
+    found = measure(Perfect(), TestShowers(showers[:450], ()), QUICK, names=NAMES)  # type: ignore[arg-type]
     moments = found["moments"]["shower_depth"]
     assert abs(moments["shift"]) < 4 * moments["shift_uncertainty"]
     for row in found["response"]:
         assert abs(row["response_ratio"] - 1) < 4.5 * row["response_uncertainty"]
     assert found["ks_by_energy"]["profiles_above_80_percent"] > 0.9
-    figures = found["figures"]["shape_mse"]
-    assert figures["value"] < 10 * figures["floor"]
+    for name in ("shape_mse", "layer_fractions", "cell_std_ratio"):
+        figure = found["figures"][name]
+        error = np.hypot(figure["uncertainty"], figure["floor_uncertainty"])
+        assert abs(figure["value"] - figure["floor"]) < 4 * error, name
 
 
 def test_a_card_has_no_figures_of_each_of_many_layers() -> None:
@@ -162,3 +164,19 @@ def test_speed_says_where_and_how(run: Path) -> None:
     assert (found["batch"], found["threads"]) == (100, 1)
     assert found["hardware"]
     assert torch.get_num_threads() == threads
+
+
+def test_the_uncertainty_of_a_speed_is_of_the_same_clock(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU both are processor time: a wait that costs none must not widen the uncertainty."""
+    import time
+
+    model = load(run, device="cpu")
+    generate, calls = model.generate, iter(range(100))
+
+    def slow(*words: object, **named: object) -> object:
+        time.sleep(0.2 * (next(calls) % 2))
+        return generate(*words, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "generate", slow)
+    found = speed_of(model, read_showers(run.parent / "data.h5"), batch=10, seconds=0.8)
+    assert found["uncertainty"] < 5.0  # ms a shower; the waits are 20

@@ -1,24 +1,66 @@
-"""The page of the flagship's study: tables, figures and where every number comes from."""
+"""The page of the flagship's study: tables, figures and the commands behind every number."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from flagship_figures import draw_all
-from flagship_notes import introduction, not_made, notes, spread_of_times
-from flagship_numbers import AUCS, Difference, ablations, by_group, by_series, repeats, seed_scatter
-from flagship_plan import Entry as Planned
-from flagship_plan import Group
+from typing import Any, TypeAlias
 
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path, read_json
+from caloforge.studies.flagship.figures import draw_all
+from caloforge.studies.flagship.measure import (
+    AUCS,
+    Difference,
+    ablations,
+    by_group,
+    by_series,
+    repeats,
+    seed_scatter,
+)
+from caloforge.studies.flagship.plan import Entry, Group
 
-__all__ = ["read_results", "write_page"]
+__all__ = ["not_made", "notes", "read_results", "spread_of_times", "write_page"]
 
-Entry = Mapping[str, Any]
+
+_ROUGH = 1.2
+"""Times of one network further apart than by this factor are said to be rough."""
+
+
+def notes(plan: Mapping[str, Entry], entries: Mapping[str, Any]) -> list[str]:
+    """Return the plan's notes on entries (of one group) that were measured, a paragraph each."""
+    return [
+        f'Note on "{plan[name].title}": {plan[name].note}'
+        for name in entries
+        if name in plan and plan[name].note
+    ]
+
+
+def not_made(plan: Mapping[str, Entry], entries: Mapping[str, Any], group: Group) -> str:
+    """Say which trainings of a group are planned, but not among the entries measured; empty when there are none."""
+    missing = [entry.title for name, entry in plan.items() if group in entry.figure and name not in entries]
+    if not missing:
+        return ""
+    return (
+        f"Planned, but not trained, for want of time on a GPU: {', '.join(missing)}. "
+        f"`python scripts/flagship_study.py train --data showers --runs runs --only {group}` trains them."
+    )
+
+
+def spread_of_times(entries: Mapping[str, Any]) -> str:
+    """Say how far the times of the baseline's trainings (of the ablations), networks of one form, lie apart; empty when they agree."""
+    times = sorted(1000.0 * entry["time"]["ms"] for entry in repeats(entries).values() if "time" in entry)
+    if len(times) < 2 or times[-1] < _ROUGH * times[0]:
+        return ""
+    return (
+        f"Times are rough: the baseline's trainings with other seeds, networks of one form and as many steps, took from "
+        f"{times[0]:,.0f} to {times[-1]:,.0f} µs."
+    )
+
+
+Measured: TypeAlias = Mapping[str, Any]
+"""The results of one training."""
 _TAILS = 0.0455  # of a normal number to be more than two standard deviations off
 _HEAD = """## What was measured
 How accurate the flow is, against steps, weights and showers, and what each choice of its design buys. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
@@ -51,14 +93,17 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def write_page(results: Mapping[str, Any], page: Path, folder: Path, plan: Mapping[str, Planned]) -> Path:
+def write_page(
+    results: Mapping[str, Any], page: Path, folder: Path, plan: Mapping[str, Entry], introduction: str = ""
+) -> Path:
     """Write the page and its figures.
 
     Arguments:
         results: What ``measure`` wrote.
         page: The Markdown file.
         folder: Where the figures go.
-        plan: The trainings that there were to be; what is missing is said.
+        plan: The planned trainings; the page says which are missing.
+        introduction: Text of the page before the measurements, Markdown.
     """
     order = {name: place for place, name in enumerate(plan)}
     entries = {
@@ -74,13 +119,13 @@ def write_page(results: Mapping[str, Any], page: Path, folder: Path, plan: Mappi
         name: f"![{name}]({Path(os.path.relpath(path, page.parent)).as_posix()})\n"
         for name, path in figures.items()
     }
-    sections: tuple[tuple[Group, str, Callable[[Mapping[str, Entry]], list[str]]], ...] = (
+    sections: tuple[tuple[Group, str, Callable[[Mapping[str, Measured]], list[str]]], ...] = (
         ("steps", "Steps", _steps),
         ("size", "Weights", _size),
         ("data", "Training showers", _data),
         ("ablations", "What each choice buys", _choices),
     )
-    parts = ["# The flagship, studied\n", introduction(), "", _HEAD]
+    parts = ["# The flagship, studied\n", f"{introduction}\n" if introduction else "", _HEAD]
     for name, title, say in sections:
         missing = "" if name == "steps" else not_made(plan, entries, name)
         if name in groups:
@@ -97,7 +142,7 @@ def write_page(results: Mapping[str, Any], page: Path, folder: Path, plan: Mappi
     return page
 
 
-def _figure(entry: Entry, name: str) -> str:
+def _figure(entry: Measured, name: str) -> str:
     figure, digits = entry["figures"][name], ".3f" if name in AUCS else ".3g"
     text = f"{figure['value']:{digits}}"
     if figure.get("uncertainty") is not None:
@@ -116,18 +161,18 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 _NUMBERS = ("AUC, observables", "AUC, cells", "FPD")
 
 
-def _numbers(entry: Entry) -> list[str]:
+def _numbers(entry: Measured) -> list[str]:
     return [_figure(entry, name) for name in (*AUCS, "fpd")]
 
 
-def _time(entry: Entry) -> str:
+def _time(entry: Measured) -> str:
     if "time" not in entry:
         return "–"
     time = 1000.0 * float(entry["time"]["ms"])
     return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
 
 
-def _steps(entries: Mapping[str, Entry]) -> list[str]:
+def _steps(entries: Mapping[str, Measured]) -> list[str]:
     head = ("model", "", "steps", "evaluations", *_NUMBERS, "µs a shower")
     rows = [
         [
@@ -146,7 +191,7 @@ def _steps(entries: Mapping[str, Entry]) -> list[str]:
     return [text, *_table(head, rows), "", *_timed(entries)]
 
 
-def _timed(entries: Mapping[str, Entry]) -> list[str]:
+def _timed(entries: Mapping[str, Measured]) -> list[str]:
     """Say where the times were taken."""
     where = sorted(
         {
@@ -160,7 +205,7 @@ def _timed(entries: Mapping[str, Entry]) -> list[str]:
     )
 
 
-def _size(entries: Mapping[str, Entry]) -> list[str]:
+def _size(entries: Mapping[str, Measured]) -> list[str]:
     rows = [
         [entry["title"], f"{entry['parameters']:,}", *_numbers(entry), _time(entry)]
         for entry in sorted(entries.values(), key=lambda entry: int(entry["parameters"]))
@@ -168,7 +213,7 @@ def _size(entries: Mapping[str, Entry]) -> list[str]:
     return [_SIZE, *_table(("network", "parameters", *_NUMBERS, "µs a shower"), rows)]
 
 
-def _data(entries: Mapping[str, Entry]) -> list[str]:
+def _data(entries: Mapping[str, Measured]) -> list[str]:
     rows = [
         [f"{entry['train_showers']:,}", *_numbers(entry)]
         for entry in sorted(entries.values(), key=lambda entry: int(entry["train_showers"]))
@@ -176,12 +221,12 @@ def _data(entries: Mapping[str, Entry]) -> list[str]:
     return [_DATA, *_table(("training showers", *_NUMBERS), rows)]
 
 
-def _choices(entries: Mapping[str, Entry]) -> list[str]:
+def _choices(entries: Mapping[str, Measured]) -> list[str]:
     found = ablations(entries)
     return [_ablations_text(entries), *_ablations_table(entries, found), "", _verdict(entries, found)]
 
 
-def _ablations_text(entries: Mapping[str, Entry]) -> str:
+def _ablations_text(entries: Mapping[str, Measured]) -> str:
     baselines = list(repeats(entries).values())
     scatters = [seed_scatter(baselines, auc) for auc in AUCS]
     known = [f"{scatter:.3f}" for scatter in scatters if scatter is not None]
@@ -194,7 +239,9 @@ def _ablations_text(entries: Mapping[str, Entry]) -> str:
     return _ABLATIONS.format(count=count, scatter=scatter)
 
 
-def _ablations_table(entries: Mapping[str, Entry], found: Mapping[str, tuple[Difference, ...]]) -> list[str]:
+def _ablations_table(
+    entries: Mapping[str, Measured], found: Mapping[str, tuple[Difference, ...]]
+) -> list[str]:
     head = ("", "parameters", "AUC, observables", "difference", "AUC, cells", "difference", "FPD")
     rows = []
     for name, entry in entries.items():
@@ -208,7 +255,7 @@ def _difference(found: Difference | None) -> str:
     return "–" if found is None else f"{found.value:+.3f} ± {found.uncertainty:.3f}"
 
 
-def _verdict(entries: Mapping[str, Entry], found: Mapping[str, tuple[Difference, ...]]) -> str:
+def _verdict(entries: Mapping[str, Measured], found: Mapping[str, tuple[Difference, ...]]) -> str:
     """Say which choices differ from the baseline by more than two uncertainties in either AUC."""
     clear = [entries[name]["title"] for name, both in found.items() if any(one.significant for one in both)]
     n = sum(len(both) for both in found.values())
@@ -220,7 +267,7 @@ def _verdict(entries: Mapping[str, Entry], found: Mapping[str, tuple[Difference,
 
 def _made(results: Mapping[str, Any]) -> list[str]:
     """Say how everything was made: commands, data, dates, settings."""
-    entries: Mapping[str, Entry] = results["entries"]
+    entries: Mapping[str, Measured] = results["entries"]
     reference = results["reference"]
     files = ", ".join(f"`{part['file']}`" for part in reference["files"])
     dates = sorted({entry["date"] for entry in entries.values()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,8 @@ import pytest
 
 from caloforge.errors import FileFormatError, InputError
 from caloforge.showers import Showers, read_showers
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from pack_showers import decode, encode, pack, read_header, unpack
-from zoo_recipes import read_sealed
+from caloforge.zoo.packing import decode, encode, pack, read_header, unpack
+from caloforge.zoo.recipes import read_sealed
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,36 +1,47 @@
-"""How the shipped models are trained: the recipes of ``zoo.toml``, their files, and their commands."""
+"""How the shipped models are trained: the recipes of ``zoo.toml``, their files, and trainings side by side."""
 
 from __future__ import annotations
 
+import os
+import queue
 import re
+import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from caloforge.errors import ConfigError, FileFormatError, InputError
+from caloforge.errors import CaloforgeError, ConfigError, FileFormatError, InputError
 from caloforge.files import sha256_file
 from caloforge.settings import Settings, validated
 from caloforge.showers import open_showers, write_showers
-from caloforge.showers.identity import seeds_of
-from caloforge.showers.projection import projected_chunks
+from caloforge.showers.seen import seeds_of
+from caloforge.showers.views import ProjectedShowers
+from caloforge.train import RunFolder
 from caloforge.train.settings import resolve
 from caloforge.zoo.shipping import images_name
 
 __all__ = [
+    "Jobs",
     "Recipe",
     "chosen",
+    "finished",
     "found",
     "prepared",
     "read_recipes",
     "read_sealed",
     "read_tables",
     "require_unsealed",
+    "train_side_by_side",
     "train_words",
 ]
+
 
 SEALED = "sealed"
 """The table of sealed simulation seeds."""
@@ -191,7 +202,7 @@ def prepared(recipe: Recipe, files: Sequence[Path], folder: Path) -> list[Path]:
         digest = sha256_file(path)
         if not (image.exists() and note.exists() and note.read_text() == digest):
             with open_showers(path) as showers:
-                write_showers(image, projected_chunks(showers, recipe.images), force=True)
+                write_showers(image, ProjectedShowers(showers, recipe.images), force=True)
             note.write_text(digest)
         images.append(image)
     return images
@@ -208,3 +219,124 @@ def train_words(recipe: Recipe, data: Sequence[Path], run: Path, device: str, fr
     if fresh:
         return [*words, "--force"]
     return [*words, "--resume"] if (run / "run.json").exists() else words
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Where trainings run side by side.
+
+    Attributes:
+        runs: Folder of the run folders and their logs.
+        number: Trainings at a time; None for one on each GPU, or one without GPUs.
+        gpus: Numbers of the GPUs; None for all of this machine.
+        device: ``cpu`` or ``cuda`` instead of the recipes' devices.
+        threads: CPU threads of a training.
+        fresh: Train again from nothing.
+    """
+
+    runs: Path
+    number: int | None = None
+    gpus: tuple[str, ...] | None = None
+    device: str | None = None
+    threads: int = 1
+    fresh: bool = False
+
+    def gpu_numbers(self) -> tuple[str, ...]:
+        """Return the GPUs to use, none where everything runs on the CPU."""
+        if self.device == "cpu":
+            return ()
+        if self.gpus is not None:
+            return self.gpus
+        import torch
+
+        return tuple(map(str, range(torch.cuda.device_count())))
+
+
+def finished(run: Path) -> bool:
+    """Return whether a folder is that of a finished training."""
+    return RunFolder(run).info.exists() and RunFolder(run).read().get("status") == "finished"
+
+
+def train_side_by_side(
+    recipes: Mapping[str, Recipe], files: Mapping[str, Sequence[Path]], jobs: Jobs
+) -> list[str]:
+    """Train recipes, each in a process with a log beside its run folder, several at a time over the GPUs.
+
+    A run that was stopped goes on; interrupting this stops all of them.
+
+    Arguments:
+        recipes: Recipes by name, which is that of the run folder.
+        files: Files of showers by the same names.
+        jobs: Where and how many at a time.
+
+    Returns:
+        The names of those that failed.
+    """
+    gpus = jobs.gpu_numbers()
+    workers = jobs.number or max(1, len(gpus))
+    free: queue.Queue[str] = queue.Queue()
+    for number in range(workers):
+        free.put(gpus[number % len(gpus)] if gpus else "")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def train(name: str, recipe: Recipe) -> bool:
+        gpu = free.get()
+        try:
+            if recipe.first:
+                before = f"{name}-first"
+                if not finished(jobs.runs / before) and not _train(
+                    before, recipe.first_recipe(), files[name], gpu, jobs, running
+                ):
+                    return False
+                recipe = recipe.begun(jobs.runs / before)
+            return _train(name, recipe, files[name], gpu, jobs, running)
+        except CaloforgeError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            return False
+        finally:
+            free.put(gpu)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {name: pool.submit(train, name, recipe) for name, recipe in recipes.items()}
+        try:
+            return [name for name, future in futures.items() if not future.result()]
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise
+
+
+def _train(
+    name: str,
+    recipe: Recipe,
+    files: Sequence[Path],
+    gpu: str,
+    jobs: Jobs,
+    running: list[subprocess.Popen[bytes]],
+) -> bool:
+    """Train one recipe in a process, its output in a log; return whether it ended well."""
+    run = jobs.runs / name
+    run.parent.mkdir(parents=True, exist_ok=True)
+    data = prepared(recipe, files, jobs.runs / "images")
+    fresh = jobs.fresh or (run.is_dir() and not (run / "run.json").exists())
+    device = jobs.device or recipe.device
+    words = train_words(recipe, data, run, device, fresh)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(jobs.threads)}
+    if gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    log = run.with_suffix(".log")
+    where = f"GPU {gpu}" if gpu else device
+    print(f"{name}: {'continued' if '--resume' in words else 'started'} on {where}", flush=True)
+    began = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        running.append(process)
+        failed = process.wait() != 0
+    seconds = time.monotonic() - began
+    if failed:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        print(f"{name}: failed after {seconds:.0f} s: {last[0]} (see {log})", file=sys.stderr, flush=True)
+    else:
+        print(f"{name}: trained in {seconds:.0f} s", flush=True)
+    return not failed

@@ -7,7 +7,7 @@ import pytest
 from caloforge.data import packed_projections, sample_path
 from caloforge.files import sha256_file
 from caloforge.showers import read_showers
-from caloforge.showers.identity import SeenCheck, SeenCount
+from caloforge.showers.seen import SeenCheck, SeenCount
 from caloforge.zoo.store import Card, shipped_models
 
 CARDS = shipped_models()

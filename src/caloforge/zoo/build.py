@@ -1,0 +1,153 @@
+"""Shipped models from recipes: train, ship the weights, measure them on sealed showers, and write their cards.
+
+Cards are measured with sealed showers alone. A run that was stopped goes on and a finished one is not trained again; recipes have fixed
+numbers of epochs and seeds, so that training again from nothing gives the same models, up to the rounding of the GPU's sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from caloforge.files import read_json, write_json
+from caloforge.provenance import source_digest
+from caloforge.train import RunFolder
+from caloforge.validate.metrics.base import Settings
+from caloforge.zoo.cards import measure, measure_card, open_test_showers, speed_of
+from caloforge.zoo.recalibration import recalibrate
+from caloforge.zoo.recipes import (
+    Jobs,
+    Recipe,
+    finished,
+    found,
+    require_unsealed,
+    train_side_by_side,
+)
+from caloforge.zoo.shipping import add_to_card, ship
+from caloforge.zoo.store import ZOO, Card, find_card, load
+
+__all__ = ["ZooBuilder"]
+
+_MEASURES = ("statistics", "validate", "zoo", "generate")
+"""Parts of the package whose code decides the figures of a card."""
+
+
+@dataclass(frozen=True)
+class ZooBuilder:
+    """Builds shipped models.
+
+    Attributes:
+        recipes: Recipes by ``DATASET/MODEL``.
+        sealed: Sealed simulation seeds of each data set.
+        data: Folder of the training showers.
+        test: Folder of the sealed showers; None for ``data``.
+        jobs: Where trainings run.
+        zoo: Folder of the weights and cards.
+        n: Showers at most to measure with or to calibrate on; None for all.
+        settings: Settings of the metrics.
+    """
+
+    recipes: Mapping[str, Recipe]
+    sealed: Mapping[str, Collection[int]]
+    data: Path
+    test: Path | None = None
+    jobs: Jobs = field(default_factory=lambda: Jobs(Path("runs")))
+    zoo: Path = ZOO
+    n: int | None = None
+    settings: Settings = field(default_factory=lambda: Settings(seed=1))
+
+    def train(self) -> list[str]:
+        """Train all recipes and time them on the GPU; return the names of those that failed.
+
+        Raises:
+            InputError: When a file is missing, or has sealed showers of the model's data set.
+        """
+        files = {name: self._training_files(name) for name in self.recipes}
+        for name, paths in files.items():
+            require_unsealed(name, paths, self.sealed)
+        self.jobs.runs.mkdir(parents=True, exist_ok=True)
+        failed = train_side_by_side(self.recipes, files, self.jobs)
+        if self.jobs.gpu_numbers() and self.jobs.device in (None, "cuda"):
+            for name in self.recipes:
+                if name not in failed:
+                    self._time_on_gpu(self.jobs.runs / name, files[name])
+        return failed
+
+    def gather(self, name: str) -> Card | None:
+        """Ship a finished run: weights, card, metrics on sealed showers, speed; None when it is not trained."""
+        run = self.jobs.runs / name
+        if not finished(run):
+            print(f"{name}: is not trained; left out", flush=True)
+            return None
+        files = self._training_files(name)
+        require_unsealed(name, files, self.sealed)
+        card = ship(run, name, files, self.zoo, self.recipes[name].best)
+        with ExitStack() as stack:
+            model = card.generator()
+            detector, paths = card.content["detector"], self._test_files(name, needed=False)
+            test = open_test_showers(stack, detector, paths, model, self._seeds(name))
+            key = {
+                "weights": [entry["sha256"] for entry in card.content["weights"]],
+                "test": [{k: part[k] for k in ("sha256", "showers") if k in part} for part in test.described],
+                "n": self.n,
+                "settings": self.settings.model_dump(mode="json"),
+                "code": source_digest(*_MEASURES),
+            }
+            store = run / "test-metrics.json"
+            known = read_json(store) if store.exists() else {}
+            if known.get("key") != key:
+                print(f"{name}: measured against {len(test.showers)} showers", flush=True)
+                known = {"key": key, "metrics": measure(model, test, self.settings, n=self.n)}
+                write_json(store, known)
+            known["metrics"]["reference"]["parts"] = list(test.described)
+            speed = {"cpu": speed_of(model, test.showers)}
+        if (run / "speed.json").exists():
+            speed["gpu"] = read_json(run / "speed.json")
+        card = add_to_card(card, {"metrics": known["metrics"], "speed": speed})
+        size = sum(entry["bytes"] for entry in card.content["weights"])
+        print(f"wrote {card.path} ({size / 1e6:.2f} MB of weights)", flush=True)
+        return card
+
+    def remeasure(self, name: str) -> Card:
+        """Measure shipped weights again, without a run folder, and write the card."""
+        paths = self._test_files(name)
+        print(f"{name}: measured against {', '.join(path.name for path in paths)}", flush=True)
+        card = measure_card(
+            find_card(name, self.zoo), paths, self._seeds(name), self.n, settings=self.settings
+        )
+        reference = card.content["metrics"]["reference"]
+        print(f"wrote {card.path} ({reference['n']} showers, sealed: {reference['sealed']})", flush=True)
+        return card
+
+    def recalibrate(self, name: str) -> Card:
+        """Fit the calibration of shipped weights again, to those of the recipe's files that are in the folder."""
+        device = "cuda" if self.jobs.device == "cuda" else "cpu"
+        files = found(self.recipes[name].data, [self.data], needed=False)
+        card = recalibrate(find_card(name, self.zoo), files, device, n=self.n)
+        print(
+            f"wrote {card.path} (calibrated on {card.content['calibration']['showers']} showers)", flush=True
+        )
+        return card
+
+    def _training_files(self, name: str) -> list[Path]:
+        return found(self.recipes[name].data, [self.data])
+
+    def _test_files(self, name: str, needed: bool = True) -> list[Path]:
+        folders = [self.data] if self.test is None else [self.data, self.test]
+        return found(self.recipes[name].held, folders, needed)
+
+    def _seeds(self, name: str) -> Collection[int]:
+        return self.sealed.get(name.partition("/")[0], ())
+
+    def _time_on_gpu(self, run: Path, files: Sequence[Path]) -> None:
+        """Time a trained model alone on the GPU, once, at the batch size of the CPU's time and at a large one."""
+        store = run / "speed.json"
+        if store.exists() and store.stat().st_mtime >= RunFolder(run).info.stat().st_mtime:
+            return
+        model = load(run, "cuda")
+        with ExitStack() as stack:
+            like = open_test_showers(stack, model.detector.name, files[:1]).showers[:10_000]
+        facts = speed_of(model, like)
+        write_json(store, {**facts, "large_batch": speed_of(model, like, batch=min(10_000, len(like)))})
