@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from caloforge.showers.container import (
-    check_cells,
-    check_condition,
-    check_energies,
-    check_theta,
-    check_values,
-)
+from caloforge.showers.hdf5 import CONDITIONS, ENERGIES, THETA, check_cells, check_column, check_values
 
+IMPACT = f"{CONDITIONS}/impact"
 CELL = st.sampled_from([0.0, 1.5, 3e38, -0.0, -1e-30, -2.0, math.nan, math.inf, -math.inf])
 
 
@@ -35,46 +30,39 @@ def test_the_first_bad_cell_against_a_loop(cells: np.ndarray) -> None:
     else:
         assert fault is not None
         assert fault.where == f"dataset 'showers', row {100 + wrong[0][0]}"
-        assert f"cell {wrong[0][1]} holds {cells[wrong[0]]:g};" in fault.message
+        assert f"cell {wrong[0][1]} is {cells[wrong[0]]:g};" in fault.message
 
 
 @pytest.mark.parametrize("value", [0.0, -5.0, math.nan, math.inf])
 def test_bad_energies(value: float) -> None:
-    fault = check_energies(np.array([1.0, 2.0, value, value]), 10)
+    fault = check_column(ENERGIES, np.array([1.0, 2.0, value, value]), 10)
     assert fault is not None
     assert fault.where == "dataset 'incident_energies', row 12"
     assert "expected a finite incident energy in MeV above zero" in fault.message
-    assert check_energies(np.array([1e-3, 1e9])) is None
+    assert check_column(ENERGIES, np.array([1e-3, 1e9])) is None
 
 
 @pytest.mark.parametrize("value", [0.0, 180.0, -30.0, 200.0, math.nan])
 def test_bad_angles(value: float) -> None:
-    fault = check_theta(np.array([value, 90.0]))
+    fault = check_column(THETA, np.array([value, 90.0]))
     assert fault is not None
     assert fault.where == "dataset 'incident_theta', row 0"
     assert "between 0 and 180" in fault.message
-    assert check_theta(np.array([0.1, 179.9])) is None
+    assert check_column(THETA, np.array([0.1, 179.9])) is None
 
 
 def test_bad_condition() -> None:
-    fault = check_condition("impact", np.array([[0, 1], [2, np.nan]], np.float32), 4)
+    fault = check_column(IMPACT, np.array([[0, 1], [2, np.nan]], np.float32), 4)
     assert fault is not None
     assert fault.where == "dataset 'conditions/impact', row 5"
-    assert check_condition("impact", np.zeros((3, 2), np.float32)) is None
+    assert check_column(IMPACT, np.zeros((3, 2), np.float32)) is None
 
 
-def test_every_array_is_looked_at() -> None:
-    good = {
-        "cells": np.ones((2, 3), np.float32),
-        "energies": np.ones(2),
-        "theta": np.full(2, 90.0),
-        "conditions": {"a": np.ones((2, 1), np.float32)},
-    }
-    assert check_values(**good) is None
-    for name in ("cells", "energies", "theta"):
-        assert check_values(**(good | {name: good[name] * np.nan})) is not None
-    assert check_values(**(good | {"conditions": {"a": np.full((2, 1), np.inf)}})) is not None
-
-
-def test_nothing_is_right() -> None:
-    assert check_values(np.zeros((0, 5), np.float32), np.zeros(0), np.zeros(0), {}) is None
+def test_every_array_is_checked() -> None:
+    cells = np.ones((2, 3), np.float32)
+    columns = {ENERGIES: np.ones((2, 1)), THETA: np.full((2, 1), 90.0), IMPACT: np.ones((2, 2), np.float32)}
+    assert check_values(cells, columns) is None
+    assert check_values(cells * np.nan, columns) is not None
+    for name, values in columns.items():
+        assert check_values(cells, columns | {name: values * np.nan}) is not None
+    assert check_values(cells[:0], {name: values[:0] for name, values in columns.items()}) is None

@@ -170,21 +170,11 @@ def test_joining_refuses(make) -> None:
         Showers.concatenate([])
 
 
-def test_empty_showers_are_counted(make) -> None:
-    showers = make(5)
-    cells = showers.cells.copy()
-    cells[[1, 4]] = 0
-    assert showers.replace(cells=cells).check().n_empty == 2
-    assert showers[:0].n_empty == 0
-
-
 def test_check_says_where(make) -> None:
     showers = make(5)
     cells = showers.cells.copy()
     cells[3, 17] = -1
-    with pytest.raises(
-        InputError, match="dataset 'showers', row 3: cell 17 holds -1; expected a finite energy"
-    ):
+    with pytest.raises(InputError, match="dataset 'showers', row 3: cell 17 is -1; expected a finite energy"):
         showers.replace(cells=cells).check()
     assert showers.check() is showers
 

@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from caloforge.errors import FileFormatError, InputError, SeenShowersError
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, ShowerWriter, open_showers, read_showers, write_showers
-from caloforge.showers.identity import (
-    SeenCheck,
-    identities,
-    identities_as,
-    mixed,
-    overlap,
-    seeds_of,
-    seen_union,
-    warnings_of,
-)
+from caloforge.showers.identity import mixed, overlap, seen_union
+from caloforge.showers.seen import SeenCheck, identities, seeds_of, warnings_of
 from caloforge.showers.views import JoinedShowers, project_showers
 
 IMAGE = get_detector("ild-ecal-10x10")
@@ -40,7 +32,7 @@ def images(n: int = 40, number: int = 0, **facts) -> Showers:
 def test_identities_do_not_depend_on_chunks_and_slices(chunk: int, start: int, stop: int) -> None:
     showers = images()
     whole = identities(showers)
-    np.testing.assert_array_equal(identities(showers, chunk), whole)
+    np.testing.assert_array_equal(identities(showers, chunk=chunk), whole)
     np.testing.assert_array_equal(identities(showers[start:stop]), whole[start:stop])
     order = np.random.default_rng(chunk).permutation(len(showers))
     np.testing.assert_array_equal(identities(showers.take(order)), whole[order])
@@ -52,7 +44,7 @@ def test_identities_survive_files_joins_and_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(identities(Showers.concatenate([first, second])), expected)
     paths = [write_showers(tmp_path / f"{k}.h5", part) for k, part in enumerate((first, second))]
     with open_showers(paths[0]) as a, open_showers(paths[1]) as b:
-        np.testing.assert_array_equal(identities(JoinedShowers([a, b]), 11), expected)
+        np.testing.assert_array_equal(identities(JoinedShowers([a, b]), chunk=11), expected)
     renamed = first.replace(source="other", seed=9, particle="e-", attributes={"x": 1})
     np.testing.assert_array_equal(identities(renamed), identities(first))
     strided = Showers(IMAGE, np.asfortranarray(first.cells), first.incident_energy)
@@ -175,7 +167,7 @@ def test_projected_showers_are_recognised_by_their_images() -> None:
     cells = rng.gamma(0.05, 1.0, (6, 27_000)).astype(np.float32)
     whole = Showers("ild-ecal", cells, np.full(6, 5e4), source="geant4")
     seen = seen_union([identities(project_showers(whole[:4], IMAGE))])
-    np.testing.assert_array_equal(identities_as(whole, IMAGE, 2), identities(project_showers(whole, IMAGE)))
+    np.testing.assert_array_equal(identities(whole, IMAGE, 2), identities(project_showers(whole, IMAGE)))
     assert SeenCheck([whole]).count(images(seen=seen)).n == 4
     grid = Showers("ild-ecal", cells, np.full(6, 5e4), seen=seen_union([identities(whole)]))
     assert SeenCheck([project_showers(whole, IMAGE)]).count(grid).n == 0

@@ -41,7 +41,7 @@ def test_it_is_a_source(path: Path, whole: Showers) -> None:
     with open_showers(path) as file:
         assert isinstance(file, ShowerSource)
         assert len(file) == len(whole) == N
-        for name in ("has_theta", "particle", "source", "seed", "attributes", "n_empty"):
+        for name in ("has_theta", "particle", "source", "seed", "attributes"):
             assert getattr(file, name) == getattr(whole, name)
         assert sorted(file.condition_names) == sorted(whole.condition_names)
         np.testing.assert_array_equal(file.incident_energy, whole.incident_energy)
@@ -119,14 +119,6 @@ def test_a_pickled_file_opens_again(path: Path, whole: Showers) -> None:
         copy = pickle.loads(pickle.dumps(file))
     with copy:
         assert_same(copy[:], whole)
-
-
-def test_empty_showers_are_counted_over_the_file(make, tmp_path: Path) -> None:
-    showers = make(9)
-    cells = showers.cells.copy()
-    cells[::4] = 0
-    with open_showers(showers.replace(cells=cells).save(tmp_path / "s.h5")) as file:
-        assert file.n_empty == 3
 
 
 def test_a_users_detector_comes_from_the_file(toy: Detector, path: Path) -> None:
@@ -212,7 +204,7 @@ def attribute(name: str, value: object) -> Spoil:
 STRUCTURE = {
     "no cells": (
         swap("showers", None),
-        r"dataset 'showers': is missing; the file holds: conditions, incident_e",
+        r"dataset 'showers': is missing; the file has: conditions, incident_e",
     ),
     "no energies": (swap("incident_energies", None), r"dataset 'incident_energies': is missing"),
     "wrong width": (
@@ -250,7 +242,7 @@ STRUCTURE = {
     ),
     "no showers": (
         swap("showers", np.zeros((0, 60))),
-        r"dataset 'showers': holds no showers; expected at least one",
+        r"dataset 'showers': has no showers; expected at least one",
     ),
     "broken definition": (
         attribute("detector_definition", "{}"),
@@ -284,20 +276,20 @@ def test_a_group_in_the_place_of_a_dataset(make, tmp_path: Path) -> None:
 VALUES = {
     "NaN": (
         put("showers", 7, np.nan),
-        r"dataset 'showers', row 7: cell 0 holds nan; expected a finite energy in MeV",
+        r"dataset 'showers', row 7: cell 0 is nan; expected a finite energy in MeV",
     ),
-    "negative": (put("showers", 7, -2.5), r"dataset 'showers', row 7: cell 0 holds -2\.5"),
-    "infinite": (put("showers", 7, np.inf), r"dataset 'showers', row 7: cell 0 holds inf"),
+    "negative": (put("showers", 7, -2.5), r"dataset 'showers', row 7: cell 0 is -2\.5"),
+    "infinite": (put("showers", 7, np.inf), r"dataset 'showers', row 7: cell 0 is inf"),
     "no energy": (
         put("incident_energies", 7, 0),
-        r"dataset 'incident_energies', row 7: holds 0.* above zero",
+        r"dataset 'incident_energies', row 7: is 0.* above zero",
     ),
-    "NaN energy": (put("incident_energies", 7, np.nan), r"dataset 'incident_energies', row 7: holds nan"),
+    "NaN energy": (put("incident_energies", 7, np.nan), r"dataset 'incident_energies', row 7: is nan"),
     "angle": (
         put("incident_theta", 7, 181),
-        r"dataset 'incident_theta', row 7: holds 181.* between 0 and 180",
+        r"dataset 'incident_theta', row 7: is 181.* between 0 and 180",
     ),
-    "condition": (put("conditions/impact", 7, np.nan), r"dataset 'conditions/impact', row 7: holds \[ *nan"),
+    "condition": (put("conditions/impact", 7, np.nan), r"dataset 'conditions/impact', row 7: is \[ *nan"),
 }
 
 
@@ -323,7 +315,7 @@ def test_columns_are_checked_as_well(make, tmp_path: Path) -> None:
         file["incident_energies"][4] = -1
     with (
         open_showers(path) as file,
-        pytest.raises(FileFormatError, match="'incident_energies', row 4: holds -1"),
+        pytest.raises(FileFormatError, match="'incident_energies', row 4: is -1"),
     ):
         _ = file.incident_energy
 
@@ -334,10 +326,10 @@ def test_empty_files_are_read_when_allowed(make, toy: Detector, tmp_path: Path) 
     path = tmp_path / "s.h5"
     with ShowerWriter(path, toy, allow_empty=True):
         pass
-    with pytest.raises(FileFormatError, match="holds no showers"):
+    with pytest.raises(FileFormatError, match="has no showers"):
         open_showers(path)
     with open_showers(path, allow_empty=True) as file:
-        assert (len(file), len(file[:]), list(file.chunks()), file.n_empty) == (0, 0, [], 0)
+        assert (len(file), len(file[:]), list(file.chunks())) == (0, 0, [])
         assert len(pickle.loads(pickle.dumps(file))) == 0
 
 

@@ -27,7 +27,7 @@ from caloforge.errors import (
 )
 from caloforge.geometry import Detector
 from caloforge.showers import Showers, ShowerWriter, open_showers, read_showers, write_showers
-from caloforge.showers.hdf5 import GuardedFile
+from caloforge.showers.writing import GuardedFile
 
 
 @settings(max_examples=25, deadline=None)
@@ -164,10 +164,10 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(make, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("cells", -1.0, r"dataset 'showers', row 5: cell 0 holds -1; .*; not written"),
-        ("cells", np.nan, r"dataset 'showers', row 5: cell 0 holds nan"),
-        ("incident_energy", 0.0, r"dataset 'incident_energies', row 5: holds 0"),
-        ("incident_theta", 190.0, r"dataset 'incident_theta', row 5: holds 190"),
+        ("cells", -1.0, r"dataset 'showers', row 5: cell 0 is -1; .*; not written"),
+        ("cells", np.nan, r"dataset 'showers', row 5: cell 0 is nan"),
+        ("incident_energy", 0.0, r"dataset 'incident_energies', row 5: is 0"),
+        ("incident_theta", 190.0, r"dataset 'incident_theta', row 5: is 190"),
     ],
 )
 def test_bad_values_are_not_written(make, tmp_path: Path, field: str, value: float, message: str) -> None:
@@ -197,7 +197,7 @@ def test_no_showers(make, tmp_path: Path) -> None:
 
 
 def test_attributes_that_a_file_cannot_hold(make, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="attribute 'odd' holds dict; expected a text"):
+    with pytest.raises(InputError, match="attribute 'odd' is a dict; expected a text"):
         make(1, attributes={"odd": {"a": 1}}).save(tmp_path / "s.h5")
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,7 @@ from caloforge.errors import ConfigError, FileFormatError, IncompatibleError, In
 from caloforge.files import sha256_file
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, read_showers, write_showers
-from caloforge.showers.identity import identities
+from caloforge.showers.seen import identities
 from caloforge.train import RunFolder, held_out_showers, train
 from caloforge.train.data import CellDataset, split
 from caloforge.train.settings import TrainConfig

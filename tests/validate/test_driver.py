@@ -441,7 +441,6 @@ def test_a_selection_is_a_source_like_its_base() -> None:
         "particle",
         "source",
         "seed",
-        "n_empty",
         "has_theta",
     ):
         np.testing.assert_array_equal(getattr(part, name), getattr(direct, name))

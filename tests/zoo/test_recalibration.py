@@ -15,7 +15,7 @@ from caloforge.files import write_json
 from caloforge.showers import read_showers
 from caloforge.showers.seen import identities
 from caloforge.train.checkpoint import load_weights
-from caloforge.train.seen import SeenByTraining
+from caloforge.train.folder import SeenByTraining
 from caloforge.zoo.recalibration import recalibrate
 from caloforge.zoo.shipping import write_seen
 from caloforge.zoo.store import ZOO, Card, find_card

@@ -51,7 +51,7 @@ def generate(
     """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
     from caloforge.errors import InputError
     from caloforge.files import check_output
-    from caloforge.showers.identity import warnings_of
+    from caloforge.showers.seen import warnings_of
     from caloforge.zoo.store import load
 
     if like is not None and (energy is not None or theta is not None):

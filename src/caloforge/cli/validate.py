@@ -144,7 +144,7 @@ def _leave_cores_to_others() -> None:
 
 def _warnings(report: Report) -> list[str]:
     """Return a line for what is wrong with each model: unfinished, or its training showers not all known or seen again."""
-    from caloforge.showers.identity import warnings_of
+    from caloforge.showers.seen import warnings_of
 
     lines = []
     for label, sample in report.metrics["samples"].items():

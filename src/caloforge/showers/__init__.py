@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from caloforge.showers.container import Showers
+from caloforge.showers.container import Showers, ShowerSource
 from caloforge.showers.reading import ShowerFile, open_showers, read_showers
-from caloforge.showers.source import ShowerSource
 from caloforge.showers.writing import ShowerWriter, write_showers
 
 __all__ = [

@@ -1,117 +1,88 @@
-"""The one container of showers in memory: cells, conditions and where they come from.
-
-Checks on the values of showers: vectorised, and exact about the place of the first fault.
-
-Each check returns None, or the first :class:`Fault`; the caller knows whether it came from a file.
-"""
+"""Showers in memory, and the protocol of everything that showers can be read from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import IncompatibleError, InputError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
-from caloforge.showers.hdf5 import (
-    CELLS,
-    CONDITIONS,
-    ENERGIES,
-    PERPENDICULAR,
-    SEEN_SEEDS,
-    THETA,
-    rows_per_stream,
-)
+from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, check_values, rows_per_stream
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.showers.source import Index, as_selection, chunk_size
+from caloforge.showers.writing import columns_of, write_showers
 
-__all__ = [
-    "Fault",
-    "Showers",
-    "check_cells",
-    "check_condition",
-    "check_energies",
-    "check_theta",
-    "check_values",
-]
+__all__ = ["Index", "ShowerSource", "Showers", "as_selection", "chunk_size"]
+
+Index: TypeAlias = int | np.integer[Any] | slice | list[int] | NDArray[Any]
+"""One shower, a range of showers, a mask (N,), or indices."""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Where a value is wrong, and how.
+@runtime_checkable
+class ShowerSource(Protocol):
+    """Anything that showers can be read from, all at once or piece by piece.
 
-    Arguments:
-        where: Dataset and row.
-        message: The value, and what was expected.
+    Code that only reads takes a ShowerSource: :class:`~caloforge.showers.Showers`, a :class:`~caloforge.showers.ShowerFile`, or one
+    of :mod:`caloforge.showers.views`.
     """
 
-    where: str
-    message: str
+    @property
+    def detector(self) -> Detector:
+        """Detector whose cells the showers fill."""
 
+    @property
+    def particle(self) -> str:
+        """Incident particle, "gamma" or "e-"; empty when not known."""
 
-def check_cells(cells: NDArray[np.float32], first_row: int = 0) -> Fault | None:
-    """Find the first cell whose energy is negative or not finite.
+    @property
+    def source(self) -> str:
+        """What made the showers: geant4, gflash or a model's name; empty when not known."""
 
-    Arguments:
-        cells: Energies (N, n_cells), MeV.
-        first_row: Row of the file in which ``cells`` begins.
-    """
-    # The minimum and maximum of an array with a NaN are NaN, for which the comparison is false.
-    if cells.size == 0 or (cells.min() >= 0 and cells.max() < np.inf):
-        return None
-    good = (cells >= 0) & (cells < np.inf)
-    row = int(np.argmin(good.all(axis=1)))
-    cell = int(np.argmin(good[row]))
-    return Fault(
-        f"dataset '{CELLS}', row {first_row + row}",
-        f"cell {cell} holds {cells[row, cell]:g}; expected a finite energy in MeV that is not negative",
-    )
+    @property
+    def seed(self) -> int | None:
+        """Seed that they were made with, when there is one."""
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Further facts about how they were made."""
 
-def check_energies(energies: NDArray[np.float64], first_row: int = 0) -> Fault | None:
-    """Find the first incident energy (N,) that is not finite and positive."""
-    expected = "a finite incident energy in MeV above zero"
-    return _first(energies, (energies > 0) & (energies < np.inf), ENERGIES, first_row, expected)
+    @property
+    def seen(self) -> NDArray[np.uint64]:
+        """Identities (M,), sorted, of the showers that trained or selected the model that made these; empty for none."""
 
+    @property
+    def has_theta(self) -> bool:
+        """Whether there are angles; otherwise all are 90 degrees."""
 
-def check_theta(theta: NDArray[np.float64], first_row: int = 0) -> Fault | None:
-    """Find the first angle (N,) that does not lie between 0 and 180 degrees."""
-    expected = "an angle in degrees between 0 and 180 (90 is perpendicular to the front face)"
-    return _first(theta, (theta > 0) & (theta < 180), THETA, first_row, expected)
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Names of the conditions beside energy and angle."""
 
+    @property
+    def incident_energy(self) -> NDArray[np.float64]:
+        """Incident energies (N,), MeV."""
 
-def check_condition(name: str, values: NDArray[Any], first_row: int = 0) -> Fault | None:
-    """Find the first row of a condition (N, k) that is not finite."""
-    good = np.isfinite(values).all(axis=1)
-    return _first(values, good, f"{CONDITIONS}/{name}", first_row, "finite values")
+    @property
+    def incident_theta(self) -> NDArray[np.float64]:
+        """Angles (N,), degrees."""
 
+    def __len__(self) -> int:
+        """Return the number of showers."""
 
-def check_values(
-    cells: NDArray[np.float32],
-    energies: NDArray[np.float64],
-    theta: NDArray[np.float64],
-    conditions: dict[str, NDArray[Any]],
-    first_row: int = 0,
-) -> Fault | None:
-    """Return the first fault of a batch of showers, the cheap checks first."""
-    fault = check_energies(energies, first_row) or check_theta(theta, first_row)
-    for name, values in conditions.items():
-        fault = fault or check_condition(name, values, first_row)
-    return fault or check_cells(cells, first_row)
+    def __getitem__(self, index: Index) -> Showers:
+        """Return the chosen showers, in memory."""
 
+    def condition(self, name: str) -> NDArray[Any]:
+        """Return a condition (N, k): "incident_energy" MeV, "incident_theta" degrees, or a named one."""
 
-def _first(
-    values: NDArray[Any], good: NDArray[np.bool_], dataset: str, first_row: int, expected: str
-) -> Fault | None:
-    if good.all():
-        return None
-    row = int(np.argmin(good))
-    held = np.array2string(np.asarray(values[row]), precision=8)
-    return Fault(f"dataset '{dataset}', row {first_row + row}", f"holds {held}; expected {expected}")
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over all showers in order, ``size`` at a time."""
+
+    def take(self, indices: ArrayLike) -> Showers:
+        """Return the showers of these indices, in their order, in memory."""
 
 
 class Showers:
@@ -249,18 +220,13 @@ class Showers:
         total: NDArray[np.float64] = self.cells.sum(axis=1, dtype=np.float64)
         return total
 
-    @property
-    def n_empty(self) -> int:
-        """Number of showers without any energy: legal, but worth a word when there are many."""
-        return int(len(self) - np.count_nonzero(self.cells.any(axis=1)))
-
     def check(self) -> Showers:
         """Check every value and return the showers themselves.
 
         Raises:
             InputError: At the first value that is not finite or out of range; says which and where.
         """
-        fault = check_values(self.cells, self.incident_energy, self.incident_theta, self.conditions)
+        fault = check_values(self.cells, columns_of(self))
         if fault is not None:
             msg = f"showers: {fault.where}: {fault.message}"
             raise InputError(msg)
@@ -268,8 +234,6 @@ class Showers:
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write them to a file, see :func:`~caloforge.showers.write_showers`, and return its path."""
-        from caloforge.showers.writing import write_showers
-
         return write_showers(path, self, force=force)
 
     @classmethod
@@ -356,3 +320,39 @@ def _equal(left: Any, right: Any) -> bool:
 
 def _common(values: Sequence[Any], otherwise: Any) -> Any:
     return values[0] if all(value == values[0] for value in values) else otherwise
+
+
+def as_selection(index: Index, n: int) -> slice | NDArray[Any]:
+    """Turn any index of ``n`` showers into a slice or an array, both of which keep the axis of showers.
+
+    Raises:
+        InputError: When a mask has another length, or the index is of no known kind.
+        IndexError: When an index is out of range.
+    """
+    if isinstance(index, slice):
+        return index
+    array = np.asarray(index)
+    if array.dtype == bool:
+        if array.shape != (n,):
+            msg = f"mask has shape {array.shape}; expected ({n},), one entry a shower"
+            raise InputError(msg)
+        return array
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.ndim > 1 or array.dtype.kind not in "iu":
+        msg = f"index has shape {array.shape} and type {array.dtype}; expected integers, a mask or a slice"
+        raise InputError(msg)
+    array = np.atleast_1d(array).astype(np.int64)
+    if array.min() < -n or array.max() >= n:
+        wrong = array[(array < -n) | (array >= n)][0]
+        msg = f"index {wrong} is out of range; there are {n} showers"
+        raise IndexError(msg)
+    return array
+
+
+def chunk_size(size: int | None, default: int) -> int:
+    """Return the number of showers of a chunk, checked; None: ``default``."""
+    if size is not None and size < 1:
+        msg = f"chunk size is {size}; expected at least 1"
+        raise InputError(msg)
+    return default if size is None else int(size)

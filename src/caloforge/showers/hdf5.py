@@ -1,23 +1,19 @@
-"""HDF5: the file layout, opening with clear errors, and chunked datasets.
+"""The HDF5 layout of shower files: names, sizes of chunks, valid values, and reading with clear errors.
 
-The file layout: names of datasets and attributes, sizes of chunks.
-
-It is the CaloChallenge's (https://calochallenge.github.io) with names added: ``showers`` (N, cells) float32 MeV and
+The layout is the CaloChallenge's (https://calochallenge.github.io) with names added: ``showers`` (N, cells) float32 MeV and
 ``incident_energies`` (N, 1) MeV; where they apply ``incident_theta`` (N, 1) degrees and ``conditions/NAME`` (N, k).
 
-HDF5 beneath the layout: opening with clear errors, datasets with a fitting chunk cache, writing that can fail.
-
-HDF5 unpacks a whole chunk whenever any of it is read. Its cache therefore holds one band of rows (all chunks that
-a row touches) and one chunk more, so that slices in sequence unpack each chunk once, whatever their size.
+HDF5 unpacks a whole chunk whenever any of it is read. The cache of a dataset therefore has room for one band of rows (all
+chunks that a row touches) and one chunk more, so that consecutive slices unpack each chunk once, whatever their size.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import h5py
 import numpy as np
@@ -40,8 +36,11 @@ __all__ = [
     "SEEN_SEEDS",
     "STREAM_BYTES",
     "THETA",
-    "GuardedFile",
+    "Fault",
     "band_rows",
+    "check_cells",
+    "check_column",
+    "check_values",
     "open_dataset",
     "open_hdf5",
     "plain_attributes",
@@ -50,14 +49,13 @@ __all__ = [
     "rows_per_stream",
 ]
 
-
 CELLS: Final = "showers"
 ENERGIES: Final = "incident_energies"
 THETA: Final = "incident_theta"
 CONDITIONS: Final = "conditions"
 
 SEEN: Final = "seen_identities"
-"""Dataset (M,) uint64, sorted: identities of the showers that trained or selected the model that made a file."""
+"""Dataset (M,) uint64, sorted: identities of the showers that trained or selected the model behind a file."""
 SEEN_SEEDS: Final = "seen_seeds"
 """Attribute: simulation seeds whose showers trained or selected the model, where the files themselves are lost."""
 SEEN_INCOMPLETE: Final = "seen_incomplete"
@@ -70,17 +68,20 @@ RESERVED: Final = frozenset({"detector", DEFINITION, "particle", "source", "seed
 """Attributes that are written from the showers' own fields."""
 
 PERPENDICULAR: Final = 90.0
-"""Angle in degrees of showers whose file holds none."""
+"""Polar angle in degrees of showers whose file has no angles."""
 
 CHUNK_BYTES: Final = 2 * 2**20
 """Size of a chunk of cells in the file: a unit of compression, and of what a sliced read must unpack."""
 
 STREAM_BYTES: Final = 16 * 2**20
-"""Size of the cells that ``chunks()`` hands out at a time unless told otherwise."""
+"""Default size of the cells in one chunk of ``chunks()``."""
 
 COMPRESSION_LEVEL: Final = 1
 """gzip level: after the byte shuffle, level 4 is 15 to 20 % smaller on Geant4 showers but takes twice the time
 to write and to read; level 9 takes 20 times as long for another 10 %. ``benchmarks/bench_io.py`` measures it."""
+
+_CACHE_SLOTS = 12421  # hash table of the chunk cache: a prime well above the number of cached chunks
+_CACHE_LIMIT = 256 * 2**20  # most bytes of a chunk cache, whatever the file's chunks
 
 
 def rows_per_chunk(row_bytes: int, target: int = CHUNK_BYTES) -> int:
@@ -94,11 +95,62 @@ def rows_per_stream(row_bytes: int, chunk_rows: int) -> int:
     return max(1, rows // chunk_rows) * chunk_rows if chunk_rows <= rows else rows
 
 
-_CACHE_SLOTS = 12421
-"""Slots of the hash table of cached chunks: a prime well above the number of chunks that it holds."""
+class Fault(NamedTuple):
+    """The first invalid value of some showers: the dataset and row, and what it is and should be."""
 
-_CACHE_LIMIT = 256 * 2**20
-"""Most bytes that a chunk cache may take, whatever the file's chunks."""
+    where: str
+    message: str
+
+
+def check_cells(cells: NDArray[np.float32], first_row: int = 0) -> Fault | None:
+    """Find the first cell whose energy is negative or not finite.
+
+    Arguments:
+        cells: Energies (N, n_cells), MeV.
+        first_row: Row of the file in which ``cells`` begins.
+    """
+    # The minimum and maximum of an array with a NaN are NaN, for which the comparison is false.
+    if cells.size == 0 or (cells.min() >= 0 and cells.max() < np.inf):
+        return None
+    good = (cells >= 0) & (cells < np.inf)
+    row = int(np.argmin(good.all(axis=1)))
+    cell = int(np.argmin(good[row]))
+    return Fault(
+        f"dataset '{CELLS}', row {first_row + row}",
+        f"cell {cell} is {cells[row, cell]:g}; expected a finite energy in MeV that is not negative",
+    )
+
+
+_RANGES = {
+    ENERGIES: (0.0, np.inf, "a finite incident energy in MeV above zero"),
+    THETA: (0.0, 180.0, "an angle in degrees between 0 and 180 (90 is perpendicular to the front face)"),
+}
+"""Open range of the values of a column, and its description; those of other columns are finite."""
+
+
+def check_column(name: str, values: NDArray[Any], first_row: int = 0) -> Fault | None:
+    """Find the first row (N,) or (N, k) of a dataset of energies (MeV), angles (degrees) or conditions that is out of range."""
+    low, high, expected = _RANGES.get(name, (-np.inf, np.inf, "finite values"))
+    good = (values > low) & (values < high)
+    if good.all():
+        return None
+    row = int(np.argmin(good.reshape(len(good), -1).all(axis=1)))
+    found = np.array2string(np.squeeze(values[row]), precision=8)
+    return Fault(f"dataset '{name}', row {first_row + row}", f"is {found}; expected {expected}")
+
+
+def check_values(
+    cells: NDArray[np.float32], columns: Mapping[str, NDArray[Any]], first_row: int = 0
+) -> Fault | None:
+    """Return the first fault of showers, the cheap checks first.
+
+    Arguments:
+        cells: Energies (N, n_cells), MeV.
+        columns: Everything else, each (N, k), by the name of its dataset.
+        first_row: Row of the file in which they begin.
+    """
+    faults = (check_column(name, values, first_row) for name, values in columns.items())
+    return next((fault for fault in faults if fault is not None), None) or check_cells(cells, first_row)
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -124,7 +176,7 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Open a dataset with a cache that holds a band of its chunks."""
+    """Open a dataset with a cache for a band of its chunks."""
     dataset = file[name]
     if dataset.chunks is None:
         return dataset
@@ -132,21 +184,14 @@ def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     wanted = dataset.chunks[0] * _row_bytes(dataset) + chunk_bytes
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(_CACHE_SLOTS, max(chunk_bytes, min(wanted, _CACHE_LIMIT)), 1.0)
-    # The cache of a dataset is fixed when it is first opened, so the look at its chunks is closed before.
+    # The cache of a dataset is fixed when it is first opened, so this view of it is closed before.
     del dataset
     return h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
 
 
 def band_rows(dataset: h5py.Dataset) -> int:
     """Return how many rows are best read at a time: those of a chunk, or about 2 MiB where there are none."""
-    if dataset.chunks is not None:
-        return int(dataset.chunks[0])
-    return rows_per_chunk(_row_bytes(dataset))
-
-
-def _row_bytes(dataset: h5py.Dataset) -> int:
-    size: int = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
-    return size
+    return int(dataset.chunks[0]) if dataset.chunks is not None else rows_per_chunk(_row_bytes(dataset))
 
 
 def read_rows(path: Path, dataset: h5py.Dataset, start: int, out: NDArray[Any]) -> None:
@@ -160,14 +205,17 @@ def read_rows(path: Path, dataset: h5py.Dataset, start: int, out: NDArray[Any]) 
         dataset.read_direct(out, np.s_[start:stop], np.s_[: len(out)])
     except (OSError, RuntimeError) as error:
         where = f"dataset '{dataset.name.lstrip('/')}', rows {start} to {stop - 1}"
-        raise FileFormatError(
-            path, where, f"cannot be read, the file is damaged: {_reason(error)}"
-        ) from error
+        message = f"cannot be read, the file is damaged: {_reason(error)}"
+        raise FileFormatError(path, where, message) from error
 
 
 def plain_attributes(file: h5py.File) -> dict[str, Any]:
     """Return the file's attributes as plain Python values."""
     return {name: _plain(value) for name, value in file.attrs.items()}
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    return int(dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
 
 
 def _plain(value: Any) -> Any:
@@ -183,76 +231,3 @@ def _plain(value: Any) -> Any:
 def _reason(error: Exception) -> str:
     """Return the first line of HDF5's message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-class GuardedFile(io.RawIOBase):
-    """A file for HDF5 to write to that never fails towards HDF5.
-
-    After an I/O error the HDF5 library cannot close its file any more and may bring the process down when it
-    ends. Here the first error is kept in :attr:`error`, later writes go nowhere, HDF5 closes in peace, and the
-    writer, which looks at :attr:`error`, throws the file away.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._file = path.open("w+b", buffering=0)
-        self.error: OSError | None = None
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer from the file."""
-        return self._file.readinto(buffer) or 0
-
-    def write(self, data: Any) -> int:
-        """Write all of ``data``, or keep the error and pretend to."""
-        view = memoryview(data).cast("B")
-        size = len(view)
-        try:
-            while self.error is None and len(view):
-                view = view[self._file.write(view) or 0 :]
-        except OSError as error:
-            self.error = error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the file's length."""
-        try:
-            return self._file.truncate(size) if self.error is None else size or 0
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-    def sync(self) -> None:
-        """Bring what was written to the disk; delayed allocation may find only then that it is full."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self.error = self.error or error
-
-    def close(self) -> None:
-        """Close the file."""
-        if not self.closed:
-            try:
-                self._file.close()
-            except OSError as error:
-                self.error = self.error or error
-        super().close()

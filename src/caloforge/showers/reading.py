@@ -15,14 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import CaloforgeError, FileFormatError, InputError, UnknownNameError
 from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
-from caloforge.showers.container import (
-    Fault,
-    Showers,
-    check_cells,
-    check_condition,
-    check_energies,
-    check_theta,
-)
+from caloforge.showers.container import Index, Showers, as_selection, chunk_size
 from caloforge.showers.hdf5 import (
     CELLS,
     CONDITIONS,
@@ -32,7 +25,10 @@ from caloforge.showers.hdf5 import (
     RESERVED,
     SEEN,
     THETA,
+    Fault,
     band_rows,
+    check_cells,
+    check_column,
     open_dataset,
     open_hdf5,
     plain_attributes,
@@ -40,115 +36,11 @@ from caloforge.showers.hdf5 import (
     rows_per_stream,
 )
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.showers.source import Index, as_selection, chunk_size
 
-__all__ = [
-    "ShowerFile",
-    "find_cells",
-    "find_columns",
-    "find_detector",
-    "open_showers",
-    "read_seen",
-    "read_showers",
-]
+__all__ = ["ShowerFile", "open_showers", "open_with_default", "read_showers"]
 
-
-def find_detector(path: Path, stored: dict[str, Any], asked: str | Path | Detector | None) -> Detector:
-    """Return the detector of a file: the one that it names or defines, which must be the one asked for.
-
-    Arguments:
-        path: The file, for messages.
-        stored: The file's attributes.
-        asked: The detector that is expected; needed when the file names none.
-
-    Raises:
-        FileFormatError: When there is none, it is unknown, or another than asked for.
-    """
-    where = "attribute 'detector'"
-    wanted = None if asked is None else get_detector(asked)
-    name = stored.get("detector")
-    if name is None:
-        if wanted is None:
-            _reject(path, where, "is missing; name the detector of its showers (--detector NAME)")
-        return wanted
-    if wanted is not None and wanted.name != name:
-        _reject(path, where, f"is '{name}'; expected '{wanted.name}'")
-    try:
-        if DEFINITION in stored:
-            found = detector_from_definition(str(stored[DEFINITION]))
-        elif wanted is not None:
-            found = wanted
-        else:
-            found = _built_in(str(name))
-    except CaloforgeError as error:
-        message = f"is '{name}', which cannot be built: {error}; give its .toml file (--detector FILE.toml)"
-        raise FileFormatError(path, where, message) from error
-    if wanted is not None and wanted != found:
-        _reject(path, f"attribute '{DEFINITION}'", f"defines another '{name}' than the expected one")
-    return found
-
-
-def find_cells(path: Path, file: h5py.File, detector: Detector) -> h5py.Dataset:
-    """Open the cells (N, n_cells)."""
-    return _numbers(path, file, CELLS, detector.n_cells, f" for detector '{detector.name}'")
-
-
-def find_columns(path: Path, file: h5py.File, n: int) -> dict[str, h5py.Dataset]:
-    """Open everything else that has a row for each of ``n`` showers: energies, angles, conditions by full name."""
-    columns = {ENERGIES: _numbers(path, file, ENERGIES, 1)}
-    if THETA in file:
-        columns[THETA] = _numbers(path, file, THETA, 1)
-    group = file.get(CONDITIONS)
-    if group is not None and not isinstance(group, h5py.Group):
-        _reject(path, f"'{CONDITIONS}'", "is a dataset; expected a group of datasets")
-    for name in group or ():
-        columns[f"{CONDITIONS}/{name}"] = _numbers(path, file, f"{CONDITIONS}/{name}", None)
-    for name, column in columns.items():
-        if len(column) != n:
-            _reject(path, f"dataset '{name}'", f"has {len(column)} rows; expected {n}, one a shower")
-    return columns
-
-
-def read_seen(path: Path, file: h5py.File) -> NDArray[np.uint64]:
-    """Return the identities (M,), sorted, of the showers that the model behind a file has seen; none when it names none."""
-    if SEEN not in file:
-        return NO_IDENTITIES
-    found = file[SEEN]
-    if not isinstance(found, h5py.Dataset) or found.dtype != np.uint64 or found.ndim != 1:
-        _reject(
-            path, f"dataset '{SEEN}'", "does not hold identities of showers; expected (M,) of type uint64"
-        )
-    try:
-        return seen_union([found[:]])
-    except (OSError, RuntimeError) as error:
-        _reject(path, f"dataset '{SEEN}'", f"cannot be read, the file is damaged: {error}")
-
-
-def _built_in(name: str) -> Detector:
-    """Return a detector by its name alone: a file must not make its reader open another one."""
-    if name not in DETECTORS:
-        raise UnknownNameError("detector", name, DETECTORS.names())
-    return get_detector(name)
-
-
-def _numbers(path: Path, file: h5py.File, name: str, width: int | None, note: str = "") -> h5py.Dataset:
-    """Open a dataset (N, width) of numbers; (N,) does for (N, 1), and any width when it is None."""
-    where = f"dataset '{name}'"
-    if name not in file:
-        _reject(path, where, f"is missing; the file holds: {', '.join(file) or 'nothing'}")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset):
-        _reject(path, where, "is a group; expected a dataset")
-    if found.dtype.kind not in "fiu":
-        _reject(path, where, f"has type {found.dtype}; expected numbers")
-    shape = (*found.shape, 1) if found.ndim == 1 else found.shape
-    if len(shape) != 2 or width not in (None, shape[1]):
-        _reject(path, where, f"has shape {found.shape}; expected (N, {width or 'k'}){note}")
-    return open_dataset(file, name)
-
-
-def _reject(path: Path, where: str, message: str) -> NoReturn:
-    raise FileFormatError(path, where, message)
+_DETECTOR = "attribute 'detector'"
+_PREFIX = f"{CONDITIONS}/"
 
 
 def open_showers(
@@ -167,6 +59,16 @@ def open_showers(
     return ShowerFile(path, detector, allow_empty)
 
 
+def open_with_default(path: str | Path, detector: str | Path | Detector | None) -> ShowerFile:
+    """Open a file of the detector that it names, or, where it names none that is known, of ``detector``."""
+    try:
+        return open_showers(path)
+    except FileFormatError as error:
+        if detector is None or error.where != _DETECTOR:
+            raise
+        return open_showers(path, detector)
+
+
 def read_showers(path: str | Path, detector: str | Path | Detector | None = None) -> Showers:
     """Read a whole file into memory, every value checked."""
     with open_showers(path, detector) as file:
@@ -174,10 +76,10 @@ def read_showers(path: str | Path, detector: str | Path | Detector | None = None
 
 
 class ShowerFile:
-    """Showers in a file, read when they are asked for.
+    """Showers in a file, read when they are needed.
 
-    Indexing, :meth:`chunks` and :meth:`take` give :class:`Showers` in memory, whose values were checked. Memory is
-    that of the showers asked for and of a chunk of the file. It may be pickled: the copy opens the file again.
+    Indexing, :meth:`chunks` and :meth:`take` return :class:`Showers` in memory, whose values were checked. They take the memory
+    of these showers and of a chunk of the file. It may be pickled: the copy opens the file again.
 
     Arguments: see :func:`open_showers`.
     """
@@ -190,19 +92,80 @@ class ShowerFile:
         self._file = open_hdf5(self.path)
         try:
             stored = plain_attributes(self._file)
-            self.detector = find_detector(self.path, stored, detector)
+            self.detector = self._find_detector(stored, detector)
             self.particle = str(stored.get("particle", ""))
             self.source = str(stored.get("source", ""))
             self.seed: int | None = stored.get("seed")
             self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in RESERVED}
             self.caloforge_version = str(stored.get("caloforge_version", ""))
-            self._cells = find_cells(self.path, self._file, self.detector)
+            note = f" for detector '{self.detector.name}'"
+            self._cells = self._open_numbers(CELLS, self.detector.n_cells, note)
             if not len(self._cells) and not allow_empty:
-                self._raise(Fault(f"dataset '{CELLS}'", "holds no showers; expected at least one"))
-            self._columns = find_columns(self.path, self._file, len(self._cells))
+                self._reject(f"dataset '{CELLS}'", "has no showers; expected at least one")
+            self._columns = self._open_columns()
         except BaseException:
             self._file.close()
             raise
+
+    def _find_detector(self, stored: dict[str, Any], expected: str | Path | Detector | None) -> Detector:
+        """Return the detector that the file's attributes name or define, which must be the expected one."""
+        wanted = None if expected is None else get_detector(expected)
+        name = stored.get("detector")
+        if name is None:
+            if wanted is None:
+                self._reject(_DETECTOR, "is missing; name the detector of its showers (--detector NAME)")
+            return wanted
+        if wanted is not None and wanted.name != name:
+            self._reject(_DETECTOR, f"is '{name}'; expected '{wanted.name}'")
+        try:
+            if DEFINITION in stored:
+                found = detector_from_definition(str(stored[DEFINITION]))
+            elif wanted is not None:
+                found = wanted
+            elif name not in DETECTORS:  # a name that is a path must not make the reader open another file
+                raise UnknownNameError("detector", str(name), DETECTORS.names())
+            else:
+                found = get_detector(name)
+        except CaloforgeError as error:
+            message = (
+                f"is '{name}', which cannot be built: {error}; pass its .toml file (--detector FILE.toml)"
+            )
+            raise FileFormatError(self.path, _DETECTOR, message) from error
+        if wanted is not None and wanted != found:
+            self._reject(f"attribute '{DEFINITION}'", f"defines another '{name}' than the expected one")
+        return found
+
+    def _open_columns(self) -> dict[str, h5py.Dataset]:
+        """Open everything else that has a row for each shower: energies, angles, conditions by full name."""
+        columns = {ENERGIES: self._open_numbers(ENERGIES, 1)}
+        if THETA in self._file:
+            columns[THETA] = self._open_numbers(THETA, 1)
+        group = self._file.get(CONDITIONS)
+        if group is not None and not isinstance(group, h5py.Group):
+            self._reject(f"'{CONDITIONS}'", "is a dataset; expected a group of datasets")
+        for name in group or ():
+            columns[_PREFIX + name] = self._open_numbers(_PREFIX + name, None)
+        for name, column in columns.items():
+            if len(column) != len(self._cells):
+                self._reject(
+                    f"dataset '{name}'", f"has {len(column)} rows; expected {len(self._cells)}, one a shower"
+                )
+        return columns
+
+    def _open_numbers(self, name: str, width: int | None, note: str = "") -> h5py.Dataset:
+        """Open a dataset (N, width) of numbers; (N,) does for (N, 1), and any width when it is None."""
+        where = f"dataset '{name}'"
+        if name not in self._file:
+            self._reject(where, f"is missing; the file has: {', '.join(self._file) or 'nothing'}")
+        found = self._file[name]
+        if not isinstance(found, h5py.Dataset):
+            self._reject(where, "is a group; expected a dataset")
+        if found.dtype.kind not in "fiu":
+            self._reject(where, f"has type {found.dtype}; expected numbers")
+        shape = (*found.shape, 1) if found.ndim == 1 else found.shape
+        if len(shape) != 2 or width not in (None, shape[1]):
+            self._reject(where, f"has shape {found.shape}; expected (N, {width or 'k'}){note}")
+        return open_dataset(self._file, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_showers, (self.path, self.detector, self._allow_empty)
@@ -229,30 +192,39 @@ class ShowerFile:
 
     @property
     def has_theta(self) -> bool:
-        """Whether the file holds angles; otherwise all are 90 degrees."""
+        """Whether the file has angles; otherwise all are 90 degrees."""
         return THETA in self._columns
 
     @property
     def condition_names(self) -> tuple[str, ...]:
         """Names of the conditions beside energy and angle."""
-        prefix = f"{CONDITIONS}/"
-        return tuple(name.removeprefix(prefix) for name in self._columns if name.startswith(prefix))
+        return tuple(name.removeprefix(_PREFIX) for name in self._columns if name.startswith(_PREFIX))
 
     @cached_property
     def seen(self) -> NDArray[np.uint64]:
         """Identities (M,), sorted, of the showers that trained or selected the model that made these; empty for none."""
         self._check_open()
-        return read_seen(self.path, self._file)
+        if SEEN not in self._file:
+            return NO_IDENTITIES
+        where, found = f"dataset '{SEEN}'", self._file[SEEN]
+        if not isinstance(found, h5py.Dataset) or found.dtype != np.uint64 or found.ndim != 1:
+            self._reject(where, "is not a set of identities of showers; expected (M,) of type uint64")
+        try:
+            return seen_union([found[:]])
+        except (OSError, RuntimeError) as error:
+            self._reject(where, f"cannot be read, the file is damaged: {error}")
 
     @cached_property
     def incident_energy(self) -> NDArray[np.float64]:
         """Incident energies (N,), MeV."""
-        return self._read_column(ENERGIES, 0, len(self))
+        return self._read_column(ENERGIES, 0, len(self))[:, 0]
 
     @cached_property
     def incident_theta(self) -> NDArray[np.float64]:
-        """Angles (N,), degrees; 90 where the file holds none."""
-        return self._read_column(THETA, 0, len(self)) if self.has_theta else np.full(len(self), PERPENDICULAR)
+        """Angles (N,), degrees; 90 where the file has none."""
+        if not self.has_theta:
+            return np.full(len(self), PERPENDICULAR)
+        return self._read_column(THETA, 0, len(self))[:, 0]
 
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (N, k): "incident_energy" MeV, "incident_theta" degrees, or a named one.
@@ -260,18 +232,14 @@ class ShowerFile:
         Raises:
             UnknownNameError: When the file has no condition of that name.
         """
-        known = ("incident_energy", "incident_theta", *self.condition_names)
-        if name not in known:
-            raise UnknownNameError("condition", name, list(known))
-        if name in known[:2]:
-            column: NDArray[np.float64] = getattr(self, name)
-            return column[:, None]
-        return self._read_condition(name, 0, len(self))
-
-    @cached_property
-    def n_empty(self) -> int:
-        """Number of showers without any energy; found by one pass over the file."""
-        return sum(part.n_empty for part in self.chunks())
+        if name == "incident_energy":
+            return self.incident_energy[:, None]
+        if name == "incident_theta":
+            return self.incident_theta[:, None]
+        if name not in self.condition_names:
+            known = ["incident_energy", "incident_theta", *self.condition_names]
+            raise UnknownNameError("condition", name, known)
+        return self._read_column(_PREFIX + name, 0, len(self))
 
     def __getitem__(self, index: Index) -> Showers:
         """Return the chosen showers: an int (one shower), a slice, a mask (N,) or indices."""
@@ -292,7 +260,7 @@ class ShowerFile:
     def take(self, indices: ArrayLike) -> Showers:
         """Return the showers of these indices, in their order, in memory.
 
-        Each chunk of the file is unpacked once, and only those that hold a chosen shower.
+        Each chunk of the file is unpacked once, and only those with a chosen shower.
         """
         wanted = np.arange(len(self))[as_selection(np.asarray(indices), len(self))]
         order = np.argsort(wanted, kind="stable")
@@ -318,19 +286,20 @@ class ShowerFile:
         for low, high in pairwise([start, *range((start // step + 1) * step, stop, step), stop]):
             block = cells[low - start : high - start]
             read_rows(self.path, self._cells, low, block)
-            self._raise(check_cells(block, low))
+            self._check(check_cells(block, low))
         return cells
 
     def _with_columns(
         self, cells: NDArray[np.float32], start: int, stop: int, rows: slice | NDArray[np.int64]
     ) -> Showers:
-        """Put cells together with those ``rows`` of [start, stop) that they belong to."""
+        """Return showers of these cells and of the other values of ``rows`` of [start, stop)."""
+        columns = {name: self._read_column(name, start, stop)[rows] for name in self._columns}
         return Showers(
             detector=self.detector,
             cells=cells,
-            incident_energy=self._read_column(ENERGIES, start, stop)[rows],
-            incident_theta=self._read_column(THETA, start, stop)[rows] if self.has_theta else None,
-            conditions={name: self._read_condition(name, start, stop)[rows] for name in self.condition_names},
+            incident_energy=columns.pop(ENERGIES),
+            incident_theta=columns.pop(THETA, None),
+            conditions={name.removeprefix(_PREFIX): values for name, values in columns.items()},
             particle=self.particle,
             source=self.source,
             seed=self.seed,
@@ -338,29 +307,24 @@ class ShowerFile:
             seen=self.seen,
         )
 
-    def _read_column(self, name: str, start: int, stop: int) -> NDArray[np.float64]:
+    def _read_column(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Read and check energies, angles (float64) or a condition (float32) as (n, k)."""
         self._check_open()
         dataset = self._columns[name]
-        column = np.empty((stop - start, *dataset.shape[1:]), dtype=np.float64)
-        read_rows(self.path, dataset, start, column)
-        column = column.reshape(stop - start)
-        self._raise({ENERGIES: check_energies, THETA: check_theta}[name](column, start))
-        return column
-
-    def _read_condition(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
-        self._check_open()
-        dataset = self._columns[f"{CONDITIONS}/{name}"]
-        values = np.empty((stop - start, *dataset.shape[1:]), dtype=np.float32)
+        kind = np.float32 if name.startswith(_PREFIX) else np.float64
+        values = np.empty((stop - start, *dataset.shape[1:]), kind)
         read_rows(self.path, dataset, start, values)
-        values = values[:, None] if values.ndim == 1 else values
-        self._raise(check_condition(name, values, start))
-        return values
+        self._check(check_column(name, values, start))
+        return values[:, None] if values.ndim == 1 else values
 
     def _check_open(self) -> None:
         if not self._file:
             msg = f"{self.path} is closed; open it again to read from it"
             raise InputError(msg)
 
-    def _raise(self, fault: Fault | None) -> None:
+    def _check(self, fault: Fault | None) -> None:
         if fault is not None:
-            raise FileFormatError(self.path, fault.where, fault.message)
+            self._reject(*fault)
+
+    def _reject(self, where: str, message: str) -> NoReturn:
+        raise FileFormatError(self.path, where, message)

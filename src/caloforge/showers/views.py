@@ -12,10 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector, get_detector
 from caloforge.geometry.projection import project
-from caloforge.showers.container import Showers
+from caloforge.showers.container import Index, Showers, ShowerSource, as_selection, chunk_size
 from caloforge.showers.hdf5 import rows_per_stream
 from caloforge.showers.identity import seen_union
-from caloforge.showers.source import Index, ShowerSource, as_selection, chunk_size
 
 __all__ = [
     "JoinedShowers",
@@ -115,11 +114,6 @@ class SourceView:
     def incident_theta(self) -> NDArray[np.float64]:
         """Angles (N,), degrees."""
         return self.base.incident_theta
-
-    @property
-    def n_empty(self) -> int:
-        """Number of showers without any energy; found by one pass over the showers."""
-        return sum(showers.n_empty for showers in self.chunks())
 
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (N, k); also "incident_energy" and "incident_theta"."""
@@ -252,11 +246,6 @@ class JoinedShowers(SourceView):
     def incident_theta(self) -> NDArray[np.float64]:
         """Angles (N,), degrees."""
         return np.concatenate([part.incident_theta for part in self.parts])
-
-    @cached_property
-    def n_empty(self) -> int:
-        """Number of showers without any energy."""
-        return sum(part.n_empty for part in self.parts)
 
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (N, k); also "incident_energy" and "incident_theta"."""

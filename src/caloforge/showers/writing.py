@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
@@ -17,7 +19,6 @@ from caloforge._version import __version__
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, WriteError
 from caloforge.files import atomic_path, check_output
 from caloforge.geometry import Detector, get_detector
-from caloforge.showers.container import Showers, check_values
 from caloforge.showers.hdf5 import (
     CELLS,
     CHUNK_BYTES,
@@ -30,24 +31,124 @@ from caloforge.showers.hdf5 import (
     SEEN,
     SEEN_SEEDS,
     THETA,
-    GuardedFile,
+    check_values,
     rows_per_chunk,
 )
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.showers.source import ShowerSource
 
-__all__ = ["ShowerWriter", "write_showers"]
+__all__ = ["GuardedFile", "ShowerBatch", "ShowerWriter", "columns_of", "write_showers"]
+
+_COLUMN_CHUNK = (
+    64 * 2**10
+)  # bytes of a chunk of a column: small, since a file of few showers has one whole chunk of each
+
+
+class ShowerBatch(Protocol):
+    """Showers in memory as they are written; see :class:`~caloforge.showers.Showers`."""
+
+    detector: Detector
+    cells: NDArray[np.float32]
+    incident_energy: NDArray[np.float64]
+    has_theta: bool
+    incident_theta: NDArray[np.float64]
+    conditions: dict[str, NDArray[np.float32]]
+    particle: str
+    source: str
+    seed: int | None
+    attributes: dict[str, Any]
+    seen: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        """Return the number of showers."""
 
 
 @runtime_checkable
 class _Chunked(Protocol):
-    """What a source of showers has and an iterable of batches has not; a look at it reads no data."""
+    """A source of showers; an iterable of batches has no chunks."""
 
-    def chunks(self) -> Iterator[Showers]: ...
+    def chunks(self) -> Iterator[ShowerBatch]:
+        """Iterate over all showers in order."""
 
 
-_COLUMN_CHUNK = 64 * 2**10
-"""Bytes of a chunk of a column: small, since a file of few showers holds one whole chunk of each."""
+def columns_of(showers: ShowerBatch) -> dict[str, NDArray[Any]]:
+    """Return energies, conditions and, where there are some, angles, each (N, k), by the name of the dataset."""
+    columns: dict[str, NDArray[Any]] = {ENERGIES: showers.incident_energy[:, None]}
+    if showers.has_theta:
+        columns[THETA] = showers.incident_theta[:, None]
+    return columns | {f"{CONDITIONS}/{name}": values for name, values in showers.conditions.items()}
+
+
+class GuardedFile(io.RawIOBase):
+    """A file for HDF5 to write to whose errors never reach HDF5.
+
+    After an I/O error the HDF5 library cannot close its file any more and may bring the process down when it
+    ends. Here the first error is stored in :attr:`error`, later writes are discarded, HDF5 closes normally, and the
+    writer, which checks :attr:`error`, removes the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("w+b", buffering=0)
+        self.error: OSError | None = None
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer from the file."""
+        return self._file.readinto(buffer) or 0
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``, or store the error and report success."""
+        view = memoryview(data).cast("B")
+        size = len(view)
+        with self._storing_errors():
+            while self.error is None and len(view):
+                view = view[self._file.write(view) or 0 :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's length."""
+        with self._storing_errors():
+            if self.error is None:
+                return self._file.truncate(size)
+        return size or 0
+
+    def sync(self) -> None:
+        """Flush to the disk; delayed allocation may find only then that it is full."""
+        with self._storing_errors():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            with self._storing_errors():
+                self._file.close()
+        super().close()
+
+    @contextmanager
+    def _storing_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
 
 
 class ShowerWriter:
@@ -124,7 +225,7 @@ class ShowerWriter:
         with self._stack:
             self._finish()
 
-    def append(self, showers: Showers) -> None:
+    def append(self, showers: ShowerBatch) -> None:
         """Add showers at the end.
 
         Raises:
@@ -138,19 +239,16 @@ class ShowerWriter:
                 f"{self.path}: showers of '{showers.detector.name}' cannot be added to '{self.detector.name}'"
             )
             raise IncompatibleError(msg)
-        fault = check_values(
-            showers.cells, showers.incident_energy, showers.incident_theta, showers.conditions, self._n
-        )
+        columns = columns_of(showers)
+        if THETA in file:
+            columns[THETA] = showers.incident_theta[:, None]
+        fault = check_values(showers.cells, columns, self._n)
         if fault is not None:
             raise FileFormatError(self.path, fault.where, f"{fault.message}; not written")
-        columns: dict[str, NDArray[Any]] = {CELLS: showers.cells, ENERGIES: showers.incident_energy[:, None]}
-        if showers.has_theta or THETA in file:
-            columns[THETA] = showers.incident_theta[:, None]
-        columns |= {f"{CONDITIONS}/{name}": values for name, values in showers.conditions.items()}
         stop = self._n + len(showers)
         with self._reporting(raw):
             self._match(file, columns)
-            for name, values in columns.items():
+            for name, values in {CELLS: showers.cells, **columns}.items():
                 dataset = file[name]
                 dataset.resize(stop, axis=0)
                 dataset[self._n : stop] = values
@@ -160,26 +258,23 @@ class ShowerWriter:
         self._seen_seeds.update(int(seed) for seed in showers.attributes.get(SEEN_SEEDS, ()))
 
     def _match(self, file: h5py.File, columns: dict[str, NDArray[Any]]) -> None:
-        """Make the datasets that the first batch brings; later ones must bring the same."""
+        """Create the datasets of the first batch; later ones must have the same."""
         if THETA in columns and THETA not in file:
             self._create(file, THETA, 1, np.float64)
             file[THETA].resize(self._n, axis=0)
             file[THETA][:] = PERPENDICULAR
         prefix = f"{CONDITIONS}/"
         given = {name: values.shape[1] for name, values in columns.items() if name.startswith(prefix)}
+        stored = {f"{prefix}{name}": dataset.shape[1] for name, dataset in file.get(CONDITIONS, {}).items()}
         if not self._n:
-            for name in given.keys() - set(self._stored(file)):
+            for name in given.keys() - stored.keys():
                 self._create(file, name, given[name], np.float32)
-        stored = self._stored(file)
+            stored = given | stored
         if given != stored:
             msg = (
                 f"{self.path}: showers with {given or 'no conditions'} cannot be added to {stored or 'none'}"
             )
             raise IncompatibleError(msg)
-
-    def _stored(self, file: h5py.File) -> dict[str, int]:
-        group = file.get(CONDITIONS, {})
-        return {f"{CONDITIONS}/{name}": dataset.shape[1] for name, dataset in group.items()}
 
     def _create(
         self, file: h5py.File, name: str, width: int, kind: type[np.generic], chunk: int = _COLUMN_CHUNK
@@ -196,7 +291,7 @@ class ShowerWriter:
         )
 
     def _finish(self) -> None:
-        """Write the attributes and everything that HDF5 still holds back."""
+        """Write the attributes and flush everything."""
         raw, file = self._opened()
         if not self._n and not self._allow_empty:
             msg = f"{self.path}: no showers to write; expected at least one"
@@ -228,7 +323,7 @@ class ShowerWriter:
             file.attrs[name] = str(value) if isinstance(value, Path) else value
         except (TypeError, OverflowError) as error:
             msg = (
-                f"attribute '{name}' holds {type(value).__name__}; expected a text, a number or a list of one"
+                f"attribute '{name}' is a {type(value).__name__}; expected a text, a number or a list of one"
             )
             raise InputError(msg) from error
 
@@ -254,12 +349,12 @@ class ShowerWriter:
 
 
 def _close_quietly(file: h5py.File) -> None:
-    """Close a file that is thrown away, or was closed before."""
+    """Close a file that is discarded, or was closed before."""
     with suppress(OSError, RuntimeError):
         file.close()
 
 
-def write_showers(path: str | Path, showers: ShowerSource | Iterable[Showers], force: bool = False) -> Path:
+def write_showers(path: str | Path, showers: _Chunked | Iterable[ShowerBatch], force: bool = False) -> Path:
     """Write showers to a file, in chunks, and return its path.
 
     Arguments:

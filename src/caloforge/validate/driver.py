@@ -32,7 +32,7 @@ from caloforge.errors import OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
-from caloforge.showers.identity import SeenCheck, SeenCount
+from caloforge.showers.seen import SeenCheck, SeenCount
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
 from caloforge.validate.inputs import Given, Input, command_line, open_inputs
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits

@@ -26,7 +26,7 @@ from caloforge.showers.seen import identities
 from caloforge.train.checkpoint import save_weights
 from caloforge.train.data import Files, data_paths, describe_files
 from caloforge.train.folder import RunFolder
-from caloforge.train.seen import SeenByTraining, shipped_identities, write_identities
+from caloforge.train.folder import SeenByTraining, shipped_identities, write_identities
 from caloforge.train.settings import Resolved, read_settings, resolve, toml_value
 from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 

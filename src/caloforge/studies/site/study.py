@@ -27,7 +27,7 @@ from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError
 from caloforge.files import atomic_path, read_json, write_json
 from caloforge.showers import ShowerFile
-from caloforge.showers.identity import SeenCount
+from caloforge.showers.seen import SeenCount
 from caloforge.studies import STUDIES
 from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
 from caloforge.studies.run import run_study, study_command
