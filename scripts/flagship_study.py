@@ -5,8 +5,8 @@ python scripts/flagship_study.py train --data showers --runs runs --only size da
 python scripts/flagship_study.py measure runs geant4.h5 -o docs/results/flagship.json --jobs 8
 python scripts/flagship_study.py page docs/results/flagship.json -o docs/flagship.md
 
-Each can be stopped and continues with the same command: finished trainings are skipped, and what was measured with the
-same weights, showers and settings is kept.
+Each can be stopped and continues with the same command: finished trainings are skipped, and measurements of the
+same weights, showers and settings are kept.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def measure(given: argparse.Namespace) -> list[str]:
     how = Measurement(tuple(given.references), settings, given.n, given.device or "auto", given.seconds)
     tasks = list(tasks_of(plan, given.runs, given.students, given.steps))
     if not tasks:
-        msg = f"{given.runs} holds no finished run of the plan; expected the folder that 'train' wrote"
+        msg = f"{given.runs} has no finished run of the plan; expected the folder that 'train' wrote"
         raise InputError(msg)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     gpus = Jobs(given.runs, given.jobs, _gpus(given), given.device).gpu_numbers()

@@ -62,7 +62,10 @@ def script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 def test_it_trains_ships_and_goes_on(
-    folder: Path, script: Callable[..., int], capfd: pytest.CaptureFixture[str]
+    folder: Path,
+    script: Callable[..., int],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert script("--jobs", "2") == 1
     said = capfd.readouterr()
@@ -89,7 +92,9 @@ def test_it_trains_ships_and_goes_on(
     (folder / "runs" / "atlas-photon" / "vae" / "speed.json").write_text(
         json.dumps({"ms": 0.01, "hardware": "a GPU", "batch": 100})
     )
+    monkeypatch.setattr("caloforge.zoo.build.source_digest", lambda *parts: "changed")
     assert script("--only", "vae", "--gather-only") == 0
+    assert "measured against" in capfd.readouterr().out  # figures of other code are not kept
     assert shipped_models(folder / "zoo")["atlas-photon/vae"].content["speed"]["gpu"]["hardware"] == "a GPU"
 
     before = shipped_models(folder / "zoo")["atlas-photon/vae"].content

@@ -1,6 +1,6 @@
 """Shipped models from recipes: train, ship the weights, measure them on sealed showers, and write their cards.
 
-Cards are measured with sealed showers alone. A run that was stopped goes on and a finished one is not trained again; recipes have fixed
+Cards are measured with sealed showers alone. A stopped run continues and a finished one is not trained again; recipes have fixed
 numbers of epochs and seeds, so that training again from nothing gives the same models, up to the rounding of the GPU's sums.
 """
 

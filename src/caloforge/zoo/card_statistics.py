@@ -8,8 +8,9 @@ For an observable with means :math:`\mu` and standard deviations :math:`\sigma` 
           \text{ratio} = \frac{\mu_g}{\mu_r}, \qquad \text{width} = \frac{\sigma_g}{\sigma_r} .
 
 Errors of means are :math:`\sigma / \sqrt N`, those of standard deviations follow from the fourth moment,
-:math:`(m_4 - \sigma^4) / (4 N \sigma^2)`, which holds for any distribution. Energies are divided by the incident energy where
-that varies. ``generated_std_uncertainty`` is the error of :math:`\sigma_g` alone. The floor of a ratio is what another sample of the reference's kind would be off by, one standard deviation.
+:math:`(m_4 - \sigma^4) / (4 N \sigma^2)`, valid for any distribution. Energies are divided by the incident energy where
+that varies. ``generated_std_uncertainty`` is the error of :math:`\sigma_g` alone. The floor of a ratio is the
+standard deviation of the ratio of two reference samples.
 
 The spectrum of cell energies for a card: mean number of cells a shower in logarithmic bins, with errors.
 
@@ -69,7 +70,7 @@ def moments(reference: Sample, generated: Sample) -> dict[str, dict[str, Any]]:
 def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> dict[str, float]:
     """Compare an observable (N,) of the reference with that of generated showers (M,).
 
-    ``ratio`` is only given of what cannot be negative.
+    ``ratio`` is only returned for observables that cannot be negative.
     """
     (mean_a, error_a, std_a, of_std_a), (mean_b, error_b, std_b, of_std_b) = map(
         mean_and_std, (reference, generated)
@@ -112,7 +113,7 @@ def mean_spectrum(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def spectrum(reference: Sample, generated: Sample) -> dict[str, Any]:
-    """Return what a card says of the cells' energies.
+    """Return the spectrum of cell energies for a card.
 
     Arguments:
         reference: Geant4.

@@ -188,7 +188,7 @@ def measure(
     bins: int = 5,
     names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return what the card says under ``metrics``.
+    """Return the ``metrics`` of a card.
 
     Arguments:
         generator: The shipped model.
@@ -301,7 +301,7 @@ def _slim(entry: Any) -> Any:
 
 
 def _slim_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a card keeps of a feature that gave the generated showers away."""
+    """Return the entries of a discriminating feature that a card keeps."""
     return {key: feature[key] for key in ("feature", "kind", "importance", "uncertainty")}
 
 

@@ -96,7 +96,7 @@ def _projected(file: ShowerSource) -> Iterator[Showers]:
 
 
 def _recompress(raw: Path, packed: Path, sources: Sequence[str | Path], step: float) -> None:
-    """Copy a file with the strongest compression, and note what it was made of."""
+    """Copy a file with the strongest compression, and record its sources."""
     with h5py.File(raw, "r") as old, h5py.File(packed, "w", libver=("v108", "v110")) as new:
         for name, value in old.attrs.items():
             new.attrs[name] = value
@@ -119,7 +119,7 @@ CUT = 1e-4
 _MANTISSA = 13
 """Bits of a float32's mantissa that are dropped."""
 _FIRST = (127 - 14) << 10
-"""Code of 2^-14 MeV, the smallest energy that a code can hold."""
+"""Code of 2^-14 MeV, the smallest energy that a code can represent."""
 _CODES = 1 << 15
 _OF_A_FILE = ("n", "cpu_seconds_per_shower", "caloforge_version")
 """Attributes that differ between files of one simulation."""
@@ -194,7 +194,7 @@ def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return what a packed file says of its showers: detector, particle, attributes, seed and number of each part."""
+    """Return the header of a packed file: detector, particle, attributes, seed and number of each part."""
     return _read(path)[0]
 
 

@@ -38,7 +38,7 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
         n: Showers to fit to, at most; by default all.
 
     Returns:
-        The card, with ``calibration``: the showers, the seed and the commit; what was measured before is not in it.
+        The card, with ``calibration``: the showers, the seed and the commit, without earlier measurements.
 
     Raises:
         IncompatibleError: When the model has no such stage, or has not seen some of the showers, which could be meant for judging it.

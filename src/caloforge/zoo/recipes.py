@@ -70,7 +70,7 @@ class Recipe(Settings):
         return [*self.set, *(several if self.trainings > 1 else [])]
 
     def first_recipe(self) -> Recipe:
-        """Return the training that comes first, with settings of its own."""
+        """Return the recipe of the first training, with its settings."""
         return self.model_copy(update={"set": self.first, "first": ()})
 
     def begun(self, run: Path) -> Recipe:
@@ -209,7 +209,7 @@ def prepared(recipe: Recipe, files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def train_words(recipe: Recipe, data: Sequence[Path], run: Path, device: str, fresh: bool) -> list[str]:
-    """Return the command that trains a recipe, or goes on with it when its run folder was begun."""
+    """Return the command that trains a recipe, or continues when its run folder exists."""
     words = [sys.executable, "-c", "from caloforge.cli.app import main; main()"]
     words += ["train", recipe.model, *map(str, data), "-o", str(run)]
     words += [] if recipe.preset is None else ["--preset", recipe.preset]
@@ -262,7 +262,7 @@ def train_side_by_side(
 ) -> list[str]:
     """Train recipes, each in a process with a log beside its run folder, several at a time over the GPUs.
 
-    A run that was stopped goes on; interrupting this stops all of them.
+    A stopped run continues; an interrupt stops all of them.
 
     Arguments:
         recipes: Recipes by name, which is that of the run folder.

@@ -2,7 +2,7 @@
 
 From a finished run to a shipped model: weights in half precision, and the card that says where they come from.
 
-What was measured on held-out showers is added to the card later, by :func:`add_to_card`.
+Figures on test showers are added to the card later, by :func:`add_to_card`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from caloforge.showers.identity import seen_union
 from caloforge.showers.seen import identities
 from caloforge.train.checkpoint import save_weights
 from caloforge.train.data import Files, data_paths, describe_files
-from caloforge.train.folder import RunFolder
-from caloforge.train.folder import SeenByTraining, shipped_identities, write_identities
+from caloforge.train.folder import RunFolder, SeenByTraining, shipped_identities, write_identities
 from caloforge.train.settings import Resolved, read_settings, resolve, toml_value
 from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 
@@ -125,10 +124,10 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         best: Whether ``DATASET`` alone shall mean this model; no other of the data set is then meant.
 
     Returns:
-        The card; what was measured before is not in it.
+        The card, without earlier measurements.
 
     Raises:
-        InputError: When the name is not of that form, or half precision cannot hold the weights.
+        InputError: When the name is not of that form, or weights overflow in half precision.
         FileFormatError: When the run has not ended, its files are broken or it has no identities of its showers.
         IncompatibleError: When the files cannot be those of the run.
         UnfinishedError: When a stage of the run was not trained.
@@ -142,9 +141,7 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         msg = f"{folder.path}: is {folder.unfinished()}; only finished runs are shipped"
         raise UnfinishedError(msg)
     if info.get("detector_definition"):
-        msg = (
-            f"{folder.path}: is of a user's own detector '{info['detector']}'; only built-in ones are shipped"
-        )
+        msg = f"{folder.path}: was trained for the user's detector '{info['detector']}'; only built-in ones are shipped"
         raise InputError(msg)
     if not folder.identities.is_file():
         raise FileFormatError(
@@ -207,7 +204,7 @@ def images_name(file: str, detector: str) -> str:
 
 
 def write_seen(card: Path, seen: SeenByTraining) -> dict[str, Any]:
-    """Write the identities of what a model has seen beside its card, and return what the card says of them.
+    """Write the identities of the showers that a model has seen beside its card, and return their entry of the card.
 
     Arguments:
         card: Path of the card.
@@ -306,15 +303,15 @@ def _ends(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
-    """Return what the training showers are: files with hashes, and how they were made.
+    """Return the description of the training showers: files with hashes, and how they were made.
 
     ``read`` is the file that the training read, where that is another: an image, a joined or a repacked file. Then the
     showers must be the same, by their identities.
     """
     info = folder.read()
-    given = describe_files(data)
-    files = given.pop("files", [dict(given)])
-    repacked = given["sha256"] != info["data"]["sha256"]
+    described = describe_files(data)
+    files = described.pop("files", [dict(described)])
+    repacked = described["sha256"] != info["data"]["sha256"]
     found, detectors = [], set()
     for entry, path in zip(files, data_paths(data), strict=True):
         with open_showers(path) as file:
@@ -324,15 +321,15 @@ def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
                 found.append(identities(file, model.detector))
     facts: dict[str, Any] = {
         "files": files,
-        "showers": given["showers"],
+        "showers": described["showers"],
         "projected": detectors != {info["detector"]},
     }
     if not repacked:
         return facts
-    if given["showers"] != info["data"]["showers"]:
+    if described["showers"] != info["data"]["showers"]:
         msg = (
             f"{folder.path}: was trained on {info['data']['file']} of {info['data']['showers']} showers; "
-            f"the files given hold {given['showers']}"
+            f"the files have {described['showers']}"
         )
         raise IncompatibleError(msg)
     seen = folder.seen()
@@ -340,7 +337,7 @@ def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
     lost = int((~np.isin(own, np.concatenate(found))).sum())
     if lost:
         msg = (
-            f"{folder.path}: {lost} of {len(own)} showers that the run has seen are not in the files given; expected "
+            f"{folder.path}: {lost} of {len(own)} showers that the run has seen are not in these files; expected "
             "the files that it was trained on"
         )
         raise IncompatibleError(msg)

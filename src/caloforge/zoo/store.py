@@ -23,8 +23,7 @@ from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers.hdf5 import MODEL_STATUS
 from caloforge.train.checkpoint import load_weights
-from caloforge.train.folder import RunFolder
-from caloforge.train.seen import SeenByTraining, read_identities
+from caloforge.train.folder import RunFolder, SeenByTraining, read_identities
 
 __all__ = ["Card", "find_card", "load", "shipped_models"]
 
@@ -43,7 +42,7 @@ class Card:
     """
 
     def generator(self, device: str = "cpu", options: dict[str, Any] | None = None) -> Generator:
-        """Return the model as a generator on a device, with the identities of what it has seen.
+        """Return the model as a generator on a device, with the identities of the showers that it has seen.
 
         Arguments:
             device: ``cpu`` or ``cuda``.
@@ -66,9 +65,7 @@ class Card:
         path = self.path.with_name(str(facts["file"]))
         found = read_identities(path)
         if len(found) != facts["showers"]:
-            raise FileFormatError(
-                path, "", f"holds {len(found)} identities; its card says {facts['showers']}"
-            )
+            raise FileFormatError(path, "", f"has {len(found)} identities; its card says {facts['showers']}")
         seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
         return SeenByTraining(training=found, seeds=seeds, missing=str(facts.get("missing", "")))
 
@@ -156,6 +153,6 @@ def _device(device: str) -> str:
         msg = f"device '{device}' is not known; expected auto, cpu or cuda"
         raise InputError(msg)
     if device == "cuda" and not torch.cuda.is_available():
-        msg = "device 'cuda' was asked for, but torch finds no GPU here; use --device cpu"
+        msg = "device 'cuda' is not available: torch finds no GPU; use --device cpu"
         raise InputError(msg)
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

@@ -48,7 +48,7 @@ _MOMENTS = (
     "centre_y",
     "centre_z",
 )
-"""Observables whose means and widths are shown."""
+"""Observables with means and widths in the tables."""
 _LISTED = ("auc_strongest", "auc_cells", "auc_observables", "auc_spectrum")
 """Figures of the list of all shipped models."""
 _PERCENT = 100.0
@@ -126,7 +126,7 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         seeds = f"; all of the simulation seeds {_ranges(seen['seeds'])}" if seen["seeds"] else ""
         yield (
             "trained and selected on",
-            f"{seen['showers']} showers, whose identities are in {seen['file']}{seeds}",
+            f"{seen['showers']} showers, with identities in {seen['file']}{seeds}",
         )
     hardware = card.get("hardware")
     if hardware:

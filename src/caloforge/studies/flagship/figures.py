@@ -1,4 +1,4 @@
-"""Figures of the flagship's study: AUC against steps, parameters and training showers, and what each choice buys."""
+"""Figures of the flagship's study: AUC against steps, parameters and training showers, and the effect of each choice of the design."""
 
 from __future__ import annotations
 

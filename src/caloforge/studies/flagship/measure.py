@@ -69,7 +69,7 @@ __all__ = [
 Entry = Mapping[str, Any]
 AUCS = ("auc_high", "auc_low")
 _TEST_TO_REST = 0.25
-"""Classifiers hold out a fifth of the showers."""
+"""Classifiers are tested on a fifth of the showers."""
 
 
 @dataclass(frozen=True)
@@ -191,18 +191,18 @@ class Measurement:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def reference(self) -> dict[str, Any]:
-        """Return what the showers are."""
+        """Return a description of the test showers."""
         with ExitStack() as stack:
-            held = self.held(stack)
-            total = len(held.showers)
+            test = self.test_showers(stack)
+            total = len(test.showers)
             found = {
-                "files": list(held.described),
-                "detector": held.showers.detector.name,
+                "files": list(test.described),
+                "detector": test.showers.detector.name,
                 "n": total if self.n is None else min(self.n, total),
             }
             return json.loads(dump_json(found))  # type: ignore[no-any-return]
 
-    def held(self, stack: ExitStack) -> TestShowers:
+    def test_showers(self, stack: ExitStack) -> TestShowers:
         """Open the showers."""
         with open_showers(self.files[0]) as first:
             detector = first.detector.name
@@ -210,7 +210,7 @@ class Measurement:
 
     def showers(self, stack: ExitStack) -> ShowerSource:
         """Return those that are compared with."""
-        source = self.held(stack).showers
+        source = self.test_showers(stack).showers
         if self.n is None or self.n >= len(source):
             return source
         return Sample(source, "Geant4").take(self.n, self.settings.seed)
@@ -259,7 +259,7 @@ def measure_all(
     jobs: int = 1,
     gpus: Sequence[str] = (),
 ) -> list[str]:
-    """Measure what is missing in a file of results, writing it after each; return the names of what failed.
+    """Measure the missing entries of a file of results, writing it after each; return the names of what failed.
 
     Results of other reference showers are dropped. Times are taken last, one after the other.
 
@@ -313,7 +313,7 @@ def measure_all(
 
 
 def losses_of_students(entries: Mapping[str, Any]) -> list[str]:
-    """Say how much better the classifiers tell each student than its teacher with most steps."""
+    """Return a line for each student: its AUC above that of its teacher with most steps."""
     return [
         f"{name} above its teacher: AUC {high.value:+.3f} ± {high.uncertainty:.3f} on observables, "
         f"{low.value:+.3f} ± {low.uncertainty:.3f} on cells"
@@ -328,7 +328,7 @@ def _time(model: Generator, how: Measurement, like: ShowerSource) -> dict[str, A
 
 
 Result = tuple[str, "dict[str, Any] | str"]
-"""Name, and what was found or why not."""
+"""Name, and the result or the reason why there is none."""
 
 
 def _results(tasks: Sequence[Task], how: Measurement, jobs: int, gpus: Sequence[str]) -> Iterator[Result]:

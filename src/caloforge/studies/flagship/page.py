@@ -63,11 +63,11 @@ Measured: TypeAlias = Mapping[str, Any]
 """The results of one training."""
 _TAILS = 0.0455  # of a normal number to be more than two standard deviations off
 _HEAD = """## What was measured
-How accurate the flow is, against steps, weights and showers, and what each choice of its design buys. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
+How accurate the flow is, against steps, weights and showers, and the effect of each choice of its design. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
 they can be compared with each other.
 
-AUC is that of classifiers which tell generated from Geant4 showers, trained on observables or on cells (see [Validation](validation.md)); 0.5 means that
-they cannot. Value ± uncertainty; in brackets the floor, what two samples of Geant4 give. FPD is the Frechet physics distance.
+AUC is that of classifiers between generated and Geant4 showers, trained on observables or on cells (see [Validation](validation.md)); 0.5 means that
+they cannot distinguish them. Value ± uncertainty; in brackets the floor, what two samples of Geant4 give. FPD is the Frechet physics distance.
 """
 _STEPS = """Teachers integrate with Heun's method, which evaluates the network twice a step and once in the last; students jump. Summary and
 cells take the same number of steps; evaluations are those of the cells' network."""
@@ -75,21 +75,21 @@ _NO_STUDENT = "No student was measured here; the shipped ones are among the [shi
 _SIZE = "One network after another with the width of the cells' transformer changed."
 _DATA = """Fewer training showers, with the same number of steps; the epoch that is best on held-out showers is kept."""
 _ABLATIONS = """One choice changed at a time. Differences are to the mean of the baseline's {count}, classifier by classifier with the
-same splits; above 0 the choice of the baseline is better. Their uncertainty holds the classifiers' and {scatter}."""
+same splits; above 0 the choice of the baseline is better. Their uncertainty includes the classifiers' and {scatter}."""
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """Read a file of results.
 
     Raises:
-        FileFormatError: When it holds no measurements.
+        FileFormatError: When it has no measurements.
     """
     try:
         results: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise FileFormatError(path, "", f"cannot be read: {error}") from error
     if not isinstance(results, dict) or not results.get("entries"):
-        raise FileFormatError(path, "entries", "holds none; expected what 'measure' writes")
+        raise FileFormatError(path, "entries", "are missing; expected a file that 'measure' wrote")
     return results
 
 

@@ -1,4 +1,4 @@
-"""The trainings of the flagship's study, from ``flagship.toml``, and what of them is measured."""
+"""The trainings of the flagship's study, from ``flagship.toml``, and the generators that are measured."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ STEPS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Source:
-    """A run folder or a shipped model, and what it says of itself.
+    """A run folder or a shipped model, with its description.
 
     Attributes:
         path: The folder, or ``DATASET/MODEL``.
@@ -200,7 +200,7 @@ class Task:
 def tasks_of(
     plan: Mapping[str, Entry], runs: Path, students: Sequence[str] = (), steps: Sequence[int] = STEPS
 ) -> Iterator[Task]:
-    """Yield what there is to measure: finished runs of the plan, then further students with their teachers.
+    """Yield the generators to measure: finished runs of the plan, then further students with their teachers.
 
     Arguments:
         plan: The entries.
@@ -243,9 +243,9 @@ def _with_steps(task: Task, steps: Sequence[int]) -> Iterator[Task]:
 
 
 def teacher_of(student: Generator, options: Mapping[str, Any]) -> Generator:
-    """Return the teacher that the run of a student holds as well, with sampling options.
+    """Return the teacher inside the run of a student, with sampling options.
 
-    It takes nothing that was fitted to the student: neither the table that carries the values of filled cells nor gains.
+    The calibration, which was fitted to the student, is left out.
     """
     members = []
     for member in student.members:
