@@ -6,13 +6,12 @@ from functools import cache
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 
 from caloforge.data import sample_path
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Batch
 from caloforge.showers import Showers, read_showers
-from caloforge.train.data import CellDataset
+from caloforge.train.dataset import CellDataset
 from caloforge.train.updater import StageUpdater
 
 
@@ -44,12 +43,11 @@ def images(n: int = 200, seed: int = 0) -> Showers:
 
 def updater_of(model: ShowerModel, steps: int = 10) -> StageUpdater:
     stage = model.stages()[0]
-    fabric = Fabric(accelerator="cpu", devices=1)
-    return StageUpdater(fabric, model, stage, steps, torch.Generator().manual_seed(3), fused=False)
+    return StageUpdater(stage, steps, torch.Generator().manual_seed(3))
 
 
 def dataset(model: ShowerModel, showers: Showers) -> CellDataset:
-    return CellDataset(showers, model, torch.device("cpu"))
+    return CellDataset.of(showers, model, torch.device("cpu"))
 
 
 def batch_of(model: ShowerModel, showers: Showers) -> Batch:

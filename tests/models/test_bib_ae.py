@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from caloforge.errors import ConfigError, IncompatibleError
@@ -21,7 +20,7 @@ from caloforge.models.bib_ae.training import BibStages
 from caloforge.models.calibration.energy_maps import CellSpectrum
 from caloforge.models.stage import Stage
 from caloforge.showers import Showers
-from caloforge.train.data import CellDataset
+from caloforge.train.dataset import CellDataset
 from caloforge.train.updater import StageUpdater
 from caloforge.units import AngleSpec, EnergySpec
 
@@ -64,14 +63,12 @@ def _built(preset: str = "improved", angled: bool = True, **values: object) -> B
 
 def _updater(model: BibAe, stage: Stage, data: CellDataset, size: int) -> StageUpdater:
     generator = torch.Generator().manual_seed(2)
-    return StageUpdater(
-        Fabric(accelerator="cpu", devices=1), model, stage, data.steps(size), generator, False
-    )
+    return StageUpdater(stage, data.steps(size), generator)
 
 
 def _run(model: BibAe, angled: bool = True, size: int = 8) -> dict[str, set[str]]:
     """One epoch of each stage; return the parameters that each has moved."""
-    data, moved = CellDataset(_showers(angled), model, torch.device("cpu")), {}
+    data, moved = CellDataset.of(_showers(angled), model, torch.device("cpu")), {}
     for stage in model.stages():
         if stage.fit is not None:
             stage.fit(data, torch.Generator().manual_seed(2))
@@ -152,7 +149,7 @@ def test_showers_have_the_energies_that_were_drawn() -> None:
 
 def test_published_critics_take_five_steps_for_one() -> None:
     model = _built("paper")
-    data = CellDataset(_showers(), model, torch.device("cpu"))
+    data = CellDataset.of(_showers(), model, torch.device("cpu"))
     stage = model.stages()[0]
     updater = _updater(model, stage, data, 4)
     seen = []
@@ -165,7 +162,7 @@ def test_published_critics_take_five_steps_for_one() -> None:
 
 def test_the_second_critic_begins_again() -> None:
     model = _built(fresh_every=2)
-    stage, data = model.stages()[0], CellDataset(_showers(), model, torch.device("cpu"))
+    stage, data = model.stages()[0], CellDataset.of(_showers(), model, torch.device("cpu"))
     updater = _updater(model, stage, data, 4)
     assert stage.on_epoch_start is not None
     for epoch, begins in enumerate([True, False, True]):
@@ -178,7 +175,7 @@ def test_the_second_critic_begins_again() -> None:
 
 def test_sorted_losses_come_after_the_cell_by_cell_one() -> None:
     model = _built("paper", post_epochs=2)
-    stage, data = model.stages()[1], CellDataset(_showers(), model, torch.device("cpu"))
+    stage, data = model.stages()[1], CellDataset.of(_showers(), model, torch.device("cpu"))
     updater = _updater(model, stage, data, 8)
     assert stage.step is not None
     batch = data.take(torch.arange(8))

@@ -8,7 +8,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from caloforge.data import sample_path
@@ -17,7 +16,7 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.showers import Showers, read_showers
-from caloforge.train.data import CellDataset
+from caloforge.train.dataset import CellDataset
 from caloforge.train.updater import StageUpdater
 
 HOMES = ("atlas-em-barrel", "ild-ecal-10x10", "clic-ecal", "ild-ecal")
@@ -97,9 +96,8 @@ def _steps(name: str, preset: str) -> Trained:
     torch.manual_seed(1)
     model = kind(showers.detector, kind.resolve({"preset": preset}))
     model.fit_transforms(showers)
-    data = CellDataset(showers, model, torch.device("cpu"))
+    data = CellDataset.of(showers, model, torch.device("cpu"))
     size = 6 if len(showers) > 6 else 3  # odd, so that signs do not cancel
-    fabric = Fabric(accelerator="cpu", devices=1)
     still = {n for n, _ in model.named_parameters()}
     losses = []
     for stage in model.stages():
@@ -108,7 +106,7 @@ def _steps(name: str, preset: str) -> Trained:
             stage.fit(data, generator)
             continue
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
-        updater = StageUpdater(fabric, model, stage, data.steps(size), generator, fused=False)
+        updater = StageUpdater(stage, data.steps(size), generator)
         model.train()
         for module in stage.frozen:
             module.eval()
@@ -119,8 +117,6 @@ def _steps(name: str, preset: str) -> Trained:
         for batch in data.epoch(size, 0, stage.name, 0):
             losses.append(stage.step(model.augment(batch, generator), updater))
             updater.step += 1
-        if stage.on_epoch_end is not None:
-            stage.on_epoch_end(updater)
         still -= {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     return Trained(model.eval(), showers, losses, still)
 
@@ -247,7 +243,7 @@ def test_mean_energy_rises_with_incident_energy(name: str) -> None:
 @every_model
 def test_held_out_figures_are_finite_and_repeatable(name: str) -> None:
     trained = _trained(name)
-    data = CellDataset(trained.showers, trained.model, torch.device("cpu"))
+    data = CellDataset.of(trained.showers, trained.model, torch.device("cpu"))
     for stage in trained.model.stages():
         with torch.no_grad():
             first, again = ((stage.validate or trained.model.validate)(data) for _ in range(2))

@@ -93,9 +93,9 @@ def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch, toy_file: Path,
     assert best["metric"] == pytest.approx(min(values))
     assert best["epoch"] == values.index(min(values)) + 1
     from caloforge.train import held_out_showers
-    from caloforge.train.data import CellDataset
+    from caloforge.train.dataset import CellDataset
 
-    held = CellDataset(held_out_showers(tmp_path / "run", toy_file), model, torch.device("cpu"))
+    held = CellDataset.of(held_out_showers(tmp_path / "run", toy_file), model, torch.device("cpu"))
     assert model.eval().validate(held)["response"] == pytest.approx(min(values), rel=1e-5)
 
 

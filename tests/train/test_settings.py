@@ -26,10 +26,10 @@ def test_later_settings_go_before_earlier_ones(tmp_path: Path) -> None:
 
 
 def test_nested_and_textual_values() -> None:
-    texts = ["optimizer.lr=0.5", "model.optimizer.kind=sgd", "optimizer.betas=[0.5, 0.9]", "metric=a b"]
+    texts = ["optimizer.lr=0.5", "model.optimizer.kind=rmsprop", "optimizer.betas=[0.5, 0.9]", "metric=a b"]
     found = resolve("toy-adversarial", None, texts)
     optimizer = found.model.optimizer
-    assert (optimizer.lr, optimizer.kind, optimizer.betas) == (0.5, "sgd", (0.5, 0.9))
+    assert (optimizer.lr, optimizer.kind, optimizer.betas) == (0.5, "rmsprop", (0.5, 0.9))
     assert optimizer.ema == 0.0
     assert found.train.metric == "a b"
 
@@ -115,4 +115,4 @@ def test_toml_comes_back(values: dict) -> None:
 
 
 def test_toml_leaves_none_out() -> None:
-    assert to_toml({"a": None, "b": {"c": 1}}) == "\n[b]\nc = 1\n"
+    assert to_toml({"a": None, "b": {"c": 1}}) == "[b]\nc = 1\n"

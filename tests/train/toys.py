@@ -131,7 +131,7 @@ class TwoStage(Toy):
             Stage("decoder", 2, size, {"net": self.spec(self.net)}, self.first, metric="response"),
             Stage(
                 "post", self.config.epochs, size, {"post": self.spec(self.post)}, self.second,
-                metric="response", frozen=(self.net,), on_start=self.compute, keep="last",
+                metric="response", frozen=(self.net,), on_start=self.compute,
             ),
         )  # fmt: skip
 

@@ -1,21 +1,24 @@
-"""Training data: the files of a training, which showers are held out, and batches of tensors.
+"""The showers of a training: files read once, and which showers are held out.
 
-Training data: which showers are held out, and showers as tensors where the training runs.
+One read checks and hashes the files, computes the identity of every shower, and packs the cells in memory while they
+fit into a bound. Larger data stay in their files, and are streamed epoch by epoch.
 
 The split follows from the identity of each shower alone (:mod:`caloforge.showers.identity`): the identity and
-``split_seed`` are mixed to a number that looks uniform in [0, 1), and showers below the fraction ``validation`` are held out. So
-a shower is on the same side whatever else is in the files, and equal showers are on one side. Both parts are in
-the order of that number, which has nothing to do with the order of the files: the first so many showers of
-a part are a random sample of it.
+``split_seed`` are mixed to a number that looks uniform in [0, 1), and showers below the fraction ``validation`` are held
+out. So a shower is on the same side whatever else is in the files, and equal showers are on one side. Both parts are in
+the order of that number, which has nothing to do with the order of the files: the first n showers of a part are a
+random sample of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -24,17 +27,34 @@ from torch import Tensor
 
 from caloforge.errors import InputError, TooFewShowersError
 from caloforge.files import sha256_file
-from caloforge.models.base import ShowerModel
+from caloforge.geometry import Detector
 from caloforge.models.stage import Batch
 from caloforge.random import child_seed
-from caloforge.showers import Showers, open_showers, read_showers
-from caloforge.showers.identity import mixed
+from caloforge.showers import Showers, open_showers
+from caloforge.showers.identity import hash_showers, mixed
+from caloforge.train.dataset import CellDataset, CellPacker, PackedCells
 from caloforge.train.settings import TrainConfig
 
-__all__ = ["CellDataset", "Files", "Split", "data_paths", "describe_files", "read_files", "split"]
-
+__all__ = [
+    "Files",
+    "Split",
+    "StreamedDataset",
+    "TrainingFiles",
+    "data_paths",
+    "describe_files",
+    "read_files",
+    "split",
+]
 
 Files: TypeAlias = "str | Path | Sequence[str | Path]"
+Storage: TypeAlias = Literal["memory", "packed", "files"]
+"""Where the cells are: in memory, also when dense; in memory packed, too large when dense; in the files."""
+
+LEAST = 10
+"""Fewest showers to train on."""
+SAMPLE_BYTES = 2**29
+"""Dense cells of the random sample that fits, calibrations and epoch selection take of data that do not fit densely into
+memory: 5,000 showers of 27,000 cells."""
 
 
 def data_paths(data: Files) -> tuple[Path, ...]:
@@ -54,17 +74,6 @@ def data_paths(data: Files) -> tuple[Path, ...]:
     return paths
 
 
-def read_files(data: Files) -> Showers:
-    """Return the showers of all files in memory, one file behind the other.
-
-    Raises:
-        FileFormatError: When a file is missing or broken.
-        IncompatibleError: When their detectors or conditions differ.
-    """
-    parts = [read_showers(path) for path in data_paths(data)]
-    return parts[0] if len(parts) == 1 else Showers.concatenate(parts)
-
-
 def describe_files(data: Files) -> dict[str, Any]:
     """Return ``file``, ``sha256`` and ``showers``; of several files also ``files``, the same of each.
 
@@ -74,19 +83,161 @@ def describe_files(data: Files) -> dict[str, Any]:
     for path in data_paths(data):
         with open_showers(path) as file:
             each.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file)})
+    return _joined_facts(each)
+
+
+def _joined_facts(each: list[dict[str, Any]]) -> dict[str, Any]:
     if len(each) == 1:
         return each[0]
     hashes = "".join(f"{entry['sha256']}\n" for entry in each)
     return {
-        "file": " ".join(str(entry["file"]) for entry in each),
+        "file": " ".join(entry["file"] for entry in each),
         "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
-        "showers": sum(int(str(entry["showers"])) for entry in each),
+        "showers": sum(entry["showers"] for entry in each),
         "files": each,
     }
 
 
-LEAST = 10
-"""Fewest showers to train on."""
+@dataclass(frozen=True)
+class Block:
+    """Consecutive showers of a file, about 16 MiB of cells: rows ``first`` on of all files, ``start`` to ``stop`` of this one."""
+
+    path: Path
+    start: int
+    stop: int
+    first: int
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Showers of files, one file behind the other; their cells are in memory or stay in the files.
+
+    Attributes:
+        header: Conditions and origin of all showers (N); its cells are zeros that take no memory.
+        identities: Identities (N,) uint64, 0 for showers without energy.
+        facts: Names, hashes and sizes, see :func:`describe_files`.
+        blocks: Where the rows are in the files.
+        storage: ``memory``, ``packed`` or ``files``.
+        cells: Cells in memory: of all showers, or of a sample when they stay in the files.
+        places: Where in ``cells`` each row is (N,); -1 for those that are only in the files.
+    """
+
+    header: Showers
+    identities: NDArray[np.uint64]
+    facts: dict[str, Any]
+    blocks: tuple[Block, ...]
+    storage: Storage
+    cells: PackedCells
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+        return self.header.detector
+
+    @property
+    def n_sample(self) -> int:
+        """Most showers that fits, calibrations and epoch selection take at once."""
+        return len(self) if self.storage == "memory" else SAMPLE_BYTES // (4 * self.detector.n_cells)
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[PackedCells, NDArray[np.int64]]:
+        """Return cells in memory and where in them these rows (n,) are; from files each block is read once."""
+        places = self.places[rows]
+        if (places >= 0).all():
+            return self.cells, places
+        order = np.argsort(rows, kind="stable")
+        wanted = rows[order]
+        packer = CellPacker(len(rows), self.detector.n_cells)
+        ends = np.searchsorted(wanted, [*(block.first for block in self.blocks), len(self)])
+        with ExitStack() as stack:
+            path, file = None, None
+            for block, low, high in zip(self.blocks, ends[:-1], ends[1:], strict=True):
+                if low == high:
+                    continue
+                if file is None or block.path != path:
+                    stack.close()
+                    path, file = block.path, stack.enter_context(open_showers(block.path, self.detector))
+                packer.append(file.take(wanted[low:high] - block.first + block.start).cells)
+        places[order] = np.arange(len(rows))
+        cells = packer.packed()
+        assert cells is not None
+        return cells, places
+
+    def keep(self, rows: NDArray[np.int64]) -> TrainingFiles:
+        """Return the same with these rows (n,) in memory."""
+        cells, found = self.load(rows)
+        places = np.full(len(self), -1)
+        places[rows] = found
+        return replace(self, cells=cells, places=places)
+
+    def showers(self, rows: NDArray[np.int64] | None = None) -> Showers:
+        """Return the showers of these rows (n,), or all, in memory."""
+        rows = np.arange(len(self)) if rows is None else rows
+        cells, places = self.load(rows)
+        header = self.header
+        return header.replace(
+            cells=cells.dense(torch.from_numpy(places)).numpy(),
+            incident_energy=header.incident_energy[rows],
+            incident_theta=header.incident_theta[rows] if header.has_theta else None,
+            conditions={name: values[rows] for name, values in header.conditions.items()},
+        )
+
+
+def read_files(data: Files, memory: float = float("inf"), storage: Storage | None = None) -> TrainingFiles:
+    """Read files of showers once: check and hash them, compute identities, and pack the cells in memory when they fit.
+
+    Arguments:
+        data: One file or several of one detector.
+        memory: Most bytes that cells may take in memory.
+        storage: Where the cells are to be, whatever the bound; by default it follows from the bound.
+
+    Raises:
+        FileFormatError: When a file is missing or broken.
+        IncompatibleError: When their detectors or conditions differ.
+    """
+    paths = data_paths(data)
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_showers(path)) for path in paths]
+        head = Showers.concatenate([file[:0] for file in files])
+        n, n_cells = sum(len(file) for file in files), head.detector.n_cells
+        header = head.replace(
+            cells=np.broadcast_to(np.float32(0), (n, n_cells)),
+            incident_energy=np.concatenate([file.incident_energy for file in files]),
+            incident_theta=np.concatenate([file.incident_theta for file in files])
+            if head.has_theta
+            else None,
+            conditions={
+                name: np.concatenate([file.condition(name) for file in files]) for name in head.conditions
+            },
+        )
+        most = memory if storage is None else 0.0 if storage == "files" else float("inf")
+        packer = CellPacker(n, n_cells, most)
+        known: list[NDArray[np.uint64]] = []
+        blocks: list[Block] = []
+        facts: list[dict[str, Any]] = []
+        row = 0
+        for path, file in zip(paths, files, strict=True):
+            digest, size, start = hashlib.sha256(), path.stat().st_size, 0
+            with path.open("rb") as raw:
+                for part in file.chunks():
+                    stop = start + len(part)
+                    # Bytes are hashed while the file's showers are unpacked, so that the disk is read once.
+                    digest.update(raw.read(stop * size // len(file) - raw.tell()))
+                    known.append(hash_showers(part.cells, part.incident_energy))
+                    packer.append(part.cells)
+                    blocks.append(Block(path, start, stop, row))
+                    start, row = stop, row + len(part)
+            facts.append({"file": path.name, "sha256": digest.hexdigest(), "showers": len(file)})
+    cells = packer.packed()
+    if storage is None:
+        storage = "files" if cells is None else "memory" if 4 * n * n_cells <= memory else "packed"
+    places = np.full(n, -1) if cells is None else np.arange(n)
+    cells = PackedCells(torch.empty(0, n_cells)) if cells is None else cells
+    known_all = np.concatenate(known)
+    return TrainingFiles(header, known_all, _joined_facts(facts), tuple(blocks), storage, cells, places)
 
 
 @dataclass(frozen=True)
@@ -116,74 +267,88 @@ def split(identities: NDArray[np.uint64], config: TrainConfig) -> Split:
     if config.validation > 0 and n and not chosen.any():
         chosen = numbers[order] == numbers[order[0]]
     rest = order[~chosen][config.train_offset :]
-    if config.train_size:
-        if config.train_size > len(rest):
-            msg = (
-                f"{n} showers leave {len(rest)} to train on (validation {config.validation:g}, "
-                f"offset {config.train_offset}); expected at least train_size = {config.train_size}"
-            )
-            raise TooFewShowersError(msg)
-        rest = rest[: config.train_size]
-    if len(rest) < LEAST:
-        msg = f"{n} showers leave {len(rest)} to train on; expected at least {LEAST}"
+    size, least = config.train_size or len(rest), max(config.train_size, LEAST)
+    if size < LEAST or len(rest) < least:
+        msg = (
+            f"{n} showers leave {min(size, len(rest))} to train on (validation {config.validation:g}, "
+            f"offset {config.train_offset}, train_size {config.train_size}); expected at least {least}"
+        )
         raise TooFewShowersError(msg)
-    return Split(rest, order[chosen])
+    return Split(rest[:size], order[chosen])
 
 
-class CellDataset:
-    """Showers as tensors: on the device when they take less than half of its free memory, else on the host.
+class StreamedDataset:
+    """Training showers that stay in their files, as batches on the device: the same interface as :class:`CellDataset`.
+
+    An epoch reads the blocks of the files in random order, collects about 512 MiB of cells in a buffer, whose showers it
+    hands out in random order, and reads ahead meanwhile. The order depends on the files, the seed, the stage and the epoch
+    alone, not on the memory.
 
     Arguments:
-        showers: The showers.
-        model: The model, which names the conditions.
+        files: The files.
+        rows: Rows (n,) of the showers.
+        conditions: Conditions (n, C) of the showers.
         device: Where batches are wanted.
     """
 
-    def __init__(self, showers: Showers, model: ShowerModel, device: torch.device) -> None:
+    def __init__(
+        self, files: TrainingFiles, rows: NDArray[np.int64], conditions: Tensor, device: torch.device
+    ) -> None:
         self.device = device
-        cells = torch.from_numpy(np.ascontiguousarray(showers.cells))
-        conditions = model.condition_matrix(showers)
-        home = device if _fits(cells, device) else torch.device("cpu")
-        self._cells, self._conditions = cells.to(home), conditions.to(home)
+        self._files, self._rows, self._conditions = files, rows, conditions
+        self._in_order = np.argsort(rows, kind="stable")
+        firsts = [block.first for block in files.blocks]
+        self._parts = np.split(self._in_order, np.searchsorted(rows[self._in_order], firsts[1:]))
 
     def __len__(self) -> int:
-        return len(self._cells)
-
-    @property
-    def resident(self) -> bool:
-        """Whether the showers lie where they are used."""
-        return self._cells.device == self.device
-
-    def take(self, indices: Tensor) -> Batch:
-        """Return the showers of these indices (B,), on the device."""
-        home = indices.to(self._cells.device)
-        return Batch(
-            self._cells[home].to(self.device, non_blocking=True),
-            self._conditions[home].to(self.device, non_blocking=True),
-            indices.to(self.device),
-        )
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Iterate over all showers in order."""
-        for start in range(0, len(self), size):
-            yield self.take(torch.arange(start, min(start + size, len(self))))
+        return len(self._rows)
 
     def steps(self, size: int) -> int:
         """Return the steps of one epoch: whole batches, and at least one."""
         return max(1, len(self) // size)
 
-    def epoch(self, size: int, seed: int, stage: str, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Iterate over one shuffled epoch from its batch ``first`` on; a pure function of the arguments."""
-        order = torch.randperm(
-            len(self), generator=torch.Generator().manual_seed(child_seed(seed, f"epoch/{stage}", epoch))
-        ).to(self._cells.device)
-        for batch in range(first, self.steps(size)):
-            yield self.take(order[batch * size : (batch + 1) * size])
+    def take(self, indices: Tensor) -> Batch:
+        """Return the showers of these indices (B,), on the device; they are read from the files."""
+        cells, place = self._files.load(self._rows[indices.cpu().numpy()])
+        return self._batch(cells.dense(torch.from_numpy(place)), indices.cpu())
 
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Iterate over all showers in the order of the files."""
+        for start in range(0, len(self), size):
+            yield self.take(torch.from_numpy(self._in_order[start : start + size]))
 
-def _fits(cells: Tensor, device: torch.device) -> bool:
-    """Whether showers may lie on the device for good."""
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return cells.numel() * cells.element_size() < free / 2
+    def subset(self, n: int) -> CellDataset:
+        """Return the first ``n`` showers, a random sample, in memory."""
+        cells, place = self._files.load(self._rows[:n])
+        return CellDataset(cells, self._conditions[:n], self.device, place)
+
+    def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
+        """Iterate over one shuffled epoch in whole batches; a pure function of the arguments and the files."""
+        generator = torch.Generator().manual_seed(child_seed(seed, f"epoch/{stage}", epoch))
+        parts = [self._parts[k] for k in torch.randperm(len(self._parts), generator=generator).tolist()]
+        buffer = max(1, SAMPLE_BYTES // (4 * self._files.detector.n_cells))
+        fills = np.cumsum([0, *(len(part) for part in parts)])[:-1] // buffer
+        groups = [
+            np.concatenate([p for p, k in zip(parts, fills, strict=True) if k == g]) for g in np.unique(fills)
+        ]
+        rest, left = torch.empty(0, self._files.detector.n_cells), torch.empty(0, dtype=torch.int64)
+        with ThreadPoolExecutor(1) as ahead:
+            coming = [ahead.submit(self._files.load, self._rows[groups[0]])]
+            for number, group in enumerate(groups):
+                cells, place = coming.pop().result()
+                if number + 1 < len(groups):
+                    coming.append(ahead.submit(self._files.load, self._rows[groups[number + 1]]))
+                order = torch.randperm(len(group), generator=generator)
+                start = 0
+                while start < len(order):
+                    mine = order[start : start + size - len(left)]
+                    start += len(mine)
+                    rest = torch.cat([rest, cells.dense(torch.from_numpy(place)[mine])])
+                    left = torch.cat([left, torch.from_numpy(group)[mine]])
+                    if len(left) == size:
+                        yield self._batch(rest, left)
+                        rest, left = rest[:0], left[:0]
+
+    def _batch(self, cells: Tensor, indices: Tensor) -> Batch:
+        conditions = self._conditions[indices]
+        return Batch(*(x.to(self.device, non_blocking=True) for x in (cells, conditions, indices)))

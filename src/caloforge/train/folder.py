@@ -1,30 +1,163 @@
-"""The run folder: what a training leaves behind, and how a model is built from it again.
-
-The run folder: what a training leaves behind, and how a model is built from it again.
+"""The run folder: what a training leaves behind, which showers it has seen, and how a model is built from it again.
 
 ``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and
-result; ``identities.npz`` the identities of the showers that trained and selected the model;
-``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
+result; ``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
 ``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on, removed at the end.
+
+``identities.npz`` has three sorted sets of identities of showers (uint64): ``training``, on which the model is calibrated
+too, ``selection`` (held-out showers, by which epochs are chosen) and ``inherited`` (what the weights of ``train.initial``
+had seen before). A shipped model has ``MODEL.identities.npy`` with all of them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError
-from caloforge.files import read_json, write_json
+from caloforge.files import atomic_path, read_json, write_json
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
+from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
+from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.train.checkpoint import load_weights
-from caloforge.train.seen import RUN_FILE, SeenByTraining
 from caloforge.train.settings import read_settings
 
-__all__ = ["RunFolder", "unfinished_text"]
+__all__ = [
+    "RunFolder",
+    "SeenByTraining",
+    "inherited_from",
+    "read_identities",
+    "shipped_identities",
+    "unfinished_text",
+    "write_identities",
+]
+
+_NAMES = ("training", "selection", "inherited")
+_MEMBER = re.compile(r"-\d+$")
+RUN_FILE = "identities.npz"
+
+
+@dataclass(frozen=True)
+class SeenByTraining:
+    """What a training has seen.
+
+    Attributes:
+        training: Identities of the training showers, sorted; the model is calibrated on them too.
+        selection: Identities of the held-out showers, by which epochs are chosen.
+        inherited: Identities that the weights had seen from which the training began.
+        seeds: Simulation seeds that those weights had seen, whose files are lost.
+        missing: Why more may have been seen than is known; empty: all is known.
+    """
+
+    training: NDArray[np.uint64] = field(default_factory=lambda: NO_IDENTITIES)
+    selection: NDArray[np.uint64] = field(default_factory=lambda: NO_IDENTITIES)
+    inherited: NDArray[np.uint64] = field(default_factory=lambda: NO_IDENTITIES)
+    seeds: tuple[int, ...] = ()
+    missing: str = ""
+
+    @property
+    def all(self) -> NDArray[np.uint64]:
+        """Every identity that was seen, sorted."""
+        return seen_union([self.training, self.selection, self.inherited])
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of it."""
+        counts = {name: len(getattr(self, name)) for name in _NAMES}
+        return {**counts, "seeds": list(self.seeds), "complete": not self.missing} | (
+            {"missing": self.missing} if self.missing else {}
+        )
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes that generated showers get beside the identities."""
+        return ({SEEN_SEEDS: list(self.seeds)} if self.seeds else {}) | (
+            {SEEN_INCOMPLETE: self.missing} if self.missing else {}
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the identities into a run folder."""
+        with atomic_path(folder / RUN_FILE, force=True) as part, part.open("wb") as handle:
+            np.savez_compressed(handle, **{name: getattr(self, name) for name in _NAMES})
+
+    @classmethod
+    def read(cls, folder: Path, facts: dict[str, Any] | None = None) -> SeenByTraining:
+        """Read a run folder.
+
+        Arguments:
+            folder: The run folder.
+            facts: What its ``run.json`` says under ``seen``.
+
+        Raises:
+            FileFormatError: When the file of identities is broken.
+        """
+        facts = facts or {}
+        path = folder / RUN_FILE
+        seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
+        if not path.is_file():
+            missing = (
+                f"{path.name} is missing in the run folder '{folder.name}', which an older version wrote"
+            )
+            return cls(seeds=seeds, missing=missing)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                sets = {name: seen_union([stored[name]]) for name in _NAMES}
+        except (OSError, KeyError, ValueError, BadZipFile, EOFError) as error:
+            raise FileFormatError(path, "", f"is not a file of identities of showers: {error}") from error
+        return cls(**sets, seeds=seeds, missing=str(facts.get("missing", "")))
+
+
+def inherited_from(weights: Path) -> SeenByTraining:
+    """Return what the weights of a file have seen, as ``inherited``: a run's weights or a shipped model's."""
+    if (weights.parent / RUN_FILE).is_file():
+        before = SeenByTraining.read(weights.parent, _seen_facts(weights.parent / "run.json"))
+        return SeenByTraining(inherited=before.all, seeds=before.seeds, missing=before.missing)
+    shipped = shipped_identities(weights)
+    if shipped.is_file():
+        seeds = _seen_facts(shipped.with_name(f"{shipped.name.removesuffix('.identities.npy')}.json"))
+        return SeenByTraining(
+            inherited=read_identities(shipped), seeds=tuple(int(seed) for seed in seeds.get("seeds", ()))
+        )
+    return SeenByTraining(missing=f"no identities lie beside the weights of train.initial, {weights.name}")
+
+
+def shipped_identities(weights: Path) -> Path:
+    """Return where the identities lie that belong to a shipped model's weights or card."""
+    return weights.with_name(f"{_MEMBER.sub('', weights.stem)}.identities.npy")
+
+
+def read_identities(path: Path) -> NDArray[np.uint64]:
+    """Read a set of identities.
+
+    Raises:
+        FileFormatError: When the file is missing or broken.
+    """
+    try:
+        return seen_union([np.load(path, allow_pickle=False)])
+    except (OSError, ValueError, EOFError) as error:
+        raise FileFormatError(path, "", f"is not a file of identities of showers: {error}") from error
+
+
+def write_identities(path: Path, sets: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """Write the union of sets of identities, and return it."""
+    union = seen_union(sets)
+    with atomic_path(path, force=True) as part, part.open("wb") as handle:
+        np.save(handle, union, allow_pickle=False)
+    path.chmod(0o644)
+    return union
+
+
+def _seen_facts(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    facts: dict[str, Any] = content.get("seen") or {}
+    return facts
 
 
 @dataclass(frozen=True)
@@ -59,10 +192,10 @@ class RunFolder:
         return self.path / RUN_FILE
 
     def seen(self) -> SeenByTraining:
-        """Return what the training has seen.
+        """Return which showers the training has seen.
 
         Raises:
-            FileFormatError: When the folder does not hold a run, or its identities are broken.
+            FileFormatError: When the folder is not a run, or its identities are broken.
         """
         return SeenByTraining.read(self.path, self.read().get("seen"))
 
@@ -70,7 +203,7 @@ class RunFolder:
         """Return which stages were not trained, as "unfinished: stage post not trained"; empty when all were.
 
         Raises:
-            FileFormatError: When the folder does not hold a run.
+            FileFormatError: When the folder is not a run.
         """
         content = self.read()
         if content.get("status") != "unfinished":
@@ -91,7 +224,7 @@ class RunFolder:
         """Return what ``run.json`` says.
 
         Raises:
-            FileFormatError: When the folder does not hold a run.
+            FileFormatError: When the folder is not a run.
         """
         if not self.info.is_file():
             raise FileFormatError(

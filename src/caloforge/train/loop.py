@@ -1,10 +1,7 @@
-"""The loop over the epochs of one stage: steps, held-out figures, best weights, checkpoints, log.
+"""The loop over the epochs of one stage: steps, figures of held-out showers, the best weights, checkpoints, log.
 
-The loop over the epochs of one stage: steps, held-out figures, the best weights, checkpoints.
-
-It knows no model by name: the stage says what a step is. A checkpoint is taken between two epochs and holds the
-model, the optimisers, every generator of random numbers and the best weights so far, so that the epochs after it are
-the same whether or not the process was killed in between.
+A checkpoint is taken between two epochs and contains the model, the optimisers, every generator of random numbers and the
+best weights so far, so that the epochs after it are the same whether or not the process was killed in between.
 """
 
 from __future__ import annotations
@@ -23,7 +20,8 @@ from caloforge.errors import ConfigError, require
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
 from caloforge.train.checkpoint import random_state, restore_random
-from caloforge.train.data import CellDataset
+from caloforge.train.data import StreamedDataset
+from caloforge.train.dataset import CellDataset
 from caloforge.train.settings import TrainConfig
 from caloforge.train.updater import StageUpdater
 
@@ -88,24 +86,24 @@ class StageLoop:
     """One stage of one training.
 
     Arguments:
-        fabric: Lightning Fabric.
         model: The model, on the device.
         stage: The stage.
         data: Training showers.
+        sample: Those that fits and calibrations read: all, or a random sample of them where all do not fit into memory.
         held_out: Held-out showers, or None.
         config: Settings of the training.
         seed: Seed of this training.
         training: Number of this training.
         log: Where losses and figures go.
-        save: Writes a checkpoint of what it is given.
+        save: Writes a checkpoint.
         advance: Moves the progress bar by epochs.
         deadline: Time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint.
     """
 
-    fabric: Any
     model: ShowerModel
     stage: Stage
-    data: CellDataset
+    data: CellDataset | StreamedDataset
+    sample: CellDataset
     held_out: CellDataset | None
     config: TrainConfig
     seed: int
@@ -117,22 +115,19 @@ class StageLoop:
 
     def run(self, state: dict[str, Any] | None = None) -> Best:
         """Run the stage, from a checkpoint's state when there is one; leaves its weights in the model."""
-        device = self.fabric.device
         size = min(self.stage.batch_size, len(self.data))
-        generator = torch.Generator(device).manual_seed(self.seed)
+        generator = torch.Generator(self.data.device).manual_seed(self.seed)
         if self.stage.fit is not None:
-            self.stage.fit(self.data, generator)
+            self.stage.fit(self.sample, generator)
             return Best(epoch=0)
-        held = {id(p) for p in self.stage.parameters}
+        trained = {id(p) for p in self.stage.parameters}
         needed = {name: p.requires_grad for name, p in self.model.named_parameters()}
         for parameter in self.model.parameters():
-            parameter.requires_grad_(id(parameter) in held)
-        updater = StageUpdater(
-            self.fabric, self.model, self.stage, self.data.steps(size), generator, device.type == "cuda"
-        )
+            parameter.requires_grad_(id(parameter) in trained)
+        updater = StageUpdater(self.stage, self.data.steps(size), generator, self.config.precision)
         best = Best()
         if state is not None:
-            updater.restore(state["updater"])
+            updater.load_state_dict(state["updater"])
             best = Best(**state["best"])
             restore_random(state["random"])
         if self.stage.on_start is not None:
@@ -161,15 +156,17 @@ class StageLoop:
             every = self.config.checkpoint_epochs
             due = time.monotonic() - saved > self.config.checkpoint_seconds
             if not done and ((every and updater.epoch % every == 0) or due):
-                self.save({"updater": updater.state(), "best": vars(best), "random": random_state()})
+                self.save({"updater": updater.state_dict(), "best": vars(best), "random": random_state()})
                 saved = time.monotonic()
             self.advance(1)
         if updater.epoch < self.stage.epochs:
-            self.save({"updater": updater.state(), "best": vars(best), "random": random_state()})
-        if best.weights and self.stage.keep == "best":
+            self.save({"updater": updater.state_dict(), "best": vars(best), "random": random_state()})
+        if best.weights:
             self.model.load_weights(best.weights)
         else:
+            self._mode(False)
             with updater.averaged():
+                self.model.settle(self.sample)
                 last = self._weights()
             self.model.load_weights(last)
             best = Best(best.value, updater.epoch, {})
@@ -194,15 +191,13 @@ class StageLoop:
         counts: dict[str, int] = {}
         for batch in self.data.epoch(size, self.seed, self.stage.name, updater.epoch):
             batch = self.model.augment(batch, updater.generator)
-            with self.fabric.autocast():
+            with updater.autocast():
                 losses = self.stage.step(batch, updater)
             updater.step += 1
             for name, value in losses.items():
                 value = value.detach().float()
                 sums[name] = sums[name] + value if name in sums else value
                 counts[name] = counts.get(name, 0) + 1
-        if self.stage.on_epoch_end is not None:
-            self.stage.on_epoch_end(updater)
         return {name: value / counts[name] for name, value in sums.items()}
 
     @torch.no_grad()
@@ -211,6 +206,7 @@ class StageLoop:
         assert self.held_out is not None
         self._mode(False)
         with updater.averaged():
+            self.model.settle(self.sample)
             figures = (self.stage.validate or self.model.validate)(self.held_out)
             metric = self.config.metric or self.stage.metric or next(iter(figures))
             if metric not in figures:

@@ -1,4 +1,4 @@
-"""``train``: from a file of showers to a run folder."""
+"""``train``: from files of showers to a run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from caloforge._version import __version__
 from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
@@ -23,19 +25,18 @@ from caloforge.progress import progress
 from caloforge.provenance import source_commit
 from caloforge.random import child_seed
 from caloforge.showers import Showers
-from caloforge.showers.identity import identities, seen_union
+from caloforge.showers.identity import seen_union
 from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
-from caloforge.train.data import CellDataset, Files, Split, data_paths, describe_files, read_files, split
-from caloforge.train.folder import RunFolder, unfinished_text
+from caloforge.train.data import Files, Split, StreamedDataset, TrainingFiles, data_paths, read_files, split
+from caloforge.train.dataset import CellDataset
+from caloforge.train.folder import RunFolder, SeenByTraining, inherited_from, unfinished_text
 from caloforge.train.loop import MetricLog, StageLoop
-from caloforge.train.seen import SeenByTraining, inherited_from
-from caloforge.train.settings import Resolved, read_settings, resolve, to_toml
+from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve, to_toml
 
 __all__ = ["held_out_showers", "train"]
 
 _OF_THE_SHOWERS = ("condition_low", "condition_high")
-"""What says which conditions a model was trained for."""
-_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""Buffers with the range of conditions that a model was trained for."""
 
 
 def train(
@@ -77,22 +78,21 @@ def train(
     """
     settings = resolve(model, config, overrides, preset, train_size=train_size)
     accelerator = _accelerator(device)
-    showers = read_files(data)
-    MODELS[model].check_detector(showers.detector)
-    known = identities(showers)
+    stored = RunFolder(Path(output)).read().get("storage") if resume else None
+    files = read_files(data, settings.train.data.bytes, stored)
+    MODELS[model].check_detector(files.detector)
+    known = files.identities
     parts = split(known, settings.train)
-    if not showers[parts.train].cells.any():
+    if not known[parts.train].any():
         names = " ".join(str(path) for path in data_paths(data))
-        msg = f"{names}: none of the {len(parts.train)} showers to train on holds any energy"
+        msg = f"{names}: none of the {len(parts.train)} showers to train on has any energy"
         raise InputError(msg)
     folder = RunFolder(ensure_output_dir(output, force=force, resume=resume))
-    if resume and not folder.info.exists():
-        raise FileFormatError(folder.path, "run.json", "is missing; there is no run to resume")
     before = inherited_from(Path(settings.train.initial)) if settings.train.initial else SeenByTraining()
     seen = replace(
         before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
     )
-    info = _info(settings, showers, data, seed, parts, accelerator) | {"seen": seen.facts()}
+    info = _info(settings, files, seed, parts, accelerator) | {"seen": seen.facts()}
     if resume:
         if _check_same(folder, settings, info):
             return folder.path
@@ -102,7 +102,7 @@ def train(
         part.write_text(to_toml(settings.as_dict()))
     folder.write(info)
     seen.write(folder.path)
-    _Training(settings, showers, parts, folder, seed, accelerator).run(info)
+    _Training(settings, files, parts, folder, seed, accelerator).run(info)
     if info["status"] == "unfinished":
         msg = (
             f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
@@ -125,8 +125,8 @@ def held_out_showers(run: str | Path, data: Files) -> Showers:
         )
     content = read_settings(folder.config)
     settings = resolve(content["name"], content)
-    showers = read_files(data)
-    return showers[split(identities(showers), settings.train).held_out]
+    files = read_files(data, DataConfig().bytes)
+    return files.showers(split(files.identities, settings.train).held_out)
 
 
 def _accelerator(device: str) -> str:
@@ -140,21 +140,22 @@ def _accelerator(device: str) -> str:
 
 
 def _info(
-    settings: Resolved, showers: Showers, data: Files, seed: int, parts: Split, accelerator: str
+    settings: Resolved, files: TrainingFiles, seed: int, parts: Split, accelerator: str
 ) -> dict[str, Any]:
     """Return what ``run.json`` says when the training starts."""
-    names = ("torch", "lightning", "numpy", "h5py")
+    names = ("torch", "numpy", "h5py")
     hardware = (
         torch.cuda.get_device_name() if accelerator == "cuda" else platform.processor() or platform.machine()
     )
     return {
         "status": "running",
         "model": settings.model_name,
-        "detector": showers.detector.name,
-        "detector_definition": showers.detector.definition,
-        "particle": showers.particle,
+        "detector": files.detector.name,
+        "detector_definition": files.detector.definition,
+        "particle": files.header.particle,
         "seed": seed,
-        "data": describe_files(data),
+        "data": files.facts,
+        "storage": files.storage,
         "train_showers": len(parts.train),
         "held_out_showers": len(parts.held_out),
         "versions": {"caloforge": __version__, "python": platform.python_version()}
@@ -190,7 +191,7 @@ def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> 
         raise ConfigError(msg)
     for section in ("model", "train"):
         for key, value in new[section].items():
-            if key != "max_seconds" and _plain(old[section].get(key)) != _plain(value):
+            if key not in ("max_seconds", "data") and _plain(old[section].get(key)) != _plain(value):
                 msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
                 raise ConfigError(msg)
     return before.get("status") == "finished"
@@ -208,31 +209,51 @@ class _Training:
     def __init__(
         self,
         settings: Resolved,
-        showers: Showers,
+        files: TrainingFiles,
         parts: Split,
         folder: RunFolder,
         seed: int,
         accelerator: str,
     ) -> None:
-        from lightning.fabric import Fabric
-
         self.settings, self.folder, self.seed = settings, folder, seed
         self.config = settings.train
-        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=_PRECISION[self.config.precision])  # type: ignore[arg-type]
-        self.fabric.launch()
-        self.showers, self.parts = showers, parts
+        self.train_rows, self.held_out_rows = parts.train, parts.held_out[: files.n_sample]
+        self.sample_rows = parts.train[: files.n_sample]
+        if files.storage == "files":
+            files = files.keep(np.concatenate([self.sample_rows, self.held_out_rows]))
+        self.files, self.device = files, torch.device(accelerator)
         if accelerator == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
 
     def _model(self, training: int) -> ShowerModel:
-        """Return a fresh model of one training, its constants set from the training showers."""
+        """Return a model before its training, its constants set from the training showers."""
         torch.manual_seed(child_seed(self.seed, "weights", training))
-        model = MODELS[self.settings.model_name](self.showers.detector, self.settings.model)
-        model.fit_transforms(self.showers[self.parts.train])
+        model = MODELS[self.settings.model_name](self.files.detector, self.settings.model)
+        model.fit_transforms(self.files.showers(self.sample_rows))
+        conditions = model.condition_matrix(self.files.header)[self.train_rows]
+        model.condition_low.copy_(conditions.amin(0))
+        model.condition_high.copy_(conditions.amax(0))
         if self.config.initial:
             _take_fitting(model, Path(self.config.initial))
-        return model.to(self.fabric.device)
+        return model.to(self.device)
+
+    def _datasets(
+        self, model: ShowerModel
+    ) -> tuple[CellDataset | StreamedDataset, CellDataset, CellDataset | None]:
+        """Return the training showers, those of them that fits read, and the held-out showers."""
+        conditions = model.condition_matrix(self.files.header)
+
+        def in_memory(rows: NDArray[np.int64]) -> CellDataset:
+            cells, places = self.files.load(rows)
+            return CellDataset(cells, conditions[rows], self.device, places)
+
+        held_out = in_memory(self.held_out_rows) if len(self.held_out_rows) else None
+        if self.files.storage == "files":
+            data = StreamedDataset(self.files, self.train_rows, conditions[self.train_rows], self.device)
+            return data, in_memory(self.sample_rows), held_out
+        dense = in_memory(self.train_rows)
+        return dense, dense.subset(len(self.sample_rows)), held_out
 
     def run(self, info: dict[str, Any]) -> None:
         """Train, from the last checkpoint when there is one, and write the result."""
@@ -250,13 +271,11 @@ class _Training:
         for training in range(len(results), self.config.trainings):
             model = self._model(training)
             parameters = sum(p.numel() for p in model.parameters())
-            train_set = CellDataset(self.showers[self.parts.train], model, self.fabric.device)
-            held = self.showers[self.parts.held_out] if len(self.parts.held_out) else None
-            held_set = CellDataset(held, model, self.fabric.device) if held is not None else None
+            train_set, sample, held_out = self._datasets(model)
             first = 0
             if state is not None:
                 model.load_weights(state["model"])
-                model.to(self.fabric.device)
+                model.to(self.device)
                 first = state["stage"]
             value = float("inf")
             for number, stage in enumerate(model.stages()):
@@ -276,7 +295,7 @@ class _Training:
                 label = f"{self.settings.model_name} {stage.name}"
                 with progress(stage.epochs, label) as advance:
                     loop = StageLoop(
-                        self.fabric, model, stage, train_set, held_set, self.config,
+                        model, stage, train_set, sample, held_out, self.config,
                         child_seed(self.seed, "training", training), training, log, save, advance, deadline,
                     )  # fmt: skip
                     best = loop.run(state if state is not None and "updater" in state else None)
@@ -338,5 +357,5 @@ def _take_fitting(model: ShowerModel, path: Path) -> None:
         if k in own and own[k].shape == v.shape and k not in _OF_THE_SHOWERS
     }
     if not fitting:
-        raise FileFormatError(path, "", "holds no weights that fit the model")
+        raise FileFormatError(path, "", "has no weights that fit the model")
     model.load_state_dict({**own, **fitting})

@@ -2,53 +2,82 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import tomli_w
+from pydantic import AfterValidator, Field
 
 from caloforge.errors import ConfigError, FileFormatError
 from caloforge.models import MODELS
 from caloforge.settings import ModelConfig, Settings, merge, validated
 
-__all__ = ["Resolved", "TrainConfig", "read_settings", "resolve", "to_toml", "toml_value"]
+__all__ = ["DataConfig", "Resolved", "TrainConfig", "read_settings", "resolve", "to_toml"]
 
 
-def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+def to_toml(values: Mapping[str, Any]) -> str:
     """Return nested settings (texts, numbers, booleans, lists, tables) as TOML; None is left out."""
-    plain = [
-        f"{key} = {toml_value(value)}"
-        for key, value in values.items()
-        if not _nested(value) and value is not None
-    ]
-    text = "".join(f"{line}\n" for line in plain)
-    for key, value in values.items():
-        if _nested(value):
-            name = f"{prefix}{key}"
-            text += f"\n[{name}]\n{to_toml(value, f'{name}.')}"
-    return text
 
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items() if item is not None}
+        return value
 
-def _nested(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def toml_value(value: Any) -> str:
-    """Return a text, number, boolean or list as TOML writes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(toml_value(item) for item in value)}]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return tomli_w.dumps(plain(values))
 
 
 _SECTIONS = ("model", "train")
+
+
+_UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2**20, "GiB": 2**30}
+
+
+def _size(text: str) -> str:
+    number = re.fullmatch(rf"(\d+\.?\d*) ?({'|'.join(_UNITS)})", text)
+    if text != "auto" and number is None:
+        msg = f"expected auto, or a number with one of the units {', '.join(_UNITS)}, such as 4GB"
+        raise ValueError(msg)
+    return text
+
+
+def free_memory() -> int:
+    """Return the free memory of this machine in bytes, within the limit of the process's control group (cgroup v2)."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        free = 1024 * int(found[1]) if found else 0
+    except OSError:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    group = Path("/sys/fs/cgroup")
+    try:
+        used = re.search(r"^anon (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+        return min(free, int((group / "memory.max").read_text()) - int(used[1] if used else 0))
+    except (OSError, ValueError):
+        return free
+
+
+class DataConfig(Settings):
+    """How the training showers are kept.
+
+    Arguments:
+        memory: Most memory that their cells may take, such as ``4GB``; ``auto``: half of what is free. Showers that fit, as
+            hits alone where that is smaller, are kept in memory, others are streamed from the files, in another random
+            order. Where they do not fit densely, fits, calibrations and epoch selection use a random sample of them.
+    """
+
+    memory: Annotated[str, AfterValidator(_size)] = "auto"
+
+    @property
+    def bytes(self) -> float:
+        """The memory in bytes."""
+        if self.memory == "auto":
+            return free_memory() / 2
+        number = self.memory.rstrip("kMGTiB ")
+        return float(number) * _UNITS[self.memory.removeprefix(number).strip()]
 
 
 class TrainConfig(Settings):
@@ -73,6 +102,7 @@ class TrainConfig(Settings):
         combine: Of several trainings keep the ``best`` by its metric, or draw from all in equal parts (``ensemble``).
         initial: Weights file to start from; names and shapes that fit are taken.
         tensorboard: Write a TensorBoard log too.
+        data: How the training showers are kept.
     """
 
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -91,6 +121,7 @@ class TrainConfig(Settings):
     combine: Literal["best", "ensemble"] = "best"
     initial: str = ""
     tensorboard: bool = False
+    data: DataConfig = DataConfig()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,7 @@
-"""Optimisation: optimisers, learning rates, averaged weights, and the state of one stage.
+"""Optimisation of one stage: precision, optimisers, learning rates, averaged weights.
 
-Exponential moving average of weights: theta' <- d theta' + (1 - d) theta after each step.
-
-The decay rises from 0 as min(d, (1 + k) / (10 + k)) with the number of updates k, so that the first weights are forgotten.
-
-Optimisers and learning rates from settings.
-
-The rate is a function of the stage's step alone, so that nothing of it needs to be kept in a checkpoint.
+The learning rate is a function of the stage's step alone, so a checkpoint need not contain it, and optimisers that do
+not step every time (a generator behind its critic) follow the same schedule.
 """
 
 from __future__ import annotations
@@ -15,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +20,18 @@ from caloforge.errors import UnknownNameError
 from caloforge.models.stage import OptimizerSpec, Stage
 from caloforge.settings import OptimizerSettings
 
-__all__ = ["MovingAverage", "StageUpdater", "build_optimizer", "learning_rate"]
+__all__ = ["MovingAverage", "Precision", "StageUpdater", "build_optimizer", "learning_rate"]
+
+Precision: TypeAlias = Literal["32", "bf16", "16"]
+"""Of the arithmetic: 32 bits, or mixed with bfloat16 or float16."""
 
 
 class MovingAverage:
-    """Average of some parameters."""
+    """Exponential moving average of weights: theta' <- d theta' + (1 - d) theta after each step.
+
+    The decay rises as min(d, (1 + k) / (10 + k)) with the number of updates k, so that the first weights are forgotten.
+    (``torch.optim.swa_utils.AveragedModel`` averages whole modules, and with such a decay waits for the GPU at each step.)
+    """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.parameters = list(parameters)
@@ -60,43 +62,30 @@ class MovingAverage:
             parameter.copy_(value)
             value.copy_(kept)
 
-    def state(self) -> dict[str, object]:
-        """Return what a checkpoint keeps."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
         return {"updates": self.updates, "values": self.values}
 
-    def restore(self, state: dict[str, object]) -> None:
-        """Take up a checkpoint's state."""
-        updates, values = state["updates"], state["values"]
-        assert isinstance(updates, int)
-        assert isinstance(values, list)
-        self.updates = updates
-        with torch.no_grad():
-            for mine, kept in zip(self.values, values, strict=True):
-                mine.copy_(kept)
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
+        self.updates = state["updates"]
+        for mine, kept in zip(self.values, state["values"], strict=True):
+            mine.copy_(kept)
 
 
-def build_optimizer(spec: OptimizerSpec, fused: bool) -> Optimizer:
+def build_optimizer(spec: OptimizerSpec, fused: bool = False) -> Optimizer:
     """Return torch's optimiser.
 
     Arguments:
         spec: Parameters and settings.
         fused: Use the fused kernels of Adam and AdamW.
     """
-    s = spec.settings
-    parameters = list(spec.parameters)
-    builders: dict[str, Callable[[], Optimizer]] = {
-        "adam": lambda: torch.optim.Adam(
-            parameters, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, fused=fused
-        ),
-        "adamw": lambda: torch.optim.AdamW(
-            parameters, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, fused=fused
-        ),
-        "rmsprop": lambda: torch.optim.RMSprop(
-            parameters, lr=s.lr, alpha=s.alpha, weight_decay=s.weight_decay
-        ),
-        "sgd": lambda: torch.optim.SGD(parameters, lr=s.lr, weight_decay=s.weight_decay),
-    }
-    return builders[s.kind]()
+    s, parameters = spec.settings, list(spec.parameters)
+    if s.kind == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=s.lr, alpha=s.alpha, weight_decay=s.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.kind]
+    return kind(parameters, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, fused=fused)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int, steps_per_epoch: int) -> float:
@@ -119,45 +108,44 @@ def learning_rate(settings: OptimizerSettings, step: int, steps: int, steps_per_
 
 @dataclass
 class _Slot:
-    """One optimiser with what belongs to it."""
+    """One optimiser with its settings and the average of its parameters."""
 
     settings: OptimizerSettings
     parameters: list[nn.Parameter]
-    optimizer: Any
+    optimizer: Optimizer
     average: MovingAverage | None
 
 
 class StageUpdater:
-    """The loop's side of :class:`caloforge.models.stage.Updater`.
+    """The training loop's implementation of :class:`caloforge.models.stage.Updater`.
 
     Arguments:
-        fabric: Lightning Fabric: device, precision, gradient scaling.
-        model: The model.
         stage: The stage that begins.
         steps_per_epoch: Steps of one epoch.
-        generator: Seeded generator on the device.
-        fused: Use fused optimiser kernels.
+        generator: Seeded generator on the training device.
+        precision: Of the arithmetic. float16 scales the losses, so that small gradients do not vanish (P. Micikevicius
+            et al., Mixed precision training, ICLR 2018, arXiv:1710.03740); on a CPU, which has no such kernels, it is
+            bfloat16.
     """
 
     def __init__(
-        self,
-        fabric: Any,
-        model: nn.Module,
-        stage: Stage,
-        steps_per_epoch: int,
-        generator: torch.Generator,
-        fused: bool,
+        self, stage: Stage, steps_per_epoch: int, generator: torch.Generator, precision: Precision = "32"
     ) -> None:
-        self.fabric, self.model, self.stage, self.generator = fabric, model, stage, generator
-        self.device: torch.device = fabric.device
+        self.stage, self.generator = stage, generator
+        self.device = generator.device
         self.step, self.epoch, self.epochs = 0, 0, stage.epochs
         self.steps_per_epoch = steps_per_epoch
+        on_gpu = self.device.type == "cuda"
+        half = precision == "16" and on_gpu
+        self.autocast: Callable[[], torch.autocast] = lambda: torch.autocast(
+            self.device.type, torch.float16 if half else torch.bfloat16, enabled=precision != "32"
+        )
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self._slots: dict[str, _Slot] = {}
         for name, spec in stage.optimizers.items():
             parameters = list(spec.parameters)
-            optimizer = fabric.setup_optimizers(build_optimizer(spec, fused))
             average = MovingAverage(parameters, spec.settings.ema) if spec.settings.ema else None
-            self._slots[name] = _Slot(spec.settings, parameters, optimizer, average)
+            self._slots[name] = _Slot(spec.settings, parameters, build_optimizer(spec, on_gpu), average)
 
     @property
     def progress(self) -> float:
@@ -177,30 +165,29 @@ class StageUpdater:
         return torch.rand(*shape, generator=self.generator, device=self.device)
 
     def update(self, name: str, loss: Tensor, retain_graph: bool = False) -> None:
-        """Lower a loss with the optimiser of that name; only its parameters receive gradients.
+        """Minimise a loss with the optimiser of that name; only its parameters receive gradients.
 
         Raises:
             UnknownNameError: When the stage has no optimiser of that name.
         """
         slot = self._slot(name)
-        slot.optimizer.zero_grad(set_to_none=True)
+        s, optimizer = slot.settings, slot.optimizer
+        optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=False):
-            self.fabric.backward(loss, inputs=slot.parameters, retain_graph=retain_graph)
-            if slot.settings.clip:
-                self.fabric.clip_gradients(
-                    self.model, slot.optimizer, max_norm=slot.settings.clip, error_if_nonfinite=False
-                )
-            rate = learning_rate(
-                slot.settings, self.step, self.epochs * self.steps_per_epoch, self.steps_per_epoch
-            )
-            for group in slot.optimizer.param_groups:
+            self._scaler.scale(loss).backward(inputs=slot.parameters, retain_graph=retain_graph)
+            if s.clip:
+                self._scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(slot.parameters, s.clip)
+            rate = learning_rate(s, self.step, self.epochs * self.steps_per_epoch, self.steps_per_epoch)
+            for group in optimizer.param_groups:
                 group["lr"] = rate
-            slot.optimizer.step()
+            self._scaler.step(optimizer)
+            self._scaler.update()
         if slot.average is not None:
             slot.average.update()
 
     def reset(self, name: str) -> None:
-        """Forget the state of an optimiser, and take its average up again from the present weights."""
+        """Forget the state of an optimiser, and begin its average again from the present weights."""
         slot = self._slot(name)
         slot.optimizer.state.clear()
         if slot.average is not None:
@@ -215,24 +202,29 @@ class StageUpdater:
                     stack.enter_context(slot.average.applied())
             yield
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
         return {
             "step": self.step,
             "epoch": self.epoch,
             "generator": self.generator.get_state(),
+            "scaler": self._scaler.state_dict(),
             "optimizers": {name: slot.optimizer.state_dict() for name, slot in self._slots.items()},
-            "averages": {name: slot.average.state() for name, slot in self._slots.items() if slot.average},
+            "averages": {
+                name: slot.average.state_dict() for name, slot in self._slots.items() if slot.average
+            },
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's state."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
         self.step, self.epoch = state["step"], state["epoch"]
         self.generator.set_state(state["generator"].cpu())
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
         for name, slot in self._slots.items():
             slot.optimizer.load_state_dict(state["optimizers"][name])
             if slot.average is not None:
-                slot.average.restore(state["averages"][name])
+                slot.average.load_state_dict(state["averages"][name])
 
     def _slot(self, name: str) -> _Slot:
         if name not in self._slots:

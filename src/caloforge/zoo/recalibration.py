@@ -17,7 +17,8 @@ from caloforge.models.stage import Stage
 from caloforge.provenance import source_commit
 from caloforge.random import child_seed
 from caloforge.showers.seen import identities
-from caloforge.train.data import CellDataset, Files, describe_files, read_files
+from caloforge.train.data import Files, read_files
+from caloforge.train.dataset import CellDataset
 from caloforge.zoo.shipping import write_weights
 from caloforge.zoo.store import Card, find_card
 
@@ -43,7 +44,8 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
     Raises:
         IncompatibleError: When the model has no such stage, or has not seen some of the showers, which could be meant for judging it.
     """
-    showers = read_files(data)
+    files = read_files(data)
+    showers = files.showers()
     members = card.models()
     known = np.isin(identities(showers, members[0].detector), card.seen().all)
     if not known.all():
@@ -58,12 +60,12 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
     for number, model in enumerate(members):
         stage = _stage(card, model.stages())
         model.to(where)
-        data_set = CellDataset(chosen, model, where)
+        data_set = CellDataset.of(chosen, model, where)
         assert stage.fit is not None
         stage.fit(data_set, torch.Generator(where).manual_seed(child_seed(seed, "recalibration", number)))
         model.cpu()
     facts: dict[str, Any] = {
-        "data": describe_files(data),
+        "data": files.facts,
         "showers": min(len(chosen), getattr(members[0].config, "calibration", len(chosen))),
         "seed": seed,
         "commit": source_commit(),

@@ -1,0 +1,193 @@
+"""Showers of a training in memory: packed cells, and batches of tensors on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from caloforge.models.base import ShowerModel
+from caloforge.models.stage import Batch
+from caloforge.random import child_seed
+from caloforge.showers import Showers
+
+__all__ = ["CellDataset", "CellPacker", "PackedCells"]
+
+_ROWS = 512
+"""Showers that are unpacked at a time."""
+
+
+class PackedCells:
+    """Cells of showers in memory: dense, or the hits alone (compressed sparse rows).
+
+    Arguments:
+        values: Dense cells (N, n_cells), MeV; or energies (H,) of all hits, shower by shower.
+        index: Cells (H,) of the hits: int32, or the bits of a uint16 as int16.
+        ends: Where in the hits each shower ends (N,) int64.
+        n_cells: Cells of a shower.
+    """
+
+    def __init__(
+        self, values: Tensor, index: Tensor | None = None, ends: Tensor | None = None, n_cells: int = 0
+    ) -> None:
+        self.values, self._index, self._ends = values, index, ends
+        self.n_cells = n_cells if index is not None else values.shape[1]
+
+    @property
+    def packed(self) -> bool:
+        """Whether only hits are stored."""
+        return self._index is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the cells take."""
+        return sum(x.nbytes for x in (self.values, self._index, self._ends) if x is not None)
+
+    def dense(self, rows: Tensor) -> Tensor:
+        """Return the cells (n, n_cells) of some showers."""
+        if self._index is None or self._ends is None:
+            return self.values[rows]
+        cells = torch.zeros(len(rows), self.n_cells)
+        for part, some in zip(cells.split(_ROWS), rows.split(_ROWS), strict=True):
+            stops = self._ends[some]
+            starts = torch.where(some > 0, self._ends[some - 1], 0)
+            lengths = stops - starts
+            shower = torch.repeat_interleave(lengths)
+            place = torch.arange(len(shower)) + (stops - lengths.cumsum(0))[shower]
+            cell = self._index[place].long()
+            if self._index.dtype == torch.int16:
+                cell &= 0xFFFF
+            part.view(-1).scatter_(0, shower.mul_(self.n_cells).add_(cell), self.values[place])
+        return cells
+
+
+class CellPacker:
+    """Collects cells chunk by chunk: the hits alone where those of the first chunk take less than half its memory.
+
+    Arguments:
+        n: Number of showers in all.
+        n_cells: Cells of a shower.
+        memory: Most bytes to keep; beyond that everything is dropped.
+    """
+
+    def __init__(self, n: int, n_cells: int, memory: float = float("inf")) -> None:
+        self._n, self._n_cells, self._left = n, n_cells, memory
+        self._type = np.uint16 if n_cells <= 2**16 else np.int32
+        self._dense: NDArray[np.float32] | None = None
+        self._hits: list[tuple[NDArray[np.float32], NDArray[np.uint16 | np.int32]]] = []
+        self._counts: list[NDArray[np.int64]] = []
+        self._row = 0
+
+    def append(self, cells: NDArray[np.float32]) -> None:
+        """Add showers (n, n_cells)."""
+        if self._left < 0:
+            return
+        if self._dense is None:
+            flat = np.flatnonzero(cells)
+            hit_bytes = len(flat) * (4 + np.dtype(self._type).itemsize) + 8 * len(cells)
+            if not self._row and 2 * hit_bytes > cells.nbytes:
+                self._left -= 4 * self._n * self._n_cells
+                if self._left >= 0:
+                    self._dense = np.empty((self._n, self._n_cells), np.float32)
+            else:
+                self._left -= hit_bytes
+                counts = np.diff(np.searchsorted(flat, np.arange(len(cells) + 1) * self._n_cells))
+                index = flat - np.repeat(np.arange(len(cells)) * self._n_cells, counts)
+                self._hits.append((cells.reshape(-1)[flat], index.astype(self._type)))
+                self._counts.append(counts)
+        if self._dense is not None:
+            self._dense[self._row : self._row + len(cells)] = cells
+        if self._left < 0:
+            self._hits.clear()
+        self._row += len(cells)
+
+    def packed(self) -> PackedCells | None:
+        """Return all cells, or None when they take more than the memory; the packer is empty then."""
+        if self._left < 0:
+            return None
+        if self._dense is not None or not self._row:
+            dense = np.empty((0, self._n_cells), np.float32) if self._dense is None else self._dense
+            return PackedCells(torch.from_numpy(dense))
+        ends = np.cumsum(np.concatenate(self._counts))
+        values, index = np.empty(ends[-1], np.float32), np.empty(ends[-1], self._type)
+        stop = len(values)
+        while self._hits:
+            v, i = self._hits.pop()
+            values[stop - len(v) : stop], index[stop - len(v) : stop] = v, i
+            stop -= len(v)
+        signed = index.view(np.int16) if self._type is np.uint16 else index
+        return PackedCells(
+            torch.from_numpy(values), torch.from_numpy(signed), torch.from_numpy(ends), self._n_cells
+        )
+
+
+class CellDataset:
+    """Showers in memory as batches of tensors: dense on a GPU when they take less than half of its free memory.
+
+    Arguments:
+        cells: Cells in memory.
+        conditions: Conditions (n, C) of the showers.
+        device: Where batches are wanted.
+        rows: Rows (n,) of ``cells`` that the showers are; by default all.
+    """
+
+    def __init__(
+        self,
+        cells: PackedCells,
+        conditions: Tensor,
+        device: torch.device,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.device = device
+        places = torch.arange(len(conditions)) if rows is None else torch.from_numpy(rows)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if 4 * len(places) * cells.n_cells < free / 2:
+                resident = torch.empty(len(places), cells.n_cells, device=device)
+                for part, some in zip(resident.split(_ROWS), places.split(_ROWS), strict=True):
+                    part.copy_(cells.dense(some))
+                cells, places = PackedCells(resident), torch.arange(len(places), device=device)
+        self._cells, self._rows = cells, places
+        self._conditions = conditions.to(places.device)
+
+    @classmethod
+    def of(cls, showers: Showers, model: ShowerModel, device: torch.device) -> Self:
+        """Return showers in memory with the conditions of a model."""
+        cells = PackedCells(torch.from_numpy(np.ascontiguousarray(showers.cells)))
+        return cls(cells, model.condition_matrix(showers), device)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def steps(self, size: int) -> int:
+        """Return the steps of one epoch: whole batches, and at least one."""
+        return max(1, len(self) // size)
+
+    def take(self, indices: Tensor) -> Batch:
+        """Return the showers of these indices (B,), on the device."""
+        home = indices.to(self._rows.device)
+        parts = self._cells.dense(self._rows[home]), self._conditions[home], indices
+        return Batch(*(part.to(self.device, non_blocking=True) for part in parts))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Iterate over all showers in order."""
+        for part in torch.arange(len(self)).split(size):
+            yield self.take(part)
+
+    def subset(self, n: int) -> Self:
+        """Return the first ``n`` showers, a random sample."""
+        first = copy(self)
+        first._rows, first._conditions = self._rows[:n], self._conditions[:n]
+        return first
+
+    def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
+        """Iterate over one shuffled epoch; a pure function of the arguments."""
+        generator = torch.Generator().manual_seed(child_seed(seed, f"epoch/{stage}", epoch))
+        order = torch.randperm(len(self), generator=generator).to(self._rows.device)
+        for batch in range(self.steps(size)):
+            yield self.take(order[batch * size : (batch + 1) * size])
