@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,34 +69,51 @@ def test_another_process_draws_the_same_pixels(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_drawn_here(tmp_path: Path) -> None:
     figures = panels(3)
     with Drawing(figures, tmp_path, 1) as drawing:
-        (process,) = drawing._running
+        (process,) = drawing._pool._processes.values()
         os.kill(process.pid, signal.SIGKILL)
         check(drawing.finish(), figures)
 
 
 def test_an_error_ends_the_processes(tmp_path: Path) -> None:
     started = Drawing(panels(60), tmp_path, 1)
+    processes: list[Any] = []
 
     def interrupted() -> None:
         with started:
+            processes.extend(started._pool._processes.values())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    (process,) = started._running
-    assert process.poll() is not None
+    assert [process.is_alive() for process in processes] == [False]
     assert len(list(tmp_path.glob("*.pdf"))) < 60
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import sys
+from pathlib import Path
+print("run")
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_drawing import panels
+from caloforge.validate.plots.draw import Drawing
+folder = Path({str(tmp_path / "figures")!r})
+folder.mkdir()
+with Drawing(panels(2), folder, 1) as drawing:
+    assert len(drawing.finish()) == 4
+    assert not any(future.exception() for future in drawing._waiting)
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "run\n"), done.stderr
 
 
 def test_few_figures_need_one_process_and_one_core_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert len(Drawing(panels(8), tmp_path, 4)._shares) == 1
-    assert len(Drawing(panels(9), tmp_path, 4)._shares) == 2
-    assert len(Drawing([], tmp_path, 4)._shares) == 0
-    assert sorted(f.name for share in Drawing(panels(9), tmp_path, 2)._shares for f in share) == sorted(
-        f.name for f in panels(9)
-    )
+    assert [Drawing(panels(n), tmp_path, 4).processes for n in (0, 8, 9)] == [0, 1, 2]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     assert parallel._processes() == 0
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)

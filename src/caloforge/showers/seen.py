@@ -81,11 +81,12 @@ class SeenCheck:
 
     Arguments:
         parts: The reference, one source or several with different simulation seeds.
+        known: Identities (N,) of each part's showers, where they were computed before: the parts are not read then.
     """
 
-    def __init__(self, parts: Sequence[ShowerSource]) -> None:
+    def __init__(self, parts: Sequence[ShowerSource], known: Sequence[NDArray[np.uint64]] = ()) -> None:
         self._parts = tuple(parts)
-        self._known: dict[str, list[NDArray[np.uint64]]] = {}
+        self._known = {parts[0].detector.name: list(known)} if known else {}
 
     def count(self, generated: HasSeen) -> SeenCount | None:
         """Return how many reference showers were seen; None when nothing is known of what the model has seen."""

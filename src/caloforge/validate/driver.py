@@ -24,6 +24,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ from caloforge.errors import OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
-from caloforge.showers.seen import SeenCheck, SeenCount
+from caloforge.provenance import source_digest
+from caloforge.showers.seen import SeenCount
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
 from caloforge.validate.inputs import Given, Input, command_line, open_inputs
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["Report", "validate"]
 
 _OWN = ("provenance", "seen", "skipped")
+_CODE = ("validate", "statistics", "geometry", "showers", "random.py")
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
 @dataclass
@@ -120,22 +124,30 @@ def validate(
     chosen.torch_device()
     if output is not None:
         require_report()
+    folder = None if output is None else Path(output)
     with ExitStack() as stack:
         inputs = open_inputs(stack, [reference, *generated], detector, labels)
         sources = _compatible(inputs, match_conditions, chosen.seed)
-        seen = SeenCheck(sources[:1]).require_unseen(
-            [(entry.label, source) for entry, source in zip(inputs[1:], sources[1:], strict=True)], allow_seen
-        )
-        key = _key(inputs, chosen, match_conditions)
-        folder = None if output is None else _open_folder(Path(output), key, force)
+        outline = _key([entry.outline for entry in inputs], chosen, match_conditions)
+        if folder is not None:
+            _check_folder(folder, force, outline=outline)
+        from caloforge.validate.reading import read_samples
+        from caloforge.validate.sample import Sample
+
+        samples = [Sample(x, entry.label, chosen.threshold) for entry, x in zip(inputs, sources, strict=True)]
+        seen = read_samples(inputs, samples, chosen, allow_seen)
         line = command or command_line(
             inputs, chosen, folder, limits, match_conditions, labels, detector, allow_seen
         )
-        samples = _samples(inputs, sources, chosen)
         figures = None
         if folder is not None:
             from caloforge.validate.report.build import begin_figures, write_report
 
+            key = _key([entry.sha256 for entry in inputs], chosen, match_conditions)
+            _check_folder(folder, force, key=key)
+            ensure_output_dir(folder, force=True)
+            (folder / ".cache").mkdir(exist_ok=True)
+            write_json(_state(folder), {"outline": outline, "key": key})
             figures = stack.enter_context(begin_figures(folder, samples, chosen))
         metrics = _measure(inputs, samples, chosen, folder, line, match_conditions, seen)
         rows = check_limits(wanted, metrics["samples"])
@@ -143,7 +155,6 @@ def validate(
         if folder is not None and figures is not None:
             write_json(folder / "metrics.json", metrics)
             report.path = write_report(folder, samples, metrics, rows, chosen, figures)
-            write_json(folder / ".cache" / "inputs.json", {"key": key, "finished": True})
     raise_if_failed(rows)
     return report
 
@@ -170,14 +181,6 @@ def _compatible(inputs: Sequence[Input], match: bool, seed: int) -> list[Any]:
     return parts
 
 
-def _samples(inputs: Sequence[Input], sources: Sequence[Any], settings: Settings) -> list[Sample]:
-    from caloforge.validate.sample import Sample
-
-    return [
-        Sample(source, entry.label, settings.threshold) for entry, source in zip(inputs, sources, strict=True)
-    ]
-
-
 def _measure(
     inputs: Sequence[Input],
     samples: Sequence[Sample],
@@ -196,7 +199,7 @@ def _measure(
             cached = (
                 None
                 if folder is None
-                else folder / ".cache" / f"{_key([inputs[0], entry], settings, match)}.json"
+                else folder / ".cache" / f"{_key([inputs[0].sha256, entry.sha256], settings, match)}.json"
             )
             if cached is not None and cached.exists():
                 result = read_json(cached)
@@ -221,23 +224,27 @@ def _measure(
     return json.loads(dump_json(metrics | {"samples": by_label}))  # type: ignore[no-any-return]
 
 
-def _key(inputs: Sequence[Input], settings: Settings, match: bool) -> str:
-    """Return a short hash of everything that a result depends on."""
-    parts = [__version__, [entry.sha256 for entry in inputs], settings.model_dump(), match]
+def _key(samples: Sequence[str], settings: Settings, match: bool) -> str:
+    """Return a short hash of everything that a result depends on: the samples, the settings and the code."""
+    code = source_digest(*_CODE), *(version(name) for name in _LIBRARIES)
+    parts = [code, list(samples), settings.model_dump(), match]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
-def _open_folder(folder: Path, key: str, force: bool) -> Path:
-    """Make the output folder; one that the same comparison has begun is gone on with.
+def _state(folder: Path) -> Path:
+    return folder / ".cache" / "inputs.json"
+
+
+def _check_folder(folder: Path, force: bool, **known: str) -> None:
+    """Refuse an output folder that has something else than the same comparison, which goes on.
 
     Raises:
-        OutputExistsError: When it holds something else.
+        OutputExistsError: When it is not empty and its state differs from what is known of this comparison.
     """
-    state = folder / ".cache" / "inputs.json"
-    same = state.exists() and read_json(state).get("key") == key
     if folder.is_file():
         raise OutputExistsError(folder)
-    ensure_output_dir(folder, force=force, resume=same)
-    (folder / ".cache").mkdir(exist_ok=True)
-    write_json(state, {"key": key, "finished": False})
-    return folder
+    if force or not folder.exists() or not any(folder.iterdir()):
+        return
+    state = read_json(_state(folder)) if _state(folder).exists() else {}
+    if any(state.get(name) != value for name, value in known.items()):
+        raise OutputExistsError(folder)

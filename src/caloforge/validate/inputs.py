@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.errors import InputError
-from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.showers import ShowerFile, Showers, open_showers
 from caloforge.showers.views import conditions_of
 from caloforge.validate.metrics.base import Settings
+from caloforge.validate.observables.batch import ShowerBatch
 
 __all__ = ["Given", "Input", "command_line", "open_inputs"]
 
@@ -26,23 +28,71 @@ Given = str | Path | Showers | ShowerFile
 _NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
 
 
+_BLOCK = 1 << 20
+
+
+class FileDigest:
+    """Consumer that hashes a file in step with the reading of its showers, so that both find it in the system's cache.
+
+    Arguments:
+        path: The file.
+        n: Showers that will be read.
+    """
+
+    def __init__(self, path: Path, n: int) -> None:
+        self._file = path.open("rb")
+        self._size, self._n, self._rows, self._done = path.stat().st_size, n, 0, 0
+        self._digest = hashlib.sha256()
+
+    def add(self, batch: ShowerBatch) -> None:
+        """Hash as large a part of the file as the showers read so far are of all."""
+        self._rows += batch.n
+        end = self._size * self._rows // self._n
+        while self._done < end and (block := self._file.read(_BLOCK)):
+            self._digest.update(block)
+            self._done += len(block)
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of the whole file, and close it."""
+        with self._file:
+            while block := self._file.read(_BLOCK):
+                self._digest.update(block)
+        return self._digest.hexdigest()
+
+
 @dataclass
 class Input:
-    """One sample as it was given.
+    """One sample of a comparison.
 
     Attributes:
         label: Its name in tables and figures.
         source: Its showers.
         path: Its file, or None for showers in memory.
-        sha256: Hash of the file, or of the arrays.
+        sha256: Hash of the file, or of the arrays; of a file empty until it was read.
         kept: How many of its showers are compared, when not all.
     """
 
     label: str
     source: Showers | ShowerFile
     path: Path | None
-    sha256: str
-    kept: int | None = field(default=None)
+    sha256: str = ""
+    kept: int | None = None
+
+    @cached_property
+    def digest(self) -> FileDigest | None:
+        """Consumer that hashes the file; None for showers in memory."""
+        return None if self.path is None else FileDigest(self.path, self.kept or len(self.source))
+
+    def finish(self) -> None:
+        """Note the hash of a file that was read."""
+        if self.digest is not None:
+            self.sha256 = self.digest.hexdigest()
+
+    @cached_property
+    def outline(self) -> str:
+        """Hash of what is known of the showers before they are read: size of the file and conditions."""
+        size = self.sha256 if self.path is None else self.path.stat().st_size
+        return f"{size}-{_hash(conditions_of(self.source).values())}"
 
     def provenance(self) -> dict[str, Any]:
         """Return where the showers come from, as ``metrics.json`` has it."""
@@ -98,7 +148,15 @@ def open_inputs(
         name = (
             labels[number] if labels is not None else _label(source, path, number, [i.label for i in inputs])
         )
-        inputs.append(Input(name, source, path, _sha256(source, path)))
+        sha256 = (
+            _hash(
+                [source[:].cells, *(x for _, x in sorted(conditions_of(source).items()))],
+                source.detector.name,
+            )
+            if path is None
+            else ""
+        )
+        inputs.append(Input(name, source, path, sha256))
     return inputs
 
 
@@ -112,14 +170,9 @@ def _label(source: Showers | ShowerFile, path: Path | None, number: int, taken: 
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _sha256(source: Showers | ShowerFile, path: Path | None) -> str:
-    return sha256_file(path) if path is not None else _hash(source[:])
-
-
-def _hash(showers: Showers) -> str:
-    """Return the SHA-256 of showers in memory: cells, energies, angles and conditions."""
-    digest = hashlib.sha256(showers.detector.name.encode())
-    arrays = [showers.cells, *(values for _, values in sorted(conditions_of(showers).items()))]
+def _hash(arrays: Iterable[NDArray[Any]], name: str = "") -> str:
+    """Return the SHA-256 of a name and of arrays."""
+    digest = hashlib.sha256(name.encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -1,12 +1,12 @@
 """A sample: showers with a label, their observables computed once, and reproducible parts of them.
 
 Halves and other parts are views: they hold the indices of their showers, take their observables from the
-rows of the whole sample's table, and read cells only when asked for.
+rows of the whole sample's table, and read cells only on demand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +18,51 @@ from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.showers import Showers, ShowerSource
 from caloforge.validate.observables import ObservableTable, cell_statistics, observe
+from caloforge.validate.observables.batch import ShowerBatch
 from caloforge.validate.observables.streaming import chunk_rows
 
-__all__ = ["Sample"]
+__all__ = ["KeptCells", "Sample"]
+
+
+class KeptCells:
+    """Consumer that keeps the cells of some showers of a pass, sparse where that takes less memory.
+
+    Arguments:
+        rows: (K,) positions of the showers, increasing.
+    """
+
+    def __init__(self, rows: NDArray[np.int64]) -> None:
+        self.rows = rows
+        self._start = 0
+        self._blocks: list[tuple[tuple[int, int], NDArray[np.uint32] | None, NDArray[np.float32]]] = []
+
+    def add(self, batch: ShowerBatch) -> None:
+        """Keep the chosen ones of the next showers."""
+        first, last = np.searchsorted(self.rows, (self._start, self._start + batch.n))
+        cells = batch.showers.cells
+        if last - first < batch.n:
+            cells = cells[self.rows[first:last] - self._start]
+        self._start += batch.n
+        flat = np.ascontiguousarray(cells).reshape(-1)
+        index = np.flatnonzero(flat)
+        if 2 * len(index) < len(flat) < 2**32:
+            self._blocks.append((cells.shape, index.astype(np.uint32), flat[index]))
+        else:
+            self._blocks.append((cells.shape, None, flat))
+
+    def cells(self, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
+        """Return the cells (last - first, n_cells) of the kept showers from ``first`` to before ``last``, MeV."""
+        parts, start = [], 0
+        last = len(self.rows) if last is None else last
+        for (n, n_cells), index, values in self._blocks:
+            if start < last and first < start + n:
+                flat = values
+                if index is not None:
+                    flat = np.zeros(n * n_cells, np.float32)
+                    flat[index] = values
+                parts.append(flat.reshape(n, n_cells)[max(first - start, 0) : last - start])
+            start += n
+        return np.concatenate(parts)
 
 
 class Sample:
@@ -33,6 +75,9 @@ class Sample:
         cut: Cells below it are empty for every observable, MeV; the detector's ``evaluation_cut`` when None, which
             is that of the CaloChallenge's evaluation for its meshes and 0 for all others.
 
+    Attributes:
+        memo: Results that are kept as long as the sample, by a key of the code that computes them.
+
     Raises:
         TooFewShowersError: When there are no showers.
     """
@@ -41,14 +86,16 @@ class Sample:
         self, source: ShowerSource, label: str, threshold: float = 0.1, cut: float | None = None
     ) -> None:
         if len(source) == 0:
-            msg = f"'{label}' holds no showers; expected at least one"
+            msg = f"'{label}' has no showers; expected at least one"
             raise TooFewShowersError(msg)
         self.source = source
         self.label = label
         self.threshold = threshold
         self.cut = source.detector.evaluation_cut if cut is None else cut
+        self.memo: dict[tuple[object, ...], Any] = {}
         self._parent: Sample | None = None
         self._rows: NDArray[np.int64] | None = None
+        self._kept: tuple[tuple[int, int], KeptCells] | None = None
 
     def __len__(self) -> int:
         return len(self.source) if self._rows is None else len(self._rows)
@@ -90,22 +137,6 @@ class Sample:
     def _of_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         return values if self._rows is None else values[self._rows]
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What is known of the showers' making, for a report."""
-        attributes: Mapping[str, Any] = self.source.attributes
-        path = getattr(self.source, "path", None)
-        return {
-            "label": self.label,
-            "path": None if path is None else str(path),
-            "n": self.n,
-            "detector": self.detector.name,
-            "particle": self.source.particle,
-            "source": self.source.source,
-            "seed": self.source.seed,
-            "attributes": dict(attributes),
-        }
-
     # -- observables -------------------------------------------------------------------------------------
 
     @cached_property
@@ -117,14 +148,48 @@ class Sample:
 
     # -- showers -----------------------------------------------------------------------------------------
 
+    def keep(self, n: int, seed: int = 0) -> KeptCells:
+        """Return the consumer that keeps the cells of the showers that :meth:`take` will return first."""
+        self._kept = (n, seed), KeptCells(self.choose(n, seed))
+        return self._kept[1]
+
     def take(self, n: int, seed: int = 0) -> Showers:
         """Return ``n`` showers in memory, the same ones for the same seed; all of them when there are not more.
+
+        Cells kept by :meth:`keep` are handed over, and let go of here.
 
         Arguments:
             n: How many at most.
             seed: Which.
         """
-        return self.source.take(self.rows[self.choose(n, seed)])
+        if self._kept is None or self._kept[0] != (n, seed):
+            return self.source.take(self.rows[self.choose(n, seed)])
+        kept, self._kept = self._kept[1], None
+        return self._with_conditions(kept.rows, kept.cells())
+
+    def at(self, row: int) -> Showers:
+        """Return the shower at a position (0 to n - 1), in memory."""
+        if self._kept is not None:
+            kept = self._kept[1]
+            place = int(np.searchsorted(kept.rows, row))
+            if place < len(kept.rows) and kept.rows[place] == row:
+                return self._with_conditions(np.array([row]), kept.cells(place, place + 1))
+        return self.source.take(self.rows[[row]])
+
+    def _with_conditions(self, rows: NDArray[np.int64], cells: NDArray[np.float32]) -> Showers:
+        source = self.source
+        return Showers(
+            detector=source.detector,
+            cells=cells,
+            incident_energy=self.incident_energy[rows],
+            incident_theta=self.incident_theta[rows] if source.has_theta else None,
+            conditions={name: self.condition(name)[rows] for name in source.condition_names},
+            particle=source.particle,
+            source=source.source,
+            seed=source.seed,
+            attributes=source.attributes,
+            seen=source.seen,
+        )
 
     def choose(self, n: int, seed: int = 0) -> NDArray[np.int64]:
         """Return the positions (at most n,), increasing, of the showers that :meth:`take` returns."""
@@ -151,10 +216,10 @@ class Sample:
         chosen = np.asarray(rows)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen)
         if len(chosen) == 0:
-            msg = f"a part of '{self.label}' holds no showers; expected at least one"
+            msg = f"a part of '{self.label}' has no showers; expected at least one"
             raise TooFewShowersError(msg)
         if chosen[0] < 0 or chosen[-1] >= self.n:
-            msg = f"a part of '{self.label}' asks for showers {chosen[0]} to {chosen[-1]}; it has {self.n}"
+            msg = f"a part of '{self.label}' needs showers {chosen[0]} to {chosen[-1]}; it has {self.n}"
             raise InputError(msg)
         view = Sample(self.source, label or self.label, self.threshold, self.cut)
         view._parent = self._parent or self
@@ -172,7 +237,7 @@ class Sample:
             TooFewShowersError: When there are fewer than two showers.
         """
         if self.n < 2:
-            msg = f"'{self.label}' holds {self.n} shower; halves need at least 2"
+            msg = f"'{self.label}' has {self.n} shower; halves need at least 2"
             raise TooFewShowersError(msg)
         order = generator(seed, "halves", index).permutation(self.n)
         size = self.n // 2

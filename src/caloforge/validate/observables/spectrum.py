@@ -20,10 +20,8 @@ overflow last, so that the spectra of any subset and their errors follow from su
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +29,21 @@ from numpy.typing import NDArray
 from caloforge.validate.observables.axes import SPECTRUM_EDGES
 from caloforge.validate.observables.base import Observable
 from caloforge.validate.observables.batch import ShowerBatch
-from caloforge.validate.observables.streaming import batches, prefetch
+from caloforge.validate.observables.streaming import stream
 
 if TYPE_CHECKING:
     from caloforge.geometry import Detector
-    from caloforge.validate.observables.batch import ShowerBatch
     from caloforge.validate.sample import Sample
 
 __all__ = [
     "CELL_SPECTRUM",
     "FINE_EDGES",
+    "CellCounter",
     "CellHistograms",
     "LayerGroup",
     "Window",
     "cell_histograms",
+    "histograms_key",
     "layer_groups",
     "mip_peak",
 ]
@@ -180,7 +179,9 @@ def windows_of(detector: Detector, threshold: float) -> tuple[Window, ...]:
     return tuple(windows)
 
 
-_KNOWN: WeakKeyDictionary[Sample, dict[tuple[float, int, int], CellHistograms]] = WeakKeyDictionary()
+def histograms_key(sample: Sample, n_max: int = 10_000, seed: int = 0) -> tuple[object, ...]:
+    """Return where :func:`cell_histograms` keeps the histograms of a sample in its ``memo``."""
+    return ("cell histograms", min(n_max, sample.n), seed if sample.n > n_max else 0)
 
 
 def cell_histograms(sample: Sample, n_max: int = 10_000, seed: int = 0) -> CellHistograms:
@@ -191,41 +192,64 @@ def cell_histograms(sample: Sample, n_max: int = 10_000, seed: int = 0) -> CellH
         n_max: Most showers; a random subset of that size when there are more.
         seed: Which subset.
     """
-    known = _KNOWN.setdefault(sample, {})
-    key = (sample.threshold, n_max, seed if sample.n > n_max else 0)
-    if key not in known:
+    key = histograms_key(sample, n_max, seed)
+    if key not in sample.memo:
         part = sample if sample.n <= n_max else sample.part(sample.choose(n_max, seed))
-        known[key] = _fill(part)
-    return known[key]
+        columns = CellCounter(part.detector, part.threshold)
+        stream(part, [columns], part.threshold, part.cut)
+        sample.memo[key] = columns.result()
+    found: CellHistograms = sample.memo[key]
+    return found
 
 
-def _fill(sample: Sample) -> CellHistograms:
-    """Count the cells of every shower, chunk by chunk."""
-    from scipy.sparse import vstack
+class CellCounter:
+    """Consumer that counts the cells of every shower in the bins of :class:`CellHistograms`.
 
-    groups = layer_groups(sample.detector)
-    windows = windows_of(sample.detector, sample.threshold)
-    group_of = np.repeat(np.arange(len(groups)), [group.last - group.first + 1 for group in groups])
-    near_edges = sample.threshold * _WIDTH ** np.arange(-_NEAR, _NEAR + 1, dtype=np.float64)
-    counts, narrow, near = [], [], []
-    with closing(prefetch(sample.chunks())) as chunks:
-        for batch in batches(chunks, sample.threshold, sample.cut):
-            group = group_of[batch.layer]
-            bins = np.searchsorted(FINE_EDGES, batch.energy, side="right")
-            counts.append(_sparse(batch, batch.shower, group * _BINS + bins, len(groups) * _BINS))
-            rows, columns = [], []
-            for number, window in enumerate(windows):
-                inside = (batch.energy >= window.low[group]) & (batch.energy < window.high[group])
-                rows.append(batch.shower[inside])
-                columns.append(group[inside] * len(windows) + number)
-            narrow.append(
-                _sparse(batch, np.concatenate(rows), np.concatenate(columns), len(groups) * len(windows))
-            )
-            place = np.searchsorted(near_edges, batch.energy, side="right") - 1
-            inside = (place >= 0) & (place < 2 * _NEAR)
-            near.append(_sparse(batch, batch.shower[inside], place[inside], 2 * _NEAR))
-    stacked = [vstack(parts, format="csr") for parts in (counts, narrow, near)]
-    return CellHistograms(groups, windows, stacked[0], stacked[1], near_edges, stacked[2])
+    Arguments:
+        detector: The detector.
+        threshold: Energy above which a cell counts as a hit, MeV.
+        rows: Showers (K,), increasing, that are counted; all when None.
+    """
+
+    def __init__(self, detector: Detector, threshold: float, rows: NDArray[np.int64] | None = None) -> None:
+        self._groups = layer_groups(detector)
+        self._windows = windows_of(detector, threshold)
+        sizes = [group.last - group.first + 1 for group in self._groups]
+        self._group_of = np.repeat(np.arange(len(self._groups)), sizes)
+        self._near_edges = threshold * _WIDTH ** np.arange(-_NEAR, _NEAR + 1, dtype=np.float64)
+        self._parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+        self._rows, self._start = rows, 0
+
+    def add(self, batch: ShowerBatch) -> None:
+        """Count the cells of the next showers."""
+        start, self._start = self._start, self._start + batch.n
+        if self._rows is not None:
+            first, last = np.searchsorted(self._rows, (start, self._start))
+            if first == last:
+                return
+            chosen = self._rows[first:last] - start
+            batch = ShowerBatch(batch.showers[chosen], batch.threshold, batch.cut)
+        groups, windows = len(self._groups), len(self._windows)
+        group = self._group_of[batch.layer]
+        bins = np.searchsorted(FINE_EDGES, batch.energy, side="right")
+        counts, narrow, near = self._parts
+        counts.append(_sparse(batch, batch.shower, group * _BINS + bins, groups * _BINS))
+        rows, columns = [], []
+        for number, window in enumerate(self._windows):
+            inside = (batch.energy >= window.low[group]) & (batch.energy < window.high[group])
+            rows.append(batch.shower[inside])
+            columns.append(group[inside] * windows + number)
+        narrow.append(_sparse(batch, np.concatenate(rows), np.concatenate(columns), groups * windows))
+        place = np.searchsorted(self._near_edges, batch.energy, side="right") - 1
+        inside = (place >= 0) & (place < 2 * _NEAR)
+        near.append(_sparse(batch, batch.shower[inside], place[inside], 2 * _NEAR))
+
+    def result(self) -> CellHistograms:
+        """Return the histograms of all showers counted."""
+        from scipy.sparse import vstack
+
+        counts, narrow, near = (vstack(parts, format="csr") for parts in self._parts)
+        return CellHistograms(self._groups, self._windows, counts, narrow, self._near_edges, near)
 
 
 def _sparse(batch: ShowerBatch, rows: NDArray[np.int64], columns: NDArray[np.int64], width: int) -> Any:

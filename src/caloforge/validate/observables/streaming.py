@@ -1,18 +1,12 @@
-"""One pass over a source: every observable, in bounded memory.
+"""One pass over a source in bounded memory, which feeds everything that is computed from the showers.
 
-Reading ahead: a thread that has the next chunk ready.
-
-HDF5 releases Python's lock while it reads and unpacks, so that reading and computing overlap.
-
-One pass over a source: every observable, in bounded memory.
-
-Chunks of about 16 MiB are read in one thread while the previous ones are computed in another. Beside the
-chunks only the table is held, about 2 kB a shower.
+Chunks of about 16 MiB are read in one thread while another computes from the chunk before; HDF5 releases Python's lock while it
+reads and unpacks. Beside the chunks, the table of observables takes about 2 kB a shower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -29,7 +23,18 @@ from caloforge.validate.observables.base import OBSERVABLES, Observable
 from caloforge.validate.observables.batch import CellStatistics, CellSums, ShowerBatch
 from caloforge.validate.observables.table import ObservableTable
 
-__all__ = ["Chunked", "batches", "cell_statistics", "chunk_rows", "histogram_cells", "observe", "prefetch"]
+__all__ = [
+    "Chunked",
+    "Consumer",
+    "ObservableColumns",
+    "batches",
+    "cell_statistics",
+    "chunk_rows",
+    "histogram_cells",
+    "observe",
+    "prefetch",
+    "stream",
+]
 
 
 _POLL = 0.1  # s, how soon the reading thread notices that nobody listens
@@ -116,6 +121,115 @@ def batches(
             yield batch
 
 
+class Consumer(Protocol):
+    """Something computed from showers while they are read."""
+
+    def add(self, batch: ShowerBatch) -> None:
+        """Take the next showers of the source, in order."""
+        ...
+
+
+class Chunked(Protocol):
+    """What a pass over cells needs."""
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+        ...
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """Iterate over all showers, ``size`` at a time."""
+        ...
+
+
+def stream(
+    source: Chunked,
+    consumers: Sequence[Consumer],
+    threshold: float = 0.1,
+    cut: float | None = None,
+    chunk_size: int | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> None:
+    """Read a source once, in chunks, and pass every batch of showers to each consumer.
+
+    Arguments:
+        source: Showers in memory or in a file.
+        consumers: What is computed; each sees all showers, in order.
+        threshold: See :func:`observe`.
+        cut: See :func:`observe`.
+        chunk_size: Showers a chunk; about 16 MiB of cells when None.
+        advance: Called with the number of showers of each batch when it is done.
+
+    Raises:
+        InputError: When a cell is NaN, infinite or negative.
+    """
+    with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
+        for batch in batches(chunks, threshold, cut):
+            for consumer in consumers:
+                consumer.add(batch)
+            if advance is not None:
+                advance(batch.n)
+
+
+class ObservableColumns:
+    """Consumer that fills the table of observables.
+
+    Arguments:
+        detector: The detector.
+        n: Number of showers that will be read.
+        observables: Names; all when None. Those that do not apply to the detector are noted in the table's ``skipped``.
+        threshold: Energy above which a cell counts as a hit, MeV.
+        cut: Cells below it are empty for every observable, MeV; the detector's ``evaluation_cut`` when None.
+
+    Raises:
+        UnknownNameError: When there is no such observable.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        n: int,
+        observables: Sequence[str] | None = None,
+        threshold: float = 0.1,
+        cut: float | None = None,
+    ) -> None:
+        wanted = {name: OBSERVABLES[name] for name in (observables or OBSERVABLES.names())}
+        self._skipped = {name: x.why_not(detector) for name, x in wanted.items() if not x.applies(detector)}
+        self._used = {name: entry for name, entry in wanted.items() if name not in self._skipped}
+        self._detector, self._threshold = detector, threshold
+        self._cut = detector.evaluation_cut if cut is None else cut
+        self._energy, self._theta = np.empty(n), np.empty(n)
+        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._sums = CellSums(detector)
+        self._start = 0
+
+    def add(self, batch: ShowerBatch) -> None:
+        """Compute the observables of the next showers."""
+        rows = slice(self._start, self._start + batch.n)
+        self._energy[rows], self._theta[rows] = batch.showers.incident_energy, batch.theta
+        for name, entry in self._used.items():
+            values = entry.compute(batch)
+            if name not in self._columns:
+                self._columns[name] = _column(entry, self._detector, len(self._energy), values)
+            self._columns[name][rows] = values
+        self._sums.add(batch)
+        self._start += batch.n
+
+    def table(self) -> ObservableTable:
+        """Return the table of all showers."""
+        statistics = self._sums.result()
+        return ObservableTable(
+            detector=self._detector,
+            values={name: self._columns[name] for name in self._used},
+            incident_energy=self._energy,
+            incident_theta=self._theta,
+            threshold=self._threshold,
+            cut=self._cut,
+            statistics=lambda: statistics,
+            skipped=self._skipped,
+        )
+
+
 def observe(
     source: ShowerSource,
     observables: Sequence[str] | None = None,
@@ -139,38 +253,17 @@ def observe(
         TooFewShowersError: When there are no showers.
         InputError: When a cell is NaN, infinite or negative.
     """
-    n, detector = len(source), source.detector
-    if n == 0:
-        msg = f"no showers of '{detector.name}' to observe"
+    if len(source) == 0:
+        msg = f"no showers of '{source.detector.name}' to observe"
         raise TooFewShowersError(msg)
-    wanted = {name: OBSERVABLES[name] for name in (observables or OBSERVABLES.names())}
-    skipped = {name: entry.why_not(detector) for name, entry in wanted.items() if not entry.applies(detector)}
-    used = {name: entry for name, entry in wanted.items() if name not in skipped}
-    columns: dict[str, NDArray[np.generic]] = {}
-    energy, theta = np.empty(n), np.empty(n)
-    sums = CellSums(detector)
-    start = 0
-    chunks = prefetch(source.chunks(chunk_size or chunk_rows(detector)))
-    with closing(chunks), progress(n, label, None if label else False) as advance:
-        for batch in batches(chunks, threshold, cut):
-            rows = slice(start, start + batch.n)
-            energy[rows], theta[rows] = batch.showers.incident_energy, batch.theta
-            for name, entry in used.items():
-                values = entry.compute(batch)
-                if name not in columns:
-                    columns[name] = _column(entry, detector, n, values)
-                columns[name][rows] = values
-            sums.add(batch)
-            start += batch.n
-            advance(batch.n)
-    statistics = sums.result()
-    ordered = {name: columns[name] for name in used}
-    used_cut = detector.evaluation_cut if cut is None else cut
-    return ObservableTable(detector, ordered, energy, theta, threshold, used_cut, lambda: statistics, skipped)
+    columns = ObservableColumns(source.detector, len(source), observables, threshold, cut)
+    with progress(len(source), label, None if label else False) as advance:
+        stream(source, [columns], threshold, cut, chunk_size, advance)
+    return columns.table()
 
 
 def _column(entry: Observable, detector: Detector, n: int, first: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return an empty column for an observable, given its values of the first chunk."""
+    """Return an empty column for an observable, from its values of the first batch."""
     if entry.counts:
         kind: type[np.generic] = np.uint16 if detector.n_cells <= np.iinfo(np.uint16).max else np.uint32
     else:
@@ -178,27 +271,12 @@ def _column(entry: Observable, detector: Detector, n: int, first: NDArray[np.gen
     return np.empty((n, *first.shape[1:]), kind)
 
 
-class Chunked(Protocol):
-    """What a pass over cells needs."""
-
-    @property
-    def detector(self) -> Detector:
-        """The detector."""
-        ...
-
-    def chunks(self, size: int | None = None) -> Iterator[Showers]:
-        """Iterate over all showers, ``size`` at a time."""
-        ...
-
-
 def cell_statistics(
     source: Chunked, cut: float | None = None, chunk_size: int | None = None
 ) -> CellStatistics:
     """Compute mean, spread and occupancy of every cell in one streaming pass."""
     sums = CellSums(source.detector)
-    with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
-        for batch in batches(chunks, cut=cut):
-            sums.add(batch)
+    stream(source, [sums], cut=cut, chunk_size=chunk_size)
     return sums.result()
 
 

@@ -1,21 +1,18 @@
-"""Panels and images for paper: matplotlib in mplhep's style, drawn by other processes.
+"""Figures for paper: matplotlib in mplhep's style, drawn by other processes while this one measures.
 
-Figures for paper are drawn by other processes while this one measures: each takes a third of a second of one core.
-
-The other processes are this module run as a program, which reads its figures from standard input; so a script that
-calls ``validate`` needs no ``if __name__ == "__main__"``.
+A figure takes a third of a second of one core.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -209,11 +206,10 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
 
 _FEW = 8  # figures for which no further process is started
 _MOST_PROCESSES = 4
-_POLL = 0.2  # s
 
 
 class Drawing:
-    """Figures that are being written as PNG and PDF; a context that ends the processes when it is left.
+    """Figures that other processes draw as PNG and PDF while this one measures; a context that ends them when it is left.
 
     Arguments:
         figures: What to draw.
@@ -223,42 +219,28 @@ class Drawing:
 
     def __init__(self, figures: Sequence[Figure], folder: Path, processes: int | None = None) -> None:
         self.figures, self.folder = list(figures), folder
-        asked = _processes() if processes is None else processes
-        number = min(asked, -(-len(self.figures) // _FEW))
-        self._shares = [self.figures[start::number] for start in range(number)]
-        self._running: list[subprocess.Popen[bytes]] = []
+        most = _processes() if processes is None else processes
+        self.processes = min(most, -(-len(self.figures) // _FEW))
+        self._waiting: dict[Future[list[Path]], Figure] = {}
 
     def __enter__(self) -> Drawing:
         """Start the processes."""
-        command = [sys.executable, "-m", "caloforge.validate.plots.draw", str(self.folder)]
-        quiet = os.environ | {"OMP_NUM_THREADS": "1"}
-        for share in self._shares:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=quiet,
-            )
-            self._running.append(process)
-            _send(process, share)
+        if self.processes:
+            self._pool = ProcessPoolExecutor(self.processes, get_context("spawn"), _silence)
+            with _without_main():
+                for figure in self.figures:
+                    self._waiting[self._pool.submit(draw_figures, [figure], self.folder)] = figure
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End what still runs."""
-        for process in self._running:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+    def __exit__(self, *error: object) -> None:
+        """End the processes; figures that are not begun are dropped."""
+        if self.processes:
+            self._pool.shutdown(cancel_futures=True)
 
     @property
     def paths(self) -> list[Path]:
         """The files that are written."""
-        return [
-            self.folder / f"{figure.name}.{ending}" for figure in self.figures for ending in ("png", "pdf")
-        ]
+        return [self.folder / f"{figure.name}.{end}" for figure in self.figures for end in ("png", "pdf")]
 
     def finish(self, advance: Callable[[int], object] | None = None) -> list[Path]:
         """Wait until all are drawn and return the files.
@@ -266,22 +248,15 @@ class Drawing:
         What a process did not draw (killed for its memory, say), or all where there is one core, is drawn here.
 
         Arguments:
-            advance: Told how many more are there.
+            advance: Called with how many more are there.
         """
-        told = 0
-        while any(process.poll() is None for process in self._running):
-            time.sleep(_POLL)
+        for future in as_completed(self._waiting):
+            if future.exception() is not None:
+                draw_figures([self._waiting[future]], self.folder)
             if advance is not None:
-                there = sum((self.folder / f"{figure.name}.pdf").exists() for figure in self.figures)
-                advance(max(0, there - told))
-                told = max(there, told)
-        for process, share in zip(self._running, self._shares, strict=False):
-            if process.returncode != 0:
-                draw_figures(share, self.folder)
-        if not self._running:
+                advance(1)
+        if not self._waiting:
             draw_figures(self.figures, self.folder, advance)
-        elif advance is not None:
-            advance(len(self.figures) - told)
         return self.paths
 
 
@@ -291,15 +266,17 @@ def _processes() -> int:
     return min(_MOST_PROCESSES, cores // 2)
 
 
-def _send(process: subprocess.Popen[bytes], figures: Sequence[Figure]) -> None:
-    """Hand figures to a process."""
-    if process.stdin is not None:
-        try:
-            process.stdin.write(pickle.dumps(figures))
-            process.stdin.close()
-        except BrokenPipeError:  # its end says why
-            pass
+def _silence() -> None:
+    """Keep warnings and tracebacks of a drawing process from the terminal; what it fails to draw is drawn again."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
 
 
-if __name__ == "__main__":  # what it reads was written by the process that started it
-    draw_figures(pickle.load(sys.stdin.buffer), Path(sys.argv[1]))
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep new processes from importing the calling script, which would run again without ``if __name__ == "__main__"``."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,21 +1,14 @@
 """Reconstruction: MIP calibration, clusters of neighbouring hits, energy and direction of the leading cluster.
 
-Clusters of neighbouring hits, for a whole batch of showers at once.
-
-Grids are labelled by :func:`scipy.ndimage.label` on (N, nx, ny, n_layers) with a structure that connects within a shower
-only. Other detectors are graphs: the cells of each shower are nodes, the detector's pairs of neighbours are
-edges where both cells are hit, and :func:`scipy.sparse.csgraph.connected_components` finds the clusters.
-
-Reconstruction: from cell energies to one calibrated cluster with a direction.
-
 1. Digitisation: n = E / E_MIP of the cell's layer; below 0.5 MIP nothing is read out, above the saturation
    the saturated value is.
-2. Clustering: neighbouring hits of a shower belong together (:mod:`caloforge.validate.reconstruction.reconstruct`); the cluster
-   of the highest energy is kept.
-3. Energy: c sum_l w_l E_l, where w_l is the depth in radiation lengths that the layer samples for each MIP that it
+2. Clustering: neighbouring hits of a shower belong together; the cluster of the highest energy is kept. Grids are labelled by
+   :func:`scipy.ndimage.label` on (N, nx, ny, n_layers) with a structure that connects within a shower only. Other detectors are
+   graphs: hits are nodes, the detector's pairs of neighbouring cells are edges where both are hit, and
+   :func:`scipy.sparse.csgraph.connected_components` finds the clusters.
+3. Energy: c W with W = sum_l w_l E_l, where w_l is the depth in radiation lengths that the layer samples for each MIP that it
    reads, relative to the detector's median layer (it doubles behind absorbers of twice the thickness), and c is the
-   one constant that minimises sum (c W - E_inc)^2 / E_inc over the reference sample, W = sum_l w_l E_l. The same
-   c is applied to every sample.
+   one constant that minimises sum (c W - E_inc)^2 / E_inc over the reference sample. The same c is applied to every sample.
 4. Direction: theta of the principal axis of the energy-weighted cell positions.
 
 :meth:`Reconstruction.of` wraps a source so that every observable exists before and after. The steps are those of the
@@ -26,8 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,13 +32,14 @@ from scipy.sparse.csgraph import connected_components
 from caloforge.errors import IncompatibleError, InputError, TooFewShowersError
 from caloforge.geometry import Detector
 from caloforge.showers import Showers, ShowerSource
-from caloforge.showers.source import Index
+from caloforge.showers.views import SourceView
 from caloforge.validate.observables.batch import ShowerBatch
 from caloforge.validate.observables.lateral import principal_angle
 from caloforge.validate.observables.spectrum import mip_peak
-from caloforge.validate.observables.streaming import chunk_rows, observe, prefetch
+from caloforge.validate.observables.streaming import chunk_rows, observe, stream
 
 __all__ = [
+    "ClusterColumns",
     "Reconstructed",
     "ReconstructedSource",
     "Reconstruction",
@@ -54,7 +48,6 @@ __all__ = [
     "leading_cluster",
     "mip_energies",
 ]
-
 
 _MIP_SHOWERS = 1000  # showers from which the MIP peak is measured where the detector does not give it
 
@@ -83,8 +76,7 @@ def mip_energies(source: ShowerSource) -> NDArray[np.float64]:
 def layer_weights(detector: Detector, mip: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the weight of each layer's energy (n_layers,): radiation lengths for each MIP, over the median.
 
-    The radiation lengths of a layer are those of its active slabs and of the slabs before each of them. Without a known
-    stack all weights are 1.
+    Without a known stack all weights are 1; see :meth:`Detector.sampled_depth`.
 
     Arguments:
         detector: The detector.
@@ -149,21 +141,26 @@ def _label_graph(batch: ShowerBatch) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Reconstructed:
-    """What reconstruction says of N showers.
+    """Reconstructed quantities of N showers.
 
     Attributes:
-        showers: The same showers with the cells of the leading cluster only, digitised; MeV visible.
+        batch: The same showers with the cells of the leading cluster only, digitised; MeV visible.
         energy: (N,) calibrated energy of the leading cluster, MeV; 0 without one.
         theta: (N,) its direction, degrees; NaN without one, or with energy in fewer than two layers.
         n_clusters: (N,) number of clusters.
         outside: (N,) fraction of the digitised energy outside the leading cluster; 0 without one.
     """
 
-    showers: Showers
+    batch: ShowerBatch
     energy: NDArray[np.float64]
     theta: NDArray[np.float64]
     n_clusters: NDArray[np.int64]
     outside: NDArray[np.float64]
+
+    @property
+    def showers(self) -> Showers:
+        """The showers of the batch."""
+        return self.batch.showers
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,44 +184,57 @@ class Reconstruction:
     calibration: float = 1.0
 
     @classmethod
-    def fit(
-        cls,
-        reference: ShowerSource,
-        threshold: float = 0.5,
-        saturation: float | None = 3000.0,
-        corners: bool = True,
-        mip: ArrayLike | None = None,
+    def uncalibrated(
+        cls, reference: ShowerSource, mip: ArrayLike | None = None, **settings: Any
     ) -> Reconstruction:
+        """Return the reconstruction of a source's detector with c = 1.
+
+        Arguments:
+            reference: The first thousand showers are read where the detector does not know the energy of a MIP.
+            mip: One energy or (n_layers,), MeV; the detector's own, or the peak of the spectrum, when None.
+            settings: See the class.
+
+        Raises:
+            InputError: When the MIP energy cannot be found.
+        """
+        energies = mip_energies(reference) if mip is None else np.asarray(mip, np.float64)
+        if not (energies > 0).all():
+            msg = "the energy of a MIP must be above 0 MeV"
+            raise InputError(msg)
+        detector = reference.detector
+        return cls(detector, np.broadcast_to(energies, (detector.n_layers,)), **settings)
+
+    def calibrated(self, weighted: NDArray[np.float64], incident: NDArray[np.float64]) -> Reconstruction:
+        """Return the same with the constant c that fits the reference.
+
+        Arguments:
+            weighted: (N,) weighted energies W of the reference, MeV: its energies with c = 1.
+            incident: (N,) incident energies, MeV.
+
+        Raises:
+            TooFewShowersError: When no shower leaves a cluster.
+        """
+        square = float((weighted**2 / incident).sum())
+        if square == 0.0:
+            msg = f"no shower of '{self.detector.name}' has a cell above {self.threshold} MIP; nothing to calibrate on"
+            raise TooFewShowersError(msg)
+        return dataclasses.replace(self, calibration=float(weighted.sum()) / square)
+
+    @classmethod
+    def fit(cls, reference: ShowerSource, mip: ArrayLike | None = None, **settings: Any) -> Reconstruction:
         """Return the reconstruction whose energies are calibrated on a reference sample.
 
         Arguments:
-            reference: Showers of known incident energy.
-            threshold: MIP.
-            saturation: MIP.
-            corners: See the class.
-            mip: One energy or (n_layers,), MeV; the detector's own, or the peak of the spectrum, when None.
+            reference: Showers of known incident energy, read once.
+            mip: See :meth:`uncalibrated`.
+            settings: See the class.
 
         Raises:
             TooFewShowersError: When no shower leaves a cluster.
             InputError: When the MIP energy cannot be found.
         """
-        detector = reference.detector
-        energies = mip_energies(reference) if mip is None else np.asarray(mip, np.float64)
-        if not (energies > 0).all():
-            msg = "the energy of a MIP must be above 0 MeV"
-            raise InputError(msg)
-        energies = np.broadcast_to(energies, (detector.n_layers,))
-        bare = cls(detector, energies, threshold, saturation, corners)
-        linear, square = 0.0, 0.0
-        with closing(prefetch(reference.chunks(chunk_rows(detector)))) as chunks:
-            for showers in chunks:
-                weighted = bare(showers).energy
-                linear += float(weighted.sum())
-                square += float((weighted**2 / showers.incident_energy).sum())
-        if square == 0.0:
-            msg = f"no shower of '{detector.name}' has a cell above {threshold} MIP; nothing to calibrate on"
-            raise TooFewShowersError(msg)
-        return dataclasses.replace(bare, calibration=linear / square)
+        bare = cls.uncalibrated(reference, mip, **settings)
+        return bare.calibrated(bare.summary(reference)["energy"], reference.incident_energy)
 
     def digitise(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what is read out of cells (N, n_cells), MeV."""
@@ -232,8 +242,16 @@ class Reconstruction:
         read = np.where(cells >= np.float32(self.threshold) * unit, cells, np.float32(0))
         return read if self.saturation is None else np.minimum(read, np.float32(self.saturation) * unit)
 
-    def __call__(self, showers: Showers) -> Reconstructed:
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        return layer_weights(self.detector, self.mip)
+
+    def __call__(self, showers: Showers, threshold: float = 0.1) -> Reconstructed:
         """Reconstruct showers in memory.
+
+        Arguments:
+            showers: N showers.
+            threshold: Energy above which a cell of the batch that is returned counts as a hit, MeV.
 
         Raises:
             IncompatibleError: When they are of another detector.
@@ -245,16 +263,11 @@ class Reconstruction:
         keep, n_clusters = leading_cluster(read, self.corners)
         cells = np.zeros_like(read.showers.cells)
         cells[read.shower[keep], read.cell[keep]] = read.energy[keep]
-        after = ShowerBatch(showers.replace(cells=cells))
+        after = ShowerBatch(showers.replace(cells=cells), threshold)
         outside = np.zeros(read.n)
         np.divide(read.total - after.total, read.total, out=outside, where=read.filled)
-        return Reconstructed(
-            showers=after.showers,
-            energy=self.calibration * (after.layer_energy @ layer_weights(self.detector, self.mip)),
-            theta=principal_angle(after),
-            n_clusters=n_clusters,
-            outside=outside,
-        )
+        energy = self.calibration * (after.layer_energy @ self._weights)
+        return Reconstructed(after, energy, principal_angle(after), n_clusters, outside)
 
     def of(self, source: ShowerSource) -> ReconstructedSource:
         """Return a source of the showers after reconstruction."""
@@ -262,106 +275,67 @@ class Reconstruction:
 
     def summary(self, source: ShowerSource) -> dict[str, NDArray[np.float64]]:
         """Return energy, theta, n_clusters and outside (N,) of every shower, in one streaming pass."""
-        names = ("energy", "theta", "n_clusters", "outside")
-        parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-        with closing(prefetch(source.chunks(chunk_rows(self.detector)))) as chunks:
-            for showers in chunks:
-                found = self(showers)
-                for name in names:
-                    parts[name].append(np.asarray(getattr(found, name), np.float64))
-        return {name: np.concatenate(arrays) if arrays else np.empty(0) for name, arrays in parts.items()}
+        columns = ClusterColumns(self)
+        stream(source, [columns])
+        return columns.result()
 
 
-class ReconstructedSource:
-    """Showers after reconstruction, made piece by piece from another source.
-
-    It is read like any other source of showers, so that ``Sample(reconstruction.of(source), label)`` has every
-    observable after reconstruction.
+class ClusterColumns:
+    """Consumer that reconstructs the showers of a pass and keeps energy, direction and number of the clusters.
 
     Arguments:
-        before: The showers.
+        reconstruction: What is done to the showers.
+        threshold: Energy above which a cell counts as a hit after reconstruction, MeV.
+    """
+
+    _names = ("energy", "theta", "n_clusters", "outside")
+
+    def __init__(self, reconstruction: Reconstruction, threshold: float = 0.1) -> None:
+        self.reconstruction = reconstruction
+        self.threshold = threshold
+        self._parts: list[list[NDArray[np.float64]]] = []
+
+    def add(self, batch: ShowerBatch) -> None:
+        """Reconstruct the next showers."""
+        self.found(self.reconstruction(batch.showers, self.threshold))
+
+    def found(self, reconstructed: Reconstructed) -> None:
+        """Keep the columns of reconstructed showers; subclasses take more from them."""
+        self._parts.append([np.asarray(getattr(reconstructed, name), np.float64) for name in self._names])
+
+    def result(self) -> dict[str, NDArray[np.float64]]:
+        """Return energy (MeV), theta (degrees), n_clusters and outside, (N,) each."""
+        columns = [np.concatenate(parts) for parts in zip(*self._parts, strict=True)]
+        return dict(zip(self._names, columns or [np.empty(0)] * len(self._names), strict=True))
+
+
+class ReconstructedSource(SourceView):
+    """Showers after reconstruction, made chunk by chunk from another source.
+
+    ``Sample(reconstruction.of(source), label)`` has every observable after reconstruction.
+
+    Arguments:
+        base: The showers.
         reconstruction: What is done to them.
     """
 
-    def __init__(self, before: ShowerSource, reconstruction: Reconstruction) -> None:
-        self.before = before
+    def __init__(self, base: ShowerSource, reconstruction: Reconstruction) -> None:
+        super().__init__(base)
         self.reconstruction = reconstruction
 
-    def __len__(self) -> int:
-        return len(self.before)
-
-    def __getitem__(self, index: Index) -> Showers:
-        """Return the chosen showers after reconstruction."""
-        return self.reconstruction(self.before[index]).showers
-
-    def take(self, indices: ArrayLike) -> Showers:
-        """Return the showers of these indices after reconstruction, in their order."""
-        return self.reconstruction(self.before.take(indices)).showers
+    def convert(self, showers: Showers) -> Showers:
+        """Return showers after reconstruction."""
+        return self.reconstruction(showers).showers
 
     def chunks(self, size: int | None = None) -> Iterator[Showers]:
         """Iterate over all showers after reconstruction, ``size`` at a time."""
-        for showers in self.before.chunks(size or chunk_rows(self.detector)):
-            yield self.reconstruction(showers).showers
-
-    @property
-    def detector(self) -> Detector:
-        """The detector."""
-        return self.before.detector
-
-    @property
-    def particle(self) -> str:
-        """Incident particle."""
-        return self.before.particle
-
-    @property
-    def source(self) -> str:
-        """What made the showers."""
-        return self.before.source
-
-    @property
-    def seed(self) -> int | None:
-        """Seed that they were made with."""
-        return self.before.seed
+        return super().chunks(size or chunk_rows(self.detector))
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Further facts, and the constants of the reconstruction."""
         used = self.reconstruction
-        return dict(self.before.attributes) | {
+        return super().attributes | {
             "reconstruction_calibration": used.calibration,
             "reconstruction_threshold_mip": used.threshold,
         }
-
-    @property
-    def seen(self) -> NDArray[np.uint64]:
-        """Identities (M,), sorted, of the showers that trained or selected the model that made these."""
-        return self.before.seen
-
-    @property
-    def has_theta(self) -> bool:
-        """Whether angles are given."""
-        return self.before.has_theta
-
-    @property
-    def condition_names(self) -> tuple[str, ...]:
-        """Names of the conditions beside energy and angle."""
-        return self.before.condition_names
-
-    @property
-    def incident_energy(self) -> NDArray[np.float64]:
-        """Incident energies (N,), MeV."""
-        return self.before.incident_energy
-
-    @property
-    def incident_theta(self) -> NDArray[np.float64]:
-        """Angles (N,), degrees."""
-        return self.before.incident_theta
-
-    @property
-    def n_empty(self) -> int:
-        """Number of showers that reconstruction leaves without any energy."""
-        return sum(showers.n_empty for showers in self.chunks())
-
-    def condition(self, name: str) -> NDArray[Any]:
-        """Return a condition (N, k)."""
-        return self.before.condition(name)

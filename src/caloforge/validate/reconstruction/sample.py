@@ -1,30 +1,32 @@
-"""Samples after reconstruction: their observables, and what the leading cluster says of energy and direction.
+"""Samples after reconstruction: their observables, and energy and direction of the leading cluster.
 
-One reconstruction is fitted on the reference and applied to every sample of the comparison; both it and the samples
-after it are kept as long as the samples before it, since metrics and figures ask for the same ones.
+One reconstruction is calibrated on the reference and applied to every sample of the comparison; both it and the samples
+after it are kept in the memo of the samples, since metrics and figures need the same ones. c enters linearly, so that the
+reference is reconstructed once, with c = 1, and multiplied by c when it is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import InputError
 from caloforge.showers.views import Selection
-from caloforge.validate.observables.streaming import chunk_rows
-from caloforge.validate.reconstruction.reconstruct import ReconstructedSource, Reconstruction
+from caloforge.validate.observables.spectrum import CellCounter, histograms_key
+from caloforge.validate.observables.streaming import ObservableColumns, stream
+from caloforge.validate.reconstruction.reconstruct import ClusterColumns, Reconstructed, Reconstruction
 from caloforge.validate.sample import Sample
 
 if TYPE_CHECKING:
     from caloforge.geometry import Detector
-    from caloforge.showers import Showers, ShowerSource
+    from caloforge.showers import ShowerSource
 
-__all__ = ["MAIN", "After", "can_reconstruct", "fitted", "reconstruct", "why_not"]
+__all__ = ["MAIN", "After", "AfterColumns", "can_reconstruct", "fitted", "reconstruct", "why_not"]
+
+_MOST = 10_000  # showers whose cells are counted for the figures
 
 MAIN = (
     "visible_energy",
@@ -86,8 +88,74 @@ def why_not(detector: Detector, wanted: bool | None) -> str:
     return "not asked for" if wanted is False else ""
 
 
-_FITTED: WeakKeyDictionary[Sample, Reconstruction] = WeakKeyDictionary()
-_AFTER: WeakKeyDictionary[Sample, tuple[Reconstruction, After]] = WeakKeyDictionary()
+_BARE, _FITTED, _AFTER = (
+    ("reconstruction, c = 1",),
+    ("reconstruction",),
+    ("after reconstruction",),
+)  # in the memo
+
+
+class AfterColumns(ClusterColumns):
+    """Consumer that reconstructs the showers of a sample, for :func:`reconstruct`.
+
+    Arguments:
+        reference: The reference.
+        sample: The sample that is read, the reference or another one.
+
+    Raises:
+        InputError: When no MIP energy is known or found.
+    """
+
+    def __init__(self, reference: Sample, sample: Sample) -> None:
+        if _BARE not in reference.memo:
+            reference.memo[_BARE] = Reconstruction.uncalibrated(_source(reference))
+        super().__init__(reference.memo[_BARE], sample.threshold)
+        self._reference, self._sample = reference, sample
+        self._observables = ObservableColumns(sample.detector, sample.n, threshold=sample.threshold)
+        rows = None if sample.n <= _MOST else sample.choose(_MOST)
+        self._cells = CellCounter(sample.detector, sample.threshold, rows)
+
+    @classmethod
+    def of(cls, reference: Sample, sample: Sample) -> AfterColumns | None:
+        """Return the consumer for a sample; None where the reconstruction cannot be calibrated on the reference."""
+        if sample is not reference and can_reconstruct(reference):
+            return None
+        try:
+            return cls(reference, sample)
+        except InputError as error:
+            reference.memo[_FITTED] = error
+            return None
+
+    def found(self, reconstructed: Reconstructed) -> None:
+        """Keep what is needed of reconstructed showers."""
+        super().found(reconstructed)
+        self._observables.add(reconstructed.batch)
+        self._cells.add(reconstructed.batch)
+
+    def finish(self) -> None:
+        """Calibrate on the reference, if this is it, and keep the sample after reconstruction."""
+        table, found = self._observables.table(), self.result()
+        if self._sample is self._reference:
+            try:
+                used = self.reconstruction.calibrated(found["energy"], table.incident_energy)
+            except InputError as error:
+                self._reference.memo[_FITTED] = error
+                return
+            self._reference.memo[_FITTED] = used
+        used = fitted(self._reference)
+        after = Sample(used.of(_source(self._sample)), self._sample.label, self._sample.threshold)
+        after.observables = table
+        after.memo[histograms_key(after, _MOST)] = self._cells.result()
+        self._sample.memo[_AFTER] = (
+            used,
+            After(
+                after,
+                used.calibration * found["energy"] / table.incident_energy,
+                found["theta"] - table.incident_theta,
+                found["n_clusters"],
+                found["outside"],
+            ),
+        )
 
 
 def fitted(reference: Sample) -> Reconstruction:
@@ -96,9 +164,16 @@ def fitted(reference: Sample) -> Reconstruction:
     Raises:
         InputError: When no MIP energy is known or found, or no shower leaves a cluster.
     """
-    if reference not in _FITTED:
-        _FITTED[reference] = Reconstruction.fit(_source(reference))
-    return _FITTED[reference]
+    if _FITTED not in reference.memo:
+        try:
+            _read(reference, reference)
+        except InputError as error:
+            reference.memo[_FITTED] = error
+    found = reference.memo[_FITTED]
+    if isinstance(found, InputError):
+        raise found
+    used: Reconstruction = found
+    return used
 
 
 def reconstruct(reference: Sample, sample: Sample) -> After:
@@ -108,10 +183,10 @@ def reconstruct(reference: Sample, sample: Sample) -> After:
         InputError: See :func:`fitted`.
     """
     used = fitted(reference)
-    known = _AFTER.get(sample)
-    if known is None or known[0] is not used:
-        _AFTER[sample] = known = (used, _reconstruct(used, sample))
-    return known[1]
+    if _AFTER not in sample.memo or sample.memo[_AFTER][0] is not used:
+        _read(reference, sample)
+    after: After = sample.memo[_AFTER][1]
+    return after
 
 
 def can_reconstruct(reference: Sample) -> str:
@@ -123,33 +198,14 @@ def can_reconstruct(reference: Sample) -> str:
     return ""
 
 
+def _read(reference: Sample, sample: Sample) -> None:
+    """Reconstruct a sample in a pass of its own."""
+    columns = AfterColumns(reference, sample)
+    stream(sample, [columns], sample.threshold)
+    columns.finish()
+
+
 def _source(sample: Sample) -> ShowerSource:
     """Return the sample's showers as a source: a part of it where the sample is a part."""
     whole = len(sample.rows) == len(sample.source)
     return sample.source if whole else Selection(sample.source, sample.rows)
-
-
-class _Recorded(ReconstructedSource):
-    """Notes what the clusters say while the showers pass by."""
-
-    def chunks(self, size: int | None = None) -> Iterator[Showers]:
-        """Iterate over all showers after reconstruction, ``size`` at a time."""
-        self.notes: list[tuple[NDArray[np.float64], ...]] = []
-        for showers in self.before.chunks(size or chunk_rows(self.detector)):
-            found = self.reconstruction(showers)
-            self.notes.append((found.energy, found.theta, found.n_clusters.astype(np.float64), found.outside))
-            yield found.showers
-
-
-def _reconstruct(used: Reconstruction, sample: Sample) -> After:
-    source = _Recorded(_source(sample), used)
-    after = Sample(source, sample.label, sample.threshold)
-    observed = after.observables
-    energy, theta, n_clusters, outside = (np.concatenate(parts) for parts in zip(*source.notes, strict=True))
-    return After(
-        after,
-        energy / observed.incident_energy,
-        theta - observed.incident_theta,
-        n_clusters,
-        outside,
-    )

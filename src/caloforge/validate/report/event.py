@@ -158,7 +158,7 @@ def pick_showers(samples: Sequence[Sample]) -> list[Showers]:
         near = order[:_NEAR]
         visible = sample.observables["visible_energy"][near]
         typical = near[np.argsort(visible, kind="stable")[len(near) // 2]]
-        picked.append(sample.source.take(np.array([typical])))
+        picked.append(sample.at(int(typical)))
         if sample is reference:
             wanted, angle = float(energy[typical]), float(theta[typical])
     return picked
