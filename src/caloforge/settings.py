@@ -1,4 +1,4 @@
-"""Settings as pydantic classes: presets, unknown keys refused with the known ones named."""
+"""Settings as immutable pydantic classes whose errors name the known keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Settings(BaseModel):
 
 
 class OptimizerSettings(Settings):
-    """An optimiser, its schedule, and what surrounds a step.
+    """An optimiser, its schedule, and what belongs to a step.
 
     Arguments:
         kind: Which optimiser.
@@ -37,7 +37,7 @@ class OptimizerSettings(Settings):
         ema: Decay of the moving average of the weights that validation and the saved weights use; 0 for none.
     """
 
-    kind: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    kind: Literal["adam", "adamw", "rmsprop"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     alpha: float = 0.99
@@ -63,7 +63,7 @@ class ModelConfig(Settings):
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested settings with some replaced."""
+    """Return nested settings with some values replaced."""
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
@@ -77,7 +77,7 @@ def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
     Arguments:
         kind: Class of the settings.
         values: Nested plain values.
-        where: File or option that they came from, for the message.
+        where: File or option where they come from, for the message.
 
     Raises:
         ConfigError: When a key is unknown (the known ones are named) or a value is wrong.

@@ -7,7 +7,7 @@ from adversaries import atlas_showers, batch_of, dataset, updater_of
 
 from caloforge.errors import ConfigError
 from caloforge.models.atlas.wgan_gp import WganGp
-from caloforge.models.selection import covariance_distance
+from caloforge.models.selection import covariance_figure
 
 SMALL = {"generator": (16, 16), "critic": (16, 16), "latent": 8, "batch_size": 30, "epochs": 2}
 
@@ -103,8 +103,8 @@ def test_the_covariance_figure_is_the_frobenius_distance() -> None:
     )
     real, made = (np.cov(x.numpy().T / 2.0, bias=True) for x in (truth, fake))
     slow = np.linalg.norm(made - real) / np.linalg.norm(real)
-    assert covariance_distance(truth, fake, energy, groups=1) == pytest.approx(slow, rel=1e-6)
-    assert covariance_distance(truth, truth, energy) == 0.0
+    assert covariance_figure(truth, fake, energy, groups=1) == pytest.approx(slow, rel=1e-6)
+    assert covariance_figure(truth, truth, energy) == 0.0
 
 
 def test_the_figures_choose_epochs() -> None:

@@ -1,4 +1,4 @@
-"""Generators of showers, one architecture a file."""
+"""Shower generators: one package for each model family."""
 
 from __future__ import annotations
 

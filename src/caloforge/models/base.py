@@ -1,10 +1,10 @@
-"""The model of showers: what every generator is, whatever it does inside.
+"""Base class of all shower generators.
 
-A model is built from (detector, config) alone. ``fit_transforms`` turns training showers into constants,
-which are buffers, so that the weights file rebuilds the model. ``sample`` is a pure function of noise and
-conditions: it holds no random numbers of its own, so that showers can be counted and the model exported.
+A model is built from (detector, config) alone. ``fit_transforms`` sets constants from the training showers; they are
+buffers, so that the weights file is enough to rebuild the model. ``sample`` is a pure function of noise and conditions, so that
+random numbers can be counted per shower and the model exported.
 
-A new model, whole::
+A complete example::
 
     class MyConfig(ModelConfig):
         width: int = 128
@@ -53,7 +53,7 @@ from torch import Tensor, nn
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.models.selection import physics_figures
+from caloforge.models.selection import compare
 from caloforge.models.stage import Batch, Stage, TrainingData
 from caloforge.random import uniforms
 from caloforge.settings import ModelConfig, Settings, merge, validated
@@ -62,7 +62,11 @@ from caloforge.showers import Showers
 __all__ = ["ShowerModel", "condition_sizes", "counted_noise"]
 
 _ROWS = 8
-"""Showers whose noise is made at a time."""
+"""Showers whose noise is made at a time, so that it stays in the cache."""
+_SELECTION = "selection"
+"""Random stream of epoch selection, apart from the stream of generation."""
+_MOST_CELLS = 60_000_000
+"""Most held-out cells that are compared; half a gigabyte for both samples."""
 
 
 def condition_sizes(detector: Detector) -> dict[str, int]:
@@ -70,16 +74,19 @@ def condition_sizes(detector: Detector) -> dict[str, int]:
     return {"incident_energy": 1, "incident_theta": 1, **detector.condition_sizes}
 
 
-def counted_noise(seed: int, start: int, n: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+def counted_noise(
+    seed: int, start: int, n: int, size: int, device: torch.device | str = "cpu", stream: str = "noise"
+) -> Tensor:
     """Return the noise (n, size) of showers ``start`` to ``start + n``, counted per shower.
 
-    The numbers are those of :func:`~caloforge.random.normals` of the stream "noise"; a few showers at a time stay in the cache.
+    These are the numbers of :func:`~caloforge.random.normals`, with torch's sine and cosine: 2.5 times as fast for 27,000
+    numbers a shower on one core.
     """
     half = -(-size // 2)
     noise = torch.empty(n, size)
     for first in range(0, n, _ROWS):
         rows = noise[first : first + _ROWS]
-        u = uniforms(seed, "noise", start + first, len(rows), 2 * half)
+        u = uniforms(seed, stream, start + first, len(rows), 2 * half)
         radius = torch.from_numpy(np.sqrt(-2.0 * np.log1p(-u[:, :half])))
         angle = torch.from_numpy(2.0 * np.pi * u[:, half:])
         rows[:, :half] = angle.cos().mul_(radius)
@@ -131,12 +138,12 @@ class ShowerModel(nn.Module, ABC):
         self.register_buffer("condition_low", torch.zeros(self.n_conditions))
         self.register_buffer("condition_high", torch.zeros(self.n_conditions))
 
-    # what a model must say
+    # what a model must define
 
     @property
     @abstractmethod
     def noise_size(self) -> int:
-        """Normal numbers that one shower takes."""
+        """Normal numbers a shower."""
 
     @abstractmethod
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
@@ -154,14 +161,14 @@ class ShowerModel(nn.Module, ABC):
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the training, in order."""
 
-    # what a model may say
+    # what a model may redefine
 
     @classmethod
     def check_detector(cls, detector: Detector) -> None:
         """Raise IncompatibleError when the model cannot describe a detector; by default it can any."""
 
     def fit_transforms(self, showers: Showers) -> None:
-        """Set the constants that follow from the training showers; call it on ``super()`` too."""
+        """Set the constants that follow from the training showers; a subclass calls ``super()`` first."""
         matrix = self.condition_matrix(showers)
         self.condition_low.copy_(matrix.amin(0))
         self.condition_high.copy_(matrix.amax(0))
@@ -172,13 +179,38 @@ class ShowerModel(nn.Module, ABC):
 
     def validate(self, data: TrainingData) -> dict[str, float]:
         """Return figures of generated against held-out showers; see :mod:`caloforge.models.selection`."""
-        return physics_figures(self, data)
+        layer = torch.as_tensor(self.detector.cell_layer, device=data.device)
+        return compare(*self.imitate(data), layer)
+
+    def settle(self, data: TrainingData) -> None:
+        """Recompute what depends on averaged weights, such as batch norms' statistics; called before they are used or saved.
+
+        Arguments:
+            data: Training showers.
+        """
+
+    def imitate(self, data: TrainingData, n_max: int = 2000) -> tuple[Tensor, Tensor, Tensor]:
+        """Generate showers under held-out conditions, with the same noise at every call, which generation never uses.
+
+        Arguments:
+            data: Held-out showers.
+            n_max: Most showers.
+
+        Returns:
+            Held-out and generated cells, (N, n_cells) MeV each, and incident energies (N,), MeV.
+        """
+        n = min(n_max, len(data), max(1, _MOST_CELLS // self.detector.n_cells))
+        batch = data.take(torch.arange(n, device=data.device))
+        fake = self.draw(batch.conditions, batch_size=256, stream=_SELECTION).to(batch.cells.dtype)
+        if "incident_energy" in self.columns:
+            return batch.cells, fake, self.condition(batch.conditions, "incident_energy")[:, 0]
+        return batch.cells, fake, torch.ones(n, device=data.device)
 
     # what every model has
 
     @classmethod
     def resolve(cls, values: Mapping[str, Any] | None = None, where: str = "model settings") -> ModelConfig:
-        """Build settings: the preset's, then the given ones; of a group, such as an optimiser's, those not given stay the preset's.
+        """Build settings: the preset's, updated with ``values``, also within a group such as an optimiser's.
 
         Raises:
             ConfigError: For an unknown preset or key, or a wrong value.
@@ -215,20 +247,27 @@ class ShowerModel(nn.Module, ABC):
         return conditions[:, self.columns[name]]
 
     @torch.no_grad()
-    def draw(self, conditions: Tensor, seed: int = 0, start: int = 0, batch_size: int = 1024) -> Tensor:
-        """Return showers (N, n_cells) with counted noise for a condition matrix (N, C), on its device.
+    def draw(
+        self,
+        conditions: Tensor,
+        seed: int = 0,
+        start: int = 0,
+        batch_size: int = 1024,
+        stream: str = "noise",
+    ) -> Tensor:
+        """Return showers (N, n_cells), MeV, with counted noise for a condition matrix (N, C), on its device.
 
-        The mode (training or evaluation) is the caller's.
+        Whether the model is in training or evaluation mode is left to the caller.
         """
         parts = []
         for first in range(0, len(conditions), batch_size):
             rows = conditions[first : first + batch_size]
-            noise = counted_noise(seed, start + first, len(rows), self.noise_size, rows.device)
+            noise = counted_noise(seed, start + first, len(rows), self.noise_size, rows.device, stream)
             parts.append(self.sample(noise, rows))
         return torch.cat(parts) if parts else conditions.new_zeros(0, self.detector.n_cells)
 
     def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
-        """Load weights; constants (buffers) take the stored shape, since fitting decides it.
+        """Load weights; constants (buffers) take the stored shape, which depends on the fit.
 
         Arguments:
             state: Names to tensors of any floating type.

@@ -1,10 +1,7 @@
-r"""Epoch selection: physics figures of generated against held-out showers.
+r"""Epoch selection: physics figures of generated against held-out showers of the same conditions.
 
-Physics figures of generated against held-out showers, by which the best epoch is kept.
-
-The held-out showers' own conditions are generated, with noise that is the same at every call. Each figure
-is averaged over groups of equal numbers of showers ordered by incident energy, so that a beam of several
-energies counts each of them. With reference r and generated g in a group:
+Functions of arrays, without a model; smaller figures are better. All but the shapes are means over groups of equal numbers of
+showers ordered by incident energy, so that each energy of a beam counts. With reference r and generated showers g:
 
 - ``layer_fraction``: largest difference of the mean layer fractions, sum E_l / sum E, percentage points;
 - ``response``: |mean g / mean r - 1| of the visible energy;
@@ -12,33 +9,38 @@ energies counts each of them. With reference r and generated g in a group:
 - ``hits``: |mean g / mean r - 1| of the number of cells above ``threshold``;
 - ``layer_spread``: mean over layers of |sigma g - sigma r| / sigma r of the layer energy;
 - ``profile``: half the sum over cells of |mean g - mean r| over the sum of mean r;
-- ``physics``: the sum of all, in units of 1 point, 2 %, 20 %, 10 %, 20 % and 10 %.
+- ``physics``: the sum of all, in units of 1 point, 2 %, 20 %, 10 %, 20 % and 10 %;
+- ``covariance``: with C the covariance of cell energy over incident energy and the Frobenius norm,
 
-Distance of the cells' covariance between generated and held-out showers, by which seeds are chosen.
+  .. math:: d = |C_g - C_r| / |C_r|.
 
-In each group of showers of similar incident energy, with C the covariance of cell energy over incident energy,
+For showers on a grid, as the published study of the GANs, with the mean x, y and z profiles p of the reference, and the core cells: the
+cube [10, 16]^3 of 25 x 25 x 25 cells, elsewhere the cells whose mean is at least a tenth of the largest:
 
-.. math:: d = |C_{gen} - C_{ref}|_F / |C_{ref}|_F
-
-and the figure is the mean over the groups, so that low energies, where showers fluctuate most, do not count alone.
+- ``shape_mse``: mean over the axes of :math:`\frac1K \sum_i ((g_i - p_i) / \bar p)^2`;
+- ``cell_mean_ratio``, ``cell_std_ratio``: mean over the core cells of generated over reference, of the mean and of the standard
+  deviation of the energy over the incident energy;
+- ``core_error``: mean over the core cells of \|ratio of means - 1\| and of \|ratio of deviations - 1\|, added, since errors of both
+  signs cancel in the ratios above;
+- ``shapes``: shape_mse / 0.02 + |mean ratio - 1| / 0.02 + |std ratio - 1| / 0.05 + core_error / 0.2.
 
 References:
+    F. Rehm et al., arXiv:2103.13698: the best epoch is kept by shower shapes and core cells.
     ATL-SOFT-PUB-2018-001: of several seeds the one with the best cell covariance is kept.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from caloforge.models.base import ShowerModel
-    from caloforge.models.stage import TrainingData
+from caloforge.statistics.distances import covariance_distance, shape_mse
 
-__all__ = ["compare", "covariance_distance", "covariance_figure", "physics_figures"]
-
+__all__ = ["compare", "core_mask", "covariance_figure", "shape_figures"]
 
 _SCALES = {
     "layer_fraction": 1.0,
@@ -49,67 +51,98 @@ _SCALES = {
     "profile": 0.1,
 }
 _TINY = 1e-12
-
-
-def physics_figures(
-    model: ShowerModel, data: TrainingData, n_max: int = 2000, groups: int = 9, threshold: float = 0.1
-) -> dict[str, float]:
-    """Generate as many showers as there are held-out ones (``n_max`` at most) and compare.
-
-    Arguments:
-        model: The model, in evaluation mode.
-        data: Held-out showers.
-        n_max: Most showers.
-        groups: Groups by incident energy; fewer when a group would hold less than 20 showers.
-        threshold: Of the number of hits, MeV.
-
-    Returns:
-        The figures that the module names.
-    """
-    layer = torch.as_tensor(model.detector.cell_layer, device=data.device)
-    reference: list[Tensor] = []
-    conditions: list[Tensor] = []
-    n = 0
-    for batch in data.batches(min(1024, n_max)):
-        reference.append(batch.cells[: n_max - n])
-        conditions.append(batch.conditions[: n_max - n])
-        n += len(reference[-1])
-        if n >= n_max:
-            break
-    matrix, truth = torch.cat(conditions), torch.cat(reference)
-    fake = model.draw(matrix).to(truth.dtype)
-    if "incident_energy" in model.columns:
-        energy = model.condition(matrix, "incident_energy")[:, 0]
-    else:
-        energy = torch.ones(len(matrix), device=matrix.device)
-    return compare(truth, fake, energy, layer, groups, threshold)
+_CUBES: Mapping[tuple[int, ...], slice] = {(25, 25, 25): slice(10, 17)}
+_CORE_SHARE = 0.1
 
 
 def compare(
     truth: Tensor, fake: Tensor, energy: Tensor, layer: Tensor, groups: int = 9, threshold: float = 0.1
 ) -> dict[str, float]:
-    """Compare showers pair by pair of groups.
+    """Return the figures of the module but ``covariance``.
 
     Arguments:
         truth: (N, n_cells) MeV.
         fake: (N, n_cells) MeV, of the same conditions.
         energy: (N,) incident energies, MeV.
         layer: (n_cells,) layer of each cell.
-        groups: Groups by incident energy.
+        groups: Groups by incident energy; fewer where a group would have less than 20 showers.
         threshold: Of the number of hits, MeV.
-
-    Returns:
-        The figures that the module names.
     """
-    order = torch.argsort(energy, stable=True)
-    groups = max(1, min(groups, len(order) // 20))
-    rows = []
-    for part in torch.chunk(order, groups):
-        rows.append(_figures(truth[part], fake[part], energy[part], layer, threshold))
-    means = torch.stack(rows).mean(0).tolist()
-    result = dict(zip(_SCALES, means, strict=True))
+    rows = [
+        _figures(truth[part], fake[part], energy[part], layer, threshold)
+        for part in _groups(energy, groups, 20)
+    ]
+    result = dict(zip(_SCALES, torch.stack(rows).mean(0).tolist(), strict=True))
     result["physics"] = sum(result[name] / scale for name, scale in _SCALES.items())
     return result
+
+
+def covariance_figure(truth: Tensor, fake: Tensor, energy: Tensor, groups: int = 9) -> float:
+    """Return ``covariance`` of the module; arguments as above, with at least 40 showers in a group."""
+    distances = []
+    for part in _groups(energy, groups, 40):
+        reference, generated = (
+            torch.cov((cells[part].double() / energy[part, None].double()).T, correction=0).cpu().numpy()
+            for cells in (truth, fake)
+        )
+        distances.append(covariance_distance(reference, generated))
+    return float(np.nan_to_num(np.mean(distances), nan=1e3).clip(max=1e3))
+
+
+def core_mask(shape: tuple[int, ...], mean: Tensor) -> Tensor:
+    """Return which cells (n_cells,) of a grid are core cells, for the reference's mean energies (n_cells,)."""
+    cut = _CUBES.get(shape)
+    if cut is None:
+        return (mean >= _CORE_SHARE * mean.max()) & (mean > 0)
+    inside = torch.zeros(shape, dtype=torch.bool, device=mean.device)
+    inside[cut, cut, cut] = True
+    return inside.flatten()
+
+
+def shape_figures(truth: Tensor, fake: Tensor, energy: Tensor, shape: tuple[int, ...]) -> dict[str, float]:
+    """Return the figures for a grid.
+
+    Arguments:
+        truth: (N, n_cells) MeV.
+        fake: (N, n_cells) MeV, of the same conditions.
+        energy: (N,) incident energies, MeV.
+        shape: Cells along x, y and the layers.
+    """
+    means = [cells.mean(0, dtype=torch.float64).view(shape) for cells in (truth, fake)]
+    core = core_mask(shape, means[0].flatten())
+    parts = [cells[:, core].double() / energy[:, None] for cells in (truth, fake)]
+    ratios = []
+    for reference, generated in (
+        [part.mean(0) for part in parts],
+        [part.std(0, unbiased=len(part) > 1) for part in parts],
+    ):
+        filled = reference > 0
+        ratios.append((generated[filled] / reference[filled]).cpu().numpy())
+    profiles = [[mean.sum(axes).cpu().numpy() for axes in ((1, 2), (0, 2), (0, 1))] for mean in means]
+    figures = {
+        "shape_mse": float(np.mean([shape_mse(p, g) for p, g in zip(*profiles, strict=True)])),
+        "cell_mean_ratio": _mean(ratios[0]),
+        "cell_std_ratio": _mean(ratios[1]),
+        "core_error": _mean(np.abs(ratios[0] - 1)) + _mean(np.abs(ratios[1] - 1)),
+    }
+    figures["shapes"] = (
+        figures["shape_mse"] / 0.02
+        + abs(figures["cell_mean_ratio"] - 1) / 0.02
+        + abs(figures["cell_std_ratio"] - 1) / 0.05
+        + figures["core_error"] / 0.2
+    )
+    return figures
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Return the mean; 1 of nothing, which is a bad figure but a finite one."""
+    return float(values.mean()) if values.size else 1.0
+
+
+def _groups(energy: Tensor, groups: int, fewest: int) -> Iterator[Tensor]:
+    """Yield the indices of each group of similar energies (N,)."""
+    order = torch.argsort(energy, stable=True)
+    yield from torch.chunk(order, max(1, min(groups, len(order) // fewest)))
 
 
 def _figures(truth: Tensor, fake: Tensor, energy: Tensor, layer: Tensor, threshold: float) -> Tensor:
@@ -128,57 +161,15 @@ def _figures(truth: Tensor, fake: Tensor, energy: Tensor, layer: Tensor, thresho
     return torch.stack(
         [
             (fractions[1] - fractions[0]).abs().max(),
-            (totals[1].mean() / totals[0].mean().clamp_min(_TINY) - 1).abs(),
-            (spread[1] / spread[0].clamp_min(_TINY) - 1).abs().clamp_max(10.0),
-            (hits[1] / hits[0].clamp_min(_TINY) - 1).abs(),
-            ((sigma[1] / sigma[0].clamp_min(_TINY) - 1).abs()[filled]).clamp_max(10.0).mean().nan_to_num(0.0),
+            _off(totals[1].mean(), totals[0].mean()),
+            _off(spread[1], spread[0]).clamp_max(10.0),
+            _off(hits[1], hits[0]),
+            _off(sigma[1], sigma[0])[filled].clamp_max(10.0).mean().nan_to_num(0.0),
             0.5 * (profiles[1] - profiles[0]).abs().sum() / profiles[0].sum().clamp_min(_TINY),
         ]
     )
 
 
-_LEAST = 40
-"""Fewest showers of a group."""
-
-
-def covariance_figure(
-    model: ShowerModel, data: TrainingData, n_max: int = 4000, groups: int = 9
-) -> dict[str, float]:
-    """Generate the held-out showers' own conditions and compare.
-
-    Arguments:
-        model: The model, in evaluation mode.
-        data: Held-out showers.
-        n_max: Most showers.
-        groups: Groups by incident energy; fewer when a group would hold less than 40 showers.
-
-    Returns:
-        ``covariance``, the mean relative distance.
-    """
-    indices = torch.arange(min(n_max, len(data)), device=data.device)
-    batch = data.take(indices)
-    fake = model.draw(batch.conditions)
-    energy = model.condition(batch.conditions, "incident_energy")[:, 0]
-    return {"covariance": covariance_distance(batch.cells, fake, energy, groups)}
-
-
-def covariance_distance(truth: Tensor, fake: Tensor, energy: Tensor, groups: int = 9) -> float:
-    """Return the mean over groups of the relative Frobenius distance of covariances.
-
-    Arguments:
-        truth: (N, n_cells) MeV.
-        fake: (N, n_cells) MeV, of the same conditions.
-        energy: (N,) incident energies, MeV.
-        groups: Groups by incident energy.
-    """
-    order = torch.argsort(energy, stable=True)
-    groups = max(1, min(groups, len(order) // _LEAST))
-    distances = []
-    for part in torch.chunk(order, groups):
-        real, made = (
-            torch.cov((cells[part].double() / energy[part, None].double()).T, correction=0)
-            for cells in (truth, fake)
-        )
-        norm = torch.linalg.matrix_norm(real).clamp_min(1e-30)
-        distances.append(torch.linalg.matrix_norm(made - real) / norm)
-    return float(torch.stack(distances).mean().clamp_max(1e3))
+def _off(generated: Tensor, reference: Tensor) -> Tensor:
+    """Return |generated / reference - 1|."""
+    return (generated / reference.clamp_min(_TINY) - 1).abs()

@@ -1,7 +1,7 @@
-"""What a model tells the training loop: stages, their optimisers, one step of each.
+"""Stages of a training: their optimisers, and one step of each.
 
-The loop knows no model by name. A model lists its stages in order; a stage names its optimisers and has a
-``step`` that computes losses for one batch and hands each to the optimiser that lowers it::
+The training loop knows no model by name. A model lists its stages in order; a stage names its optimisers and has a
+``step`` that computes the losses of one batch and updates the parameters with each::
 
     def step(self, batch, updater):
         loss_critic = ...
@@ -10,8 +10,8 @@ The loop knows no model by name. A model lists its stages in order; a stage name
             updater.update("generator", loss_generator)
         return {"critic": loss_critic, "generator": loss_generator}
 
-Gradients of a loss go only to the parameters of the optimiser that is named, so a critic's loss may pass
-through the generator without touching it.
+Gradients of a loss go only to the parameters of the named optimiser, so a critic's loss may pass through the
+generator without changing it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TrainingData(Protocol):
 
 
 class Updater(Protocol):
-    """What a step may ask of the loop."""
+    """What the training loop provides to a step."""
 
     step: int
     """Steps of this stage so far."""
@@ -92,7 +92,7 @@ class Updater(Protocol):
         ...
 
     def update(self, name: str, loss: Tensor, retain_graph: bool = False) -> None:
-        """Lower a loss: clear gradients, backward, clip, step of optimiser and schedule, moving average."""
+        """Minimise a loss: clear gradients, backward, clip, step of optimiser and schedule, moving average."""
         ...
 
     def reset(self, name: str) -> None:
@@ -110,7 +110,7 @@ class Updater(Protocol):
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """Parameters and how they are moved."""
+    """Parameters and the settings of their optimiser."""
 
     parameters: Sequence[nn.Parameter]
     settings: OptimizerSettings
@@ -126,25 +126,23 @@ class OptimizerSpec:
 class Stage:
     """One part of a training, from its first epoch to its last.
 
-    At its end the model takes the best weights of the stage (``keep="best"``) or the last ones. Parameters
-    that no optimiser of the stage holds do not require gradients while it runs.
+    At its end the model takes the best weights of the stage, or the last ones where nothing is held out. Parameters
+    outside the stage's optimisers do not require gradients while it runs.
 
     Arguments:
         name: Its name, in logs.
-        epochs: Passes over the training set; 0 for a stage that only fits.
+        epochs: Passes over the training set; 0 for a stage with a ``fit``.
         batch_size: Showers a step; smaller when there are fewer.
         optimizers: Names to optimisers.
-        step: Computes losses of a batch and hands them to the updater; returns losses to log, as tensors.
+        step: Computes the losses of a batch and calls the updater; returns losses to log, as tensors.
         fit: Called once instead of steps, with the training set and a generator: models without gradients.
         validate: Called with held-out showers; returns named figures. By default ``ShowerModel.validate``.
         metric: The figure by which the best epoch is kept; smaller is better.
         on_start: Called when the stage begins and again when a stopped run goes on in it. It may only compute
             what follows from data and from weights that the stage does not train (codes of a frozen encoder).
         on_epoch_start: Called before each epoch (for example to initialise a critic again).
-        on_epoch_end: Called after each epoch.
         frozen: Modules that stay in evaluation mode.
         compiled: Modules worth compiling when the user asks for it.
-        keep: Which weights the stage leaves: the best epoch's or the last.
     """
 
     name: str
@@ -157,21 +155,16 @@ class Stage:
     metric: str = ""
     on_start: Callable[[TrainingData, Updater], None] | None = None
     on_epoch_start: Callable[[Updater], None] | None = None
-    on_epoch_end: Callable[[Updater], None] | None = None
     frozen: tuple[nn.Module, ...] = ()
     compiled: tuple[nn.Module, ...] = ()
-    keep: str = "best"
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.fit is None):
             msg = f"stage '{self.name}' must have either a step or a fit"
             raise ConfigError(msg)
-        if self.keep not in ("best", "last"):
-            msg = f"stage '{self.name}': keep is '{self.keep}'; expected 'best' or 'last'"
-            raise ConfigError(msg)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Every parameter that an optimiser of the stage moves."""
+        """All parameters of the stage's optimisers."""
         unique = {id(p): p for spec in self.optimizers.values() for p in spec.parameters}
         return list(unique.values())

@@ -260,7 +260,7 @@ class WganGp(ShowerModel):
 
     def validate(self, data: TrainingData) -> dict[str, float]:
         """Return the physics figures, ``covariance``, and ``selection`` = physics + 10 covariance."""
-        figures = super().validate(data) | covariance_figure(self, data)
+        figures = super().validate(data) | {"covariance": covariance_figure(*self.imitate(data, 4000))}
         return figures | {"selection": figures["physics"] + 10.0 * figures["covariance"]}
 
     def _energy(self, conditions: Tensor) -> Tensor:

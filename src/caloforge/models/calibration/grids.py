@@ -27,7 +27,6 @@ from caloforge.geometry import Detector
 from caloforge.models.calibration.core_cells import CoreCells
 from caloforge.models.calibration.covariance import ShapeMap
 from caloforge.models.calibration.gains import GridRings
-from caloforge.models.nn.symmetry import GridSymmetry
 from caloforge.models.stage import TrainingData
 from caloforge.random import normals
 
@@ -45,16 +44,14 @@ def cell_orbits(shape: tuple[int, ...], allowed: Tensor) -> Tensor:
 
     Arguments:
         shape: Of the grid.
-        allowed: (3,) 1 or 0: mirror x, mirror y, swap, as :class:`~caloforge.models.nn.symmetry.GridSymmetry` holds them.
+        allowed: (3,) 1 or 0: mirror x, mirror y, swap.
     """
-    numbers = torch.arange(int(np.prod(shape)), dtype=torch.float32).view(1, *shape)
-    symmetry = GridSymmetry()
-    symmetry.allowed.copy_(allowed.cpu())
-    turned = []
-    for bits in range(8):
-        flags = torch.tensor([[bits & 1, bits >> 1 & 1, bits >> 2 & 1]]) > 0
-        turned.append(symmetry(numbers, flags & (symmetry.allowed > 0.5)))
-    least = torch.cat(turned).amin(0).flatten()
+    images = [torch.arange(int(np.prod(shape))).view(shape)]
+    mirror_x, mirror_y, swap = (allowed > 0.5).tolist()
+    images += [image.transpose(0, 1) for image in images if swap]
+    images += [image.flip(0) for image in images if mirror_x]
+    images += [image.flip(1) for image in images if mirror_y]
+    least = torch.stack(images).amin(0).flatten()
     orbits: Tensor = torch.unique(least, return_inverse=True)[1]
     return orbits.to(allowed.device)
 

@@ -1,8 +1,6 @@
-"""Conv2D GAN: branches of 2-D convolutions, one for each choice of the axis that plays the channels.
+"""Conv2D GAN: three branches of 2-D convolutions, one for each axis of the grid taken as channels.
 
-Branches of 2-D layers that read a 3-D grid along each of its axes.
-
-A branch sees a grid (B, X, Y, L) as images whose channels are one axis:
+A branch sees a grid (B, X, Y, L) as images:
 
 ====== ================ ===================
 branch images           permutation
@@ -12,13 +10,7 @@ branch images           permutation
 2      (B, Y, X, L)     (0, 2, 1, 3)
 ====== ================ ===================
 
-References:
-    F. Rehm et al., arXiv:2103.13698.
-
-Conv2D GAN: three branches of 2-D convolutions, one for each choice of the axis that plays the channels.
-
-Generator: z 200 -> dense 125 -> 5 x 5 x 5 cells. Each branch reads them along its own axis
-(:mod:`~caloforge.models.grid_gan.conv2d`) and makes 25 images of 25 x 25:
+Generator: z 200 -> dense 125 -> 5 x 5 x 5 cells, of which each branch makes 25 images of 25 x 25:
 
 ===================== =========== ===== ======================
 layer                 channels    size  kernel, stride
@@ -32,7 +24,7 @@ convolution           32 -> 32    26    3, same
 convolution           32 -> 25    25    2, valid
 ===================== =========== ===== ======================
 
-each without bias, with leaky rectifier, batch norm and dropout behind it. The branches are turned back to (x, y, layer), joined along
+each without bias, with leaky rectifier, batch norm and dropout behind it. The branches are permuted back to (x, y, layer), joined along
 the layers to 75 channels and merged by a 3 x 3 convolution into the 25 layers. It has 2,053,855 parameters; published are
 2.05 million. Three branches have 670,610 each with their batch norms, the dense layer 25,125, the merging one 16,900.
 
@@ -48,7 +40,7 @@ paper does not say: cells in GeV x 100 as in the Conv3D GAN; label 1 for the gen
 slope 0.3; 600 epochs, whatever the number of showers (the paper: about 600 passes over files of 10,000).
 
 Preset ``improved`` keeps the layers and changes how they learn, as for the Conv3D GAN: see :mod:`~caloforge.models.grid_gan.conv3d` and
-:mod:`~caloforge.models.grid_gan.model`. The bottleneck of ten features is then widened to 64, since spectral norm bounds what ten can say.
+:mod:`~caloforge.models.grid_gan.model`. The bottleneck of ten features becomes 64 wide, since spectral norm limits it.
 
 References:
     F. Rehm, S. Vallecorsa, K. Borras, D. Krücker, Physics validation of novel convolutional 2D architectures for
@@ -67,8 +59,7 @@ from torch import Tensor, nn
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.models.grid_gan.model import GridGan
-from caloforge.models.grid_gan.settings import GridGanConfig
-from caloforge.models.nn.mlp import SamePad
+from caloforge.models.grid_gan.settings import PUBLISHED, GridGanConfig
 
 __all__ = [
     "N_BRANCHES",
@@ -84,7 +75,6 @@ __all__ = [
 _FORWARD = ((0, 3, 1, 2), (0, 1, 2, 3), (0, 2, 1, 3))
 _BACK = ((0, 2, 3, 1), (0, 1, 2, 3), (0, 2, 1, 3))
 N_BRANCHES = len(_FORWARD)
-"""Number of branches: one for each choice of the axis that plays the channels."""
 
 
 def to_images(grid: Tensor, branch: int) -> Tensor:
@@ -101,10 +91,17 @@ _SHAPE = (25, 25, 25)
 _LATENT, _SEED, _LAYERS = 200, 5, 25
 _SLOPE = 0.3
 _MOMENTUM = 0.01
+_ADAM: Mapping[str, Any] = {"betas": (0.9, 0.999), "schedule": "constant", "warmup": 0, "ema": 0.0}
+
+
+def _same(kernel: int) -> nn.ZeroPad2d:
+    """Return the padding after which a kernel of that many cells keeps the size; even ones have one more zero behind."""
+    before, behind = (kernel - 1) // 2, kernel // 2
+    return nn.ZeroPad2d((before, behind, before, behind))
 
 
 def _behind(layer: nn.Module, channels: int, norm: bool, dropout: float) -> list[nn.Module]:
-    """Return a layer with what follows it."""
+    """Return a layer with rectifier, batch norm and dropout."""
     parts = [layer, nn.LeakyReLU(_SLOPE)]
     if norm:
         parts.append(nn.BatchNorm2d(channels, momentum=_MOMENTUM))
@@ -118,7 +115,7 @@ def _generator_branch(dropout: float) -> nn.Sequential:
 
     def same(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
         conv = nn.Conv2d(inputs, outputs, kernel, bias=False)
-        return [SamePad((kernel, kernel)), *_behind(conv, outputs, True, dropout)]
+        return [_same(kernel), *_behind(conv, outputs, True, dropout)]
 
     def valid(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
         return _behind(nn.Conv2d(inputs, outputs, kernel, bias=False), outputs, True, dropout)
@@ -180,7 +177,7 @@ class BranchedDiscriminator(nn.Module):
         self.branches = nn.ModuleList()
         for _ in range(N_BRANCHES):
             first = nn.Conv2d(channels * _LAYERS, 64, 8)
-            layers = [SamePad((8, 8)), *_behind(first, 64, norm, dropout)]
+            layers = [_same(8), *_behind(first, 64, norm, dropout)]
             inputs = 64
             for outputs, kernel in ((32, 6), (32, 5), (32, 4), (32, 3), (9, 3)):
                 layers += _behind(nn.Conv2d(inputs, outputs, kernel), outputs, norm, dropout)
@@ -193,16 +190,16 @@ class BranchedDiscriminator(nn.Module):
 
     def forward(self, grids: Tensor) -> Tensor:
         """Return features (B, width) of grids (B, channels, X, Y, L)."""
-        found = []
+        parts = []
         for index, branch in enumerate(self.branches):
             images = [to_images(grid, index) for grid in grids.unbind(1)]
-            found.append(branch(torch.cat(images, 1)))
-        features: Tensor = self.dense(torch.cat(found, 1))
+            parts.append(branch(torch.cat(images, 1)))
+        features: Tensor = self.dense(torch.cat(parts, 1))
         return features
 
 
 class Conv2dGanConfig(GridGanConfig):
-    """Settings of the Conv2D GAN: those of every generator on a grid, and the width before the heads.
+    """Settings of the Conv2D GAN.
 
     Arguments:
         width: Features of the discriminator.
@@ -218,30 +215,13 @@ class Conv2dGan(GridGan):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},
         "paper": {
+            **PUBLISHED,
             "epochs": 600,
             "batch_size": 128,
-            "generator": {
-                "lr": 5e-4,
-                "betas": (0.9, 0.999),
-                "schedule": "constant",
-                "warmup": 0,
-                "ema": 0.0,
-            },
-            "discriminator": {"lr": 1e-4, "betas": (0.9, 0.999), "schedule": "constant", "warmup": 0},
-            "cells": "power",
-            "cell_unit": 10.0,
-            "latent": "published",
+            "generator": {**_ADAM, "lr": 5e-4},
+            "discriminator": {**_ADAM, "lr": 1e-4},
             "weights": {"real": 6.0, "energy": 0.2, "total": 0.1},
             "real_label": 0.9,
-            "flips": 0.05,
-            "separate": True,
-            "r1": 0.0,
-            "norm": "batch",
-            "dropout": 0.2,
-            "informed": False,
-            "rescale": False,
-            "symmetries": False,
-            "calibrate": False,
             "linear_epochs": 2,
             "width": 10,
         },

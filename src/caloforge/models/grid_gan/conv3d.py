@@ -1,8 +1,6 @@
-"""Conv3D GAN: 3-D convolutions on the whole shower, conditional on energy and angle.
+"""Conv3D GAN: 3-D convolutions on the whole shower, conditional on the energy, in the wide grid also on the angle.
 
-Conv3D GAN: 3-D convolutions on the whole shower, conditioned on the energy, and on the angle in the wide grid.
-
-One table holds the sizes of both published networks; the detector's shape chooses. Sizes (generator, 25 x 25 x 25):
+One table has the sizes of both published networks; the detector's shape chooses. Sizes (generator, 25 x 25 x 25):
 z 200 -> dense 3136 -> 8 channels of 7 x 7 x 8 -> 64 of 7 x 7 x 8 -> 6 of 13 x 14 x 9 -> 6 of 26 x 26 x 26 -> 25 x 25 x 25;
 872,808 parameters, 630,336 of them in the dense layer. Wide: 256 -> dense 5184 -> 8 of 9 x 9 x 8 -> 49 x 49 x 41 -> 50 x 50 x 38 ->
 51 x 51 x 35 -> 52 x 52 x 32 -> 52 x 52 x 28 -> 52 x 52 x 26 -> 51 x 51 x 25; 1,364,983 parameters, 1,332,288 in the dense layer.
@@ -12,15 +10,15 @@ losses and weights, label flips, two generator steps, RMSprop, batch, epochs, dr
 chosen here: leaky rectifiers of slope 0.3, batch norm of momentum 0.99 and RMSprop of smoothing 0.9 (defaults of the library they
 used); cells of the wide grid also in units of 10 MeV; Glorot's initial weights with biases of 0 (that library's too); generated showers have the conditions of the batch's
 real ones; the cell sum is compared with the mean visible energy at those conditions. The MAPE of the energy is in per cent, the angle in radians,
-for which the published weights are made. Since the published latent vector vanishes with the energy, showers of a few GeV
+as the published weights need it. Since the published latent vector vanishes with the energy, showers of a few GeV
 are alike, and empty in the first steps.
 
 Preset ``improved`` keeps the networks' layers and changes how they learn: cells as logarithms in units of 0.2 MeV; the latent vector
 begins with the standardised conditions; spectral norm and the R1 penalty in place of batch norm, dropout and label flips in the discriminator,
 which also sees profiles and conditions; the symmetries of the square; the visible energy drawn from its fitted distribution;
 Adam with a cosine schedule, moving averages of the weights. For the wide grid also ``constant``: the small grid behind the dense layer begins
-with fixed normal numbers, as the learnt constant of Karras et al. (arXiv:1812.04948), so that the convolutions can tell places
-apart from the first step on; with biases of 0 they learn that only as fast as those grow. See :mod:`~caloforge.models.grid_gan.model` for each.
+with fixed normal numbers, as the learned constant of Karras et al. (arXiv:1812.04948), so that the convolutions can distinguish
+positions from the first step on; with biases of 0 they learn that only as fast as those grow. See :mod:`~caloforge.models.grid_gan.model` for each.
 
 References:
     G. Khattak, S. Vallecorsa, F. Carminati, G. M. Khan, Fast simulation of a high granularity calorimeter by
@@ -42,8 +40,7 @@ from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.models.grid_gan.banded_conv import BandedConv3d
 from caloforge.models.grid_gan.model import GridGan
-from caloforge.models.grid_gan.settings import GridGanConfig
-from caloforge.models.nn.mlp import same_padding
+from caloforge.models.grid_gan.settings import PUBLISHED, GridGanConfig
 from caloforge.settings import ModelConfig, merge
 
 __all__ = [
@@ -60,6 +57,8 @@ __all__ = [
 
 
 Size = tuple[int, int, int]
+_MOMENTUM = 0.01
+"""Of the new batch in the batch norms; the published library counts it the other way round, 0.99."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +91,31 @@ def output_size(size: Size, layer: Conv) -> Size:
     return x, y, z
 
 
-def _convolve(channels: int, size: Size, layer: Conv) -> list[nn.Module]:
-    """Return the modules of a layer up to its convolution, for a grid of that size.
+def _stack(
+    channels: int, size: Size, layers: Sequence[Conv], slope: float, norm: bool, dropout: float
+) -> tuple[nn.Sequential, int, Size]:
+    """Return blocks of convolution, rectifier, and perhaps batch norm and dropout, and the channels and size of their output."""
+    blocks = []
+    for layer in layers:
+        parts = [_convolution(channels, size, layer), nn.LeakyReLU(slope)]
+        channels, size = layer.channels, output_size(size, layer)
+        if norm and layer.norm:
+            parts.append(nn.BatchNorm3d(channels, momentum=_MOMENTUM))
+        if dropout:
+            parts.append(nn.Dropout(dropout))
+        blocks.append(nn.Sequential(*parts))
+    return nn.Sequential(*blocks), channels, size
 
-    The convolution repeats and pads by itself. In its place among the modules, which names its weights in files, it
-    still comes after one part that pads and, in some layers, one that repeats.
+
+def _convolution(channels: int, size: Size, layer: Conv) -> BandedConv3d:
+    """Return the convolution of a layer, which repeats and pads, for a grid of that size.
+
+    Padding that keeps the size has (k - 1) // 2 of k - 1 zeros before, so that even kernels have one more behind.
     """
-    pads = [same_padding(k) for k in layer.kernel] if layer.pad is None else [(n, n) for n in layer.pad]
-    places = [nn.Identity() for _ in range(1 + (layer.up != (1, 1, 1)))]
-    return [
-        *places,
-        BandedConv3d(channels, layer.channels, layer.kernel, size, layer.up, pads, layer.bias),
-    ]
+    pads = [((k - 1) // 2, k // 2) for k in layer.kernel]
+    if layer.pad is not None:
+        pads = [(n, n) for n in layer.pad]
+    return BandedConv3d(channels, layer.channels, layer.kernel, size, layer.up, pads, layer.bias)
 
 
 class SeededStack(nn.Module):
@@ -115,24 +127,14 @@ class SeededStack(nn.Module):
         seed: Its size.
         layers: Layers; the last makes one channel and neither it nor its output is activated here.
         slope: Of the leaky rectifiers; 0 for plain ones.
-        momentum: Of the batch norms.
     """
 
-    def __init__(
-        self, latent: int, channels: int, seed: Size, layers: Sequence[Conv], slope: float, momentum: float
-    ) -> None:
+    def __init__(self, latent: int, channels: int, seed: Size, layers: Sequence[Conv], slope: float) -> None:
         super().__init__()
         self.seed = (channels, *seed)
         self.dense = nn.Linear(latent, channels * seed[0] * seed[1] * seed[2])
-        blocks, size = [], seed
-        for layer in layers[:-1]:
-            parts = [*_convolve(channels, size, layer), nn.LeakyReLU(slope)]
-            if layer.norm:
-                parts.append(nn.BatchNorm3d(layer.channels, momentum=momentum))
-            blocks.append(nn.Sequential(*parts))
-            channels, size = layer.channels, output_size(size, layer)
-        self.blocks = nn.Sequential(*blocks)
-        self.last = nn.Sequential(*_convolve(channels, size, layers[-1]))
+        self.blocks, channels, size = _stack(channels, seed, layers[:-1], slope, True, 0.0)
+        self.last = _convolution(channels, size, layers[-1])
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return values (B, X, Y, L) of latent vectors (B, latent), not rectified."""
@@ -151,36 +153,21 @@ class GridStack(nn.Module):
         channels: Channels that come in.
         size: Size of the grid.
         layers: Layers.
-        norm: Whether batch norms follow the layers that ask for one.
+        norm: Whether batch norms follow the layers with ``Conv.norm``.
         dropout: After each layer.
-        momentum: Of the batch norms.
 
     Attributes:
-        features: Numbers a shower that come out.
+        features: Outputs a shower.
     """
 
-    def __init__(
-        self, channels: int, size: Size, layers: Sequence[Conv], norm: bool, dropout: float, momentum: float
-    ) -> None:
+    def __init__(self, channels: int, size: Size, layers: Sequence[Conv], norm: bool, dropout: float) -> None:
         super().__init__()
-        blocks = []
-        for layer in layers:
-            parts = [*_convolve(channels, size, layer), nn.LeakyReLU(0.3)]
-            if norm and layer.norm:
-                parts.append(nn.BatchNorm3d(layer.channels, momentum=momentum))
-            if dropout:
-                parts.append(nn.Dropout(dropout))
-            blocks.append(nn.Sequential(*parts))
-            channels, size = layer.channels, output_size(size, layer)
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks, channels, size = _stack(channels, size, layers, 0.3, norm, dropout)
         self.features = channels * (size[0] // 2) * (size[1] // 2) * (size[2] // 2)
 
     def forward(self, grid: Tensor) -> Tensor:
         """Return features (B, features) of a grid (B, channels, X, Y, L)."""
         return F.avg_pool3d(self.blocks(grid), 2).flatten(1)
-
-
-_MOMENTUM = 0.01  # of the new batch; the published library counts it the other way round, 0.99
 
 
 @dataclass(frozen=True)
@@ -235,32 +222,22 @@ ARCHITECTURES: Mapping[tuple[int, ...], Architecture] = {
 }
 """Shape of a grid to the networks for it."""
 
+_RMSPROP: Mapping[str, Any] = {
+    "kind": "rmsprop",
+    "lr": 1e-3,
+    "alpha": 0.9,
+    "schedule": "constant",
+    "warmup": 0,
+    "ema": 0.0,
+}
 _PAPER: Mapping[str, Any] = {
+    **PUBLISHED,
     "epochs": 50,
     "batch_size": 128,
-    "generator": {
-        "kind": "rmsprop",
-        "lr": 1e-3,
-        "alpha": 0.9,
-        "schedule": "constant",
-        "warmup": 0,
-        "ema": 0.0,
-    },
-    "discriminator": {"kind": "rmsprop", "lr": 1e-3, "alpha": 0.9, "schedule": "constant", "warmup": 0},
-    "cells": "power",
-    "cell_unit": 10.0,
-    "latent": "published",
+    "generator": _RMSPROP,
+    "discriminator": _RMSPROP,
     "weights": {"real": 2.0, "energy": 0.1, "total": 0.1},
-    "flips": 0.05,
-    "separate": True,
     "generator_steps": 2,
-    "r1": 0.0,
-    "norm": "batch",
-    "dropout": 0.2,
-    "informed": False,
-    "rescale": False,
-    "symmetries": False,
-    "calibrate": False,
 }
 
 
@@ -322,7 +299,7 @@ class Conv3dGan(GridGan):
     def build_generator(self) -> nn.Module:
         """Return the generator of the table."""
         a = self.architecture
-        return SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope, _MOMENTUM)
+        return SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope)
 
     def build_discriminator(self, channels: int) -> tuple[nn.Module, int]:
         """Return the discriminator's body of the table, and the number of its features."""
@@ -333,6 +310,5 @@ class Conv3dGan(GridGan):
             self.architecture.discriminator,
             self.config.norm == "batch",
             self.config.dropout,
-            _MOMENTUM,
         )
         return body, body.features

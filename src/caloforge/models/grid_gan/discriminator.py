@@ -1,41 +1,31 @@
-r"""The discriminator of the GANs on grids: a convolutional body, learned heads, and analytic heads.
+r"""The discriminator of the GANs on grids: a convolutional body with learned and analytic heads, and the scale of cell energies.
 
-Cell energies in MeV turned into the values v that a network works on, and back.
-
-With u = energy / unit:
+The networks work on values v of the cell energies; with u = energy / unit
 
 - ``power``: v = sign(u) |u|^p; p = 1 is linear. The published Conv3D GAN takes u in units of 10 MeV (GeV x 100) with
   p = 1, its angle-conditioned form p = 0.85 (arXiv:2109.07388 and its predecessors);
 - ``log``: v = sign(u) ln(1 + |u|), linear below the unit and logarithmic above, so that cells of 0.2 and of 400 MeV both
   count.
 
-Both are odd and exactly 0 at 0, so a rectified network makes empty cells, and one without rectifier, as in
-the first epochs of the Conv2D GAN, still has finite gradients.
+Both are odd and 0 at 0, so that a rectified network makes empty cells, and one without rectifier, as in the first epochs of the
+Conv2D GAN, has finite gradients.
 
-Quantities of a shower that are computed and not learnt: the discriminators' analytic heads.
+Two heads are learned, both linear in the body's features: real or generated (a logit), and incident energy. Two are analytic, with
+gradients for the generator alone: the sum of the cells, and the measured angle. With the barycentre (y_l, z_l) of each layer and
+(Y, Z) of the shower, the slope of layer l is m_l = (y_l - Y) / (z_l - Z), that of the shower their mean with the depths z_l as weights,
 
-- the sum of the cells;
-- the measured angle: with the barycentre (y_l, z_l) of each layer and (Y, Z) of the shower, the slope of layer l is
-  m_l = (y_l - Y) / (z_l - Z), the slope of the shower their mean with the depths z_l as weights,
+.. math:: m = \frac{\sum_l z_l m_l}{\sum_l z_l}, \qquad \theta = \mathrm{atan2}(1, m),
 
-  .. math:: m = \frac{\sum_l z_l m_l}{\sum_l z_l}, \qquad \theta = \mathrm{atan2}(1, m),
+over layers with energy. Layers closer to Z than half the distance between layers are left out, since their slope is a small
+number over a small number; the published text only leaves out z_l = Z.
 
-  over layers that hold energy. Layers closer to Z than half the distance between layers are left out, since their slope is
-  a small number over a small number; the published text only leaves out z_l = Z;
-- the profiles: layer energies, x and y profiles and hits a layer, see :class:`GridProfiles`.
+As published the discriminator sees the values of the cells alone. ``informed`` adds each cell's share of the expected visible energy as
+a second channel, the shower's profiles through a small network, and the encoded conditions c through a projection head: the
+logit is w.f + f.V c / sqrt(len f).
 
 References:
     G. Khattak et al., arXiv:2109.07388 (the Conv3D GAN with angles).
-
-The discriminator of the generators on grids: a convolutional body and four heads.
-
-Real or generated (a logit) and incident energy are learnt, both linear in the body's features; the sum of the cells and the
-measured angle are computed, see :mod:`caloforge.models.grid_gan.discriminator`, and carry gradients to the generator alone.
-
-As published it sees the values of the cells and nothing else. With ``informed`` it also sees each cell's
-share of the expected visible energy as a second channel, the shower's profiles through a small network, and
-the encoded conditions c through the projection head of Miyato and Koyama (arXiv:1802.05637): the logit is
-w.f + f.V c / sqrt(len f).
+    T. Miyato, M. Koyama, cGANs with projection discriminator, arXiv:1802.05637.
 """
 
 from __future__ import annotations
@@ -61,13 +51,15 @@ __all__ = [
     "LogScale",
     "MeasuredAngle",
     "PowerScale",
-    "cell_scale",
-    "cell_sum",
     "normalise_spectrum",
 ]
 
-
-_TINY = 1e-12
+_TINY = 1e-9
+_HIT = 0.1
+"""Energy of a hit, MeV."""
+_PROFILE_FEATURES = 64
+_SHARE_SCALE = 30.0
+"""Scale of the second channel: a cell of the core has about a thirtieth of the visible energy."""
 
 
 class PowerScale(nn.Module):
@@ -89,7 +81,7 @@ class PowerScale(nn.Module):
             return u
         size = u.abs()
         # the inner clamp keeps the gradient of an empty cell at 0 where that of the power is infinite
-        return torch.where(size > _TINY, u.sign() * size.clamp_min(_TINY) ** self.power, torch.zeros_like(u))
+        return torch.where(size > 1e-12, u.sign() * size.clamp_min(1e-12) ** self.power, torch.zeros_like(u))
 
     def inverse(self, values: Tensor) -> Tensor:
         """Return energies (MeV) of values, any shape."""
@@ -103,7 +95,7 @@ class LogScale(nn.Module):
 
     Arguments:
         unit: MeV.
-        highest: Largest |v| that is turned back, so that an untrained network cannot overflow.
+        highest: Largest |v| of the inverse, so that an untrained network cannot overflow.
     """
 
     def __init__(self, unit: float, highest: float = 14.0) -> None:
@@ -124,21 +116,7 @@ CELL_SCALES: Mapping[str, Callable[[float, float], PowerScale | LogScale]] = {
     "power": PowerScale,
     "log": lambda unit, _power: LogScale(unit),
 }
-"""Name of a scale to what makes it from unit (MeV) and power."""
-
-
-def cell_scale(kind: str, unit: float, power: float) -> PowerScale | LogScale:
-    """Return the scale of that name; the settings have checked the name."""
-    return CELL_SCALES[kind](unit, power)
-
-
-_TINY_computed = 1e-9
-_HIT_MEV = 0.1
-
-
-def cell_sum(grid: Tensor) -> Tensor:
-    """Return the visible energy (B,) of a grid (B, X, Y, L), both MeV."""
-    return grid.sum((1, 2, 3))
+"""Name of a scale to its constructor from unit (MeV) and power."""
 
 
 class MeasuredAngle(nn.Module):
@@ -167,21 +145,17 @@ class MeasuredAngle(nn.Module):
 
     def slope(self, grid: Tensor) -> Tensor:
         """Return the slopes dy/dz (B,) of a grid (B, X, Y, L), MeV; 0 where nothing can be measured."""
-        grid = grid.float()
-        planes = grid.sum(1)
+        planes = grid.float().sum(1)
         energy = planes.sum(1)
         moment = (planes * self.y[:, None]).sum(1)  # no matrix product, which mixed precision would round
-        filled = energy > _TINY_computed
-        safe = torch.where(filled, energy, torch.ones_like(energy))
-        centre = moment / safe
-        total = energy.sum(1, keepdim=True).clamp_min(_TINY_computed)
-        middle_y = moment.sum(1, keepdim=True) / total
+        filled = energy > _TINY
+        centre = moment / torch.where(filled, energy, 1.0)
+        total = energy.sum(1, keepdim=True).clamp_min(_TINY)
         distance = self.z - (energy * self.z).sum(1, keepdim=True) / total
         used = filled & (distance.abs() >= self.nearest)
-        slopes = (centre - middle_y) / torch.where(used, distance, torch.ones_like(distance))
+        slopes = (centre - moment.sum(1, keepdim=True) / total) / torch.where(used, distance, 1.0)
         weights = used * self.z
-        weighted = torch.where(used, slopes, torch.zeros_like(slopes)) * weights
-        return weighted.sum(1) / weights.sum(1).clamp_min(_TINY_computed)
+        return (torch.where(used, slopes, 0.0) * weights).sum(1) / weights.sum(1).clamp_min(_TINY)
 
     def forward(self, grid: Tensor) -> Tensor:
         """Return theta (B,), radians."""
@@ -190,7 +164,7 @@ class MeasuredAngle(nn.Module):
 
 
 class GridProfiles(nn.Module):
-    """Sums of a shower that a discriminator should not have to find by itself.
+    """Sums of a shower as inputs of the discriminator.
 
     With the expected visible energy V = E x sampling fraction: sqrt of the layer energies, of the x and of the
     y profile over V, ln of the visible energy over V, and sqrt of each layer's share of hits, where a cell
@@ -212,33 +186,27 @@ class GridProfiles(nn.Module):
         expected = (energy * self.response)[:, None]
         planes = grid.sum(2)
         layers, profile_x, profile_y = planes.sum(1), planes.sum(2), grid.sum((1, 3))
-        cubes = (grid / _HIT_MEV).clamp_max(100.0) ** 3
+        cubes = (grid / _HIT).clamp_max(100.0) ** 3
         hits = (cubes / (1.0 + cubes)).mean((1, 2))
-        total = layers.sum(1, keepdim=True)
-        parts = [_root(p / expected) for p in (layers, profile_x, profile_y)]
-        return torch.cat([*parts, torch.log(total / expected + 1e-3), _root(hits)], 1)
-
-
-def _root(x: Tensor) -> Tensor:
-    """Return the square root, with a finite slope at 0."""
-    return torch.sqrt(x + 1e-4)
-
-
-_PROFILE_FEATURES = 64
-_PER_SHARE = 30.0  # a cell's share of the visible energy is about a thirtieth at the core
+        # a root with a finite slope at 0
+        roots = [
+            torch.sqrt(p + 1e-4) for p in (*(s / expected for s in (layers, profile_x, profile_y)), hits)
+        ]
+        total = torch.log(layers.sum(1, keepdim=True) / expected + 1e-3)
+        return torch.cat([*roots[:3], total, roots[3]], 1)
 
 
 class Heads(NamedTuple):
-    """What a discriminator says of showers, each (B,)."""
+    """Outputs of a discriminator, each (B,)."""
 
     real: Tensor
     """Logit, large for real."""
     energy: Tensor
     """Incident energy in the units of its target."""
     total: Tensor
-    """Sum of the cells, MeV; computed."""
+    """Sum of the cells, MeV; analytic."""
     theta: Tensor
-    """Measured angle, radians; computed."""
+    """Measured angle, radians; analytic."""
 
 
 class GridDiscriminator(nn.Module):
@@ -271,7 +239,7 @@ class GridDiscriminator(nn.Module):
         self.angle = MeasuredAngle(detector)
         if informed:
             self.profiles = GridProfiles(detector)
-            self.summary = mlp(self.profiles.width + int(angled), (128,), _PROFILE_FEATURES, nn.SiLU)
+            self.summary = mlp(self.profiles.width + int(angled), (128,), _PROFILE_FEATURES)
             features += _PROFILE_FEATURES
             self.projection = nn.Linear(n_encoded, features, bias=False)
         self.real = nn.Linear(features, 1)
@@ -283,25 +251,24 @@ class GridDiscriminator(nn.Module):
         measured = self.angle(cells)
         images = [values]
         if self.informed:
-            images.append(cells * (_PER_SHARE / (energy * self.response))[:, None, None, None])
-        found = self.body(torch.stack(images, 1)).float()
+            images.append(cells * (_SHARE_SCALE / (energy * self.response))[:, None, None, None])
+        features = self.body(torch.stack(images, 1)).float()
         with torch.autocast(values.device.type, enabled=False):  # errors in per cent need more than 8 bits
             if self.informed:
                 summary = [self.profiles(cells, energy)]
                 if self.angled:
                     summary.append(10.0 * (measured - theta)[:, None])
-                found = torch.cat([found, functional.silu(self.summary(torch.cat(summary, 1)))], 1)
-            real = self.real(found)[:, 0]
+                features = torch.cat([features, functional.silu(self.summary(torch.cat(summary, 1)))], 1)
+            real = self.real(features)[:, 0]
             if self.informed:
-                real = real + (found * self.projection(encoded)).sum(1) / found.shape[1] ** 0.5
-            return Heads(real, self.energy(found)[:, 0], cell_sum(cells), measured)
+                real = real + (features * self.projection(encoded)).sum(1) / features.shape[1] ** 0.5
+            return Heads(real, self.energy(features)[:, 0], cells.sum((1, 2, 3)), measured)
 
 
 class _ExactSpectralNorm(_SpectralNorm):
     """The norm of :func:`torch.nn.utils.parametrizations.spectral_norm`, not rounded under autocast."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight over its largest singular value."""
         with torch.autocast(weight.device.type, enabled=False):
             normalised: Tensor = super().forward(weight)
         return normalised

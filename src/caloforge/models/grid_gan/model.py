@@ -1,39 +1,41 @@
-"""What the two generators on grids share: values, conditions, losses, steps.
+"""Base of the GANs on grids: values, conditions, losses and training steps.
 
-A subclass brings the two networks; :mod:`~caloforge.models.grid_gan.conv3d` and
-:mod:`~caloforge.models.grid_gan.conv2d` do. A training step is
+A subclass builds the two networks, see :mod:`~caloforge.models.grid_gan.conv3d` and :mod:`~caloforge.models.grid_gan.conv2d`.
+A training step is
 
-1. the discriminator on real and on generated showers, two updates as published or one with both, with the losses
-   of its two learnt heads, a R (real or not) + b |E error|; optionally the penalty R1 on real showers;
-2. ``generator_steps`` times the generator, with new noise each, on the losses of all heads: those two, the error in
-   per cent of the cell sum against the mean visible energy of the conditions, and |measured angle - theta| in radians.
+1. the discriminator on real and on generated showers, two updates as published or one with both: a BCE(real or generated) + b |E error|
+   of its two learned heads, optionally with the penalty R1 on real showers;
+2. ``generator_steps`` times the generator, with new noise each, on the losses of all heads: those two, the error in per cent of the
+   cell sum against the mean visible energy at these conditions, and |measured angle - theta| in radians.
 
 Beside the published settings there are, each off in the preset ``paper``:
 
-- ``rescale``: the cells are multiplied so that their sum is a visible energy drawn from the distribution fitted to the
-  training showers (:mod:`~caloforge.models.calibration.conditional_quantiles`); the normal number that decides it is also the first of the latent
-  ones, so that the shape can follow the energy. The response and its width are then fitted and not learnt by the network;
+- ``rescale``: the cells are multiplied so that their sum is a visible energy drawn from the distribution fitted to the training
+  showers (:mod:`~caloforge.models.calibration.conditional_quantiles`). The normal number that decides it is also the first latent
+  number, so that the shape can follow the energy. Response and resolution are then fitted and not learned by the network;
 - ``symmetries``: training showers, and generated ones by three more normal numbers, are mirrored and swapped by the
-  symmetries that hold for the training showers (:mod:`~caloforge.models.nn.symmetry`);
-- ``mean_epochs``: epochs before those, in which the generator lowers the squared distance of its values to real ones of the same
-  conditions, without rectifier or discriminator. A large grid that begins with noise everywhere loses to the discriminator otherwise;
+  symmetries of the beam (:mod:`~caloforge.models.nn.symmetry`);
+- ``mean_epochs``: epochs before those, in which the generator minimises the squared distance of its values to real ones of the same
+  conditions, without rectifier or discriminator. On a large grid a generator that begins with noise in all cells does not recover;
 - ``informed``: what the discriminator sees (:mod:`~caloforge.models.grid_gan.discriminator`);
-- moving averages of the generator's weights; before each validation the batch norms' means and variances are
-  taken anew for them;
-- ``calibrate``: after training, layers, rings and core cells of generated showers are carried to the means and widths that they
-  have in the training showers (:mod:`~caloforge.models.calibration.grids`), which the adversarial training leaves off by several per cent,
-  the depth of showers by half its width.
+- moving averages of the generator's weights, for which the batch norms' means and variances are recomputed before they are used or saved;
+- ``calibrate``: post-training calibration of layers, rings and core cells (:mod:`~caloforge.models.calibration.grids`), which otherwise
+  deviate by several per cent, and the depth of showers by half its width.
+
+Initial weights are uniform within sqrt(6 / (fan in + fan out)) (Glorot and Bengio, 2010) and biases 0, the defaults of the library
+of the published networks. Where the latent vector is multiplied by the incident energy, random biases would let an untrained generator
+make the same shower, often an empty one, at all low energies.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
@@ -41,26 +43,28 @@ from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.models.calibration.conditional_quantiles import VisibleEnergy
 from caloforge.models.calibration.grids import GridCalibration
 from caloforge.models.grid_gan.discriminator import (
+    CELL_SCALES,
     GridDiscriminator,
     Heads,
-    cell_scale,
-    cell_sum,
     normalise_spectrum,
 )
-from caloforge.models.grid_gan.selection import grid_figures
-from caloforge.models.grid_gan.settings import CONDITIONINGS, GridGanConfig, glorot
-from caloforge.models.nn.adversarial import ADVERSARIAL, gradient_square, labels, percentage_error
+from caloforge.models.grid_gan.settings import CONDITIONINGS, GridGanConfig, percentage_error
+from caloforge.models.nn.adversarial import gradient_square
 from caloforge.models.nn.conditions import ConditionEncoder
-from caloforge.models.nn.symmetry import GridSymmetry
+from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.selection import compare, shape_figures
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig
 from caloforge.showers import Showers
 
-__all__ = ["GridGan"]
+__all__ = ["THRESHOLD", "GridGan"]
 
 THRESHOLD = 1e-3
 """Cells below it are empty, MeV (1e-6 GeV, as published)."""
 _FLAGS = 3
+_SETTLED = 256
+"""Showers a pass, and passes, that give the batch norms' statistics."""
+_PASSES = 4
 
 
 class GridGan(ShowerModel):
@@ -85,29 +89,31 @@ class GridGan(ShowerModel):
                 "incident_theta"
             )
             raise ConfigError(msg)
+        c = self.config
         self.angled = "incident_theta" in self.columns
         self.encoder = ConditionEncoder(detector, self.columns)
         theta = self.columns["incident_theta"].start if self.angled else None
-        self.latent = CONDITIONINGS[self.config.latent](
+        self.latent = CONDITIONINGS[c.latent](
             self.latent_size, self.encoder, self.columns["incident_energy"].start, theta
         )
-        self.scale = cell_scale(self.config.cells, self.config.cell_unit, self.config.cell_power)
+        self.scale = CELL_SCALES[c.cells](c.cell_unit, c.cell_power)
         self.visible = VisibleEnergy(self.encoder.width, detector.sampling_fraction)
-        self.symmetry = GridSymmetry()
-        self.calibration = (
-            GridCalibration(detector, self.encoder.width, self.angled) if self.config.calibrate else None
-        )
+        self.symmetry = BeamSymmetry(detector, self.columns)
+        self.calibration = GridCalibration(detector, self.encoder.width, self.angled) if c.calibrate else None
         self.generator = self.build_generator()
-        body, features = self.build_discriminator(2 if self.config.informed else 1)
+        body, features = self.build_discriminator(2 if c.informed else 1)
         self.discriminator = GridDiscriminator(
-            detector, self.scale, body, features, self.encoder.width, self.config.informed, self.angled
+            detector, self.scale, body, features, self.encoder.width, c.informed, self.angled
         )
-        glorot(self.generator)
-        glorot(self.discriminator)
-        if self.config.norm == "spectral":
+        for part in (*self.generator.modules(), *self.discriminator.modules()):
+            if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d):
+                nn.init.xavier_uniform_(part.weight)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+        if c.norm == "spectral":
             normalise_spectrum(self.discriminator.body)
 
-    # what a subclass says
+    # what a subclass defines
 
     @property
     @abstractmethod
@@ -126,7 +132,7 @@ class GridGan(ShowerModel):
 
     @property
     def noise_size(self) -> int:
-        """Normal numbers that one shower takes: the latent ones, and those that choose its symmetry."""
+        """Normal numbers a shower: the latent ones, and those that choose its symmetry."""
         return self.latent.n_normals + (_FLAGS if self.config.symmetries else 0)
 
     def values(
@@ -136,7 +142,7 @@ class GridGan(ShowerModel):
         normals = noise[:, : self.latent.n_normals]
         flags = self.symmetry.flags(noise[:, -_FLAGS:]) if self.config.symmetries else None
         if flags is not None:
-            conditions = self._mirrored(conditions, flags)
+            conditions = self.symmetry.conditions(conditions, flags)
         values: Tensor = self.generator(self.latent(normals, conditions)).float()
         if rectified:
             values = torch.relu(values)
@@ -144,12 +150,11 @@ class GridGan(ShowerModel):
             cells = self.scale.inverse(values)
             energy = self.condition(conditions, "incident_energy")[:, 0]
             wanted = self.visible.draw(normals[:, 0], self.encoder(conditions), energy)
-            factor = wanted / cell_sum(cells.clamp_min(0.0)).clamp_min(1e-5 * wanted)
+            factor = wanted / cells.clamp_min(0.0).sum((1, 2, 3)).clamp_min(1e-5 * wanted)
             values = self.scale(cells * factor[:, None, None, None])
         if flags is None:
             return values
-        turned: Tensor = self.symmetry(values, flags)
-        return turned
+        return self.symmetry.cells(values.flatten(1), flags).view_as(values)
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and the threshold."""
@@ -159,11 +164,11 @@ class GridGan(ShowerModel):
         return _cut(self.calibration(cells, self.encoder(conditions)))
 
     def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Return the generator's own cells (B, n_cells), MeV, none between 0 and the threshold."""
+        """Return the cells (B, n_cells) before the calibration, MeV, none between 0 and the threshold."""
         return _cut(self.scale.inverse(self.values(noise, conditions)).flatten(1))
 
     def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
-        """Load weights; those without a calibration, of a run that had none, load as they are."""
+        """Load weights, also those of a run without calibration."""
         if self.calibration is not None and not any(name.startswith("calibration.") for name in state):
             unfitted = GridCalibration(self.detector, self.encoder.width, self.angled)
             state = {**unfitted.state_dict(prefix="calibration."), **state}
@@ -172,40 +177,22 @@ class GridGan(ShowerModel):
     # constants and symmetries
 
     def fit_transforms(self, showers: Showers) -> None:
-        """Fit the encoder and the visible energy; find the symmetries that hold for the beam."""
+        """Fit the encoder and the visible energy; find the symmetries of beam and showers."""
         super().fit_transforms(showers)
         matrix = self.condition_matrix(showers)
         self.encoder.fit(matrix)
         visible = torch.from_numpy(showers.visible_energy)
         self.visible.fit(self.encoder(matrix), torch.from_numpy(showers.incident_energy), visible)
-        beam = self.detector.beam
-        square = self.detector.shape[0] == self.detector.shape[1] and _pitches(self.detector)
-        upright = bool((abs(showers.incident_theta - 90.0) < 1e-3).all()) and not self.angled
-        mirror_x, mirror_y = abs(beam.x) < 1e-6, abs(beam.y) < 1e-6 and (upright or self.angled)
-        self.symmetry.allow(mirror_x, mirror_y, mirror_x and mirror_y and upright and square)
+        self.symmetry.allow(showers.incident_theta)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch with each shower changed by a symmetry that holds."""
-        if not self.config.symmetries:
-            return batch
-        numbers = torch.rand(len(batch), _FLAGS, generator=generator, device=batch.cells.device) - 0.5
-        flags = self.symmetry.flags(numbers)
-        grid = self.symmetry(batch.cells.view(-1, *self.detector.shape), flags)
-        return Batch(grid.flatten(1), self._mirrored(batch.conditions, flags), batch.indices)
-
-    def _mirrored(self, conditions: Tensor, flags: Tensor) -> Tensor:
-        """Return the conditions with theta -> 180 - theta where y is mirrored."""
-        if not self.angled:
-            return conditions
-        column = self.columns["incident_theta"].start
-        theta = conditions[:, column]
-        mirrored = torch.where(flags[:, 1], 180.0 - theta, theta)
-        return torch.cat([conditions[:, :column], mirrored[:, None], conditions[:, column + 1 :]], 1)
+        """Return the batch with a random symmetry applied to each shower."""
+        return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     # training
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the stage in which both networks learn, then the calibration."""
+        """Return the stage of both networks, then the calibration."""
         training = Stage(
             "gan",
             self.config.epochs,
@@ -244,24 +231,21 @@ class GridGan(ShowerModel):
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Train the discriminator once, then the generator ``generator_steps`` times."""
-        real = self.scale(_cut(batch.cells)).view(-1, *self.detector.shape)
+        real, conditions = self.scale(_cut(batch.cells)).view(-1, *self.detector.shape), batch.conditions
         if updater.epoch < self.config.mean_epochs:
-            return {"mean": self._mean_step(real, batch.conditions, updater)}
+            noise = updater.normal(len(batch), self.noise_size)
+            loss = (self.values(noise, conditions, rectified=False, rescaled=False) - real).square().mean()
+            updater.update("generator", loss)
+            return {"mean": loss.detach()}
         rectified = updater.epoch >= self.config.linear_epochs
         with torch.no_grad():
-            fake = self.values(updater.normal(len(batch), self.noise_size), batch.conditions, rectified)
-        logs = self._discriminator_step(real, fake, batch.conditions, updater)
+            fake = self.values(updater.normal(len(batch), self.noise_size), conditions, rectified)
+        logs = self._discriminator_step(real, fake, conditions, updater)
         for _ in range(self.config.generator_steps):
             noise = updater.normal(len(batch), self.noise_size)
-            loss = self._generator_loss(self.values(noise, batch.conditions, rectified), batch.conditions)
+            loss = self._generator_loss(self.values(noise, conditions, rectified), conditions)
             updater.update("generator", loss)
         return {**logs, "generator": loss.detach()}
-
-    def _mean_step(self, real: Tensor, conditions: Tensor, updater: Updater) -> Tensor:
-        noise = updater.normal(len(real), self.noise_size)
-        loss = (self.values(noise, conditions, rectified=False, rescaled=False) - real).square().mean()
-        updater.update("generator", loss)
-        return loss.detach()
 
     def _discriminator_step(
         self, real: Tensor, fake: Tensor, conditions: Tensor, updater: Updater
@@ -269,19 +253,15 @@ class GridGan(ShowerModel):
         c = self.config
         penalised = c.r1 > 0 and updater.every(c.r1_every)
         terms = {}
-        for name, values, label, other in (
-            ("real", real, c.real_label, 0.0),
-            ("fake", fake, 0.0, c.real_label),
-        ):
+        for name, values, label in (("real", real, c.real_label), ("fake", fake, 0.0)):
             values = values.detach().requires_grad_(penalised and name == "real")
-            with (
-                nullcontext()
-                if not values.requires_grad
-                else torch.autocast(values.device.type, enabled=False)
-            ):
-                heads = self.judge(values, conditions)  # a gradient of a gradient is not left to 8 bits
-            targets = labels(updater.uniform(len(values)), label, other, c.flips)
-            loss = c.weights.real * ADVERSARIAL[c.loss].discriminator(heads.real, targets)
+            device = values.device.type
+            rounded = torch.is_autocast_enabled(device) and not values.requires_grad
+            with torch.autocast(device, enabled=rounded):  # gradients of gradients need more than 8 bits
+                heads = self.judge(values, conditions)
+            flipped = updater.uniform(len(values)) < c.flips
+            targets = torch.where(flipped, c.real_label - label, label).to(heads.real)
+            loss = c.weights.real * binary_cross_entropy_with_logits(heads.real, targets)
             if c.weights.energy:
                 loss = loss + c.weights.energy * self.latent.energy_error(heads.energy, conditions)
             if values.requires_grad:
@@ -295,7 +275,7 @@ class GridGan(ShowerModel):
 
     def _generator_loss(self, values: Tensor, conditions: Tensor) -> Tensor:
         w, heads = self.config.weights, self.judge(values, conditions)
-        loss = w.real * ADVERSARIAL[self.config.loss].generator(heads.real, torch.ones_like(heads.real))
+        loss = w.real * binary_cross_entropy_with_logits(heads.real, torch.ones_like(heads.real))
         if w.energy:
             loss = loss + w.energy * self.latent.energy_error(heads.energy, conditions)
         if w.total:
@@ -308,26 +288,30 @@ class GridGan(ShowerModel):
         return loss
 
     def validate(self, data: TrainingData) -> dict[str, float]:
-        """Take the batch norms' statistics anew for the weights in place, then compare shapes and core cells."""
-        if self.config.generator.ema:
-            self.settle(data.take(torch.arange(min(256, len(data)), device=data.device)).conditions)
-        return grid_figures(self, data)
+        """Return figures of generated against held-out showers; see :mod:`caloforge.models.selection`."""
+        truth, fake, energy = self.imitate(data)
+        layer = torch.as_tensor(self.detector.cell_layer, device=data.device)
+        return compare(truth, fake, energy, layer) | shape_figures(truth, fake, energy, self.detector.shape)
 
     @torch.no_grad()
-    def settle(self, conditions: Tensor, passes: int = 4) -> None:
-        """Set the generator's batch norms to the mean over some passes with conditions (B, C) and fixed noise."""
+    def settle(self, data: TrainingData) -> None:
+        """Recompute the statistics of the generator's batch norms if its weights are averaged, with the same noise each time.
+
+        Arguments:
+            data: Training showers.
+        """
         norms = [m for m in self.generator.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
-        if len(conditions) < 2:
+        if not self.config.generator.ema or len(data) < 2:
             return
+        n = min(_SETTLED, len(data))
+        conditions = data.take(torch.linspace(0, len(data) - 1, n).long().to(data.device)).conditions
         kept = [(norm.momentum, norm.training) for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
-        for index in range(passes):
-            noise = counted_noise(
-                1, index * len(conditions), len(conditions), self.noise_size, conditions.device
-            )
+        for index in range(_PASSES):
+            noise = counted_noise(1, index * n, n, self.noise_size, conditions.device, "batch norm")
             self.values(noise, conditions)
         for norm, (momentum, training) in zip(norms, kept, strict=True):
             norm.momentum = momentum
@@ -337,9 +321,3 @@ class GridGan(ShowerModel):
 def _cut(cells: Tensor) -> Tensor:
     """Return cells with those below the threshold empty."""
     return torch.where(cells < THRESHOLD, torch.zeros_like(cells), cells)
-
-
-def _pitches(detector: Detector) -> bool:
-    """Whether the cells are as wide as high."""
-    centres = detector.cell_centres
-    return bool(abs(centres[:, 0].max() - centres[:, 1].max()) < 1e-6)

@@ -287,7 +287,7 @@ class VaeGan(ShowerModel):
         batch = data.take(torch.arange(len(data), device=data.device))
         n = min(self.config.n_selection, _EACH * len(data))
         rows = torch.arange(n, device=data.device) % len(data)
-        cells = self.draw(batch.conditions[rows], seed=1, batch_size=10_000)
+        cells = self.draw(batch.conditions[rows], batch_size=10_000, stream="selection")
         return figures | self.histograms.distance(cells)
 
     def _energy(self, conditions: Tensor) -> Tensor:

@@ -1,21 +1,15 @@
-r"""Layer energies and cell fractions as numbers of a network, for any detector.
+r"""Layer energies and cells as outputs of a network, for any detector, and the view of them for a critic.
 
-Total and layer energies of a shower as standardised numbers, and back.
-
-Of a shower with layer energies :math:`E_l` and incident energy E,
+``LayerEnergies`` standardises the response and the layer fractions. With the layer energies :math:`E_l` and the incident energy E,
 
 .. math:: t = \sum_l E_l / E, \qquad p_l = E_l / \sum_l E_l
 
-are standardised with the mean and width that they have at that incident energy
-(:class:`~caloforge.models.calibration.conditional_moments.EnergyScale`). The way back cuts negative values to zero and makes
-the fractions sum to 1, so that a network's output of any size gives energies. The response and the fractions are
-apart because the width of the total is many times smaller than that of the layers, whose fluctuations cancel.
+get the mean and width that they have in the training showers at that incident energy. The inverse sets negative values to zero and
+normalises the fractions, so that any output of a network is a set of layer energies. Response and fractions are separate because the width of
+the total is many times smaller than that of the layers, whose fluctuations cancel.
 
-From a network's numbers to cells, and from cells to what a critic sees, for any detector.
-
-``Plain*`` work on cell energies over E as ATL-SOFT-PUB-2018-001 does. ``Layered*`` first make the response and the
-layer fractions and then the shape of each layer, and show the critic the same quantities at unit width, so that
-what is small in energy is not small to the critic.
+``PlainNetworks`` generate cell energies over E, as ATL-SOFT-PUB-2018-001. ``LayeredNetworks`` generate response, layer fractions and
+the shape of each layer, and show the critic the same quantities at unit width, so that small energies count, too.
 """
 
 from __future__ import annotations
@@ -60,13 +54,13 @@ class LayerEnergies(nn.Module):
         return torch.cat([total / energy[:, None], fractions], dim=1)
 
     def forward(self, cells: Tensor, energy: Tensor) -> Tensor:
-        """Return the numbers (B, size) of cells (B, n_cells) at incident energies (B,), MeV."""
+        """Return the standardised numbers (B, size) of cells (B, n_cells) at incident energies (B,), MeV."""
         mean, std = self.scale(energy)
         numbers: Tensor = (self._plain(cells, energy) - mean) / std
         return numbers
 
     def inverse(self, numbers: Tensor, energy: Tensor) -> Tensor:
-        """Return the layer energies (B, n_layers), MeV, that numbers (B, size) stand for."""
+        """Return the layer energies (B, n_layers), MeV, of standardised numbers (B, size)."""
         mean, std = self.scale(energy)
         plain = torch.relu(mean + std * numbers)
         total = plain[:, :1] * energy[:, None]
@@ -79,18 +73,21 @@ class LayerEnergies(nn.Module):
 _REACH = 6.0
 """Standard deviations above its mean that a cell can reach before its layer is scaled."""
 _LEAK = 1e-4
-"""Largest part of a cell's reach that a cell which would be empty is given."""
+"""Largest energy of a cell that would be empty, in units of its reach."""
 _EMPHASIS = 4.0
-"""Factor on response and fractions in the critic's view: they are few beside the cells, and matter most."""
+"""Weight of response and fractions in the critic's view: they are few beside the cells, and matter most."""
 _HIT = 0.1
 """Energy below which a cell is noise, MeV; the scale of the critic's logarithm."""
 
 
 class CellNetworks(nn.Module, ABC):
-    """How numbers become cells, and how cells are shown to a critic.
+    """From a network's outputs to cells, and from cells to the critic's inputs.
+
+    Arguments of all kinds: the detector; ``build``, a function that makes the network with so many outputs; ``output``, a module
+    whose result is zero for negative numbers, a sparse sigmoid or a ReLU.
 
     Attributes:
-        width: Numbers a shower of the critic's view.
+        width: Inputs a shower of the critic.
         extras: How many of them, the first, are not cell by cell; the rest are maps of n_cells each.
     """
 
@@ -106,29 +103,21 @@ class CellNetworks(nn.Module, ABC):
     def make(self, inputs: Tensor, energy: Tensor, dense: bool = False) -> Tensor:
         """Return cells (B, n_cells), MeV, for the network's input (B, k).
 
-        ``dense`` leaves small energies in cells that would be empty, the larger the less empty they are.
+        ``dense`` leaves small energies in cells that would be empty, which rise with the network's output.
         """
 
     def cut(self, numbers: Tensor, dense: bool) -> Tensor:
-        """Return the output of the network's numbers (B, n_cells), with a small rising part on top where ``dense``."""
-        made: Tensor = self.output(numbers)
-        return made + _LEAK * torch.sigmoid(numbers) if dense else made
+        """Return the output for the network's numbers (B, n_cells), never exactly zero if ``dense``."""
+        result: Tensor = self.output(numbers)
+        return result + _LEAK * torch.sigmoid(numbers) if dense else result
 
     @abstractmethod
     def view(self, cells: Tensor, energy: Tensor) -> Tensor:
-        """Return what the critic sees (B, width)."""
+        """Return the critic's inputs (B, width)."""
 
 
 class PlainNetworks(CellNetworks):
-    """Cells over visible energy from one network; the critic sees the same.
-
-    The visible energy is E times the detector's sampling fraction, so that the cells of a shower sum to about 1.
-
-    Arguments:
-        detector: The detector.
-        build: Makes the network that gives so many numbers a shower.
-        output: What cuts its numbers to zero: a sparse sigmoid or a ReLU.
-    """
+    """Cells over expected visible energy, E times the sampling fraction, from one network; the critic sees the same."""
 
     def __init__(self, detector: Detector, build: Callable[[int], nn.Module], output: nn.Module) -> None:
         super().__init__()
@@ -137,14 +126,14 @@ class PlainNetworks(CellNetworks):
         self.net, self.output = build(detector.n_cells), output
 
     def fit(self, cells: Tensor, energy: Tensor) -> None:
-        """Do nothing: there are no constants."""
+        """Do nothing; there are no constants."""
 
     def make(self, inputs: Tensor, energy: Tensor, dense: bool = False) -> Tensor:
         """Return cells (B, n_cells), MeV."""
         return self.cut(self.net(inputs), dense) * (energy * self.sampling_fraction)[:, None]
 
     def view(self, cells: Tensor, energy: Tensor) -> Tensor:
-        """Return cells over visible energy."""
+        """Return cells over expected visible energy."""
         return cells / (energy * self.sampling_fraction)[:, None]
 
 
@@ -156,12 +145,7 @@ class LayeredNetworks(CellNetworks):
     .. math:: e_i = E_{l(i)} \frac{c_i f(a_i)}{\sum_{j \in l(i)} c_j f(a_j)}
 
     The critic sees 4 times the standardised response and layer fractions, (e_i/E - mean) / std of each cell, and
-    ln(1 + e_i / 0.1 MeV) / 4, which tells hits from noise.
-
-    Arguments:
-        detector: The detector.
-        build: Makes the network that gives so many numbers a shower.
-        output: What cuts its numbers to zero: a sparse sigmoid or a ReLU.
+    ln(1 + e_i / 0.1 MeV) / 4, which separates hits from noise.
     """
 
     def __init__(self, detector: Detector, build: Callable[[int], nn.Module], output: nn.Module) -> None:

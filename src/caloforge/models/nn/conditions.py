@@ -1,9 +1,8 @@
-"""Conditions in raw units turned into the numbers that a network takes.
+"""Conditions in physical units as inputs of a network.
 
-Energies as ln E, angles and other continuous conditions as they are, each standardised with the training
-set's mean and standard deviation (a constant condition becomes 0); alignments one-hot, their number of
-values from the detector's beam. The impact point may bring sin and cos(pi 2^k x / h) of its offset x on top, h half the
-beam's spread.
+ln E, and angles and other continuous conditions as they are, each standardised with the training showers' mean and standard
+deviation (a constant condition becomes 0); alignments one-hot, with as many values as the detector's beam has. For the impact
+point, optionally, sin and cos(2 pi 2^k x / s) of its offset x on top, s the beam's spread.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class ConditionEncoder(nn.Module):
         harmonics: Frequencies of sine and cosine for the impact point.
 
     Attributes:
-        width: Numbers a shower that come out.
+        width: Outputs a shower.
     """
 
     mean: Tensor
@@ -35,7 +34,8 @@ class ConditionEncoder(nn.Module):
 
     def __init__(self, detector: Detector, columns: dict[str, slice], harmonics: int = 0) -> None:
         super().__init__()
-        levels = dict(detector.beam.alignments)
+        beam = detector.beam
+        levels = dict(beam.alignments)
         self.continuous: list[int] = []
         self.logarithmic: list[int] = []
         self.discrete: list[tuple[int, int]] = []
@@ -46,19 +46,13 @@ class ConditionEncoder(nn.Module):
             self.continuous.extend(range(where.start, where.stop))
             if name == "incident_energy":
                 self.logarithmic.append(where.start)
-        beam = detector.beam
-        impact = columns.get(beam.impact) if beam.impact else None
-        spreads = (beam.spread_x, beam.spread_y)
         self.periodic: list[tuple[int, float]] = []
-        if impact is not None:
-            ends = zip(range(impact.start, impact.stop), spreads, strict=True)
-            self.periodic = [(column, spread) for column, spread in ends if spread > 0 and harmonics > 0]
+        if beam.impact in columns and harmonics > 0:
+            x = columns[beam.impact].start
+            self.periodic = [(x + axis, s) for axis, s in enumerate((beam.spread_x, beam.spread_y)) if s > 0]
         self.harmonics = harmonics
-        self.width = (
-            len(self.continuous)
-            + 2 * harmonics * len(self.periodic)
-            + sum(count for _, count in self.discrete)
-        )
+        one_hot = sum(count for _, count in self.discrete)
+        self.width = len(self.continuous) + 2 * harmonics * len(self.periodic) + one_hot
         self.register_buffer("mean", torch.zeros(len(self.continuous)))
         self.register_buffer("scale", torch.ones(len(self.continuous)))
 

@@ -1,63 +1,80 @@
-"""Cells of any detector by layer: a padded (layers, cells) view, and the layers' energies."""
+"""Cells of any detector by layer: a padded table (layers, cells), and the layers' energies."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector
 
-__all__ = ["LayerSums", "LayerView"]
+__all__ = ["CellTable", "LayerSums", "LayerView"]
 
 
-class LayerView(nn.Module):
-    """Views of cells by layer.
+class CellTable(nn.Module):
+    """Cells arranged in rows of equal length, with padding.
+
+    Arguments:
+        index: (rows, width) number of the cell at each place, ``n_cells`` in padding; each cell once.
+        n_cells: Cells.
 
     Attributes:
-        n_layers: Layers.
-        width: Cells of the largest layer.
-        padded: Whether some layers have fewer.
-        x: (n_layers, width) positions of the cells in units of the layer's half width, 0 in padding.
-        y: The same along the other axis.
+        padded: Whether some places have no cell.
     """
 
     index: Tensor
     back: Tensor
+
+    def __init__(self, index: NDArray[np.int64], n_cells: int) -> None:
+        super().__init__()
+        flat = index.ravel()
+        back = np.zeros(n_cells, np.int64)
+        back[flat[flat < n_cells]] = np.nonzero(flat < n_cells)[0]
+        self.padded = bool((flat == n_cells).any())
+        self.register_buffer("index", torch.from_numpy(index), persistent=False)
+        self.register_buffer("back", torch.from_numpy(back), persistent=False)
+
+    def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
+        """Return the table (B, rows, width) of cells (B, n_cells), ``fill`` in padding."""
+        if self.padded:
+            cells = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
+        return cells.index_select(1, self.index.flatten()).view(-1, *self.index.shape)
+
+    def cells(self, table: Tensor) -> Tensor:
+        """Return cells (B, n_cells) of a table (B, rows, width)."""
+        return table.flatten(1).index_select(1, self.back)
+
+
+class LayerView(CellTable):
+    """Cells with one row a layer.
+
+    Attributes:
+        n_layers: Layers.
+        width: Cells of the largest layer.
+        x: (n_layers, width) positions of the cells in units of the layer's half width, 0 in padding.
+        y: The same along the other axis.
+    """
+
     x: Tensor
     y: Tensor
 
     def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.n_layers = detector.n_layers
-        self.width = max(len(cells) for cells in detector.layer_cells)
-        index = np.full((self.n_layers, self.width), detector.n_cells, np.int64)
-        back = np.zeros(detector.n_cells, np.int64)
-        x, y = np.zeros((2, self.n_layers, self.width), np.float32)
+        width = max(len(cells) for cells in detector.layer_cells)
+        index = np.full((detector.n_layers, width), detector.n_cells, np.int64)
+        positions = np.zeros((2, detector.n_layers, width), np.float32)
         for layer, cells in enumerate(detector.layer_cells):
             index[layer, : len(cells)] = cells
-            back[cells] = layer * self.width + np.arange(len(cells))
-            centres = detector.cell_centres[cells]
-            for target, column in ((x, 0), (y, 1)):
-                middle = 0.5 * (centres[:, column].min() + centres[:, column].max())
-                reach = max(0.5 * float(np.ptp(centres[:, column])), 1e-6)
-                target[layer, : len(cells)] = (centres[:, column] - middle) / reach
-        self.padded = bool((index == detector.n_cells).any())
-        self.register_buffer("index", torch.from_numpy(index), persistent=False)
-        self.register_buffer("back", torch.from_numpy(back), persistent=False)
-        self.register_buffer("x", torch.from_numpy(x), persistent=False)
-        self.register_buffer("y", torch.from_numpy(y), persistent=False)
-
-    def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
-        """Return (B, n_layers, width) of cells (B, n_cells), ``fill`` in padding."""
-        if self.padded:
-            cells = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
-        return cells.index_select(1, self.index.flatten()).view(-1, self.n_layers, self.width)
-
-    def cells(self, view: Tensor) -> Tensor:
-        """Return cells (B, n_cells) of a view (B, n_layers, width)."""
-        return view.flatten(1).index_select(1, self.back)
+            centres = detector.cell_centres[cells, :2]
+            low, high = centres.min(0), centres.max(0)
+            positions[:, layer, : len(cells)] = (
+                (centres - 0.5 * (low + high)) / np.maximum(0.5 * (high - low), 1e-6)
+            ).T
+        super().__init__(index, detector.n_cells)
+        self.n_layers, self.width = index.shape
+        self.register_buffer("x", torch.from_numpy(positions[0]), persistent=False)
+        self.register_buffer("y", torch.from_numpy(positions[1]), persistent=False)
 
     def positions(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions x and y (B, n_layers, K) of places (B, n_layers, K) in each layer, 0 at the place ``width``."""
@@ -66,7 +83,7 @@ class LayerView(nn.Module):
         return x.index_select(0, flat).view_as(places), y.index_select(0, flat).view_as(places)
 
     def placed(self, energy: Tensor, places: Tensor) -> Tensor:
-        """Return cells (B, n_cells) that hold energies (B, n_layers, K) at their places, others 0."""
+        """Return cells (B, n_cells) with energies (B, n_layers, K) at these places, others 0."""
         n = len(self.back)
         cell = functional.pad(self.index, (0, 1), value=n).flatten().index_select(0, self._flat(places))
         cells = energy.new_zeros(len(energy), n + 1).scatter_(
@@ -83,7 +100,7 @@ class LayerView(nn.Module):
 class LayerSums(nn.Module):
     """Sum the cells of each layer, or spread one value a layer over its cells.
 
-    ``xyl`` cells are a matrix (cells of a layer, layers); otherwise the layers lie one after the other.
+    The cells of a grid are a matrix (cells of a layer, layers); otherwise the layers lie one after the other.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -106,8 +123,5 @@ class LayerSums(nn.Module):
         return torch.cat(parts, dim=1)
 
     def normalise(self, cells: Tensor, energies: Tensor) -> Tensor:
-        """Return cells (B, n_cells) scaled so that each layer holds its energy (B, n_layers).
-
-        Empty layers stay empty.
-        """
+        """Return cells (B, n_cells) scaled to the layer energies (B, n_layers); empty layers stay empty."""
         return cells * self.spread(energies / self(cells).clamp_min(1e-20))
