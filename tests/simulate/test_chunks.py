@@ -17,7 +17,7 @@ from toy_engines import IsolatedToy, ToyEngine
 from caloforge.errors import SimulationError, UnknownNameError, WriteError
 from caloforge.geometry import Detector
 from caloforge.showers import Showers
-from caloforge.simulate.chunks import ATTEMPTS, Parts, make_parts, plan
+from caloforge.simulate.chunks import ATTEMPTS, InMemory, Parts, make_chunks, plan
 from caloforge.simulate.job import Job
 
 N = 22
@@ -32,8 +32,8 @@ def make(tmp_path: Path, tiny: Detector) -> Make:
         job = Job(engine, tiny, tiny.beam, seed=5)
         with Parts(tmp_path / "parts", job) as parts:
             chunks = plan(N, 4)
-            make_parts(parts, chunks, workers, advance)
-            showers = Showers.concatenate([parts.read(chunk) for chunk in chunks])
+            make_chunks(parts, chunks, workers, advance)
+            showers = Showers.concatenate([parts.take(chunk) for chunk in chunks])
             parts.remove()
         return showers
 
@@ -54,6 +54,15 @@ def test_the_result_does_not_depend_on_the_workers(
     assert (make(engine, workers, steps.append).cells == truth).all()
     assert sum(steps) == N
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("engine", [ToyEngine(), IsolatedToy()])
+def test_chunks_in_memory_are_those_on_disk(truth: np.ndarray, tiny: Detector, engine: ToyEngine) -> None:
+    store, chunks = InMemory(Job(engine, tiny, tiny.beam, seed=5)), plan(N, 4)
+    make_chunks(store, chunks, 2)
+    assert all(store.has(chunk) and store.path(chunk) is None for chunk in chunks)
+    assert (Showers.concatenate([store.take(chunk) for chunk in chunks]).cells == truth).all()
+    assert not any(store.has(chunk) for chunk in chunks)
 
 
 def test_one_worker_serves_many_chunks(make: Make, tmp_path: Path) -> None:
@@ -139,13 +148,12 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from toy_engines import IsolatedToy
 from caloforge.geometry import get_detector
-from caloforge.simulate.chunks import make_parts
+from caloforge.simulate.chunks import Parts, make_chunks, plan
 from caloforge.simulate.job import Job
-from caloforge.simulate.chunks import Parts, plan
 place = get_detector("atlas-em-barrel")
 engine = IsolatedToy(diary=Path({diary!r}), trouble="sleep", at=8)
 with Parts(Path({parts!r}), Job(engine, place, place.beam, seed=1)) as parts:
-    make_parts(parts, plan(12, 4), 1)
+    make_chunks(parts, plan(12, 4), 1)
 """
 
 

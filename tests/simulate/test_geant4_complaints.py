@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from caloforge.errors import Geant4DataError, SimulationError
-from caloforge.simulate.geant4.engine import read_complaint
+from caloforge.simulate.geant4 import read_complaint
 
 BLOCK = """
 -------- EEEE ------- G4Exception-START -------- EEEE -------

@@ -113,7 +113,7 @@ def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_engine_downloads_only_when_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    monkeypatch.setattr("caloforge.simulate.geant4.engine.find_spec", lambda _: object())
+    monkeypatch.setattr("caloforge.simulate.geant4.find_spec", lambda _: object())
     monkeypatch.setattr(datasets, "download", lambda: lay_out(home / ".geant4_pybind"))
     with pytest.raises(Geant4DataError):
         Geant4Engine()
@@ -122,7 +122,7 @@ def test_the_engine_downloads_only_when_told(monkeypatch: pytest.MonkeyPatch, ho
 
 
 def test_the_package_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caloforge.simulate.geant4.engine.find_spec", lambda _: None)
+    monkeypatch.setattr("caloforge.simulate.geant4.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"caloforge\[geant4\]"):
         Geant4Engine()
 

@@ -16,7 +16,7 @@ import pytest
 from caloforge.errors import CaloforgeError, Geant4DataError, IncompatibleError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers, read_showers
-from caloforge.simulate import process, simulate
+from caloforge.simulate import simulate, worker
 
 pytestmark = pytest.mark.geant4
 
@@ -26,7 +26,7 @@ RUN: dict[str, Any] = {"detector": "atlas-em-barrel", "n": 12, "energy": "1GeV",
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make chunks of four showers of 1 GeV."""
-    monkeypatch.setattr("caloforge.simulate.geant4.engine._CHUNK_SECONDS", 0.0201)
+    monkeypatch.setattr("caloforge.simulate.geant4._CHUNK_SECONDS", 0.0201)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,15 @@ def test_what_is_recorded(truth: Showers) -> None:
 
 def test_a_killed_worker_costs_its_chunk_only(truth: Showers, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    make = process.WorkerProcess.make
+    make = worker.WorkerProcess.make
 
-    def kill_once(worker: process.WorkerProcess, *request: Any) -> None:
-        calls.append(worker.pid)
+    def kill_once(process: worker.WorkerProcess, *request: Any) -> bytes | None:
+        calls.append(process.pid)
         if len(calls) == 2:
-            os.kill(worker.pid, signal.SIGKILL)
-        make(worker, *request)
+            os.kill(process.pid, signal.SIGKILL)
+        return make(process, *request)
 
-    monkeypatch.setattr(process.WorkerProcess, "make", kill_once)
+    monkeypatch.setattr(worker.WorkerProcess, "make", kill_once)
     again = simulate(**RUN)
     assert (again.cells == truth.cells).all()
     assert len(calls) == 4
@@ -76,8 +76,8 @@ def test_a_killed_worker_costs_its_chunk_only(truth: Showers, monkeypatch: pytes
 
 SCRIPT = """
 from caloforge.simulate import simulate
-from caloforge.simulate.geant4 import engine
-engine._CHUNK_SECONDS = 0.0201
+from caloforge.simulate import geant4
+geant4._CHUNK_SECONDS = 0.0201
 simulate("atlas-em-barrel", n=12, energy="1GeV", seed=31, output={output!r})
 """
 

@@ -5,8 +5,7 @@ import pytest
 
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import detector_from_definition, get_detector
-from caloforge.simulate.gflash import GFlashEngine
-from caloforge.simulate.gflash.engine import BLOCK
+from caloforge.simulate.gflash import BLOCK, GFlashEngine
 
 ENGINE = GFlashEngine()
 SIMULABLE = ["ild-ecal", "ild-ecal-angled", "clic-ecal", "clic-ecal-wide", "atlas-em-barrel"]

@@ -5,9 +5,9 @@ from scipy.special import gamma
 
 from caloforge.errors import UnknownNameError
 from caloforge.geometry import get_detector
+from caloforge.simulate.gflash import calibration
 from caloforge.simulate.gflash.column import column_of
 from caloforge.simulate.gflash.deposit import START_DEPTH, develop
-from caloforge.simulate.gflash.engine import calibration
 
 
 def typical(name, particle, energy, theta=90.0, start=1.0):

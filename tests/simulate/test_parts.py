@@ -12,7 +12,7 @@ from toy_engines import ToyEngine
 
 from caloforge.errors import IncompatibleError, OutputError
 from caloforge.geometry import Detector, get_detector
-from caloforge.simulate.chunks import Chunk, Parts, plan, write_part
+from caloforge.simulate.chunks import Chunk, Parts, plan
 from caloforge.simulate.job import Job
 
 
@@ -31,28 +31,28 @@ def test_a_part_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
         chunk = Chunk(4, 3)
         assert not parts.has(chunk)
         made = job.run(chunk.start, chunk.n)
-        write_part(parts.path(chunk), made)
-        read = parts.read(chunk)
+        parts.put(chunk, made)
+        read = parts.take(chunk)
     assert (read.cells == made.cells).all()
     assert (read.incident_energy == made.incident_energy).all()
     assert read.has_theta == made.has_theta
     assert (read.condition("incident_theta") == made.condition("incident_theta")).all()
     assert set(read.conditions) == set(made.conditions)
     assert all((read.conditions[key] == made.conditions[key]).all() for key in made.conditions)
-    assert parts.attributes(chunk) == made.attributes
+    assert read.attributes == made.attributes
 
 
 def test_empty_showers_keep_their_place(tmp_path: Path, tiny: Detector) -> None:
     job = Job(ToyEngine(), tiny, tiny.beam, seed=3, threshold=2.0)
     with Parts(tmp_path / "p", job) as parts:
-        write_part(parts.path(Chunk(0, 3)), job.run(0, 3))
-        assert (parts.read(Chunk(0, 3)).cells == np.zeros((3, tiny.n_cells))).all()
+        parts.put(Chunk(0, 3), job.run(0, 3))
+        assert (parts.take(Chunk(0, 3)).cells == np.zeros((3, tiny.n_cells))).all()
 
 
 def test_parts_of_another_job_are_refused_and_named(tmp_path: Path, tiny: Detector) -> None:
     one, other = (Job(ToyEngine(), tiny, tiny.beam, seed=seed) for seed in (1, 2))
     with Parts(tmp_path / "p", one) as parts:
-        write_part(parts.path(Chunk(0, 4)), one.run(0, 4))
+        parts.put(Chunk(0, 4), one.run(0, 4))
     with Parts(tmp_path / "p", one) as parts:
         assert parts.has(Chunk(0, 4))
     with pytest.raises(IncompatibleError, match="differs in: seed"), Parts(tmp_path / "p", other):
@@ -66,7 +66,7 @@ def test_parts_of_another_job_are_refused_and_named(tmp_path: Path, tiny: Detect
 def test_a_torn_card_belongs_to_nobody(tmp_path: Path, tiny: Detector) -> None:
     folder, job = tmp_path / "p", Job(ToyEngine(), tiny, tiny.beam, seed=1)
     with Parts(folder, job) as parts:
-        write_part(parts.path(Chunk(0, 4)), job.run(0, 4))
+        parts.put(Chunk(0, 4), job.run(0, 4))
     (folder / "job.json").write_text("{")
     with pytest.raises(IncompatibleError), Parts(folder, job):
         pass

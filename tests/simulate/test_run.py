@@ -46,6 +46,25 @@ def test_file_and_memory_hold_the_same(tmp_path: Path, tiny: Detector, engine: s
     assert [entry.name for entry in tmp_path.iterdir()] == ["s.h5"]
 
 
+@pytest.mark.parametrize(("engine", "workers"), [("toy", 1), ("toy", 2), ("isolated", 1)])
+def test_memory_needs_no_files(
+    tiny: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, workers: int
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda *_args, **_kwargs: pytest.fail("a temporary file"))
+    modified = tmp_path.stat().st_mtime_ns
+    assert len(simulate(tiny, n=10, engine=engine, workers=workers)) == 10
+    assert list(tmp_path.iterdir()) == []
+    assert tmp_path.stat().st_mtime_ns == modified
+
+
+def test_parts_are_read_once(tmp_path: Path, tiny: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read(path))
+    simulate(tiny, n=10, engine="toy", output=tmp_path / "s.h5")
+    assert opened == [f"{a:010d}-{b:010d}.npz" for a, b in ((0, 4), (4, 8), (8, 10))]
+
+
 def test_more_showers_begin_with_the_same(tiny: Detector) -> None:
     few, many = (simulate(tiny, n=n, engine="toy", seed=1) for n in (6, 11))
     assert (many.cells[:6] == few.cells).all()
@@ -74,7 +93,7 @@ def test_a_run_goes_on_with_another_number_of_showers(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("caloforge.simulate.run._to_file", broken)
+        patch.setattr("caloforge.simulate.run._join", broken)
         with pytest.raises(KeyboardInterrupt):
             simulate(tiny, n=10, engine="toy", output=tmp_path / "s.h5")
     assert (tmp_path / "s.h5.parts").is_dir()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from caloforge.simulate.engine import Engine, IsolatedEngine
-from caloforge.simulate.job import Job
+from caloforge.simulate.job import Engine, IsolatedEngine, Job
 from caloforge.simulate.run import ENGINES, simulate
 from caloforge.verbs import make_callable
 

@@ -1,12 +1,4 @@
-"""The chunks of a simulation: made in processes, kept when finished, joined at the end.
-
-Finished chunks on disk, until they are joined: ``OUTPUT.parts/``.
-
-Each part holds the hit cells of one chunk alone (cell, energy), so it is small and quickly written, and
-it appears under its name only when it is whole. ``job.json`` says which simulation the parts belong to;
-parts of another one are never mixed in. A folder without parts is removed. A lock keeps two runs from working on one output at once.
-
-Runs a job's chunks in one or more processes; finished ones are kept, failed ones are done again.
+"""The chunks of a simulation: simulated in processes, stored when finished, joined at the end.
 
 Chunks lie at fixed places and depend on nothing but the job, so the result does not depend on how many
 processes there are, in which order they finish, or how often the work was interrupted. Anything else that can
@@ -16,29 +8,27 @@ call :meth:`Job.run` (a cluster's scheduler) may make the same parts.
 from __future__ import annotations
 
 import json
-import queue
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, NamedTuple
 
 from caloforge.errors import IncompatibleError, OutputError, SimulationError
-from caloforge.files import atomic_path, ensure_output_dir, read_json, write_json
+from caloforge.files import ensure_output_dir, read_json, write_json
 from caloforge.showers import Showers
-from caloforge.simulate.engine import IsolatedEngine
-from caloforge.simulate.job import Job
-from caloforge.simulate.process import WorkerDiedError, WorkerProcess
+from caloforge.simulate.job import IsolatedEngine, Job
+from caloforge.simulate.worker import WorkerDiedError, WorkerProcess, write_part
 
-__all__ = ["ATTEMPTS", "Chunk", "Parts", "make_parts", "plan", "write_part"]
+__all__ = ["ATTEMPTS", "Chunk", "InMemory", "Parts", "make_chunks", "plan"]
+
+ATTEMPTS = 3
+"""How often a chunk is tried when its worker dies."""
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Showers ``start`` to ``start + n``."""
 
     start: int
@@ -55,35 +45,44 @@ def plan(n: int, size: int) -> list[Chunk]:
     return [Chunk(start, min(size, n - start)) for start in range(0, n, size)]
 
 
-def write_part(path: Path, showers: Showers) -> None:
-    """Write a chunk.
-
-    Raises:
-        WriteError: When the disk is full.
-    """
-    rows, cells = np.nonzero(showers.cells)
-    columns: dict[str, Any] = {f"condition {name}": values for name, values in showers.conditions.items()}
-    if showers.has_theta:
-        columns["incident_theta"] = showers.incident_theta
-    with atomic_path(path, force=True) as part, part.open("wb") as handle:
-        np.savez(
-            handle,
-            hits=np.bincount(rows, minlength=len(showers)),
-            cell=cells.astype(np.int32),
-            energy=showers.cells[rows, cells],
-            incident_energy=showers.incident_energy,
-            attributes=json.dumps(showers.attributes),
-            **columns,
-        )
-
-
-class Parts:
-    """The folder of parts of one job; use it in a ``with`` block.
+class InMemory:
+    """Finished chunks of a job in memory.
 
     Arguments:
-        folder: Where; made when it is not there.
-        job: What the parts are made by.
-        force: Throw away parts of another job instead of refusing.
+        job: The job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._finished_chunks: dict[Chunk, Showers] = {}
+
+    def path(self, chunk: Chunk) -> Path | None:
+        """Return the file that a worker writes a chunk to; None: it sends the chunk back."""
+        return None
+
+    def has(self, chunk: Chunk) -> bool:
+        """Whether a chunk is finished."""
+        return chunk in self._finished_chunks
+
+    def put(self, chunk: Chunk, showers: Showers) -> None:
+        """Store a finished chunk."""
+        self._finished_chunks[chunk] = showers
+
+    def take(self, chunk: Chunk) -> Showers:
+        """Return a finished chunk, once."""
+        return self._finished_chunks.pop(chunk)
+
+
+class Parts(InMemory):
+    """Finished chunks on disk in ``OUTPUT.parts/`` until they are joined; use it in a ``with`` block.
+
+    A part appears under its name only when it is whole. ``job.json`` says which simulation the parts belong to; parts of another
+    one are never mixed in. A folder without parts is removed. A lock keeps two runs from working on one output at once.
+
+    Arguments:
+        folder: The folder; made when it is not there.
+        job: The job.
+        force: Remove parts of another job instead of refusing.
 
     Raises:
         IncompatibleError: When the folder holds parts of another job and ``force`` is not set.
@@ -91,7 +90,8 @@ class Parts:
     """
 
     def __init__(self, folder: Path, job: Job, force: bool = False) -> None:
-        self.folder, self.job, self._force = folder, job, force
+        super().__init__(job)
+        self.folder, self._force = folder, force
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> Parts:
@@ -142,40 +142,27 @@ class Parts:
         write_json(card, mine)
 
     def path(self, chunk: Chunk) -> Path:
-        """Return where a chunk's part is or will be."""
+        """Return the path of a chunk's part."""
         return self.folder / chunk.file_name
 
     def has(self, chunk: Chunk) -> bool:
         """Whether a chunk is finished."""
         return self.path(chunk).exists()
 
-    def attributes(self, chunk: Chunk) -> dict[str, Any]:
-        """Return the attributes of a finished chunk."""
-        with np.load(self.path(chunk)) as part:
-            found: dict[str, Any] = json.loads(str(part["attributes"]))
-        return found
+    def put(self, chunk: Chunk, showers: Showers) -> None:
+        """Write a finished chunk.
 
-    def read(self, chunk: Chunk) -> Showers:
-        """Return a finished chunk."""
-        job = self.job
-        with np.load(self.path(chunk)) as part:
-            cells = np.zeros((chunk.n, job.detector.n_cells), np.float32)
-            cells[np.repeat(np.arange(chunk.n), part["hits"]), part["cell"]] = part["energy"]
-            prefix = "condition "
-            return Showers(
-                detector=job.detector,
-                cells=cells,
-                incident_energy=part["incident_energy"],
-                incident_theta=part["incident_theta"] if "incident_theta" in part.files else None,
-                conditions={k.removeprefix(prefix): part[k] for k in part.files if k.startswith(prefix)},
-                particle=job.beam.particle,
-                source=job.engine.name,
-                seed=job.seed,
-                attributes=json.loads(str(part["attributes"])),
-            )
+        Raises:
+            WriteError: When the disk is full.
+        """
+        write_part(self.path(chunk), self.job.pack(showers))
+
+    def take(self, chunk: Chunk) -> Showers:
+        """Read a finished chunk."""
+        return self.job.unpack(self.path(chunk).read_bytes())
 
     def remove(self) -> None:
-        """Throw the parts away, after they were joined."""
+        """Remove the parts, after they were joined."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -192,20 +179,19 @@ def _lock(handle: IO[bytes]) -> bool:
     return True
 
 
-ATTEMPTS = 3
-"""How often a chunk is tried when its worker dies."""
-
-
-def make_parts(
-    parts: Parts, chunks: Sequence[Chunk], workers: int = 1, advance: Callable[[int], None] = lambda _: None
+def make_chunks(
+    store: InMemory,
+    chunks: Sequence[Chunk],
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Make the parts of all chunks that are not there yet.
+    """Simulate all chunks that are not finished yet.
 
     Arguments:
-        parts: Where they go, and the job that makes them.
+        store: Where they go, and their job.
         chunks: The chunks.
         workers: Number of processes.
-        advance: Told the number of showers of each finished chunk.
+        advance: Called with the number of showers of each finished chunk.
 
     Raises:
         SimulationError: When a chunk's worker died ``ATTEMPTS`` times.
@@ -213,106 +199,84 @@ def make_parts(
     """
     missing = []
     for chunk in chunks:
-        if parts.has(chunk):
+        if store.has(chunk):
             advance(chunk.n)
         else:
             missing.append(chunk)
-    if workers == 1 and not isinstance(parts.job.engine, IsolatedEngine):
+    if workers == 1 and not isinstance(store.job.engine, IsolatedEngine):
         for chunk in missing:
-            write_part(parts.path(chunk), parts.job.run(chunk.start, chunk.n))
+            store.put(chunk, store.job.run(chunk.start, chunk.n))
             advance(chunk.n)
     elif missing:
-        _Crew(parts, missing).work(min(workers, len(missing)), advance)
+        _Crew(store).make(missing, min(workers, len(missing)), advance)
 
 
 class _Crew:
-    """Threads that each lead one worker process, and the chunks that they share."""
+    """Threads that each lead one worker process."""
 
-    def __init__(self, parts: Parts, chunks: Sequence[Chunk]) -> None:
-        self._parts = parts
-        self._total = len(chunks)
-        self._todo: queue.SimpleQueue[tuple[Chunk, int] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Chunk | BaseException] = queue.SimpleQueue()
+    def __init__(self, store: InMemory) -> None:
+        self._store = store
         self._guard = threading.Lock()
-        self._processes: set[WorkerProcess] = set()
+        self._processes: dict[int, WorkerProcess] = {}  # by the thread that leads it
         self._stopped = False
-        for chunk in chunks:
-            self._todo.put((chunk, 1))
 
-    def work(self, workers: int, advance: Callable[[int], None]) -> None:
-        """Return when every chunk is done, or raise the first error; no process is left either way."""
-        threads = [threading.Thread(target=self._lead, daemon=True) for _ in range(workers)]
+    def make(self, chunks: Sequence[Chunk], workers: int, advance: Callable[[int], None]) -> None:
+        """Return when every chunk is finished, or raise the first error; no process is left either way."""
         try:
-            for thread in threads:
-                thread.start()
-            for _ in range(self._total):
-                result = self._done.get()
-                if isinstance(result, BaseException):
-                    raise result
-                advance(result.n)
-        except BaseException:
-            self._stop()
-            raise
+            with ThreadPoolExecutor(workers) as threads:
+                try:
+                    for done in as_completed([threads.submit(self._make, chunk) for chunk in chunks]):
+                        advance(done.result())
+                except BaseException:
+                    threads.shutdown(wait=False, cancel_futures=True)
+                    self._stop()
+                    raise
         finally:
-            for _ in threads:
-                self._todo.put(None)
-            for thread in threads:
-                thread.join()
+            for process in self._processes.values():
+                process.close()
 
     def _stop(self) -> None:
-        """Let no further work begin and end the processes."""
+        """End all processes and start no other."""
         with self._guard:
             self._stopped = True
-            for process in self._processes:
+            for process in self._processes.values():
                 process.kill()
 
-    def _lead(self) -> None:
-        """Give chunks to one process after the other, a new one when the last has died."""
-        process: WorkerProcess | None = None
-        try:
-            while (item := self._todo.get()) is not None:
-                if process is None:
-                    process = self._hire()
-                if process is None:
-                    return
-                chunk, attempt = item
-                try:
-                    process.make(chunk.start, chunk.n, self._parts.path(chunk))
-                except WorkerDiedError as death:
-                    self._dismiss(process)
-                    process = None
-                    if not self._stopped:
-                        self._again(chunk, attempt, death)
-                else:
-                    self._done.put(chunk)
-        except BaseException as error:
-            self._done.put(error)
-        finally:
-            if process is not None:
-                self._dismiss(process)
+    def _make(self, chunk: Chunk) -> int:
+        """Simulate a chunk, again in a new process when the last has died; return its number of showers."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                archive = self._process().make(chunk.start, chunk.n, self._store.path(chunk))
+            except WorkerDiedError as death:
+                self._retire(chunk, attempt, death)
+            else:
+                if archive is not None:
+                    self._store.put(chunk, self._store.job.unpack(archive))
+                break
+        return chunk.n
 
-    def _again(self, chunk: Chunk, attempt: int, death: WorkerDiedError) -> None:
-        """Put a chunk back whose worker died, unless there is no point."""
-        engine = self._parts.job.engine
-        known = engine.diagnose(death.log) if isinstance(engine, IsolatedEngine) else None
+    def _process(self) -> WorkerProcess:
+        """Return this thread's process, which is started when there is none."""
+        with self._guard:
+            if self._stopped:
+                msg = "the simulation was stopped"
+                raise SimulationError(msg)
+            thread = threading.get_ident()
+            if thread not in self._processes:
+                self._processes[thread] = WorkerProcess(self._store.job)
+            return self._processes[thread]
+
+    def _retire(self, chunk: Chunk, attempt: int, death: WorkerDiedError) -> None:
+        """Clean up after this thread's dead process; raise when its chunk should not be tried again."""
+        with self._guard:
+            self._processes.pop(threading.get_ident()).close()
+        engine = self._store.job.engine
+        known = (
+            engine.diagnose(death.log) if isinstance(engine, IsolatedEngine) and not self._stopped else None
+        )
         if known is not None:
             raise known from death
         if attempt == ATTEMPTS:
             last = chunk.start + chunk.n - 1
             msg = f"showers {chunk.start} to {last} failed {ATTEMPTS} times, gave up: {death}"
             raise SimulationError(msg) from death
-        self._todo.put((chunk, attempt + 1))
-
-    def _hire(self) -> WorkerProcess | None:
-        """Start a process, unless the work was stopped."""
-        with self._guard:
-            if self._stopped:
-                return None
-            process = WorkerProcess(self._parts.job)
-            self._processes.add(process)
-            return process
-
-    def _dismiss(self, process: WorkerProcess) -> None:
-        with self._guard:
-            self._processes.discard(process)
-        process.close()

@@ -1,4 +1,4 @@
-"""One simulation, as it is sent to whoever makes its chunks, and the last touches on the cells.
+"""Simulation engines, and a simulation as a job whose chunks any process can make.
 
 Cells below a threshold are set to zero and the rest rounded to a number of mantissa bits. Nothing that a
 readout could see is lost (10 bits are 0.05 %), and files shrink severalfold, since the compression of
@@ -8,26 +8,30 @@ HDF5 finds the zeros.
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge._version import __version__
-from caloforge.errors import InputError
+from caloforge.errors import CaloforgeError, InputError
 from caloforge.geometry import Beam, Detector
 from caloforge.showers import Showers
-from caloforge.simulate.engine import Engine
 
-__all__ = ["FULL_MANTISSA", "MANTISSA_BITS", "THRESHOLD", "Job", "round_mantissa"]
+__all__ = ["FULL_MANTISSA", "MANTISSA_BITS", "THRESHOLD", "Engine", "IsolatedEngine", "Job", "round_mantissa"]
+
+_PREFIX = "condition "
 
 THRESHOLD = 1e-4
-"""MeV; cells below it are set to zero unless told otherwise."""
+"""Default threshold, MeV: cells below it are set to zero."""
 
 MANTISSA_BITS = 10
-"""Bits of mantissa that cells keep unless told otherwise."""
+"""Default number of mantissa bits of the cells."""
 
 FULL_MANTISSA = 23
 """Bits of mantissa that float32 has."""
@@ -43,17 +47,50 @@ def round_mantissa(values: NDArray[np.float32], bits: int) -> NDArray[np.float32
     return ((words + half) & mask).view(np.float32)
 
 
+class Engine(Protocol):
+    """Simulates showers of any simulable detector, in chunks; an instance can be pickled.
+
+    The showers ``start`` to ``start + n`` of a seed are a pure function of (detector, beam, seed, start, n), and shower i is the
+    same whatever its chunk; so chunks can be made by any number of processes, in any order, again after a failure, on one machine or many.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry and in files."""
+
+    def chunk_size(self, detector: Detector, beam: Beam) -> int:
+        """Return the number of showers of a chunk: seconds of work, tens of megabytes."""
+
+    def run(self, detector: Detector, beam: Beam, seed: int, start: int, n: int) -> Showers:
+        """Return showers ``start`` to ``start + n`` of the seed.
+
+        Their attributes may give ``cpu_seconds``, the processor time of the showers alone; otherwise that of
+        the whole call counts.
+        """
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Return what a file records about how its showers were made."""
+
+
+@runtime_checkable
+class IsolatedEngine(Engine, Protocol):
+    """An engine that needs a process of its own: it has global state, prints, or may crash."""
+
+    def diagnose(self, log: str) -> CaloforgeError | None:
+        """Return the error that ended the process, read from what it printed; None when there is none."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything that the showers of a simulation depend on, beside their index.
 
     Arguments:
-        engine: What makes the showers.
-        detector: Where.
-        beam: From what.
+        engine: The engine.
+        detector: The detector.
+        beam: The beam.
         seed: The user's seed.
         threshold: Cells below it are set to zero, MeV.
-        mantissa_bits: Bits of mantissa that cells keep, 1 to 23.
+        mantissa_bits: Bits of mantissa of the cells, 1 to 23.
 
     Raises:
         InputError: When a number is out of its range.
@@ -78,7 +115,7 @@ class Job:
             raise InputError(msg)
 
     def run(self, start: int, n: int) -> Showers:
-        """Return showers ``start`` to ``start + n`` as the file holds them, with ``cpu_seconds`` as attribute."""
+        """Return showers ``start`` to ``start + n`` as they are stored, with ``cpu_seconds`` as attribute."""
         before = time.process_time()
         showers = self.engine.run(self.detector, self.beam, self.seed, start, n)
         spent = time.process_time() - before
@@ -90,8 +127,44 @@ class Job:
             attributes={"cpu_seconds": spent, **showers.attributes},
         )
 
+    def pack(self, showers: Showers) -> bytes:
+        """Return a chunk as an npz archive of its hits alone: numbers of hits, cells, energies, columns, attributes."""
+        rows, cells = np.nonzero(showers.cells)
+        columns: dict[str, Any] = {_PREFIX + name: values for name, values in showers.conditions.items()}
+        if showers.has_theta:
+            columns["incident_theta"] = showers.incident_theta
+        archive = io.BytesIO()
+        np.savez(
+            archive,
+            hits=np.bincount(rows, minlength=len(showers)),
+            cell=cells.astype(np.int32),
+            energy=showers.cells[rows, cells],
+            incident_energy=showers.incident_energy,
+            attributes=json.dumps(showers.attributes),
+            **columns,
+        )
+        return archive.getvalue()
+
+    def unpack(self, archive: bytes) -> Showers:
+        """Return the showers that :meth:`pack` packed."""
+        with np.load(io.BytesIO(archive)) as part:
+            n = len(part["hits"])
+            cells = np.zeros((n, self.detector.n_cells), np.float32)
+            cells[np.repeat(np.arange(n), part["hits"]), part["cell"]] = part["energy"]
+            return Showers(
+                detector=self.detector,
+                cells=cells,
+                incident_energy=part["incident_energy"],
+                incident_theta=part["incident_theta"] if "incident_theta" in part.files else None,
+                conditions={k.removeprefix(_PREFIX): part[k] for k in part.files if k.startswith(_PREFIX)},
+                particle=self.beam.particle,
+                source=self.engine.name,
+                seed=self.seed,
+                attributes=json.loads(str(part["attributes"])),
+            )
+
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the file that are known before any shower is made."""
+        """Return the attributes of the file that do not depend on the showers."""
         return {
             **self.engine.attributes(),
             "beam_energy": str(self.beam.energy),
@@ -101,7 +174,7 @@ class Job:
         }
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this job from another, as JSON can hold it; without the number of showers."""
+        """Return what distinguishes this job from another, as plain JSON values; not the number of showers."""
         geometry = repr((self.detector.stack, self.detector.medium, self.detector.readout))
         return {
             "engine": self.engine.name,

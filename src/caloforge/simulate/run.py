@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,9 +13,8 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.progress import progress
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerWriter
-from caloforge.simulate.chunks import Chunk, Parts, make_parts, plan
-from caloforge.simulate.engine import Engine
-from caloforge.simulate.job import MANTISSA_BITS, THRESHOLD, Job
+from caloforge.simulate.chunks import Chunk, InMemory, Parts, make_chunks, plan
+from caloforge.simulate.job import MANTISSA_BITS, THRESHOLD, Engine, Job
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["ENGINES", "simulate"]
@@ -141,12 +139,17 @@ def simulate(
         threshold=threshold,
         mantissa_bits=mantissa_bits,
     )
+    chunks = plan(n, job.engine.chunk_size(place, job.beam))
     if output is None:
-        with tempfile.TemporaryDirectory(prefix="caloforge-") as folder, Parts(Path(folder), job) as parts:
-            return _in_memory(parts, _make(parts, n, workers), n)
+        store = InMemory(job)
+        _make(store, chunks, n, workers)
+        made = [store.take(chunk) for chunk in chunks]
+        seconds = sum(part.attributes["cpu_seconds"] for part in made)
+        return Showers.concatenate(made).replace(attributes=_attributes(job, made[0], n, seconds))
     path = Path(output)
     with Parts(path.with_name(path.name + ".parts"), job, force) as parts:
-        _to_file(parts, _make(parts, n, workers), n, path, force)
+        _make(parts, chunks, n, workers)
+        _join(parts, chunks, n, path, force)
         parts.remove()
     return path
 
@@ -162,40 +165,26 @@ def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     return build(**options)
 
 
-def _make(parts: Parts, n: int, workers: int) -> list[Chunk]:
-    """Make every chunk and return them in order."""
-    job = parts.job
-    chunks = plan(n, job.engine.chunk_size(job.detector, job.beam))
-    with progress(n, f"simulating {job.detector.name} with {job.engine.name}") as advance:
-        make_parts(parts, chunks, workers, advance)
-    return chunks
+def _make(store: InMemory, chunks: Sequence[Chunk], n: int, workers: int) -> None:
+    label = f"simulating {store.job.detector.name} with {store.job.engine.name}"
+    with progress(n, label) as advance:
+        make_chunks(store, chunks, workers, advance)
 
 
-def _attributes(parts: Parts, chunks: Sequence[Chunk], n: int) -> dict[str, Any]:
-    """Return the attributes of the whole, with the mean processor time over all chunks."""
-    found = [parts.attributes(chunk) for chunk in chunks]
-    seconds = sum(float(entry["cpu_seconds"]) for entry in found)
-    first = {name: value for name, value in found[0].items() if name != "cpu_seconds"}
-    return {**first, **parts.job.attributes(), "n": n, "cpu_seconds_per_shower": seconds / n}
+def _attributes(job: Job, first: Showers, n: int, seconds: float) -> dict[str, Any]:
+    """Return the attributes of the whole: those of the first chunk and of the job, and the mean processor time."""
+    facts = {name: value for name, value in first.attributes.items() if name != "cpu_seconds"}
+    return {**facts, **job.attributes(), "n": n, "cpu_seconds_per_shower": seconds / n}
 
 
-def _in_memory(parts: Parts, chunks: Sequence[Chunk], n: int) -> Showers:
-    showers = Showers.concatenate([parts.read(chunk) for chunk in chunks])
-    return showers.replace(attributes=_attributes(parts, chunks, n))
-
-
-def _to_file(parts: Parts, chunks: Sequence[Chunk], n: int, path: Path, force: bool) -> None:
-    """Join the parts in order, one at a time."""
-    job = parts.job
-    stream: Iterator[Showers] = (parts.read(chunk) for chunk in chunks)
+def _join(parts: Parts, chunks: Sequence[Chunk], n: int, path: Path, force: bool) -> None:
+    """Write the chunks in order, one at a time, into one file."""
+    job, seconds = parts.job, 0.0
     with ShowerWriter(
-        path,
-        job.detector,
-        particle=job.beam.particle,
-        source=job.engine.name,
-        seed=job.seed,
-        attributes=_attributes(parts, chunks, n),
-        force=force,
+        path, job.detector, job.beam.particle, job.engine.name, job.seed, force=force
     ) as writer:
-        for showers in stream:
+        for chunk in chunks:
+            showers = parts.take(chunk)
+            seconds += showers.attributes["cpu_seconds"]
             writer.append(showers)
+            writer.attributes = _attributes(job, showers, n, seconds)

@@ -1,7 +1,8 @@
-"""The process that makes chunks: reads requests from standard input, answers on standard output.
+"""Worker processes: the parent's end, and the process that simulates chunks.
 
-What the engine prints, from Python or from C++, goes to standard error, which the parent keeps as a log. When the
-parent is gone, for whatever reason, standard input ends and the process ends with it.
+The worker reads requests from standard input and answers on standard output. What the engine prints, from Python or from C++,
+goes to standard error, whose end the parent keeps as a log. When the parent is gone, for whatever reason, standard
+input ends and the worker ends with it.
 """
 
 from __future__ import annotations
@@ -10,20 +11,37 @@ import os
 import pickle
 import queue
 import signal
+import subprocess
 import sys
 import threading
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from caloforge.errors import CaloforgeError, SimulationError
+from caloforge.files import atomic_path
+from caloforge.simulate.job import Job
 
-__all__ = ["Answer", "Request", "Setup", "main"]
+__all__ = ["WorkerDiedError", "WorkerProcess", "main", "write_part"]
+
+_LOG_LINES = 500  # of the end of the log
+_PATIENCE = 5.0  # seconds that a worker has to end by itself
+
+
+def write_part(path: Path, archive: bytes) -> None:
+    """Write a packed chunk; it appears under its name when it is whole.
+
+    Raises:
+        WriteError: When the disk is full.
+    """
+    with atomic_path(path, force=True) as part:
+        part.write_bytes(archive)
 
 
 @dataclass(frozen=True)
-class Setup:
+class _Setup:
     """First message: where to look for modules, and the pickled job."""
 
     path: list[str]
@@ -31,36 +49,118 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Request:
-    """Later messages: a chunk to make and where to put it."""
+class _Request:
+    """Later messages: a chunk, and the file to write it to; None: send it back."""
 
     start: int
     n: int
-    part: Path
+    part: Path | None
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of a request: nothing more to say, or an error."""
+class _Answer:
+    """The packed chunk, nothing when it was written to a file, or an error."""
 
+    archive: bytes | None = None
     error: type[CaloforgeError] | None = None
     message: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, error: Exception) -> Answer:
-        """Return the answer that carries an error."""
+    def of(cls, error: Exception) -> _Answer:
+        """Return the answer that reports an error."""
         if isinstance(error, CaloforgeError):
-            return cls(type(error), str(error), dict(vars(error)))
-        return cls(SimulationError, f"{type(error).__name__}: {error}")
+            return cls(None, type(error), str(error), dict(vars(error)))
+        return cls(None, SimulationError, f"{type(error).__name__}: {error}")
 
-    def check(self) -> None:
-        """Raise the error that was carried, if any."""
+    def result(self) -> bytes | None:
+        """Return the packed chunk, or raise the reported error."""
         if self.error is not None:
             error = self.error.__new__(self.error)
             error.args = (self.message,)
             vars(error).update(self.details)
             raise error
+        return self.archive
+
+
+class WorkerDiedError(SimulationError):
+    """A worker process ended before it answered; ``log`` is what it had printed."""
+
+    def __init__(self, code: int, log: str) -> None:
+        self.code, self.log = code, log
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        last = [line.strip() for line in log.splitlines() if line.strip()][-1:]
+        super().__init__(f"a worker process {how}" + (f"; it last printed: {last[0]}" if last else ""))
+
+
+class WorkerProcess:
+    """A process that simulates chunks of one job, one after the other.
+
+    Arguments:
+        job: The job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from caloforge.simulate.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._process, self._requests, self._answers = process, process.stdin, process.stdout
+        self._log: deque[bytes] = deque(maxlen=_LOG_LINES)
+        self._logging = threading.Thread(target=self._log.extend, args=(process.stderr,), daemon=True)
+        self._logging.start()
+        self._setup: _Setup | None = _Setup([entry or os.getcwd() for entry in sys.path], pickle.dumps(job))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def make(self, start: int, n: int, part: Path | None = None) -> bytes | None:
+        """Simulate a chunk; return it packed, or write it to ``part``.
+
+        Raises:
+            WorkerDiedError: When the process ended on the way.
+            CaloforgeError: What the engine raised.
+        """
+        try:
+            if self._setup is not None:
+                pickle.dump(self._setup, self._requests)
+                self._setup = None
+            pickle.dump(_Request(start, n, part), self._requests)
+            self._requests.flush()
+            answer: _Answer = pickle.load(self._answers)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self._process.kill()
+            code = self._process.wait()
+            self._logging.join(_PATIENCE)
+            log = b"".join(list(self._log)).decode(errors="replace")
+            raise WorkerDiedError(code, log) from error
+        return answer.result()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does; may be called from another thread."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Let the process end and clean up after it."""
+        with suppress(OSError):
+            self._requests.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._answers.close()
+        self._logging.join(_PATIENCE)
 
 
 def main() -> None:
@@ -76,33 +176,33 @@ def main() -> None:
     os.dup2(2, 1)
     todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, todo), daemon=True).start()
-    setup: Setup = todo.get()
+    setup: _Setup = todo.get()
     sys.path.extend(entry for entry in setup.path if entry not in sys.path)
     try:
-        job = pickle.loads(setup.job)
+        job: Job = pickle.loads(setup.job)
     except Exception as error:
-        _say(answers, Answer.of(error))
+        _send(answers, _Answer.of(error))
         _leave()
     while True:
-        _say(answers, _serve(job, todo.get()))
+        _send(answers, _serve(job, todo.get()))
 
 
-def _serve(job: Any, request: Request) -> Answer:
-    """Make one chunk and write it."""
-    from caloforge.simulate.chunks import write_part
-
+def _serve(job: Job, request: _Request) -> _Answer:
     try:
-        write_part(request.part, job.run(request.start, request.n))
+        archive = job.pack(job.run(request.start, request.n))
+        if request.part is None:
+            return _Answer(archive)
+        write_part(request.part, archive)
     except Exception as error:
         import traceback
 
         traceback.print_exc()
-        return Answer.of(error)
-    return Answer()
+        return _Answer.of(error)
+    return _Answer()
 
 
 def _listen(requests: IO[bytes], todo: queue.SimpleQueue[Any]) -> None:
-    """Hand requests on; end the process when there will be no more."""
+    """Put requests into the queue; end the process when there will be no more."""
     while True:
         try:
             message = pickle.load(requests)
@@ -111,7 +211,7 @@ def _listen(requests: IO[bytes], todo: queue.SimpleQueue[Any]) -> None:
         todo.put(message)
 
 
-def _say(answers: IO[bytes], answer: Answer) -> None:
+def _send(answers: IO[bytes], answer: _Answer) -> None:
     """Send an answer; end the process when nobody listens."""
     try:
         pickle.dump(answer, answers)

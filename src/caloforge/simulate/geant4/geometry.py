@@ -1,15 +1,11 @@
-"""A detector's stack in Geant4: plates and scored cells, and the energies of each event in the readout's cells.
-
-A detector's stack in Geant4: plates, and active slabs cut into cells that score their energy in C++.
+"""A detector's stack in Geant4: plates, active slabs cut into cells that score their energy in C++, and the readout's cells.
 
 Each active slab is replicated along x into columns and along y into cells of the fine grid. Equal active slabs
 share one logical volume; the copy number of a placement is its readout layer, so that the scorer adds up what
 belongs together. Its index of a cell is (layer * nx + ix) * ny + iy with the largest nx, ny of all layers.
 Passive slabs of the surrounding medium need no volume. z = 0 is the front of the stack.
 
-From the scorer's map of each event to the cells of the readout.
-
-The map is walked once an event, flat, which is the quickest that the bindings offer (a quarter of a
+The scorer's map is walked once an event, flat, which is the quickest that the bindings offer (a quarter of a
 microsecond a hit, a thousandth of the event); everything else is done for the whole chunk at once.
 """
 
@@ -40,7 +36,7 @@ def index_shape(detector: Detector) -> tuple[int, int, int]:
 
 
 class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
-    """Builds the volumes and hangs the scorers on the cells."""
+    """Builds the volumes and attaches the scorers to the cells."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -75,7 +71,7 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         return placed
 
     def ConstructSDandField(self) -> None:
-        """Hang the scorer on the cells; called by Geant4."""
+        """Attach the scorer to the cells; called by Geant4."""
         layers, nx, ny = index_shape(self._detector)
         scorers = self._keep(g4.G4MultiFunctionalDetector("calorimeter"))
         g4.G4SDManager.GetSDMpointer().AddNewDetector(scorers)
@@ -113,7 +109,7 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
 
 
 class HitCollector(g4.G4UserEventAction):  # type: ignore[misc]
-    """Keeps the scored energies of each event."""
+    """Collects the scored energies of each event."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,8 @@
-"""Geant4's run manager, one a process, and the particle that starts each shower."""
+"""Geant4's run manager, one a process, its physics, and the primary particle of each shower.
+
+The production cut is set once the run manager is initialised: earlier it is lost without a message, and overriding ``SetCuts``
+does not survive the bindings. Fluorescence is off: it costs time and moves energies below any threshold.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,81 @@ import geant4_pybind as g4
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.errors import SimulationError
+from caloforge.errors import IncompatibleError, SimulationError, UnknownNameError
 from caloforge.geometry import Detector, Primaries
 from caloforge.random import child_seed
 from caloforge.simulate.geant4.geometry import HitCollector, StackConstruction, fold_hits
-from caloforge.simulate.geant4.physics import build_physics, find_particle, set_cut
 
-__all__ = ["PrimaryGenerator", "Session", "session"]
+__all__ = ["CONSTRUCTORS", "PrimaryGenerator", "Session", "build_physics", "find_particle", "session"]
+
+CONSTRUCTORS = (
+    "G4EmStandardPhysics",
+    "G4EmStandardPhysics_option1",
+    "G4EmStandardPhysics_option2",
+    "G4EmStandardPhysics_option3",
+    "G4EmStandardPhysics_option4",
+    "G4EmStandardPhysicsGS",
+    "G4EmStandardPhysicsSS",
+    "G4EmStandardPhysicsWVI",
+    "G4EmLivermorePhysics",
+    "G4EmLivermorePolarizedPhysics",
+    "G4EmPenelopePhysics",
+    "G4EmLowEPPhysics",
+)
+"""Electromagnetic constructors that are a physics list on their own."""
+
+_COVERED = ("gamma", "e-", "e+", "mu-", "mu+")
+
+
+class _OneConstructor(g4.G4VModularPhysicsList):  # type: ignore[misc]
+    """A physics list of one constructor."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.SetVerboseLevel(0)
+        self._constructor = getattr(g4, name)()
+        self.RegisterPhysics(self._constructor)
+
+
+def build_physics(name: str) -> Any:
+    """Return a physics list.
+
+    Arguments:
+        name: Name of a constructor or of a reference list.
+
+    Raises:
+        UnknownNameError: When Geant4 has neither of that name.
+    """
+    if name in CONSTRUCTORS:
+        physics = _OneConstructor(name)
+    else:
+        factory = g4.G4PhysListFactory()
+        factory.SetVerbose(0)
+        if not factory.IsReferencePhysList(name):
+            reference = [str(entry) for entry in factory.AvailablePhysLists()]
+            raise UnknownNameError("physics list", name, [*CONSTRUCTORS, *reference])
+        physics = factory.GetReferencePhysList(name)
+        physics.SetVerboseLevel(0)
+    parameters = g4.G4EmParameters.Instance()
+    parameters.SetFluo(False)
+    parameters.SetVerbose(0)
+    return physics
+
+
+def find_particle(name: str, physics_list: str) -> Any:
+    """Return Geant4's definition of a particle.
+
+    Raises:
+        UnknownNameError: When there is none.
+        IncompatibleError: When an electromagnetic list would let it pass without its hadronic interactions.
+    """
+    definition = g4.G4ParticleTable.GetParticleTable().FindParticle(name)
+    if definition is None:
+        raise UnknownNameError("particle", name, [*_COVERED, "or another of Geant4's"])
+    if physics_list in CONSTRUCTORS and name not in _COVERED:
+        msg = f"physics list '{physics_list}' has no hadronic interactions of '{name}'; choose one such as FTFP_BERT"
+        raise IncompatibleError(msg)
+    return definition
 
 
 _SEED_BITS = 63  # so that no two showers of a large sample share a seed
@@ -45,9 +117,6 @@ class PrimaryGenerator(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
         self._gun.SetParticleMomentumDirection(g4.G4ThreeVector(*map(float, self._direction[i])))
         self._gun.SetParticlePosition(g4.G4ThreeVector(*map(float, self._position[i])))
         self._gun.GeneratePrimaryVertex(event)
-
-
-_active: Session | None = None
 
 
 class _Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
@@ -81,7 +150,7 @@ class Session:
         for part in self._kept:
             self._manager.SetUserInitialization(part)
         self._manager.Initialize()
-        set_cut(physics, cut)
+        physics.SetDefaultCutValue(cut)
         self._manager.BeamOn(0)  # makes the physics tables, so that no shower's time counts them
 
     @property
@@ -112,6 +181,9 @@ class Session:
             msg = f"Geant4 ended the run after {len(collector.events)} of {len(primaries)} showers"
             raise SimulationError(msg)
         return fold_hits(self.detector, collector.events, primaries.conditions), seconds
+
+
+_active: Session | None = None
 
 
 def session(detector: Detector, physics_list: str, cut: float) -> Session:

@@ -1,6 +1,4 @@
-r"""The detector as the shower sees it: sampling units in radiation lengths, and their effective medium.
-
-The effective medium of a sampling calorimeter.
+r"""The detector's stack as a shower sees it: a column of sampling units in radiation lengths, and their effective medium.
 
 With the mass fractions :math:`w_i` of the materials (thickness times density)::
 
@@ -11,13 +9,7 @@ X0 in g/cm2 above. 1/F is therefore the depth of one sampling unit in radiation 
 are, and ``e`` is one minus the ratio e/mip, which the paper writes 1 - ê. Everything here is an array over
 sampling units, so that a stack whose composition changes with depth keeps its local values.
 
-References:
-    G. Grindhammer, S. Peters, The parameterized simulation of electromagnetic showers in homogeneous and
-    sampling calorimeters, arXiv:hep-ex/0001020.
-
-The detector's stack as the shower sees it: a column of sampling units, in radiation lengths.
-
-A sampling unit is an active slab with the passive matter in front of it; gaps between slabs hold the
+A sampling unit is an active slab with the passive matter in front of it; gaps between slabs are filled with the
 detector's medium. Depths run along z from z = 0; a shower at the angle theta crosses 1/sin(theta) as much.
 
 What a unit makes visible follows from one quantity, the number of charged particles N at depth t (in X0).
@@ -27,8 +19,12 @@ materials::
     N(t) = E f(t) / integral(f loss dt)        E_visible = k (e/mip) loss_active integral_active(N dt)
 
 with the profile f of the parametrisation. In a uniform sampling calorimeter this is the paper's E (e/mip)
-times the mip's share; behind a change of absorber, or behind light matter upstream, it gives the local
-sampling fraction that the paper leaves open. The factor k (of order one) is :mod:`.calibration`'s.
+times the mip's share; behind a change of absorber, or behind light matter upstream, it is the local
+sampling fraction that the paper leaves open. The factor k (of order one) is :func:`caloforge.simulate.gflash.calibration`.
+
+References:
+    G. Grindhammer, S. Peters, The parameterized simulation of electromagnetic showers in homogeneous and
+    sampling calorimeters, arXiv:hep-ex/0001020.
 """
 
 from __future__ import annotations
@@ -55,13 +51,14 @@ __all__ = [
 
 
 SCATTERING_ENERGY = 21.2  # MeV, the scale of multiple scattering in the definition of the Moliere radius
+TRAIL = 3.0  # X0, how far back the matter still shapes the width of a shower
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Medium:
-    """What the parametrisation needs to know of the matter; each field an array of one shape, or a number.
+    """The parameters of the matter that the parametrisation uses; each field an array of one shape, or a number.
 
     Arguments:
         z: Effective atomic number.
@@ -102,9 +99,6 @@ def effective_medium(materials: Sequence[Material], thickness: Sequence[float]) 
     return z, float(lengths.sum() / in_x0.sum()), energy
 
 
-TRAIL = 3.0  # X0, how far back the matter still shapes the width of a shower
-
-
 @dataclass(frozen=True)
 class Column:
     """Sampling units front to back; every array has one entry a unit (U,).
@@ -114,7 +108,7 @@ class Column:
         enter: Depth at which the active slab begins, X0.
         leave: Depth at which it ends, X0.
         z: Middle of the active slab, mm.
-        edges: (U + 1,) boundaries half way between active slabs, mm; which unit a point belongs to.
+        edges: (U + 1,) boundaries half way between active slabs, mm: the units' ranges in z.
         loss_passive: dE/dx X0 of the matter in front of the active slab, MeV per X0.
         loss_active: The same of the active slab.
         e_mip: e/mip of the unit.

@@ -1,19 +1,14 @@
-r"""Energies in cells: mean response of each sampling unit, and the spots that fluctuate about it.
-
-Mean visible energy of each sampling unit, for longitudinal profiles drawn shower by shower.
+r"""Energies in cells: the mean response of each sampling unit, and the spots that fluctuate about it.
 
 Where a shower starts: a photon converts after an exponential of mean 9/7 X0. An electron radiates its first
 hard photon after an exponential of mean 1/2 X0; the paper starts it at the surface, and Geant4's electron
 showers in tungsten and silicon then lie a third of a radiation length deeper than the parametrisation's.
-This is the one number here that is not the paper's; its profile constants stay as published.
+This is the one number here that is not the paper's; its profile constants stay as published. The medium of a shower is the
+stack's, averaged over the typical profile at its energy, so that matter upstream and a change of absorber count by the
+part of the shower in them.
 
-The medium of a shower is the stack's, averaged over the typical profile at its energy, so that matter
-upstream and a change of absorber count as much as the shower sees of them.
-
-What one spot leaves in an active slab: the deposits of single charged particles.
-
-The visible energy of a unit is a Poisson number of such deposits, so their spectrum sets both the hits that
-a detector sees and its sampling fluctuations: the relative variance is <d^2>/(<d> E_visible), which is the
+The visible energy of a unit is a Poisson number of spots, the deposits of single charged particles. Their spectrum sets
+both the hits that a detector sees and its sampling fluctuations: the relative variance is <d^2>/(<d> E_visible), which is the
 paper's sampling noise Gamma(E/c^2, 1/c^2) with c^2 = <d^2>/(<d> S), S the sampling fraction. The paper
 takes c from the detector; here it follows from the slab. Two kinds of particle make spots:
 
@@ -29,17 +24,14 @@ takes c from the detector; here it follows from the slab. Two kinds of particle 
 That four spots in five are soft, their mean and the largest 1/cos are choices: they describe the cell
 spectra of Geant4 in half a millimetre of silicon, and serve for every slab and detector.
 
+Spots lie at the radii of :mod:`.profiles` around the shower axis. The radius is perpendicular to the axis, so a spot of an inclined
+shower at an offset b in the plane of inclination lies b/sin(theta) further in y, and b cos(theta)
+nearer in z: it may belong to another unit than the point of the axis that it comes from.
+
 References:
     G. Grindhammer, S. Peters, arXiv:hep-ex/0001020 (sampling noise, number of spots).
     H. Bichsel, Straggling in thin silicon detectors, Rev. Mod. Phys. 60, 663 (1988).
     J. E. Moyal, Theory of ionization fluctuations, Phil. Mag. 46, 263 (1955).
-
-Spots: from the mean response of showers to energies in cells.
-
-Each unit's visible energy becomes a Poisson number of spots with the energies of :mod:`.spots`, at radii of
-:mod:`.radial` around the shower axis. The radius is perpendicular to the axis, so a spot of an inclined
-shower that lies at an offset b in the plane of inclination sits b/sin(theta) further in y, and b cos(theta)
-nearer in z: it may belong to another unit than the point of the axis that it comes from.
 """
 
 from __future__ import annotations
@@ -73,8 +65,16 @@ __all__ = [
 
 
 Array = NDArray[np.float64]
+Float = NDArray[np.float32]
+Index = NDArray[np.int64]
 
 START_DEPTH = {"gamma": 9.0 / 7.0, "e-": 0.5, "e+": 0.5}  # mean depth, X0, at which a shower starts
+SOFT_SHARE = 0.8  # of the spots
+SOFT_ENERGY = 0.30  # MeV, mean
+_MAX_SECANT = 3.0
+_SIZE = 1 << 16  # entries of the table: a spot's energy is one of them, drawn uniformly
+_ELECTRON_MASS = 0.510999  # MeV
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Response:
 def develop(
     column: Column, particle: str, energy: Array, theta: Array, normal: Array, exponential: Array
 ) -> Response:
-    """Return the mean response of showers that the given random numbers stand for.
+    """Return the mean response of showers drawn with these random numbers.
 
     Arguments:
         column: The detector's sampling units.
@@ -140,14 +140,6 @@ def _medium_along(column: Column, energy: Array) -> Medium:
     share = np.diff(typical.integral(np.broadcast_to(edges, (len(energy), len(edges)))), axis=1)
     share = share + 1e-9 * weights  # for a stack that ends before the shower has begun
     return column.medium.mean(share / share.sum(axis=1, keepdims=True))
-
-
-SOFT_SHARE = 0.8  # of the spots
-SOFT_ENERGY = 0.30  # MeV, mean
-_MAX_SECANT = 3.0
-_SIZE = 1 << 16  # entries of the table: a spot's energy is one of them, drawn uniformly
-_ELECTRON_MASS = 0.510999  # MeV
-_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,17 +187,13 @@ def spot_spectrum(material: Material, thickness: float) -> SpotSpectrum:
     return SpotSpectrum(table.astype(np.float32), float(table.mean()), float((table**2).mean()))
 
 
-Float = NDArray[np.float32]
-Index = NDArray[np.int64]
-
-
 @dataclass(frozen=True)
 class Spots:
     """Deposits of n showers, one after the other; every field (m,).
 
     Arguments:
-        shower: Which shower, 0 to n.
-        unit: Sampling unit that the spot lies in, -1 before the first and behind the last.
+        shower: Index of the shower, 0 to n.
+        unit: Sampling unit of the spot, -1 before the first and behind the last.
         x: mm.
         y: mm.
         energy: MeV.

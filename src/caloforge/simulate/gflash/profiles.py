@@ -1,8 +1,6 @@
 r"""Longitudinal and radial profiles that fluctuate from shower to shower.
 
-Longitudinal profiles that fluctuate from shower to shower.
-
-With y = E/Ec, L = ln y and t in radiation lengths from the start of the shower::
+Longitudinal: with y = E/Ec, L = ln y and t in radiation lengths from the start of the shower::
 
     f(t) = (b t)^(a-1) b exp(-b t) / Gamma(a),        b = (a-1)/T
 
@@ -11,16 +9,11 @@ With y = E/Ec, L = ln y and t in radiation lengths from the start of the shower:
     sigma(ln T) = 1/(-2.5 + 1.25 L)                   sigma(ln a) = 1/(-0.82 + 0.79 L)
     rho(ln T, ln a) = 0.784 - 0.023 L
 
-and (ln T, ln a) are Gaussian with that correlation. Electrons start at the surface, photons after an
-exponential of mean 9/7 X0. The constants are the paper's; outside its range (below some 100 MeV) they lose
+and (ln T, ln a) are Gaussian with that correlation. The constants are the paper's; outside its range (below some 100 MeV) they lose
 their meaning, so T is kept above 0.3 X0, a above 1.1 and both sigmas at 0.5 or less.
 
-References:
-    G. Grindhammer, S. Peters, arXiv:hep-ex/0001020, appendix (individual profiles, homogeneous and sampling).
-
-Radial profiles: a core and a tail whose radii grow with depth.
-
-With E in GeV, tau the depth in units of the shower's maximum, and r in Moliere radii::
+Radial: a core and a tail whose radii grow with depth. With E in GeV, tau the depth in units of the shower's maximum, and r in
+Moliere radii::
 
     f(r) = p 2 r Rc^2/(r^2 + Rc^2)^2 + (1-p) 2 r Rt^2/(r^2 + Rt^2)^2
 
@@ -32,10 +25,10 @@ With E in GeV, tau the depth in units of the shower's maximum, and r in Moliere 
 
 and for sampling calorimeters Rc - 0.0203 e + 0.0397 exp(-tau)/F, Rt - 0.14 e - 0.495 exp(-tau)/F, p + e
 [0.348 - 0.642 exp(-(tau-1)^2)/F]. The integral of a component is r^2/(r^2 + R^2), so r = R sqrt(v/(1-v)).
-tau is held at 10 or less, where the published range ends; radii at 0.01 or more; p within 0 and 1.
+tau is kept at 10 or less, where the published range ends; radii at 0.01 or more; p within 0 and 1.
 
 References:
-    G. Grindhammer, S. Peters, arXiv:hep-ex/0001020, appendix (radial profiles, homogeneous and sampling).
+    G. Grindhammer, S. Peters, arXiv:hep-ex/0001020, appendix (individual and radial profiles, homogeneous and sampling).
 """
 
 from __future__ import annotations
@@ -55,6 +48,7 @@ __all__ = ["Profile", "ProfileLaw", "Radial", "profile_law", "radial_profile"]
 Array = NDArray[np.float64]
 
 _MIN_T, _MIN_ALPHA, _MAX_SIGMA, _MIN_LOG = 0.3, 1.1, 0.5, 0.5
+_MAX_TAU, _MIN_RADIUS = 10.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class Profile:
     Arguments:
         t_max: (n,) depth of the maximum, X0.
         alpha: (n,) shape.
-        tau_scale: (n,) 1/X0; tau = tau_scale * t, in units of the maximum, is the depth in :mod:`.radial`.
+        tau_scale: (n,) 1/X0; tau = tau_scale * t, in units of the maximum, is the depth of the radial profiles.
     """
 
     t_max: Array
@@ -88,7 +82,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class ProfileLaw:
-    """The law that (ln T, ln a) follow, for n showers; every field (n,)."""
+    """Means, widths and correlation of the Gaussian (ln T, ln a) of n showers; every field (n,)."""
 
     mean_log_t: Array
     mean_log_alpha: Array
@@ -97,7 +91,7 @@ class ProfileLaw:
     rho: Array
 
     def draw(self, normal: Array) -> Profile:
-        """Return the profiles that standard normal numbers (n, 2) stand for."""
+        """Return the profiles drawn with standard normal numbers (n, 2)."""
         common = np.sqrt((1.0 + self.rho) / 2.0) * normal[:, 0]
         opposite = np.sqrt((1.0 - self.rho) / 2.0) * normal[:, 1]
         t_max = np.exp(self.mean_log_t + self.sigma_log_t * (common + opposite))
@@ -126,9 +120,6 @@ def profile_law(energy: Array, medium: Medium) -> ProfileLaw:
 def _inverse(x: Array) -> Array:
     """Return 1/x, at most the largest sigma, also where x is not positive."""
     return 1.0 / np.maximum(x, 1.0 / _MAX_SIGMA)
-
-
-_MAX_TAU, _MIN_RADIUS = 10.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,7 @@ class Radial:
 
         Arguments:
             u: (m,) in [0, 1).
-            index: (m,) which (flattened) profile each number is for.
+            index: (m,) the (flattened) profile of each number.
 
         Returns:
             (m,) radii in Moliere radii.
