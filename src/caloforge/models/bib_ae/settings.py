@@ -19,7 +19,7 @@ class BibSampling(Settings):
     """What may be chosen at generation.
 
     Arguments:
-        latent: Where latents come from: ``normal``, ``kde`` or ``flow``; empty: the model's setting.
+        latent: Density of the latents: ``normal``, ``kde`` or ``flow``; empty: the model's setting.
     """
 
     latent: Literal["", "normal", "kde", "flow"] = ""
@@ -29,11 +29,11 @@ class BibWeights(Settings):
     """Weights of the losses of encoder and decoder.
 
     Arguments:
-        likelihood: Of the mean energies and of the cells drawn, where the generator has them.
-        critic: Of the critic that goes on.
+        likelihood: Of the mean energies and of the sampled cells, where the generator has them.
+        critic: Of the critic that is trained throughout.
         fresh: Of the critic that is initialised again.
         latent_critic: Of the critic of latents.
-        latent_mmd: Of the discrepancy of latents from normal numbers.
+        latent_mmd: Of the discrepancy (MMD) of latents from N(0, 1).
         kl: Of the Kullback-Leibler divergence, summed over latents.
     """
 
@@ -66,7 +66,7 @@ class SortedWeights(Settings):
 
 
 class FlowSettings(Settings):
-    """Sizes of the flow, see :class:`~caloforge.models.bib_ae.latent.LatentFlow`."""
+    """Sizes of the flow, see :class:`~caloforge.models.bib_ae.latents.LatentFlow`."""
 
     blocks: Count = 4
     couplings: Annotated[int, Field(ge=0)] = 1
@@ -79,16 +79,16 @@ class BibAeConfig(ModelConfig):
     """Settings of the BIB-AE.
 
     Arguments:
-        maker: What makes showers of latents: ``published``, or ``axis`` (:mod:`~caloforge.models.bib_ae.axis_maker`).
+        decoder: Decoder and post-processor: ``published``, or along the shower ``axis`` (:mod:`~caloforge.models.bib_ae.generators`).
         latent_size: Latents.
         noise: Further normal numbers of the decoder.
         cell_noise: Normal numbers for the cells; distant cells share one where there are more cells.
         width: Channels of the post-processor.
-        features: Maps that the decoder gives the post-processor beside the energy.
-        latent: Where latents come from at generation: ``normal``, ``kde`` or ``flow``.
-        adversarial: What critics and generator lower; the Wasserstein distance has the gradient penalty, ``bce`` R1.
+        features: Maps of the decoder for the post-processor, beside the energy.
+        latent: Density of the latents at generation: ``normal``, ``kde`` or ``flow``.
+        adversarial: Losses of critics and generator (:mod:`~caloforge.models.nn.adversarial`), with the penalty of each.
         penalty: Weight of the critics' gradient penalty.
-        penalty_every: Steps between two penalties, which are then that much larger.
+        penalty_every: Steps between two penalties, whose weight is that much larger.
         critic_steps: Critic steps for one step of encoder and decoder.
         critics_ramp: Part of the first stage over which the critics' weights rise from 0.
         differences: Whether the critics see the difference to the encoded shower.
@@ -101,7 +101,7 @@ class BibAeConfig(ModelConfig):
         kde_bandwidth: Factor on its bandwidth.
         epochs: Of the first stage.
         post_epochs: Of the second stage.
-        post_first: Part of the second stage in which the cell-by-cell loss is alone.
+        post_first: Part of the second stage with the cell-by-cell loss alone.
         flow_epochs: Of the last stage.
         batch_size: Showers a step.
         flow_batch_size: Codes a step of the flow.
@@ -112,7 +112,7 @@ class BibAeConfig(ModelConfig):
         flow_optimizer: Optimiser of the flow.
     """
 
-    maker: Literal["published", "axis"] = "axis"
+    decoder: Literal["published", "axis"] = "axis"
     latent_size: Count = 24
     noise: Count = 64
     cell_noise: Annotated[int, Field(ge=16)] = 8192
@@ -155,7 +155,7 @@ _PLAIN: Mapping[str, Any] = {"warmup": 0, "clip": 0.0, "ema": 0.0}
 _BETAS = {"betas": (0.5, 0.9), "schedule": "exponential", "gamma": 0.97, **_PLAIN}
 
 PAPER: Mapping[str, Any] = {
-    "maker": "published",
+    "decoder": "published",
     "noise": 488,
     "width": 128,
     "features": 0,
