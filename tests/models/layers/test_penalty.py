@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from caloforge.models.nn.adversarial import gradient_penalty
+from caloforge.models.nn.adversarial import CRITIC_LOSSES, gradient_penalty
 from caloforge.models.nn.mlp import mlp
 
 
@@ -40,3 +42,17 @@ def test_it_is_autograd_row_by_row_between_the_showers() -> None:
     assert penalty.item() == pytest.approx(total / 5, rel=1e-6)
     penalty.backward()
     assert all(p.grad is not None for name, p in critic.named_parameters() if name.endswith("weight"))
+
+
+def test_losses_of_critics() -> None:
+    real, made = torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0])
+    assert CRITIC_LOSSES["wasserstein"].critic(real, made) == -1.0
+    assert CRITIC_LOSSES["wasserstein"].generator(made + 1.0) == -1.0
+    expected = sum(math.log1p(math.exp(-v)) for v in (2.0, 0.0)) / 2
+    expected += sum(math.log1p(math.exp(v)) for v in (-1.0, 1.0)) / 2
+    assert float(CRITIC_LOSSES["bce"].critic(real, made)) == pytest.approx(expected, rel=1e-5)
+    x, weight = torch.randn(3, 4), torch.tensor([1.0, -2.0, 0.0, 2.0])
+    penalty = CRITIC_LOSSES["bce"].penalty(lambda v: v @ weight, x, x, torch.rand(3, 1))
+    assert float(penalty) == pytest.approx(0.5 * 9.0)
+    penalty = CRITIC_LOSSES["wasserstein"].penalty(lambda v: v @ weight, x, x + 1, torch.rand(3, 1))
+    assert float(penalty) == pytest.approx((3.0 - 1.0) ** 2, rel=1e-4)

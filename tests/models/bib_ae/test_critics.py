@@ -1,4 +1,4 @@
-"""Discrepancies against slow loops."""
+"""Critics of the BIB-AE, and discrepancies against slow loops."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from caloforge.models.bib_ae.critic import FIRST, STRIDE, WINDOW, mmd, sorted_cells, window_mmd
+from caloforge.models.bib_ae.critics import (
+    SORTED_CELLS,
+    STRIDE,
+    WINDOW,
+    BatchStatistics,
+    LatentCritic,
+    ShowerCritic,
+    mmd,
+    sorted_cells,
+    window_mmd,
+)
 
 
 def _slow(x: Tensor, y: Tensor, alpha: float) -> float:
@@ -56,7 +66,7 @@ def test_windows_against_the_loop(alpha: float) -> None:
 
 
 def test_published_windows() -> None:
-    assert (FIRST, WINDOW, STRIDE) == (1000, 150, 25)
+    assert (SORTED_CELLS, WINDOW, STRIDE) == (1000, 150, 25)
     cells = torch.rand(1, 1200)
     assert sorted_cells(cells).shape == (1, 1000)
     assert torch.equal(sorted_cells(cells)[0], cells[0].sort(descending=True).values[:1000])
@@ -69,3 +79,38 @@ def test_gradients_reach_the_cells_that_count() -> None:
     cells = torch.rand(2, 300).requires_grad_(True)
     window_mmd(sorted_cells(cells, 200), sorted_cells(torch.rand(2, 300), 200), 4.0).backward()
     assert int((cells.grad != 0).sum()) >= 2 * 190
+
+
+def test_batch_statistics_against_the_loop() -> None:
+    statistics, cells = BatchStatistics(), torch.rand(5, 40)
+    with torch.no_grad():
+        found = statistics(cells)
+        for b in range(5):
+            rows = []
+            for other in range(5):
+                pair = [
+                    cells[b].std(unbiased=False) - cells[other].std(unbiased=False),
+                    cells[b].sum() - cells[other].sum(),
+                ]
+                rows.append(statistics.pairs(torch.stack(pair)))
+            rows_ = torch.stack(rows)
+            expected = torch.cat([rows_.mean(0), rows_.std(0, unbiased=False)])
+            torch.testing.assert_close(found[b], expected, atol=2e-4, rtol=1e-3)
+
+
+def test_latent_critic_judges_each_number_alone() -> None:
+    critic, z = LatentCritic(4), torch.randn(3, 4)
+    hessian = torch.autograd.functional.hessian(lambda x: critic(x[None])[0], z[0])
+    assert torch.equal(hessian, torch.diag(hessian.diagonal()))
+    assert sum(m.out_channels for m in critic.net if isinstance(m, nn.Conv1d)) == 4 * (50 + 100 + 50 + 1)
+
+
+def test_critic_sees_differences_only_when_asked() -> None:
+    shape, real, given = (8, 8, 8), torch.rand(2, 512), torch.rand(2, 1)
+    for differences in (True, False):
+        critic = ShowerCritic(shape, 1, differences, widths=(4, 4))
+        changed = critic(real, real + 1.0, given)
+        assert torch.equal(critic(real, real, given), changed) is not differences
+    two = critic(torch.cat([real, real]), torch.cat([real, real]), torch.cat([given, given]), groups=2)
+    torch.testing.assert_close(two[:2], two[2:])
+    torch.testing.assert_close(two[:2], critic(real, real, given))

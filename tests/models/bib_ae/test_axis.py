@@ -1,14 +1,16 @@
-"""Post-processors: cells drawn, and cells corrected."""
+"""The decoder along the axis and the sampler of cells."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.bib_ae.networks import CellSampler, Pointwise, PostProcessor
+from caloforge.geometry import get_detector
+from caloforge.models.bib_ae.axis import AxisDecoder, AxisMaps, CellSampler
 
 
 def _sampler() -> CellSampler:
@@ -23,18 +25,7 @@ def _inputs(n: int = 2, side: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     return mean, torch.randn(n, 2, *shape, generator=generator), torch.randn(n, 3, generator=generator)
 
 
-def test_pointwise_is_a_convolution_of_one_cell() -> None:
-    for bias in (True, False):
-        mine, theirs = Pointwise(3, 5, bias), torch.nn.Conv3d(3, 5, 1, bias=bias)
-        with torch.no_grad():
-            theirs.weight.copy_(mine.weight[:, :, None, None, None])
-            if mine.bias is not None and theirs.bias is not None:
-                theirs.bias.copy_(mine.bias[:, 0])
-        x = torch.randn(2, 3, 4, 5, 6)
-        torch.testing.assert_close(mine(x), theirs(x))
-
-
-def test_a_cell_holds_energy_as_often_as_its_probability_says() -> None:
+def test_a_cell_is_hit_as_often_as_its_probability_says() -> None:
     sampler, (mean, maps, conditions) = _sampler(), _inputs(1, 4)
     with torch.no_grad():
         _, logit = sampler.describe(mean, maps, conditions)
@@ -128,17 +119,26 @@ def test_gradients_pass_the_choice_of_hits() -> None:
     assert (mean.grad != 0).float().mean() > 0.5
 
 
-def test_the_published_one_starts_as_the_identity_and_moves() -> None:
-    processor, (mean, _, conditions) = PostProcessor(3, width=8), _inputs()
-    convolutions = [m for m in processor.modules() if isinstance(m, Pointwise)]
-    assert len(convolutions) == 6
-    made = processor(mean, conditions)
-    assert torch.equal(made, mean)
-    optimizer = torch.optim.SGD(processor.parameters(), lr=1e-2)
-    before = [p.detach().clone() for p in processor.parameters()]
-    for _ in range(2):
-        optimizer.zero_grad()
-        (processor(mean, conditions) - 0.5 * mean).square().mean().backward()
-        optimizer.step()
-    assert all(not torch.equal(p, q) for p, q in zip(processor.parameters(), before, strict=True))
-    assert (processor(mean, conditions) >= 0).all()
+def test_axis_maps_measure_the_distance_to_the_axis() -> None:
+    detector = get_detector("ild-ecal-angled")
+    maps, theta = AxisMaps(detector), torch.tensor([90.0, 50.0])
+    found = maps(theta)
+    assert found.shape == (2, maps.size, 30, 60, 30)
+    centres = detector.cell_centres
+    point = np.array([detector.beam.x, detector.beam.y, 0.0])
+    for row, angle in enumerate(theta.tolist()):
+        direction = np.array([0.0, math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+        away = np.linalg.norm(np.cross(centres - point, direction), axis=1)
+        expected = np.log1p((away / 2.0) ** 2) / 4.0
+        assert np.allclose(found[row, 0].flatten().numpy(), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["ild-ecal", "ild-ecal-angled", "clic-ecal"])
+def test_shares_of_the_axis_decoder_sum_to_one(name: str) -> None:
+    detector = get_detector(name)
+    decoder = AxisDecoder(detector, 9, features=3, width=16, channels=4)
+    with torch.no_grad():
+        shares, maps = decoder(torch.randn(2, 9), torch.tensor([90.0, 60.0]))
+    assert shares.shape == (2, *detector.shape)
+    assert maps.shape == (2, 3, *detector.shape)
+    assert torch.allclose(shares.exp().sum((1, 2, 3)), torch.ones(2), atol=1e-4)

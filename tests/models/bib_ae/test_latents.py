@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.bib_ae.latent import LatentFlow, LatentKde, LatentNormal
+from caloforge.models.bib_ae.latents import LatentFlow, LatentKde, LatentNormal
+from caloforge.models.bib_ae.settings import PAPER, BibAeConfig, FlowSettings
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
@@ -87,10 +88,10 @@ class TestKernels:
 class TestFlow:
     def flow(self) -> LatentFlow:
         torch.manual_seed(0)
-        return LatentFlow(3, 2, blocks=1, couplings=1, hidden=(16,), spline_hidden=(16,))
+        return LatentFlow(3, 2, FlowSettings(blocks=1, couplings=1, hidden=(16,), spline_hidden=(16,)))
 
     def test_published_blocks(self) -> None:
-        flow = LatentFlow(25, 2)
+        flow = LatentFlow(25, 2, BibAeConfig.model_validate(PAPER).flow)
         couplings = [m for m in flow.modules() if type(m).__name__ == "GeneralCouplingTransform"]
         assert len(couplings) == 8 * 7
         assert [c.univariate.__name__ for c in couplings[:7]] == (
