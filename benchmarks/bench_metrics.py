@@ -16,9 +16,9 @@ import time
 import numpy as np
 
 from caloforge.showers import Showers, open_showers
+from caloforge.statistics.distances import expected_divergence, quantile_divergence
+from caloforge.statistics.ssim import structural_similarity
 from caloforge.validate.metrics import METRICS, Settings, compute_metrics
-from caloforge.validate.metrics.quantile import expected_divergence, quantile_divergence
-from caloforge.validate.metrics.ssim import ssim_pairs
 from caloforge.validate.sample import Sample
 
 
@@ -39,16 +39,16 @@ def quantile(n: int = 1_000_000, n_quant: int = 8192) -> None:
 
 def ssim(pairs: int = 64) -> None:
     """Time SSIM beside scikit-image on the same pairs."""
-    from skimage.metrics import structural_similarity
+    from skimage.metrics import structural_similarity as of_one_pair
 
     a, b = np.random.default_rng(0).exponential(3e-5, size=(2, pairs, 30, 30, 30))
     start = time.perf_counter()
-    ssim_pairs(a, b)
+    structural_similarity(a, np.arange(pairs), b, np.arange(pairs), (1e-4,))
     ours = time.perf_counter() - start
     few = 8
     start = time.perf_counter()
     for x, y in zip(a[:few], b[:few], strict=True):
-        structural_similarity(
+        of_one_pair(
             x,
             y,
             data_range=1e-4,

@@ -8,6 +8,7 @@ import pytest
 from caloforge.errors import TooFewShowersError
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
+from caloforge.statistics.ssim import structural_similarity
 from caloforge.studies.diversity import distances as module
 from caloforge.studies.diversity.distances import (
     Memory,
@@ -19,7 +20,6 @@ from caloforge.studies.diversity.distances import (
     nearest,
 )
 from caloforge.studies.diversity.sample import known_showers
-from caloforge.validate.metrics.ssim import ssim_pairs
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,9 @@ def test_identical_samples_have_pairs_of_similarity_one(showers):
 def test_pairs_are_of_like_energy_and_agree_with_single_ones(showers, monkeypatch):
     found = likeness_within(showers, 30, (1e-4,), seed=3)
     order = np.argsort(showers.incident_energy)
-    grid = showers.grid() / np.float32(1e3)
-    np.testing.assert_allclose(found.values[:, 0], ssim_pairs(grid[order[::2]], grid[order[1::2]]), atol=1e-5)
+    grid = showers.grid()
+    expected = structural_similarity(grid, order[::2], grid, order[1::2], (0.1,))  # MeV
+    np.testing.assert_allclose(found.values, expected, atol=1e-5)
 
 
 def test_a_collapsed_sample_is_more_alike(showers):

@@ -8,8 +8,7 @@ from caloforge.errors import InputError
 from caloforge.geometry import get_detector
 from caloforge.studies.support_size import criteria as divergence
 from caloforge.studies.support_size.criteria import pair_differences, pair_divergences, pair_indices
-from caloforge.studies.support_size.search import similar_pairs, why_no_windows
-from caloforge.validate.metrics.ssim import ssim_pairs
+from caloforge.studies.support_size.search import why_no_windows
 
 
 def slow(profiles):
@@ -63,33 +62,7 @@ def test_negative_profiles_are_refused():
         pair_divergences(np.array([[1.0, -1.0], [0.0, 1.0]]))
 
 
-@pytest.fixture(scope="module")
-def showers():
-    rng = np.random.default_rng(3)
-    return (rng.gamma(0.3, 2.0, (9, 14, 12, 3)) * (rng.random((9, 14, 12, 3)) > 0.6)).astype(np.float32)
-
-
-def test_similarity_agrees_with_the_one_of_single_pairs(showers):
-    rng = np.random.default_rng(4)
-    i, j = rng.integers(0, 9, 150), rng.integers(0, 5, 150)
-    other = showers[:5] * np.float32(1.3)
-    for data_range, found in zip(
-        (1e-4, 1e-2), similar_pairs(showers, i, other, j, (1e-4, 1e-2)).T, strict=True
-    ):
-        expected = ssim_pairs(showers[i] / np.float32(1e3), other[j] / np.float32(1e3), data_range)
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_identical_showers_have_similarity_one(showers):
-    rows = np.arange(9)
-    np.testing.assert_allclose(similar_pairs(showers, rows, showers, rows), 1.0)
-    others = similar_pairs(showers, rows[:-1], showers, rows[1:])
-    assert (others < 0.9).all()
-
-
 def test_similarity_needs_a_grid_as_large_as_the_window():
     assert why_no_windows(get_detector("ild-ecal")) == ""
     assert "11 x 11" in why_no_windows(get_detector("ild-ecal-10x10"))
     assert "layered" in why_no_windows(get_detector("atlas-em-barrel"))
-    with pytest.raises(InputError, match=">= 11"):
-        similar_pairs(np.zeros((2, 10, 10, 1)), np.array([0]), np.zeros((2, 10, 10, 1)), np.array([1]))

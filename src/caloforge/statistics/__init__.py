@@ -1,1 +1,1 @@
-"""Statistics of arrays: two-sample tests with classifiers. Nothing here knows showers or detectors."""
+"""Statistics of arrays: moments, distances, resampling, two-sample tests. Independent of showers and detectors."""

@@ -1,4 +1,4 @@
-r"""How many rows it takes to tell two samples apart: the AUC against the size of the training part.
+r"""How many rows distinguish two samples: the AUC against the size of the training part.
 
 A classifier that was trained on :math:`t` rows of each sample is tested on a large held-out part. With cross-fitting in K
 folds a test of :math:`n` rows a side trains on :math:`t = n (K - 1) / K` of them and scores all. Under the hypothesis of
@@ -14,7 +14,7 @@ for large k). Generalised to other classifiers,
 .. math:: d(t) = \delta \left( 1 + (t_0 / t)^c \right)^{-1/2} ,
 
 where :math:`\delta` is the separation that unlimited training reaches, :math:`t_0` the scale on which it learns, and the
-exponent :math:`c` is 1 for the discriminant; the fit holds it to :math:`1 \pm 0.5`.
+exponent :math:`c` is 1 for the discriminant; the fit constrains it to :math:`1 \pm 0.5`.
 
 References:
     H. B. Mann, D. R. Whitney, Annals of Mathematical Statistics 18 (1947) 50, section 3 (mean and variance); S. Raudys, A. K.
@@ -45,32 +45,28 @@ __all__ = [
     "significance",
 ]
 
-_GRID = np.geomspace(8.0, 1e9, 2000)  # showers a side that are looked at
+Array = NDArray[np.float64]
+
+_GRID = np.geomspace(8.0, 1e9, 2000)  # rows a side at which the curve is evaluated
 _PRIOR = (1.0, 0.5)  # of the exponent c
 _SMALLEST = 12  # rows a side that a classifier is trained and stopped with
 _MOST = 6  # trainings of one size
-_WITHOUT = 1.0  # standard deviations below which smaller sizes are not looked at
+_WITHOUT = 1.0  # standard deviations below which smaller sizes are not measured
 _FEWEST_SIZES = 4
 
 
-def null_error(n: ArrayLike) -> NDArray[np.float64]:
+def null_error(n: ArrayLike) -> Array:
     """Return the standard deviation of the AUC of two equal samples of ``n`` rows each."""
     x = np.asarray(n, np.float64)
-    out: NDArray[np.float64] = np.sqrt((2.0 * x + 1.0) / 12.0) / x
-    return out
+    return np.asarray(np.sqrt((2.0 * x + 1.0) / 12.0) / x)
 
 
-def significance(auc: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
+def significance(auc: ArrayLike, n: ArrayLike) -> Array:
     """Return by how many standard deviations an AUC of ``n`` against ``n`` rows is above 0.5."""
-    out: NDArray[np.float64] = (np.asarray(auc, np.float64) - 0.5) / null_error(n)
-    return out
+    return np.asarray((np.asarray(auc, np.float64) - 0.5) / null_error(n))
 
 
-def bootstrap_auc(
-    scores: NDArray[np.float64],
-    weights_reference: NDArray[np.float64],
-    weights_generated: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def bootstrap_auc(scores: Array, weights_reference: Array, weights_generated: Array) -> Array:
     """Return the AUC of weighted rows for each set of weights (B,).
 
     Arguments:
@@ -85,7 +81,7 @@ def bootstrap_auc(
     b = np.concatenate([np.zeros((len(weights_reference), n)), weights_generated], axis=1)[:, order]
     a, b = np.add.reduceat(a, starts, axis=1), np.add.reduceat(b, starts, axis=1)
     below = np.cumsum(a, axis=1) - 0.5 * a
-    out: NDArray[np.float64] = (b * below).sum(axis=1) / (a.sum(axis=1) * b.sum(axis=1))
+    out: Array = (b * below).sum(axis=1) / (a.sum(axis=1) * b.sum(axis=1))
     return out
 
 
@@ -99,7 +95,7 @@ class Point:
     """
 
     trained: int
-    scores: NDArray[np.float64]
+    scores: Array
 
 
 @dataclass(frozen=True)
@@ -165,10 +161,11 @@ def learning_points(candidate: Candidate, split: Split, folds: int, seed: int) -
     return points[::-1]
 
 
+@dataclass(frozen=True, eq=False)
 class LearningCurve:
     """A fitted learning curve with bootstrap replicas.
 
-    Arguments:
+    Attributes:
         sizes: Rows a side (S,) of the tests with cross-fitting, increasing.
         auc: Measured AUC (S,).
         errors: Their errors (S,).
@@ -177,26 +174,21 @@ class LearningCurve:
         folds: K.
     """
 
-    def __init__(
-        self,
-        sizes: NDArray[np.float64],
-        auc: NDArray[np.float64],
-        errors: NDArray[np.float64],
-        parameters: NDArray[np.float64],
-        replicas: NDArray[np.float64],
-        folds: int,
-    ) -> None:
-        self.sizes, self.auc, self.errors = sizes, auc, errors
-        self.parameters, self.replicas, self.folds = parameters, replicas, folds
+    sizes: Array
+    auc: Array
+    errors: Array
+    parameters: Array
+    replicas: Array
+    folds: int
 
-    def at(self, n: ArrayLike) -> NDArray[np.float64]:
+    def at(self, n: ArrayLike) -> Array:
         """Return the AUC of a test with ``n`` rows a side."""
         return _curve(self.parameters, np.asarray(n, np.float64) * (self.folds - 1) / self.folds)
 
-    def band(self, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def band(self, n: ArrayLike) -> tuple[Array, Array]:
         """Return the 68 % range of the AUC of tests with ``n`` rows a side (k,)."""
         trained = np.asarray(n, np.float64) * (self.folds - 1) / self.folds
-        found = np.stack([_curve(parameters, trained) for parameters in self.replicas])
+        found = [_curve(parameters, trained) for parameters in self.replicas]
         low, high = np.quantile(found, (0.16, 0.84), axis=0)
         return low, high
 
@@ -209,21 +201,19 @@ class LearningCurve:
         return Crossing(value, min(low, value), max(high, value), not inside)
 
 
-def _curve(parameters: NDArray[np.float64], trained: NDArray[np.float64]) -> NDArray[np.float64]:
+def _curve(parameters: Array, trained: Array) -> Array:
     from scipy.special import ndtr
 
     delta, scale, power = np.exp(parameters[0]), parameters[1], parameters[2]
     d = delta / np.sqrt(1.0 + np.exp(np.clip(power * (scale - np.log(trained)), -50.0, 50.0)))
-    out: NDArray[np.float64] = ndtr(d / np.sqrt(2.0))
-    return out
+    return np.asarray(ndtr(d / np.sqrt(2.0)))
 
 
-def _crossing(parameters: NDArray[np.float64], sigmas: float, folds: int) -> float:
+def _crossing(parameters: Array, sigmas: float, folds: int) -> float:
     z = significance(_curve(parameters, _GRID * (folds - 1) / folds), _GRID)
-    above = np.flatnonzero(z >= sigmas)
-    if len(above) == 0:
+    if not (z >= sigmas).any():
         return float("inf")
-    first = above[0]
+    first = int((z >= sigmas).argmax())
     if first == 0:
         return float(_GRID[0])
     x = np.interp(sigmas, z[first - 1 : first + 1], np.log(_GRID[first - 1 : first + 1]))
@@ -259,7 +249,7 @@ def fit_curve(
     return LearningCurve(trained * folds / (folds - 1), means[:, 0], errors, best, fitted, folds)
 
 
-def _training_spread(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _training_spread(values: Sequence[Array]) -> Array:
     """Return the spread of the AUC between trainings of each size; from smaller sizes where there are fewer than four."""
     out = np.zeros(len(values))
     known = 0.0
@@ -270,17 +260,12 @@ def _training_spread(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float6
     return out
 
 
-def _fit(
-    trained: NDArray[np.float64],
-    auc: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    start: NDArray[np.float64] | None,
-) -> NDArray[np.float64]:
+def _fit(trained: Array, auc: Array, errors: Array, start: Array | None) -> Array:
     """Return log of delta, log of t0, and c."""
     from scipy.optimize import least_squares
     from scipy.special import ndtri
 
-    def residuals(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    def residuals(parameters: Array) -> Array:
         misfit = (_curve(parameters, trained) - auc) / errors
         return np.append(misfit, (parameters[2] - _PRIOR[0]) / _PRIOR[1])
 

@@ -1,66 +1,40 @@
-"""The networks of the classifiers, and how many threads torch uses for them.
-
-How many threads torch computes with: one for small networks.
-
-A step of a small network is done before several threads have shared it out, and where other programs use the same
-cores each step waits for the slowest of them. Two busy cores trained the fast classifier ten times more slowly with two
-threads than with one.
-"""
+"""The networks of the two-sample classifiers."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OccupancyMLP", "ResidualCNN", "StandardisedMLP", "threads_for"]
-
-
-_WORTH_SHARING = 1e9  # operations of a step, about 20 ms of one core
-
-
-@contextmanager
-def threads_for(operations: float) -> Iterator[None]:
-    """Compute with one thread inside the block when a step has few operations.
-
-    Arguments:
-        operations: Floating-point operations of a training step.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if operations < _WORTH_SHARING:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
+__all__ = ["OccupancyMLP", "ResidualCNN", "StandardisedMLP"]
 
 _SLOPE = 0.01
 
 
+def _mlp(size: int, width: int, dropout: float) -> list[nn.Module]:
+    """Return three hidden layers of one width with LeakyReLU, and one logit."""
+    layers: list[nn.Module] = []
+    for _ in range(3):
+        layers += [nn.Linear(size, width), nn.LeakyReLU(_SLOPE), nn.Dropout(dropout)]
+        size = width
+    return [*layers, nn.Linear(size, 1)]
+
+
 class _Standardise(nn.Module):
-    """Shift and scale each input by its mean and standard deviation over the training inputs (N, d)."""
+    """Shift and scale each input by its mean and standard deviation over the training inputs (N, d); constants become 0."""
 
     def __init__(self, inputs: Tensor) -> None:
         super().__init__()
         deviation = inputs.std(dim=0)
         self.register_buffer("mean", inputs.mean(dim=0))
-        self.register_buffer(
-            "scale", torch.where(deviation > 0, 1.0 / deviation, 0.0)
-        )  # constants carry nothing
+        self.register_buffer("scale", torch.where(deviation > 0, 1.0 / deviation, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return standardised inputs (B, d)."""
-        mean, scale = self.get_buffer("mean"), self.get_buffer("scale")
-        return torch.sub(x, mean).mul_(scale)
+        return torch.sub(x, self.get_buffer("mean")).mul_(self.get_buffer("scale"))
 
 
 class StandardisedMLP(nn.Module):
-    """Three hidden layers of one width with LeakyReLU, one logit out.
+    """Three hidden layers of one width with LeakyReLU, one logit.
 
     Arguments:
         inputs: Training inputs (N, d), for the standardisation.
@@ -71,12 +45,8 @@ class StandardisedMLP(nn.Module):
 
     def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0, standardise: bool = True) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_Standardise(inputs)] if standardise else []
-        size = inputs.shape[1]
-        for _ in range(3):
-            layers += [nn.Linear(size, width), nn.LeakyReLU(_SLOPE), nn.Dropout(dropout)]
-            size = width
-        self.layers = nn.Sequential(*layers, nn.Linear(size, 1))
+        first: list[nn.Module] = [_Standardise(inputs)] if standardise else []
+        self.layers = nn.Sequential(*first, *_mlp(inputs.shape[1], width, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B,) of inputs (B, d)."""
@@ -85,10 +55,10 @@ class StandardisedMLP(nn.Module):
 
 
 class OccupancyMLP(nn.Module):
-    """An MLP on inputs that are not always there: NaN, for example the logarithm of an empty cell.
+    """An MLP on inputs with missing values: NaN, for example the logarithm of an empty cell.
 
-    Each input is standardised with the values that are there and is 0 otherwise; a further input of 0 or 1 says whether
-    it is there, for those that are missing somewhere in the training part.
+    Each input is standardised with its known values and is 0 where it is missing; a further input of 0 or 1 says whether
+    it is known, for those that are missing somewhere in the training part.
 
     Arguments:
         inputs: Training inputs (N, d), NaN where there is no value.
@@ -98,19 +68,15 @@ class OccupancyMLP(nn.Module):
 
     def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        there = ~inputs.isnan()
-        number = there.sum(dim=0).clamp(min=1)
+        known = ~inputs.isnan()
+        number = known.sum(dim=0).clamp(min=1)
         mean = inputs.nan_to_num(0.0).sum(dim=0) / number
-        variance = torch.where(there, (inputs - mean) ** 2, 0.0).sum(dim=0) / number
+        variance = torch.where(known, (inputs - mean) ** 2, 0.0).sum(dim=0) / number
         self.register_buffer("mean", mean)
         self.register_buffer("scale", torch.where(variance > 0, variance.clamp(min=1e-30).rsqrt(), 0.0))
-        self.register_buffer("sometimes", torch.nonzero(~there.all(dim=0)).squeeze(1))
-        layers: list[nn.Module] = []
+        self.register_buffer("sometimes", torch.nonzero(~known.all(dim=0)).squeeze(1))
         size = inputs.shape[1] + len(self.get_buffer("sometimes"))
-        for _ in range(3):
-            layers += [nn.Linear(size, width), nn.LeakyReLU(_SLOPE), nn.Dropout(dropout)]
-            size = width
-        self.layers = nn.Sequential(*layers, nn.Linear(size, 1))
+        self.layers = nn.Sequential(*_mlp(size, width, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B,) of inputs (B, d)."""
@@ -158,8 +124,7 @@ class ResidualCNN(nn.Module):
         self, inputs: Tensor, shape: tuple[int, ...], channels: int = 16, occupancy: bool = False
     ) -> None:
         super().__init__()
-        self.shape = shape
-        self.occupancy = occupancy
+        self.shape, self.occupancy = shape, occupancy
         self.standardise = _Standardise(inputs[:, :1])
         self.register_buffer("image_scale", 1.0 / inputs[:, 1:].std().clamp(min=1e-12))
         self.stages = nn.Sequential(

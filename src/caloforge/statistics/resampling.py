@@ -1,28 +1,23 @@
 r"""Bootstrap samples and halves, and the floor of a metric.
 
-Bootstrap samples and halves, as weights, so that data are sorted or binned once.
+A bootstrap sample of ``n`` rows is how often each is drawn; statistics that are functions of weighted sums (distribution functions,
+histograms, means) need the data sorted or binned only once.
 
-A bootstrap sample of ``n`` showers is how often each is drawn; a half is who belongs to it. Statistics
-that are functions of weighted sums (distribution functions, histograms, means) follow from either.
-
-The floor of a metric: what a perfect generator would score with so many showers.
-
-It is measured between disjoint halves of the reference, of :math:`h` showers each. Most metrics of two samples from
-the same distribution are not zero: they rise as the samples shrink. With :math:`n` reference and :math:`m` generated
-showers the difference of two empirical measures has the variance :math:`\sigma^2 (1/n + 1/m)`, so that a metric which
-is homogeneous of degree :math:`k` in this difference has for equal distributions
+The floor of a metric is the value of a perfect generator for these sample sizes. It is measured between disjoint halves of the
+reference, of :math:`h` rows each. Most metrics of two samples from the same distribution are not zero: they rise as the samples
+shrink. With :math:`n` reference and :math:`m` generated rows the difference of two empirical measures has the variance
+:math:`\sigma^2 (1/n + 1/m)`, so that a metric which is homogeneous of degree :math:`k` in this difference has for equal distributions
 
 .. math:: E[M_{n,m}] = E[M_{h,h}] \left( \frac{1/n + 1/m}{2/h} \right)^{k/2} .
 
-Distances and norms have k = 1 (Kolmogorov-Smirnov, Wasserstein-1, the covariance distance, the largest difference of
-mean fractions), divergences and squared distances have k = 2 (separation power, Jensen-Shannon divergences, mean squared
-errors, Frechet and kernel distances). The floor is what was measured between halves, brought to the samples' sizes by
-this factor: for :math:`n = m = 2h` it is :math:`1/\sqrt2` or :math:`1/2`. The detail of a value holds what was measured
-and the factor. The law needs samples that are large for what is compared; the separation power, whose histograms have
-bins that fill up only as the samples grow, multiplies by the growth of their number as well.
+Distances and norms have k = 1 (Kolmogorov-Smirnov, Wasserstein-1, the covariance distance, the largest difference of mean
+fractions), divergences and squared distances have k = 2 (separation power, Jensen-Shannon divergences, mean squared errors, Frechet
+and kernel distances). The floor is the mean between halves times this factor: for :math:`n = m = 2h` it is :math:`1/\sqrt2` or
+:math:`1/2`. The detail of a value has the mean and the factor. The law needs samples that are large for what is compared; the
+separation power, whose histograms have bins that fill only as the samples grow, multiplies by the growth of their number as well.
 
-Metrics without a simple law are compared at equal sizes instead (precision, recall, density, coverage), and those whose
-expectation for equal samples does not depend on the size need nothing (the AUC).
+Metrics without a simple law are compared at equal sizes instead (precision, recall, density, coverage), and those whose expectation
+for equal samples does not depend on the size need nothing (the AUC).
 
 References:
     A. W. van der Vaart, J. A. Wellner, Weak convergence and empirical processes (1996), section 3.7.
@@ -30,6 +25,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,11 +34,22 @@ from numpy.typing import NDArray
 
 from caloforge.random import generator
 
-__all__ = ["Floor", "bootstrap_counts", "floor_at", "floor_scale", "half_masks", "halves", "spread"]
+__all__ = [
+    "Floor",
+    "bootstrap_counts",
+    "floor_at",
+    "floor_scale",
+    "half_masks",
+    "halves",
+    "resample",
+    "spread",
+]
+
+Array = NDArray[np.float64]
 
 
 def bootstrap_counts(n: int, samples: int, seed: int, stream: str) -> NDArray[np.uint8]:
-    """Return how often each of ``n`` showers is drawn in each bootstrap sample (samples, n)."""
+    """Return how often each of ``n`` rows is drawn in each bootstrap sample (samples, n)."""
     counts = np.empty((samples, n), dtype=np.uint8)
     for index in range(samples):
         rng = generator(seed, f"bootstrap/{stream}", index)
@@ -51,7 +58,7 @@ def bootstrap_counts(n: int, samples: int, seed: int, stream: str) -> NDArray[np
 
 
 def halves(n: int, index: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return sorted indices of two disjoint random halves of ``n`` showers, each of ``n // 2``."""
+    """Return sorted indices of two disjoint random halves of ``n`` rows, each of ``n // 2``."""
     order = generator(seed, "halves", index).permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 : 2 * (n // 2)])
 
@@ -66,7 +73,34 @@ def half_masks(n: int, samples: int, seed: int) -> tuple[NDArray[np.uint8], NDAr
     return first, second
 
 
-def spread(values: NDArray[np.float64]) -> float:
+def resample(
+    measure: Callable[..., Any], a: Any, b: Any, samples: int, n_halves: int, seed: int
+) -> tuple[Array, Array]:
+    """Return a statistic of two samples for bootstrap samples of both, and between halves of the first.
+
+    Arguments:
+        measure: ``measure(a, b)`` of rows, and ``measure(a, b, weights_a, weights_b)`` with how often each counts; returns a
+            number or several.
+        a: Rows (n, ...).
+        b: Rows (m, ...).
+        samples: Bootstrap samples.
+        n_halves: Pairs of halves; none of fewer than four rows.
+        seed: Seed of both.
+
+    Returns:
+        The statistic of the bootstrap samples (samples, ...) and of the halves (n_halves, ...).
+    """
+    weights = zip(
+        bootstrap_counts(len(a), samples, seed, "reference"),
+        bootstrap_counts(len(b), samples, seed, "generated"),
+        strict=True,
+    )
+    boot = [measure(a, b, *pair) for pair in weights]
+    splits = [halves(len(a), index, seed) for index in range(n_halves if len(a) > 3 else 0)]
+    return np.array(boot), np.array([measure(a[first], a[second]) for first, second in splits])
+
+
+def spread(values: Array) -> float:
     """Return the standard deviation of repeated values; NaN for fewer than two finite ones."""
     finite = values[np.isfinite(values)]
     return float(np.std(finite, ddof=1)) if finite.size > 1 else float("nan")
@@ -79,7 +113,7 @@ class Floor:
     Attributes:
         value: The floor; None when the reference is too small to be halved.
         uncertainty: One standard deviation of a single comparison of samples of these sizes, or None.
-        detail: ``floor_size`` (showers of a half), ``floor_measured`` (mean between halves), ``floor_scale``.
+        detail: ``floor_size`` (rows of a half), ``floor_measured`` (mean between halves), ``floor_scale``.
     """
 
     value: float | None = None
@@ -88,19 +122,19 @@ class Floor:
 
 
 def floor_scale(n: int, m: int, size: int, degree: int) -> float:
-    """Return the factor from a metric between two samples of ``size`` to one between ``n`` and ``m`` showers.
+    """Return the factor from a metric between two samples of ``size`` to one between ``n`` and ``m`` rows.
 
     Arguments:
-        n: Reference showers.
-        m: Generated showers.
-        size: Showers of each half.
+        n: Reference rows.
+        m: Generated rows.
+        size: Rows of each half.
         degree: Degree k of the metric in the difference of the samples: 1 or 2.
     """
     return float(((1.0 / n + 1.0 / m) * size / 2.0) ** (degree / 2.0))
 
 
 def floor_at(
-    between_halves: NDArray[np.float64],
+    between_halves: Array,
     n: int,
     m: int,
     degree: int,
@@ -109,17 +143,17 @@ def floor_at(
     uncertainty: float | None = None,
     growth: float = 1.0,
 ) -> Floor:
-    """Return the floor for ``n`` reference and ``m`` generated showers.
+    """Return the floor for ``n`` reference and ``m`` generated rows.
 
     Arguments:
         between_halves: The metric between repeated pairs of halves of the reference, (R,).
-        n: Reference showers.
-        m: Generated showers.
+        n: Reference rows.
+        m: Generated rows.
         degree: Degree k of the metric in the difference of the samples.
-        ideal: What the metric is for equal distributions of infinitely many showers.
-        size: Showers of a half; n // 2 by default.
-        uncertainty: That of one of the values; by default their spread.
-        growth: A further factor, for what the law does not say.
+        ideal: The metric of equal distributions for infinitely many rows.
+        size: Rows of a half; n // 2 by default.
+        uncertainty: That of one of the values; by default their standard deviation.
+        growth: A further factor, for effects outside the law.
     """
     known = between_halves[np.isfinite(between_halves)]
     if known.size == 0:

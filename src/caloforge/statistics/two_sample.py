@@ -1,25 +1,21 @@
 r"""Two-sample tests with several classifiers on cross-fitted folds.
 
-Folds of two samples for cross-fitting: each row is scored by a classifier that was not trained on it.
-
-Samples that were generated with the conditions of the reference (incident energy, angle) have as many rows of each
-condition. Their rows of the same conditions go to the same folds: otherwise the reference's row of an energy could be trained
-on and the generated one held out, from which a classifier learns the wrong answer (AUC below 0.5 for equal samples).
-Samples with conditions drawn independently have folds drawn independently: where one has by chance more rows of an
-energy, to divide these evenly would make training and held-out part deviate in the same way (AUC above 0.5).
-
-Two-sample tests with several classifiers: which one is strongest is decided on data that do not test it.
-
-Each fold of :func:`~caloforge.statistics.two_sample.make_splits` has three parts. Every candidate is trained on the training
-part, stopped early on the validation part, and scored on validation and test part. In each fold the candidate with the
-largest validation AUC is taken, and its AUC on the test part counts:
+Each fold has a training, a validation and a test part. Every candidate is trained on the training part, stopped early on the validation
+part, and scored on validation and test part. In each fold the candidate with the largest validation AUC is chosen, and its AUC on
+the test part counts:
 
 .. math:: \mathrm{AUC} = \frac1K \sum_k \mathrm{AUC}^{test}_k (c_k), \qquad
           c_k = \mathrm{argmax}_c\, \mathrm{AUC}^{validation}_k (c) .
 
-The test part has no influence on the choice, so that the expectation for equal samples is 0.5 however many candidates
-there are (the maximum of several test AUCs would be above). An AUC below 0.5 is reported as it is. The error is the
-larger of DeLong's for the K test parts together and the spread of the folds over the square root of K.
+The test part has no influence on the choice, so that the expectation for equal samples is 0.5 for any number of candidates (the
+maximum of several test AUCs would be above). An AUC below 0.5 is reported as it is. The error is the larger of DeLong's for the K
+test parts together and the standard deviation of the folds over the square root of K.
+
+Samples that were generated with the conditions of the reference (incident energy, angle) have as many rows of each condition. Their
+rows of the same conditions are in the same folds: otherwise the reference's row of an energy could be trained on and the
+generated one held out, from which a classifier learns the wrong answer (AUC below 0.5 for equal samples). Samples with conditions
+drawn independently have folds drawn independently: where one has by chance more rows of an energy, dividing these evenly would
+make training and held-out part deviate in the same way (AUC above 0.5).
 
 References:
     E. R. DeLong et al., Biometrics 44 (1988) 837; D. Lopez-Paz, M. Oquab, Revisiting classifier two-sample tests,
@@ -29,7 +25,7 @@ References:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import InputError
 from caloforge.random import child_seed, generator
-from caloforge.statistics.importance import Scorer
-from caloforge.statistics.scoring import auc_with_error
+from caloforge.statistics.scoring import Scorer, auc_with_error
 
 __all__ = [
     "Candidate",
@@ -54,9 +49,7 @@ __all__ = [
 ]
 
 
-_EQUAL = (
-    0.9  # fraction of rows with as many partners of the same conditions from which samples count as matched
-)
+_EQUAL = 0.9  # fraction of rows with as many partners of the same conditions from which samples are matched
 _VALIDATION = 5  # one fifth of what is not held out chooses the classifier and when to stop
 
 
@@ -83,7 +76,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Split:
-    """What one classifier is trained on, chosen with and tested on.
+    """The training, validation and test part of one fold.
 
     Attributes:
         train: About 80 % of the rows that are not held out.
@@ -118,26 +111,21 @@ def make_splits(
     of_reference, of_generated = groups[: len(a)], groups[len(a) :]
     fold = _distribute(of_reference, of_generated, folds, seed, "fold")
     part = _distribute(of_reference, of_generated, _VALIDATION, seed, "validation")
-    return list(_splits(fold, part, folds))
-
-
-def _splits(
-    fold: tuple[NDArray[np.int64], ...], part: tuple[NDArray[np.int64], ...], folds: int
-) -> Iterator[Split]:
+    out = []
     for index in range(folds):
-        train, validation, test = [], [], []
-        for of_fold, of_part in zip(fold, part, strict=True):
-            held_out = of_fold == index
-            test.append(np.flatnonzero(held_out))
-            validation.append(np.flatnonzero(~held_out & (of_part == 0)))
-            train.append(np.flatnonzero(~held_out & (of_part != 0)))
-        yield Split(Rows(*train), Rows(*validation), Rows(*test))
+        rows = [
+            [np.flatnonzero(x) for x in (held_out, ~held_out & (p == 0), ~held_out & (p != 0))]
+            for held_out, p in zip([f == index for f in fold], part, strict=True)
+        ]
+        test, validation, train = (Rows(*sides) for sides in zip(*rows, strict=True))
+        out.append(Split(train, validation, test))
+    return out
 
 
 def _distribute(
     of_reference: NDArray[np.int64], of_generated: NDArray[np.int64], parts: int, seed: int, stream: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the part of each row; matched groups go round the parts from the same start in both samples."""
+    """Return the part of each row; matched groups are dealt to the parts from the same start in both samples."""
     rng = generator(seed, f"two-sample {stream}")
     n_groups = 1 + int(max(of_reference.max(), of_generated.max()))
     matched = _matched(*(np.bincount(x, minlength=n_groups) for x in (of_reference, of_generated)))
@@ -162,10 +150,9 @@ def _matched(in_reference: NDArray[np.int64], in_generated: NDArray[np.int64]) -
     both = in_reference + in_generated
     if both[equal].sum() >= _EQUAL * both.sum():
         return equal
-    out: NDArray[np.bool_] = equal & (
-        in_reference == 1
-    )  # a value that occurs once in either sample is no chance
-    return out
+    return np.asarray(
+        equal & (in_reference == 1)
+    )  # a value that occurs once in either sample is no coincidence
 
 
 @dataclass(frozen=True)
@@ -175,7 +162,7 @@ class Features:
     Attributes:
         reference: (n, d), NaN where there is no value.
         generated: (m, d).
-        names: What each column is (d,).
+        names: Names of the columns (d,).
     """
 
     reference: NDArray[np.float32]
@@ -198,17 +185,15 @@ class Candidate:
     """A classifier with its features.
 
     Attributes:
-        name: What is reported, unique among the candidates.
-        features: Rows of the training part to the features of all rows: whatever is learned from data for the features
-            (which cells are occupied most) is learned from these rows.
+        name: Its name in reports, unique among the candidates.
+        features: Rows of the training part to the features of all rows: everything that features learn from data (which cells
+            are occupied most) is learned from these rows.
         fit: Trains the classifier.
-        facts: What is reported beside the name, for example the threshold of the cells.
     """
 
     name: str
     features: Callable[[Rows], Features]
     fit: Fit
-    facts: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -235,7 +220,7 @@ class Test:
     Attributes:
         auc: Mean over the folds.
         error: One standard deviation.
-        chosen: Name of the candidate taken in each fold.
+        chosen: Name of the candidate of each fold.
     """
 
     __test__ = False
@@ -246,12 +231,12 @@ class Test:
 
     @property
     def winner(self) -> str:
-        """The candidate taken in most folds; the first of those in a draw."""
+        """The candidate of most folds; the first of those in a draw."""
         return Counter(self.chosen).most_common(1)[0][0]
 
 
 def cross_fit(candidate: Candidate, splits: Sequence[Split], seed: int = 0) -> list[Outcome]:
-    """Train a candidate in each fold and score what it was not trained on.
+    """Train a candidate in each fold and score the rows that it was not trained on.
 
     Arguments:
         candidate: The classifier.
@@ -298,10 +283,5 @@ def choose(outcomes: Mapping[str, Sequence[Outcome]]) -> Test:
         outcomes: Candidate to its outcomes in the same folds.
     """
     folds = min(len(found) for found in outcomes.values())
-    chosen = tuple(_strongest(outcomes, index) for index in range(folds))
+    chosen = tuple(max(outcomes, key=lambda c: outcomes[c][k].validation) for k in range(folds))
     return Test(*combine([outcomes[name][index] for index, name in enumerate(chosen)]), chosen)
-
-
-def _strongest(outcomes: Mapping[str, Sequence[Outcome]], index: int) -> str:
-    """Return the candidate with the largest validation AUC in a fold; the first of equal ones."""
-    return max(outcomes, key=lambda name: outcomes[name][index].validation)

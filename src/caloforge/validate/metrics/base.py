@@ -1,11 +1,9 @@
-"""What a metric is, what it returns, and the settings of a comparison.
+"""Base class of metrics, their values, and the settings of a comparison.
 
-What a metric is and what it returns.
-
-A metric compares a generated sample with a reference. Each number is a :class:`Value`: the number, its
-uncertainty, and, where it means something, its floor, which is what a perfect generator would score with so many
-showers (:mod:`caloforge.statistics.resampling`). A metric returns a dictionary: one entry for each of its keys in
-``metrics.json``, a :class:`Value` or a dictionary of them (by observable, by pair).
+A metric compares a generated sample with a reference. Each number is a :class:`Value`: the number, its uncertainty, and, where it is
+meaningful, its floor: the value of a perfect generator for these sample sizes (:mod:`caloforge.statistics.resampling`). A metric
+returns a dictionary: one entry for each of its keys in ``metrics.json``, a :class:`Value` or a dictionary of them (by observable,
+by pair).
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from caloforge.errors import InputError
 from caloforge.registry import Registry
+from caloforge.statistics.resampling import Floor
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -36,15 +35,15 @@ class Settings(BaseModel):
 
     Attributes:
         seed: Seed of subsets, splits, bootstrap and classifiers.
-        n_max: Most showers a side for the metrics that hold cells in memory or compare all pairs; the
+        n_max: Most showers a side for the metrics that need cells in memory or compare all pairs; the
             number used is reported with each value.
-        max_bytes: Most bytes of cells a side that such a metric holds; lowers ``n_max`` for large detectors.
+        max_bytes: Most bytes of cells a side in memory; lowers ``n_max`` for large detectors.
         n_bootstrap: Bootstrap samples behind an uncertainty.
         n_halves: How often the reference is split into halves for a floor.
         threshold: Cell energy below which the logarithms of cells are cut (MeV).
         device: Where torch computes: "auto" takes a GPU when there is one.
         classifier: "fast" (256-wide, early stopping) or "calochallenge" (2048-wide, 50 epochs).
-        classifier_seeds: Networks trained for each AUC, each with a split of its own.
+        classifier_seeds: Networks trained for each AUC, each with its own split.
         floor_seeds: Networks trained for the floor of each AUC.
         cnn: Whether the 3-D convolutional classifier runs as well.
         cnn_epochs: Most epochs of the 3-D convolutional classifier.
@@ -55,7 +54,7 @@ class Settings(BaseModel):
         reconstruction: Whether samples are compared after reconstruction as well; by default for grids of
             known MIP energy.
         folds: Folds of the two-sample tests: each shower is scored by a classifier trained on the others.
-        quick: Whether the two-sample tests take gradient boosting alone, in two folds, and detectability is left out.
+        quick: Whether the two-sample tests use gradient boosting alone, in two folds, and detectability is left out.
         covariance_cells: Most cells in the covariance distance (the most energetic ones).
     """
 
@@ -98,9 +97,7 @@ class Settings(BaseModel):
         if name == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         if torch.cuda.device_count() <= int(number or 0):
-            msg = (
-                f"device '{self.device}' was asked for, but torch finds {torch.cuda.device_count()} GPUs here"
-            )
+            msg = f"device '{self.device}' is not there: torch finds {torch.cuda.device_count()} GPUs"
             raise InputError(msg)
         return self.device
 
@@ -135,11 +132,11 @@ class Value:
     """One number with its error.
 
     Attributes:
-        value: The number; NaN (null in JSON) when it cannot be said, ``detail["reason"]`` then says why.
+        value: The number; NaN (null in JSON) when it is not defined, ``detail["reason"]`` then says why.
         uncertainty: One standard deviation.
         floor: The same for two samples of the reference's distribution and of these sizes.
         floor_uncertainty: One standard deviation of the floor.
-        detail: Whatever else is to be known: sizes used, entries out of range, p-values.
+        detail: Further numbers: sizes used, entries out of range, p-values.
     """
 
     value: float
@@ -147,6 +144,16 @@ class Value:
     floor: float | None = None
     floor_uncertainty: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def with_floor(cls, value: float, uncertainty: float | None, floor: Floor, **detail: Any) -> Value:
+        """Return a value with its floor, whose detail is added."""
+        return cls(value, uncertainty, floor.value, floor.uncertainty, {**detail, **floor.detail})
+
+    @classmethod
+    def missing(cls, reason: str, **detail: Any) -> Value:
+        """Return an undefined value with the reason."""
+        return cls(float("nan"), detail={"reason": reason, **detail})
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary for JSON: ``value`` and whichever of the others are known."""
@@ -165,13 +172,13 @@ Entry: TypeAlias = "Value | Mapping[str, Entry]"
 
 @dataclass(frozen=True)
 class Key:
-    """What one key of ``metrics.json`` means, for tables.
+    """Meaning of one key of ``metrics.json``, for tables.
 
     Attributes:
         name: The key; with dots for one inside another.
         label: A short human-readable name.
         ideal: What a perfect generator would reach (apart from the floor).
-        by: What the entries of a dictionary are ("observable", "pair", "sample"); empty for a single value.
+        by: Kind of the entries of a dictionary ("observable", "pair", "sample"); empty for a single value.
     """
 
     name: str
@@ -185,7 +192,7 @@ class Key:
         return self.name.partition(".")[0]
 
     def find(self, metrics: Mapping[str, Any]) -> Any:
-        """Return what a sample's metrics hold under the key; None when it is not there."""
+        """Return the entry of a sample's metrics under the key; None when it is not there."""
         found: Any = metrics
         for part in self.name.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
@@ -199,7 +206,7 @@ class Metric(ABC):
         name: Name in the registry.
         keys: The keys it writes.
         minimum: Fewest showers a side that it can be computed from.
-        default: Whether it runs when nothing is asked for by name.
+        default: Whether it runs when no metrics are requested by name.
     """
 
     name: ClassVar[str]
@@ -212,7 +219,7 @@ class Metric(ABC):
         return None
 
     def wanted(self, settings: Settings) -> bool:
-        """Return whether the metric runs when no metric is asked for by name."""
+        """Return whether the metric runs when no metrics are requested by name."""
         return self.default
 
     @abstractmethod
@@ -224,33 +231,35 @@ class Metric(ABC):
         """
 
 
+_HERE = "caloforge.validate.metrics"
+
 METRICS: Registry[type[Metric]] = Registry(
     "metric",
     {
-        "separation_power": "caloforge.validate.metrics.separation:SeparationPower",
-        "distances": "caloforge.validate.metrics.distances:DistributionDistances",
-        "quantile_jsd": "caloforge.validate.metrics.quantile:QuantileDivergence",
-        "shape_mse": "caloforge.validate.metrics.shapes:ShapeMSE",
-        "sampling_fraction": "caloforge.validate.metrics.shapes:SamplingFraction",
-        "spectrum": "caloforge.validate.metrics.spectrum:CellSpectrum",
-        "moments": "caloforge.validate.metrics.moments:Moments",
-        "layer_fractions": "caloforge.validate.metrics.shapes:LayerFractions",
-        "core_cells": "caloforge.validate.metrics.cells:CoreCells",
-        "covariance_distance": "caloforge.validate.metrics.cells:CovarianceDistance",
-        "ssim": "caloforge.validate.metrics.ssim:StructuralSimilarity",
-        "fpd": "caloforge.validate.metrics.frechet_kernel:FrechetPhysicsDistance",
-        "kpd": "caloforge.validate.metrics.frechet_kernel:KernelPhysicsDistance",
-        "prdc": "caloforge.validate.metrics.prdc:PrecisionRecall",
-        "reconstructed": "caloforge.validate.metrics.reconstructed:Reconstructed",
-        "auc_cells": "caloforge.validate.metrics.two_sample:CellsTest",
-        "auc_observables": "caloforge.validate.metrics.two_sample:ObservablesTest",
-        "auc_spectrum": "caloforge.validate.metrics.two_sample:SpectrumTest",
-        "auc_strongest": "caloforge.validate.metrics.two_sample:StrongestTest",
-        "detectability": "caloforge.validate.metrics.detectability:Detectability",
-        "attribution": "caloforge.validate.metrics.detectability:Attribution",
-        "classifier_low": "caloforge.validate.metrics.classifier:LowLevelClassifier",
-        "classifier_high": "caloforge.validate.metrics.classifier:HighLevelClassifier",
-        "classifier_cnn": "caloforge.validate.metrics.classifier:ConvolutionalClassifier",
+        "separation_power": f"{_HERE}.separation:SeparationPower",
+        "distances": f"{_HERE}.distances:DistributionDistances",
+        "quantile_jsd": f"{_HERE}.distances:QuantileDivergence",
+        "shape_mse": f"{_HERE}.shapes:ShapeMSE",
+        "sampling_fraction": f"{_HERE}.moments:SamplingFraction",
+        "spectrum": f"{_HERE}.spectrum:CellSpectrum",
+        "moments": f"{_HERE}.moments:Moments",
+        "layer_fractions": f"{_HERE}.shapes:LayerFractions",
+        "core_cells": f"{_HERE}.shapes:CoreCells",
+        "covariance_distance": f"{_HERE}.shapes:CovarianceDistance",
+        "ssim": f"{_HERE}.shapes:StructuralSimilarity",
+        "fpd": f"{_HERE}.feature_distances:FrechetPhysicsDistance",
+        "kpd": f"{_HERE}.feature_distances:KernelPhysicsDistance",
+        "prdc": f"{_HERE}.feature_distances:PrecisionRecall",
+        "reconstructed": f"{_HERE}.reconstructed:Reconstructed",
+        "auc_cells": f"{_HERE}.two_sample:CellsTest",
+        "auc_observables": f"{_HERE}.two_sample:ObservablesTest",
+        "auc_spectrum": f"{_HERE}.two_sample:SpectrumTest",
+        "auc_strongest": f"{_HERE}.two_sample:StrongestTest",
+        "detectability": f"{_HERE}.detectability:Detectability",
+        "attribution": f"{_HERE}.detectability:Attribution",
+        "classifier_low": f"{_HERE}.classifier:LowLevelClassifier",
+        "classifier_high": f"{_HERE}.classifier:HighLevelClassifier",
+        "classifier_cnn": f"{_HERE}.classifier:ConvolutionalClassifier",
     },
     group="caloforge.metrics",
 )

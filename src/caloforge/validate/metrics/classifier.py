@@ -1,33 +1,25 @@
-"""Classifiers between generated and reference showers: the AUC and what it bounds.
+"""Classifiers between generated and reference showers, as in the CaloChallenge: the AUC and the Jensen-Shannon divergence.
 
-Classifiers that tell generated from reference showers: the AUC and what it bounds.
+Low-level input: log10 of the incident energy and each cell over the incident energy, on the challenge's meshes with voxels below the
+evaluation's cut at 0. High-level input: the CaloChallenge's feature vector (see :mod:`caloforge.validate.metrics.features`). The
+network is an MLP of three hidden layers with LeakyReLU after each. The preset "calochallenge" is the challenge's own (2048 wide, Adam
+2e-4, batch 1000, 50 epochs, best validation accuracy, inputs as they are), "fast" is 256 wide, standardises its inputs with the
+training part and stops early. A small three-dimensional residual network (16, 32, 64 channels, strides 2) on log10 of the cell
+energies, cut below at the threshold, takes far longer and runs when ``Settings.cnn`` is set or when it is requested by name, on
+regular grids and meshes only.
 
-Low-level input: log10 of the incident energy and each cell over the incident energy, on the challenge's meshes with
-voxels below the evaluation's cut at 0. High-level input: the CaloChallenge's feature vector (see
-:mod:`caloforge.validate.metrics.features`). The network is an MLP of three hidden layers with LeakyReLU behind each. The
-preset "calochallenge" is the challenge's own (2048 wide, Adam 2e-4, batch 1000, 50 epochs, best validation accuracy,
-inputs as they are), "fast" is 256 wide, standardises its inputs with the training part and stops early.
-
-Each of several networks has its own split; the AUC is their mean, its error the larger of the spread of the
-networks and the statistical error of one held-out part. The floor is the same for halves of the reference,
-another pair of halves for each network: half as many showers, which ``floor_size`` says. Equal samples have the AUC
-0.5 and the divergence 0 for any number of showers, since both are taken on held-out showers, so that the smaller size
-widens the floor's error and does not move it.
+Each of several networks has its own split; the AUC is their mean, its error the larger of the standard deviation of the networks and
+the statistical error of one held-out part. The floor is the same for halves of the reference, another pair of halves for each network:
+half as many showers (``floor_size``). Equal samples have the AUC 0.5 and the divergence 0 for any number of showers, since both are
+of held-out showers, so that the smaller size widens the floor's error and does not move it.
 
 References:
     O. Amram et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.
-
-A three-dimensional convolutional classifier on showers as images.
-
-A small residual network (16, 32, 64 channels, strides 2) sees log10 of the cell energies, cut below at the
-threshold, and log10 of the incident energy. It takes far longer than the others and runs when
-``Settings.cnn`` is set or when it is asked for by name. Only for regular grids and regular meshes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -35,10 +27,16 @@ from numpy.typing import NDArray
 
 from caloforge.random import child_seed, generator
 from caloforge.statistics.resampling import halves
-from caloforge.statistics.training import FEWEST, PRESETS, Scores, TrainingOptions, train_once
+from caloforge.statistics.training import FEWEST, PRESETS, Builder, Scores, TrainingOptions, train_once
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.features import Pair, cell_pair, high_level_pair, low_level_inputs
-from caloforge.validate.metrics.prdc import log_cells
+from caloforge.validate.metrics.features import (
+    Pair,
+    cell_pair,
+    high_level_pair,
+    log_cells,
+    low_level_inputs,
+)
+from caloforge.validate.metrics.two_sample import residual_cnn
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +45,6 @@ if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = ["ConvolutionalClassifier", "HighLevelClassifier", "LowLevelClassifier", "classifier_test", "mlp"]
-
-
-Builder = Callable[["torch.Tensor"], "nn.Module"]
 
 
 def mlp(inputs: torch.Tensor, options: TrainingOptions) -> nn.Module:
@@ -64,7 +59,7 @@ def classifier_test(
     generated: NDArray[np.float32],
     options: TrainingOptions,
     seeds: int,
-    seed: int = 0,
+    seed: int,
     device: str = "cpu",
     build: Builder | None = None,
 ) -> list[Scores]:
@@ -120,28 +115,20 @@ def entries(
     if size < FEWEST:
         reason = f"halves of {size} reference showers are too few, a floor needs {FEWEST}"
         out[f"auc_{label}"] = Value(auc, auc_error, detail={**detail, "floor": reason})
-        out[f"auc_{label}_floor"] = Value(float("nan"), detail={"reason": reason})
+        out[f"auc_{label}_floor"] = Value.missing(reason)
         out[f"jsd_{label}"] = Value(jsd, jsd_error)
         return out
     floors: list[Scores] = []
     for index in range(settings.floor_seeds):
-        first, second = halves(len(pair.reference), index, settings.seed)
-        floors += classifier_test(
-            pair.reference[first],
-            pair.reference[second],
-            options,
-            1,
-            child_seed(settings.seed, "classifier floor", index),
-            device,
-            build,
-        )
+        first, second = (pair.reference[rows] for rows in halves(len(pair.reference), index, settings.seed))
+        seed = child_seed(settings.seed, "classifier floor", index)
+        floors += classifier_test(first, second, options, 1, seed, device, build)
     floor, floor_error = _combine(floors, "auc")
     below, below_error = _combine(floors, "jsd")
     detail["floor_size"] = size
     out[f"auc_{label}"] = Value(auc, auc_error, floor, floor_error, detail)
-    out[f"auc_{label}_floor"] = Value(
-        floor, floor_error, detail={"n_used": size, "networks": [asdict(score) for score in floors]}
-    )
+    networks = [asdict(score) for score in floors]
+    out[f"auc_{label}_floor"] = Value(floor, floor_error, detail={"n_used": size, "networks": networks})
     out[f"jsd_{label}"] = Value(jsd, jsd_error, below, below_error, {"unit": "bits"})
     return out
 
@@ -176,8 +163,9 @@ class HighLevelClassifier(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``auc_high``, ``auc_high_floor`` and ``jsd_high``."""
-        pair = high_level_pair(reference, generated, settings.n_max, settings.seed)
-        return entries("high", pair.single(), settings, PRESETS[settings.classifier])
+        pair = high_level_pair(reference, generated, settings.n_max, seed=settings.seed)
+        single = Pair(pair.reference.astype(np.float32), pair.generated.astype(np.float32), pair.counts)
+        return entries("high", single, settings, PRESETS[settings.classifier])
 
 
 class ConvolutionalClassifier(Metric):
@@ -193,7 +181,7 @@ class ConvolutionalClassifier(Metric):
     default: ClassVar[bool] = False
 
     def wanted(self, settings: Settings) -> bool:
-        """Return whether the settings ask for it."""
+        """Return whether the metric runs by default: when ``cnn`` is set."""
         return settings.cnn
 
     def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
@@ -207,18 +195,12 @@ class ConvolutionalClassifier(Metric):
         cells = cell_pair(reference, generated, settings)
         sides = [
             np.concatenate(
-                [np.log10(energy)[:, None].astype(np.float32), log_cells(side, settings.threshold)], axis=1
+                [np.log10(energy)[:, None], log_cells(side, settings.threshold)], axis=1, dtype=np.float32
             )
             for side, energy in (
                 (cells.reference, cells.energy_reference),
                 (cells.generated, cells.energy_generated),
             )
         ]
-        options = replace(PRESETS["fast"], epochs=settings.cnn_epochs, batch=64, weight_decay=1e-3)
-
-        def build(inputs: torch.Tensor) -> nn.Module:
-            from caloforge.statistics.networks import ResidualCNN
-
-            return ResidualCNN(inputs, reference.detector.shape)
-
-        return entries("cnn", Pair(sides[0], sides[1], cells.counts), settings, options, build)
+        pair = Pair(sides[0], sides[1], cells.counts)
+        return entries("cnn", pair, settings, **residual_cnn(reference.detector.shape, settings))

@@ -1,26 +1,20 @@
-r"""Detectability: how many showers distinguish the generator from the reference, and by which observables.
+"""Detectability: how many showers distinguish the generator from the reference, and by which observables.
 
-Attribution: which observables, cells and bins of the spectrum gave the generated sample away.
+**Detectability.** Classifiers are trained on parts of the showers that are not held out: all of them, disjoint halves, quarters, and so on,
+until a test of so many showers is without significance. Each is tested on the same held-out fold. The learning curve through these
+AUCs (:mod:`caloforge.statistics.learning_curve`) gives the significance of a test with n showers a side, and the numbers of
+showers at which it reaches two and five standard deviations. The classifier that is strongest on all showers may need many of them to
+learn (a 3-D network), while a simpler one separates the samples with few. So the strongest one, chosen by the validation part of the
+first fold, and the strongest gradient boosting of each set of features are all measured, and the one that needs the fewest showers
+counts. The value is the number of showers a side for five standard deviations. It is null when the AUC of the strongest classifier,
+trained and tested on all showers by cross-fitting, is compatible with 0.5 within two standard deviations: more showers than there are
+would be needed, and ``lower_limit`` says how many there are.
 
-For the strongest classifier of each set of features, the fall of its AUC on held-out showers when one feature is permuted
-among all of them (:mod:`caloforge.statistics.importance`). Features that belong together are permuted together as well: an
-observable in all layers, an energy bin in all layers, all bins of a layer. The first fold says which features are
-worth measuring, the other folds give their importance, so that the selection has no influence on it.
-
-Detectability: how many showers it takes to tell the generator from the reference.
-
-Classifiers are trained on parts of the showers that are not held out: all of them, disjoint halves, quarters, and so on,
-until a test of so many showers is without significance. Each is tested on the same held-out fold. The learning curve through
-these AUCs gives the significance of a test in which n showers a side are all there is, see
-:mod:`caloforge.statistics.learning_curve`, and the numbers of showers at which it reaches two and five standard deviations.
-
-The classifier that is strongest on all showers may need many of them to learn (a 3-D network), while a simpler one tells the samples
-apart with few. So the strongest one, chosen by the validation part of the first fold, and the strongest gradient boosting of each set of
-features are all measured, and the one that needs the fewest showers counts.
-
-The value is the number of showers a side for five standard deviations. It is null when the AUC of the strongest classifier,
-trained and tested on all showers by cross-fitting, is compatible with 0.5 within two standard deviations: more showers than
-there are would be needed, and ``lower_limit`` says how many there are.
+**Attribution.** Which observables, cells and bins of the spectrum separate the samples: for the strongest classifier of each set of
+features, the fall of its AUC on held-out showers when one feature is permuted among all of them
+(:func:`caloforge.statistics.scoring.importance`). Features that belong together are permuted together as well: an observable in all
+layers, an energy bin in all layers, all bins of a layer. The first fold chooses the features that are measured, the other folds
+give their importance, so that the selection has no influence on it.
 """
 
 from __future__ import annotations
@@ -28,25 +22,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.random import generator
-from caloforge.statistics.importance import importance, separate
 from caloforge.statistics.learning_curve import (
-    Crossing,
     LearningCurve,
     Point,
     fit_curve,
     learning_points,
     significance,
 )
+from caloforge.statistics.scoring import importance, separate
 from caloforge.statistics.training import FEWEST
 from caloforge.statistics.two_sample import choose
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.two_sample import SETS, FeatureSet, Study, study_of
+from caloforge.validate.metrics.two_sample import SETS, FeatureSet, TrainedTests, trained_tests
 from caloforge.validate.metrics.two_sample_data import PairData
 
 if TYPE_CHECKING:
@@ -74,32 +68,28 @@ class Attribution(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``attribution``: in the detail ``features``, the most important first, and ``classifiers``."""
-        study, _ = study_of(reference, generated, settings)
+        tests, _ = trained_tests(reference, generated, settings)
         rows: list[dict[str, Any]] = []
         classifiers: dict[str, str] = {}
         for which in SETS:
-            name = self._classifier(study, which)
+            # the 3-D network has no features to permute
+            found = {name: o for name, o in tests.outcomes(which).items() if not name.startswith("3-D")}
+            name = choose(found).winner
             classifiers[_KINDS[which]] = name
-            rows += _importances(study, which, name, settings.seed)
+            rows += _importances(tests, which, name, settings.seed)
         rows.sort(key=lambda row: -row["importance"])
-        detail = {"features": rows, "classifiers": classifiers, "n_used": len(study.data)}
+        detail = {"features": rows, "classifiers": classifiers, "n_used": len(tests.data)}
         if not rows:
-            return {"attribution": Value(float("nan"), detail={**detail, "reason": "no feature varies"})}
+            return {"attribution": Value.missing("no feature varies", **detail)}
         return {"attribution": Value(rows[0]["importance"], rows[0]["uncertainty"], detail=detail)}
 
-    @staticmethod
-    def _classifier(study: Study, which: FeatureSet) -> str:
-        """Return the strongest candidate of a set, without the 3-D network, which has no features to permute."""
-        found = {name: o for name, o in study.outcomes(which).items() if not name.startswith("3-D")}
-        return choose(found).winner
 
-
-def _importances(study: Study, which: FeatureSet, name: str, seed: int) -> list[dict[str, Any]]:
+def _importances(tests: TrainedTests, which: FeatureSet, name: str, seed: int) -> list[dict[str, Any]]:
     """Return the most important features of one set."""
-    candidate, outcomes = study.candidate(which, name), study.outcomes(which)[name]
+    candidate, outcomes = tests.candidate(which, name), tests.outcomes(which)[name]
     rng = generator(seed, f"attribution {which}")
-    first = candidate.features(study.splits[0].train)
-    test = study.splits[0].test
+    first = candidate.features(tests.splits[0].train)
+    test = tests.splits[0].test
     x = np.concatenate(
         [
             side[rng.permutation(rows)[:_SHOWERS]]
@@ -107,12 +97,13 @@ def _importances(study: Study, which: FeatureSet, name: str, seed: int) -> list[
         ]
     )
     n = min(len(test.reference), _SHOWERS)
-    groups = _groups(first.names, separate(x, n), len(first.names) - _own(first.names, study.data))
+    conditions = sum(label in tests.data.condition_names for label in first.names)
+    groups = _groups(first.names, separate(x, n), conditions)
     labels = list(groups)
     screened = importance(outcomes[0].score, x, n, [groups[label] for label in labels], rng)[:, 0]
     kept = [labels[index] for index in np.argsort(-screened, kind="stable")[:_MEASURED]]
     found: dict[str, list[NDArray[np.float64]]] = {label: [] for label in kept}
-    for split, outcome in zip(study.splits[1:], outcomes[1:], strict=True):
+    for split, outcome in zip(tests.splits[1:], outcomes[1:], strict=True):
         features = candidate.features(split.train)
         places = {feature: index for index, feature in enumerate(features.names)}
         columns = {
@@ -129,13 +120,8 @@ def _importances(study: Study, which: FeatureSet, name: str, seed: int) -> list[
         )
         for label, value in zip(known, values, strict=True):
             found[label].append(value)
-    rows = [_row(label, values, which, study.data) for label, values in found.items() if values]
+    rows = [_row(label, values, which, tests.data) for label, values in found.items() if values]
     return sorted(rows, key=lambda row: -row["importance"])[:_REPORTED]
-
-
-def _own(names: Sequence[str], data: PairData) -> int:
-    """Return how many of the names are features and not conditions."""
-    return sum(name not in data.condition_names for name in names)
 
 
 def _groups(
@@ -184,7 +170,7 @@ def _of_shower(label: str, names: Sequence[str]) -> list[int]:
 def _row(
     label: str, values: Sequence[NDArray[np.float64]], which: FeatureSet, data: PairData
 ) -> dict[str, Any]:
-    """Return what is reported of one feature."""
+    """Return the report of one feature."""
     array = np.stack(values)
     row: dict[str, Any] = {
         "feature": label,
@@ -205,7 +191,7 @@ _LINE = 40  # points of the fitted curve in the detail
 
 
 class Detectability(Metric):
-    """Showers a side that tell the generator from the reference at five standard deviations."""
+    """Showers a side that distinguish the generator from the reference at five standard deviations."""
 
     name: ClassVar[str] = "detectability"
     keys: ClassVar[tuple[Key, ...]] = (
@@ -214,26 +200,26 @@ class Detectability(Metric):
     minimum: ClassVar[int] = FEWEST
 
     def wanted(self, settings: Settings) -> bool:
-        """Return whether the metric runs unasked: not with ``quick``."""
+        """Return whether the metric runs by default: not with ``quick``."""
         return not settings.quick
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``detectability``."""
-        study, _ = study_of(reference, generated, settings)
-        split = study.splits[0]
-        test = choose(study.merged())
+        tests, _ = trained_tests(reference, generated, settings)
+        split = tests.splits[0]
+        test = choose(tests.merged())
         unseen = test.auc - 0.5 < 2.0 * test.error
         measured: dict[str, tuple[list[Point], LearningCurve]] = {}
-        for which, name in _contenders(study)[: 1 if unseen else None]:
-            points = learning_points(study.candidate(which, name), split, study.folds, settings.seed)
+        for which, name in _contenders(tests)[: 1 if unseen else None]:
+            points = learning_points(tests.candidate(which, name), split, tests.folds, settings.seed)
             rng = generator(settings.seed, "detectability bootstrap")
-            curve = fit_curve(points, len(split.test.reference), study.folds, rng)
+            curve = fit_curve(points, len(split.test.reference), tests.folds, rng)
             measured[f"{which}: {name}"] = points, curve
         needs = {name: curve.crossing(5.0).value for name, (_, curve) in measured.items()}
         fewest = min(needs, key=needs.__getitem__)
         points, curve = measured[fewest]
         crossings = {sigmas: curve.crossing(sigmas) for sigmas in (2.0, 5.0)}
-        n = len(study.data)
+        n = len(tests.data)
         detail: dict[str, Any] = {
             "classifier": fewest,
             "showers_needed": {name: n if math.isfinite(n) else None for name, n in needs.items()},
@@ -244,7 +230,7 @@ class Detectability(Metric):
             "auc_uncertainty": curve.errors,
             "significance": significance(curve.auc, curve.sizes),
             "test_size": min(len(split.test.reference), len(split.test.generated)),
-            "folds": study.folds,
+            "folds": tests.folds,
             "n_used": n,
         }
         if unseen:
@@ -261,18 +247,16 @@ class Detectability(Metric):
         five = crossings[5.0]
         farthest = max([c.value for c in crossings.values() if math.isfinite(c.value)], default=float(n))
         detail |= {
-            "n_2sigma": _plain(crossings[2.0]),
-            "n_5sigma": _plain(five),
+            "n_2sigma": asdict(crossings[2.0]),
+            "n_5sigma": asdict(five),
             "extrapolated": five.extrapolated,
             "lower_limit": None if math.isfinite(five.value) else n,
             "extrapolation": _line(curve, max(float(n), farthest)),
-            "curve": dict(
-                zip(
-                    ("separation", "scale", "power"),
-                    (*np.exp(curve.parameters[:2]), curve.parameters[2]),
-                    strict=True,
-                )
-            ),
+            "curve": {
+                "separation": np.exp(curve.parameters[0]),
+                "scale": np.exp(curve.parameters[1]),
+                "power": curve.parameters[2],
+            },
         }
         if not math.isfinite(five.value):
             detail["reason"] = f"more than {n}: the learning curve does not reach five standard deviations"
@@ -280,9 +264,9 @@ class Detectability(Metric):
         return {"detectability": Value(five.value, spread, detail=detail)}
 
 
-def _contenders(study: Study) -> list[tuple[FeatureSet, str]]:
+def _contenders(tests: TrainedTests) -> list[tuple[FeatureSet, str]]:
     """Return the candidate with the largest AUC of the first fold's validation part, then each set's strongest boosting."""
-    found = study.merged()
+    found = tests.merged()
 
     def strongest(names: list[str]) -> str:
         return max(names, key=lambda name: found[name][0].validation)
@@ -293,16 +277,6 @@ def _contenders(study: Study) -> list[tuple[FeatureSet, str]]:
         best += [strongest(boosted)] if boosted else []
     parts = [name.partition(": ") for name in dict.fromkeys(best)]
     return [(which, name) for which, _, name in parts]  # type: ignore[misc]
-
-
-def _plain(crossing: Crossing) -> dict[str, Any]:
-    """Return a crossing for JSON; null where it is not reached."""
-    return {
-        "value": crossing.value,
-        "low": crossing.low,
-        "high": crossing.high,
-        "extrapolated": crossing.extrapolated,
-    }
 
 
 def _line(curve: LearningCurve, largest: float) -> dict[str, NDArray[np.float64]]:

@@ -1,16 +1,14 @@
-r"""Distances between one-dimensional distributions: Kolmogorov-Smirnov and Wasserstein-1.
+r"""Distances of the observables' distributions: Kolmogorov-Smirnov, Wasserstein-1, and quantile divergence.
 
-With distribution functions :math:`F` (reference) and :math:`G` (generated),
+See :mod:`caloforge.statistics.distances`. The uncertainty is the standard deviation over bootstrap samples of both sides, the floor
+that of pairs of halves of the reference (:mod:`caloforge.statistics.resampling`). :math:`W_1` is in units of the
+reference's standard deviation, the raw one (in the observable's unit) in its detail. The bootstrap error of :math:`D` is an
+estimate; near zero it is on the large side.
 
-.. math:: D = \max_x |F(x) - G(x)|, \qquad W_1 = \int |F(x) - G(x)|\, dx .
-
-Values come from SciPy. The uncertainty is the spread over bootstrap samples of both sides, the floor that
-of pairs of halves of the reference (:mod:`caloforge.statistics.resampling`); both reuse one sorting through weighted distribution functions.
-:math:`W_1` is given in units of the reference's standard deviation, the raw one (in the observable's
-unit) in its detail. A bootstrap spread of :math:`D` is an estimate; near zero it is on the large side.
-
-References:
-    A. Ramdas, N. Garcia Trillos, M. Cuturi, On Wasserstein two-sample testing, Entropy 19 (2017) 47.
+The quantile divergence has :math:`n_{quant} \le n/10` bins, at least ten showers each, in the halves of the floor too: these have fewer
+bins when they are too small for all, and the floor is multiplied by the ratio of the numbers of filled bins less one, as in the
+expectation (its error by the root of that ratio: the divergence of equal distributions is distributed as chi-squared with so many
+degrees of freedom).
 """
 
 from __future__ import annotations
@@ -19,66 +17,30 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from caloforge.statistics.resampling import bootstrap_counts, floor_at, half_masks, spread
+from caloforge.errors import TooFewShowersError
+from caloforge.random import generator
+from caloforge.statistics.distances import (
+    QuantileBins,
+    expected_divergence,
+    jensen_shannon,
+    ks_test,
+    weighted_distances,
+)
+from caloforge.statistics.resampling import Floor, bootstrap_counts, floor_at, half_masks, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.features import Column, finite_columns
+from caloforge.validate.metrics.features import Column, finite_columns, joint_columns
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["DistributionDistances", "distances_of", "ks_test", "wasserstein", "weighted_distances"]
+__all__ = ["DistributionDistances", "QuantileDivergence", "distances_of", "quantiles_for"]
 
-_BLOCK = 1 << 22  # numbers held at once
-_EXACT = 100  # showers a side up to which SciPy's exact p-value is quick
+Array = NDArray[np.float64]
 
-
-def ks_test(reference: ArrayLike, generated: ArrayLike) -> tuple[float, float]:
-    """Return the two-sample Kolmogorov-Smirnov statistic and its p-value.
-
-    Arguments:
-        reference: Values (N,).
-        generated: Values (M,).
-    """
-    from scipy.stats import ks_2samp
-
-    a, b = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
-    method = "exact" if max(a.size, b.size) <= _EXACT else "asymp"
-    result = ks_2samp(a, b, method=method)
-    return float(result.statistic), float(result.pvalue)
-
-
-def wasserstein(reference: ArrayLike, generated: ArrayLike) -> float:
-    """Return the Wasserstein-1 distance of values (N,) and (M,), in their unit."""
-    from scipy.stats import wasserstein_distance
-
-    return float(wasserstein_distance(reference, generated))
-
-
-def weighted_distances(
-    values: NDArray[np.float64], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both distances for many weightings of the same values.
-
-    Arguments:
-        values: Values of both sides (N,).
-        weights: Signed weights (N, S): those of the reference sum to 1, those of the other side to -1.
-
-    Returns:
-        The Kolmogorov-Smirnov statistics (S,) and the Wasserstein-1 distances (S,).
-    """
-    order = np.argsort(values, kind="stable")
-    x = values[order]
-    last = np.append(np.diff(x) > 0, True)  # a distribution function is read off behind equal values
-    gaps = np.append(np.diff(x), 0.0)
-    ks, w1 = [], []
-    size = max(1, _BLOCK // len(x))
-    for start in range(0, weights.shape[1], size):
-        difference = np.abs(np.cumsum(weights[order, start : start + size], axis=0, dtype=np.float64))
-        ks.append(difference[last].max(axis=0))
-        w1.append(gaps @ difference)
-    return np.concatenate(ks), np.concatenate(w1)
+_MOST_BINS = 256
+_SHOWERS_A_BIN = 10
 
 
 class _Repeats:
@@ -99,7 +61,7 @@ class _Repeats:
         first, second = half_masks(n, s.n_halves if n > 3 else 0, s.seed)
         self._floor = ((first.astype(np.float32) - second) / np.float32(max(1, n // 2))).T
 
-    def of(self, column: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def of(self, column: Column) -> tuple[Array, Array]:
         """Return both distances (2, S) of the bootstrap samples and (2, H) of the halves."""
         a, b = column.reference, column.generated
         self._prepare(a.size, b.size)
@@ -116,16 +78,29 @@ def distances_of(columns: Iterable[Column], settings: Settings) -> tuple[dict[st
     w1: dict[str, Value] = {}
     for column in columns:
         if column.reason:
-            missing = Value(float("nan"), detail={"reason": column.reason, **column.counts})
-            ks[column.name] = w1[column.name] = missing
+            ks[column.name] = w1[column.name] = Value.missing(column.reason, **column.counts)
             continue
         boot, floor = repeats.of(column)
         statistic, p = ks_test(column.reference, column.generated)
         below = floor_at(floor[0], column.reference.size, column.generated.size, degree=1)
-        detail = {"statistic": statistic, "p": p, **below.detail, **column.counts}
-        ks[column.name] = Value(statistic, spread(boot[0]), below.value, below.uncertainty, detail)
-        w1[column.name] = _scaled(column, boot[1], floor[1])
+        detail = {"statistic": statistic, "p": p, **column.counts}
+        ks[column.name] = Value.with_floor(statistic, spread(boot[0]), below, **detail)
+        w1[column.name] = _wasserstein(column, boot[1], floor[1])
     return ks, w1
+
+
+def _wasserstein(column: Column, boot: Array, floor: Array) -> Value:
+    """Return the Wasserstein distance in units of the reference's standard deviation."""
+    from scipy.stats import wasserstein_distance
+
+    a, b = column.reference, column.generated
+    raw, scale = float(wasserstein_distance(a, b)), float(a.std())
+    detail = {"raw": raw, "scale": scale, **column.counts}
+    if scale == 0.0:
+        reason = "constant in the reference: only the raw distance is defined"
+        return Value(0.0 if raw == 0.0 else float("nan"), detail={**detail, "reason": reason})
+    below = floor_at(floor / scale, a.size, b.size, degree=1)
+    return Value.with_floor(raw / scale, spread(boot / scale), below, **detail)
 
 
 class DistributionDistances(Metric):
@@ -138,19 +113,87 @@ class DistributionDistances(Metric):
     )
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
-        """Return ``ks`` and ``wasserstein``; the latter over the reference's deviation, ``raw`` in the detail."""
+        """Return ``ks`` and ``wasserstein``; the latter over the reference's standard deviation, ``raw`` in the detail."""
         ks, w1 = distances_of(finite_columns(reference, generated), settings)
         return {"ks": ks, "wasserstein": w1}
 
 
-def _scaled(column: Column, boot: NDArray[np.float64], floor: NDArray[np.float64]) -> Value:
-    """Return the Wasserstein distance in units of the reference's standard deviation."""
-    raw, scale = wasserstein(column.reference, column.generated), float(column.reference.std())
-    detail = {"raw": raw, "scale": scale, **column.counts}
-    if scale == 0.0:
-        reason = "constant in the reference: only the raw distance can be said"
-        return Value(0.0 if raw == 0.0 else float("nan"), detail={**detail, "reason": reason})
-    below = floor_at(floor / scale, column.reference.size, column.generated.size, degree=1)
-    return Value(
-        raw / scale, spread(boot / scale), below.value, below.uncertainty, {**detail, **below.detail}
+def quantiles_for(n: int, wanted: int | None = None) -> int:
+    """Return the number of bins for samples of ``n`` showers: the wanted one, or the largest power of two that is allowed.
+
+    Raises:
+        TooFewShowersError: When there are not ten showers a bin.
+    """
+    if wanted is None:
+        wanted = min(_MOST_BINS, 1 << max(1, (n // _SHOWERS_A_BIN).bit_length() - 1))
+    if wanted * _SHOWERS_A_BIN > n:
+        needed = wanted * _SHOWERS_A_BIN
+        msg = f"quantile divergence: {wanted} bins need {needed} showers a side (ten a bin), there are {n}"
+        raise TooFewShowersError(msg)
+    return wanted
+
+
+def _divergence(a: Array, b: Array, settings: Settings, counts: dict[str, int]) -> Value:
+    """Return the divergence of two sets (N,) or (N, d) with bootstrap error and floor."""
+    n_quant = quantiles_for(min(len(a), len(b)), settings.n_quantiles)
+    bins = QuantileBins(a, n_quant)
+    p, q = bins.counts, bins.count(b)
+    rng = generator(settings.seed, "quantile bootstrap")
+    drawn = [rng.multinomial(x.sum(), x / x.sum(), settings.n_bootstrap) for x in (p, q)]
+    boot = np.array([jensen_shannon(x, y) for x, y in zip(*drawn, strict=True)])
+    filled = int((p > 0).sum())
+    return Value.with_floor(
+        jensen_shannon(p, q),
+        spread(boot),
+        _floor(a, len(b), n_quant, filled, settings),
+        n_quantiles=n_quant,
+        filled_bins=filled,
+        expected=expected_divergence(filled, len(b), len(a)),
+        **counts,
     )
+
+
+def _floor(a: Array, m: int, n_quant: int, filled: int, settings: Settings) -> Floor:
+    """Return the floor from halves of the reference (N,) or (N, d), ten showers a bin; none when there are not two bins.
+
+    Arguments:
+        a: Reference.
+        m: Generated showers.
+        n_quant: Bins of the compared samples, of which ``filled`` have reference showers.
+        filled: See ``n_quant``.
+        settings: Number of halves, seed.
+    """
+    bins = min(n_quant, len(a) // 2 // _SHOWERS_A_BIN)
+    if bins < 2:
+        return Floor()
+    found, in_half = [], []
+    for index in range(settings.n_halves):
+        first, second = halves(len(a), index, settings.seed)
+        of_half = QuantileBins(a[first], bins)
+        found.append(jensen_shannon(of_half.counts, of_half.count(a[second])))
+        in_half.append(int((of_half.counts > 0).sum()))
+    freedom = float(np.mean(in_half)) - 1.0
+    growth = (filled - 1) / freedom if freedom > 0 else 1.0
+    below = floor_at(np.array(found), len(a), m, degree=2, growth=growth)
+    error = None if below.uncertainty is None else below.uncertainty / growth**0.5 if growth > 0 else 0.0
+    return Floor(below.value, error, {**below.detail, "floor_quantiles": bins})
+
+
+class QuantileDivergence(Metric):
+    """Quantile Jensen-Shannon divergence of each observable and of the sets that the studies use together."""
+
+    name: ClassVar[str] = "quantile_jsd"
+    keys: ClassVar[tuple[Key, ...]] = (Key("quantile_jsd", "Quantile JSD", 0.0, by="observable"),)
+    minimum: ClassVar[int] = 2 * _SHOWERS_A_BIN
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return the divergence by observable; joint sets are named ``a*b``."""
+        columns = [*finite_columns(reference, generated), *joint_columns(reference, generated)]
+        return {
+            "quantile_jsd": {
+                column.name: Value.missing(column.reason, **column.counts)
+                if column.reason
+                else _divergence(column.reference, column.generated, settings, column.counts)
+                for column in columns
+            }
+        }

@@ -1,12 +1,11 @@
-"""What the metrics read from a pair of samples: columns of observables, feature vectors, cells.
+"""Inputs of the metrics from a pair of samples: columns of observables, feature vectors, cells.
 
 The high-level vector is the CaloChallenge's: log10 of the incident energy; for each layer log10(E + 1e-8),
 centres and widths in x and y over 100 mm; log10(E_visible + 1e-8); the sparsity of each layer; centre and
 width in r over 100 mm. Layers of a mesh with a single angular bin lie at x = y = 0; they have no centre or width in
 x and y, here and among the columns. Entries that are not finite become 0, are counted and reported.
 
-Cells below the cut of the sample are 0 in all of this; see
-:attr:`Detector.evaluation_cut <caloforge.geometry.detector.Detector>`.
+Cells below the cut of the sample are 0 in all of these; see :attr:`Detector.evaluation_cut <caloforge.geometry.detector.Detector>`.
 
 References:
     O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4.
@@ -17,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +28,6 @@ from caloforge.validate.observables import OBSERVABLES
 from caloforge.validate.observables.batch import is_filled
 
 if TYPE_CHECKING:
-    from caloforge.showers import Showers
     from caloforge.validate.sample import Sample
 
 __all__ = [
@@ -46,13 +43,14 @@ __all__ = [
     "high_level_pair",
     "joint_columns",
     "layer_energies",
+    "log_cells",
     "low_level_inputs",
     "make_column",
     "profiles",
-    "visible_fraction",
 ]
 
 Cells: TypeAlias = NDArray[np.float32]
+Array: TypeAlias = NDArray[np.float64]
 
 _JOINT = (
     ("visible_energy", "peak_energy"),
@@ -81,8 +79,8 @@ class Column:
 
     name: str
     observable: str
-    reference: NDArray[np.float64]
-    generated: NDArray[np.float64]
+    reference: Array
+    generated: Array
     counts: dict[str, int]
     reason: str = ""
     index: int | None = None
@@ -102,10 +100,6 @@ class Pair:
     generated: NDArray[Any]
     counts: dict[str, Any] = field(default_factory=dict)
 
-    def single(self) -> Pair:
-        """Return the same in single precision."""
-        return Pair(self.reference.astype(np.float32), self.generated.astype(np.float32), self.counts)
-
 
 @dataclass(frozen=True)
 class CellPair:
@@ -121,23 +115,15 @@ class CellPair:
 
     reference: Cells
     generated: Cells
-    energy_reference: NDArray[np.float64]
-    energy_generated: NDArray[np.float64]
+    energy_reference: Array
+    energy_generated: Array
     counts: dict[str, int]
 
 
 def make_column(
     name: str, observable: str, a: NDArray[Any], b: NDArray[Any], index: int | None = None
 ) -> Column:
-    """Return the finite values of a column (N,) or (N, d), and how many were not.
-
-    Arguments:
-        name: Its name in ``metrics.json``.
-        observable: Name of the observable.
-        a: Values of the reference.
-        b: Values of the generated sample.
-        index: Place along the observable's axis.
-    """
+    """Return the finite values of a column (N,) or (N, d) of the reference and (M,) or (M, d) of the generated sample."""
     kept, counts, reason = [], {}, ""
     for side, values in (("reference", a), ("generated", b)):
         x = np.asarray(values, np.float64)
@@ -189,22 +175,14 @@ def angular_layers(detector: Detector) -> list[int]:
     ]
 
 
-def layer_energies(sample: Sample) -> NDArray[np.float64]:
+def layer_energies(sample: Sample) -> Array:
     """Return the energy of each layer (N, L), MeV; of a single layer all visible energy."""
     if sample.detector.n_layers == 1:
         return np.asarray(sample.observables["visible_energy"], np.float64)[:, None]
     return np.asarray(sample.observables["layer_energy"], np.float64)
 
 
-def visible_fraction(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Return visible over incident energy (n,), incident energy (n,) MeV, and how many were not finite."""
-    energy = np.asarray(sample.incident_energy, np.float64)
-    fraction = np.asarray(sample.observables["visible_energy"], np.float64) / energy
-    finite = np.isfinite(fraction)
-    return fraction[finite], energy[finite], int(finite.size - finite.sum())
-
-
-def profiles(sample: Sample) -> dict[str, NDArray[np.float64]]:
+def profiles(sample: Sample) -> dict[str, Array]:
     """Return each shower's profiles along x, y and z (N, bins), MeV; z are the layers, if several."""
     table = sample.observables
     found = {axis: f"{axis}_profile" for axis in ("x", "y") if f"{axis}_profile" in table.names}
@@ -214,26 +192,24 @@ def profiles(sample: Sample) -> dict[str, NDArray[np.float64]]:
     return out
 
 
-def high_level_features(sample: Sample) -> tuple[NDArray[np.float64], int]:
+def high_level_features(sample: Sample) -> tuple[Array, int]:
     """Return the CaloChallenge's feature vector (N, d) and how many of its entries were not finite."""
     table = sample.observables
-
-    def layered(name: str) -> NDArray[np.float64]:
-        return np.asarray(table[name], np.float64)
-
-    energy = np.asarray(sample.incident_energy, np.float64)[:, None]
-    total = np.asarray(table["visible_energy"], np.float64)[:, None]
-    parts = [np.log10(energy), np.log10(layer_energies(sample) + _GUARD)]
     angular = angular_layers(sample.detector)
-    parts += [layered(name)[:, angular] / _MM for name in _IN_XY]
-    parts += [np.log10(total + _GUARD), layered("layer_sparsity")]
-    parts += [layered(name) / _MM for name in ("layer_centre_r", "layer_width_r")]
+    parts = [
+        np.log10(sample.incident_energy)[:, None],
+        np.log10(layer_energies(sample) + _GUARD),
+        *(table[name][:, angular] / _MM for name in _IN_XY),
+        np.log10(table["visible_energy"] + _GUARD)[:, None],
+        table["layer_sparsity"],
+        *(table[name] / _MM for name in ("layer_centre_r", "layer_width_r")),
+    ]
     features = np.concatenate(parts, axis=1)
     finite = np.isfinite(features)
     return np.where(finite, features, 0.0), int(features.size - finite.sum())
 
 
-def high_level_pair(reference: Sample, generated: Sample, n_max: int | None = None, seed: int = 0) -> Pair:
+def high_level_pair(reference: Sample, generated: Sample, n_max: int | None = None, *, seed: int) -> Pair:
     """Return the feature vectors of both samples.
 
     Arguments:
@@ -258,21 +234,9 @@ def _subset(n: int, size: int, seed: int) -> NDArray[np.int64]:
     return np.sort(generator(seed, "subset").permutation(n)[:size])
 
 
-_CELLS: WeakKeyDictionary[Any, dict[tuple[int, int], Showers]] = WeakKeyDictionary()
-
-
-def _taken(sample: Sample, size: int, seed: int) -> Showers:
-    """Return ``size`` showers of a sample, read once and kept as long as the sample."""
-    kept = _CELLS.setdefault(sample, {})
-    if (size, seed) not in kept:
-        kept.clear()
-        kept[size, seed] = sample.take(size, seed)
-    return kept[size, seed]
-
-
 def forget_cells(sample: Sample) -> None:
-    """Let go of the cells that are kept for a sample, when no further metric of it follows."""
-    _CELLS.pop(sample, None)
+    """Release the cells of a sample, when no further metric of it follows."""
+    sample.memo.pop(("cells",), None)
 
 
 def cell_pair(
@@ -282,7 +246,7 @@ def cell_pair(
     n_max: int | None = None,
     cut: float | None = None,
 ) -> CellPair:
-    """Return the cells of both samples; those below the cut are 0.
+    """Return the cells of both samples; those below the cut are 0. They are read once and kept as long as the sample.
 
     Arguments:
         reference: The reference.
@@ -300,20 +264,26 @@ def cell_pair(
         if sample.n < 1:
             msg = f"the {side} sample has no showers"
             raise TooFewShowersError(msg)
-        showers = _taken(sample, min(sample.n, most), settings.seed)
+        wanted = (min(sample.n, most), settings.seed)
+        if sample.memo.get(("cells",), (None,))[0] != wanted:
+            sample.memo["cells",] = wanted, sample.take(*wanted)
+        showers = sample.memo["cells",][1]
         x, energy = showers.cells, np.asarray(showers.incident_energy, np.float64)
         if n_max is not None and len(x) > n_max:
             rows = _subset(len(x), n_max, settings.seed)
             x, energy = x[rows], energy[rows]
-        cells.append(_without_faint(x, sample.cut if cut is None else cut))
+        limit = sample.cut if cut is None else cut
+        cells.append(np.where(is_filled(x, limit), x, np.float32(0.0)) if limit > 0.0 else x)
         energies.append(energy)
         counts[f"n_{side}_used"] = len(x)
     return CellPair(cells[0], cells[1], energies[0], energies[1], counts)
 
 
-def _without_faint(cells: Cells, cut: float) -> Cells:
-    """Return cells (N, n_cells) with those below the cut set to 0; the same array when there is no cut."""
-    return cells if cut <= 0.0 else np.where(is_filled(cells, cut), cells, np.float32(0.0))
+def log_cells(cells: Cells, threshold: float) -> Cells:
+    """Return log10 of cell energies (N, n_cells) in units of the threshold, 0 for cells below it."""
+    energies: Cells = np.maximum(cells, np.float32(threshold))
+    energies /= np.float32(threshold)
+    return np.log10(energies, out=energies)
 
 
 def low_level_inputs(pair: CellPair) -> Pair:

@@ -1,6 +1,6 @@
-r"""Means and widths of the observables, and the energy resolution, generated over reference.
+r"""Means, widths and resolution of the observables, and the sampling fraction, generated over reference.
 
-Where the incident energy varies, showers are compared in slices of it (each value, or ten quantiles), so that the spread of the
+Where the incident energy varies, showers are compared in slices of it (each value, or ten quantiles), so that the distribution of the
 energies is no part of the errors; energies are then divided by the incident energy. With means :math:`\mu_s` and standard
 deviations :math:`\sigma_s` in slice s, and the reference's share :math:`w_s` of the showers,
 
@@ -10,13 +10,16 @@ deviations :math:`\sigma_s` in slice s, and the reference's share :math:`w_s` of
           \text{resolution} = \sum_s w_s \frac{h_{g,s} / q_{g,s}}{h_{r,s} / q_{r,s}} ,
 
 the last one of the response (visible over incident energy) with half the width h of the central 68.3 % and the median q, so that a few
-showers in a tail do not decide; those widen the response's ``width``. Errors of means are :math:`\sigma / \sqrt n`, those of
-standard deviations follow from the fourth moment, :math:`(m_4 - \sigma^4) / (4 n \sigma^2)`, which holds for any distribution, those of
-the resolution from bootstrap samples. The floor is exactly 1 (0 for the shift): the uncertainty holds the fluctuations of both samples.
+showers in a tail do not decide; those widen the response's ``width``. Errors of means and standard deviations are those of
+:mod:`caloforge.statistics.moments`, those of the resolution from bootstrap samples. The floor is exactly 1 (0 for the shift): the
+uncertainty contains the fluctuations of both samples.
+
+The sampling fraction is the mean over showers of visible over incident energy, as a whole and in the same slices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,16 +28,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.random import generator
-from caloforge.statistics.moments import mean_and_std
-from caloforge.statistics.resampling import spread
+from caloforge.statistics.moments import (
+    central_width,
+    condition_bins,
+    mean_and_std,
+    mean_with_error,
+    ratio_with_error,
+)
+from caloforge.statistics.resampling import floor_at, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.shapes import energy_bins
 from caloforge.validate.observables import OBSERVABLES
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["Moments", "Slice", "compare_slices"]
+__all__ = ["Moments", "SamplingFraction", "Slice", "compare_slices"]
 
 Array = NDArray[np.float64]
 
@@ -60,13 +68,11 @@ class Slice:
 
     def mean_ratio(self) -> tuple[float, float]:
         """Return generated over reference mean, with its error."""
-        (r, er, *_), (g, eg, *_) = self.reference, self.generated
-        return (g / r, float(np.hypot(eg, g / r * er)) / abs(r)) if r != 0 else (float("nan"),) * 2
+        return ratio_with_error(self.generated[:2], self.reference[:2])
 
     def width_ratio(self) -> tuple[float, float]:
         """Return generated over reference standard deviation, with its error."""
-        (*_, r, er), (*_, g, eg) = self.reference, self.generated
-        return g / r, float(np.hypot(eg, g / r * er)) / r
+        return ratio_with_error(self.generated[2:], self.reference[2:])
 
 
 def compare_slices(
@@ -119,15 +125,11 @@ class Moments(Metric):
         Where there are several slices the detail of ``resolution`` and of the ratios of ``response`` and ``hits`` holds them, and
         ``worst``: the slice of the most significant deviation, its significance corrected for their number.
         """
-        edges = energy_bins(reference.incident_energy)
-        if np.ptp(reference.incident_energy) <= 1e-6 * reference.incident_energy.max():
-            edges = np.array([-np.inf, np.inf])
+        edges = _energy_slices(reference.incident_energy)
         ratio: dict[str, Value] = {}
         width: dict[str, Value] = {}
         shift: dict[str, Value] = {}
-        resolution: Entry = Value(
-            float("nan"), detail={"reason": "too few showers in each slice of the energy"}
-        )
+        resolution: Entry = Value.missing("too few showers in each slice of the energy")
         for name, unit, a, b in _columns(reference, generated):
             energies = reference.incident_energy, generated.incident_energy
             slices = compare_slices(a, b, *energies, edges)
@@ -142,11 +144,17 @@ class Moments(Metric):
         return {"moments": {"ratio": ratio, "width": width, "shift": shift, "resolution": resolution}}
 
 
-def _columns(reference: Sample, generated: Sample) -> list[tuple[str, str, Array, Array]]:
-    """Return name, unit and values of both samples for every observable of one number a shower, and the layers' energies."""
+def _energy_slices(energy: Array) -> Array:
+    """Return the edges (K + 1,) of the slices of incident energies (n,); one slice when they do not vary."""
+    if np.ptp(energy) <= 1e-6 * energy.max():
+        return np.array([-np.inf, np.inf])
+    return condition_bins(np.round(energy, 6), open_ends=True)
+
+
+def _columns(reference: Sample, generated: Sample) -> Iterator[tuple[str, str, Array, Array]]:
+    """Yield name, unit and values of both samples for every observable of one number a shower, and the layers' energies."""
     first, second = reference.observables, generated.observables
     varies = len(np.unique(np.round(reference.incident_energy, 6))) > 1
-    found = []
     for name in first.names:
         if name not in second or OBSERVABLES[name].counts:
             continue
@@ -154,15 +162,12 @@ def _columns(reference: Sample, generated: Sample) -> list[tuple[str, str, Array
         if a.ndim == 2 and name != _LAYERS:
             continue
         if varies and unit == "MeV":
-            over_a, over_b = reference.incident_energy, generated.incident_energy
-            a = a / (over_a if a.ndim == 1 else over_a[:, None])
-            b = b / (over_b if b.ndim == 1 else over_b[:, None])
+            a, b = ((x.T / s.incident_energy).T for x, s in ((a, reference), (b, generated)))
             unit = "of the incident energy"
         if a.ndim == 1:
-            found.append((name, unit, a, b))
+            yield name, unit, a, b
         else:
-            found += [(f"{name}[{k}]", unit, a[:, k], b[:, k]) for k in range(a.shape[1])]
-    return found
+            yield from ((f"{name}[{k}]", unit, a[:, k], b[:, k]) for k in range(a.shape[1]))
 
 
 def _ratio(slices: list[Slice], unit: str, by_slice: bool) -> Value:
@@ -198,11 +203,11 @@ def _resolution(parts: list[tuple[float, Array, Array]], settings: Settings) -> 
             pairs.append((float(_relative_width(x[None])[0]), spread(_relative_width(drawn))))
         (r, er), (g, eg) = pairs
         if np.isfinite(g / r if r > 0 else np.nan):
-            ratio = g / r
-            row = {"energy": energy, "ratio": ratio, "uncertainty": float(np.hypot(eg, ratio * er)) / r}
+            ratio, error = ratio_with_error((g, eg), (r, er))
+            row = {"energy": energy, "ratio": ratio, "uncertainty": error}
             rows.append({**row, "reference": r, "generated": g, "weight": float(len(a))})
     if not rows:
-        return Value(float("nan"), detail={"reason": "no slice of the energy has a response above zero"})
+        return Value.missing("no slice of the energy has a response above zero")
     w = np.array([row["weight"] for row in rows])
     w /= w.sum()
     value = float(w @ [row["ratio"] for row in rows])
@@ -213,8 +218,8 @@ def _resolution(parts: list[tuple[float, Array, Array]], settings: Settings) -> 
 
 def _relative_width(x: Array) -> Array:
     """Return half the central 68.3 % over the median along the last axis of (S, n): (S,); NaN for a median of zero."""
-    low, middle, high = np.percentile(x, (15.865, 50.0, 84.135), axis=-1)
-    return np.where(middle > 0, (high - low) / (2.0 * np.where(middle > 0, middle, 1.0)), np.nan)
+    half, middle = central_width(x)
+    return np.where(middle > 0, half / np.where(middle > 0, middle, 1.0), np.nan)
 
 
 def _shift(slices: list[Slice], unit: str) -> Value:
@@ -236,3 +241,41 @@ def _by_slice(rows: list[dict[str, float]]) -> dict[str, Any]:
     z = abs(worst["ratio"] - 1.0) / worst["uncertainty"]
     corrected = float(np.sqrt(max(z * z - 2.0 * np.log(len(known)), 0.0)))
     return {"slices": rows, "worst": {**worst, "significance": corrected}}
+
+
+class SamplingFraction(Metric):
+    """Mean visible over incident energy of both samples and their ratio."""
+
+    name: ClassVar[str] = "sampling_fraction"
+    keys: ClassVar[tuple[Key, ...]] = (Key("sampling_fraction", "Sampling fraction", 1.0, by="sample"),)
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return ``reference``, ``generated`` and their ``ratio``, whose detail has the slices of the energy."""
+        sides: list[tuple[Array, Array]] = []
+        detail: dict[str, Any] = {"bins": []}
+        for side, sample in (("reference", reference), ("generated", generated)):
+            energy = sample.incident_energy
+            fraction = sample.observables["visible_energy"] / energy
+            finite = np.isfinite(fraction)
+            detail[f"not_finite_{side}"] = int(finite.size - finite.sum())
+            sides.append((fraction[finite], energy[finite]))
+        (x, ex), (y, ey) = sides
+        for low, high in pairwise(condition_bins(np.round(ex, 6), open_ends=True)):
+            in_x, in_y = (ex >= low) & (ex < high), (ey >= low) & (ey < high)
+            a, b = mean_with_error(x[in_x]), mean_with_error(y[in_y])
+            ratio = ratio_with_error(b, a)
+            row = {"energy": float(ex[in_x].mean()) if in_x.any() else None}
+            row |= {"n_reference": int(in_x.sum()), "n_generated": int(in_y.sum())}
+            for name, (value, error) in (("reference", a), ("generated", b), ("ratio", ratio)):
+                row |= {name: value, f"{name}_uncertainty": error}
+            detail["bins"].append(row)
+        first, second = halves(x.size, 0, settings.seed)
+        floor, error = ratio_with_error(mean_with_error(x[second]), mean_with_error(x[first]))
+        below = floor_at(np.array([floor]), x.size, max(y.size, 1), degree=1, ideal=1.0, uncertainty=error)
+        of_reference, of_generated = mean_with_error(x), mean_with_error(y)
+        out = {
+            "reference": Value(*of_reference),
+            "generated": Value(*of_generated),
+            "ratio": Value.with_floor(*ratio_with_error(of_generated, of_reference), below, **detail),
+        }
+        return {"sampling_fraction": out}

@@ -1,12 +1,11 @@
 """Separation power, distances, energy and direction after reconstruction.
 
-``metrics.json`` holds them under ``reconstructed``: ``separation_power``, ``ks`` and ``wasserstein`` of the main
-observables and of what the clusters say (``cluster_response``: calibrated energy over incident energy,
-``cluster_direction``: angle of the axis minus the incident angle in degrees, ``clusters``: their number,
-``outside_cluster``: share of the energy outside the leading one); ``response``, its mean; ``resolution``, its standard
-deviation over its mean; and ``direction``, the standard deviation of ``cluster_direction`` in degrees, its mean in the
-detail. These last three hold ``reference``, ``generated`` and their ``ratio``; response and resolution in bins of the
-incident energy and of the angle, where they vary, are in the detail.
+In ``metrics.json`` they are under ``reconstructed``: ``separation_power``, ``ks`` and ``wasserstein`` of the main observables and of the
+clusters (``cluster_response``: calibrated energy over incident energy, ``cluster_direction``: angle of the axis minus the incident
+angle in degrees, ``clusters``: their number, ``outside_cluster``: share of the energy outside the leading one); ``response``, its
+mean; ``resolution``, its standard deviation over its mean; and ``direction``, the standard deviation of ``cluster_direction`` in
+degrees, its mean in the detail. These last three have ``reference``, ``generated`` and their ``ratio``; response and resolution in
+bins of the incident energy and of the angle, where they vary, are in the detail.
 
 References:
     E. Buhmann et al., Comput. Softw. Big Sci. 5 (2021) 13, arXiv:2005.05334; arXiv:2303.18150.
@@ -20,44 +19,38 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.statistics.moments import condition_bins, mean_and_std, mean_with_error, ratio_with_error
 from caloforge.statistics.resampling import floor_at, halves
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.distances import distances_of
 from caloforge.validate.metrics.features import Column, make_column
 from caloforge.validate.metrics.separation import separation_of
-from caloforge.validate.metrics.shapes import mean_with_error, ratio_with_error
 from caloforge.validate.reconstruction.sample import MAIN, After, can_reconstruct, reconstruct, why_not
-from caloforge.validate.resolution import bins_of, response_curve
+from caloforge.validate.resolution import response_curve
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = ["Reconstructed"]
 
-_Measure = Callable[[NDArray[np.float64]], tuple[float, float]]
+Array = NDArray[np.float64]
+_Measure = Callable[[Array], tuple[float, float]]
 _FEWEST = 10  # showers of a response curve
 
 
-def width_with_error(x: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the standard deviation of values (N,) and its error, from the fourth moment; NaN for too few."""
-    if x.size < 4:
-        return float("nan"), float("nan")
-    offset = x - x.mean()
-    variance = float(offset @ offset) / (x.size - 1)
-    if variance == 0.0:
-        return 0.0, 0.0
-    fourth = float((offset**4).mean())
-    return variance**0.5, (max(fourth - variance**2, 0.0) / (4.0 * x.size * variance)) ** 0.5
+def _width(x: Array) -> tuple[float, float]:
+    """Return the standard deviation of values (N,) and its error; NaN for fewer than four."""
+    return mean_and_std(x)[2:] if x.size > 3 else (float("nan"), float("nan"))
 
 
-def resolution_with_error(x: NDArray[np.float64]) -> tuple[float, float]:
+def _resolution(x: Array) -> tuple[float, float]:
     """Return the standard deviation over the mean of values (N,) and its error; NaN for a mean of zero."""
-    (width, error), mean = width_with_error(x), float(x.mean()) if x.size else 0.0
+    (width, error), mean = _width(x), float(x.mean()) if x.size else 0.0
     return (width / mean, error / mean) if mean > 0 else (float("nan"), float("nan"))
 
 
 class Reconstructed(Metric):
-    """What is left of the differences after reconstruction."""
+    """The differences that remain after reconstruction."""
 
     name: ClassVar[str] = "reconstructed"
     keys: ClassVar[tuple[Key, ...]] = (
@@ -71,7 +64,7 @@ class Reconstructed(Metric):
     minimum: ClassVar[int] = 4
 
     def wanted(self, settings: Settings) -> bool:
-        """Return whether the settings leave it on."""
+        """Return whether the metric runs by default: unless the settings switch it off."""
         return settings.reconstruction is not False
 
     def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
@@ -88,7 +81,7 @@ class Reconstructed(Metric):
             "ks": ks,
             "wasserstein": wasserstein,
             "response": _samples(a.response, b.response, mean_with_error, settings, _curves(a, b)),
-            "resolution": _samples(a.response, b.response, resolution_with_error, settings),
+            "resolution": _samples(a.response, b.response, _resolution, settings),
         }
         angles = [x.direction[np.isfinite(x.direction)] for x in (a, b)]
         detail = [
@@ -96,7 +89,7 @@ class Reconstructed(Metric):
             for x, angle in zip((a, b), angles, strict=True)
             for mean, error in [mean_with_error(angle)]
         ]
-        found["direction"] = _samples(angles[0], angles[1], width_with_error, settings, detail)
+        found["direction"] = _samples(angles[0], angles[1], _width, settings, detail)
         return {"reconstructed": found}
 
 
@@ -109,13 +102,13 @@ def _columns(a: After, b: After) -> Iterator[Column]:
 
 
 def _samples(
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
+    a: Array,
+    b: Array,
     measure: _Measure,
     settings: Settings,
     details: list[dict[str, Any]] | None = None,
 ) -> dict[str, Value]:
-    """Return what is measured of values (N,) of the reference and (M,) of the generated sample, and the ratio."""
+    """Return a measure of values (N,) of the reference and (M,) of the generated sample, and their ratio."""
     first, second = details or [{}, {}]
     of_a, of_b = measure(a), measure(b)
     parts = (a[rows] for rows in halves(a.size, 0, settings.seed))
@@ -126,7 +119,7 @@ def _samples(
     return {
         "reference": Value(*of_a, detail=first),
         "generated": Value(*of_b, detail=second),
-        "ratio": Value(*ratio, below.value, below.uncertainty, {**below.detail, **reason}),
+        "ratio": Value.with_floor(*ratio, below, **reason),
     }
 
 
@@ -136,10 +129,10 @@ def _curves(a: After, b: After) -> list[dict[str, Any]]:
     if min(len(a.response), len(b.response)) < _FEWEST:
         return details
     for name in ("incident_energy", "incident_theta"):
-        variable: NDArray[np.float64] = getattr(a.sample, name)
+        variable: Array = getattr(a.sample, name)
         if np.ptp(variable) <= 1e-6 * np.abs(variable).max():
             continue
-        edges = bins_of(variable)
+        edges = condition_bins(variable)
         for x, detail in zip((a, b), details, strict=True):
             energy = x.sample.incident_energy
             curve = response_curve(x.response * energy, energy, getattr(x.sample, name), edges, name, _FEWEST)

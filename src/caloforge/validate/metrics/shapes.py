@@ -1,83 +1,81 @@
-r"""Shower shapes: mean profiles, layer fractions, sampling fraction.
+r"""Shower shapes and cells: mean profiles, layer fractions, core cells, covariance of the cells, structural similarity.
 
-Mean squared error of the shower shapes: the mean x, y and z profiles.
+**Shape MSE.** The mean squared error of the mean x, y and z profiles in units of the mean bin, averaged over the axes. The published
+figures (0.044 and 0.065) come without their normalisation: neither the paper nor the public code of its authors states it; that
+code's own validation uses relative errors bin by bin. The mean square of those is ``relative`` in the detail (bins empty in the
+reference counted and left out); the figure itself is divided by the mean bin, so that no nearly empty edge bin decides it.
 
-With the mean profile of the reference :math:`p_i` and of the generated sample :math:`g_i` over the ``K`` bins of
-one axis,
+**Layer fractions.** The largest absolute difference over the layers of the mean fraction of the visible energy, in percentage points.
 
-.. math:: \mathrm{MSE} = \frac1K \sum_i \left( \frac{g_i - p_i}{\bar p} \right)^2, \qquad \bar p = \frac1K \sum_i p_i ,
+**Core cells.** For each core cell (:func:`~caloforge.statistics.moments.core_cells`) mean and standard deviation over showers, of the
+energy divided by the incident energy when that varies; the figure is the mean over the core of generated over reference. The published
+selection of 250 +- 2 GeV is replaced by this division, which uses all showers.
 
-averaged over the axes. The published figures (0.044 and 0.065) come without their normalisation: neither
-the paper nor the public code of its authors that could be read states it; that code's own validation uses
-relative errors bin by bin, :math:`(g_i - p_i) / p_i`. The mean square of those is given as ``relative`` in the
-detail (bins empty in the reference counted and left out); the figure itself is divided by the mean bin, so
-that no nearly empty edge bin decides it. Both are free of units.
+**Covariance distance.** Of the covariance of cell energies over incident energy; ``correlation`` in the detail is the same for the
+correlations. Only the cells with the most energy in the reference enter, up to a number that the detail gives with their share.
+
+**Structural similarity** (:mod:`caloforge.statistics.ssim`) of pairs of showers of similar incident energy, with the data range
+:math:`L = 10^{-4}` GeV of the support-size papers.
 
 References:
-    F. Rehm et al., Physics validation of novel convolutional 2D architectures for speeding up high energy
-    physics simulations, arXiv:2103.13698.
-
-Mean fraction of the visible energy in each layer, and how far the generated ones are off.
-
-The figure is the largest absolute difference over the layers, in percentage points; the detail holds the
-mean fractions of both samples. Showers without energy have no fractions and are counted.
-
-Sampling fraction: visible over incident energy, as a whole and against the energy.
-
-The mean over showers of the sum of the cells over the incident energy; with its standard error. Against
-the energy: by value when there are few, else in ten bins with equally many reference showers.
+    F. Rehm et al., Physics validation of novel convolutional 2D architectures for speeding up high energy physics simulations,
+    arXiv:2103.13698; ATL-SOFT-PUB-2018-001 (the generator is chosen by the cells' covariance).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from caloforge.statistics.resampling import bootstrap_counts, floor_at, halves, spread
+from caloforge.random import generator
+from caloforge.statistics.distances import (
+    correlation_distance,
+    covariance,
+    covariance_distance,
+    relative_mse,
+    shape_mse,
+)
+from caloforge.statistics.moments import core_cells, mean_with_error, moment_ratios, weighted_moments
+from caloforge.statistics.resampling import floor_at, resample, spread
+from caloforge.statistics.ssim import (
+    WINDOW,
+    neighbour_pairs,
+    order_at_random,
+    rank_pairs,
+    structural_similarity,
+)
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.features import layer_energies, profiles, visible_fraction
+from caloforge.validate.metrics.features import cell_pair, layer_energies, profiles
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = [
+    "DATA_RANGE",
+    "CoreCells",
+    "CovarianceDistance",
     "LayerFractions",
-    "SamplingFraction",
     "ShapeMSE",
-    "energy_bins",
+    "StructuralSimilarity",
+    "core_ratios",
     "fractions",
-    "mean_with_error",
-    "ratio_with_error",
-    "relative_mse",
-    "shape_mse",
 ]
 
+Array = NDArray[np.float64]
+Weights = NDArray[np.uint8] | None
 
-def shape_mse(reference: ArrayLike, generated: ArrayLike) -> float:
-    """Return the mean squared difference of two mean profiles (K,) in units of the reference's mean bin."""
-    p, g = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
-    scale = p.mean()
-    return float(np.mean(((g - p) / scale) ** 2)) if scale > 0 else float("nan")
-
-
-def relative_mse(reference: ArrayLike, generated: ArrayLike) -> tuple[float, int]:
-    """Return the mean squared relative difference over bins filled in the reference, and how many are not."""
-    p, g = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
-    filled = p > 0
-    if not filled.any():
-        return float("nan"), int(p.size)
-    return float(np.mean((g[filled] / p[filled] - 1.0) ** 2)), int(p.size - filled.sum())
+DATA_RANGE = 1e-4
+"""Data range L of the structural similarity, GeV."""
+_MEV_A_GEV = 1000.0
+_PERCENT = 100.0
+_COVARIANCES = 10  # most bootstrap samples, each of two covariance matrices
 
 
-def _over_axes(a: dict[str, NDArray[np.float64]], b: dict[str, NDArray[np.float64]]) -> float:
-    return float(np.mean([shape_mse(a[axis], b[axis]) for axis in a]))
-
-
-def _means(x: dict[str, NDArray[np.float64]], rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    return {axis: profile[rows].mean(axis=0) for axis, profile in x.items()}
+def _mean(x: Array, weights: Weights) -> Array:
+    """Return the mean (K,) of rows (N, K), each counted as often as its weight says."""
+    return np.asarray(x.mean(axis=0) if weights is None else weights @ x / weights.sum())
 
 
 class ShapeMSE(Metric):
@@ -88,54 +86,45 @@ class ShapeMSE(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return the error averaged over the axes; each axis is in the detail."""
-        a, b = profiles(reference), profiles(generated)
+        sides = profiles(reference), profiles(generated)
         bad = {
             f"not_finite_{side}": int((~np.isfinite(next(iter(x.values())).sum(axis=1))).sum())
-            for side, x in (("reference", a), ("generated", b))
+            for side, x in zip(("reference", "generated"), sides, strict=True)
         }
-        a, b = ({axis: np.nan_to_num(p, posinf=0.0, neginf=0.0) for axis, p in x.items()} for x in (a, b))
-        n, m = len(next(iter(a.values()))), len(next(iter(b.values())))
-        mean_a, mean_b = _means(a, np.arange(n)), _means(b, np.arange(m))
-        weights_a = bootstrap_counts(n, settings.n_bootstrap, settings.seed, "reference")
-        weights_b = bootstrap_counts(m, settings.n_bootstrap, settings.seed, "generated")
-        resampled_a = {axis: weights_a @ p / n for axis, p in a.items()}
-        resampled_b = {axis: weights_b @ p / m for axis, p in b.items()}
-        boot = [
-            _over_axes(
-                {axis: p[i] for axis, p in resampled_a.items()},
-                {axis: p[i] for axis, p in resampled_b.items()},
-            )
-            for i in range(settings.n_bootstrap)
-        ]
-        floor = []
-        for index in range(settings.n_halves if n > 3 else 0):
-            first, second = halves(n, index, settings.seed)
-            floor.append(_over_axes(_means(a, first), _means(a, second)))
-        below = floor_at(np.array(floor), n, m, degree=2)
-        detail: dict[str, Any] = {axis: shape_mse(mean_a[axis], mean_b[axis]) for axis in a}
-        relative = {axis: relative_mse(mean_a[axis], mean_b[axis]) for axis in a}
-        detail["relative"] = {axis: figure for axis, (figure, _) in relative.items()}
-        detail["empty_bins"] = {axis: empty for axis, (_, empty) in relative.items()}
-        detail.update(bad, **below.detail)
-        value = _over_axes(mean_a, mean_b)
+        axes = list(sides[0])
+        cuts = np.cumsum([sides[0][axis].shape[1] for axis in axes])[:-1]
+        a, b = (
+            np.nan_to_num(np.concatenate([x[axis] for axis in axes], axis=1), posinf=0.0, neginf=0.0)
+            for x in sides
+        )
+
+        def by_axis(a: Array, b: Array, weights_a: Weights = None, weights_b: Weights = None) -> list[float]:
+            means = (np.split(_mean(x, w), cuts) for x, w in ((a, weights_a), (b, weights_b)))
+            return [shape_mse(p, g) for p, g in zip(*means, strict=True)]
+
+        boot, floors = resample(by_axis, a, b, settings.n_bootstrap, settings.n_halves, settings.seed)
+        below = floor_at(floors.reshape(-1, len(axes)).mean(axis=1), len(a), len(b), degree=2)
+        found = by_axis(a, b)
+        value = float(np.mean(found))
+        means = (np.split(x.mean(axis=0), cuts) for x in (a, b))
+        relative = [relative_mse(p, g) for p, g in zip(*means, strict=True)]
+        detail: dict[str, Any] = {
+            **dict(zip(axes, found, strict=True)),
+            "relative": {axis: figure for axis, (figure, _) in zip(axes, relative, strict=True)},
+            "empty_bins": {axis: empty for axis, (_, empty) in zip(axes, relative, strict=True)},
+            **bad,
+        }
         if not np.isfinite(value):
             detail["reason"] = "the reference has no energy along one of the axes"
-        return {"shape_mse": Value(value, spread(np.array(boot)), below.value, below.uncertainty, detail)}
+        return {"shape_mse": Value.with_floor(value, spread(boot.mean(axis=1)), below, **detail)}
 
 
-_PERCENT = 100.0
-
-
-def fractions(energies: NDArray[np.float64]) -> NDArray[np.float64]:
+def fractions(energies: Array) -> Array:
     """Return layer energies (N, L) as fractions of their sums, without the showers that have none."""
     total = energies.sum(axis=1)
     good = np.isfinite(total) & (total > 0)
-    out: NDArray[np.float64] = energies[good] / total[good, None]
+    out: Array = energies[good] / total[good, None]
     return out
-
-
-def _largest(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.abs(a - b).max() * _PERCENT)
 
 
 class LayerFractions(Metric):
@@ -150,103 +139,141 @@ class LayerFractions(Metric):
         return None if detector.n_layers > 1 else f"needs several layers; '{detector.name}' has one"
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
-        """Return the largest difference, bootstrapped over showers; the floor is that of two halves."""
-        ref, gen = layer_energies(reference), layer_energies(generated)
-        a, b = fractions(ref), fractions(gen)
-        counts = {
-            "without_energy_reference": len(ref) - len(a),
-            "without_energy_generated": len(gen) - len(b),
+        """Return the largest difference; the detail has the mean fractions, and how many showers without energy there are."""
+        whole = layer_energies(reference), layer_energies(generated)
+        a, b = (fractions(energies) for energies in whole)
+        detail: dict[str, Any] = {
+            "without_energy_reference": len(whole[0]) - len(a),
+            "without_energy_generated": len(whole[1]) - len(b),
         }
         if len(a) < 2 or len(b) < 2:
             reason = "fewer than two showers of one of the samples have visible energy"
-            return {"layer_fractions": Value(float("nan"), detail={"reason": reason, **counts})}
-        weights_a = bootstrap_counts(len(a), settings.n_bootstrap, settings.seed, "reference")
-        weights_b = bootstrap_counts(len(b), settings.n_bootstrap, settings.seed, "generated")
-        means_a, means_b = weights_a @ a / len(a), weights_b @ b / len(b)
-        boot = np.array([_largest(x, y) for x, y in zip(means_a, means_b, strict=True)])
-        floor = []
-        for index in range(settings.n_halves if len(a) > 3 else 0):
-            first, second = halves(len(a), index, settings.seed)
-            floor.append(_largest(a[first].mean(axis=0), a[second].mean(axis=0)))
-        below = floor_at(np.array(floor), len(a), len(b), degree=1)
-        detail = {
-            "reference": a.mean(axis=0),
-            "reference_uncertainty": a.std(axis=0, ddof=1) / np.sqrt(len(a)),
-            "generated": b.mean(axis=0),
-            "generated_uncertainty": b.std(axis=0, ddof=1) / np.sqrt(len(b)),
-            **below.detail,
-            **counts,
-        }
-        value = _largest(a.mean(axis=0), b.mean(axis=0))
-        return {"layer_fractions": Value(value, spread(boot), below.value, below.uncertainty, detail)}
+            return {"layer_fractions": Value.missing(reason, **detail)}
+
+        def largest(a: Array, b: Array, weights_a: Weights = None, weights_b: Weights = None) -> float:
+            return float(np.abs(_mean(a, weights_a) - _mean(b, weights_b)).max() * _PERCENT)
+
+        boot, floors = resample(largest, a, b, settings.n_bootstrap, settings.n_halves, settings.seed)
+        below = floor_at(floors, len(a), len(b), degree=1)
+        for side, x in (("reference", a), ("generated", b)):
+            detail[side] = x.mean(axis=0)
+            detail[f"{side}_uncertainty"] = x.std(axis=0, ddof=1) / np.sqrt(len(x))
+        return {"layer_fractions": Value.with_floor(largest(a, b), spread(boot), below, **detail)}
 
 
-_VALUES = 20  # up to so many different energies are taken one by one
-_BINS = 10
+def core_ratios(
+    reference: Array, generated: Array, weights_reference: Weights = None, weights_generated: Weights = None
+) -> tuple[float, float]:
+    """Return the mean over cells of the ratio of means and of the ratio of standard deviations; NaN without such a ratio.
+
+    Arguments:
+        reference: Cell energies (N, c).
+        generated: Cell energies (M, c).
+        weights_reference: How often each shower counts (N,).
+        weights_generated: How often each shower counts (M,).
+    """
+    ratios = moment_ratios(
+        weighted_moments(reference, weights_reference), weighted_moments(generated, weights_generated)
+    )
+    means, deviations = (float(x.mean()) if x.size else float("nan") for x in ratios)
+    return means, deviations
 
 
-def mean_with_error(x: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the mean of values (N,) and its standard error; NaN where there are too few."""
-    if x.size == 0:
-        return float("nan"), float("nan")
-    return float(x.mean()), float(x.std(ddof=1) / np.sqrt(x.size)) if x.size > 1 else float("nan")
+class CoreCells(Metric):
+    """Ratio of the means and of the standard deviations of the core cells."""
 
-
-def ratio_with_error(generated: tuple[float, float], reference: tuple[float, float]) -> tuple[float, float]:
-    """Return generated over reference, each (value, error), with the error; NaN for a zero reference."""
-    (g, eg), (r, er) = generated, reference
-    if r == 0.0:
-        return float("nan"), float("nan")
-    return g / r, float(np.hypot(eg, g / r * er) / abs(r))
-
-
-def energy_bins(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the edges (K + 1,) of energy bins: around each value when there are few, else by quantiles."""
-    values = np.unique(np.round(energy, 6))
-    if values.size <= _VALUES:
-        middle = 0.5 * (values[1:] + values[:-1])
-        return np.concatenate([[-np.inf], middle, [np.inf]])
-    inner = np.quantile(energy, np.linspace(0, 1, _BINS + 1)[1:-1])
-    return np.concatenate([[-np.inf], np.unique(inner), [np.inf]])
-
-
-class SamplingFraction(Metric):
-    """Mean visible over incident energy of both samples and their ratio."""
-
-    name: ClassVar[str] = "sampling_fraction"
-    keys: ClassVar[tuple[Key, ...]] = (Key("sampling_fraction", "Sampling fraction", 1.0, by="sample"),)
+    name: ClassVar[str] = "core_cells"
+    keys: ClassVar[tuple[Key, ...]] = (
+        Key("cell_mean_ratio", "Core-cell mean ratio", 1.0),
+        Key("cell_std_ratio", "Core-cell standard deviation ratio", 1.0),
+    )
+    minimum: ClassVar[int] = 4
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
-        """Return ``reference``, ``generated`` and their ``ratio``, whose detail holds the energy bins."""
-        (x, ex, bad_x), (y, ey, bad_y) = visible_fraction(reference), visible_fraction(generated)
-        of_reference, of_generated = mean_with_error(x), mean_with_error(y)
-        edges = energy_bins(ex)
-        bins: list[dict[str, Any]] = []
-        for low, high in pairwise(edges):
-            in_x, in_y = (ex >= low) & (ex < high), (ey >= low) & (ey < high)
-            a, b = mean_with_error(x[in_x]), mean_with_error(y[in_y])
-            ratio = ratio_with_error(b, a)
-            bins.append(
-                {
-                    "energy": float(ex[in_x].mean()) if in_x.any() else None,
-                    "n_reference": int(in_x.sum()),
-                    "n_generated": int(in_y.sum()),
-                    "reference": a[0],
-                    "reference_uncertainty": a[1],
-                    "generated": b[0],
-                    "generated_uncertainty": b[1],
-                    "ratio": ratio[0],
-                    "ratio_uncertainty": ratio[1],
-                }
+        """Return ``cell_mean_ratio`` and ``cell_std_ratio``."""
+        pair = cell_pair(reference, generated, settings)
+        cells = core_cells(pair.reference.mean(axis=0), reference.detector.shape)
+        energies = np.concatenate([pair.energy_reference, pair.energy_generated])
+        varies = bool(np.ptp(energies) > 1e-6 * energies.max())
+        a, b = pair.reference[:, cells].astype(np.float64), pair.generated[:, cells].astype(np.float64)
+        if varies:
+            a, b = a / pair.energy_reference[:, None], b / pair.energy_generated[:, None]
+        boot, floors = resample(core_ratios, a, b, settings.n_bootstrap, settings.n_halves, settings.seed)
+        out: dict[str, Entry] = {}
+        for index, (key, value) in enumerate(zip(self.keys, core_ratios(a, b), strict=True)):
+            reason = {} if np.isfinite(value) else {"reason": "no core cell varies in the reference"}
+            below = floor_at(floors[:, index], len(a), len(b), degree=1, ideal=1.0)
+            detail = {"cells": len(cells), "over_incident_energy": varies, **pair.counts, **reason}
+            out[key.name] = Value.with_floor(value, spread(boot[:, index]), below, **detail)
+        return out
+
+
+class CovarianceDistance(Metric):
+    """Relative Frobenius distance of the cell covariance matrices."""
+
+    name: ClassVar[str] = "covariance_distance"
+    keys: ClassVar[tuple[Key, ...]] = (Key("covariance_distance", "Cell covariance distance", 0.0),)
+    minimum: ClassVar[int] = 8
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return the distance, bootstrapped over showers; the floor is that of two halves."""
+        pair = cell_pair(reference, generated, settings)
+        mean = pair.reference.mean(axis=0)
+        cells = np.sort(np.argsort(mean)[::-1][: settings.covariance_cells])
+        a = pair.reference[:, cells] / pair.energy_reference[:, None]
+        b = pair.generated[:, cells] / pair.energy_generated[:, None]
+
+        def distance(a: Array, b: Array, weights_a: Weights = None, weights_b: Weights = None) -> float:
+            return covariance_distance(covariance(a, weights_a), covariance(b, weights_b))
+
+        samples = min(settings.n_bootstrap, _COVARIANCES)
+        boot, floors = resample(distance, a, b, samples, settings.n_halves, settings.seed)
+        of_a, of_b = covariance(a), covariance(b)
+        value = Value.with_floor(
+            covariance_distance(of_a, of_b),
+            spread(boot),
+            floor_at(floors, len(a), len(b), degree=1),
+            correlation=correlation_distance(of_a, of_b),
+            cells=len(cells),
+            energy_share=float(mean[cells].sum() / mean.sum()) if mean.sum() > 0 else 0.0,
+            **pair.counts,
+        )
+        return {"covariance_distance": value}
+
+
+class StructuralSimilarity(Metric):
+    """Mean structural similarity of reference pairs, generated pairs and mixed pairs."""
+
+    name: ClassVar[str] = "ssim"
+    keys: ClassVar[tuple[Key, ...]] = (Key("ssim", "SSIM", 1.0, by="pair"),)
+    minimum: ClassVar[int] = 4
+
+    def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
+        """Return why the metric does not apply to these samples, or None when it does."""
+        detector = reference.detector
+        if not detector.is_grid:
+            return f"needs a regular x-y grid of cells; '{detector.name}' is {detector.order}"
+        if min(detector.shape[:2]) < WINDOW:
+            return f"needs at least {WINDOW} x {WINDOW} cells a layer; '{detector.name}' has {detector.shape[:2]}"
+        return None
+
+    def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
+        """Return ref_ref, gen_gen and ref_gen; equal samples give three equal numbers."""
+        pair = cell_pair(reference, generated, settings, n_max=2 * settings.ssim_pairs)
+        rng = generator(settings.seed, "ssim")
+        ref, gen = (order_at_random(x, rng) for x in (pair.energy_reference, pair.energy_generated))
+        a, b = (x.reshape(-1, *reference.detector.shape) for x in (pair.reference, pair.generated))
+        mixed = rank_pairs(ref, gen, min(len(ref), len(gen)) // 2)
+        out = {}
+        for name, first, second, rows in (
+            ("ref_ref", a, a, neighbour_pairs(ref)),
+            ("gen_gen", b, b, neighbour_pairs(gen)),
+            ("ref_gen", a, b, mixed),
+        ):
+            limits, device = (_MEV_A_GEV * DATA_RANGE,), settings.torch_device()
+            values = structural_similarity(first, rows[0], second, rows[1], limits, device)[:, 0]
+            mean, error = mean_with_error(values)
+            out[name] = Value(
+                mean, error if len(values) > 1 else None, detail={"pairs": len(values), **pair.counts}
             )
-        first, second = halves(x.size, 0, settings.seed)
-        floor, error = ratio_with_error(mean_with_error(x[second]), mean_with_error(x[first]))
-        below = floor_at(np.array([floor]), x.size, max(y.size, 1), degree=1, ideal=1.0, uncertainty=error)
-        ratio = ratio_with_error(of_generated, of_reference)
-        detail = {"bins": bins, "not_finite_reference": bad_x, "not_finite_generated": bad_y, **below.detail}
-        out = {
-            "reference": Value(*of_reference),
-            "generated": Value(*of_generated),
-            "ratio": Value(*ratio, below.value, below.uncertainty, detail),
-        }
-        return {"sampling_fraction": out}
+        return {"ssim": out}

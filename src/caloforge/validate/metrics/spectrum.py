@@ -1,16 +1,16 @@
 r"""The spectrum of cell energies, bin by bin: chi-squared, and the largest local excess or deficit.
 
 Cells are counted in logarithmic bins, 20 a decade from 1e-4 MeV up (:mod:`~caloforge.validate.observables.spectrum`),
-in all layers together and in each layer or group of layers. Neighbouring bins are merged until each holds at least 50
+in all layers together and in each layer or group of layers. Neighbouring bins are merged until each has at least 50
 expected cells in the smaller sample; the last one is open, so that cells above the reference's maximum count. Filled cells
-below 1e-4 MeV are no part of the spectrum: their fraction is given. With the mean counts per shower :math:`r_i, g_i` of
+below 1e-4 MeV are not in the spectrum: the detail has their fraction. With the mean counts per shower :math:`r_i, g_i` of
 n reference and m generated showers and the variances :math:`s^2` of a shower's count, at least the Poisson ones,
 
 .. math:: z_i = \frac{g_i - r_i}{\sqrt{s_{r,i}^2 / n + s_{g,i}^2 / m}}, \qquad \chi^2 / K = \frac1K \sum_i z_i^2 .
 
 Variances are taken from the spread over showers, since cells of one shower fluctuate together. For that reason the bins
 are correlated too: the expectation of chi-squared per bin is 1, but its fluctuations are larger than those of K independent
-bins. The floor is the mean over pairs of halves of the reference; it does not depend on the size of the samples.
+bins. The floor is the mean over pairs of halves of the reference and independent of the samples' sizes.
 
 Among N bins the largest deviation is significant when it exceeds four standard deviations after the correction for
 the number of bins, :math:`z_{glob}^2 = z^2 - 2 \ln N`. To the bins of the spectrum are added windows of 2 % directly below and
@@ -19,7 +19,7 @@ that with the largest Poisson deviance per shower is reported,
 
 .. math:: D_i = 2 \left( g_i \ln \frac{g_i}{r_i} - g_i + r_i \right),
 
-the information that the bin gives about the generator, so that a spike of many cells stands before an empty bin of few.
+the information of the bin about the generator, so that a spike of many cells comes before an empty bin of few.
 
 References:
     S. Baker, R. D. Cousins, Nucl. Instrum. Meth. 221 (1984) 437 (deviance); E. Gross, O. Vitells, Eur. Phys. J. C 70
@@ -53,21 +53,21 @@ _MOST_FINDINGS = 5
 
 
 def merge_bins(counts: Array, fewest: float) -> NDArray[np.int64]:
-    """Return the merged bin of each bin (K,), from 0 upwards: neighbours are joined from the top until each holds enough.
+    """Return the merged bin of each bin (K,), from 0 upwards: neighbours are joined from the top until each has enough entries.
 
-    What is left below the last full bin joins it; everything is one bin when there are too few entries.
+    The rest below the last full bin joins it; all is one bin when there are too few entries.
 
     Arguments:
         counts: Entries of each bin (K,).
-        fewest: Entries that a merged bin holds at least.
+        fewest: Least entries of a merged bin.
     """
     group = np.empty(len(counts), np.int64)
-    current, held = 0, 0.0
+    current, entries = 0, 0.0
     for index in range(len(counts) - 1, -1, -1):
-        if held >= fewest and counts[: index + 1].sum() >= fewest:
-            current, held = current + 1, 0.0
+        if entries >= fewest and counts[: index + 1].sum() >= fewest:
+            current, entries = current + 1, 0.0
         group[index] = current
-        held += counts[index]
+        entries += counts[index]
     return current - group
 
 
@@ -120,7 +120,7 @@ def deviance(reference: Array, generated: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Bin:
-    """One bin that is judged."""
+    """One bin that is tested."""
 
     low: float
     high: float
@@ -141,7 +141,7 @@ class _Bin:
 
 @dataclass(frozen=True)
 class _Scope:
-    """All layers or one group of them: counts per shower in merged bins, and what is judged."""
+    """All layers or one group of them: counts per shower in merged bins, and the bins that are tested."""
 
     key: str
     name: str  # empty for all layers
@@ -183,8 +183,8 @@ class CellSpectrum(Metric):
         ratio: dict[str, Value] = {}
         for scope in scopes:
             if not scope.bins:
-                missing = {"reason": f"fewer than {_FEWEST:g} cells are expected", **scope.outside}
-                chi2[scope.key] = ratio[scope.key] = Value(float("nan"), detail=missing)
+                missing = Value.missing(f"fewer than {_FEWEST:g} cells are expected", **scope.outside)
+                chi2[scope.key] = ratio[scope.key] = missing
                 continue
             chi2[scope.key] = _chi2(scope, boot, settings)
             ratio[scope.key] = _ratio(scope, trials)
@@ -201,7 +201,7 @@ def _scopes(a: CellHistograms, b: CellHistograms) -> Iterator[_Scope]:
 
 
 def _scope(key: str, name: str, a: CellHistograms, b: CellHistograms, groups: NDArray[np.int64]) -> _Scope:
-    """Return the counts of some groups of layers in merged bins, and the bins that are judged."""
+    """Return the counts of some groups of layers in merged bins, and the bins that are tested."""
     total_a, total_b = a.totals()[groups].sum(axis=0), b.totals()[groups].sum(axis=0)
     top = int(np.flatnonzero(total_a)[-1]) if total_a[1:].any() else 0
     outside: dict[str, float] = {
@@ -219,14 +219,14 @@ def _scope(key: str, name: str, a: CellHistograms, b: CellHistograms, groups: ND
     first = [int(np.flatnonzero(place == k)[0]) for k in range(int(place.max()) + 1)]
     edges = np.array([*(FINE_EDGES[k - 1] for k in first), FINE_EDGES[min(top, len(FINE_EDGES) - 1)]])
     counts = a.sums(place, groups), b.sums(place, groups)
-    bins = _judged(*counts, [(low, high, "") for low, high in pairwise(edges)])
+    bins = _tested(*counts, [(low, high, "") for low, high in pairwise(edges)])
     for number, window in enumerate(a.windows):
         low, high = window.low[groups], window.high[groups]
         if np.isfinite(low).all() and np.ptp(low) == 0.0:
             inside = a.window(number, groups), b.window(number, groups)
             if inside[0].sum() >= fewest:
                 columns = [side[:, None] for side in inside]
-                bins += _judged(columns[0], columns[1], [(float(low[0]), float(high[0]), window.place)])
+                bins += _tested(columns[0], columns[1], [(float(low[0]), float(high[0]), window.place)])
     return _Scope(key, name, edges, *counts, tuple(bins), outside)
 
 
@@ -234,7 +234,7 @@ def _share(part: float, total: Array) -> float:
     return float(part / total.sum()) if total.sum() > 0 else 0.0
 
 
-def _judged(reference: Array, generated: Array, ranges: Sequence[tuple[float, float, str]]) -> list[_Bin]:
+def _tested(reference: Array, generated: Array, ranges: Sequence[tuple[float, float, str]]) -> list[_Bin]:
     """Return the bins with their mean counts, z, and the error of the ratio."""
     a, b = _Moments.of(reference), _Moments.of(generated)
     z = _z(a, b)

@@ -1,49 +1,30 @@
-r"""Two-sample tests: the AUC of the strongest classifier on cells, observables, spectra, and on all of them.
+"""Two-sample tests: the AUC of the strongest classifier on cells, observables, spectra, and on all of them.
 
-The classifiers of the two-sample tests, trained once for each pair of samples and shared between the metrics.
+Several classifiers are trained by cross-fitting; the validation part of each fold chooses the strongest, the held-out part gives its AUC
+(:mod:`caloforge.statistics.two_sample`). An AUC of 0.5 means that the samples are indistinguishable, 1 that each shower can be
+recognised. The floor is the AUC between two halves of the reference by the same procedure: 0.5 within its error for any number
+of showers, because no test part has an influence on the training or the choice. They are trained once for each pair of samples and
+shared between the metrics. Candidates of each set of features:
 
-Candidates of each set of features:
-
-- cells: gradient boosting on the 400 most occupied cells and a network on the 1,500 most occupied ones (on a GPU on all
-  cells), each with both thresholds; a 3-D network on regular grids when there is a GPU or the settings say so;
+- cells: gradient boosting on the 400 most occupied cells and a network on the 1,500 most occupied ones (on a GPU on all cells), each
+  with both thresholds; a 3-D network on regular grids when there is a GPU or ``Settings.cnn`` is set;
 - observables: gradient boosting and a network;
 - spectrum: gradient boosting with both thresholds.
 
-Two-sample tests: the AUC of the strongest classifier on cells, observables, spectra, and on all of them.
-
-Several classifiers (:mod:`caloforge.validate.metrics.two_sample`) are trained by cross-fitting; the validation part of
-each fold chooses the strongest, the held-out part gives its AUC, see :mod:`caloforge.statistics.two_sample`. An AUC of 0.5
-means that the samples cannot be told apart, 1 that each shower can be recognised. The floor is the AUC between two
-halves of the reference by the same procedure. It is 0.5 within its error for any number of showers, because no test
-part has an influence on what is trained or chosen.
-
-Beside the CaloChallenge's classifiers these see faint cells (logarithms, and which cells are empty), and the energies
-at which cells pile up (histogram of each shower).
+Unlike the CaloChallenge's classifiers these see faint cells (logarithms, and which cells are empty), and the energies at which cells
+accumulate (histogram of each shower).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from weakref import WeakKeyDictionary
 
 from caloforge.random import child_seed
-from caloforge.statistics.importance import fit_boosting
-from caloforge.statistics.training import FEWEST, PRESETS, fit_network
-from caloforge.statistics.two_sample import (
-    Candidate,
-    Features,
-    Outcome,
-    Rows,
-    Split,
-    Test,
-    choose,
-    combine,
-    cross_fit,
-    make_splits,
-)
+from caloforge.statistics.training import FEWEST, PRESETS, fit_boosting, fit_network
+from caloforge.statistics.two_sample import Candidate, Outcome, choose, combine, cross_fit, make_splits
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.two_sample_data import PairData, pair_data
 
@@ -60,16 +41,18 @@ __all__ = [
     "ObservablesTest",
     "SpectrumTest",
     "StrongestTest",
-    "Study",
+    "TrainedTests",
     "candidates",
-    "forget_study",
-    "study_of",
+    "forget_tests",
+    "residual_cnn",
+    "trained_tests",
 ]
-
 
 FeatureSet = Literal["cells", "observables", "spectrum"]
 SETS: tuple[FeatureSet, ...] = ("cells", "observables", "spectrum")
 
+FEWEST_FLOOR = 50
+"""Fewest showers in a half of the reference for a floor."""
 _BOOSTED_CELLS = 400
 _NETWORK_CELLS = 1500
 _NETWORK = replace(PRESETS["fast"], epochs=30, patience=6, dropout=0.2)
@@ -81,75 +64,52 @@ def _mlp(inputs: torch.Tensor) -> nn.Module:
     return OccupancyMLP(inputs, _NETWORK.width, _NETWORK.dropout)
 
 
+def residual_cnn(shape: tuple[int, ...], settings: Settings, occupancy: bool = False) -> dict[str, Any]:
+    """Return ``build`` and ``options`` of the 3-D network on images of a shape."""
+
+    def build(inputs: torch.Tensor) -> nn.Module:
+        from caloforge.statistics.networks import ResidualCNN
+
+        return ResidualCNN(inputs, shape, occupancy=occupancy)
+
+    options = replace(PRESETS["fast"], epochs=settings.cnn_epochs, batch=64, weight_decay=1e-3)
+    return {"build": build, "options": options}
+
+
 def candidates(data: PairData, which: FeatureSet, settings: Settings) -> list[Candidate]:
     """Return the classifiers of a set of features.
 
     Arguments:
         data: Both samples.
         which: The set of features.
-        settings: Device, whether only the quick ones, whether the 3-D network is wanted.
+        settings: Device, whether only the quick ones, whether the 3-D network takes part.
     """
     device = "cpu" if settings.quick else settings.torch_device()
     network = partial(fit_network, build=_mlp, options=_NETWORK, device=device)
-    out: list[Candidate] = []
     if which == "observables":
-        out.append(Candidate("gradient boosting", data.observable_features, fit_boosting, {}))
-        if not settings.quick:
-            out.append(Candidate("network", data.observable_features, network, {}))
-        return out
+        boosted = Candidate("gradient boosting", data.observable_features, fit_boosting)
+        return [boosted, *([] if settings.quick else [replace(boosted, name="network", fit=network)])]
+    out: list[Candidate] = []
     for index, threshold in enumerate(data.thresholds):
-        facts = {"threshold": threshold}
+        boosting, beside = f"gradient boosting, threshold {threshold}", f"network, threshold {threshold}"
         if which == "spectrum":
-            out.append(
-                Candidate(
-                    f"gradient boosting, threshold {threshold}",
-                    partial(_spectrum, data, index),
-                    fit_boosting,
-                    facts,
-                )
-            )
+            out.append(Candidate(boosting, partial(data.spectrum_features, threshold=index), fit_boosting))
             continue
-        boosted = partial(_cells, data, index, _BOOSTED_CELLS)
-        out.append(Candidate(f"gradient boosting, threshold {threshold}", boosted, fit_boosting, facts))
+        features: Callable[..., Any] = partial(data.cell_features, threshold=index)
+        out.append(Candidate(boosting, partial(features, most=_BOOSTED_CELLS), fit_boosting))
         if not settings.quick:
             most = _NETWORK_CELLS if device == "cpu" else data.detector.n_cells
-            out.append(
-                Candidate(
-                    f"network, threshold {threshold}", partial(_cells, data, index, most), network, facts
-                )
-            )
+            out.append(Candidate(beside, partial(features, most=most), network))
     is_grid = len(data.detector.shape) == 3
     if which == "cells" and is_grid and not settings.quick and (settings.cnn or device != "cpu"):
-        out.append(
-            Candidate("3-D network, threshold 0", partial(_images, data), _cnn(data, settings, device), facts)
-        )
+        cnn = residual_cnn(data.detector.shape, settings, occupancy=True)
+        fit = partial(fit_network, device=device, **cnn)
+        out.append(Candidate("3-D network, threshold 0", data.images, fit))
     return out
 
 
-def _spectrum(data: PairData, index: int, rows: Rows) -> Features:
-    return data.spectrum_features(index)
-
-
-def _cells(data: PairData, index: int, most: int, rows: Rows) -> Features:
-    return data.cell_features(rows, index, most)
-
-
-def _images(data: PairData, rows: Rows) -> Features:
-    return data.images()
-
-
-def _cnn(data: PairData, settings: Settings, device: str) -> partial:  # type: ignore[type-arg]
-    def build(inputs: torch.Tensor) -> nn.Module:
-        from caloforge.statistics.networks import ResidualCNN
-
-        return ResidualCNN(inputs, data.detector.shape, occupancy=True)
-
-    options = replace(PRESETS["fast"], epochs=settings.cnn_epochs, batch=64, weight_decay=1e-3)
-    return partial(fit_network, build=build, options=options, device=device)
-
-
-class Study:
-    """Both samples, their folds, and what was trained on them so far.
+class TrainedTests:
+    """Both samples, their folds, and the classifiers that were trained on them so far.
 
     Arguments:
         data: Both samples.
@@ -160,7 +120,7 @@ class Study:
         self.data = data
         self.settings = settings
         self.folds = max(2, min(2 if settings.quick else settings.folds, len(data) // 10))
-        self.splits: list[Split] = make_splits(
+        self.splits = make_splits(
             data.reference.conditions, data.generated.conditions, self.folds, settings.seed
         )
         self._outcomes: dict[str, dict[str, list[Outcome]]] = {}
@@ -179,41 +139,33 @@ class Study:
         return next(c for c in candidates(self.data, which, self.settings) if c.name == name)
 
     def merged(self, sets: Sequence[FeatureSet] = SETS) -> dict[str, list[Outcome]]:
-        """Return the outcomes of all candidates of several sets, each named "set: candidate"."""
+        """Return the outcomes of all candidates of several sets, each named "set: candidate"; of one set by their own names."""
+        if len(sets) == 1:
+            return self.outcomes(sets[0])
         return {f"{which}: {name}": found for which in sets for name, found in self.outcomes(which).items()}
 
 
-_STUDIES: WeakKeyDictionary[Sample, tuple[int, Settings, Study, list[Study]]] = WeakKeyDictionary()
+def trained_tests(
+    reference: Sample, generated: Sample, settings: Settings
+) -> tuple[TrainedTests, TrainedTests | None]:
+    """Return the tests of two samples, and those of two halves of the reference (None when it is too small).
 
-
-def study_of(reference: Sample, generated: Sample, settings: Settings) -> tuple[Study, list[Study]]:
-    """Return the study of two samples, and that of two halves of the reference (empty when it is too small).
-
-    Both are kept as long as the generated sample, until another pair or other settings are asked for.
+    Both are kept with the generated sample until they are requested with another reference or other settings.
     """
-    kept = _STUDIES.get(generated)
-    if kept is None or kept[0] != id(reference) or kept[1] != settings:
+    kept = generated.memo.get(("two-sample tests",))
+    if kept is None or kept[0] is not reference or kept[1] != settings:
         data = pair_data(reference, generated, settings)
-        floors = []
+        floor = None
         if len(data) // 2 >= FEWEST_FLOOR:
-            floors.append(Study(data.halves(settings.seed), settings))
-        kept = (id(reference), settings, Study(data, settings), floors)
-        _STUDIES[generated] = kept
+            floor = TrainedTests(data.halves(settings.seed), settings)
+        kept = (reference, settings, TrainedTests(data, settings), floor)
+        generated.memo["two-sample tests",] = kept
     return kept[2], kept[3]
 
 
-FEWEST_FLOOR = 50  # showers in a half of the reference
-
-
-def forget_study(generated: Sample) -> None:
+def forget_tests(generated: Sample) -> None:
     """Release the classifiers that are kept for a sample."""
-    _STUDIES.pop(generated, None)
-
-
-def _threshold(name: str) -> str | None:
-    """Return the threshold that a candidate's name ends with; None without one."""
-    _, found, threshold = name.partition("threshold ")
-    return threshold if found else None
+    generated.memo.pop(("two-sample tests",), None)
 
 
 class _TwoSampleTest(Metric):
@@ -224,47 +176,30 @@ class _TwoSampleTest(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return the AUC with its error and floor, and in the detail every classifier's AUC."""
-        study, floors = study_of(reference, generated, settings)
-        test = self._test(study)
+        tests, halves = trained_tests(reference, generated, settings)
+        found = tests.merged(self.sets)
+        test = choose(found)
         detail: dict[str, Any] = {
             "classifier": test.winner,
             "chosen_by_fold": list(test.chosen),
-            "classifiers": self._classifiers(study),
-            "n_used": len(study.data),
-            "folds": study.folds,
+            "classifiers": {name: _summary(name, outcomes) for name, outcomes in found.items()},
+            "n_used": len(tests.data),
+            "folds": tests.folds,
         }
-        if not floors:
-            detail["floor"] = (
-                f"halves of the reference are too small, a floor needs {FEWEST_FLOOR} showers each"
-            )
-            return {self.name: Value(test.auc, test.error, detail=detail)}
-        below = [self._test(floor) for floor in floors]
-        detail["floor_size"] = len(floors[0].data)
-        return {
-            self.name: Value(
-                test.auc,
-                test.error,
-                sum(floor.auc for floor in below) / len(below),
-                (sum(floor.error**2 for floor in below) ** 0.5) / len(below),
-                detail,
-            )
-        }
+        if halves is None:
+            reason = f"halves of the reference are too small, a floor needs {FEWEST_FLOOR} showers each"
+            return {self.name: Value(test.auc, test.error, detail={**detail, "floor": reason})}
+        below = choose(halves.merged(self.sets))
+        detail["floor_size"] = len(halves.data)
+        return {self.name: Value(test.auc, test.error, below.auc, below.error, detail)}
 
-    def _test(self, study: Study) -> Test:
-        return choose(study.outcomes(self.sets[0]) if len(self.sets) == 1 else study.merged(self.sets))
 
-    def _classifiers(self, study: Study) -> dict[str, Any]:
-        found = study.outcomes(self.sets[0]) if len(self.sets) == 1 else study.merged(self.sets)
-        out: dict[str, Any] = {}
-        for name, outcomes in found.items():
-            value, uncertainty = combine(outcomes)
-            out[name] = {
-                "value": value,
-                "uncertainty": uncertainty,
-                "validation": sum(outcome.validation for outcome in outcomes) / len(outcomes),
-                "threshold": _threshold(name),
-            }
-        return out
+def _summary(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return a classifier's AUC, its error, the mean AUC of the validation parts, and the threshold of its name."""
+    value, uncertainty = combine(outcomes)
+    validation = sum(outcome.validation for outcome in outcomes) / len(outcomes)
+    threshold = name.partition("threshold ")[2] or None
+    return {"value": value, "uncertainty": uncertainty, "validation": validation, "threshold": threshold}
 
 
 class CellsTest(_TwoSampleTest):

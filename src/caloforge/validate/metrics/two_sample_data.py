@@ -1,4 +1,4 @@
-"""What the two-sample tests read from a pair of samples: cells, observables, spectra of cells and conditions.
+"""Features of the two-sample tests: cells, observables, spectra of cells, and conditions.
 
 - Cells: log10 of the energy of the cells that are filled most often in the training part of both samples, NaN for a cell
   at or below the threshold.
@@ -8,15 +8,15 @@
   and overflow: 96 bins for the whole shower, 24 for each layer (neighbouring layers together when there are more than
   20).
 
-Thresholds are 0, where every value above zero counts, and half a MIP of the cell's layer (0.1 MeV where the
-detector does not know its MIP energy). Incident energy, angle and alignments are features of all three when they vary. The
-point of impact within a cell is not: models that do not take it as a condition generate showers for random points, and
-a file written with the conditions of another one has its points nevertheless.
+Thresholds are 0, where every value above zero counts, and half a MIP of the cell's layer (0.1 MeV for a detector without a
+MIP energy). Incident energy, angle and alignments are features of all three when they vary. The point of impact within a cell is not:
+models that are not conditional on it generate showers for random points, and a file written with the conditions of
+another one has its points nevertheless.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.statistics.two_sample import Features, Rows
 from caloforge.validate.metrics.base import Settings
-from caloforge.validate.metrics.features import Cells, cell_pair
+from caloforge.validate.metrics.features import Array, Cells, cell_pair
 from caloforge.validate.observables import OBSERVABLES
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ BINS = 24
 _FINER = 4  # bins of the whole shower for each bin of a layer
 _LOWEST = 1e-4  # MeV
 _GROUPS = 20  # most groups of layers: 20 x 26 features
-_DECIMALS = 4  # of conditions: single and double precision in the files must not tell the samples apart
+_DECIMALS = 4  # of conditions: single and double precision in the files must not distinguish the samples
 _ROWS = 256  # showers copied at once
 _HALF_MIP = 0.1  # MeV, where no MIP energy is known
 
 
-def half_mip(detector: Detector) -> NDArray[np.float64]:
-    """Return half the energy of a MIP in each layer (n_layers,), MeV; 0.1 where the detector does not know it."""
+def half_mip(detector: Detector) -> Array:
+    """Return half the energy of a MIP in each layer (n_layers,), MeV; 0.1 where it is unknown."""
     known = np.array([layer.mip for layer in detector.layers], np.float64)
     return np.where(known > 0, 0.5 * known, _HALF_MIP)
 
@@ -62,8 +62,8 @@ class Side:
     """
 
     cells: Cells
-    conditions: NDArray[np.float64]
-    observables: NDArray[np.float64]
+    conditions: Array
+    observables: Array
     spectra: tuple[NDArray[np.float32], ...]
 
     def __len__(self) -> int:
@@ -71,12 +71,8 @@ class Side:
 
     def take(self, rows: NDArray[np.int64]) -> Side:
         """Return some of the showers."""
-        return Side(
-            self.cells[rows],
-            self.conditions[rows],
-            self.observables[rows],
-            tuple(spectrum[rows] for spectrum in self.spectra),
-        )
+        spectra = tuple(spectrum[rows] for spectrum in self.spectra)
+        return Side(self.cells[rows], self.conditions[rows], self.observables[rows], spectra)
 
 
 @dataclass(frozen=True)
@@ -109,14 +105,7 @@ class PairData:
         order = generator(seed, "two-sample halves").permutation(len(self.reference))
         size = len(order) // 2
         first, second = np.sort(order[:size]), np.sort(order[size : 2 * size])
-        return PairData(
-            self.reference.take(first),
-            self.reference.take(second),
-            self.detector,
-            self.condition_names,
-            self.observable_names,
-            self.spectrum_names,
-        )
+        return replace(self, reference=self.reference.take(first), generated=self.reference.take(second))
 
     def cell_thresholds(self, index: int) -> NDArray[np.float32]:
         """Return the threshold of each cell (n_cells,), MeV."""
@@ -124,14 +113,12 @@ class PairData:
             return np.zeros(self.detector.n_cells, np.float32)
         return half_mip(self.detector)[self.detector.cell_layer].astype(np.float32)
 
-    def _varying(self) -> NDArray[np.int64]:
-        both = np.concatenate([self.reference.conditions, self.generated.conditions])
-        return np.flatnonzero(np.ptp(both, axis=0) > 0)
-
     def _with_conditions(self, columns: list[NDArray[Any]], names: tuple[str, ...]) -> Features:
-        varying = self._varying()
+        """Return columns (n, d) of both samples behind the conditions that vary."""
+        both = np.concatenate([self.reference.conditions, self.generated.conditions])
+        varying = np.flatnonzero(np.ptp(both, axis=0) > 0)
         if len(varying) == 0 and columns[0].shape[1] == 0:
-            varying = np.array([0])  # empty showers of one energy: a column that says nothing
+            varying = np.array([0])  # empty showers of one energy: a constant column
         sides = [
             np.concatenate([side.conditions[:, varying], x], axis=1, dtype=np.float32, casting="unsafe")
             for side, x in zip((self.reference, self.generated), columns, strict=True)
@@ -142,7 +129,7 @@ class PairData:
         """Return the logarithms of the most occupied cells.
 
         Arguments:
-            rows: Training rows: the cells that are filled most often in them are taken.
+            rows: Training rows: the cells that are filled most often in them are used.
             threshold: Index in :attr:`thresholds`.
             most: Most cells.
         """
@@ -172,13 +159,13 @@ class PairData:
             columns, tuple(self.observable_names[index] for index in np.flatnonzero(known))
         )
 
-    def spectrum_features(self, threshold: int) -> Features:
+    def spectrum_features(self, rows: Rows, threshold: int) -> Features:
         """Return the spectra of the cells above a threshold."""
         columns = [np.log1p(side.spectra[threshold]) for side in (self.reference, self.generated)]
         return self._with_conditions(columns, self.spectrum_names[threshold])
 
-    def images(self) -> Features:
-        """Return the logarithms of all cells in decades above 1e-20 MeV, 0 for an empty cell, behind log10 of the energy."""
+    def images(self, rows: Rows) -> Features:
+        """Return the logarithms of all cells in decades above 1e-20 MeV, 0 for an empty cell, after log10 of the energy."""
         sides = []
         for side in (self.reference, self.generated):
             logs = np.nan_to_num(_logarithms(side.cells, np.float32(1e-20)) + 20.0, copy=False)
@@ -226,9 +213,7 @@ def pair_data(reference: Sample, generated: Sample, settings: Settings) -> PairD
         energy = np.log10(np.asarray(sample.incident_energy, np.float64)[rows])
         others = [np.asarray(sample.condition(name), np.float64)[rows] for name in names]
         conditions = [np.round(x, _DECIMALS) for x in (energy[:, None], *others)]
-        columns = [
-            np.asarray(sample.observables[name], np.float64)[rows].reshape(len(rows), -1) for name in observed
-        ]
+        columns = [sample.observables[name][rows].reshape(len(rows), -1) for name in observed]
         observables = np.concatenate(columns, axis=1)
         spectra = tuple(
             _spectra(cells, detector, groups, above, bins)
@@ -282,7 +267,7 @@ def _groups(detector: Detector) -> NDArray[np.int64]:
     return np.arange(detector.n_layers) // together
 
 
-def _bin_names(edges: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[str, ...]:
+def _bin_names(edges: Array, groups: NDArray[np.int64]) -> tuple[str, ...]:
     names = [f"{name}, whole shower" for name in _ranges(edges)]
     if groups[-1] == 0:
         return tuple(names)
@@ -293,7 +278,7 @@ def _bin_names(edges: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[s
     return tuple(names)
 
 
-def _ranges(edges: NDArray[np.float64]) -> list[str]:
+def _ranges(edges: Array) -> list[str]:
     bins = [f"{a:.3g} to {b:.3g} MeV" for a, b in pairwise(edges)]
     return [f"below {edges[0]:.3g} MeV", *bins, f"above {edges[-1]:.3g} MeV"]
 
@@ -302,8 +287,8 @@ def _spectra(
     cells: Cells,
     detector: Detector,
     groups: NDArray[np.int64],
-    above: NDArray[np.float64],
-    edges: NDArray[np.float64],
+    above: Array,
+    edges: Array,
 ) -> NDArray[np.float32]:
     """Return the number of cells (n, d) in the bins: of the whole shower, and of each group of layers if several."""
     n_bins, n_groups = len(edges) + 1, int(groups[-1]) + 1
