@@ -2,9 +2,7 @@ r"""Similarity of pairs of showers, and distances to the nearest training shower
 
 How alike showers are: structural similarity of trusted pairs, generated pairs and mixed pairs, over L.
 
-Every pair is of two different showers of like incident energy: samples are put in order of energy (equal
-ones at random), and neighbours, or showers of equal rank in two samples, make a pair. No shower is in two pairs
-of a set, so that the error of a mean is the spread over the root of the number of pairs.
+Pairs are of two different showers of similar incident energy, see :mod:`caloforge.statistics.ssim`.
 
 The data range L sets what counts: cells well below L look equal, those well above count by their ratio.
 
@@ -45,8 +43,8 @@ from numpy.typing import NDArray
 from caloforge.errors import TooFewShowersError
 from caloforge.random import generator
 from caloforge.showers import Showers
-from caloforge.studies.support_size.search import similar_pairs
-from caloforge.validate.metrics.prdc import log_cells
+from caloforge.statistics.ssim import neighbour_pairs, order_at_random, rank_pairs, structural_similarity
+from caloforge.validate.metrics.features import log_cells
 
 __all__ = [
     "Likeness",
@@ -88,11 +86,6 @@ class Likeness:
         return np.asarray(self.spread / np.sqrt(len(self.values)))
 
 
-def _order(energy: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the order of increasing energy, equal energies at random."""
-    return np.lexsort((rng.random(len(energy)), energy))
-
-
 def likeness_within(
     showers: Showers, pairs: int, data_ranges: Sequence[float], seed: int, device: str = "cpu"
 ) -> Likeness:
@@ -109,11 +102,10 @@ def likeness_within(
         TooFewShowersError: When there are fewer than two pairs.
     """
     rng = generator(seed, "likeness/within")
-    order = _order(showers.incident_energy, rng)
-    first = 2 * np.arange(len(order) // 2)
-    first = np.sort(rng.choice(first, size=min(pairs, len(first)), replace=False))
+    first, second = neighbour_pairs(order_at_random(showers.incident_energy, rng))
+    chosen = np.sort(rng.choice(len(first), size=min(pairs, len(first)), replace=False))
     grid = showers.grid()
-    return _likeness(grid, order[first], grid, order[first + 1], data_ranges, device)
+    return _likeness(grid, first[chosen], grid, second[chosen], data_ranges, device)
 
 
 def likeness_between(
@@ -121,10 +113,8 @@ def likeness_between(
 ) -> Likeness:
     """Return the similarities of pairs of one shower from each of two samples, of equal rank in energy."""
     rng = generator(seed, "likeness/between")
-    first, second = _order(a.incident_energy, rng), _order(b.incident_energy, rng)
-    count = min(pairs, len(first), len(second))
-    ranks = (np.arange(count) + 0.5) / count if count else np.empty(0)
-    rows = (first[(ranks * len(first)).astype(np.int64)], second[(ranks * len(second)).astype(np.int64)])
+    orders = [order_at_random(x.incident_energy, rng) for x in (a, b)]
+    rows = rank_pairs(*orders, min(pairs, *map(len, orders)))
     return _likeness(a.grid(), rows[0], b.grid(), rows[1], data_ranges, device)
 
 
@@ -139,11 +129,13 @@ def _likeness(
     if len(rows_first) < 2:
         msg = f"likeness: {len(rows_first)} pairs of showers; at least 2 are needed"
         raise TooFewShowersError(msg)
-    values = similar_pairs(first, rows_first, second, rows_second, data_ranges, device)
+    limits = [_MEV_A_GEV * data_range for data_range in data_ranges]
+    values = structural_similarity(first, rows_first, second, rows_second, limits, device)
     return Likeness(tuple(data_ranges), values)
 
 
 _ROWS = 512
+_MEV_A_GEV = 1000.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.statistics.feature_distances import PRDC as NAMES
 from caloforge.studies.base import Figure
 from caloforge.studies.diversity.distances import Likeness
 from caloforge.studies.diversity.sample import Measured
-from caloforge.validate.metrics.prdc import NAMES
 from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["figures_of"]

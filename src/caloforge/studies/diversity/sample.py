@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from caloforge.errors import TooFewShowersError
 from caloforge.showers import Showers
+from caloforge.statistics.feature_distances import PRDC as NAMES
 from caloforge.studies.diversity.distances import (
     Likeness,
     Memory,
@@ -22,7 +23,7 @@ from caloforge.studies.diversity.distances import (
 )
 from caloforge.studies.support_size.search import why_no_windows
 from caloforge.validate.metrics.base import Settings, Value
-from caloforge.validate.metrics.prdc import NAMES, PrecisionRecall
+from caloforge.validate.metrics.feature_distances import PrecisionRecall
 from caloforge.validate.sample import Sample
 
 __all__ = ["Known", "Measured", "Options", "known_showers", "measure_generated", "measure_reference"]

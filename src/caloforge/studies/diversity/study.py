@@ -5,7 +5,7 @@ The study of diversity: do generated showers differ from each other, and from th
 Structural similarity of trusted, generated and mixed pairs over the data range; distances to the nearest training
 shower against those to held-out showers; precision, recall, density and coverage. See
 :mod:`~caloforge.studies.diversity.distances`, :mod:`~caloforge.studies.diversity.distances` and
-:mod:`caloforge.validate.metrics.prdc`.
+:mod:`caloforge.statistics.feature_distances`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from caloforge.studies.diversity.sample import (
 from caloforge.studies.sources import Source, made
 from caloforge.studies.support_size.sample import reference_name, torch_device, within
 from caloforge.studies.support_size.search import why_no_windows
-from caloforge.validate.metrics.ssim import DATA_RANGE
+from caloforge.validate.metrics.shapes import DATA_RANGE
 
 __all__ = ["DiversitySettings", "DiversityStudy", "data_of", "rows_of"]
 

@@ -30,7 +30,7 @@ from caloforge.studies.support_size.sample import (
     within,
 )
 from caloforge.studies.support_size.search import why_no_windows
-from caloforge.validate.metrics.ssim import DATA_RANGE
+from caloforge.validate.metrics.shapes import DATA_RANGE
 
 __all__ = ["SupportSizeSettings", "SupportSizeStudy"]
 
