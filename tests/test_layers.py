@@ -22,8 +22,6 @@ FREE = {
     "progress",
     "provenance",
     "settings",
-    "verbs",
-    "_version",
 }
 """Top-level modules that every part may use."""
 

@@ -7,9 +7,10 @@ The names below are the verbs of the command line. They are imported when first 
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-from caloforge._version import __version__
+__version__ = "0.1.0"
 
 _LAZY = {
     "Showers": "caloforge.showers",
@@ -30,5 +31,16 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         msg = f"module 'caloforge' has no attribute '{name}'"
         raise AttributeError(msg)
-    module = import_module(_LAZY[name])
-    return getattr(module, name)
+    return getattr(import_module(_LAZY[name]), name)
+
+
+class VerbPackage(ModuleType):
+    """Class of the packages simulate, train and validate: a call of the package calls its function of the same name.
+
+    Python makes an imported subpackage an attribute of its parent, so ``caloforge.simulate`` is the function or the package,
+    depending on what was imported last; with this class it is both, always.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
 from caloforge.cli.generate import generate

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, WriteError
 from caloforge.files import atomic_path, check_output
 from caloforge.geometry import Detector, get_detector

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
+import caloforge
 from caloforge.simulate.job import Engine, IsolatedEngine, Job
 from caloforge.simulate.run import ENGINES, simulate
-from caloforge.verbs import make_callable
 
 __all__ = ["ENGINES", "Engine", "IsolatedEngine", "Job", "simulate"]
 
-make_callable(__name__)
+sys.modules[__name__].__class__ = caloforge.VerbPackage

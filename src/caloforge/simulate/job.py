@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.errors import CaloforgeError, InputError
 from caloforge.geometry import Beam, Detector
 from caloforge.showers import Showers

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
 from caloforge.files import atomic_path, ensure_output_dir
 from caloforge.models import MODELS

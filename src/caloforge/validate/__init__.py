@@ -8,10 +8,11 @@ report.metrics["samples"]["vae"]["auc_high"]
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from caloforge.verbs import make_callable
+import caloforge
 
 if TYPE_CHECKING:
     from caloforge.validate.driver import Report, validate
@@ -35,4 +36,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_LAZY[name]), name)
 
 
-make_callable(__name__)
+sys.modules[__name__].__class__ = caloforge.VerbPackage

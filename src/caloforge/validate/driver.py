@@ -28,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.errors import OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector

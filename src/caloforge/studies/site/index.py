@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.studies import STUDIES
 from caloforge.studies.page import number_text
 from caloforge.studies.site.plan import Plan

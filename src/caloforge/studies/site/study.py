@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError
 from caloforge.files import atomic_path, read_json, write_json

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.errors import require
 from caloforge.progress import progress
 from caloforge.validate.limits import Row
@@ -111,8 +111,11 @@ def before_after(metrics: Mapping[str, Any]) -> list[Block]:
 def _cell(score: Score | None) -> Cell:
     if score is None:
         return Cell("")
-    floor = "" if score.floor is None else f"floor {format_value(score.floor, score.floor_uncertainty)}"
-    text = format_value(score.value, score.uncertainty)
+    entry = score.entry
+    floor = (
+        "" if score.floor is None else f"floor {format_value(score.floor, entry.get('floor_uncertainty'))}"
+    )
+    text = format_value(score.value, entry.get("uncertainty"))
     return Cell(text, score.value, score.flag, FLAGS.get(score.flag, score.reason), floor)
 
 

@@ -25,7 +25,6 @@ from caloforge.validate.plots.event import (
 )
 from caloforge.validate.report.interactive import LAYOUT, SCALE, packed
 from caloforge.validate.report.page import Page, Plot, Section, Table
-from caloforge.verbs import make_callable
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -288,6 +287,3 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
         subtitle=describe_shower(shower, boxes),
         facts=facts,
     )
-
-
-make_callable(__name__)  # the package has a function of this module's name

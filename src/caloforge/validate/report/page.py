@@ -32,7 +32,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
-from caloforge._version import __version__
+from caloforge import __version__
 from caloforge.errors import require
 from caloforge.files import atomic_path
 
