@@ -1,20 +1,16 @@
-"""Networks of the flow: patches of cells as tokens, and transformers modulated by conditions and time.
-
-A transformer over tokens, modulated by conditions and time (DiT), with few weights.
+"""Networks of the flow: transformers over patches of cells, modulated by conditions and time (DiT).
 
 Each block is attention with normalised queries and keys, then a gated MLP (SwiGLU); scales, shifts and gates come from the
 conditions through one layer that all blocks share and a table for each block (as in PixArt-alpha), since most
-weights of a DiT would otherwise sit there. A stack may be run through several times with the same weights.
+weights of a DiT would otherwise be there. A stack may be applied several times with the same weights.
+
+Cells are cut into patches, the tokens: a grid into boxes, the last ones padded, every other detector layer by layer into pieces of
+rows along the layer's longer side. All patches have the same number of places.
 
 References:
     W. Peebles, S. Xie, "Scalable diffusion models with transformers", arXiv:2212.09748.
     J. Chen et al., "PixArt-alpha", arXiv:2310.00426, section 2.3 (one modulation for all blocks).
     N. Shazeer, "GLU variants improve transformer", arXiv:2002.05202.
-
-Cells of any detector cut into patches, the tokens of a transformer.
-
-A grid is cut into boxes; when its sides are no multiples of the box, the last boxes are padded. Every other detector is
-cut layer by layer into pieces of rows along the layer's longer side. All patches hold the same number of places.
 """
 
 from __future__ import annotations
@@ -27,15 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
+from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.models.flow.path import preconditioned
 from caloforge.models.flow.posterior import JumpPosterior, SpikeSlab
-from caloforge.models.flow.precondition import Precondition
+from caloforge.models.nn.layer_sums import CellTable
 
 __all__ = ["CellNetwork", "CellPatches", "PatchLinear", "SummaryNetwork", "TimeEmbedding", "Transformer"]
 
 
 _OWN = 200_000
-"""Most weights with which each patch has its own matrix."""
+"""Most weights of a layer whose patches have separate matrices."""
 
 
 class PatchLinear(nn.Module):
@@ -64,14 +61,18 @@ class PatchLinear(nn.Module):
 
 
 _CHUNKS = 6
+_SMALL = 12
+"""Cells along an axis up to which boxes have sides of 2, beyond 5."""
+_ROW = 7
+"""Cells of a row in a patch where there is no grid."""
 
 
 class TimeEmbedding(nn.Module):
     """Time in [0, 1] as sines and cosines through a small network.
 
     Arguments:
-        width: Numbers that come out.
-        frequencies: Sines and cosines each.
+        width: Outputs.
+        frequencies: Sines, and cosines.
     """
 
     rates: Tensor
@@ -130,7 +131,7 @@ class Transformer(nn.Module):
     Arguments:
         width: Width of the tokens.
         blocks: Blocks with their own weights.
-        repeats: Times that the stack is run through.
+        repeats: Times that the stack is applied.
         heads: Attention heads.
         ratio: Hidden width of the MLP in units of the width (before the gate's 2/3).
     """
@@ -152,12 +153,8 @@ class Transformer(nn.Module):
         return tokens
 
 
-_SMALL = 12
-_ROW = 7
-
-
-class CellPatches(nn.Module):
-    """Cells as patches.
+class CellPatches(CellTable):
+    """Cells with one row a patch.
 
     Arguments:
         detector: The detector.
@@ -167,40 +164,21 @@ class CellPatches(nn.Module):
         n_patches: Number of patches.
         places: Places of a patch.
         n_cells: Cells of the detector.
-        padded: Whether some patches have places without a cell.
         layers: (n_patches, k) layers in each patch, the last repeated where there are fewer.
     """
 
-    index: Tensor
-    back: Tensor
     layers: Tensor
 
     def __init__(self, detector: Detector, box: tuple[int, ...] = ()) -> None:
-        super().__init__()
         index = _boxes(detector, box) if detector.is_grid else _rows(detector, box)
+        super().__init__(index, detector.n_cells)
         self.n_patches, self.places = index.shape
         self.n_cells = detector.n_cells
-        self.padded = bool((index == detector.n_cells).any())
-        back = np.zeros(detector.n_cells, np.int64)
-        flat = index.ravel()
-        back[flat[flat < detector.n_cells]] = np.nonzero(flat < detector.n_cells)[0]
         layer = np.append(detector.cell_layer, -1)[index]
         found = [np.unique(row[row >= 0]) for row in layer]
         most = max(len(row) for row in found)
         layers = np.stack([np.pad(row, (0, most - len(row)), mode="edge") for row in found])
-        self.register_buffer("index", torch.from_numpy(index), persistent=False)
-        self.register_buffer("back", torch.from_numpy(back), persistent=False)
         self.register_buffer("layers", torch.from_numpy(layers), persistent=False)
-
-    def forward(self, cells: Tensor, fill: float = 0.0) -> Tensor:
-        """Return patches (B, n_patches, places) of cells (B, n_cells), ``fill`` in padding."""
-        if self.padded:
-            cells = torch.cat([cells, torch.full_like(cells[:, :1], fill)], 1)
-        return cells.index_select(1, self.index.flatten()).view(-1, self.n_patches, self.places)
-
-    def cells(self, patches: Tensor) -> Tensor:
-        """Return cells (B, n_cells) of patches (B, n_patches, places)."""
-        return patches.flatten(1).index_select(1, self.back)
 
     def parts(self, outputs: Tensor, n: int) -> tuple[Tensor, ...]:
         """Return n numbers of each cell, (B, n_cells) each, of tokens (B, n_patches, n x places)."""
@@ -209,15 +187,10 @@ class CellPatches(nn.Module):
         return tuple(flat.index_select(1, first + k * self.places) for k in range(n))
 
 
-def _side(n: int) -> int:
-    """Return the side of a box along an axis of n cells."""
-    return 2 if n <= _SMALL else 5
-
-
 def _boxes(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
     """Return cell indices (n_patches, places) of boxes, ``n_cells`` in padding."""
     shape = detector.shape
-    sides = box if len(box) == len(shape) else tuple(_side(n) if n > 1 else 1 for n in shape)
+    sides = box if len(box) == len(shape) else tuple(min(n, 2 if n <= _SMALL else 5) for n in shape)
     counts = [-(-n // side) for n, side in zip(shape, sides, strict=True)]
     full = np.full([c * s for c, s in zip(counts, sides, strict=True)], detector.n_cells, np.int64)
     full[tuple(slice(0, n) for n in shape)] = np.arange(detector.n_cells).reshape(shape)
@@ -231,20 +204,14 @@ def _rows(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
     size = box[0] if len(box) == 1 else _ROW
     pieces = []
     for layer, cells in zip(detector.layers, detector.layer_cells, strict=True):
-        rows = cells.reshape(_face(layer))
+        face = (layer.nx, layer.ny) if isinstance(layer, ReadoutLayer) else (layer.n_alpha, layer.n_r)
+        rows = cells.reshape(face)
         if rows.shape[0] > rows.shape[1]:
             rows = rows.T
         for start in range(0, rows.shape[1], size):
             part = rows[:, start : start + size]
             pieces.append(np.pad(part, ((0, 0), (0, size - part.shape[1])), constant_values=detector.n_cells))
     return np.concatenate(pieces)
-
-
-def _face(layer: ReadoutLayer | CylindricalLayer) -> tuple[int, int]:
-    """Return the rows and columns of a layer's cells."""
-    if isinstance(layer, ReadoutLayer):
-        return layer.nx, layer.ny
-    return layer.n_alpha, layer.n_r
 
 
 class _Head(nn.Module):
@@ -284,22 +251,20 @@ class SummaryNetwork(nn.Module):
         self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
         self.body = Transformer(width, blocks, 1, heads)
         self.head = _Head(rows, width, kinds)
-        self.precondition = Precondition(rows, kinds)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
         """Return the estimate (B, R, K) of x (B, R, K) at times (B,) and encoded conditions (B, k)."""
         condition = self.time(time) + self.condition(encoded)
         tokens = self.body(self.embed(x) + self.position, condition)
-        found: Tensor = self.precondition(x, time, self.head(tokens, condition).float())
-        return found
+        return preconditioned(x, time, self.head(tokens, condition).float())
 
 
 class CellNetwork(nn.Module):
     """Estimate the values of all cells from noisy ones and the shower's summary.
 
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
-    whole summary and the encoded conditions modulate every block. For each cell it says how probably it is filled, and with
-    what (:mod:`~caloforge.models.flow.posterior`).
+    whole summary and the encoded conditions modulate every block. The outputs are the probability of each cell to be filled and
+    its value (:mod:`~caloforge.models.flow.posterior`).
 
     Arguments:
         patches: The patches.
@@ -308,9 +273,9 @@ class CellNetwork(nn.Module):
         conditions: Encoded conditions.
         width: Width of the tokens.
         blocks: Blocks with their own weights.
-        repeats: Times that they are run through.
+        repeats: Times that they are applied.
         heads: Attention heads.
-        posterior: What makes estimates of the network's numbers; a new :class:`SpikeSlab` by default.
+        posterior: Makes estimates of the network's outputs; a new :class:`SpikeSlab` by default.
     """
 
     def __init__(
@@ -353,7 +318,7 @@ class CellNetwork(nn.Module):
         return found
 
     def outputs(self, patches: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
-        """Return the numbers for the posterior (B, n_patches, n x places) of patches (B, n_patches, places)."""
+        """Return the inputs of the posterior (B, n_patches, n x places) for patches (B, n_patches, places)."""
         condition = self.time(time) + self.condition(torch.cat([encoded, summary.flatten(1)], 1))
         own = summary.index_select(1, self.patches.layers.flatten()).view(
             len(patches), self.patches.n_patches, -1

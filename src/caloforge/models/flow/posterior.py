@@ -1,6 +1,4 @@
-r"""A cell is empty or filled: the estimate of its value as a posterior mean.
-
-A cell is empty or filled: the estimate of its value as a posterior mean.
+r"""Posterior mean of the value of a cell that is empty or filled.
 
 The value of a cell is -1 (empty) with probability 1 - p, or normal with mean mu and width sigma. Seen as x_t = (1 - t) x_0 + t x_1 with
 noise x_0, the posterior mean of x_1 is, in closed form,
@@ -8,21 +6,17 @@ noise x_0, the posterior mean of x_1 is, in closed form,
 .. math:: D = (1 - w)(-1) + w \left[\mu + \frac{t \sigma^2}{t^2 \sigma^2 + (1 - t)^2} (x_t - t \mu)\right], \qquad
           w = \mathrm{sigmoid}\!\left(\ln\frac{p}{1 - p} + \ln\frac{N(x_t; t\mu, t^2\sigma^2 + (1-t)^2)}{N(x_t; -t, (1-t)^2)}\right).
 
-A network gives ln p/(1-p), mu and ln sigma of each cell, as changes of what they are in the training showers on average. So what
-a noisy value says about its own cell needs no weights at all and does not have to pass the narrow tokens of a
-transformer; the network only says what the rest of the shower tells about the cell. With outputs of 0 the estimate is the best one for
-independent cells.
+A network predicts ln p/(1-p), mu and ln sigma of each cell, relative to their averages over the training showers. The information of
+a noisy value on its own cell then needs no weights and does not pass the narrow tokens of a transformer; the network adds that of the rest of
+the shower. With outputs of 0 the estimate is the best one for independent cells.
 
-Where one jump leads a cell that is empty or filled: a few numbers of each cell and two of the network.
-
-A jump always begins at the same time t, so what :class:`~caloforge.models.flow.posterior.SpikeSlab` says of a
-cell at that time is a function of its noisy value x with numbers that are known before,
+A jump of a small student always begins at the same time t, so that the estimate is a function of the noisy value x with constants,
 
 .. math:: D = -1 + \mathrm{sigmoid}(a + u + b x + c x^2) (e + f x + h v),
 
-u and v from the network. With the showers' averages for a to h and u = v = 0 it is SpikeSlab's estimate for a width that the
-network does not change. A jump follows the flow over a long way and is no posterior mean, so a, b, e, f and the width are
-learnt for each cell. That costs a dozen passes over the cells instead of the forty of the general form.
+u and v from the network. With the showers' averages for a to h and u = v = 0 it is the posterior mean above for a width that the
+network does not change. A jump follows the flow over a long time and is no posterior mean, so a, b, e, f and the width are
+learned for each cell. It costs a dozen passes over the cells, the general form forty.
 """
 
 from __future__ import annotations
@@ -37,7 +31,7 @@ _EMPTY = -1.0
 NOISE = 0.02
 """Least noise in the likelihoods, for times near 1."""
 _PRIOR = 20.0
-"""Showers' worth of the mean over all cells in the mean of one."""
+"""Weight of the mean over all cells in the mean of one, in showers."""
 REACH = 3.0
 """Largest change of a width's logarithm."""
 _MOST = 40.0
@@ -53,7 +47,7 @@ class SpikeSlab(nn.Module):
         logit: (n_cells,) ln p/(1-p) in the training showers.
         centre: (n_cells,) mean of filled values.
         spread: (n_cells,) their width.
-        outputs: Numbers of the network for each cell.
+        outputs: Outputs of the network for each cell.
     """
 
     outputs = 3
@@ -70,7 +64,7 @@ class SpikeSlab(nn.Module):
 
     @torch.no_grad()
     def fit(self, values: Tensor, filled: Tensor, core: Tensor) -> None:
-        """Set the averages.
+        """Set the averages, those of rarely filled cells shrunk to the mean over all cells.
 
         Arguments:
             values: (N, n_cells).
@@ -121,8 +115,8 @@ class JumpPosterior(nn.Module):
         time: The time t, below 1.
 
     Attributes:
-        changes: (5, n_cells) learnt changes of the logit, its slope, the mean, the logarithm of the width, and the slope.
-        outputs: Numbers of the network for each cell.
+        changes: (5, n_cells) learned changes of the logit, its slope, the mean, the logarithm of the width, and the slope.
+        outputs: Outputs of the network for each cell.
     """
 
     outputs = 2
@@ -143,7 +137,7 @@ class JumpPosterior(nn.Module):
 
         Arguments:
             x: x_t (B, n_cells).
-            time: Not looked at; the posterior's own counts.
+            time: Not used; the posterior has its own.
             outputs: u and v (B, n_cells) each.
         """
         return self.estimate(x, outputs, self.numbers().unbind(0))

@@ -1,9 +1,8 @@
-"""Students smaller than their teachers: a network of its own for each jump.
+"""Small students for one CPU core, with a separate network for each jump.
 
-A jump always begins at the same time, so each can have its own weights, which cost nothing at generation, and estimates of its own
-for each cell (:mod:`~caloforge.models.flow.posterior`). Cells are seen by a narrow transformer of few large patches, the
-summary by layers that take all its numbers at once. Such students do not begin as copies; they take their teachers' constants only. They
-are for generation on one CPU core.
+A jump always begins at the same time, so that each can have its own weights, which cost nothing at generation, and its own estimate
+for each cell (:mod:`~caloforge.models.flow.posterior`). The cells' network is a narrow transformer of few large patches, that of the
+summary a perceptron. Such students do not begin as copies of their teachers and take only their constants.
 """
 
 from __future__ import annotations
@@ -19,14 +18,17 @@ from torch.nn import functional
 
 from caloforge.geometry import Detector
 from caloforge.models.flow.networks import CellNetwork, CellPatches
+from caloforge.models.flow.path import preconditioned
 from caloforge.models.flow.posterior import JumpPosterior
-from caloforge.models.flow.precondition import Precondition
 from caloforge.settings import Settings
 
 __all__ = ["JumpNetworks", "StudentSettings", "cell_jumps", "summary_jumps"]
 
 _CACHED = 500_000
-"""Cells that a CPU works on at a time."""
+"""Cells of a batch on a CPU, which fit into its cache."""
+
+
+_Positive = Annotated[int, Field(ge=1)]
 
 
 class StudentSettings(Settings):
@@ -41,16 +43,12 @@ class StudentSettings(Settings):
         summary_blocks: Their blocks.
     """
 
-    pieces: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (
-        5,
-        5,
-        3,
-    )
+    pieces: tuple[_Positive, _Positive, _Positive] = (5, 5, 3)
     width: Annotated[int, Field(ge=8)] = 48
-    blocks: Annotated[int, Field(ge=1)] = 1
-    heads: Annotated[int, Field(ge=1)] = 1
+    blocks: _Positive = 1
+    heads: _Positive = 1
     summary_width: Annotated[int, Field(ge=8)] = 256
-    summary_blocks: Annotated[int, Field(ge=1)] = 2
+    summary_blocks: _Positive = 2
 
 
 class _Block(nn.Module):
@@ -83,20 +81,17 @@ class SummaryPerceptron(nn.Module):
         self.embed = nn.Linear(rows * kinds + conditions, width)
         self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)))
         self.out = nn.Linear(width, rows * kinds)
-        self.precondition = Precondition(rows, kinds)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
         """Return the estimate (B, R, K) of x (B, R, K) at times (B,), all the same, and encoded conditions (B, k)."""
         h = self.blocks(self.embed(torch.cat([x.flatten(1), encoded], 1)))
-        output = self.out(functional.silu(h)).float().view(x.shape)
-        found: Tensor = self.precondition(x, time, output)
-        return found
+        return preconditioned(x, time, self.out(functional.silu(h)).float().view(x.shape))
 
 
 class JumpNetworks(nn.Module):
-    """One network for each jump, called for rows whose jumps take turns.
+    """One network for each jump; in training the rows of a batch take the jumps in turn.
 
     Arguments:
         networks: (x, time, *conditions) -> estimate, in the order of the jumps.
@@ -117,7 +112,7 @@ class JumpNetworks(nn.Module):
         return found
 
     def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
-        """Return where all jumps lead, for generation; times are one more than the jumps."""
+        """Return the result of all jumps from x (B, ...), for generation; times are one more than the jumps."""
         for network, (start, end) in zip(self.networks, pairwise(times), strict=True):
             estimate = network(x, x.new_full((1,), start), *conditions)
             x = torch.lerp(x, estimate, (end - start) / (1.0 - start))
@@ -125,7 +120,7 @@ class JumpNetworks(nn.Module):
 
     @torch.no_grad()
     def take_constants(self, teacher: nn.Module) -> None:
-        """Take the fitted constants of a teacher, which are stored under the same names."""
+        """Copy the fitted constants of a teacher, which have the same names."""
         theirs = teacher.state_dict()
         for network in self.networks:
             for name, buffer in network.named_buffers():
@@ -134,14 +129,14 @@ class JumpNetworks(nn.Module):
 
 
 class CellJump(CellNetwork):
-    """The network of one jump of the cells, which may be left in their patches."""
+    """The network of one jump of the cells, which can stay in patches."""
 
     posterior: JumpPosterior
 
     def patched(
         self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, numbers: tuple[Tensor, ...]
     ) -> Tensor:
-        """Return the estimate (B, n_patches, places) of values in patches, the posterior's numbers given in patches too."""
+        """Return the estimate (B, n_patches, places) of values in patches, with the posterior's constants in patches, too."""
         outputs = self.outputs(x, time, encoded, summary).chunk(self.posterior.outputs, -1)
         return self.posterior.estimate(x, outputs, numbers)
 
@@ -150,7 +145,7 @@ class CellJumps(JumpNetworks):
     """The networks of all jumps of the cells, of the same patches."""
 
     def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
-        """Return where all jumps lead; the cells stay in patches on the way, on a CPU few showers in its cache."""
+        """Return the result of all jumps; the cells stay in patches in between, on a CPU few showers at a time."""
         networks = [network for network in self.networks if isinstance(network, CellJump)]
         patches = networks[0].patches
         numbers = [patches(network.posterior.numbers()).unbind(0) for network in networks]
@@ -170,10 +165,8 @@ def summary_jumps(
     settings: StudentSettings, rows: int, kinds: int, conditions: int, jumps: int
 ) -> JumpNetworks:
     """Return the students of a summary (rows, kinds)."""
-    s = settings
-    return JumpNetworks(
-        [SummaryPerceptron(rows, kinds, conditions, s.summary_width, s.summary_blocks) for _ in range(jumps)]
-    )
+    size = settings.summary_width, settings.summary_blocks
+    return JumpNetworks([SummaryPerceptron(rows, kinds, conditions, *size) for _ in range(jumps)])
 
 
 def cell_jumps(
@@ -188,19 +181,5 @@ def cell_jumps(
     s = settings
     box = tuple(-(-n // k) for n, k in zip(detector.shape, s.pieces, strict=True)) if detector.is_grid else ()
     patches = CellPatches(detector, box)
-    return CellJumps(
-        [
-            CellJump(
-                patches,
-                rows,
-                kinds,
-                conditions,
-                s.width,
-                s.blocks,
-                1,
-                s.heads,
-                JumpPosterior(detector.n_cells, time),
-            )
-            for time in times[:-1]
-        ]
-    )
+    size = rows, kinds, conditions, s.width, s.blocks, 1, s.heads
+    return CellJumps([CellJump(patches, *size, JumpPosterior(detector.n_cells, time)) for time in times[:-1]])
