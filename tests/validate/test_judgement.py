@@ -212,8 +212,8 @@ def test_physics_stands_before_classifiers_in_the_verdict() -> None:
     ("number", "detail", "text", "flag"),
     [
         (420.0, {"n_5sigma": {"low": 350.0, "high": 510.0}}, "420", "bad"),
-        (3000.0, {"n_5sigma": [3000.0, 2000.0, 5000.0], "extrapolated": True}, "3,000", "warn"),
-        (40_000.0, {"n_5sigma": [40e3, 20e3, 90e3]}, "40,000", "good"),
+        (3000.0, {"n_5sigma": {"low": 2000.0, "high": 5000.0}, "extrapolated": True}, "3,000", "warn"),
+        (40_000.0, {"n_5sigma": {"low": 20e3, "high": 90e3}}, "40,000", "good"),
         (None, {"lower_limit": 2400.0}, "more than 2,400", "unknown"),
         (None, {"lower_limit": 24_000.0}, "more than 24,000", "good"),
     ],

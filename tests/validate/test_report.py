@@ -288,14 +288,15 @@ METRICS = {
 def test_the_pull_counts_deviations_away_from_the_ideal(
     value: float, floor: float, ideal: float, pull: float
 ) -> None:
-    score = Score("k", "", "K", value, 0.006, floor, 0.008, ideal)
+    entry = {"value": value, "uncertainty": 0.006, "floor": floor, "floor_uncertainty": 0.008}
+    score = Score("k", "", "K", entry, ideal)
     assert score.pull == pytest.approx(pull)
     assert score.flag == ("bad" if pull > 5 else "good")
 
 
 def test_a_score_without_an_error_has_no_flag() -> None:
-    assert Score("k", "", "K", 0.6, ideal=0.5).flag == ""
-    assert Score("k", "", "K", None, 0.1, ideal=0.5).pull is None
+    assert Score("k", "", "K", {"value": 0.6}, ideal=0.5).flag == ""
+    assert Score("k", "", "K", {"value": None, "uncertainty": 0.1}, ideal=0.5).pull is None
 
 
 def test_the_best_sample_comes_first() -> None:

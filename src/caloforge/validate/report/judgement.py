@@ -1,9 +1,9 @@
 """What a physicist asks first of a generated sample, as statements in order, each judged by size and significance.
 
 Response, resolution, hits, layers, shape and cell spectrum come first, then classifiers and the number of showers that
-they need, then distances, and precision, recall, density and coverage together. What is bad stands in
-:mod:`caloforge.validate.report.tolerances`. The causes of a deviation are named in physical terms: a missing layer, mode collapse, a response
-that is off, a pile-up of cells.
+they need, then distances, and precision, recall, density and coverage together. Tolerances are in
+:mod:`caloforge.validate.report.tolerances`. The causes of a deviation are named in physical terms: a missing layer, mode
+collapse, a wrong response, a pile-up of cells.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from caloforge.validate.report import physics, similarity
@@ -39,11 +40,13 @@ class Judgement:
 
     @property
     def causes(self) -> list[Statement]:
-        """Physical causes first, then what classifiers and distances say; in each what is bad before what is doubtful."""
-        flagged = [s for s in self.statements.values() if s.flag in ("bad", "warn") and s.finding]
+        """Physical causes first, then classifiers and distances; in each the bad ones before the doubtful ones."""
+
+        def order(s: Statement) -> tuple[bool, bool, int, float]:
+            return s.priority >= SIMILARITY, s.flag != "bad", s.priority, -s.weight * s.severity
+
         return sorted(
-            flagged,
-            key=lambda s: (s.priority >= SIMILARITY, s.flag != "bad", s.priority, -s.weight * s.severity),
+            (s for s in self.statements.values() if s.flag in ("bad", "warn") and s.finding), key=order
         )
 
     @property
@@ -68,9 +71,14 @@ def judge_all(metrics: Mapping[str, Any]) -> list[Judgement]:
     judgements = []
     for label, statements in found.items():
         severities = [statements[name].weight * statements[name].severity for name in common]
-        sample = metrics["samples"][label]
         score = sum(severities) / total if common else math.nan
-        judgements.append(Judgement(label, statements, score, _unfinished(sample), _seen(sample)))
+        sample = metrics["samples"][label]
+        status = str(sample.get("provenance", {}).get("attributes", {}).get("model_status", ""))
+        unfinished = status if status.startswith("unfinished") else ""
+        seen = sample.get("seen")
+        judgements.append(
+            Judgement(label, statements, score, unfinished, None if seen is None else (seen["n"], seen["of"]))
+        )
     return sorted(judgements, key=lambda j: (bool(j.unfinished), math.isnan(j.score), j.score))
 
 
@@ -80,41 +88,24 @@ def judge(sample: Mapping[str, Any]) -> dict[str, Statement]:
     Arguments:
         sample: A sample's part of ``metrics.json``.
     """
-    found = {}
-    for name in TOLERANCES:
-        statement = _RULES[name](sample)
-        if statement is not None:
-            found[name] = statement
-    return found
-
-
-def _unfinished(sample: Mapping[str, Any]) -> str:
-    attributes = sample.get("provenance", {}).get("attributes", {})
-    status = str(attributes.get("model_status", ""))
-    return status if status.startswith("unfinished") else ""
-
-
-def _seen(sample: Mapping[str, Any]) -> tuple[int, int] | None:
-    seen = sample.get("seen")
-    if not isinstance(seen, Mapping) or seen.get("n") is None:
-        return None
-    return int(seen["n"]), int(seen["of"])
+    found = {name: _RULES[name](sample) for name in TOLERANCES}
+    return {name: statement for name, statement in found.items() if statement is not None}
 
 
 _RULES: dict[str, Callable[[Mapping[str, Any]], Statement | None]] = {
-    "response": physics.response,
-    "response_width": physics.response_width,
-    "resolution": physics.resolution,
-    "hits": physics.hits,
+    "response": partial(physics.ratio, "response"),
+    "response_width": partial(physics.ratio, "response_width"),
+    "resolution": partial(physics.ratio, "resolution"),
+    "hits": partial(physics.ratio, "hits"),
     "layers": physics.layers,
     "shapes": physics.shapes,
     "spectrum": physics.spectrum,
     "auc_strongest": similarity.auc_strongest,
-    "auc_cells": similarity.auc("auc_cells"),
-    "auc_observables": similarity.auc("auc_observables"),
-    "auc_spectrum": similarity.auc("auc_spectrum"),
+    "auc_cells": partial(similarity.auc, "auc_cells"),
+    "auc_observables": partial(similarity.auc, "auc_observables"),
+    "auc_spectrum": partial(similarity.auc, "auc_spectrum"),
     "detectability": similarity.detectability,
-    "fpd": similarity.fpd,
-    "kpd": similarity.kpd,
+    "fpd": partial(similarity.distance, "fpd"),
+    "kpd": partial(similarity.distance, "kpd"),
     "prdc": similarity.prdc,
 }

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from caloforge.validate.report.tolerances import excess_of
+
 __all__ = ["FLAGS", "Score", "scores_of"]
 
 FLAGS = {"good": "as the reference", "warn": "2 to 5 deviations off", "bad": "more than 5 deviations off"}
 _GOOD, _BAD = 2.0, 5.0
-_JUDGED = ("ratio",)
 
 
 @dataclass(frozen=True)
@@ -30,27 +31,17 @@ class Score:
         key: Key in ``metrics.json``.
         item: Entry under that key (an observable, a pair), empty for a single value.
         label: The metric's name for people.
-        value: The number; None when it was not measured.
-        uncertainty: One standard deviation, or None.
-        floor: What a perfect generator would score with so many showers, or None.
-        floor_uncertainty: One standard deviation, or None.
+        entry: Its ``value`` (None when it was not measured), ``uncertainty``, ``floor``, ``floor_uncertainty``, ``detail``.
         ideal: What a perfect generator reaches, or None when unknown.
-        reason: Why there is no value.
-        floor_note: How the floor was measured.
         by: What the items of its key are: "observable", "pair", "sample", or empty.
     """
 
     key: str
     item: str
     label: str
-    value: float | None
-    uncertainty: float | None = None
-    floor: float | None = None
-    floor_uncertainty: float | None = None
+    entry: Mapping[str, Any]
     ideal: float | None = None
-    reason: str = ""
     by: str = ""
-    floor_note: str = ""
 
     @property
     def name(self) -> str:
@@ -58,19 +49,23 @@ class Score:
         return f"{self.key}.{self.item}" if self.item else self.key
 
     @property
-    def excess(self) -> float | None:
-        """How much further it is from the ideal than the floor is; None without an ideal or a value."""
-        if self.value is None or self.ideal is None:
-            return None
-        return abs(self.value - self.ideal) - (0.0 if self.floor is None else abs(self.floor - self.ideal))
+    def value(self) -> float | None:
+        """The number; None when it was not measured."""
+        found: float | None = self.entry["value"]
+        return found
+
+    @property
+    def floor(self) -> float | None:
+        """What a perfect generator would score with so many showers, or None."""
+        return self.entry.get("floor")
 
     @property
     def pull(self) -> float | None:
-        """The excess in standard deviations, or None when they are not known."""
-        sigma = math.hypot(self.uncertainty or 0.0, self.floor_uncertainty or 0.0)
-        if self.excess is None or sigma <= 0.0:
+        """How much further it is from the ideal than the floor, in standard deviations; None when that is not known."""
+        if self.value is None or self.ideal is None:
             return None
-        return self.excess / sigma
+        excess, sigma = excess_of(self.entry, self.ideal)
+        return excess / sigma if sigma > 0.0 else None
 
     @property
     def flag(self) -> str:
@@ -78,6 +73,24 @@ class Score:
         if self.pull is None:
             return ""
         return "good" if self.pull < _GOOD else ("warn" if self.pull < _BAD else "bad")
+
+    @property
+    def reason(self) -> str:
+        """Why there is no value."""
+        return str((self.entry.get("detail") or {}).get("reason", ""))
+
+    @property
+    def floor_note(self) -> str:
+        """How the floor was measured, as far as the detail says."""
+        detail = self.entry.get("detail") or {}
+        size = detail.get("floor_size", detail.get("size"))
+        if size is None:
+            return ""
+        note = f"measured between sets of {size:,} reference showers"
+        measured, scale = detail.get("floor_measured"), detail.get("floor_scale")
+        if measured is None or scale is None or abs(scale - 1.0) < 1e-3:
+            return note
+        return f"{note}: {measured:.3g}; times {scale:.3g} for the samples' sizes"
 
 
 def scores_of(metrics: Mapping[str, Any]) -> list[Score]:
@@ -90,40 +103,10 @@ def scores_of(metrics: Mapping[str, Any]) -> list[Score]:
             entry = key.find(metrics)
             if not isinstance(entry, Mapping) or key.name.endswith("_floor"):
                 continue  # floors stand beside the values that they belong to
-            items = {"": entry} if "value" in entry else entry
-            for item, number in items.items():
+            for item, number in ({"": entry} if "value" in entry else entry).items():
                 if isinstance(number, Mapping) and "value" in number:
                     # Of pairs and samples only what compares the two has an ideal.
-                    judged = key.by in ("", "observable") or item in _JUDGED
-                    ideal = key.ideal if judged else math.nan
-                    scores.append(_score(key.name, str(item), key.label, number, ideal, key.by))
+                    judged = (key.by in ("", "observable") or item == "ratio") and math.isfinite(key.ideal)
+                    ideal = key.ideal if judged else None
+                    scores.append(Score(key.name, str(item), key.label, number, ideal, key.by))
     return scores
-
-
-def _score(key: str, item: str, label: str, number: Mapping[str, Any], ideal: float, by: str = "") -> Score:
-    detail = number.get("detail", {})
-    return Score(
-        key,
-        item,
-        label,
-        number["value"],
-        number.get("uncertainty"),
-        number.get("floor"),
-        number.get("floor_uncertainty"),
-        ideal if ideal is not None and math.isfinite(ideal) else None,
-        str(detail.get("reason", "")) if isinstance(detail, Mapping) else "",
-        by,
-        _floor_note(detail) if isinstance(detail, Mapping) else "",
-    )
-
-
-def _floor_note(detail: Mapping[str, Any]) -> str:
-    """Return how the floor was measured, as far as the detail says."""
-    size = detail.get("floor_size", detail.get("size"))
-    if size is None:
-        return ""
-    note = f"measured between sets of {size:,} reference showers"
-    measured, scale = detail.get("floor_measured"), detail.get("floor_scale")
-    if measured is None or scale is None or abs(scale - 1.0) < 1e-3:
-        return note
-    return f"{note}: {measured:.3g}; times {scale:.3g} for the samples' sizes"

@@ -1,9 +1,9 @@
-"""Statements on how well a sample can be told from the reference: classifiers, distances, precision and recall."""
+"""Statements on how well a sample can be distinguished from the reference: classifiers, distances, precision and recall."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caloforge.validate.report.page import format_count, format_value
@@ -17,44 +17,13 @@ from caloforge.validate.report.tolerances import (
     worst_flag,
 )
 
-__all__ = ["auc", "auc_strongest", "detectability", "features_of", "fpd", "kpd", "prdc"]
+__all__ = ["auc", "auc_strongest", "detectability", "distance", "features_of", "prdc"]
 
 _COLLAPSED = 0.5  # recall over its floor below which a sample has collapsed, when its precision is right
 _DENSE = 0.5  # excess of the density that is bad
 _MANY_SHOWERS = 10_000
 _SIGNIFICANT = 3.0  # standard deviations of an importance that is shown
 _PRDC = ("precision", "recall", "density", "coverage")
-
-
-def _floor(entry: Mapping[str, Any]) -> str:
-    floor = entry.get("floor")
-    return "" if floor is None else f"floor {format_value(floor, entry.get('floor_uncertainty'))}"
-
-
-def _distance(
-    name: str, entry: Mapping[str, Any] | None, ideal: float, note: str, finding: str
-) -> Statement | None:
-    if entry is None:
-        return None
-    tolerance = TOLERANCES[name].bad
-    excess, error = excess_of(entry, ideal)
-    small = " · ".join(part for part in (note, _floor(entry)) if part)
-    flag = flag_of(excess, error, tolerance) if error > 0 else ""
-    text = format_value(entry["value"], entry.get("uncertainty"))
-    short = f"AUC {entry['value']:.2f}" if name.startswith("auc") else TOLERANCES[name].label
-    return Statement(
-        name,
-        text,
-        small,
-        flag,
-        severity_of(excess, error, tolerance),
-        finding,
-        short,
-        7,
-        float(entry["value"]),
-    )
-
-
 _AUCS = {
     "auc_spectrum": "cell spectrum",
     "auc_cells": "cells",
@@ -63,6 +32,22 @@ _AUCS = {
     "auc_high": "observables (CaloChallenge network)",
     "auc_cnn": "3-D images",
 }
+
+
+def _statement(
+    name: str, entry: Mapping[str, Any], ideal: float, short: str, note: str = "", finding: str = ""
+) -> Statement:
+    """Return the statement on a number that is compared with its floor."""
+    tolerance, floor = TOLERANCES[name].bad, entry.get("floor")
+    excess, error = excess_of(entry, ideal)
+    below = "" if floor is None else f"floor {format_value(floor, entry.get('floor_uncertainty'))}"
+    small = " · ".join(part for part in (note, below) if part)
+    flag = flag_of(excess, error, tolerance) if error > 0 else ""
+    text, severity = (
+        format_value(entry["value"], entry.get("uncertainty")),
+        severity_of(excess, error, tolerance),
+    )
+    return Statement(name, text, small, flag, severity, finding, short, 7, float(entry["value"]))
 
 
 def auc_strongest(sample: Mapping[str, Any]) -> Statement | None:
@@ -77,14 +62,13 @@ def auc_strongest(sample: Mapping[str, Any]) -> Statement | None:
         key = max(measured, key=lambda name: float(measured[name]["value"]))
         entry, note = measured[key], _AUCS[key]
     finding = f"a classifier reaches AUC {entry['value']:.2f}" + (f" ({note})" if note else "")
-    first = features_of(sample)[:1]
-    if first:
-        finding += f", mostly by {str(first[0]['feature']).replace('_', ' ')} ({first[0]['kind']})"
-    return _distance("auc_strongest", entry, 0.5, note, finding)
+    for first in features_of(sample)[:1]:
+        finding += f", mostly by {str(first['feature']).replace('_', ' ')} ({first['kind']})"
+    return _statement("auc_strongest", entry, 0.5, f"AUC {entry['value']:.2f}", note, finding)
 
 
 def features_of(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the features that give a sample away, the most important first; without those that may be chance."""
+    """Return the features by which classifiers distinguish a sample, the most important first; without those that may be chance."""
     entry = sample.get("attribution")
     detail = entry.get("detail") if isinstance(entry, Mapping) else None
     found = detail.get("features") if isinstance(detail, Mapping) else detail
@@ -94,15 +78,19 @@ def features_of(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [row for row in known if row["importance"] >= _SIGNIFICANT * (row.get("uncertainty") or 0.0)]
 
 
-def auc(name: str) -> Callable[[Mapping[str, Any]], Statement | None]:
-    """Return the rule for one of the strong classifiers, by its key."""
+def auc(name: str, sample: Mapping[str, Any]) -> Statement | None:
+    """Return the statement on one of the classifiers, by its key."""
+    entry = entry_of(sample, name)
+    if entry is None:
+        return None
+    note = str(entry.get("detail", {}).get("classifier", ""))
+    return _statement(name, entry, 0.5, f"AUC {entry['value']:.2f}", note)
 
-    def rule(sample: Mapping[str, Any]) -> Statement | None:
-        entry = entry_of(sample, name)
-        note = "" if entry is None else str(entry.get("detail", {}).get("classifier", ""))
-        return _distance(name, entry, 0.5, note, "")
 
-    return rule
+def distance(name: str, sample: Mapping[str, Any]) -> Statement | None:
+    """Return the statement on the Frechet ("fpd") or kernel ("kpd") physics distance."""
+    entry, label = entry_of(sample, name), TOLERANCES[name].label
+    return None if entry is None else _statement(name, entry, 0.0, label, finding=f"{label} above its floor")
 
 
 def detectability(sample: Mapping[str, Any]) -> Statement | None:
@@ -110,15 +98,15 @@ def detectability(sample: Mapping[str, Any]) -> Statement | None:
     entry = sample.get("detectability")
     if not isinstance(entry, Mapping) or "value" not in entry:
         return None
-    detail = entry.get("detail", {})
-    value = entry["value"]
+    detail, value = entry.get("detail", {}), entry["value"]
     if value is None:
         limit = detail.get("lower_limit")
         if limit is None:
             return None
         flag = "good" if limit >= _MANY_SHOWERS else "unknown"
-        return Statement("detectability", f"more than {format_count(limit)}", "", flag, sort=float(limit))
-    low, high = _range(detail, "n_5sigma")
+        return Statement("detectability", f"more than {format_count(limit)}", flag=flag, sort=float(limit))
+    found = detail.get("n_5sigma") or {}
+    low, high = found.get("low"), found.get("high")
     small = f"68 %: {format_count(low)} to {format_count(high)}" if low and high else ""
     if detail.get("extrapolated"):
         small = " · ".join(part for part in (small, "extrapolated") if part)
@@ -126,16 +114,6 @@ def detectability(sample: Mapping[str, Any]) -> Statement | None:
     flag = "bad" if value < bad else "good" if (low or value) >= _MANY_SHOWERS else "warn"
     finding = f"{format_count(value)} showers a side tell it from the reference at 5 sigma"
     return Statement("detectability", format_count(value), small, flag, 0.0, finding, "", 8, float(value))
-
-
-def _range(detail: Mapping[str, Any], key: str) -> tuple[float | None, float | None]:
-    """Return the ends of a 68 % range, in whichever form it was written."""
-    found = detail.get(key)
-    if isinstance(found, Mapping):
-        return found.get("low"), found.get("high")
-    if isinstance(found, Sequence) and not isinstance(found, str) and len(found) >= 2:
-        return found[-2], found[-1]
-    return None, None
 
 
 def prdc(sample: Mapping[str, Any]) -> Statement | None:
@@ -152,47 +130,25 @@ def prdc(sample: Mapping[str, Any]) -> Statement | None:
     for key, entry in entries.items():
         value, floor = float(entry["value"]), float(entry["floor"])
         share[key] = value / floor
-        error = (
-            math.hypot(entry.get("uncertainty") or 0.0, share[key] * (entry.get("floor_uncertainty") or 0.0))
-            / floor
-        )
+        below = share[key] * (entry.get("floor_uncertainty") or 0.0)
+        error = math.hypot(entry.get("uncertainty") or 0.0, below) / floor
         deviation, bad = max(0.0, 1.0 - share[key]), tolerance
         if key == "density" and share[key] > 1.0:
             deviation, bad = share[key] - 1.0, _DENSE
-        flags[key] = flag_of(deviation, error, bad)
-        severities[key] = severity_of(deviation, error, bad)
-    small = "floor " + " · ".join(f"{floor:.2f}" for floor in floors)
+        flags[key], severities[key] = flag_of(deviation, error, bad), severity_of(deviation, error, bad)
     worst = max(severities, key=lambda key: severities[key])
     finding, short, priority = (
         f"{worst} {share[worst]:.2f} of its floor",
         f"{worst} {entries[worst]['value']:.2g}",
         6,
     )
+    recall = entries["recall"]
     if flags["recall"] == "bad" and share["recall"] < _COLLAPSED and share["precision"] > 1.0 - tolerance:
         finding = (
-            f"mode collapse: recall {entries['recall']['value']:.2g}, floor {entries['recall']['floor']:.2g}; "
+            f"mode collapse: recall {recall['value']:.2g}, floor {recall['floor']:.2g}; "
             "the showers cover a part of the reference's variety only"
         )
         short, priority = "mode collapse", 1
-    flag = worst_flag(list(flags.values()))
-    return Statement(
-        "prdc",
-        text,
-        small,
-        flag,
-        severities[worst],
-        finding,
-        short,
-        priority,
-        float(entries["recall"]["value"]),
-    )
-
-
-def fpd(sample: Mapping[str, Any]) -> Statement | None:
-    """Return the Frechet physics distance."""
-    return _distance("fpd", entry_of(sample, "fpd"), 0.0, "", "Frechet physics distance above its floor")
-
-
-def kpd(sample: Mapping[str, Any]) -> Statement | None:
-    """Return the kernel physics distance."""
-    return _distance("kpd", entry_of(sample, "kpd"), 0.0, "", "kernel physics distance above its floor")
+    small = "floor " + " · ".join(f"{floor:.2f}" for floor in floors)
+    flag, severity = worst_flag(list(flags.values())), severities[worst]
+    return Statement("prdc", text, small, flag, severity, finding, short, priority, float(recall["value"]))

@@ -17,7 +17,6 @@ from caloforge.validate.report.scores import FLAGS, scores_of
 from caloforge.validate.report.tolerances import SIGNS, TOLERANCES, Statement
 
 __all__ = [
-    "format_value",
     "limits_table",
     "metrics_table",
     "spectrum_tables",
@@ -42,18 +41,18 @@ def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]
     judgements = judge_all(metrics)
     rows: list[list[Cell]] = []
     if len(judgements) > 1:
-        scores = [Cell(_number(j.score), None if math.isnan(j.score) else j.score) for j in judgements]
         title = "weighted mean severity over the statements below; 0 is best"
-        rows.append([Cell("Rank", title=title), *(_ranked(k, s) for k, s in enumerate(scores, start=1))])
+        rows.append(
+            [Cell("Rank", title=title), *(_rank(k, j.score) for k, j in enumerate(judgements, start=1))]
+        )
     if any(j.unfinished for j in judgements):
         cells = [Cell(j.unfinished, flag="bad" if j.unfinished else "") for j in judgements]
-        rows.append([Cell("Training", title="what the model says of its training"), *cells])
+        rows.append([Cell("Training", title="status of the model's training"), *cells])
     if any(j.seen for j in judgements):
-        cells = [
-            Cell(_seen(j), flag="" if j.seen is None else "bad" if j.seen[0] else "good") for j in judgements
-        ]
         title = "reference showers that trained, calibrated or selected the model"
-        rows.append([Cell("Showers seen in training", title=title), *cells])
+        rows.append(
+            [Cell("Showers seen in training", title=title), *(_seen_cell(j.seen) for j in judgements)]
+        )
     for name, tolerance in TOLERANCES.items():
         found = [j.statements.get(name) for j in judgements]
         if any(found):
@@ -62,21 +61,16 @@ def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]
     return ["", *(j.label for j in judgements)], rows
 
 
-def _number(score: float) -> str:
-    return "–" if math.isnan(score) else f"{score:.2f}"
+def _rank(place: int, score: float) -> Cell:
+    known = not math.isnan(score)
+    return Cell(str(place), score if known else None, small=f"score {score:.2f}" if known else "score –")
 
 
-def _ranked(place: int, score: Cell) -> Cell:
-    return Cell(str(place), score.sort, small=f"score {score.text}")
-
-
-def _seen(judgement: Judgement) -> str:
-    if judgement.seen is None:
-        return "not known"
-    n, of = judgement.seen
-    if n == 0:
-        return f"none of {of:,}"
-    return f"{n:,} of {of:,}"
+def _seen_cell(seen: tuple[int, int] | None) -> Cell:
+    if seen is None:
+        return Cell("not known")
+    n, of = seen
+    return Cell(f"{n:,} of {of:,}" if n else f"none of {of:,}", flag="bad" if n else "good")
 
 
 def _statement_cell(statement: Statement | None) -> Cell:
@@ -120,26 +114,22 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _sentence(judgement: Judgement, place: int, of: int) -> str:
-    start = judgement.label
-    if of > 1 and place == 0 and not judgement.unfinished:
-        start += ", nearest to the reference"
-    causes = judgement.causes
-    text = "; ".join(s.finding for s in causes[:_MOST_CAUSES])
+    parts = [s.finding for s in judgement.causes[:_MOST_CAUSES]]
     detectability = judgement.statements.get("detectability")
-    if detectability is not None and detectability.finding and detectability.finding not in text:
-        text += ("; " if text else "") + detectability.finding
-    if not text:
-        text = "no deviation of a size that matters was found"
+    if detectability is not None and detectability.finding and detectability.finding not in parts:
+        parts.append(detectability.finding)
+    parts = parts or ["no deviation of a size that matters was found"]
     if judgement.undecided:
-        text += f"; cannot tell: {', '.join(judgement.undecided)}"
-    warnings = []
-    if judgement.unfinished:
-        warnings.append(f"its training is {judgement.unfinished}")
+        parts.append(f"cannot tell: {', '.join(judgement.undecided)}")
+    warnings = [f"its training is {judgement.unfinished}"] if judgement.unfinished else []
     if judgement.seen is not None and judgement.seen[0]:
         n, total = judgement.seen
         warnings.append(f"{n:,} of the {total:,} reference showers trained or selected the model")
+    start = judgement.label
+    if of > 1 and place == 0 and not judgement.unfinished:
+        start += ", nearest to the reference"
     warning = f" (warning: {'; '.join(warnings)})" if warnings else ""
-    return f"{start}{warning}: {text}."
+    return f"{start}{warning}: {'; '.join(parts)}."
 
 
 def spectrum_tables(metrics: Mapping[str, Any]) -> list[Block]:
@@ -175,31 +165,24 @@ def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Ta
         for score in scores_of(sample):
             if (score.by == "observable") != by_observable:
                 continue
+            flag = Cell(
+                "" if score.pull is None else f"{score.pull:+.1f}",
+                score.pull,
+                score.flag,
+                FLAGS.get(score.flag, ""),
+            )
             rows.append([
                 Cell(label), Cell(score.label), Cell(score.item.replace("_", " ")),
-                Cell(format_value(score.value, score.uncertainty), score.value, title=score.reason, small=score.reason),
-                Cell("" if score.floor is None else format_value(score.floor, score.floor_uncertainty), score.floor, title=score.floor_note),
-                Cell("" if score.ideal is None else f"{score.ideal:g}", score.ideal),
-                Cell("" if score.pull is None else f"{score.pull:+.1f}", score.pull, score.flag, FLAGS.get(score.flag, "")),
+                Cell(format_value(score.value, score.entry.get("uncertainty")), score.value, title=score.reason, small=score.reason),
+                Cell("" if score.floor is None else format_value(score.floor, score.entry.get("floor_uncertainty")), score.floor, title=score.floor_note),
+                Cell("" if score.ideal is None else f"{score.ideal:g}", score.ideal), flag,
             ])  # fmt: skip
     columns = ["Sample", "Metric", "Of", "Value", "Floor", "Ideal", "Pull"]
-    titles = [
-        "",
-        "",
-        "",
-        "with one standard deviation",
-        f"what a perfect generator would score, {_FLOOR}",
-        "",
-        "distance from the ideal beyond the floor's, in standard deviations",
-    ]
-    return Table(
-        columns,
-        rows,
-        _LEGEND,
-        titles,
-        key="observables-table" if by_observable else "metrics-table",
-        texts=(0, 1, 2),
-    )
+    floor = f"what a perfect generator would score, {_FLOOR}"
+    pull = "distance from the ideal beyond the floor's, in standard deviations"
+    titles = ["", "", "", "with one standard deviation", floor, "", pull]
+    key = "observables-table" if by_observable else "metrics-table"
+    return Table(columns, rows, _LEGEND, titles, key=key, texts=(0, 1, 2))
 
 
 def limits_table(rows: Sequence[Row]) -> Table:
@@ -214,9 +197,8 @@ def limits_table(rows: Sequence[Row]) -> Table:
         ]
         for row in sorted(rows, key=lambda row: row.passed)
     ]
-    return Table(
-        ["Sample", "Metric", "Value", "Limit", "Outcome"], cells, key="limits-table", texts=(0, 1, 3)
-    )
+    columns = ["Sample", "Metric", "Value", "Limit", "Outcome"]
+    return Table(columns, cells, key="limits-table", texts=(0, 1, 3))
 
 
 _STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "unknown": "cyan"}
@@ -230,13 +212,9 @@ def summary_for_terminal(metrics: Mapping[str, Any]) -> TerminalTable:
     """
     columns, rows = summary_rows(metrics)
     reference = metrics["reference"]
-    table = TerminalTable(
-        title=f"against {reference['label']}: {reference['n_showers']} showers of {reference['detector']}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
+    title = f"against {reference['label']}: {reference['n_showers']} showers of {reference['detector']}"
+    frame = {"box": box.SIMPLE_HEAD, "pad_edge": False, "show_edge": False}
+    table = TerminalTable(title=title, title_justify="left", **frame)
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:

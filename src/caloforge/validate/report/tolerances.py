@@ -36,7 +36,6 @@ __all__ = [
     "entry_of",
     "excess_of",
     "flag_of",
-    "pull_of",
     "severity_of",
     "worst_flag",
 ]
@@ -189,9 +188,3 @@ def excess_of(entry: Mapping[str, Any], ideal: float) -> tuple[float, float]:
     beyond = 0.0 if floor is None else abs(floor - ideal)
     error = math.hypot(entry.get("uncertainty") or 0.0, entry.get("floor_uncertainty") or 0.0)
     return abs(float(entry["value"]) - ideal) - beyond, error
-
-
-def pull_of(entry: Mapping[str, Any], ideal: float) -> float:
-    """Return the excess of :func:`excess_of` in standard deviations; 0 without an uncertainty."""
-    excess, error = excess_of(entry, ideal)
-    return excess / error if error > 0 else 0.0
