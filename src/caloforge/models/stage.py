@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from caloforge.errors import ConfigError
 from caloforge.settings import OptimizerSettings
 
-__all__ = ["Batch", "OptimizerSpec", "Stage", "TrainingData", "Updater"]
+__all__ = ["Batch", "OptimizerSpec", "Random", "Stage", "TrainingData", "Updater"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,19 @@ class TrainingData(Protocol):
         ...
 
 
-class Updater(Protocol):
+class Random(Protocol):
+    """Random numbers on the training device."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draw standard normal numbers."""
+        ...
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draw uniform numbers in [0, 1)."""
+        ...
+
+
+class Updater(Random, Protocol):
     """What the training loop provides to a step."""
 
     step: int
@@ -97,14 +109,6 @@ class Updater(Protocol):
 
     def reset(self, name: str) -> None:
         """Forget the state of an optimiser, after its network was initialised again."""
-        ...
-
-    def normal(self, *shape: int) -> Tensor:
-        """Draw standard normal numbers on the training device."""
-        ...
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Draw uniform numbers in [0, 1) on the training device."""
         ...
 
 

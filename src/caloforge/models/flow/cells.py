@@ -1,24 +1,23 @@
-"""Cell energies as values for a flow, and values as cells of given layer energies.
+r"""Cell energies as values of a flow, and the inverse: cells with the layer energies of a summary.
 
-The largest values of each row, without sorting the rest.
+An empty cell has the value -1; a filled one 1.2 + 0.6 x, with a table x(ln e) whose slope is that of the quantile transform to a normal
+number, dz / d ln e with z = Phi^-1(F(ln e)), but nowhere less than a least slope s:
 
-A layer has hundreds of cells of which a shower fills a few tens. Those are brought together in as few columns as the fullest
-row needs, so that all that follows works on these alone. On a CPU the values above a border are found first, which are nearly
-always enough; only rows that need more are searched whole.
+.. math:: x(\ln e) = \int \max\!\left(\frac{dz}{d \ln e}, s\right) d \ln e, \qquad x(\mathrm{median}) = 0.
 
-Cell energies as values for a flow, and values as cells of given layer energies.
-
-An empty cell has the value -1; a filled one 1.2 + 0.6 x, x from the table of the energies of filled cells
-(:mod:`~caloforge.models.calibration.energy_maps`). On a grid the energies are absolute and share one table; with ``relative``
-they are shares of their layer's energy, with one table for each layer. For training x is at least -2.6, which keeps faint cells
-apart from empty ones.
+So the peak of minimum ionising particles, where most cells are, is stretched over a wide range of x, and the few cells in a shower's
+core, orders of magnitude above it, are not squeezed together. On a grid the energies are absolute and share one table; with
+``relative`` they are shares of their layer's energy, with one table for each layer. For training x is at least -2.6, which keeps faint
+cells apart from empty ones.
 
 Decoding: in each layer the n cells of largest value are filled, the others are empty. A monotone map
-(:mod:`~caloforge.models.calibration.quantile_maps`) takes the values of filled cells to the quantiles of the training showers, faint cells
+(:class:`~caloforge.models.calibration.monotone.MonotoneMap`) takes the values of filled cells to the quantiles of the training showers, faint cells
 included; gains may multiply their energies. The difference to the layer's energy is then shared in proportion to the square of the energy, so
-that small energies keep theirs, and what part of a cell is above the hit threshold is weighted so that the layer gets its centre and
+that small energies change little, and the energies above the hit threshold are weighted so that the layer gets its centre and
 widths. Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed: it follows from the number of
 filled cells and the spectrum of their energies.
+
+A layer has hundreds of cells of which a shower fills a few tens: ``topk_ragged`` gathers those into as few columns as the fullest layer needs.
 """
 
 from __future__ import annotations
@@ -29,29 +28,32 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.covariance import LayerTargets, tilted
-from caloforge.models.calibration.energy_maps import EnergyTable
-from caloforge.models.calibration.quantile_maps import ValueTable
+from caloforge.models.calibration.monotone import MonotoneMap
+from caloforge.models.flow.layer_moments import LayerTargets, tilted
 from caloforge.models.nn.layer_sums import LayerView
 
-__all__ = ["EMPTY", "NOTHING", "CellValues", "Gain", "largest"]
+__all__ = ["EMPTY", "NOTHING", "CellValues", "Gain", "topk_ragged"]
 
 
 NOTHING = -1e4
 """Value of a column without a cell."""
 _DENSE = 3
-"""Rows are searched whole when more than one of this many values is needed."""
+"""``torch.topk`` searches all rows when more than one of this many values is needed."""
 
 
-def largest(values: Tensor, needed: Tensor, likely: float) -> tuple[Tensor, Tensor]:
-    """Return values (B, L, K), falling in each row, and their places (B, L, K) in the row, K the most needed in any.
+def topk_ragged(values: Tensor, needed: Tensor, likely: float) -> tuple[Tensor, Tensor]:
+    """Return the largest values of each row (B, L, K), in descending order, and their places (B, L, K); K is the most needed in any row.
 
-    In each row the first are the ``needed`` largest; further columns hold the next ones, or ``NOTHING`` at the place W.
+    In each row the first are the ``needed`` largest; further columns have the next ones, or ``NOTHING`` at the place W.
+
+    ``torch.topk`` on a GPU. On a CPU the values above ``likely`` are gathered first, which are nearly always enough, and only rows
+    that need more are searched by ``torch.topk``: 1.8 times as fast for 27,000 cells (0.21 instead of 0.37 ms a shower on one core, a
+    tenth of the time of the preset ``cpu``).
 
     Arguments:
         values: (B, L, W), all above ``NOTHING`` or equal to it.
         needed: Values needed in each row (B, L), at most W.
-        likely: A value that about as many exceed as are needed; decides nothing but the time.
+        likely: A value that about as many exceed as are needed; affects the time alone.
     """
     rows = values.flatten(0, 1)
     size = max(1, int(needed.max())) if needed.numel() else 1
@@ -64,14 +66,7 @@ def largest(values: Tensor, needed: Tensor, likely: float) -> tuple[Tensor, Tens
 
 
 def _gathered(rows: Tensor, needed: Tensor, likely: float, size: int) -> tuple[Tensor, Tensor]:
-    """Return the ``size`` largest values (R, size), or fewer where fewer are needed, and their places.
-
-    Arguments:
-        rows: (R, W).
-        needed: How many are needed (R,).
-        likely: See :func:`largest`.
-        size: The most that are needed.
-    """
+    """Return the ``size`` largest values (R, size) of rows (R, W), or fewer where fewer are needed (R,), and their places."""
     width = rows.shape[1]
     taken = rows > likely
     counts = taken.sum(1, dtype=torch.int32)
@@ -101,6 +96,13 @@ _SCALE = 0.6
 _LEAST = -2.6
 """Smallest x of a filled cell, which keeps it away from the empty ones."""
 _SLOPE = 0.8
+"""Least slope s."""
+_STEEPEST = 6.0
+_KNOTS = 200
+_TRUSTED = 2.5
+"""Quantiles are followed between these normal numbers; beyond them the slope is the least."""
+_FEWEST = 100
+"""Fewest values of a layer to which its map is fitted."""
 _LIKELY = -0.9
 """About as many cells have values above it as are filled."""
 _TINY = 1e-12
@@ -115,7 +117,7 @@ class CellValues(nn.Module):
         cut: Energy below which a cell is empty, MeV.
         threshold: Energy above which it is a hit, MeV.
         relative: Energies as shares of the layer's.
-        moments: Whether layers get given centres and widths, too.
+        moments: Whether centres and widths of the layers are imposed, too.
     """
 
     def __init__(
@@ -125,8 +127,9 @@ class CellValues(nn.Module):
         self.moments = moments
         self.view = LayerView(detector)
         self.cut, self.threshold, self.relative = cut, threshold, relative
-        self.table = EnergyTable(detector.n_layers if relative else 1, _SLOPE)
-        self.carried = ValueTable(detector.n_layers)
+        self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
+        self.table.y.mul_(_SLOPE)
+        self.calibrated = MonotoneMap(detector.n_layers, 65, 3.5, beyond=1.0)
 
     @torch.no_grad()
     def fit(self, cells: Tensor, generator: torch.Generator) -> None:
@@ -143,7 +146,8 @@ class CellValues(nn.Module):
         if len(energies) > _SAMPLE:
             energies = energies[torch.randperm(len(energies), generator=generator)[:_SAMPLE]]
         if len(energies) > 1:
-            self.table.fit(energies, column)
+            for table, knots in zip((self.table.x, self.table.y), _table(energies), strict=True):
+                table[0, 0, column] = knots.to(table)
 
     def forward(self, cells: Tensor) -> Tensor:
         """Return the values (B, n_cells) of cells (B, n_cells)."""
@@ -159,7 +163,7 @@ class CellValues(nn.Module):
 
     def _unclamped(self, logs: Tensor) -> Tensor:
         """Return the values of logarithms (B, n_layers, k), faint cells included."""
-        return _CENTRE + _SCALE * self._tabulated(logs, self.table.forward)
+        return _CENTRE + _SCALE * self._tabulated(logs, self.table)
 
     def _energies(self, values: Tensor, sums: Tensor) -> Tensor:
         """Return the energies of values (B, n_layers, k), MeV."""
@@ -168,18 +172,18 @@ class CellValues(nn.Module):
 
     def _tabulated(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply a table's function to (B, n_layers, k): each layer's own, or the one of all."""
-        if not self.relative:
-            return function(x.reshape(1, -1)).view(x.shape)
-        rows = x.transpose(0, 1)
-        return function(rows.reshape(len(rows), -1)).view(rows.shape).transpose(0, 1)
+        return function(x) if self.relative else function(x.reshape(1, 1, -1)).view(x.shape)
 
-    def decode(self, values: Tensor, targets: LayerTargets, gain: Gain | None = None) -> Tensor:
+    def decode(
+        self, values: Tensor, targets: LayerTargets, gain: Gain | None = None, calibrated: bool = True
+    ) -> Tensor:
         """Return cells (B, n_cells), MeV.
 
         Arguments:
             values: (B, n_cells).
             targets: Layer energies, numbers of filled cells, centres and widths.
             gain: Factors for the cells, applied before the layers are scaled to their energies.
+            calibrated: Whether the calibration of the values is applied.
         """
         filled = torch.maximum(targets.hits + targets.faint, (targets.sums > self.cut).to(targets.hits))
         view, places = self._largest(values, filled)
@@ -187,7 +191,8 @@ class CellValues(nn.Module):
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
         is_filled = (rank < filled[:, :, None]) & real
         x, y = self.view.positions(places)
-        energy = torch.where(is_filled, self._energies(self.carried(view), sums), 0.0)
+        energy = self._energies(self.calibrated(view) if calibrated else view, sums)
+        energy = torch.where(is_filled, energy, 0.0)
         if gain is not None:
             energy = energy * gain(x, y)
         energy = self._scaled(energy, sums)
@@ -198,7 +203,7 @@ class CellValues(nn.Module):
         return self.view.placed(energy, places)
 
     @torch.no_grad()
-    def carry(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
+    def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
         """Fit the map of the values of filled cells to those of training showers.
 
         Arguments:
@@ -212,7 +217,9 @@ class CellValues(nn.Module):
             for layer, parts in enumerate(made):
                 parts.append(view[:, layer][chosen[:, layer]].cpu())
         for layer, (parts, true) in enumerate(zip(made, self._by_layer(cells), strict=True)):
-            self.carried.fit(layer, torch.cat(parts), true)
+            values = torch.cat(parts)
+            if min(len(values), len(true)) >= _FEWEST:
+                self.calibrated.fit_column(layer, values, true.to(values.device))
 
     @torch.no_grad()
     def refine(self, made: Tensor, cells: Tensor) -> None:
@@ -223,7 +230,8 @@ class CellValues(nn.Module):
             cells: Training showers (N, n_cells), MeV.
         """
         for layer, (found, true) in enumerate(zip(self._by_layer(made), self._by_layer(cells), strict=True)):
-            self.carried.refine(layer, found, true)
+            if min(len(found), len(true)) >= _FEWEST:
+                self.calibrated.correct_column(layer, found, true)
 
     def _by_layer(self, cells: Tensor) -> list[Tensor]:
         """Return the values of the filled cells of each layer, faint ones not clamped, for cells (N, n_cells)."""
@@ -234,14 +242,14 @@ class CellValues(nn.Module):
         return [values[:, layer][filled[:, layer]] for layer in range(self.view.n_layers)]
 
     def _largest(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values of the cells that are filled and their places, see :func:`~caloforge.models.flow.cells.largest`."""
-        return largest(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
+        """Return the values of the cells that are filled and their places, see :func:`topk_ragged`."""
+        return topk_ragged(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
 
     def _scaled(self, energy: Tensor, sums: Tensor) -> Tensor:
         """Return energies (B, n_layers, K) that add up to ``sums`` (B, n_layers, 1).
 
-        The difference is shared in proportion to the square of the energy, so that small energies keep theirs, as far
-        as no cell changes by more than half; the rest scales all cells alike.
+        The difference is shared in proportion to the square of the energy, so that small energies change little, as far
+        as no cell changes by more than half; the rest scales all cells.
         """
         missing = sums - energy.sum(2, keepdim=True)
         squares = energy.square().sum(2, keepdim=True).clamp_min(_TINY)
@@ -249,3 +257,17 @@ class CellValues(nn.Module):
         rate = torch.maximum(torch.minimum(missing / squares, 1.0 / largest), -0.5 / largest)
         energy = energy * (1.0 + rate * energy)
         return energy * (sums / energy.sum(2, keepdim=True).clamp_min(_TINY))
+
+
+def _table(energies: Tensor) -> tuple[Tensor, Tensor]:
+    """Return equally spaced ln e (knots,) and x at them (knots,), see the module, for energies (N,), all above 0."""
+    ordered = torch.log(energies.double()).sort().values
+    knots = torch.linspace(float(ordered[0]), float(ordered[-1]) + 1e-3, _KNOTS, dtype=torch.float64)
+    rank = torch.searchsorted(ordered, knots).double().clamp(0.5, len(ordered) - 0.5) / len(ordered)
+    z = torch.special.ndtri(rank).clamp(-_TRUSTED, _TRUSTED)
+    step = knots[1] - knots[0]
+    slopes = (torch.diff(z) / step).clamp(_SLOPE, _STEEPEST)
+    x = torch.cat([torch.zeros(1, dtype=torch.float64), (slopes * step).cumsum(0)])
+    place = ((ordered[len(ordered) // 2] - knots[0]) / step).clamp(0, _KNOTS - 1.001)
+    index = int(place)
+    return knots, x - torch.lerp(x[index], x[index + 1], place - index)

@@ -1,18 +1,17 @@
 r"""The flagship distilled to a few evaluations.
 
-Teacher and student are of one shape unless ``small`` is set; the student begins as a copy of the teacher. The way from noise to data is cut
-at times 0 = t_0 < ... < t_K = 1; the student's one evaluation at t_k is to go where the teacher goes with several Heun steps. With
-x_k on the straight path between noise and a training shower, and x' the teacher's result at t_{k+1}, the student's estimate D
-of the data is compared with
+Teacher and student have the same architecture unless ``small`` is set; the student begins as a copy of the teacher. The time from noise to
+data is cut at 0 = t_0 < ... < t_K = 1; the student's one evaluation at t_k replaces several Heun steps of the teacher. With x_k on the
+straight path between noise and a training shower, and x' the teacher's result at t_{k+1}, the student's estimate D of the data is compared with
 
 .. math:: \hat D = x_k + \frac{1 - t_k}{t_{k+1} - t_k} (x' - x_k),
 
-the estimate with which one Euler step ends at x' (progressive distillation with all steps learnt at once). Both networks, of the
-summary and of the cells, are distilled so. At the end the student is calibrated on training showers: the values of filled cells are mapped
-to the training showers' quantiles (:mod:`~caloforge.models.calibration.quantile_maps`), so that the spectrum of cell energies is theirs, and
+the estimate with which one Euler step ends at x' (progressive distillation with all steps learned at once), for the networks of the
+summary and of the cells. At the end the student is calibrated on training showers: the values of filled cells are mapped
+to the training showers' quantiles (:mod:`~caloforge.models.calibration.monotone`), so that the spectrum of cell energies is theirs, and
 cells get gains by their distance from the shower's axis, if every layer is rows and columns of equal cells
-(:mod:`~caloforge.models.calibration.gains`). Smaller students (:mod:`~caloforge.models.flow.students`) learn in the same way, but from
-nothing.
+(:mod:`~caloforge.models.calibration.gains`). Smaller students (:mod:`~caloforge.models.flow.students`) learn in the same way from
+random weights.
 
 References:
     T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv:2202.00512.
@@ -29,14 +28,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.covariance import LayerTargets
+from caloforge.models.calibration.base import STAGE, CalibratedSampling
 from caloforge.models.calibration.gains import RingGains
 from caloforge.models.flow.cells import Gain
-from caloforge.models.flow.model import FlowMatching, FlowMatchingConfig
+from caloforge.models.flow.layer_moments import LayerTargets
+from caloforge.models.flow.model import ADAMW, FlowMatching, FlowMatchingConfig
 from caloforge.models.flow.networks import CellNetwork, SummaryNetwork
-from caloforge.models.flow.path import Denoiser, jump, rowwise_heun, time_grid
+from caloforge.models.flow.path import jump, rowwise_heun, time_grid
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
-from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+from caloforge.models.stage import Batch, OptimizerSpec, Random, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 
 __all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
@@ -57,8 +57,8 @@ class FlowMatchingFastConfig(FlowMatchingConfig):
         summary_student_epochs: Epochs of the summary's student.
         student_epochs: Epochs of the cells' student.
         student: Optimiser of both.
-        calibration: Training showers that the map of cell values and the gains are fitted to; 0: neither is fitted.
-        small: Sizes of students that are smaller than the teachers; none: they are the teachers' copies.
+        calibration: Training showers of the calibration; 0 for none.
+        small: Sizes of students smaller than their teachers; none for copies of the teachers.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 400
@@ -68,16 +68,7 @@ class FlowMatchingFastConfig(FlowMatchingConfig):
     teacher_steps: Annotated[int, Field(ge=1)] = 3
     summary_student_epochs: Annotated[int, Field(ge=0)] = 200
     student_epochs: Annotated[int, Field(ge=0)] = 100
-    student: OptimizerSettings = OptimizerSettings(
-        kind="adamw",
-        lr=5e-4,
-        betas=(0.9, 0.99),
-        weight_decay=0.02,
-        schedule="cosine",
-        warmup=100,
-        clip=1.0,
-        ema=0.999,
-    )
+    student: OptimizerSettings = OptimizerSettings(**ADAMW, lr=5e-4, warmup=100)
     calibration: Annotated[int, Field(ge=0)] = 2000
     small: StudentSettings | None = None
 
@@ -89,7 +80,7 @@ class FlowMatchingFast(FlowMatching):
     """
 
     Config = FlowMatchingFastConfig
-    Sampling: ClassVar[type[Settings]] = Settings
+    Sampling: ClassVar[type[Settings]] = CalibratedSampling
     training_only: ClassVar[tuple[str, ...]] = ("summary_net", "cell_net")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **FlowMatching.presets,
@@ -99,16 +90,7 @@ class FlowMatchingFast(FlowMatching):
             "small": {},
             "summary_student_epochs": 400,
             "student_epochs": 400,
-            "student": {
-                "kind": "adamw",
-                "lr": 2e-3,
-                "betas": (0.9, 0.99),
-                "weight_decay": 0.02,
-                "schedule": "cosine",
-                "warmup": 300,
-                "clip": 1.0,
-                "ema": 0.999,
-            },
+            "student": {**ADAMW, "lr": 2e-3, "warmup": 300},
         },
     }
     config: FlowMatchingFastConfig
@@ -141,7 +123,7 @@ class FlowMatchingFast(FlowMatching):
         return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the teacher's stages, copying, the two distillations, and the calibration."""
+        """Return the teacher's stages, the copy, the two distillations, and the calibration."""
         c = self.config
         return (
             *super().stages(),
@@ -168,8 +150,14 @@ class FlowMatchingFast(FlowMatching):
                 frozen=(self.cell_net,),
                 compiled=(self.cell_student, self.cell_net),
             ),
-            *((Stage("calibrate", fit=self._calibrate),) if c.calibration else ()),
+            *((Stage(STAGE, fit=self._calibrate),) if c.calibration else ()),
         )
+
+    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return cells (B, n_cells), MeV."""
+        if self.sampling.calibrated:
+            return super().sample(noise, conditions)
+        return self.values.decode(*self.drawn(noise, conditions), calibrated=False)
 
     def gain(self, conditions: Tensor) -> Gain | None:
         """Return the gains of cells by their distance from the axis, under conditions (B, C)."""
@@ -199,7 +187,7 @@ class FlowMatchingFast(FlowMatching):
         conditions = torch.cat([batch.conditions for batch in batches])
         theta, view = self._theta(conditions), self.values.view
         true = None if self.rings is None else self.rings.shares(cells, view, theta)
-        self.values.carry(((values, targets.hits + targets.faint) for values, targets in made), cells)
+        self.values.calibrate(((values, targets.hits + targets.faint) for values, targets in made), cells)
         for number in range(_ROUNDS):
             if number:
                 self.values.refine(self._decoded(made, batches), cells)
@@ -213,7 +201,7 @@ class FlowMatchingFast(FlowMatching):
         return torch.cat([self.values.decode(*pair, self.gain(batch.conditions)) for pair, batch in pairs])
 
     def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Let the students begin as their teachers, or small ones with their constants."""
+        """Copy the teachers to their students, or to small students their constants."""
         pairs = ((self.summary_net, self.summary_student), (self.cell_net, self.cell_student))
         for teacher, student in pairs:
             if isinstance(student, JumpNetworks):
@@ -222,59 +210,34 @@ class FlowMatchingFast(FlowMatching):
                 student.load_state_dict(teacher.state_dict())
 
     def summary_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Let the summary's student follow its teacher."""
-        rows, kinds = self.summary.rows, self.summary.kinds
-        with torch.no_grad():
-            _, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
-        loss = self._distance(
-            (self.summary_net, self.summary_student),
-            (encoded,),
-            summary,
-            updater.normal(*summary.shape),
-            self.summary_times,
-        )
+        """Minimise the distance of the summary's student to its teacher."""
+        loss = self._summary_distance(batch, updater)
         updater.update("student", loss)
         return {"summary_student": loss}
 
     def cell_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Let the cells' student follow its teacher."""
-        rows, kinds = self.summary.rows, self.summary.kinds
-        with torch.no_grad():
-            values, exact, encoded = self.cell_targets(batch, updater.uniform(len(batch), rows, kinds))
-            summary = exact + self.config.blur * updater.normal(*exact.shape)
-        loss = self._distance(
-            (self.cell_net, self.cell_student),
-            (encoded, summary),
-            values,
-            updater.normal(*values.shape),
-            self.cell_times,
-        )
+        """Minimise the distance of the cells' student to its teacher."""
+        loss = self._cell_distance(batch, updater, self.config.blur)
         updater.update("student", loss)
         return {"cell_student": loss}
 
     def validate_summary_student(self, data: TrainingData) -> dict[str, float]:
         """Return the distance of the summary's student to its teacher on held-out showers."""
-
-        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
-            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
-            _, summary, encoded = self.prepared(batch, uniform)
-            noise = self._random(batch, generator, False, *summary.shape[1:])
-            nets = (self.summary_net, self.summary_student)
-            return self._distance(nets, (encoded,), summary, noise, self.summary_times)
-
-        return {"summary_student_loss": self._mean(data, loss)}
+        return {"summary_student_loss": self._mean(data, self._summary_distance)}
 
     def validate_cell_student(self, data: TrainingData) -> dict[str, float]:
         """Return the distance of the cells' student to its teacher on held-out showers."""
+        return {"cell_student_loss": self._mean(data, self._cell_distance)}
 
-        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
-            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
-            values, summary, encoded = self.cell_targets(batch, uniform)
-            noise = self._random(batch, generator, False, values.shape[1])
-            nets = (self.cell_net, self.cell_student)
-            return self._distance(nets, (encoded, summary), values, noise, self.cell_times)
+    def _summary_distance(self, batch: Batch, random: Random) -> Tensor:
+        summary, encoded = self._summary_data(batch, random)
+        nets = self.summary_net, self.summary_student
+        return self._distance(nets, (encoded,), summary, random.normal(*summary.shape), self.summary_times)
 
-        return {"cell_student_loss": self._mean(data, loss)}
+    def _cell_distance(self, batch: Batch, random: Random, blur: float = 0.0) -> Tensor:
+        values, summary, encoded = self._cell_data(batch, random, blur)
+        nets = self.cell_net, self.cell_student
+        return self._distance(nets, (encoded, summary), values, random.normal(*values.shape), self.cell_times)
 
     def _distance(
         self,
@@ -284,37 +247,31 @@ class FlowMatchingFast(FlowMatching):
         noise: Tensor,
         times: tuple[float, ...],
     ) -> Tensor:
-        """Return the mean squared distance of the student's velocity to the teacher's.
-
-        Each jump gets an equal part of the batch, row by row.
+        """Return the mean squared distance of the student's velocity to the teacher's; the rows of a batch take the jumps in turn.
 
         Arguments:
             networks: Teacher and student.
-            conditions: What both take beside x and time, (B, ...) each.
+            conditions: Further inputs of both beside x and time, (B, ...) each.
             data: x_1 (B, ...).
             noise: x_0 (B, ...).
             times: Times of the jumps.
         """
-        teacher, student = (_denoiser(net, conditions) for net in networks)
+        teacher, student = networks
         which = torch.arange(len(data), device=data.device) % (len(times) - 1)
         grid = torch.tensor(times, device=data.device, dtype=data.dtype)
         start, end = grid[which], grid[which + 1]
         first = start.view(-1, *[1] * (data.dim() - 1))
         x = (1.0 - first) * noise + first * data
         with torch.no_grad():
-            goal = rowwise_heun(teacher, x, start, end, self.config.teacher_steps)
+            steps = self.config.teacher_steps
+            goal = rowwise_heun(lambda x, t: teacher(x, t, *conditions), x, start, end, steps)
         goal_velocity = (goal - x) / (end - start).view_as(first)
-        velocity = (student(x, start).float() - x) / (1.0 - first)
+        velocity = (student(x, start, *conditions).float() - x) / (1.0 - first)
         return (velocity - goal_velocity).square().mean()
 
 
-def _denoiser(net: nn.Module, conditions: Sequence[Tensor]) -> Denoiser:
-    """Return a network with its conditions filled in."""
-    return lambda x, t: net(x, t, *conditions)
-
-
 def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions: Tensor) -> Tensor:
-    """Return where one evaluation a step leads, all rows at the same time."""
+    """Return the result of one evaluation a step from x (B, ...)."""
     if isinstance(student, JumpNetworks):
         return student.jumps(x, times, *conditions)
     for start, end in pairwise(times):

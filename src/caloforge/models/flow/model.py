@@ -1,20 +1,17 @@
 """The flagship: conditional flow matching of a shower's summary, then of its cells.
 
-Nothing of it is from one paper; it is put together from what the field found out since the published generators:
-
-1. a small transformer over the rows of the shower's summary, layer energies, hits, centres and widths with a row for the whole
-   shower (:mod:`~caloforge.models.flow.summary`), generates those from noise and conditions, as CaloDREAM generates
-   layer energies first;
+1. A small transformer generates the shower's summary from noise and conditions: layer energies, hits, centres and widths, with a row
+   for the whole shower (:mod:`~caloforge.models.flow.summary`);
 2. a transformer over patches of cells (:mod:`~caloforge.models.flow.networks`) generates the values of the cells
-   from noise, conditions and that summary; those of the core as deviations from what the summary explains
-   (:mod:`~caloforge.models.calibration.conditional_moments`);
-3. the cells are then made to hold exactly the layer energies and hits of the summary
-   (:mod:`~caloforge.models.flow.cells`), and its centres and widths
-   (:mod:`~caloforge.models.calibration.covariance`).
+   from noise, conditions and that summary; in the core as residuals after a linear fit to the summary
+   (:mod:`~caloforge.models.calibration.moments`);
+3. the cells are scaled to the layer energies of the summary and filled in the number that it says
+   (:mod:`~caloforge.models.flow.cells`), and weighted to its centres and widths
+   (:mod:`~caloforge.models.flow.layer_moments`).
 
 One architecture serves every detector: patches are boxes of a grid, or pieces of rows of anything else. Both networks learn
-the flow of :mod:`~caloforge.models.flow.path`. Symmetries that hold for the beam
-(:mod:`~caloforge.models.nn.symmetry`) are applied at random to the training showers of a grid.
+the flow of :mod:`~caloforge.models.flow.path`. Symmetries of the beam (:mod:`~caloforge.models.nn.symmetry`) are
+applied at random to the training showers.
 
 References:
     L. Favaro et al., "CaloDREAM", arXiv:2405.09629 (layer energies first, then the shape, both by flow matching).
@@ -32,24 +29,37 @@ from torch import Tensor
 
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
-from caloforge.models.calibration.conditional_moments import CoreTrend
-from caloforge.models.calibration.covariance import LayerTargets
+from caloforge.models.calibration.moments import CoreMoments
 from caloforge.models.flow.cells import EMPTY, CellValues, Gain
+from caloforge.models.flow.layer_moments import LayerTargets
 from caloforge.models.flow.networks import CellNetwork, CellPatches, SummaryNetwork
 from caloforge.models.flow.path import flow_loss, integrate, time_grid
 from caloforge.models.flow.posterior import SpikeSlab
 from caloforge.models.flow.summary import ShowerSummary
 from caloforge.models.nn.conditions import ConditionEncoder
 from caloforge.models.nn.symmetry import BeamSymmetry
-from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+from caloforge.models.stage import Batch, OptimizerSpec, Random, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 from caloforge.showers import Showers
 
-__all__ = ["FlowMatching", "FlowMatchingConfig", "FlowSampling"]
+__all__ = ["ADAMW", "FlowMatching", "FlowMatchingConfig", "FlowSampling"]
 
 _FIT_SEED = 20
 _FIT_MOST = 20_000
 _CORE_MOST = 5_000
+
+
+ADAMW: Mapping[str, Any] = {
+    "kind": "adamw",
+    "betas": (0.9, 0.99),
+    "weight_decay": 0.02,
+    "schedule": "cosine",
+    "clip": 1.0,
+    "ema": 0.999,
+}
+"""What the optimisers of the flows have in common."""
+_Positive = Annotated[int, Field(ge=1)]
+_Width = Annotated[int, Field(ge=8)]
 
 
 class FlowMatchingConfig(ModelConfig):
@@ -58,18 +68,20 @@ class FlowMatchingConfig(ModelConfig):
     Arguments:
         cut: Energy below which a cell is empty, MeV.
         threshold: Energy above which a cell counts as a hit of the summary, MeV.
-        core: Least part of showers in which a cell of the core is filled.
+        core: Least fraction of showers in which a cell of the core is filled.
         box: Sides of a patch; empty: chosen from the detector.
         width: Width of the cells' transformer.
         blocks: Its blocks with their own weights.
-        repeats: Times that they are run through.
+        repeats: Times that they are applied.
         heads: Its attention heads.
         summary_width: Width of the summary's transformer.
         summary_blocks: Its blocks.
         summary_heads: Its attention heads.
-        moments: Give the layers the centres and widths that the summary says, not only its energies and hits.
+        depth: Generate the shower's mean layer and spread over the layers, too. They follow from the layer energies, so that a
+            shower can contradict them: for weights of trainings that had them.
+        moments: Impose the layers' centres and widths of the summary, not only its energies and filled cells.
         symmetries: Apply the beam's symmetries to training showers.
-        blur: Normal noise added to the summary while the cells are trained, so that small errors of it do no harm.
+        blur: Width of the normal noise on the summary in the training of the cells, against small errors of the summary.
         time_mean: Mean m of the logit-normal times.
         time_spread: Their width s.
         summary_epochs: Epochs of the summary.
@@ -84,42 +96,25 @@ class FlowMatchingConfig(ModelConfig):
     threshold: Annotated[float, Field(gt=0)] = 0.1
     core: Annotated[float, Field(gt=0, le=1)] = 0.8
     box: tuple[int, ...] = ()
-    width: Annotated[int, Field(ge=8)] = 128
-    blocks: Annotated[int, Field(ge=1)] = 3
-    repeats: Annotated[int, Field(ge=1)] = 2
-    heads: Annotated[int, Field(ge=1)] = 4
-    summary_width: Annotated[int, Field(ge=8)] = 80
-    summary_blocks: Annotated[int, Field(ge=1)] = 3
-    summary_heads: Annotated[int, Field(ge=1)] = 4
+    width: _Width = 128
+    blocks: _Positive = 3
+    repeats: _Positive = 2
+    heads: _Positive = 4
+    summary_width: _Width = 80
+    summary_blocks: _Positive = 3
+    summary_heads: _Positive = 4
+    depth: bool = False
     moments: bool = True
     symmetries: bool = True
     blur: Annotated[float, Field(ge=0)] = 0.05
     time_mean: float = 0.0
     time_spread: Annotated[float, Field(gt=0)] = 1.0
     summary_epochs: Annotated[int, Field(ge=0)] = 400
-    epochs: Annotated[int, Field(ge=1)] = 400
-    summary_batch_size: Annotated[int, Field(ge=1)] = 512
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    summary: OptimizerSettings = OptimizerSettings(
-        kind="adamw",
-        lr=1e-3,
-        betas=(0.9, 0.99),
-        weight_decay=0.02,
-        schedule="cosine",
-        warmup=200,
-        clip=1.0,
-        ema=0.999,
-    )
-    optimizer: OptimizerSettings = OptimizerSettings(
-        kind="adamw",
-        lr=1e-3,
-        betas=(0.9, 0.99),
-        weight_decay=0.02,
-        schedule="cosine",
-        warmup=500,
-        clip=1.0,
-        ema=0.999,
-    )
+    epochs: _Positive = 400
+    summary_batch_size: _Positive = 512
+    batch_size: _Positive = 256
+    summary: OptimizerSettings = OptimizerSettings(**ADAMW, lr=1e-3, warmup=200)
+    optimizer: OptimizerSettings = OptimizerSettings(**ADAMW, lr=1e-3, warmup=500)
 
 
 class FlowSampling(Settings):
@@ -131,8 +126,8 @@ class FlowSampling(Settings):
         shift: Where the times lie; below 1 more of them near the noise.
     """
 
-    summary_steps: Annotated[int, Field(ge=1)] = 16
-    steps: Annotated[int, Field(ge=1)] = 16
+    summary_steps: _Positive = 16
+    steps: _Positive = 16
     shift: Annotated[float, Field(gt=0)] = 1.0
 
 
@@ -172,9 +167,9 @@ class FlowMatching(ShowerModel):
         c = self.config
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
-        self.summary = ShowerSummary(detector, continuous, width, c.threshold)
+        self.summary = ShowerSummary(detector, continuous, width, c.threshold, c.depth)
         self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments)
-        self.core = CoreTrend(torch.from_numpy(detector.cell_layer), c.core)
+        self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
         rows, kinds = self.summary.rows, self.summary.kinds
         self.summary_net = SummaryNetwork(
@@ -192,7 +187,7 @@ class FlowMatching(ShowerModel):
 
     @property
     def noise_size(self) -> int:
-        """Normal numbers that one shower takes: those of its summary, then those of its cells."""
+        """Normal numbers a shower: those of its summary, then those of its cells."""
         return self.summary_size + self.detector.n_cells
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
@@ -205,7 +200,7 @@ class FlowMatching(ShowerModel):
         return None
 
     def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
-        """Return the values of the cells (B, n_cells) and what their layers are to hold."""
+        """Return the values of the cells (B, n_cells) and the targets of their layers."""
         encoded = self.encoder(conditions)
         first = noise[:, : self.summary_size].view(-1, self.summary.rows, self.summary.kinds)
         summary = self.summarise(first, encoded)
@@ -235,7 +230,7 @@ class FlowMatching(ShowerModel):
     # constants and symmetries
 
     def fit_transforms(self, showers: Showers) -> None:
-        """Fit encoder, trend and tables; find the symmetries that hold for the beam."""
+        """Fit encoder, moments and tables; find the symmetries of beam and showers."""
         super().fit_transforms(showers)
         matrix = self.condition_matrix(showers)
         self.encoder.fit(matrix)
@@ -258,11 +253,11 @@ class FlowMatching(ShowerModel):
         self.symmetry.allow(showers.incident_theta)
 
     def clean(self, cells: Tensor) -> Tensor:
-        """Return cells (B, n_cells) without those of too little energy."""
+        """Return cells (B, n_cells) with those below the cut empty."""
         return torch.where(cells > self.config.cut, cells, 0.0)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch with each shower changed by a symmetry that holds."""
+        """Return the batch with a random symmetry applied to each shower."""
         return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     # training
@@ -302,79 +297,74 @@ class FlowMatching(ShowerModel):
             summary = self.summary(cells, energy, encoded, uniform)
         return cells, summary, encoded
 
-    def cell_targets(self, batch: Batch, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the values that the cells' flow learns (B, n_cells), the summary and the encoded conditions."""
-        cells, summary, encoded = self.prepared(batch, uniform)
-        return self.core(self.values(cells), summary, encoded), summary, encoded
-
     def times(self, normal: Tensor) -> Tensor:
         """Return training times (B,) of normal numbers (B,)."""
         return torch.sigmoid(self.config.time_mean + self.config.time_spread * normal)
 
     def summary_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Lower the loss of the summary's flow."""
-        rows, kinds = self.summary.rows, self.summary.kinds
-        with torch.no_grad():
-            _, summary, encoded = self.prepared(batch, updater.uniform(len(batch), rows, kinds))
-        noise, times = updater.normal(*summary.shape), self.times(updater.normal(len(batch)))
-        loss = flow_loss(self.summary_denoiser(encoded), summary, noise, times)
+        """Minimise the loss of the summary's flow."""
+        loss = self._summary_loss(batch, updater)
         updater.update("summary", loss)
         return {"summary": loss}
 
     def cell_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Lower the loss of the cells' flow."""
-        rows, kinds = self.summary.rows, self.summary.kinds
-        with torch.no_grad():
-            values, exact, encoded = self.cell_targets(batch, updater.uniform(len(batch), rows, kinds))
-            summary = exact + self.config.blur * updater.normal(*exact.shape)
-        noise, times = updater.normal(*values.shape), self.times(updater.normal(len(batch)))
-        loss = flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
+        """Minimise the loss of the cells' flow."""
+        loss = self._cell_loss(batch, updater, self.config.blur)
         updater.update("cells", loss)
         return {"cells": loss}
 
     def validate_summary(self, data: TrainingData) -> dict[str, float]:
         """Return the loss of the summary on held-out showers, with the same noise at every call."""
-
-        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
-            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
-            _, summary, encoded = self.prepared(batch, uniform)
-            noise = self._random(batch, generator, False, *summary.shape[1:])
-            return flow_loss(
-                self.summary_denoiser(encoded),
-                summary,
-                noise,
-                self.times(self._random(batch, generator, False)),
-            )
-
-        return {"summary_loss": self._mean(data, loss)}
+        return {"summary_loss": self._mean(data, self._summary_loss)}
 
     def validate_cells(self, data: TrainingData) -> dict[str, float]:
         """Return the loss of the cells on held-out showers, with the same noise at every call."""
+        return {"cell_loss": self._mean(data, self._cell_loss)}
 
-        def loss(batch: Batch, generator: torch.Generator) -> Tensor:
-            uniform = self._random(batch, generator, True, self.summary.rows, self.summary.kinds)
-            values, summary, encoded = self.cell_targets(batch, uniform)
-            noise = self._random(batch, generator, False, values.shape[1])
-            return flow_loss(
-                self.cell_denoiser(encoded, summary),
-                values,
-                noise,
-                self.times(self._random(batch, generator, False)),
-            )
+    def _summary_loss(self, batch: Batch, random: Random) -> Tensor:
+        summary, encoded = self._summary_data(batch, random)
+        noise, times = random.normal(*summary.shape), self.times(random.normal(len(batch)))
+        return flow_loss(self.summary_denoiser(encoded), summary, noise, times)
 
-        return {"cell_loss": self._mean(data, loss)}
-
-    @staticmethod
-    def _random(batch: Batch, generator: torch.Generator, uniform: bool, *shape: int) -> Tensor:
-        draw = torch.rand if uniform else torch.randn
-        return draw(len(batch), *shape, generator=generator, device=batch.cells.device)
+    def _cell_loss(self, batch: Batch, random: Random, blur: float = 0.0) -> Tensor:
+        values, summary, encoded = self._cell_data(batch, random, blur)
+        noise, times = random.normal(*values.shape), self.times(random.normal(len(batch)))
+        return flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
 
     @torch.no_grad()
-    def _mean(self, data: TrainingData, loss: Callable[[Batch, torch.Generator], Tensor]) -> float:
-        generator = torch.Generator(data.device).manual_seed(_FIT_SEED)
+    def _summary_data(self, batch: Batch, random: Random) -> tuple[Tensor, Tensor]:
+        """Return the summary (B, rows, kinds) of a batch and its encoded conditions."""
+        uniform = random.uniform(len(batch), self.summary.rows, self.summary.kinds)
+        return self.prepared(batch, uniform)[1:]
+
+    @torch.no_grad()
+    def _cell_data(self, batch: Batch, random: Random, blur: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the values that the cells' flow learns (B, n_cells), the blurred summary and the encoded conditions."""
+        uniform = random.uniform(len(batch), self.summary.rows, self.summary.kinds)
+        cells, summary, encoded = self.prepared(batch, uniform)
+        values = self.core(self.values(cells), summary, encoded)
+        return values, summary + blur * random.normal(*summary.shape) if blur else summary, encoded
+
+    @torch.no_grad()
+    def _mean(self, data: TrainingData, loss: Callable[[Batch, Random], Tensor]) -> float:
+        """Return the mean loss of held-out showers, each used several times if they are few."""
+        random = _Seeded(data.device)
         sums, count = torch.zeros((), device=data.device), 0
         for _ in range(max(1, 2000 // len(data))):
             for batch in data.batches(self.config.batch_size):
-                sums = sums + loss(batch, generator) * len(batch)
+                sums = sums + loss(batch, random) * len(batch)
                 count += len(batch)
         return float(sums) / count
+
+
+class _Seeded:
+    """Random numbers that are the same for every validation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.generator = torch.Generator(device).manual_seed(_FIT_SEED)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator, device=self.generator.device)

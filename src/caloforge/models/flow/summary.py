@@ -1,20 +1,20 @@
-r"""What a shower deposits in each layer, as standard normal numbers, and back.
+r"""The summary of a shower as standard normal numbers, and its inverse: energy, counts, centre and widths of each layer.
 
-A shower's summary has one row for each layer and one for the whole shower:
+A summary has one row for each layer and one for the whole shower:
 
 - layer l: ln(E_l / E_vis), filled cells, how many of them are faint, below the threshold of hits, centre x_l, y_l and widths of the energy along
   both axes (in units of the layer's half width);
-- the shower: ln(E_vis / E), its filled and its faint cells, its mean layer, its centre, and its spread over the layers.
+- the shower: ln(E_vis / E), its filled and its faint cells, its mean layer, its centre, and its spread over the layers. Mean layer and spread
+  are functions of the layer energies; unless ``depth`` is set they count as undefined.
 
-Counts are integers and are spread over [n, n + 1) by a uniform number; none, and all that a layer has, are spread over three
-times as much, away from the other counts, so that a network finds their edge. Few cells can
-lie in one row or column, so that centres and widths are spread by a part of a cell divided by the hits. So every number has a
-density and rounding decides nothing. Layers of one cell have no width and empty ones neither
-energy nor centre: what is not defined is a normal number of its own, which says nothing, and the counts alone say
-that a layer is empty. The conditions' trend is taken off what is defined
-(:mod:`~caloforge.models.calibration.conditional_moments`), what is left turned into a normal number
-(:mod:`~caloforge.models.calibration.quantile_maps`). The way back gives layer energies whose sum is exactly E_vis, counts
-whose sums are exactly the shower's, and centres whose mean is.
+Counts n are dequantised over [n, n + 1) by a uniform number; 0, and all cells of a layer, over three times as much, away from the other
+counts, so that a network finds their edge. Few cells can lie in one row or column, so that centres and widths are blurred by a fraction of a
+cell divided by the hits. Every number then has a density, and no rounding matters. Layers of one cell have no width and empty ones neither
+energy nor centre: an undefined number is replaced by an independent normal number, and the counts alone say
+that a layer is empty. Defined numbers are standardised with condition-dependent mean and width
+(:mod:`~caloforge.models.calibration.moments`), and mapped to normal numbers
+(:mod:`~caloforge.models.calibration.monotone`). The inverse gives layer energies whose sum is exactly E_vis, counts
+whose sums are exactly the shower's, and centres whose mean is the shower's.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.conditional_moments import ConditionTrend
-from caloforge.models.calibration.covariance import LayerTargets
-from caloforge.models.calibration.quantile_maps import Gaussianise
+from caloforge.models.calibration.moments import ConditionalMoments
+from caloforge.models.calibration.monotone import MonotoneMap
+from caloforge.models.flow.layer_moments import LayerTargets
 from caloforge.models.nn.layer_sums import LayerView
 
 __all__ = ["ShowerSummary"]
@@ -35,12 +35,14 @@ __all__ = ["ShowerSummary"]
 _FLOOR = 1e-6
 """Added to layer energies before the logarithm, MeV: less than any cell has."""
 _EDGE = 3.0
-"""Breadth over which empty and full layers are spread, in cells."""
+"""Interval over which the counts of empty and full layers are dequantised, in cells."""
 _FEWEST = 2
-"""Values of a number that make a table."""
+"""Fewest values of a number to which its table is fitted."""
 _KINDS = 7
+_DEPTH = [3, 6]
+"""Mean layer and spread over the layers in the shower's row."""
 _BLUR = 0.3
-"""Breadth over which centre and width of several cells are spread, in cells over hits."""
+"""Interval over which centres and widths are blurred, in cells over hits."""
 _TINY = 1e-9
 _REACH = 5.0
 """Largest normal number of a summary."""
@@ -54,11 +56,12 @@ class ShowerSummary(nn.Module):
         continuous: Continuous encoded conditions.
         width: All encoded conditions.
         threshold: Energy above which a cell is a hit, MeV.
+        depth: Whether the shower's mean layer and spread over the layers are defined.
 
     Attributes:
         rows: Rows of a summary: the layers and the shower.
         kinds: Numbers in a row.
-        fewest: (n_layers,) filled cells that every training shower has: no tail of a network makes a layer empty that never is.
+        fewest: (n_layers,) least filled cells of the training showers, and of decoded ones.
     """
 
     kinds = _KINDS
@@ -66,17 +69,19 @@ class ShowerSummary(nn.Module):
     most: Tensor
     fewest: Tensor
 
-    def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
+    def __init__(
+        self, detector: Detector, continuous: int, width: int, threshold: float, depth: bool = False
+    ) -> None:
         super().__init__()
         self.view = LayerView(detector)
-        self.threshold = threshold
+        self.threshold, self.depth = threshold, depth
         self.rows = detector.n_layers + 1
         self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)
         most = torch.tensor([float(len(cells)) for cells in detector.layer_cells])
         self.register_buffer("most", most, persistent=False)
         self.register_buffer("fewest", torch.zeros(detector.n_layers))
-        self.trend = ConditionTrend(continuous, width, self.rows * _KINDS)
-        self.table = Gaussianise(self.rows * _KINDS)
+        self.trend = ConditionalMoments(continuous, width, self.rows * _KINDS)
+        self.table = MonotoneMap(self.rows * _KINDS, 161, 4.0, even="y", beyond=None)
 
     @torch.no_grad()
     def fit(self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator) -> None:
@@ -99,7 +104,7 @@ class ShowerSummary(nn.Module):
         rest = self.trend(raw, encoded)
         for column, rows in enumerate(known.T):
             if rows.sum() >= _FEWEST:
-                self.table.fit(rest[rows, column], column)
+                self.table.fit_normal(rest[rows, column], column)
 
     def measure(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of cells (B, n_cells), counts as whole numbers."""
@@ -137,11 +142,11 @@ class ShowerSummary(nn.Module):
         """Return normal numbers (B, rows, kinds) of showers; ``uniform`` has the same shape."""
         raw = self.measure(cells, energy)
         rest = self.trend(self._spread(raw, uniform).flatten(1), encoded)
-        z = self.table(rest, uniform.flatten(1)).view_as(raw)
+        z = self.table(rest, uniform=uniform.flatten(1)).view_as(raw)
         return torch.where(self._known(raw), z, torch.special.ndtri(uniform)).clamp(-_REACH, _REACH)
 
     def decode(self, z: Tensor, energy: Tensor, encoded: Tensor) -> LayerTargets:
-        """Return what the layers are to hold of normal numbers (B, rows, kinds)."""
+        """Return the targets of the layers for normal numbers (B, rows, kinds)."""
         raw = self.trend.inverse(self.table.inverse(z.flatten(1)), encoded).view(-1, self.rows, _KINDS)
         visible = torch.exp(raw[:, -1, 0]) * energy
         filled = self._counts(raw[:, :-1, 1], raw[:, -1, 1], self.fewest, self.most)
@@ -158,8 +163,8 @@ class ShowerSummary(nn.Module):
     def _counts(layers: Tensor, whole: Tensor, fewest: Tensor, most: Tensor) -> Tensor:
         """Return whole numbers (B, n_layers) from ``fewest`` to ``most``, near those of the layers, with the shower's sum (B,).
 
-        Where the sums agree they are the layers' own. What is missing, or too much, is shared by layers which are neither empty
-        nor full; where it is more than half of what they can take, all are scaled.
+        A difference of the sums is shared by layers that are neither empty nor full; where it is more than half of what they can
+        take, all are scaled.
         """
         own = layers.floor().clamp(fewest, most)
         total = whole.floor().clamp_min(0.0)
@@ -177,17 +182,18 @@ class ShowerSummary(nn.Module):
         """Return the centres (B, n_layers) of layers, moved together so that the shower's is ``whole`` (B,)."""
         return centres + (whole - (parts * centres).sum(1))[:, None]
 
-    @staticmethod
-    def _known(raw: Tensor) -> Tensor:
+    def _known(self, raw: Tensor) -> Tensor:
         """Return which numbers (B, rows, kinds) are defined, of a summary with counts as whole numbers."""
         filled = raw[:, :-1, 1:2]
         always = torch.ones_like(filled, dtype=torch.bool)
         some, several = filled > 0, filled > 1
         layers = torch.cat([some, always, some, some, some, several, several], 2)
-        return torch.cat([layers, torch.ones_like(layers[:, :1])], 1)
+        whole = torch.ones_like(layers[:, :1])
+        whole[:, :, _DEPTH] = self.depth
+        return torch.cat([layers, whole], 1)
 
     def _spread(self, raw: Tensor, uniform: Tensor) -> Tensor:
-        """Return the summary with its frequent values spread, see the module."""
+        """Return the summary dequantised, see the module."""
         layers, u = raw[:, :-1], uniform[:, :-1]
         filled, faint = layers[:, :, 1:2], layers[:, :, 2:3]
         counts = layers[:, :, 1:3] + u[:, :, 1:3]
