@@ -43,7 +43,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -51,15 +50,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.base import ShowerModel
-from caloforge.models.calibration.conditional_moments import EnergyScale
+from caloforge.models.calibration.base import CalibratedModel
+from caloforge.models.calibration.moments import EnergyMoments
 from caloforge.models.calibration.showers import ShowerCalibration
 from caloforge.models.nn.cell_networks import LayerEnergies
 from caloforge.models.nn.conditions import ConditionEncoder
 from caloforge.models.nn.layer_sums import LayerSums
 from caloforge.models.nn.mlp import mlp
 from caloforge.models.nn.symmetry import BeamSymmetry
-from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
+from caloforge.models.stage import Batch, OptimizerSpec, Stage, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings
 from caloforge.showers import Showers
 
@@ -157,7 +156,7 @@ class LayerCode(ShowerCode):
         self.size = self.layers.size + detector.n_cells
         self.outputs = 2 * self.size
         self.noise = self.size
-        self.scale = EnergyScale(detector.n_cells, floor=1e-3)
+        self.scale = EnergyMoments(detector.n_cells, floor=1e-3)
         self.register_buffer("top", torch.zeros(detector.n_cells))
 
     def fit(self, cells: Tensor, energy: Tensor) -> None:
@@ -218,7 +217,7 @@ class VaeConfig(ModelConfig):
         epochs: Passes over the training set.
         batch_size: Showers a step.
         symmetries: Mirror training showers as the beam allows.
-        calibrate: After training, carry layer energies and cells to the training showers' distributions.
+        calibrate: Post-training calibration of layer energies and cells by quantile mapping.
         optimizer: The optimiser.
     """
 
@@ -237,7 +236,7 @@ class VaeConfig(ModelConfig):
     )
 
 
-class Vae(ShowerModel):
+class Vae(CalibratedModel):
     """Conditional variational autoencoder; see the module."""
 
     Config = VaeConfig
@@ -299,18 +298,15 @@ class Vae(ShowerModel):
         """Latents, then what the code draws."""
         return self.config.latent + self.code.noise
 
-    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Decode latents from the prior: noise (B, noise_size), conditions (B, C) -> cells (B, n_cells), MeV."""
-        if self.calibration is None or not self.calibration.fitted:
-            return self.make(noise, conditions)
-        cells: Tensor = self.calibration(self.make(noise, conditions, dense=True), conditions)
-        return cells
-
     def make(self, noise: Tensor, conditions: Tensor, dense: bool = False) -> Tensor:
-        """Return the decoder's own cells (B, n_cells), MeV."""
+        """Decode latents from the prior: noise (B, noise_size), conditions (B, C) -> cells (B, n_cells), MeV."""
         latent, drawn = noise[:, : self.config.latent], noise[:, self.config.latent :]
         output = self.decoder(torch.cat([latent, self.encode_conditions(conditions)], 1))
         return self.code.decode(output, self.condition(conditions, "incident_energy")[:, 0], drawn, dense)
+
+    def make_for_calibration(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return cells (B, n_cells), MeV, with small energies in those that would be empty."""
+        return self.make(noise, conditions, dense=True)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with each shower changed by a symmetry that holds."""
@@ -328,17 +324,7 @@ class Vae(ShowerModel):
             metric="physics",
             compiled=(self.encoder, self.decoder),
         )
-        return (
-            (training,)
-            if self.calibration is None
-            else (training, Stage("calibration", fit=self.fit_calibration))
-        )
-
-    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Compare generated with training showers and set the calibration."""
-        assert self.calibration is not None
-        self.eval()
-        self.calibration.fit_to(data, partial(self.make, dense=True), self.noise_size)
+        return (training, *self.calibration_stages())
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Lower the loss of one batch."""

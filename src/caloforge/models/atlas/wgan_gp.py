@@ -56,7 +56,7 @@ from torch import Tensor, nn
 
 from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
-from caloforge.models.base import ShowerModel
+from caloforge.models.calibration.base import CalibratedModel
 from caloforge.models.calibration.showers import ShowerCalibration
 from caloforge.models.nn.adversarial import gradient_penalty
 from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks
@@ -96,7 +96,7 @@ class WganGpConfig(ModelConfig):
         epochs: Passes over the showers.
         batch_size: Showers a step.
         symmetries: Mirror training showers as the beam allows.
-        calibrate: After training, carry layer energies and cells to the training showers' distributions.
+        calibrate: Post-training calibration of layer energies and cells by quantile mapping.
         keep_by: Figure that keeps the best epoch and seed.
         generator_optimizer: Of the generator.
         critic_optimizer: Of the critic.
@@ -120,7 +120,7 @@ class WganGpConfig(ModelConfig):
     critic_optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, betas=(0.0, 0.9), schedule="cosine")
 
 
-class WganGp(ShowerModel):
+class WganGp(CalibratedModel):
     """ATLAS's WGAN-GP for a list of cells, conditioned on energy and cell alignments."""
 
     Config = WganGpConfig
@@ -175,17 +175,14 @@ class WganGp(ShowerModel):
         """Normal numbers that one shower takes."""
         return self.config.latent
 
-    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Turn noise (B, latent) and conditions (B, C) into cells (B, n_cells), MeV."""
-        if self.calibration is None or not self.calibration.fitted:
-            return self.make(noise, conditions)
-        cells: Tensor = self.calibration(self.make(noise, conditions, dense=True), conditions)
-        return cells
-
     def make(self, noise: Tensor, conditions: Tensor, dense: bool = False) -> Tensor:
         """Return the network's own cells (B, n_cells), MeV, which the critic sees."""
         inputs = torch.cat([noise, self.encoder(conditions)], dim=1)
         return self.generator.make(inputs, self._energy(conditions), dense)
+
+    def make_for_calibration(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return cells (B, n_cells), MeV, with small energies in those that would be empty."""
+        return self.make(noise, conditions, dense=True)
 
     def score(self, view: Tensor, conditions: Tensor) -> Tensor:
         """Return the critic's value (B, 1) of views (B, k) under conditions (B, C)."""
@@ -211,17 +208,7 @@ class WganGp(ShowerModel):
             self.step,
             metric=config.keep_by,
         )
-        return (
-            (training,)
-            if self.calibration is None
-            else (training, Stage("calibration", fit=self.fit_calibration))
-        )
-
-    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Compare generated with training showers and set the calibration."""
-        assert self.calibration is not None
-        self.eval()
-        self.calibration.fit_to(data, partial(self.make, dense=True), self.noise_size)
+        return (training, *self.calibration_stages())
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Move the critic, and each ``critic_steps``-th time the generator; return the losses."""

@@ -3,11 +3,11 @@
 :class:`PublishedGenerator` is that of the papers. :class:`AxisGenerator`, the improved one:
 
 - the visible and the absorber-weighted energy are drawn from fitted distributions
-  (:mod:`~caloforge.models.calibration.conditional_quantiles`) and condition encoder, decoder and the latents' density;
+  (:mod:`~caloforge.models.calibration.distributions`) and condition encoder, decoder and the latents' density;
 - the decoder shares them among the cells (:mod:`~caloforge.models.bib_ae.axis`);
 - the post-processor samples each cell with a normal number that cells far from each other share;
 - the finished shower is scaled to the two energies by a smooth factor of depth, a few per cent; in between a fitted table maps
-  the energies of hits to the true spectrum (:mod:`~caloforge.models.calibration.energy_maps`), which has the edge of the MIP.
+  the energies of hits to the true spectrum (:mod:`~caloforge.models.calibration.spectrum`), which has the edge of the MIP.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.bib_ae.axis import AxisDecoder, CellSampler
-from caloforge.models.bib_ae.latents import LatentDensity
+from caloforge.models.bib_ae.latents import Density
 from caloforge.models.bib_ae.networks import BibDecoder, PostProcessor
 from caloforge.models.bib_ae.settings import BibAeConfig
-from caloforge.models.calibration.conditional_quantiles import ShowerSums, Sums
-from caloforge.models.calibration.energy_maps import CellSpectrum
+from caloforge.models.calibration.distributions import ShowerSums, Sums
+from caloforge.models.calibration.spectrum import CellSpectrum
 from caloforge.models.nn.conditions import ConditionEncoder
 
 __all__ = [
@@ -80,6 +80,7 @@ class ShowerGenerator(nn.Module, ABC):
         n_quantiles: Normal numbers a shower that ``cell_losses`` takes.
         code_size, n_context: Numbers of a code and of its context, for the latents' density.
         logarithmic: Whether critics see logarithms, and the encoder begins with a stride of 2.
+        joint: Whether the first stage trains the post-processor too, and its critics judge finished cells.
         spectrum: Table of the energies of hits, if there is one.
         decoder, post_processor: The networks.
     """
@@ -92,6 +93,7 @@ class ShowerGenerator(nn.Module, ABC):
     code_size: int
     n_context: int
     logarithmic: bool
+    joint: bool
     decoder: nn.Module
     post_processor: nn.Module
     ratios: Tensor
@@ -139,9 +141,9 @@ class ShowerGenerator(nn.Module, ABC):
     def sums(self, cells: Tensor, matrix: Tensor) -> Tensor:
         """Return the numbers (B, n_sums) that describe the energy sums of true showers (B, n_cells)."""
 
-    @abstractmethod
     def conditioning(self, sums: Tensor, matrix: Tensor) -> Tensor:
-        """Return the conditions of encoder, decoder and critics (B, n_conditions)."""
+        """Return the conditions of encoder, decoder and critics (B, n_conditions); by default the context alone."""
+        return self.context(matrix)
 
     @abstractmethod
     def code_parts(self, sums: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +151,7 @@ class ShowerGenerator(nn.Module, ABC):
 
     @abstractmethod
     def draw_code(
-        self, density: LatentDensity, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
+        self, density: Density, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return sums (B, n_sums) and latents (B, latent) of normal numbers of the same shapes and of a choice (B,)."""
 
@@ -160,10 +162,6 @@ class ShowerGenerator(nn.Module, ABC):
     @abstractmethod
     def decode(self, z: Tensor, noise: Tensor, sums: Tensor, matrix: Tensor) -> Decoded:
         """Return the decoded showers of latents (B, latent), noise (B, noise), sums and conditions (B, C)."""
-
-    @abstractmethod
-    def judged(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
-        """Return the cells (B, n_cells), MeV, that the critics judge."""
 
     @abstractmethod
     def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
@@ -187,11 +185,6 @@ class ShowerGenerator(nn.Module, ABC):
         """Return losses of the decoder beside the critics' for true showers (B, n_cells)."""
         return {}
 
-    @property
-    def first(self) -> tuple[nn.Module, ...]:
-        """Modules that the first stage trains beside the encoder."""
-        return (self.decoder,)
-
 
 class PublishedGenerator(ShowerGenerator):
     """The published decoder and post-processor.
@@ -203,7 +196,7 @@ class PublishedGenerator(ShowerGenerator):
     n_sums = 1
     n_images = 1
     n_cell_noise = 0
-    logarithmic = False
+    logarithmic = joint = False
     response: Tensor
 
     def __init__(self, detector: Detector, config: BibAeConfig, columns: Mapping[str, slice]) -> None:
@@ -229,19 +222,15 @@ class PublishedGenerator(ShowerGenerator):
         """Return the sum of the cells above 0.1 MeV over 10 GeV."""
         return torch.where(cells > 0.1, cells, 0.0).sum(1, keepdim=True) / _TEN_GEV
 
-    def conditioning(self, sums: Tensor, matrix: Tensor) -> Tensor:
-        """Return the context alone."""
-        return self.context(matrix)
-
     def code_parts(self, sums: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return the conditions; the sum is part of the code."""
         return self.context(matrix), sums
 
     def draw_code(
-        self, density: LatentDensity, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
+        self, density: Density, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Draw the sum with the latents; with latents from N(0, 1) it is the mean response times E."""
-        if not density.fitted:
+        if density is None:
             return (self.response * self.energy(matrix) / _TEN_GEV)[:, None], z
         code = density.draw(torch.cat([sums, z], 1), choice, self.context(matrix))
         return code[:, : self.n_sums], code[:, self.n_sums :]
@@ -254,10 +243,6 @@ class PublishedGenerator(ShowerGenerator):
         """Return the decoder's cells without the absorber ratio."""
         cells: Tensor = self.decoder(torch.cat([z, noise, self.context(matrix)], 1))
         return Decoded(cells / self.ratios, cells[:, None, :, :, :0], sums)
-
-    def judged(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
-        """Return the decoder's cells."""
-        return decoded.cells.flatten(1)
 
     def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
         """Return the post-processor's cells."""
@@ -277,7 +262,7 @@ class AxisGenerator(ShowerGenerator):
 
     n_sums = ShowerSums.size
     n_images = 2
-    logarithmic = True
+    logarithmic = joint = True
     post_processor: CellSampler
     spectrum: CellSpectrum
     shared: Tensor
@@ -324,10 +309,10 @@ class AxisGenerator(ShowerGenerator):
         return self.conditioning(sums, matrix), sums[:, :0]
 
     def draw_code(
-        self, density: LatentDensity, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
+        self, density: Density, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Draw latents for the energies, which are normal numbers themselves."""
-        return sums, density.draw(z, choice, self.conditioning(sums, matrix))
+        return sums, z if density is None else density.draw(z, choice, self.conditioning(sums, matrix))
 
     def view(self, cells: Tensor) -> Tensor:
         """Return ln(1 + e / 0.2 MeV) of the weighted cells."""
@@ -345,10 +330,6 @@ class AxisGenerator(ShowerGenerator):
         target = self.energies.draw(sums, self.energy(matrix), self.context(matrix))
         cells = torch.exp(shares) * target.visible[:, None, None, None]
         return Decoded(self._scaled(cells, target), maps, sums)
-
-    def judged(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
-        """Return the finished cells."""
-        return self.finish(decoded, noise, matrix)
 
     def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
         """Return the sampled cells, scaled to the energies."""
@@ -370,11 +351,6 @@ class AxisGenerator(ShowerGenerator):
         mean = decoded.cells.flatten(1).clamp_min(1e-12)
         entropy = torch.where(cells > 0, cells * torch.log(cells.clamp_min(1e-12) / mean), 0.0)
         return {"deviance": entropy.sum(1).mean() / _DEVIANCE_UNIT}
-
-    @property
-    def first(self) -> tuple[nn.Module, ...]:
-        """Decoder and post-processor, whose likelihoods belong together."""
-        return (self.decoder, self.post_processor)
 
     def cell_losses(
         self, decoded: Decoded, finished: Tensor, cells: Tensor, matrix: Tensor, normal: Tensor

@@ -27,7 +27,7 @@ What ``improved`` changes, and why:
 - the decoder works along the shower's axis and makes mean energies, trained by their deviance; the critics, whose weights are
   small, see sampled showers. With thousands of showers and not half a million the critics alone do not teach the profile;
 - the post-processor samples each cell: the mean says where, likelihoods determine number and spectrum of the hits, a fitted table
-  the edge of the MIP (:mod:`~caloforge.models.calibration.energy_maps`). Losses of the sorted cells follow as published, with small
+  the edge of the MIP (:mod:`~caloforge.models.calibration.spectrum`). Losses of the sorted cells follow as published, with small
   weights;
 - critics with cross entropy and R1 each eighth step in place of five critic steps with a gradient penalty each; they see
   logarithms of cells, and not the difference to the encoded shower, which would reveal every sampled one;
@@ -53,7 +53,7 @@ from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
 from caloforge.models.bib_ae.critics import LatentCritic, ShowerCritic
 from caloforge.models.bib_ae.generators import GENERATORS, THRESHOLD, apply_threshold
-from caloforge.models.bib_ae.latents import LatentDensity, LatentFlow, LatentKde, LatentNormal
+from caloforge.models.bib_ae.latents import LatentFlow, LatentKde
 from caloforge.models.bib_ae.networks import BibEncoder
 from caloforge.models.bib_ae.settings import PAPER, BibAeConfig, BibSampling
 from caloforge.models.bib_ae.training import BibTraining
@@ -97,7 +97,6 @@ class BibAe(ShowerModel):
         self.latent_critic = LatentCritic(config.latent_size)
         self.symmetry = BeamSymmetry(detector, self.columns)
         sizes = generator.code_size, generator.n_context
-        self.normal = LatentNormal()
         self.flow = LatentFlow(*sizes, config.flow)
         self.kde = LatentKde(*sizes, config.kde_most, config.kde_bandwidth)
 
@@ -155,14 +154,12 @@ class BibAe(ShowerModel):
     def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells of showers that pass the network together."""
         energies, z, choice, free, cell_noise = torch.split(noise, self._parts, 1)
-        sums, z = self.generator.draw_code(self._density(), energies, z, choice[:, 0], conditions)
+        density = {"normal": None, "kde": self.kde, "flow": self.flow}[
+            self.sampling.latent or self.config.latent
+        ]
+        sums, z = self.generator.draw_code(density, energies, z, choice[:, 0], conditions)
         decoded = self.generator.decode(z, free, sums, conditions)
         return apply_threshold(self.generator.finish(decoded, cell_noise, conditions))
-
-    def _density(self) -> LatentDensity:
-        """Return the chosen density of the latents."""
-        densities: dict[str, LatentDensity] = {"normal": self.normal, "kde": self.kde, "flow": self.flow}
-        return densities[self.sampling.latent or self.config.latent]
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the module."""

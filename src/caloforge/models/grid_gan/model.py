@@ -11,7 +11,7 @@ A training step is
 Beside the published settings there are, each off in the preset ``paper``:
 
 - ``rescale``: the cells are multiplied so that their sum is a visible energy drawn from the distribution fitted to the training
-  showers (:mod:`~caloforge.models.calibration.conditional_quantiles`). The normal number that decides it is also the first latent
+  showers (:mod:`~caloforge.models.calibration.distributions`). The normal number that decides it is also the first latent
   number, so that the shape can follow the energy. Response and resolution are then fitted and not learned by the network;
 - ``symmetries``: training showers, and generated ones by three more normal numbers, are mirrored and swapped by the
   symmetries of the beam (:mod:`~caloforge.models.nn.symmetry`);
@@ -30,7 +30,6 @@ make the same shower, often an empty one, at all low energies.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -39,8 +38,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
-from caloforge.models.base import ShowerModel, counted_noise
-from caloforge.models.calibration.conditional_quantiles import VisibleEnergy
+from caloforge.models.base import counted_noise
+from caloforge.models.calibration.base import CalibratedModel
+from caloforge.models.calibration.distributions import VisibleEnergy
 from caloforge.models.calibration.grids import GridCalibration
 from caloforge.models.grid_gan.discriminator import (
     CELL_SCALES,
@@ -67,7 +67,7 @@ _SETTLED = 256
 _PASSES = 4
 
 
-class GridGan(ShowerModel):
+class GridGan(CalibratedModel):
     """Base of the generators on grids.
 
     Attributes:
@@ -99,7 +99,11 @@ class GridGan(ShowerModel):
         self.scale = CELL_SCALES[c.cells](c.cell_unit, c.cell_power)
         self.visible = VisibleEnergy(self.encoder.width, detector.sampling_fraction)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        self.calibration = GridCalibration(detector, self.encoder.width, self.angled) if c.calibrate else None
+        self.calibration = (
+            GridCalibration(detector, self.encoder.width, self.angled, self.symmetry, THRESHOLD)
+            if c.calibrate
+            else None
+        )
         self.generator = self.build_generator()
         body, features = self.build_discriminator(2 if c.informed else 1)
         self.discriminator = GridDiscriminator(
@@ -156,23 +160,14 @@ class GridGan(ShowerModel):
             return values
         return self.symmetry.cells(values.flatten(1), flags).view_as(values)
 
-    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Return cells (B, n_cells), MeV, none between 0 and the threshold."""
-        cells = self.make(noise, conditions)
-        if self.calibration is None or not self.calibration.fitted:
-            return cells
-        return _cut(self.calibration(cells, self.encoder(conditions)))
-
     def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return the cells (B, n_cells) before the calibration, MeV, none between 0 and the threshold."""
         return _cut(self.scale.inverse(self.values(noise, conditions)).flatten(1))
 
-    def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
-        """Load weights, also those of a run without calibration."""
-        if self.calibration is not None and not any(name.startswith("calibration.") for name in state):
-            unfitted = GridCalibration(self.detector, self.encoder.width, self.angled)
-            state = {**unfitted.state_dict(prefix="calibration."), **state}
-        super().load_weights(state, shipped)
+    def encode(self, conditions: Tensor) -> Tensor:
+        """Return the encoded conditions (B, width)."""
+        encoded: Tensor = self.encoder(conditions)
+        return encoded
 
     # constants and symmetries
 
@@ -206,19 +201,7 @@ class GridGan(ShowerModel):
             # the compiler has no gradients of gradients, which the penalty needs
             compiled=(self.generator,) if self.config.r1 else (self.generator, self.discriminator),
         )
-        if self.calibration is None:
-            return (training,)
-        return (training, Stage("calibrate", fit=self.fit_calibration))
-
-    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Compare generated with training showers and set the calibration."""
-        assert self.calibration is not None
-        self.eval()
-
-        def encode(conditions: Tensor) -> tuple[Tensor, Tensor]:
-            return self.encoder(conditions), self.condition(conditions, "incident_energy")[:, 0]
-
-        self.calibration.fit_to(data, self.make, self.noise_size, encode, self.symmetry.allowed)
+        return (training, *self.calibration_stages())
 
     def judge(self, values: Tensor, conditions: Tensor) -> Heads:
         """Return the discriminator's heads for values (B, X, Y, L)."""

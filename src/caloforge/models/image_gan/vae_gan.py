@@ -54,7 +54,7 @@ from torch.nn import functional
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.models.base import ShowerModel
+from caloforge.models.calibration.base import CalibratedModel
 from caloforge.models.calibration.images import ImageCalibration
 from caloforge.models.image_gan.networks import ImageDiscriminator, ImageEncoder, ImageGenerator
 from caloforge.models.image_gan.selection import ImageHistograms
@@ -87,7 +87,7 @@ class VaeGanConfig(ModelConfig):
         epochs: Passes over the images.
         batch_size: Images a step.
         n_selection: Images generated for the five histograms; 25 for each held-out one at most.
-        calibrate: After training, carry visible energy, peak, centres of gravity and cells to the training images'.
+        calibrate: Post-training calibration of visible energy, peak, centres of gravity and cells.
         generator_optimizer: Of generator and encoder.
         discriminator_optimizer: Of the discriminator.
     """
@@ -113,7 +113,7 @@ class VaeGanConfig(ModelConfig):
     )
 
 
-class VaeGan(ShowerModel):
+class VaeGan(CalibratedModel):
     """VAE-GAN of the amplification study, for images such as ild-ecal-10x10."""
 
     Config = VaeGanConfig
@@ -183,24 +183,9 @@ class VaeGan(ShowerModel):
         """Normal numbers that one shower takes."""
         return self.config.latent
 
-    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Turn latent numbers (B, latent) and energies (B, 1) into pixels (B, n_cells), MeV."""
-        cells = self.make(noise, conditions)
-        if self.calibration is None or not self.calibration.fitted:
-            return cells
-        carried: Tensor = self.calibration(cells, self._energy(conditions))
-        return carried
-
     def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return the generator's own pixels (B, n_cells), MeV, which the discriminator sees."""
         return self.generator.make(noise, self._energy(conditions))
-
-    def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
-        """Load weights; those without a calibration, of a run that had none, load as they are."""
-        if self.calibration is not None and not any(name.startswith("calibration.") for name in state):
-            unfitted = ImageCalibration(self.detector).state_dict(prefix="calibration.")
-            state = {**unfitted, **state}
-        super().load_weights(state, shipped)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the adversarial training, then the calibration."""
@@ -217,17 +202,7 @@ class VaeGan(ShowerModel):
             self.step,
             metric="histograms",
         )
-        return (
-            (training,)
-            if self.calibration is None
-            else (training, Stage("calibration", fit=self.fit_calibration))
-        )
-
-    def fit_calibration(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Compare generated with training images and set the calibration."""
-        assert self.calibration is not None
-        self.eval()
-        self.calibration.fit_to(data, self.make, self.noise_size)
+        return (training, *self.calibration_stages())
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Move the discriminator, and each ``discriminator_steps``-th time generator and encoder."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.conditional_moments import EnergyScale
+from caloforge.models.calibration.moments import EnergyMoments
 from caloforge.models.nn.layer_sums import LayerSums
 
 __all__ = ["CELL_NETWORKS", "CellNetworks", "LayerEnergies", "LayeredNetworks", "PlainNetworks"]
@@ -41,7 +41,7 @@ class LayerEnergies(nn.Module):
         super().__init__()
         self.sums = LayerSums(detector)
         self.size = 1 + (detector.n_layers if detector.n_layers > 1 else 0)
-        self.scale = EnergyScale(self.size)
+        self.scale = EnergyMoments(self.size)
 
     def fit(self, cells: Tensor, energy: Tensor) -> None:
         """Set the constants from training showers: cells (N, n_cells) and incident energies (N,), MeV."""
@@ -151,7 +151,7 @@ class LayeredNetworks(CellNetworks):
     def __init__(self, detector: Detector, build: Callable[[int], nn.Module], output: nn.Module) -> None:
         super().__init__()
         self.energies = LayerEnergies(detector)
-        self.cells = EnergyScale(detector.n_cells, floor=1e-5)
+        self.cells = EnergyMoments(detector.n_cells, floor=1e-5)
         self.width, self.extras = self.energies.size + 2 * detector.n_cells, self.energies.size
         self.net, self.output = build(self.energies.size + detector.n_cells), output
 

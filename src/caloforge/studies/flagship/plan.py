@@ -254,7 +254,7 @@ def teacher_of(student: Generator, options: Mapping[str, Any]) -> Generator:
         teacher = FlowMatching(member.detector, FlowMatching.resolve(config))
         fresh = teacher.state_dict()
         state = {name: value for name, value in member.state_dict().items() if name in fresh}
-        state |= {name: value for name, value in fresh.items() if name.startswith("values.carried.")}
+        state |= {name: value for name, value in fresh.items() if name.startswith("values.calibrated.")}
         teacher.load_weights(state)
         members.append(teacher.eval().choose(options).to(student.device))
     return Generator(members, f"{student.name} teacher", student.particle, student.device)

@@ -1,0 +1,320 @@
+r"""Distributions of one number under conditions, drawn from a normal number: conditional moments and a table of quantiles.
+
+.. math:: q = m(c) + \sigma(c) \, t(z), \qquad z \sim N(0, 1),
+
+t a monotone map (:class:`~caloforge.models.calibration.monotone.MonotoneMap`). So q rises with z, and unlike a flow's its
+mean and width at given conditions are fitted alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from caloforge.geometry import Detector
+from caloforge.models.calibration.moments import Polynomial, least_squares
+from caloforge.models.calibration.monotone import MonotoneMap, normal_levels, quantiles
+
+__all__ = ["ConditionalDistribution", "ShowerSums", "Sums", "VisibleEnergy"]
+
+_KNOTS = 57
+_REACH = 3.5
+_ROUNDS = 12
+_GROUPS = 5
+_LEAST = 200
+"""Fewest showers of a group."""
+_STEP = 1e-4
+"""Least rise of t between two knots."""
+
+
+class ConditionalDistribution(nn.Module):
+    r"""Distribution of one number with polynomials for the mean (third degree) and the logarithm of the variance (second),
+
+    .. math:: m(c) = \sum_j w_j f_j(c), \qquad \ln \sigma^2(c) = \sum_j v_j g_j(c) .
+
+    w follows from weighted least squares, v from the likelihood of a normal density (iteratively reweighted, the squared
+    residual being a chi square), both in turn. The quantiles of t, stretched to its mean and width, are kept for groups of equal
+    number ordered by one of the conditions and interpolated between them: leakage makes a tail that depends on the angle.
+
+    Arguments:
+        width: Number of conditions.
+        group: Column of the conditions by which the groups are made.
+        mean: Value before the fit.
+        std: Width before the fit.
+    """
+
+    mean_weights: Tensor
+    width_weights: Tensor
+
+    def __init__(self, width: int, group: int, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__()
+        self.group = group
+        self.terms = Polynomial(width, width, 3)
+        self.square = sum(len(factors) < 3 for factors in self.terms.monomials) + 1
+        mean_weights = torch.zeros(self.terms.size, dtype=torch.float64)
+        width_weights = torch.zeros(self.square, dtype=torch.float64)
+        mean_weights[0], width_weights[0] = mean, 2.0 * math.log(std)
+        self.register_buffer("mean_weights", mean_weights)
+        self.register_buffer("width_weights", width_weights)
+        self.shape = MonotoneMap(1, _KNOTS, _REACH, even="x")
+
+    @torch.no_grad()
+    def fit(self, conditions: Tensor, values: Tensor) -> None:
+        """Fit to conditions (N, width) and numbers (N,)."""
+        self.terms.fit(conditions)
+        cubic = self._phi(conditions)
+        square = cubic[:, : self.square]
+        q = values.double()
+        floor = (1e-6 * q.abs().mean().clamp_min(1e-12)) ** 2
+        variance = torch.ones_like(q)
+        w, v = torch.zeros_like(cubic[0]), torch.zeros_like(square[0])
+        for _ in range(_ROUNDS):
+            root = variance.rsqrt()
+            w = least_squares(cubic * root[:, None], q * root)
+            squares = (q - cubic @ w).square()
+            if not bool(v.any()):
+                v[0] = torch.log(squares.mean().clamp_min(floor))
+            log_variance = square @ v
+            v = least_squares(square, log_variance + squares / log_variance.exp().clamp_min(floor) - 1.0)
+            variance = (square @ v).clamp(math.log(float(floor)), 50.0).exp()
+        self.mean_weights.copy_(w)
+        self.width_weights.copy_(v)
+        self._fit_shape(
+            self.terms.inside(conditions)[:, self.group].double(), (q - cubic @ w) / variance.sqrt()
+        )
+
+    def _fit_shape(self, by: Tensor, t: Tensor) -> None:
+        """Keep the quantiles of t (N,) in groups ordered by a condition (N,)."""
+        count = max(1, min(_GROUPS, len(t) // _LEAST)) if by.amax() > by.amin() else 1
+        least = _STEP * torch.arange(_KNOTS, dtype=torch.float64, device=t.device)
+        centres, rows = [], []
+        for part in torch.chunk(torch.argsort(by, stable=True), count):
+            centres.append(by[part].mean())
+            row = quantiles(t[part], normal_levels(_KNOTS, _REACH))
+            rows.append(_matched(torch.cummax(row - least, 0).values + least, t[part]))
+        self.shape.position = torch.stack(centres).to(self.shape.position)
+        self.shape.y = torch.stack(rows)[:, None, None].to(self.shape.y)
+
+    def mean(self, conditions: Tensor) -> Tensor:
+        """Return m (B,), float64."""
+        return (self._phi(conditions) * self.mean_weights).sum(1)
+
+    def std(self, conditions: Tensor) -> Tensor:
+        """Return sigma (B,), float64."""
+        log = (self._phi(conditions)[:, : self.square] * self.width_weights).sum(1)
+        return torch.exp(0.5 * log.clamp(-50.0, 50.0))
+
+    def draw(self, normal: Tensor, conditions: Tensor) -> Tensor:
+        """Return numbers q (B,) for normal numbers (B,), which are cut to +-3.5, and conditions (B, width)."""
+        t = self.shape(normal[:, None], self._by(conditions))[:, 0]
+        return (self.mean(conditions) + self.std(conditions) * t).to(normal.dtype)
+
+    def normal(self, values: Tensor, conditions: Tensor) -> Tensor:
+        """Return the normal numbers (B,) of numbers q (B,): the inverse of ``draw``."""
+        t = ((values.double() - self.mean(conditions)) / self.std(conditions)).to(self.shape.y.dtype)
+        return self.shape.inverse(t[:, None], self._by(conditions))[:, 0].to(values.dtype)
+
+    def _phi(self, conditions: Tensor) -> Tensor:
+        phi: Tensor = self.terms(conditions.double())
+        return phi
+
+    def _by(self, conditions: Tensor) -> Tensor:
+        return self.terms.inside(conditions)[:, self.group]
+
+
+def _matched(row: Tensor, t: Tensor) -> Tensor:
+    """Return quantiles (57,) shifted and stretched so that numbers drawn by them have mean and width of t (n,)."""
+    grid = torch.linspace(-_REACH, _REACH, 16 * (_KNOTS - 1) + 1, dtype=row.dtype, device=row.device)
+    weight = torch.softmax(-0.5 * grid.square(), 0)
+    index = torch.arange(len(grid), device=row.device)
+    left = (index // 16).clamp_max(_KNOTS - 2)
+    drawn = torch.lerp(row[left], row[left + 1], (index - 16 * left).to(row) / 16.0)
+    mean = (weight * drawn).sum()
+    width = (weight * (drawn - mean).square()).sum().sqrt()
+    return t.mean() + (row - mean) * (t.std(unbiased=False) / width.clamp_min(1e-6))
+
+
+_GEV = 1000.0
+
+
+class VisibleEnergy(nn.Module):
+    r"""Distribution of the visible energy, with a calorimeter's resolution; the response r = E_vis / E has
+
+    .. math:: \langle r \rangle = w_0 + \sum_k w_k e_k + w'_k e_k^2, \qquad \sigma^2(E) = a^2 / E + b^2
+
+    for encoded conditions e (standardised ln E, angle). w is a least-squares fit; a and b, the stochastic and the constant
+    term, follow from the squared residuals.
+
+    Arguments:
+        width: Number of encoded conditions.
+        response: Response before the fit, the detector's sampling fraction.
+    """
+
+    weights: Tensor
+    resolution: Tensor
+
+    def __init__(self, width: int, response: float) -> None:
+        super().__init__()
+        self.terms = Polynomial(width, width, 2, cross=False)
+        weights = torch.zeros(self.terms.size)
+        weights[0] = response
+        self.register_buffer("weights", weights)
+        self.register_buffer("resolution", torch.tensor([0.0, (0.1 * response) ** 2]))
+        self.shape = MonotoneMap(1, _KNOTS, _REACH, even="x")
+
+    @torch.no_grad()
+    def fit(self, encoded: Tensor, energy: Tensor, visible: Tensor) -> None:
+        """Fit to showers.
+
+        Arguments:
+            encoded: Encoded conditions (N, width).
+            energy: Incident energy (N,), MeV.
+            visible: Visible energy (N,), MeV.
+        """
+        self.terms.fit(encoded)
+        phi = self.terms(encoded).double()
+        energy, response = energy.double(), (visible / energy).double()
+        weights = least_squares(phi, response)
+        residual = response - phi @ weights
+        design = torch.stack([_GEV / energy, torch.ones_like(energy)], 1)
+        floor = 1e-12 + 1e-6 * float(response.mean()) ** 2
+        variance = residual.square().mean().clamp_min(floor).expand_as(energy)
+        terms = torch.zeros(2, dtype=torch.float64)
+        for _ in range(5):  # weighted least squares of the squares; their own variance is 2 sigma^4
+            terms = _positive_fit(design / variance[:, None], residual.square() / variance)
+            variance = (design @ terms).clamp_min(floor)
+        self.weights.copy_(weights)
+        self.resolution.copy_(terms)
+        self.shape.y[0, 0, 0] = quantiles(residual / variance.sqrt(), normal_levels(_KNOTS, _REACH)).to(
+            self.weights
+        )
+
+    def mean(self, encoded: Tensor, energy: Tensor) -> Tensor:
+        """Return the mean visible energy (B,), MeV."""
+        response = (self.terms(encoded) * self.weights).sum(1)  # mixed precision would round a matrix product
+        return response.clamp_min(1e-6) * energy
+
+    def spread(self, energy: Tensor) -> Tensor:
+        """Return the standard deviation of the visible energy (B,), MeV."""
+        variance = self.resolution[0] * _GEV / energy + self.resolution[1]
+        return variance.clamp_min(1e-12).sqrt() * energy
+
+    def draw(self, normal: Tensor, encoded: Tensor, energy: Tensor) -> Tensor:
+        """Return visible energies (B,), MeV: a pure, rising function of normal numbers (B,), above a twentieth of the mean."""
+        mean = self.mean(encoded, energy)
+        t = self.shape(normal[:, None])[:, 0]
+        return torch.maximum(mean + t * self.spread(energy), 0.05 * mean)
+
+
+def _positive_fit(design: Tensor, wanted: Tensor) -> Tensor:
+    """Return the two terms (2,), none negative, that fit ``wanted`` (N,) best by a design (N, 2)."""
+    best = least_squares(design, wanted)
+    if bool((best >= 0).all()):
+        return best
+    alone = (design * wanted[:, None]).sum(0) / design.square().sum(0)
+    each = torch.diag(alone.clamp_min(0.0))
+    chosen: Tensor = each[(design @ each.T - wanted[:, None]).square().sum(0).argmin()]
+    return chosen
+
+
+_NEWTON = 7
+_STEEPEST = 2.0
+_TINY = 1e-9
+
+
+class Sums(NamedTuple):
+    """Energies (B,), MeV."""
+
+    visible: Tensor
+    weighted: Tensor
+
+
+class ShowerSums(nn.Module):
+    r"""Distribution of two sums of a shower, and layer factors with which a shower has given sums,
+
+    .. math:: V = \sum_l E_l, \qquad W = \sum_l \rho_l E_l
+
+    with layer energies :math:`E_l` and absorber ratios :math:`\rho_l` (``Detector.absorber_ratios``). V is the visible energy,
+    W what a reconstruction calibrates: W / E is drawn under the conditions, then V / W under the conditions and W. In this order,
+    since W varies least: V is smaller in late showers, of which more is sampled half as often, and W is not. Layer l is multiplied
+    with :math:`e^{\alpha + \beta \zeta_l}`, :math:`\zeta` the depth in [-1, 1]: the smoothest change, close to 1 when the shower is
+    nearly right. Its slope :math:`\beta` follows from Newton's method, cut to [-2, 2].
+
+    Arguments:
+        detector: The detector.
+        width: Number of encoded conditions.
+        group: Column of the conditions on which the shapes depend.
+
+    Attributes:
+        size: Normal numbers a shower: 2.
+    """
+
+    ratios: Tensor
+    depths: Tensor
+    size = 2
+
+    def __init__(self, detector: Detector, width: int, group: int) -> None:
+        super().__init__()
+        self.fraction = detector.sampling_fraction
+        ratios = torch.as_tensor(detector.absorber_ratios, dtype=torch.float32)
+        depths = torch.as_tensor(detector.relative_depth, dtype=torch.float32)
+        self.register_buffer("ratios", ratios, persistent=False)
+        self.register_buffer("depths", depths, persistent=False)
+        self.tilted = bool((self.ratios.amax() - self.ratios.amin()) > 1e-3)
+        middle = float(self.ratios.mean())
+        self.response = ConditionalDistribution(width, group, middle, 0.1 * middle)
+        self.share = ConditionalDistribution(width + 1, group, 1.0 / middle, 0.05 / middle)
+
+    def fit(self, layers: Tensor, energy: Tensor, conditions: Tensor) -> None:
+        """Fit to layer energies (N, L), incident energies (N,), MeV, and encoded conditions (N, width)."""
+        sums = self.of(layers)
+        self.response.fit(conditions, sums.weighted / (self.fraction * energy))
+        if self.tilted:
+            first = self.response.normal(sums.weighted / (self.fraction * energy), conditions)
+            self.share.fit(torch.cat([conditions, first[:, None]], 1), sums.visible / sums.weighted)
+
+    def of(self, layers: Tensor) -> Sums:
+        """Return V and W of layer energies (B, L)."""
+        visible = layers.sum(1)
+        return Sums(visible.clamp_min(_TINY), (layers * self.ratios).sum(1).clamp_min(_TINY))
+
+    def normals(self, sums: Sums, energy: Tensor, conditions: Tensor) -> Tensor:
+        """Return W and V as normal numbers (B, 2)."""
+        first = self.response.normal(sums.weighted / (self.fraction * energy), conditions)
+        if not self.tilted:
+            return torch.stack([first, torch.zeros_like(first)], 1)
+        share = self.share.normal(sums.visible / sums.weighted, torch.cat([conditions, first[:, None]], 1))
+        return torch.stack([first, share], 1)
+
+    def draw(self, normals: Tensor, energy: Tensor, conditions: Tensor) -> Sums:
+        """Return V and W of normal numbers (B, 2): the inverse of ``normals``."""
+        weighted = self.response.draw(normals[:, 0], conditions).clamp_min(0.02) * self.fraction * energy
+        if not self.tilted:
+            return Sums(weighted / self.ratios[0], weighted)
+        share = self.share.draw(normals[:, 1], torch.cat([conditions, normals[:, :1]], 1))
+        low, high = 1.0005 / self.ratios.amax(), 0.9995 / self.ratios.amin()
+        return Sums(weighted * torch.minimum(torch.maximum(share, low), high), weighted)
+
+    def factors(self, layers: Tensor, target: Sums) -> Tensor:
+        """Return the factor of each layer (B, L) with which layer energies (B, L) have the sums V and W."""
+        layers = layers.float().clamp_min(0.0)
+        shares = layers + 1e-6 * layers.sum(1, keepdim=True) + 1e-9 * target.visible[:, None]
+        slope = torch.zeros_like(target.visible)
+        if self.tilted:
+            ratio = target.weighted / target.visible
+            with torch.no_grad():
+                for _ in range(_NEWTON):
+                    slope = self._newton(slope, shares, ratio)
+            slope = self._newton(slope, shares, ratio)  # a step from the solution has its gradient
+        tilt = torch.exp(slope[:, None] * self.depths)
+        return tilt * (target.visible / (shares * tilt).sum(1).clamp_min(_TINY))[:, None]
+
+    def _newton(self, slope: Tensor, shares: Tensor, target: Tensor) -> Tensor:
+        """Return a better slope (B,) for energies of layers (B, L) and W / V (B,)."""
+        p = torch.softmax(torch.log(shares) + slope[:, None] * self.depths, 1)
+        mean = (p * self.ratios).sum(1)
+        rise = (p * self.ratios * self.depths).sum(1) - mean * (p * self.depths).sum(1)
+        return (slope + (target - mean) / rise.clamp_min(1e-3)).clamp(-_STEEPEST, _STEEPEST)

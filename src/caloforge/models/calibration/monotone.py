@@ -1,0 +1,452 @@
+r"""Monotone maps between distributions: tables of quantiles, and the sinh-arcsinh family.
+
+A table has knots x_0 <= ... <= x_K and values y_0 <= ... <= y_K and interpolates linearly between them. With the quantiles of
+generated numbers at x and those of reference numbers at the same probabilities at y it is quantile mapping,
+
+.. math:: x \mapsto F_{ref}^{-1}(F_{gen}(x)) ,
+
+which keeps the order of showers in each number, and so the correlations that the model has learnt. With y = z, the normal numbers of
+these probabilities, it turns a distribution into the standard normal one, and its inverse draws from the distribution.
+
+The probabilities are those of equally spaced normal numbers. The quantiles of n training numbers fluctuate about the true ones with
+
+.. math:: \mathrm{Var}(q_k) = \frac{p_k (1 - p_k)}{n \, f(q_k)^2} ,
+
+which a table of many knots repeats. :func:`smooth_quantiles` therefore fits a curve q(z) that is as smooth as the two halves of
+the sample allow (Whittaker-Henderson smoothing, its strength by cross-validation), with straight tails.
+
+References:
+    H. A. David, H. N. Nagaraja, Order Statistics (2003), section 2.5 (variance of quantiles).
+    P. H. C. Eilers, A perfect smoother, Anal. Chem. 75 (2003) 3631.
+    M. C. Jones, A. Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009) 761.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = [
+    "Labelled",
+    "MonotoneMap",
+    "SinhArcsinh",
+    "energy_groups",
+    "neighbours",
+    "normal_levels",
+    "quantiles",
+    "smooth_quantiles",
+]
+
+_GROUPS = 9
+_LEAST = 50
+"""Fewest showers of a group, where energies are continuous."""
+_OUTER = 10
+"""Intervals whose mean slope continues beyond the ends."""
+_FLAT = 1e-6
+"""Least distance of two knots along which a line continues."""
+
+
+def quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    """Return the quantiles (k, ...) of values (n, ...) along the first axis, linear between the ordered values, in float64.
+
+    Arguments:
+        values: At least one.
+        levels: (k,) in [0, 1], float64.
+    """
+    ordered = values.double().sort(0).values
+    place = levels.to(values.device) * (len(ordered) - 1)
+    below = place.floor().long()
+    above = (below + 1).clamp_max(len(ordered) - 1)
+    return torch.lerp(ordered[below], ordered[above], (place - below).view(-1, *[1] * (values.dim() - 1)))
+
+
+def normal_levels(knots: int, reach: float, ends: bool = False) -> Tensor:
+    """Return the probabilities (knots,), float64, of equally spaced normal numbers from -reach to reach.
+
+    With ``ends`` the first is 0 and the last 1 instead.
+    """
+    if ends:
+        inner = normal_levels(knots - 2, reach)
+        return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
+    return torch.special.ndtr(torch.linspace(-reach, reach, knots, dtype=torch.float64))
+
+
+_PENALTIES = torch.cat(
+    [torch.zeros(1, dtype=torch.float64), 10.0 ** torch.arange(-2.0, 8.0, dtype=torch.float64)]
+)
+_SPLITS = 4
+_BEYOND = 0.5
+"""Showers beyond the last knot that is fitted; further out the curve is straight."""
+_FEWEST = 40
+"""Values from which on quantiles are smoothed."""
+
+
+def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
+    r"""Return quantiles (knots,) at the probabilities of equally spaced normal numbers, without the sample's fluctuations.
+
+    They minimise :math:`\sum_k w_k (q_k - s_k)^2 + \lambda \sum_k (s_{k-1} - 2 s_k + s_{k+1})^2`, w the inverse variances of
+    the quantiles of a normal distribution; :math:`\lambda` is the one with which each half of the sample best predicts the other.
+    A sample with frequent values, or of few, keeps its own quantiles.
+
+    Arguments:
+        values: (n,), at least one.
+        knots: Number of quantiles.
+        reach: Normal number of the last one.
+    """
+    levels = normal_levels(knots, reach).to(values.device)
+    raw = quantiles(values, levels)
+    inside = _inside(len(values) // 2, knots, reach)
+    if len(values) < _FEWEST or bool((raw.diff()[inside[:-1] & inside[1:]] <= 0).any()):
+        return raw
+    weights, smoothers = (x.to(values.device) for x in _smoothers(len(values) // 2, knots, reach))
+    generator = torch.Generator().manual_seed(len(values))
+    score = torch.zeros(len(_PENALTIES), dtype=torch.float64, device=values.device)
+    for _ in range(_SPLITS):
+        order = torch.randperm(len(values), generator=generator).to(values.device)
+        halves = [quantiles(values[part], levels) for part in torch.chunk(order, 2)]
+        for one, other in (halves, halves[::-1]):
+            score += (weights * (smoothers @ one - other).square()).sum(1)
+    chosen = int(score.argmin())
+    if not chosen:
+        return raw
+    best = _smoothers(len(values), knots, reach)[1][chosen].to(values.device) @ raw
+    fitted = torch.nonzero(_inside(len(values), knots, reach))[:, 0]
+    first, last = int(fitted[0]), int(fitted[-1])
+    outer = min(_OUTER, last - first)
+    index = torch.arange(knots, device=values.device)
+    low, high = (best[first + outer] - best[first]) / outer, (best[last] - best[last - outer]) / outer
+    best = best[first : last + 1][(index - first).clamp(0, last - first)]
+    best = best + (index - first).clamp_max(0) * low + (index - last).clamp_min(0) * high
+    return best.cummax(0).values
+
+
+def _inside(n: int, knots: int, reach: float) -> Tensor:
+    """Return which knots (knots,) have some of n values beyond them on both sides."""
+    levels = normal_levels(knots, reach)
+    return n * torch.minimum(levels, 1.0 - levels) >= min(_BEYOND, 0.1 * n)
+
+
+@lru_cache(maxsize=64)
+def _smoothers(n: int, knots: int, reach: float) -> tuple[Tensor, Tensor]:
+    """Return the weights (knots,) of n values' quantiles and the smoothing matrices (penalties, knots, knots)."""
+    z = torch.linspace(-reach, reach, knots, dtype=torch.float64)
+    levels = normal_levels(knots, reach)
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2.0 * math.pi)
+    weights = density.square() / (levels * (1.0 - levels)) * _inside(n, knots, reach)
+    bends = torch.eye(knots, dtype=torch.float64).diff(n=2, dim=0)
+    matrix = torch.diag(weights) + _PENALTIES[1:, None, None] * (bends.T @ bends)
+    smoothed = torch.linalg.solve(matrix, torch.diag(weights).expand_as(matrix))
+    return weights, torch.cat([torch.eye(knots, dtype=torch.float64)[None], smoothed])
+
+
+def energy_groups(energy: Tensor, most: int = _GROUPS) -> tuple[Tensor, Tensor]:
+    """Return the group (N,) of each shower and the mean ln E (G,) of each group, ascending.
+
+    One group at each energy where there are few, else groups of equal numbers.
+
+    Arguments:
+        energy: (N,) MeV.
+        most: Most groups.
+    """
+    x = torch.log(energy.double())
+    levels, index = torch.unique(x, return_inverse=True)
+    if len(levels) > most:
+        rank = torch.empty_like(index)
+        rank[torch.argsort(x, stable=True)] = torch.arange(len(x), device=x.device)
+        groups = max(1, min(most, len(x) // _LEAST))
+        index = rank * groups // len(x)
+    count = int(index.max()) + 1
+    centres = torch.stack([x[index == group].mean() for group in range(count)])
+    return index, centres.to(energy.dtype)
+
+
+def neighbours(position: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the groups below and above (B,) and how far between them (B,), 0 to 1, of ``at`` (B,) among positions (G,)."""
+    last = len(position) - 1
+    above = torch.searchsorted(position, at.to(position).contiguous()).clamp(min(1, last), last)
+    below = (above - 1).clamp_min(0)
+    low, high = position[below], position[above]
+    gap = torch.where(high > low, high - low, torch.ones_like(low))
+    return below, above, ((at - low) / gap).clamp(0.0, 1.0)
+
+
+class Labelled(NamedTuple):
+    """Numbers of showers (N, columns), the group (N,) and the class (N,) of each shower."""
+
+    values: Tensor
+    group: Tensor
+    kind: Tensor
+
+
+class MonotoneMap(nn.Module):
+    """Piecewise linear rising maps, one for each column, class of showers and group along a condition.
+
+    Between groups, such as incident energies, both tables are interpolated linearly. Before the fit it is the identity.
+
+    Arguments:
+        columns: Numbers a shower.
+        knots: Knots of a table.
+        reach: Normal number of the last knot, or of the last but one where there are ``ends``.
+        ends: Whether the first and last knot are the smallest and largest value.
+        even: ``x`` or ``y`` where that table is of equally spaced numbers, which are found without a search.
+        beyond: Slope dy/dx beyond the ends, 0 for none; missing: the mean slope of the outer ten intervals.
+        dtype: Of the tables.
+
+    Attributes:
+        position: (G,) where the groups lie, ascending.
+        x: (G, classes, columns, knots), rising; dimensions of size 1 are for all.
+        y: The same.
+    """
+
+    position: Tensor
+    x: Tensor
+    y: Tensor
+
+    def __init__(
+        self,
+        columns: int,
+        knots: int,
+        reach: float,
+        *,
+        ends: bool = False,
+        even: str = "",
+        beyond: float | None = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.knots, self.reach, self.ends, self.even, self.beyond = knots, reach, ends, even, beyond
+        line = torch.linspace(-reach, reach, knots, dtype=dtype).view(1, 1, 1, knots)
+        self.register_buffer("position", torch.zeros(1))
+        for name in ("x", "y"):
+            self.register_buffer(name, line.repeat(1, 1, 1 if name == even else columns, 1))
+
+    @torch.no_grad()
+    def fit_normal(self, values: Tensor, column: int) -> None:
+        """Let a column (``even="y"``) turn the distribution of values (N,) into the standard normal one."""
+        self.x[0, 0, column] = smooth_quantiles(values, self.knots, self.reach).to(self.x)
+
+    @torch.no_grad()
+    def fit_column(self, column: int, generated: Tensor, reference: Tensor) -> None:
+        """Let a column map generated values (M,) to reference values (N,)."""
+        levels = normal_levels(self.knots, self.reach, self.ends)
+        self.x[0, 0, column] = quantiles(generated, levels).to(self.x)
+        self.y[0, 0, column] = quantiles(reference, levels).to(self.y)
+
+    @torch.no_grad()
+    def correct_column(self, column: int, found: Tensor, reference: Tensor) -> None:
+        """Shift a column's values by the difference of the quantiles of reference (N,) and finished values (M,) of later steps."""
+        levels = normal_levels(self.knots, self.reach, self.ends)
+        missing = quantiles(reference, levels) - quantiles(found, levels)
+        self.y[0, 0, column] = (self.y[0, 0, column] + missing.to(self.y)).cummax(0).values
+
+    @torch.no_grad()
+    def fit_groups(
+        self, position: Tensor, generated: Labelled, reference: Labelled, classes: int = 1
+    ) -> None:
+        """Map generated to reference numbers in each group and class; a class without showers takes its whole group's.
+
+        Arguments:
+            position: (G,) of the groups, ascending.
+            generated: Numbers of generated showers.
+            reference: Numbers of reference showers.
+            classes: Number of classes.
+        """
+        levels = normal_levels(self.knots, self.reach, self.ends)
+        self.position = position.to(self.position)
+        for name, (values, group, kind) in (("x", generated), ("y", reference)):
+            rows = []
+            for g in range(len(position)):
+                for c in range(classes):
+                    mine = values[(group == g) & (kind == c)]
+                    rows.append(quantiles(mine if len(mine) > 1 else values[group == g], levels).T)
+            table = torch.stack(rows).view(len(position), classes, -1, self.knots)
+            setattr(self, name, table.to(getattr(self, name)))
+
+    def forward(
+        self,
+        values: Tensor,
+        at: Tensor | None = None,
+        kind: Tensor | None = None,
+        uniform: Tensor | None = None,
+    ) -> Tensor:
+        """Return y of values.
+
+        Arguments:
+            values: (B, columns) or (B, columns, n).
+            at: Place of each shower (B,) among the groups; needed where there are several.
+            kind: Class of each shower (B,), int64; all 0 when missing.
+            uniform: Numbers in [0, 1) of the shape of values: a value so frequent that several knots are equal (an empty layer) is
+                then spread over the probability that it covers, of normal numbers y without groups.
+        """
+        x, y = self.tables(at, values.dtype, kind)
+        rows = self._rows(values)
+        found = _interpolated(x, y, rows, self.even == "x", *self._slopes(x, y))
+        if uniform is not None:
+            knots = x.expand(len(rows), -1).contiguous()
+            first = torch.searchsorted(knots, rows)
+            last = torch.searchsorted(knots, rows, right=True) - 1
+            ends = torch.special.ndtr(y.expand_as(knots))
+            edges = (ends.gather(1, place.clamp(0, self.knots - 1)) for place in (first, last))
+            level = torch.lerp(*edges, self._rows(uniform)).clamp(1e-6, 1.0 - 1e-6)
+            found = torch.where(last > first, torch.special.ndtri(level), found)
+        return self._back(found, values)
+
+    def inverse(self, values: Tensor, at: Tensor | None = None, kind: Tensor | None = None) -> Tensor:
+        """Return x of values y, see ``forward``."""
+        x, y = self.tables(at, values.dtype, kind)
+        slopes = (None if s is None else 1.0 / s for s in self._slopes(x, y))
+        return self._back(_interpolated(y, x, self._rows(values), self.even == "y", *slopes), values)
+
+    @property
+    def _grouped(self) -> bool:
+        return len(self.position) > 1 or self.x.shape[1] > 1
+
+    def tables(
+        self, at: Tensor | None, dtype: torch.dtype, kind: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return both tables (rows, knots), of the rows of ``_rows`` or one for all."""
+        if not self._grouped:
+            x, y = (table[0, 0].to(dtype) for table in (self.x, self.y))
+            return x, y
+        assert at is not None
+        below, above, part = neighbours(self.position, at)
+        kind = torch.zeros_like(below) if kind is None else kind
+
+        def between(table: Tensor) -> Tensor:
+            if table.shape[:2] == (1, 1):  # the same everywhere
+                return table[0, 0].to(dtype)
+            own = kind.clamp_max(table.shape[1] - 1)
+            low, high = table[below, own].to(dtype), table[above, own].to(dtype)
+            return torch.lerp(low, high, part[:, None, None].to(dtype)).flatten(0, 1)
+
+        return between(self.x), between(self.y)
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """Return values (rows, n): those that share a table in one row."""
+        if self._grouped:
+            return values.reshape(-1, values.shape[2] if values.dim() > 2 else 1).contiguous()
+        return values.transpose(0, 1).reshape(values.shape[1], -1).contiguous()
+
+    def _back(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Return rows in the shape of values."""
+        if self._grouped:
+            return rows.view(values.shape)
+        return rows.view(values.shape[1], values.shape[0], *values.shape[2:]).transpose(0, 1)
+
+    def _slopes(self, x: Tensor, y: Tensor) -> tuple[Tensor | float | None, Tensor | float | None]:
+        """Return the slopes beyond both ends, None for none."""
+        if self.beyond is not None:
+            return (self.beyond or None,) * 2
+        ends = ((0, _OUTER), (-1 - _OUTER, -1))
+        low, high = (
+            ((y[:, b] - y[:, a]) / (x[:, b] - x[:, a]).clamp_min(_OUTER * _FLAT))[:, None] for a, b in ends
+        )
+        return low, high
+
+
+def _interpolated(
+    x: Tensor, y: Tensor, values: Tensor, even: bool, low: Tensor | float | None, high: Tensor | float | None
+) -> Tensor:
+    """Return values (rows, n) between tables (rows or 1, knots), with these slopes beyond the ends."""
+    last = x.shape[1] - 1
+    first_x, last_x = x[:, :1], x[:, -1:]
+    if even:
+        place = ((values - first_x) * (last / (last_x - first_x))).clamp(0.0, float(last))
+        left = place.long().clamp_max(last - 1)
+        part = place - left
+    else:
+        x = x.expand(len(values), -1).contiguous()
+        left = torch.searchsorted(x, values).clamp_(1, last).sub_(1)
+        start = x.gather(1, left)
+        step = x.gather(1, left + 1) - start
+        part = ((values - start) / torch.where(step > 0, step, 1.0)).clamp(0.0, 1.0)
+    y = y.expand(len(values), -1)
+    found = torch.lerp(y.gather(1, left), y.gather(1, left + 1), part)
+    if low is not None:
+        found = found + (values - first_x).clamp_max(0.0) * low
+    if high is not None:
+        found = found + (values - last_x).clamp_min(0.0) * high
+    return found
+
+
+_LEVELS = 40
+"""Most quantiles that are compared."""
+_EACH = 5
+"""Fewest numbers for one of them."""
+_SLOPE = 1e-3
+_RIDGE = 1e-6
+_LOW = (-np.inf, 0.0, -2.0, 0.3)
+_HIGH = (np.inf, np.inf, 2.0, 3.0)
+
+Array = NDArray[np.float64]
+
+
+class SinhArcsinh(nn.Module):
+    r"""Rising maps of four numbers each, one for each column: shift, width, skewness and tails.
+
+    .. math:: f(x) = a + b \sinh(\delta \, \mathrm{arsinh}\, x + \epsilon), \qquad b, \delta > 0
+
+    So few numbers repeat none of the fluctuations of single showers. The fit compares quantiles at equally spaced probabilities p by
+    least squares, with the covariance that quantiles of independent numbers have,
+
+    .. math:: \mathrm{Cov}(q_i, q_j) \propto \frac{dq}{dp}\Big|_i \frac{dq}{dp}\Big|_j \, (\min(p_i, p_j) - p_i p_j),
+
+    the slopes those of the generated numbers; then a and b are set so that mean and standard deviation are the reference's.
+
+    Arguments:
+        columns: Numbers a shower.
+
+    Attributes:
+        terms: (columns, 4): a, b, epsilon, delta.
+    """
+
+    terms: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("terms", torch.tensor([0.0, 1.0, 0.0, 1.0]).repeat(columns, 1))
+
+    @torch.no_grad()
+    def fit(self, generated: Tensor, reference: Tensor) -> None:
+        """Set the maps from generated numbers (M, columns), of about unit width, to reference ones (N, columns)."""
+        columns = zip(generated.T.double().cpu().numpy(), reference.T.double().cpu().numpy(), strict=True)
+        self.terms.copy_(torch.tensor(np.array([_fit_terms(*pair) for pair in columns])))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the mapped numbers (B, columns) of values (B, columns)."""
+        shift, width, lean, tails = self.terms.unbind(1)
+        mapped: Tensor = shift + width * torch.sinh(tails * torch.asinh(values) + lean)
+        return mapped
+
+
+def _fit_terms(generated: Array, reference: Array) -> Array:
+    """Return the four numbers (4,) of the map from generated (M,) to reference numbers (N,)."""
+    from scipy.optimize import least_squares
+
+    count = int(np.clip(len(reference) // _EACH, 2 * _EACH, _LEVELS))
+    levels = (np.arange(count) + 0.5) / count
+    x, y = np.quantile(generated, levels), np.quantile(reference, levels)
+    slope = np.maximum(np.gradient(x, levels), _SLOPE)
+    covariance = (np.minimum.outer(levels, levels) - np.outer(levels, levels)) * np.outer(slope, slope)
+    white = np.linalg.inv(np.linalg.cholesky(covariance + _RIDGE * np.eye(count)))
+    unit = max(float(reference.std()), _RIDGE)
+
+    def mapped(terms: Array, x: Array) -> Array:
+        shift, width, lean, tails = terms
+        return np.asarray(shift + width * np.sinh(tails * np.arcsinh(x) + lean))
+
+    def misfit(terms: Array) -> Array:
+        return np.asarray(white @ (mapped(terms, x) - y) / unit)
+
+    start = (float(reference.mean()), unit, 0.0, 1.0)
+    terms = np.asarray(least_squares(misfit, start, bounds=(_LOW, _HIGH), x_scale="jac").x)
+    found = mapped(terms, generated)
+    factor = reference.std() / found.std() if found.std() > 0 else 1.0
+    terms[:2] = reference.mean() + factor * (terms[0] - found.mean()), factor * terms[1]
+    return terms
