@@ -19,8 +19,9 @@ from caloforge.showers.identity import hash_showers
 from caloforge.showers.seen import SeenCheck, SeenCount
 from caloforge.validate.inputs import Input
 from caloforge.validate.metrics.base import Settings
+from caloforge.validate.metrics.features import histograms_key
 from caloforge.validate.observables.batch import ShowerBatch
-from caloforge.validate.observables.spectrum import CellCounter, histograms_key
+from caloforge.validate.observables.spectrum import CellCounter
 from caloforge.validate.observables.streaming import Consumer, ObservableColumns, stream
 from caloforge.validate.reconstruction.sample import AfterColumns, why_not
 from caloforge.validate.sample import Sample

@@ -31,8 +31,9 @@ from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.showers import Showers, ShowerSource
 from caloforge.statistics.moments import mean_and_std
+from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.observables import OBSERVABLES
-from caloforge.validate.observables.spectrum import FINE_EDGES, cell_histograms
+from caloforge.validate.observables.spectrum import FINE_EDGES
 from caloforge.validate.sample import Sample
 
 __all__ = [

@@ -7,8 +7,9 @@ import pytest
 from toy_samples import toy_showers
 
 from caloforge.validate.metrics import Settings, compute_metrics
+from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.metrics.spectrum import chi2_per_bin, deviance, merge_bins, say_ratio, z_scores
-from caloforge.validate.observables.spectrum import FINE_EDGES, cell_histograms, layer_groups
+from caloforge.validate.observables.spectrum import FINE_EDGES, layer_groups
 from caloforge.validate.sample import Sample
 
 DETECTOR = "atlas-em-barrel"

@@ -1,4 +1,4 @@
-"""Inputs of the metrics from a pair of samples: columns of observables, feature vectors, cells.
+"""Inputs of the metrics from samples: columns of observables, feature vectors, cells, histograms of the cells' energies.
 
 The high-level vector is the CaloChallenge's: log10 of the incident energy; for each layer log10(E + 1e-8),
 centres and widths in x and y over 100 mm; log10(E_visible + 1e-8); the sparsity of each layer; centre and
@@ -26,6 +26,8 @@ from caloforge.random import generator
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.observables import OBSERVABLES
 from caloforge.validate.observables.batch import is_filled
+from caloforge.validate.observables.spectrum import CellCounter, CellHistograms
+from caloforge.validate.observables.streaming import stream
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -36,11 +38,13 @@ __all__ = [
     "Column",
     "Pair",
     "angular_layers",
+    "cell_histograms",
     "cell_pair",
     "finite_columns",
     "forget_cells",
     "high_level_features",
     "high_level_pair",
+    "histograms_key",
     "joint_columns",
     "layer_energies",
     "log_cells",
@@ -295,3 +299,26 @@ def low_level_inputs(pair: CellPair) -> Pair:
         np.divide(cells, energy[:, None].astype(np.float32), out=side[:, 1:])
         sides.append(side)
     return Pair(sides[0], sides[1], dict(pair.counts))
+
+
+def histograms_key(sample: Sample, n_max: int = 10_000, seed: int = 0) -> tuple[object, ...]:
+    """Return the key under which :func:`cell_histograms` keeps the histograms in a sample's ``memo``."""
+    return ("cell histograms", min(n_max, sample.n), seed if sample.n > n_max else 0)
+
+
+def cell_histograms(sample: Sample, n_max: int = 10_000, seed: int = 0) -> CellHistograms:
+    """Return the histograms of the cells of a sample in one streaming pass; a second call returns the same.
+
+    Arguments:
+        sample: The showers, with their threshold and cut.
+        n_max: Most showers; a random subset of that size when there are more.
+        seed: Which subset.
+    """
+    key = histograms_key(sample, n_max, seed)
+    if key not in sample.memo:
+        part = sample if sample.n <= n_max else sample.part(sample.choose(n_max, seed))
+        counter = CellCounter(part.detector, part.threshold)
+        stream(part, [counter], part.threshold, part.cut)
+        sample.memo[key] = counter.result()
+    found: CellHistograms = sample.memo[key]
+    return found

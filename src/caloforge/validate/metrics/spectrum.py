@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 
 from caloforge.statistics.resampling import bootstrap_counts, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms, cell_histograms
+from caloforge.validate.metrics.features import cell_histograms
+from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample

@@ -1,4 +1,4 @@
-"""Observables of showers: one a file, all in one streaming pass.
+"""Observables of showers, all computed in one streaming pass.
 
 from caloforge.showers import open_showers
 from caloforge.validate.observables import observe
@@ -8,18 +8,19 @@ table["visible_energy"]    # (N,) MeV
 table["layer_energy"]      # (N, n_layers) MeV
 """
 
-from caloforge.validate.observables.axes import AXIS_LABELS, SPECTRUM_EDGES, Axis, axis_edges
-from caloforge.validate.observables.base import OBSERVABLES, Observable
-from caloforge.validate.observables.batch import CellStatistics, ShowerBatch
-from caloforge.validate.observables.energies import core_cells, tracked_cells
-from caloforge.validate.observables.spectrum import mip_peak
-from caloforge.validate.observables.streaming import cell_statistics, histogram_cells, observe
-from caloforge.validate.observables.table import (
-    Histogram,
-    ObservableTable,
-    layer_correlation,
-    observable_correlation,
+from caloforge.validate.observables.base import (
+    AXIS_LABELS,
+    OBSERVABLES,
+    SPECTRUM_EDGES,
+    Axis,
+    Observable,
+    axis_edges,
 )
+from caloforge.validate.observables.batch import CellStatistics, ShowerBatch
+from caloforge.validate.observables.energies import beam_window, tracked_cells
+from caloforge.validate.observables.spectrum import mip_peak
+from caloforge.validate.observables.streaming import cell_statistics, observe
+from caloforge.validate.observables.table import Histogram, ObservableTable
 
 __all__ = [
     "AXIS_LABELS",
@@ -32,12 +33,9 @@ __all__ = [
     "ObservableTable",
     "ShowerBatch",
     "axis_edges",
+    "beam_window",
     "cell_statistics",
-    "core_cells",
-    "histogram_cells",
-    "layer_correlation",
     "mip_peak",
-    "observable_correlation",
     "observe",
     "tracked_cells",
 ]

@@ -1,29 +1,115 @@
-"""What an observable is, and the observables by name.
+"""Observables: one number a shower, or one number a shower for each bin of an axis; their registry, and the bins of the axes.
 
-What an observable is.
-
-An observable takes a batch of showers and gives one number a shower, or one number a shower for each bin of
-an axis (layers, columns of x, distances from the axis, cell energies, chosen cells). It says for which
-detectors it makes sense, and when it can be NaN.
+======== ============================================================================== =====
+axis     bins                                                                           unit
+======== ============================================================================== =====
+layer    one a readout layer                                                            layer
+x, y     grid: its columns or rows; layered: uniform bins of the median pitch;          mm
+         mesh: 20 uniform bins
+r        grid, layered: uniform bins of the median pitch; mesh: the rings of the layer  mm
+         that has most; the last bin is open
+energy   cell energies, 20 a decade from 1e-3 to 1e6 MeV; underflow and overflow first  MeV
+         and last, so that there are two more values than bins
+cell     chosen cells
+======== ============================================================================== =====
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.geometry import Detector
+from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 from caloforge.registry import Registry
-from caloforge.validate.observables.axes import Axis, axis_edges
 
 if TYPE_CHECKING:
     from caloforge.validate.observables.batch import ShowerBatch
 
-__all__ = ["OBSERVABLES", "Observable", "always", "needs_layers"]
+__all__ = [
+    "AXIS_LABELS",
+    "OBSERVABLES",
+    "SPECTRUM_EDGES",
+    "Axis",
+    "Observable",
+    "always",
+    "axis_edges",
+    "lateral_edges",
+    "needs_layers",
+    "radial_edges",
+]
+
+Array = NDArray[np.float64]
+
+Axis = Literal["shower", "layer", "x", "y", "r", "energy", "cell"]
+
+AXIS_LABELS: dict[Axis, tuple[str, str]] = {
+    "shower": ("", ""),
+    "layer": ("layer", ""),
+    "x": ("x", "mm"),
+    "y": ("y", "mm"),
+    "r": ("distance from the shower axis", "mm"),
+    "energy": ("cell energy", "MeV"),
+    "cell": ("cell", ""),
+}
+"""Label and unit of each axis, for figures."""
+
+_DECADES = (-3, 6)
+_PER_DECADE = 20
+SPECTRUM_EDGES: Array = 10.0 ** (
+    _DECADES[0] + np.arange((_DECADES[1] - _DECADES[0]) * _PER_DECADE + 1) / _PER_DECADE
+)
+"""Edges (181,) of the cell-energy spectrum, MeV."""
+
+_MESH_BINS = 20
+_MOST_RINGS = 30
+
+
+def axis_edges(axis: Axis, detector: Detector) -> Array | None:
+    """Return the bin edges of an axis; None for "shower" and "cell"."""
+    if axis == "layer":
+        return np.arange(detector.n_layers + 1, dtype=np.float64) - 0.5
+    if axis == "x" or axis == "y":
+        return lateral_edges(detector, 0 if axis == "x" else 1)
+    if axis == "r":
+        return radial_edges(detector)
+    return SPECTRUM_EDGES if axis == "energy" else None
+
+
+def lateral_edges(detector: Detector, coordinate: int) -> Array:
+    """Return the common bins of all layers in x (0) or y (1), mm."""
+    spans, pitches = [], []
+    for layer in detector.layers:
+        if isinstance(layer, CylindricalLayer):
+            spans.append((-layer.r_edges[-1], layer.r_edges[-1]))
+            continue
+        n, pitch = ((layer.nx, layer.pitch_x), (layer.ny, layer.pitch_y))[coordinate]
+        centre = (layer.x_centre, layer.y_centre)[coordinate]
+        spans.append((centre - n * pitch / 2, centre + n * pitch / 2))
+        pitches.append(pitch)
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    n_bins = max(1, round((high - low) / float(np.median(pitches)))) if pitches else _MESH_BINS
+    return np.linspace(low, high, n_bins + 1)
+
+
+def radial_edges(detector: Detector) -> Array:
+    """Return the bins of the distance from the shower axis, mm; the last one is open."""
+    rings = [layer for layer in detector.layers if isinstance(layer, CylindricalLayer)]
+    if rings:
+        finest = max(rings, key=lambda layer: layer.n_r)
+        return np.append(np.asarray(finest.r_edges[:-1]), np.inf)
+    grids = [layer for layer in detector.layers if isinstance(layer, ReadoutLayer)]
+    pitch = float(np.median([min(layer.pitch_x, layer.pitch_y) for layer in grids]))
+    across = (
+        max(layer.nx * layer.pitch_x for layer in grids),
+        max(layer.ny * layer.pitch_y for layer in grids),
+    )
+    reach = min(across) / 2
+    n_bins = int(np.clip(round(reach / pitch), 1, _MOST_RINGS))
+    return np.append(pitch * np.arange(n_bins), np.inf)
 
 
 def always(detector: Detector) -> str:
@@ -32,7 +118,7 @@ def always(detector: Detector) -> str:
 
 
 def needs_layers(n: int) -> Callable[[Detector], str]:
-    """Return a rule that asks for at least ``n`` layers."""
+    """Return a rule that requires at least ``n`` layers."""
 
     def rule(detector: Detector) -> str:
         return "" if detector.n_layers >= n else f"needs {n} layers; {detector.name} has {detector.n_layers}"
@@ -46,10 +132,10 @@ class Observable:
 
     Arguments:
         name: Name in the registry, in tables and in metrics.json.
-        label: What a figure's axis says, without the unit.
+        label: Label of a figure's axis, without the unit.
         unit: Unit, empty for a pure number.
         compute: Batch of N showers to (N,) when the axis is "shower", else (N, k).
-        axis: Along which axis the values of one shower lie; see :data:`~caloforge.validate.observables.axes.Axis`.
+        axis: The axis along which the values of one shower lie.
         missing: When it is NaN; empty when it never is.
         counts: Whether the values are counts (histograms of one shower).
         rule: Returns why it makes no sense for a detector; empty when it does.
@@ -77,7 +163,7 @@ class Observable:
         """Return why the observable makes no sense for a detector; empty when it does."""
         return self.rule(detector)
 
-    def edges(self, detector: Detector) -> NDArray[np.float64] | None:
+    def edges(self, detector: Detector) -> Array | None:
         """Return the bin edges (k + 1,) along the axis; None for one number a shower and for chosen cells."""
         return axis_edges(self.axis, detector)
 

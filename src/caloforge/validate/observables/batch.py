@@ -1,6 +1,4 @@
-"""A batch of showers with what many observables need, each computed once, and statistics of every cell.
-
-A batch of showers with what many observables need, each computed once.
+"""A batch of showers with the sums that many observables need, each computed once, and statistics of every cell.
 
 Showers are sparse, so everything starts from the hits: filled cells of at least ``cut``, in the order of the file. Their
 energies are summed in float64. Positions are the nominal cell centres plus the detector's layer shift, where
@@ -10,22 +8,49 @@ its cells move with an alignment.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import InputError
-from caloforge.geometry import Detector
+from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.showers import Showers
-from caloforge.validate.observables.axes import CellFrame, cell_frame
 
-__all__ = ["CellStatistics", "CellSums", "ShowerBatch", "is_filled"]
+__all__ = ["CellPositions", "CellStatistics", "CellSums", "ShowerBatch", "cell_positions", "is_filled"]
+
+Array = NDArray[np.float64]
 
 
 def is_filled(cells: NDArray[np.float32], cut: float) -> NDArray[np.bool_]:
     """Return which cells have energy after those below the cut (MeV) were set to 0, as the CaloChallenge does."""
     return np.asarray(cells >= cut if cut > 0.0 else cells > 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class CellPositions:
+    """Layer and position of every cell, as contiguous arrays.
+
+    Attributes:
+        layer: (n_cells,) layer.
+        centre: (3, n_cells) nominal x, y, z, mm.
+        radius: (n_cells,) own r of a mesh's voxels, mm; None for cells.
+    """
+
+    layer: NDArray[np.int64]
+    centre: Array
+    radius: Array | None
+
+
+@lru_cache(maxsize=16)
+def cell_positions(detector: Detector) -> CellPositions:
+    """Return the positions of a detector's cells."""
+    rings = [layer.radii() for layer in detector.layers if isinstance(layer, CylindricalLayer)]
+    return CellPositions(
+        layer=np.ascontiguousarray(detector.cell_layer),
+        centre=np.ascontiguousarray(detector.cell_centres.T),
+        radius=np.concatenate(rings) if rings else None,
+    )
 
 
 class ShowerBatch:
@@ -53,7 +78,7 @@ class ShowerBatch:
             raise InputError(msg)
         flat = np.ascontiguousarray(cells).reshape(-1)
         index = np.flatnonzero(is_filled(flat, self.cut))
-        self.energy: NDArray[np.float64] = flat[index].astype(np.float64)
+        self.energy: Array = flat[index].astype(np.float64)
         """(H,) energy of each hit, MeV."""
         n_cells = self.detector.n_cells
         self.bounds: NDArray[np.int64] = np.searchsorted(index, np.arange(self.n + 1) * n_cells)
@@ -63,19 +88,15 @@ class ShowerBatch:
         self.cell: NDArray[np.int64] = index - self.shower * n_cells
         """(H,) flat index of each hit's cell."""
 
-    # -- sums over hits --------------------------------------------------------------------------------
-
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def sum(self, values: Array) -> Array:
         """Sum values of hits (H,) over each shower: (N,)."""
         return self._reduce(np.add, values)
 
-    def max(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def max(self, values: Array) -> Array:
         """Return the largest value of the hits (H,) of each shower (N,); 0 for empty ones."""
         return self._reduce(np.maximum, values)
 
-    def sum_bins(
-        self, bins: NDArray[np.int64], n_bins: int, values: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def sum_bins(self, bins: NDArray[np.int64], n_bins: int, values: Array) -> Array:
         """Sum values of hits (H,) over each shower and bin (H,): (N, n_bins)."""
         sums = np.bincount(self.shower * n_bins + bins, values, self.n * n_bins)
         return np.asarray(sums, np.float64).reshape(self.n, n_bins)
@@ -85,112 +106,108 @@ class ShowerBatch:
         counts = np.bincount(self.shower * n_bins + bins, minlength=self.n * n_bins)
         return counts.reshape(self.n, n_bins).astype(np.int64, copy=False)
 
-    def sum_layers(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def sum_layers(self, values: Array) -> Array:
         """Sum values of hits (H,) over each shower and layer: (N, n_layers)."""
         n_layers = self.detector.n_layers
         sums = np.bincount(self._layer_key, values, self.n * n_layers)
         return np.asarray(sums, np.float64).reshape(self.n, n_layers)
 
-    def per_hit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def per_hit(self, values: Array) -> Array:
         """Repeat a shower's value (N,) for each of its hits: (H,)."""
         return np.repeat(values, np.diff(self.bounds))
 
-    def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def mean(self, values: Array) -> Array:
         """Return the energy-weighted mean of hits' values (H,) in each shower (N,); NaN for empty ones."""
         return self.over_total(self.sum(self.energy * values))
 
-    def over_total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    def over_total(self, sums: Array) -> Array:
         """Divide (N,) by the visible energy; NaN for empty showers."""
         out = np.full(self.n, np.nan)
         np.divide(sums, self.total, out=out, where=self.filled)
         return out
 
-    def _reduce(self, operation: np.ufunc, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _reduce(self, operation: np.ufunc, values: Array) -> Array:
         out = np.zeros(self.n)
         if len(values):
             out[self.filled] = operation.reduceat(values, self.bounds[:-1][self.filled])
         return out
 
-    # -- hits --------------------------------------------------------------------------------------------
-
     @cached_property
-    def frame(self) -> CellFrame:
-        """Positions of the cells."""
-        return cell_frame(self.detector)
+    def positions(self) -> CellPositions:
+        """Layer and position of the detector's cells."""
+        return cell_positions(self.detector)
 
     @cached_property
     def layer(self) -> NDArray[np.int64]:
         """(H,) layer of each hit."""
-        return np.asarray(self.frame.layer[self.cell])
+        return np.asarray(self.positions.layer[self.cell])
 
     @cached_property
     def _layer_key(self) -> NDArray[np.int64]:
         return self.shower * self.detector.n_layers + self.layer
 
     @cached_property
-    def shift(self) -> NDArray[np.float64] | None:
+    def shift(self) -> Array | None:
         """(N, n_layers, 2) offsets of the cells, mm; None where they never move."""
         shift = self.detector.layer_shift(self.showers.conditions)
         return None if shift is None else np.broadcast_to(shift, (self.n, self.detector.n_layers, 2))
 
-    def _position(self, coordinate: int) -> NDArray[np.float64]:
-        nominal: NDArray[np.float64] = self.frame.centre[coordinate][self.cell]
+    def _position(self, coordinate: int) -> Array:
+        nominal: Array = self.positions.centre[coordinate][self.cell]
         if self.shift is None or coordinate == 2:
             return nominal
-        offset: NDArray[np.float64] = self.shift[:, :, coordinate].reshape(-1)[self._layer_key]
+        offset: Array = self.shift[:, :, coordinate].reshape(-1)[self._layer_key]
         return nominal + offset
 
     @cached_property
-    def x(self) -> NDArray[np.float64]:
+    def x(self) -> Array:
         """(H,) mm."""
         return self._position(0)
 
     @cached_property
-    def y(self) -> NDArray[np.float64]:
+    def y(self) -> Array:
         """(H,) mm."""
         return self._position(1)
 
     @cached_property
-    def z(self) -> NDArray[np.float64]:
+    def z(self) -> Array:
         """(H,) mm."""
         return self._position(2)
 
     @cached_property
-    def beam_radius(self) -> NDArray[np.float64]:
+    def beam_radius(self) -> Array:
         """(H,) mm: distance, within the layer, from the line of the nominal beam; a mesh's own r.
 
         The line enters at (beam.x, beam.y) and leans by z / tan(theta) towards +y.
         """
-        if self.frame.radius is not None:
-            return self.frame.radius[self.cell]
+        if self.positions.radius is not None:
+            return self.positions.radius[self.cell]
         lean = 1.0 / np.tan(np.radians(self.theta))
         beam = self.detector.beam
         return _length(self.x - beam.x, self.y - beam.y - self.z * self.per_hit(lean))
 
     @cached_property
-    def axis_radius(self) -> NDArray[np.float64]:
+    def axis_radius(self) -> Array:
         """(H,) mm: distance from the line through the shower's centre along the incident direction.
 
         With direction (0, cos(theta), sin(theta)) and d the offset from the centre of gravity it is
         sqrt(dx^2 + (dy sin(theta) - dz cos(theta))^2). Meshes are centred on the particle: their own r.
         """
-        if self.frame.radius is not None:
-            return self.frame.radius[self.cell]
+        if self.positions.radius is not None:
+            return self.positions.radius[self.cell]
         angle = np.radians(self.theta)
         dx, dy, dz = self.offsets
         along = dy * self.per_hit(np.sin(angle)) - dz * self.per_hit(np.cos(angle))
         return _length(dx, along)
 
     @cached_property
-    def offsets(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def offsets(self) -> tuple[Array, Array, Array]:
         """(H,) each: x, y, z of the hits from the shower's centre of gravity, mm."""
         x, y, z = (self.per_hit(centre) for centre in self.centre)
         return self.x - x, self.y - y, self.z - z
 
-    # -- showers -----------------------------------------------------------------------------------------
-
     @property
-    def theta(self) -> NDArray[np.float64]:
+    def theta(self) -> Array:
         """(N,) incident angle, degrees; 90 where the showers do not say."""
         return self.showers.incident_theta
 
@@ -200,37 +217,37 @@ class ShowerBatch:
         return np.diff(self.bounds) > 0
 
     @cached_property
-    def total(self) -> NDArray[np.float64]:
+    def total(self) -> Array:
         """(N,) visible energy, MeV."""
         return self.sum(self.energy)
 
     @cached_property
-    def n_hits(self) -> NDArray[np.float64]:
+    def n_hits(self) -> Array:
         """(N,) number of cells above the threshold."""
         return self.sum((self.energy > self.threshold).astype(np.float64))
 
     @cached_property
-    def layer_energy(self) -> NDArray[np.float64]:
+    def layer_energy(self) -> Array:
         """(N, n_layers) MeV."""
         return self.sum_layers(self.energy)
 
     @cached_property
-    def layer_ex(self) -> NDArray[np.float64]:
+    def layer_ex(self) -> Array:
         """(N, n_layers) sum of energy times x, MeV mm."""
         return self.sum_layers(self.energy * self.x)
 
     @cached_property
-    def layer_ey(self) -> NDArray[np.float64]:
+    def layer_ey(self) -> Array:
         """(N, n_layers) sum of energy times y, MeV mm."""
         return self.sum_layers(self.energy * self.y)
 
     @cached_property
-    def layer_er(self) -> NDArray[np.float64]:
+    def layer_er(self) -> Array:
         """(N, n_layers) sum of energy times the distance from the beam line, MeV mm."""
         return self.sum_layers(self.energy * self.beam_radius)
 
     @cached_property
-    def centre(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def centre(self) -> tuple[Array, Array, Array]:
         """(N,) each: centre of gravity in x, y, z, mm; NaN for empty showers."""
         depth = np.array([layer.z for layer in self.detector.layers])
         return (
@@ -240,7 +257,7 @@ class ShowerBatch:
         )
 
     @cached_property
-    def covariance(self) -> NDArray[np.float64]:
+    def covariance(self) -> Array:
         """(N, 3, 3) energy-weighted covariance of the hits' positions, mm2; NaN for empty showers."""
         out = np.empty((self.n, 3, 3))
         weighted = [self.energy * offset for offset in self.offsets]
@@ -250,14 +267,14 @@ class ShowerBatch:
         return out
 
 
-def _length(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _length(x: Array, y: Array) -> Array:
     """Return sqrt(x^2 + y^2); four times as fast as np.hypot, whose guard against overflow mm do not need."""
     return np.asarray(np.sqrt(x * x + y * y))
 
 
 @dataclass(frozen=True, eq=False)
 class CellStatistics:
-    """What the cells do over a sample; each array (n_cells,).
+    """Moments of the cells over a sample; each array (n_cells,).
 
     Attributes:
         n: Number of showers.
@@ -267,9 +284,9 @@ class CellStatistics:
     """
 
     n: int
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    occupancy: NDArray[np.float64]
+    mean: Array
+    std: Array
+    occupancy: Array
 
 
 class CellSums:

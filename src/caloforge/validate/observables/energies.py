@@ -1,31 +1,22 @@
-r"""Energies and depth: visible energy, hits, layer energies, depth and core cells.
-
-Energies of the whole shower: visible energy, response, the highest cell.
+r"""Energies and depth: visible energy, hits, layer energies, depth, and the cells around the beam.
 
 .. math:: E_{vis} = \sum_i E_i, \qquad R = \frac{E_{vis}}{f E_{inc}}, \qquad E_{peak} = \max_i E_i
 
-with the detector's sampling fraction f, so that R is 1 on average.
-
-How many cells are hit, and what fraction is not.
-
-A hit is a cell above the threshold. Sparsity is 1 minus the fraction of cells with any energy after the cut,
-for each layer as the CaloChallenge has it, and over all cells.
-
-How deep the shower sits: depth, start, and where 90 % of its energy is contained.
+with the detector's sampling fraction f, so that the response R is 1 on average. A hit is a cell above the threshold. Sparsity is 1
+minus the fraction of cells with any energy after the cut, for each layer as the CaloChallenge has it, and over all cells.
 
 - shower depth: d = sum E_l l / sum E_l, with the layers l counted from 0 (ATL-SOFT-PUB-2018-001);
 - shower start: the first layer up to which at least 1 % of the visible energy is seen;
 - depth of 90 %: where the cumulative energy, drawn as straight lines through (z_l, E_0 + ... + E_l), reaches
   90 % of the visible energy; it starts from zero one layer distance before the first layer.
 
-All are NaN for empty showers. The depth in mm is the centre of gravity in z.
+All three are NaN for empty showers. The depth in mm is the centre of gravity in z.
 
-The core cells: the window around the beam, deep enough to hold the shower's maximum.
-
-In a grid it is 7 x 7 x 7 cells: in x and y from two cells before to four cells after the cell that the beam enters,
-in depth seven layers from 40 % of the layers on. In the 25 x 25 x 25 grid this is [10, 16]^3, the window of
-F. Rehm et al. (arXiv:2103.13698). Elsewhere it is, in each of these layers, the quarter of the cells nearest to the beam,
-at most 49. Windows are moved inside where they would reach beyond the grid.
+``core_mean`` and ``core_std`` are of a window around the beam (:func:`beam_window`): in a grid 7 x 7 x 7 cells, in x and y from two cells
+before to four cells after the cell that the beam enters, in depth seven layers from 40 % of the layers on. In the 25 x 25 x 25 grid
+this is [10, 16]^3, the window of F. Rehm et al. (arXiv:2103.13698). Elsewhere it is, in each of these layers, the quarter of the
+cells nearest to the beam, at most 49. Windows are moved inside where they would reach beyond the grid. ``core_cells`` are the
+energies of these cells, or of all cells of a small detector (:func:`tracked_cells`).
 """
 
 from __future__ import annotations
@@ -36,9 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.validate.observables.axes import cell_frame
 from caloforge.validate.observables.base import Observable, needs_layers
-from caloforge.validate.observables.batch import ShowerBatch, is_filled
+from caloforge.validate.observables.batch import ShowerBatch, cell_positions, is_filled
 
 __all__ = [
     "CORE_CELLS",
@@ -55,59 +45,46 @@ __all__ = [
     "SHOWER_START",
     "SPARSITY",
     "VISIBLE_ENERGY",
-    "core_cells",
-    "depth_of_fraction",
+    "beam_window",
     "tracked_cells",
 ]
 
-
-def _visible(batch: ShowerBatch) -> NDArray[np.float64]:
-    return batch.total
+Array = NDArray[np.float64]
 
 
-def _response(batch: ShowerBatch) -> NDArray[np.float64]:
+def _response(batch: ShowerBatch) -> Array:
     return batch.total / (batch.detector.sampling_fraction * batch.showers.incident_energy)
 
 
-def _peak(batch: ShowerBatch) -> NDArray[np.float64]:
-    return batch.max(batch.energy)
-
-
-VISIBLE_ENERGY = Observable("visible_energy", "visible energy", "MeV", _visible)
+VISIBLE_ENERGY = Observable("visible_energy", "visible energy", "MeV", lambda batch: batch.total)
 RESPONSE = Observable("response", "visible / (sampling fraction x incident energy)", "", _response)
-PEAK_ENERGY = Observable("peak_energy", "highest cell energy", "MeV", _peak)
+PEAK_ENERGY = Observable("peak_energy", "highest cell energy", "MeV", lambda batch: batch.max(batch.energy))
 
 
-def _hits(batch: ShowerBatch) -> NDArray[np.float64]:
-    return batch.n_hits
-
-
-def _layer_sparsity(batch: ShowerBatch) -> NDArray[np.float64]:
+def _layer_sparsity(batch: ShowerBatch) -> Array:
     counts = batch.count_bins(batch.layer, batch.detector.n_layers)
     sizes = np.array([layer.n_cells for layer in batch.detector.layers], np.float64)
     return np.asarray(1.0 - counts / sizes)
 
 
-def _sparsity(batch: ShowerBatch) -> NDArray[np.float64]:
+def _sparsity(batch: ShowerBatch) -> Array:
     return 1.0 - np.diff(batch.bounds) / batch.detector.n_cells
 
 
-HITS = Observable("hits", "cells above threshold", "", _hits)
+HITS = Observable("hits", "cells above threshold", "", lambda batch: batch.n_hits)
 SPARSITY = Observable("sparsity", "fraction of empty cells", "", _sparsity)
 LAYER_SPARSITY = Observable("layer_sparsity", "fraction of empty cells", "", _layer_sparsity, "layer")
 
 
-def _energy(batch: ShowerBatch) -> NDArray[np.float64]:
-    return batch.layer_energy
-
-
-def _fraction(batch: ShowerBatch) -> NDArray[np.float64]:
+def _fraction(batch: ShowerBatch) -> Array:
     out = np.zeros_like(batch.layer_energy)
     np.divide(batch.layer_energy, batch.total[:, None], out=out, where=batch.filled[:, None])
     return out
 
 
-LAYER_ENERGY = Observable("layer_energy", "layer energy", "MeV", _energy, "layer", rule=needs_layers(2))
+LAYER_ENERGY = Observable(
+    "layer_energy", "layer energy", "MeV", lambda batch: batch.layer_energy, "layer", rule=needs_layers(2)
+)
 LAYER_FRACTION = Observable(
     "layer_fraction", "layer energy / visible energy", "", _fraction, "layer", rule=needs_layers(2)
 )
@@ -118,32 +95,21 @@ _CONTAINED = 0.9
 _ROUNDING = 1e-12  # relative; keeps the last layer's cumulative sum above a target of the whole
 
 
-def _depth(batch: ShowerBatch) -> NDArray[np.float64]:
+def _depth(batch: ShowerBatch) -> Array:
     return batch.over_total(batch.layer_energy @ np.arange(batch.detector.n_layers, dtype=np.float64))
 
 
-def _start(batch: ShowerBatch) -> NDArray[np.float64]:
+def _start(batch: ShowerBatch) -> Array:
     target = _START * (1 - _ROUNDING) * batch.total
     reached = np.cumsum(batch.layer_energy, axis=1) >= target[:, None]
     return np.where(batch.filled, reached.argmax(axis=1), np.nan)
 
 
-def depth_of_fraction(
-    layer_energy: NDArray[np.float64], z: NDArray[np.float64], fraction: float
-) -> NDArray[np.float64]:
-    """Return the depth up to which a fraction of the energy is contained.
-
-    Arguments:
-        layer_energy: (N, n_layers) MeV.
-        z: (n_layers,) depths, mm; at least two.
-        fraction: Between 0 and 1.
-
-    Returns:
-        (N,) mm; NaN for empty showers.
-    """
+def _depth_90(batch: ShowerBatch) -> Array:
+    layer_energy, z = batch.layer_energy, np.array([layer.z for layer in batch.detector.layers])
     total = layer_energy.sum(axis=1)
     cumulative = np.cumsum(layer_energy, axis=1)
-    target = fraction * (1 - _ROUNDING) * total
+    target = _CONTAINED * (1 - _ROUNDING) * total
     last = (cumulative >= target[:, None]).argmax(axis=1)
     rows = np.arange(len(total))
     upper = cumulative[rows, last]
@@ -151,13 +117,8 @@ def depth_of_fraction(
     edges = np.concatenate([[2 * z[0] - z[1]], z])
     part = np.full(len(total), np.nan)
     np.divide(target - lower, upper - lower, out=part, where=total > 0)
-    depth: NDArray[np.float64] = edges[last] + part * (edges[last + 1] - edges[last])
+    depth: Array = edges[last] + part * (edges[last + 1] - edges[last])
     return depth
-
-
-def _depth_90(batch: ShowerBatch) -> NDArray[np.float64]:
-    z = np.array([layer.z for layer in batch.detector.layers])
-    return depth_of_fraction(batch.layer_energy, z, _CONTAINED)
 
 
 _EMPTY = "empty showers"
@@ -186,8 +147,8 @@ def _window(n: int, first: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=16)
-def core_cells(detector: Detector) -> NDArray[np.int64]:
-    """Return the flat indices of the core cells, sorted."""
+def beam_window(detector: Detector) -> NDArray[np.int64]:
+    """Return the flat indices of the cells around the beam, sorted."""
     layers = _window(detector.n_layers, int(_FIRST_LAYER * detector.n_layers + 1e-9))
     first = detector.layers[0]
     beam = detector.beam
@@ -196,9 +157,9 @@ def core_cells(detector: Detector) -> NDArray[np.int64]:
         iy = _window(first.ny, int(np.abs(first.y - beam.y).argmin()) - _BEFORE)
         inside = (ix[:, None, None] * first.ny + iy[:, None]) * detector.n_layers + layers
         return np.sort(inside.reshape(-1))
-    frame = cell_frame(detector)
-    distance = np.hypot(frame.centre[0] - beam.x, frame.centre[1] - beam.y)
-    distance = distance if frame.radius is None else frame.radius
+    positions = cell_positions(detector)
+    distance = np.hypot(positions.centre[0] - beam.x, positions.centre[1] - beam.y)
+    distance = distance if positions.radius is None else positions.radius
     chosen = []
     for layer in layers:
         cells = detector.layer_cells[layer]
@@ -209,8 +170,8 @@ def core_cells(detector: Detector) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=16)
 def tracked_cells(detector: Detector) -> NDArray[np.int64]:
-    """Return the cells whose energies the table keeps for each shower: all of a small detector, else the core."""
-    return np.arange(detector.n_cells) if detector.n_cells <= _WHOLE else core_cells(detector)
+    """Return the cells whose energies the table keeps for each shower: all of a small detector, else those around the beam."""
+    return np.arange(detector.n_cells) if detector.n_cells <= _WHOLE else beam_window(detector)
 
 
 def _energies(batch: ShowerBatch, cells: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -222,14 +183,14 @@ def _tracked(batch: ShowerBatch) -> NDArray[np.float32]:
     return _energies(batch, tracked_cells(batch.detector))
 
 
-def _mean(batch: ShowerBatch) -> NDArray[np.float64]:
-    return np.asarray(_energies(batch, core_cells(batch.detector)).mean(axis=1, dtype=np.float64))
+def _mean(batch: ShowerBatch) -> Array:
+    return np.asarray(_energies(batch, beam_window(batch.detector)).mean(axis=1, dtype=np.float64))
 
 
-def _std(batch: ShowerBatch) -> NDArray[np.float64]:
-    return np.asarray(_energies(batch, core_cells(batch.detector)).std(axis=1, dtype=np.float64))
+def _std(batch: ShowerBatch) -> Array:
+    return np.asarray(_energies(batch, beam_window(batch.detector)).std(axis=1, dtype=np.float64))
 
 
 CORE_CELLS = Observable("core_cells", "energies of the tracked cells", "MeV", _tracked, "cell")
-CORE_MEAN = Observable("core_mean", "mean energy of the core cells", "MeV", _mean)
-CORE_STD = Observable("core_std", "spread of the core cells' energies", "MeV", _std)
+CORE_MEAN = Observable("core_mean", "mean energy of the cells around the beam", "MeV", _mean)
+CORE_STD = Observable("core_std", "standard deviation of the cells around the beam", "MeV", _std)

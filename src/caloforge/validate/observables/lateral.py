@@ -1,49 +1,37 @@
 r"""Lateral shape and direction: centres, widths, moments, profiles, containment and angle.
 
-The shower's direction as theta: 90 degrees along +z, smaller leaning towards +y.
-
-- from the layers' barycentres: the energy-weighted straight line y = a + b z through them has
-  b = cov(y, z) / var(z), and theta = atan2(1, b);
-- from the principal axis: the eigenvector (v_x, v_y, v_z), v_z >= 0, of the largest eigenvalue of the
-  energy-weighted covariance of the cells' positions; theta = atan2(v_z, v_y).
-
-Both are NaN where the energy lies in fewer than two layers.
-
-Centres of gravity and moments about them.
+**Centre of gravity and central moments**, over the cells' centres (moved by the detector's layer shift where its cells move); NaN for
+empty showers:
 
 .. math::
     \bar x = \frac{\sum_i E_i x_i}{\sum_i E_i}, \qquad
     m_k(x) = \frac{\sum_i E_i (x_i - \bar x)^k}{\sum_i E_i}, \quad k = 2, 3
 
-over the cells' centres (moved by the detector's layer shift where its cells move); NaN for empty showers.
-
-Lateral centre and width of each layer in x (eta), y (phi) and r, exactly as the CaloChallenge defines them.
+**Centre and width of each layer** in x (eta), y (phi) and r, exactly as the CaloChallenge defines them:
 
 .. math::
     C_l(x) = \frac{\sum x E}{\sum E + 10^{-16}}, \qquad
     W_l(x) = \sqrt{\max\left(0, \frac{\sum x^2 E}{\sum E + 10^{-16}} - C_l(x)^2\right)}
 
-Voxels of a mesh have x = r cos(alpha) and y = r sin(alpha); a layer with a single angular bin lies at 0 in both.
-r is a voxel's own radius, and for cells the distance from the nominal beam line at the layer's depth. Cells
-that move with an alignment are taken where they are. Empty layers give 0 for centre and width.
+Voxels of a mesh have x = r cos(alpha) and y = r sin(alpha); a layer with a single angular bin lies at 0 in both. r is a voxel's own
+radius, and for cells the distance from the nominal beam line at the layer's depth. Empty layers have centre and width 0.
+
+**Direction** as theta: 90 degrees along +z, smaller leaning towards +y. From the layers' barycentres: the energy-weighted straight line
+y = a + b z through them has b = cov(y, z) / var(z), and theta = atan2(1, b). From the principal axis: the eigenvector
+(v_x, v_y, v_z), v_z >= 0, of the largest eigenvalue of the energy-weighted covariance of the cells' positions; theta = atan2(v_z, v_y).
+Both are NaN where the energy lies in fewer than two layers.
+
+**Profiles**: energy in bins of x, of y, and of the distance from the shower axis, MeV. Cells of a grid are in the bin of their own
+column. A layer whose cells are wider or narrower than the bins, or move with an alignment, shares each cell's energy among the bins in
+proportion to the overlap. Voxels of a mesh are in the bin of their centre. The outermost bins are open, so that the bins sum
+to the visible energy. The radial profile is about the line through the shower's centre of gravity along the incident direction (a mesh:
+its own r), cells at their centres; its last bin is open.
+
+**Containment**: the distance from the same line within which 90 % of the visible energy lies, which is that of the cell at which the
+cumulative energy, ordered by distance, reaches 90 %. NaN for empty showers.
 
 References:
     C. Krause et al., CaloChallenge 2022, arXiv:2410.21611, section 5.
-
-Lateral profiles: energy in bins of x, of y, and of the distance from the shower axis, MeV.
-
-Cells of a grid fall into the bin of their own column. A layer whose cells are wider or narrower than the bins,
-or move with an alignment, shares each cell's energy among the bins in proportion to the overlap. Voxels of a
-mesh fall where their centre is. The outermost bins are open, so that the bins always sum to the visible energy.
-
-The radial profile is taken about the line through the shower's centre of gravity along the incident direction
-(a mesh: its own r), cells at their centres; its last bin is open.
-
-Lateral containment: the distance from the shower axis within which 90 % of the visible energy lies.
-
-The cells are ordered by the distance of their centres from the line through the shower's centre of gravity
-along the incident direction; the radius is that of the cell at which the cumulative energy reaches 90 %. NaN
-for empty showers.
 """
 
 from __future__ import annotations
@@ -55,8 +43,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.validate.observables.axes import lateral_edges, radial_edges
-from caloforge.validate.observables.base import Observable, always, needs_layers
+from caloforge.validate.observables.base import (
+    Observable,
+    always,
+    lateral_edges,
+    needs_layers,
+    radial_edges,
+)
 from caloforge.validate.observables.batch import ShowerBatch, is_filled
 
 __all__ = [
@@ -84,9 +77,11 @@ __all__ = [
     "principal_angle",
 ]
 
+Array = NDArray[np.float64]
+
 
 def _rule(detector: Detector) -> str:
-    """Ask for three layers at known depths."""
+    """Require three layers at known depths."""
     if detector.n_layers < 3:
         return f"needs 3 layers; {detector.name} has {detector.n_layers}"
     if detector.order == "cylindrical" and len(detector.shape) == 1:
@@ -99,14 +94,14 @@ def _deep(batch: ShowerBatch) -> NDArray[np.bool_]:
     return np.asarray((batch.layer_energy > 0).sum(axis=1) > 1)
 
 
-def _barycentres(batch: ShowerBatch) -> NDArray[np.float64]:
+def _barycentres(batch: ShowerBatch) -> Array:
     covariance = batch.covariance
     slope = np.full(batch.n, np.nan)
     np.divide(covariance[:, 1, 2], covariance[:, 2, 2], out=slope, where=_deep(batch))
     return np.asarray(np.degrees(np.arctan2(1.0, slope)))
 
 
-def principal_angle(batch: ShowerBatch) -> NDArray[np.float64]:
+def principal_angle(batch: ShowerBatch) -> Array:
     """Return theta (N,) of the showers' principal axes, degrees."""
     theta, deep = np.full(batch.n, np.nan), _deep(batch)
     if deep.any():
@@ -125,95 +120,66 @@ ANGLE_AXIS = Observable(
 )
 
 
-_AXES = "xyz"
-_RULES = (always, always, needs_layers(2))
 _EMPTY = "empty showers"
+_RULES = {"x": always, "y": always, "z": needs_layers(2)}
 
 
-def _centre(axis: int) -> Observable:
-    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
-        return batch.centre[axis]
+def _moments(axis: int, name: str) -> tuple[Observable, Observable, Observable]:
+    """Return centre of gravity, second and third central moment along an axis."""
 
-    name = _AXES[axis]
-    return Observable(
-        f"centre_{name}", f"centre of gravity in {name}", "mm", compute, missing=_EMPTY, rule=_RULES[axis]
-    )
-
-
-def _second(axis: int) -> Observable:
-    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
-        return batch.covariance[:, axis, axis]
-
-    return _moment(axis, 2, "second", compute)
-
-
-def _third(axis: int) -> Observable:
-    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
+    def third(batch: ShowerBatch) -> Array:
         offset = batch.offsets[axis]
         return batch.mean(offset * offset * offset)
 
-    return _moment(axis, 3, "third", compute)
+    def observable(key: str, label: str, unit: str, compute: Callable[[ShowerBatch], Array]) -> Observable:
+        return Observable(
+            f"{key}_{name}", f"{label} in {name}", unit, compute, missing=_EMPTY, rule=_RULES[name]
+        )
 
-
-def _moment(
-    axis: int, order: int, ordinal: str, compute: Callable[[ShowerBatch], NDArray[np.float64]]
-) -> Observable:
-    name = _AXES[axis]
-    label = f"{ordinal} central moment in {name}"
-    return Observable(
-        f"{ordinal}_moment_{name}", label, f"mm{order}", compute, missing=_EMPTY, rule=_RULES[axis]
+    return (
+        observable("centre", "centre of gravity", "mm", lambda batch: batch.centre[axis]),
+        observable("second_moment", "second central moment", "mm2", lambda x: x.covariance[:, axis, axis]),
+        observable("third_moment", "third central moment", "mm3", third),
     )
 
 
-CENTRE_X, CENTRE_Y, CENTRE_Z = _centre(0), _centre(1), _centre(2)
-SECOND_X, SECOND_Y, SECOND_Z = _second(0), _second(1), _second(2)
-THIRD_X, THIRD_Y, THIRD_Z = _third(0), _third(1), _third(2)
-
+CENTRE_X, SECOND_X, THIRD_X = _moments(0, "x")
+CENTRE_Y, SECOND_Y, THIRD_Y = _moments(1, "y")
+CENTRE_Z, SECOND_Z, THIRD_Z = _moments(2, "z")
 
 _TINY = 1e-16  # MeV, the CaloChallenge's guard of empty layers
 
 
-def _positions(batch: ShowerBatch, name: str) -> NDArray[np.float64]:
-    return {"x": batch.x, "y": batch.y}[name] if name in "xy" else batch.beam_radius
+def _layer_moments(name: str, position: str, sums: str) -> tuple[Observable, Observable]:
+    """Return centre and width of each layer along an axis, from attributes of the batch: positions, and their weighted sums."""
+
+    def centre(batch: ShowerBatch) -> Array:
+        return np.asarray(getattr(batch, sums) / (batch.layer_energy + _TINY))
+
+    def width(batch: ShowerBatch) -> Array:
+        x = getattr(batch, position)
+        squares = batch.sum_layers(batch.energy * x * x) / (batch.layer_energy + _TINY)
+        return np.sqrt(np.maximum(0.0, squares - centre(batch) ** 2))
+
+    return (
+        Observable(f"layer_centre_{name}", f"centre of the layer in {name}", "mm", centre, "layer"),
+        Observable(f"layer_width_{name}", f"width of the layer in {name}", "mm", width, "layer"),
+    )
 
 
-def _centre_of(batch: ShowerBatch, name: str) -> NDArray[np.float64]:
-    sums = {"x": batch.layer_ex, "y": batch.layer_ey}[name] if name in "xy" else batch.layer_er
-    return sums / (batch.layer_energy + _TINY)
-
-
-def _centre_lateral(name: str) -> Observable:
-    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
-        return _centre_of(batch, name)
-
-    return Observable(f"layer_centre_{name}", f"centre of the layer in {name}", "mm", compute, "layer")
-
-
-def _width(name: str) -> Observable:
-    def compute(batch: ShowerBatch) -> NDArray[np.float64]:
-        position = _positions(batch, name)
-        squares = batch.sum_layers(batch.energy * position * position) / (batch.layer_energy + _TINY)
-        return np.sqrt(np.maximum(0.0, squares - _centre_of(batch, name) ** 2))
-
-    return Observable(f"layer_width_{name}", f"width of the layer in {name}", "mm", compute, "layer")
-
-
-LAYER_CENTRE_X, LAYER_CENTRE_Y, LAYER_CENTRE_R = (
-    _centre_lateral("x"),
-    _centre_lateral("y"),
-    _centre_lateral("r"),
-)
-LAYER_WIDTH_X, LAYER_WIDTH_Y, LAYER_WIDTH_R = _width("x"), _width("y"), _width("r")
+LAYER_CENTRE_X, LAYER_WIDTH_X = _layer_moments("x", "x", "layer_ex")
+LAYER_CENTRE_Y, LAYER_WIDTH_Y = _layer_moments("y", "y", "layer_ey")
+LAYER_CENTRE_R, LAYER_WIDTH_R = _layer_moments("r", "beam_radius", "layer_er")
 
 
 @lru_cache(maxsize=32)
 def _bin_of_cell(detector: Detector, coordinate: int) -> NDArray[np.int64]:
-    """Return the bin (n_cells,) that holds each cell's nominal centre."""
+    """Return the bin (n_cells,) of each cell's nominal centre."""
     inner = lateral_edges(detector, coordinate)[1:-1]
     return np.searchsorted(inner, detector.cell_centres[:, coordinate], side="right")
 
 
-def _lateral(batch: ShowerBatch, coordinate: int) -> NDArray[np.float64]:
+def _lateral(batch: ShowerBatch, coordinate: int) -> Array:
     if batch.detector.order == "layered":
         return _shared(batch, coordinate)
     n_bins = len(lateral_edges(batch.detector, coordinate)) - 1
@@ -221,15 +187,14 @@ def _lateral(batch: ShowerBatch, coordinate: int) -> NDArray[np.float64]:
     return batch.sum_bins(bins, n_bins, batch.energy)
 
 
-def _shared(batch: ShowerBatch, coordinate: int) -> NDArray[np.float64]:
+def _shared(batch: ShowerBatch, coordinate: int) -> Array:
     """Share each cell's energy among the bins that it overlaps."""
     inner = lateral_edges(batch.detector, coordinate)[1:-1]
     below = np.zeros((batch.n, len(inner)))
     filled = is_filled(batch.showers.cells, batch.cut)
     cells = np.where(filled, batch.showers.cells, 0).astype(np.float64)
-    for index, (layer, members) in enumerate(
-        zip(batch.detector.layers, batch.detector.layer_cells, strict=True)
-    ):
+    members_of = batch.detector.layer_cells
+    for index, (layer, members) in enumerate(zip(batch.detector.layers, members_of, strict=True)):
         assert isinstance(layer, ReadoutLayer)
         grid = cells[:, members].reshape(batch.n, layer.nx, layer.ny)
         energy = grid.sum(axis=2 - coordinate)
@@ -242,22 +207,14 @@ def _shared(batch: ShowerBatch, coordinate: int) -> NDArray[np.float64]:
     return np.maximum(np.diff(bounded, axis=1), 0.0)
 
 
-def _x(batch: ShowerBatch) -> NDArray[np.float64]:
-    return _lateral(batch, 0)
-
-
-def _y(batch: ShowerBatch) -> NDArray[np.float64]:
-    return _lateral(batch, 1)
-
-
-def _radial(batch: ShowerBatch) -> NDArray[np.float64]:
+def _radial(batch: ShowerBatch) -> Array:
     edges = radial_edges(batch.detector)
     bins = np.searchsorted(edges[1:-1], batch.axis_radius, side="right")
     return batch.sum_bins(bins, len(edges) - 1, batch.energy)
 
 
-X_PROFILE = Observable("x_profile", "energy in the column", "MeV", _x, "x")
-Y_PROFILE = Observable("y_profile", "energy in the row", "MeV", _y, "y")
+X_PROFILE = Observable("x_profile", "energy in the column", "MeV", lambda batch: _lateral(batch, 0), "x")
+Y_PROFILE = Observable("y_profile", "energy in the row", "MeV", lambda batch: _lateral(batch, 1), "y")
 RADIAL_PROFILE = Observable("radial_profile", "energy in the ring", "MeV", _radial, "r")
 
 
@@ -265,7 +222,7 @@ _CONTAINED = 0.9
 _ROUNDING = 1e-12
 
 
-def _radius_90(batch: ShowerBatch) -> NDArray[np.float64]:
+def _radius_90(batch: ShowerBatch) -> Array:
     out = np.full(batch.n, np.nan)
     radius = batch.axis_radius
     if not len(radius):

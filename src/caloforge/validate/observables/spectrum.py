@@ -1,21 +1,15 @@
-"""The spectrum of cell energies: histograms by layer, and the MIP peak.
+"""The spectrum of cell energies: its MIP peak, and histograms of each shower by layer.
 
-Per-shower histograms of the cell energies by layer, as one sparse matrix a sample.
+:data:`CELL_SPECTRUM` counts the cells of each shower in 20 bins a decade from 1e-3 to 1e6 MeV, underflow first and overflow last, so that
+the spectra of any subset and their errors follow from sums over showers.
 
-Energies lie in 20 bins a decade from 1e-4 to 1e6 MeV, with an underflow bin (0 to 1e-4 MeV) and an overflow bin. A
-detector of more than 12 layers is cut into groups of neighbouring layers, ten at most. Beside these bins stand windows
-2 % wide directly below and directly above energies at which generators pile cells up: the hit threshold, half a MIP
-and one MIP of the layer (:attr:`~caloforge.geometry.readout.ReadoutLayer.mip`) where it is known.
-
-For figures, the region around the threshold (a factor of 2.2 below and above) is cut into bins of 2 % as well.
-
-The counts of every shower are kept, so that variances, bootstrap samples and halves follow from sums over showers, whose
-cells fluctuate together. They take about six bytes for each filled bin of each shower.
-
-The spectrum of cell energies, and where it has its MIP peak.
-
-Each shower carries its own histogram: counts in 20 bins a decade from 1e-3 to 1e6 MeV, underflow first and
-overflow last, so that the spectra of any subset and their errors follow from sums over showers.
+:class:`CellHistograms` does so for groups of layers: 20 bins a decade from 1e-4 to 1e6 MeV, with underflow (0 to 1e-4 MeV) and overflow. A
+detector of more than 12 layers is cut into groups of neighbouring layers, ten at most. Beside these bins are windows 2 % wide
+directly below and directly above energies at which generators accumulate cells: the hit threshold, half a MIP and one MIP of the layer
+(:attr:`~caloforge.geometry.readout.ReadoutLayer.mip`) where it is known. For figures, the region around the threshold (a factor
+of 2.2 below and above) is cut into bins of 2 % as well. The counts of every shower are kept as one sparse matrix a sample, about
+six bytes for each filled bin of each shower, so that variances, bootstrap samples and halves follow from sums over showers, whose cells
+fluctuate together.
 """
 
 from __future__ import annotations
@@ -26,14 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.observables.axes import SPECTRUM_EDGES
-from caloforge.validate.observables.base import Observable
+from caloforge.validate.observables.base import SPECTRUM_EDGES, Observable
 from caloforge.validate.observables.batch import ShowerBatch
-from caloforge.validate.observables.streaming import stream
 
 if TYPE_CHECKING:
     from caloforge.geometry import Detector
-    from caloforge.validate.sample import Sample
 
 __all__ = [
     "CELL_SPECTRUM",
@@ -42,16 +33,16 @@ __all__ = [
     "CellHistograms",
     "LayerGroup",
     "Window",
-    "cell_histograms",
-    "histograms_key",
     "layer_groups",
     "mip_peak",
 ]
 
 
+Array = NDArray[np.float64]
+
 _DECADES = (-4, 6)
 _PER_DECADE = 20
-FINE_EDGES: NDArray[np.float64] = 10.0 ** (
+FINE_EDGES: Array = 10.0 ** (
     _DECADES[0] + np.arange((_DECADES[1] - _DECADES[0]) * _PER_DECADE + 1) / _PER_DECADE
 )
 """Edges (201,) of the bins, MeV; the underflow lies below the first, the overflow at and above the last."""
@@ -69,7 +60,7 @@ class LayerGroup:
 
     Attributes:
         key: Name in ``metrics.json``, such as ``layer[3]`` or ``layer[3-5]``.
-        name: Name for people.
+        name: Name in sentences.
         first: Number of the first layer.
         last: Number of the last layer, included.
     """
@@ -91,8 +82,8 @@ class Window:
     """
 
     place: str
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    low: Array
+    high: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +103,7 @@ class CellHistograms:
     windows: tuple[Window, ...]
     counts: Any
     in_windows: Any
-    near_edges: NDArray[np.float64]
+    near_edges: Array
     near: Any
 
     @property
@@ -120,11 +111,11 @@ class CellHistograms:
         """Number of showers."""
         return int(self.counts.shape[0])
 
-    def totals(self) -> NDArray[np.float64]:
+    def totals(self) -> Array:
         """Return the counts of all showers (G, 202)."""
         return np.asarray(self.counts.sum(axis=0), np.float64).reshape(len(self.groups), _BINS)
 
-    def sums(self, bins: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    def sums(self, bins: NDArray[np.int64], groups: NDArray[np.int64]) -> Array:
         """Return each shower's counts (n, K) of some groups in wider bins.
 
         Arguments:
@@ -140,7 +131,7 @@ class CellHistograms:
         merge = csr_array((np.ones(len(rows), np.float32), (rows, target)), shape=shape)
         return np.asarray((self.counts @ merge).toarray(), np.float64)
 
-    def window(self, number: int, groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    def window(self, number: int, groups: NDArray[np.int64]) -> Array:
         """Return each shower's count (n,) in one window, added over some groups."""
         columns = groups * len(self.windows) + number
         return np.asarray(self.in_windows[:, columns].sum(axis=1), np.float64).reshape(-1)
@@ -177,29 +168,6 @@ def windows_of(detector: Detector, threshold: float) -> tuple[Window, ...]:
             windows.append(Window(f"directly below {place}", at / _WIDTH, at))
             windows.append(Window(f"directly above {place}", at, at * _WIDTH))
     return tuple(windows)
-
-
-def histograms_key(sample: Sample, n_max: int = 10_000, seed: int = 0) -> tuple[object, ...]:
-    """Return where :func:`cell_histograms` keeps the histograms of a sample in its ``memo``."""
-    return ("cell histograms", min(n_max, sample.n), seed if sample.n > n_max else 0)
-
-
-def cell_histograms(sample: Sample, n_max: int = 10_000, seed: int = 0) -> CellHistograms:
-    """Return the histograms of a sample's showers in one streaming pass; a second call returns the same.
-
-    Arguments:
-        sample: The showers, with their threshold and cut.
-        n_max: Most showers; a random subset of that size when there are more.
-        seed: Which subset.
-    """
-    key = histograms_key(sample, n_max, seed)
-    if key not in sample.memo:
-        part = sample if sample.n <= n_max else sample.part(sample.choose(n_max, seed))
-        columns = CellCounter(part.detector, part.threshold)
-        stream(part, [columns], part.threshold, part.cut)
-        sample.memo[key] = columns.result()
-    found: CellHistograms = sample.memo[key]
-    return found
 
 
 class CellCounter:
@@ -280,14 +248,14 @@ def _spectrum(batch: ShowerBatch) -> NDArray[np.int64]:
     return batch.count_bins(bins, len(SPECTRUM_EDGES) + 1)
 
 
-def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _smooth(values: Array) -> Array:
     """Average over three bins; the end bins count twice at the ends."""
     return np.convolve(np.pad(values, 1, mode="edge"), np.ones(3) / 3, mode="valid")
 
 
 def mip_peak(
     counts: NDArray[np.floating] | NDArray[np.integer],
-    edges: NDArray[np.float64] = SPECTRUM_EDGES,
+    edges: Array = SPECTRUM_EDGES,
     near: float | None = None,
 ) -> float:
     """Return the position of the MIP peak in a cell-energy spectrum.

@@ -30,7 +30,6 @@ __all__ = [
     "batches",
     "cell_statistics",
     "chunk_rows",
-    "histogram_cells",
     "observe",
     "prefetch",
     "stream",
@@ -278,25 +277,3 @@ def cell_statistics(
     sums = CellSums(source.detector)
     stream(source, [sums], cut=cut, chunk_size=chunk_size)
     return sums.result()
-
-
-def histogram_cells(
-    source: Chunked, edges: NDArray[np.float64], cut: float | None = None, chunk_size: int | None = None
-) -> NDArray[np.int64]:
-    """Count the energies of all filled cells in given bins, in one streaming pass.
-
-    Arguments:
-        source: Showers in memory or in a file.
-        edges: (k + 1,) increasing, MeV.
-        cut: Cells below it are not counted, MeV; the detector's ``evaluation_cut`` when None.
-        chunk_size: Showers a chunk.
-
-    Returns:
-        (k + 2,): underflow, the bins, overflow (at or above the last edge).
-    """
-    counts = np.zeros(len(edges) + 1, np.int64)
-    with closing(prefetch(source.chunks(chunk_size or chunk_rows(source.detector)))) as chunks:
-        for batch in batches(chunks, cut=cut):
-            bins = np.searchsorted(edges, batch.energy, side="right")
-            counts += np.bincount(bins, minlength=len(counts))
-    return counts

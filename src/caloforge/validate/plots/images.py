@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
-from caloforge.validate.observables.axes import AXIS_LABELS
-from caloforge.validate.observables.base import OBSERVABLES
+from caloforge.validate.observables.base import AXIS_LABELS, OBSERVABLES
 from caloforge.validate.plots.panel import Array, Heat, Image, Panel
 from caloforge.validate.plots.spectra import mean_panel, with_unit
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.observables.base import OBSERVABLES
-from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms, cell_histograms
+from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
 from caloforge.validate.plots.families import energy_slices
 from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel
 

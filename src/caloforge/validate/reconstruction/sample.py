@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from caloforge.errors import InputError
 from caloforge.showers.views import Selection
-from caloforge.validate.observables.spectrum import CellCounter, histograms_key
+from caloforge.validate.metrics.features import histograms_key
+from caloforge.validate.observables.spectrum import CellCounter
 from caloforge.validate.observables.streaming import ObservableColumns, stream
 from caloforge.validate.reconstruction.reconstruct import ClusterColumns, Reconstructed, Reconstruction
 from caloforge.validate.sample import Sample
