@@ -12,8 +12,7 @@ from torch import Tensor
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector, get_detector
-from caloforge.geometry.flatplate import FlatPlate, Plate
-from caloforge.geometry.materials import get_material
+from caloforge.geometry.flatplate import BeamDefinition, FlatPlate, Layers
 from caloforge.models.base import counted_noise
 from caloforge.models.bib_ae.model import BibAe
 from caloforge.models.bib_ae.training import BibTraining, bib_figures, spectrum_distance
@@ -21,7 +20,6 @@ from caloforge.models.stage import Batch, Stage
 from caloforge.showers import Showers
 from caloforge.train.dataset import CellDataset
 from caloforge.train.updater import StageUpdater
-from caloforge.units import AngleSpec, EnergySpec
 
 LATENTS = ("normal", "kde", "flow")
 SMALL = {"latent_size": 4, "noise": 3, "flow": {"blocks": 1, "hidden": (8,), "spline_hidden": (8,)}}
@@ -30,13 +28,13 @@ SMALL = {"latent_size": 4, "noise": 3, "flow": {"blocks": 1, "hidden": (8,), "sp
 @cache
 def _detector(angled: bool = True) -> Detector:
     """Twelve layers, the last four behind twice the absorber."""
-    tungsten, silicon, air = (get_material(name) for name in ("G4_W", "G4_Si", "G4_AIR"))
-    plates = tuple(Plate(tungsten, 4.2 if i < 8 else 8.4, silicon, 0.5, 2.0) for i in range(12))
-    names = ("incident_energy", "incident_theta") if angled else ("incident_energy",)
-    return FlatPlate(
-        "test-grid", "a small grid", plates, 12, 14, 8.0, 8.0, 0, (6, 5), "gamma",
-        EnergySpec.parse("10-100GeV"), AngleSpec.parse("50-90"), 0.02, air, names,
-    ).build()  # fmt: skip
+    silicon = {"absorber": "G4_W", "active": "G4_Si", "active_mm": 0.5, "gap_mm": 2.0}
+    layers = [Layers(repeat=8, absorber_mm=4.2, **silicon), Layers(repeat=4, absorber_mm=8.4, **silicon)]
+    beam = BeamDefinition(energy="10-100GeV", theta="50-90", entry=(6, 5))
+    detector = FlatPlate(
+        name="test-grid", nx=12, ny=14, pitch=8.0, sampling_fraction=0.02, layers=layers, beam=beam
+    ).build()
+    return detector if angled else dataclasses.replace(detector, model_conditions=("incident_energy",))
 
 
 @cache

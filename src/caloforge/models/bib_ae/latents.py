@@ -1,6 +1,6 @@
-r"""Densities of the latent codes of training showers: normal, kernel density, normalising flow; conditional on energy and angle.
+r"""Densities of the latent codes of training showers: kernel density and normalising flow, conditional on energy and angle.
 
-All are pure functions of normal numbers, so that generation needs no random numbers of its own.
+Both are pure functions of normal numbers, so that generation needs no random numbers of its own.
 
 **Flow** (transformations from zuko). As published: 8 blocks of three affine couplings, a rational-quadratic spline coupling of 8
 bins and three affine couplings, a permutation before each; hidden layers 250 x 2, of the spline 100 x 2. Codes and context are
@@ -28,8 +28,7 @@ References:
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -40,44 +39,14 @@ from zuko.transforms import MonotonicRQSTransform, PermutationTransform
 
 from caloforge.models.bib_ae.settings import FlowSettings
 
-__all__ = ["LatentDensity", "LatentFlow", "LatentKde", "LatentNormal"]
+__all__ = ["Density", "LatentFlow", "LatentKde"]
 
 _BOUND = 10.0
 _LEAST = 1e-4
 _TINY = 1e-6
 
 
-class LatentDensity(nn.Module, ABC):
-    """Base of the densities.
-
-    Attributes:
-        fitted: Whether the density is that of training showers, energy sums included where the code has them.
-    """
-
-    fitted = True
-
-    @abstractmethod
-    def draw(self, noise: Tensor, choice: Tensor, context: Tensor) -> Tensor:
-        """Return codes (B, size).
-
-        Arguments:
-            noise: Normal numbers (B, size).
-            choice: Normal numbers (B,) that choose a component where there are some.
-            context: (B, k).
-        """
-
-
-class LatentNormal(LatentDensity):
-    """The noise itself."""
-
-    fitted = False
-
-    def draw(self, noise: Tensor, choice: Tensor, context: Tensor) -> Tensor:
-        """Return the normal numbers (B, size) as they are."""
-        return noise
-
-
-class LatentFlow(LatentDensity):
+class LatentFlow(nn.Module):
     """Normalising flow of codes for a context.
 
     Arguments:
@@ -124,7 +93,7 @@ class LatentFlow(LatentDensity):
         return -density.mean()
 
     def draw(self, noise: Tensor, choice: Tensor, context: Tensor) -> Tensor:
-        """Return codes (B, size) of normal numbers (B, size) for contexts (B, k)."""
+        """Return codes (B, size) of normal numbers (B, size) for contexts (B, k); ``choice`` has no use."""
         with torch.autocast(noise.device.type, enabled=False):
             codes: Tensor = self.flow(self._context(context)).transform.inv(noise.float())
         return codes.clamp(-_BOUND, _BOUND) * self.scale[: self.size] + self.mean[: self.size]
@@ -134,7 +103,7 @@ class LatentFlow(LatentDensity):
         return scaled.clamp(-_BOUND, _BOUND).float()
 
 
-class LatentKde(LatentDensity):
+class LatentKde(nn.Module):
     """Kernel density of codes for a context.
 
     Arguments:
@@ -189,3 +158,7 @@ class LatentKde(LatentDensity):
         index = (cumulated < (level * cumulated[:, -1])[:, None]).sum(1).clamp_max(len(self.codes) - 1)
         shift = (context - self.contexts[index]) @ self.slope.T
         return self.codes[index] + shift + noise @ self.kernel.T
+
+
+Density: TypeAlias = "LatentFlow | LatentKde | None"
+"""Of codes; None for latents from N(0, 1)."""

@@ -97,14 +97,15 @@ class BibTraining:
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages in order; the fit of the energies of hits only where the generator has a table of them."""
-        c, decoder = self.config, self.generator.decoder
+        c, decoder, post = self.config, self.generator.decoder, self.generator.post_processor
         critics = {name: OptimizerSpec.of(c.critic, critic) for name, critic in self.critics.items()}
+        trained = (decoder, post) if self.generator.joint else (decoder,)
         first = Stage(
             "bib-ae",
             c.epochs,
             c.batch_size,
             {
-                "generator": OptimizerSpec.of(c.generator, self.encoder, *self.generator.first),
+                "generator": OptimizerSpec.of(c.generator, self.encoder, *trained),
                 **critics,
                 "latent_critic": OptimizerSpec.of(c.latent_critic, self.latent_critic),
             },
@@ -118,7 +119,7 @@ class BibTraining:
             "post-processor",
             c.post_epochs,
             c.batch_size,
-            {"post": OptimizerSpec.of(c.post, self.generator.post_processor)},
+            {"post": OptimizerSpec.of(c.post, post)},
             self.second_step,
             validate=self.validate_showers,
             metric="selection",
@@ -218,7 +219,9 @@ class BibTraining:
             sums, mean, log_variance = self.encode(cells, matrix)
             z = mean + torch.exp(0.5 * log_variance) * updater.normal(n, c.latent_size)
             decoded = generator.decode(z, updater.normal(n, c.noise), sums, matrix)
-            fake = generator.judged(decoded, updater.normal(n, generator.n_cell_noise), matrix)
+            fake = decoded.cells.flatten(1)
+            if generator.joint:
+                fake = generator.finish(decoded, updater.normal(n, generator.n_cell_noise), matrix)
             views = generator.view(cells), generator.view(fake)
         conditions = generator.conditioning(sums, matrix).detach()
         logs = {
