@@ -1,43 +1,11 @@
 r"""Networks of the VAE-GAN for small images: encoder, generator and discriminator after LAGAN.
 
-Locally connected layers: convolutions whose weights are not shared between positions.
-
-With patches :math:`p_{bi}` of the padded input at each of P output positions i, flattened to in x k x k numbers,
-
-.. math:: y_{boi} = \sum_c W_{ioc} \, p_{bic} + \beta_{io}
+LAGAN's are for 25 x 25 pixels; here they are scaled to 10 x 10, and the widths are our choice where the text says so.
 
 References:
     L. de Oliveira, M. Paganini, B. Nachman, Learning particle physics by example (LAGAN), arXiv:1701.05927.
-
-Spectral normalisation, also of weights that differ from position to position.
-
-A weight W, flattened to (rows, columns), is divided by its largest singular value
-
-.. math:: \sigma = u^T W v, \qquad v \leftarrow W^T u / |W^T u|, \quad u \leftarrow W v / |W v|
-
-one power iteration in each forward pass in training. A locally connected layer has one matrix for each position,
-and each is divided by its own value; torch's version would take them for one matrix.
-
-References:
     T. Miyato et al., Spectral normalization for generative adversarial networks, arXiv:1802.05957.
-
-Minibatch discrimination: how close a shower lies to the others of its batch, against collapse to few modes.
-
-With :math:`M_{bfd} = \sum_a x_{ba} T_{afd}`,
-
-.. math:: o_{bf} = \sum_{b'} \exp\Big(-\sum_d |M_{bfd} - M_{b'fd}|\Big)
-
-The sum includes b' = b, which adds 1.
-
-References:
-    T. Salimans et al., Improved techniques for training GANs, arXiv:1606.03498, section 3.2.
-
-Networks of the VAE-GAN for small images: encoder, generator and discriminator after LAGAN.
-
-LAGAN's are for 25 x 25; here they are scaled to 10 x 10, and the widths are our choice where the text says so.
-
-References:
-    L. de Oliveira, M. Paganini, B. Nachman, Learning particle physics by example (LAGAN), arXiv:1701.05927.
+    T. Salimans et al., Improved techniques for training GANs, arXiv:1606.03498, section 3.2 (minibatch discrimination).
 """
 
 from __future__ import annotations
@@ -62,9 +30,18 @@ __all__ = [
     "spectral_norm",
 ]
 
+M = TypeVar("M", bound=nn.Module)
+_WARM_UP = 15
+_SLOPE = 0.2
+_LOG_VARIANCE = 10.0
+
 
 class LocallyConnected2d(nn.Module):
-    """Unshared convolution of images.
+    r"""Locally connected layer: a convolution of images with separate weights at each position.
+
+    With patches :math:`p_{bi}` of the padded input at each of P output positions i, flattened to in x k x k numbers,
+
+    .. math:: y_{boi} = \sum_c W_{ioc} \, p_{bic} + \beta_{io}
 
     Arguments:
         size: Height and width of the input.
@@ -99,14 +76,9 @@ class LocallyConnected2d(nn.Module):
         self.out_size = (height, width)
         self.weight = nn.Parameter(torch.empty(height * width, outputs, inputs * kernel * kernel))
         self.bias = nn.Parameter(torch.empty(height * width, outputs)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw weights as torch draws those of a convolution: uniform within 1 / sqrt(inputs x kernel^2)."""
-        bound = 1.0 / math.sqrt(self.weight.shape[2])
-        nn.init.uniform_(self.weight, -bound, bound)
-        if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound)
+        bound = 1.0 / math.sqrt(self.weight.shape[2])  # as torch's convolutions
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, outputs, *out_size) for images (B, inputs, *size)."""
@@ -119,12 +91,11 @@ class LocallyConnected2d(nn.Module):
         return values.permute(1, 2, 0).reshape(len(images), -1, *self.out_size)
 
 
-M = TypeVar("M", bound=nn.Module)
-_WARM_UP = 15
+class _SpectralNorm(nn.Module):
+    r"""Divide each matrix W of a weight by its largest singular value :math:`\sigma = u^T W v`.
 
-
-class _UnitNorm(nn.Module):
-    """Divide each matrix of a weight by its largest singular value."""
+    One power iteration, :math:`v \leftarrow W^T u / |W^T u|, \; u \leftarrow W v / |W v|`, in each forward pass in training.
+    """
 
     u: Tensor
     v: Tensor
@@ -133,10 +104,9 @@ class _UnitNorm(nn.Module):
         super().__init__()
         self.separate = separate
         matrices = self._matrices(weight.detach())
-        self.register_buffer("u", functional.normalize(torch.randn(*matrices.shape[:2], 1), dim=1))
-        self.register_buffer(
-            "v", functional.normalize(torch.randn(len(matrices), matrices.shape[2], 1), dim=1)
-        )
+        positions, rows, columns = matrices.shape
+        self.register_buffer("u", functional.normalize(torch.randn(positions, rows, 1), dim=1))
+        self.register_buffer("v", functional.normalize(torch.randn(positions, columns, 1), dim=1))
         self._iterate(matrices, _WARM_UP)
 
     def _matrices(self, weight: Tensor) -> Tensor:
@@ -161,19 +131,28 @@ class _UnitNorm(nn.Module):
 
 
 def spectral_norm(module: M) -> M:
-    """Normalise the weight of a linear, convolutional or locally connected module, and return the module."""
+    """Normalise the weight of a linear, convolutional or locally connected module, and return the module.
+
+    Each position of a locally connected module is normalised by itself; torch's function would take them for one matrix.
+    """
     weight = module.get_parameter("weight")
     separate = isinstance(module, LocallyConnected2d)
-    parametrize.register_parametrization(module, "weight", _UnitNorm(weight, separate))
+    parametrize.register_parametrization(module, "weight", _SpectralNorm(weight, separate))
     return module
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Closeness features of a batch.
+    r"""Closeness of a shower to the others of its batch, against mode collapse.
+
+    With :math:`M_{bfd} = \sum_a x_{ba} T_{afd}`,
+
+    .. math:: o_{bf} = \sum_{b'} \exp\Big(-\sum_d |M_{bfd} - M_{b'fd}|\Big)
+
+    The sum includes b' = b, which adds 1.
 
     Arguments:
-        inputs: Numbers a shower that come in.
-        features: Numbers a shower that come out.
+        inputs: Input features of a shower.
+        features: Output features of a shower.
         dims: Dimensions in which the distance of one feature is taken.
     """
 
@@ -181,22 +160,12 @@ class MinibatchDiscrimination(nn.Module):
         super().__init__()
         self.features, self.dims = features, dims
         self.kernel = nn.Parameter(torch.empty(inputs, features * dims))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the kernel uniformly within the square root of 6 / (fan in + fan out) (Glorot)."""
-        bound = math.sqrt(6.0 / (self.kernel.shape[0] + self.kernel.shape[1]))
-        nn.init.uniform_(self.kernel, -bound, bound)
+        nn.init.xavier_uniform_(self.kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, features) for (B, inputs)."""
         m = (x @ self.kernel).view(len(x), self.features, self.dims).transpose(0, 1)  # (F, B, D)
-        distance = (m[:, :, None, :] - m[:, None, :, :]).abs().sum(3)
-        return torch.exp(-distance).sum(2).transpose(0, 1)
-
-
-_SLOPE = 0.2
-_LOG_VARIANCE = 10.0
+        return torch.exp(-torch.cdist(m, m, p=1.0)).sum(2).transpose(0, 1)
 
 
 class ImageEncoder(nn.Module):
@@ -207,7 +176,7 @@ class ImageEncoder(nn.Module):
     Arguments:
         size: Height and width of the images.
         maps: Channels of the images.
-        extras: Further numbers a shower, which go to the heads.
+        extras: Further features of a shower, inputs of the heads.
         latent: Latent numbers.
     """
 
@@ -215,14 +184,11 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.size, self.maps, self.extras = size, maps, extras
         self.body = nn.Sequential(
-            nn.Conv2d(maps, 32, 3, padding=1),
-            nn.LeakyReLU(_SLOPE),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.LeakyReLU(_SLOPE),
-            nn.Conv2d(64, 128, 3, stride=2, padding=1),
-            nn.ReLU(),
+            nn.Conv2d(maps, 32, 3, padding=1), nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU(),
             nn.Flatten(),
-        )
+        )  # fmt: skip
         height, width = ((side + 3) // 4 for side in size)
         self.mean = nn.Linear(128 * height * width + extras, latent)
         self.log_variance = nn.Linear(128 * height * width + extras, latent)
@@ -235,17 +201,17 @@ class ImageEncoder(nn.Module):
 
 
 class ImageGenerator(nn.Module):
-    """LAGAN's generator, scaled: numbers a shower from latent numbers.
+    """LAGAN's generator, scaled.
 
     dense 3x3x128 -> conv64 5x5, LeakyReLU, BN, up x2 -> LC6 5x5 p2, LeakyReLU, BN, up x2 -> LC6 2x2, LeakyReLU ->
     LC1 2x2 without bias: 12 x 12, then 11 x 11, then 10 x 10. LAGAN has 3x3 in the last but one; 2x2 lets 10 x 10
-    come out. What follows (ReLU) is the caller's. ``extras`` further numbers come from a small network beside it.
+    come out. The ReLU of the output is the caller's. ``extras`` further numbers come from a small network beside it.
 
     Arguments:
         size: Height and width of the images; 2 more must be a multiple of 4.
         latent: Latent numbers.
         channels: Of the dense layer, the convolution and the two locally connected layers.
-        extras: Numbers a shower before the pixels.
+        extras: Numbers of a shower before the pixels.
     """
 
     def __init__(self, size: tuple[int, int], latent: int, channels: Sequence[int], extras: int) -> None:
@@ -254,21 +220,15 @@ class ImageGenerator(nn.Module):
         start = ((size[0] + 2) // 4, (size[1] + 2) // 4)
         twice, large = (2 * start[0], 2 * start[1]), (size[0] + 2, size[1] + 2)
         self.body = nn.Sequential(
-            nn.Linear(latent, first * start[0] * start[1]),
-            nn.Unflatten(1, (first, *start)),
-            nn.Conv2d(first, second, 5, padding=2),
-            nn.LeakyReLU(_SLOPE),
-            nn.BatchNorm2d(second),
+            nn.Linear(latent, first * start[0] * start[1]), nn.Unflatten(1, (first, *start)),
+            nn.Conv2d(first, second, 5, padding=2), nn.LeakyReLU(_SLOPE), nn.BatchNorm2d(second),
             nn.Upsample(scale_factor=2),
-            LocallyConnected2d(twice, second, third, 5, padding=2),
-            nn.LeakyReLU(_SLOPE),
-            nn.BatchNorm2d(third),
+            LocallyConnected2d(twice, second, third, 5, padding=2), nn.LeakyReLU(_SLOPE), nn.BatchNorm2d(third),
             nn.Upsample(scale_factor=2),
-            LocallyConnected2d(large, third, fourth, 2),
-            nn.LeakyReLU(_SLOPE),
+            LocallyConnected2d(large, third, fourth, 2), nn.LeakyReLU(_SLOPE),
             LocallyConnected2d((size[0] + 1, size[1] + 1), fourth, 1, 2, bias=False),
             nn.Flatten(),
-        )
+        )  # fmt: skip
         self.side = mlp(latent, (64, 64), extras) if extras else None
 
     def forward(self, z: Tensor) -> Tensor:
@@ -287,7 +247,7 @@ class ImageDiscriminator(nn.Module):
     Arguments:
         size: Height and width of the images.
         maps: Channels of the images.
-        extras: Further numbers a shower, which go to the last layer.
+        extras: Further features of a shower, inputs of the last layer.
         channels: Of the convolution and of the locally connected layers.
         dropout: Probability of dropout.
     """
@@ -318,7 +278,7 @@ class ImageDiscriminator(nn.Module):
 
         Arguments:
             view: (B, extras + maps x cells).
-            difference: (B, extras + maps x cells), the view less that of the input it reconstructs, else zero.
+            difference: (B, extras + maps x cells), reconstruction minus input, zero for images without one.
         """
         images = view[:, self.extras :].view(len(view), self.maps, *self.size)
         features = self.body(images)

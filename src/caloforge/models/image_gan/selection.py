@@ -2,8 +2,8 @@ r"""Agreement of images in five histograms of 100 bins, by which an epoch of the
 
 The observables of an image with cells e_i > 0.1 MeV at (x_i, y_i): visible energy E_vis = sum e_i, peak energy
 E_peak = max e_i, energies of single pixels E_pixel above 5 MeV, and the centres of gravity
-CG_x = sum x_i e_i / sum e_i and CG_y. Each histogram spans the range of the training showers; what lies beyond
-counts in its first or last bin; pixel energies are binned in their logarithm. With unit-sum histograms p and q,
+CG_x = sum x_i e_i / sum e_i and CG_y. Each histogram spans the range of the training showers, with underflow and
+overflow in its first and last bin; pixel energies are binned in their logarithm. With unit-sum histograms p and q,
 
 .. math:: d = \frac{1}{2} \sum_b \frac{(p_b - q_b)^2}{p_b + q_b}
 
@@ -11,7 +11,7 @@ which is 0 for equal and 1 for disjoint histograms; the figure is the sum over t
 
 References:
     S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352, section 4:
-    the five histograms and their 100 bins. The measure of agreement and the ranges are ours.
+    the five histograms and their 100 bins. The distance and the ranges are ours.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class ImageHistograms(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        centres = torch.as_tensor(detector.cell_centres, dtype=torch.float32)
-        self.register_buffer("x", centres[:, 0].clone(), persistent=False)
-        self.register_buffer("y", centres[:, 1].clone(), persistent=False)
+        for axis, name in enumerate("xy"):
+            centres = torch.tensor(detector.cell_centres[:, axis], dtype=torch.float32)
+            self.register_buffer(name, centres, persistent=False)
         self.register_buffer("edges", torch.zeros(len(OBSERVABLES), _BINS + 1))
         self.register_buffer("reference", torch.zeros(len(OBSERVABLES), _BINS))
 

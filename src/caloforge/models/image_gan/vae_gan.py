@@ -27,14 +27,14 @@ What ``improved`` changes, and why:
 
 - the response is made beside the image, with its measured width, and the image scaled to it: the visible energy
   varies by a few percent, which pixels alone do not keep;
-- pixels have unit width for generator and discriminator, which also sees their logarithms: the peak holds 60 % of the
+- pixels have unit width for generator and discriminator, which also sees their logarithms: the peak has 60 % of the
   energy and hides the rest;
 - images from N(0, 1) go to the discriminator too, as in Larsen et al., since these are what is generated;
 - KL weight 0.05, wider locally connected layers, 64 latents, faster rates that fall to zero, a moving average;
-- after training, visible energy, peak share and centres of gravity are given the widths, shapes and correlations that
-  they have in the training images, and cells their means and widths, by few numbers and smooth maps
-  (:mod:`caloforge.models.calibration.images`; setting ``calibrate``): adversarial training leaves them too
-  narrow by a quarter. Of an ensemble each member has its own.
+- a post-training calibration maps visible energy, peak share and centres of gravity to the widths, shapes and correlations
+  that they have in the training images, and cells to their means and widths, with few numbers and smooth maps
+  (:mod:`caloforge.models.calibration.images`; setting ``calibrate``): adversarial training leaves them too narrow by a
+  quarter. Each member of an ensemble has its own.
 
 References:
     S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352.
@@ -50,7 +50,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
@@ -58,6 +58,7 @@ from caloforge.models.calibration.base import CalibratedModel
 from caloforge.models.calibration.images import ImageCalibration
 from caloforge.models.image_gan.networks import ImageDiscriminator, ImageEncoder, ImageGenerator
 from caloforge.models.image_gan.selection import ImageHistograms
+from caloforge.models.nn.adversarial import CRITIC_LOSSES
 from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings
@@ -76,11 +77,11 @@ class VaeGanConfig(ModelConfig):
 
     Arguments:
         latent: Latent numbers.
-        cells: How pixels are made and shown: ``plain`` as published, or ``layered``.
+        cells: Representation of the pixels: ``plain`` as published, or ``layered``.
         generator: Channels of the generator: dense layer, convolution, two locally connected layers.
         discriminator: Channels of the discriminator: convolution, locally connected layers.
         dropout: Of the discriminator.
-        label: What the discriminator should say of real images; below 1 is smoothing.
+        label: Label of real images; below 1 is smoothing.
         kl: Weight of the Kullback-Leibler divergence.
         prior: Weight of images from N(0, 1) in both losses, that of reconstructions being 1; 0 for none.
         discriminator_steps: Discriminator steps for one step of generator and encoder.
@@ -194,18 +195,12 @@ class VaeGan(CalibratedModel):
             "discriminator": OptimizerSpec.of(config.discriminator_optimizer, self.discriminator),
             "generator": OptimizerSpec.of(config.generator_optimizer, self.generator, self.encoder),
         }
-        training = Stage(
-            "adversarial",
-            config.epochs,
-            config.batch_size,
-            optimizers,
-            self.step,
-            metric="histograms",
-        )
-        return (training, *self.calibration_stages())
+        size = config.batch_size
+        training = Stage("adversarial", config.epochs, size, optimizers, self.step, metric="histograms")
+        return training, *self.calibration_stages()
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Move the discriminator, and each ``discriminator_steps``-th time generator and encoder."""
+        """Update the discriminator, and each ``discriminator_steps``-th time generator and encoder."""
         losses = {"discriminator": self.discriminator_loss(batch, updater)}
         updater.update("discriminator", losses["discriminator"])
         if updater.every(self.config.discriminator_steps):
@@ -219,19 +214,17 @@ class VaeGan(CalibratedModel):
         with torch.no_grad():
             real, fakes, _ = self._views(batch, updater)
         logits = self.discriminator(real, torch.zeros_like(real))
-        loss = functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, self.config.label))
+        loss = binary_cross_entropy_with_logits(logits, torch.full_like(logits, self.config.label))
         for weight, view, difference in fakes:
-            logits = self.discriminator(view, difference)
-            loss = loss + weight * functional.softplus(logits).mean()  # -log(1 - D)
+            loss = loss + weight * softplus(self.discriminator(view, difference)).mean()  # -log(1 - D)
         return loss
 
     def generator_losses(self, batch: Batch, updater: Updater) -> tuple[Tensor, Tensor]:
         """Return the adversarial loss of generator and encoder, and the divergence, unweighted."""
         _, fakes, divergence = self._views(batch, updater)
-        loss = divergence.new_zeros(())
-        for weight, view, difference in fakes:
-            loss = loss + weight * functional.softplus(-self.discriminator(view, difference)).mean()  # -log D
-        return loss, divergence
+        loss = CRITIC_LOSSES["bce"].generator
+        terms = [weight * loss(self.discriminator(view, difference)) for weight, view, difference in fakes]
+        return torch.stack(terms).sum(), divergence
 
     def _views(
         self, batch: Batch, updater: Updater
@@ -240,21 +233,18 @@ class VaeGan(CalibratedModel):
 
         The weights sum to 1. Reconstructions and images from N(0, 1) pass the generator together.
         """
-        n, energy = len(batch), self._energy(batch.conditions)
+        n, energy, prior = len(batch), self._energy(batch.conditions), self.config.prior
         real = self.generator.view(batch.cells, energy)
         mean, log_variance = self.encoder(real)
         z = mean + torch.exp(0.5 * log_variance) * updater.normal(n, self.config.latent)
         divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).sum(1).mean()
-        if self.config.prior == 0.0:
-            made = self.generator.view(self.generator.make(z, energy), energy)
-            return real, [(1.0, made, made - real)], divergence
-        both = torch.cat([z, updater.normal(n, self.config.latent)])
-        twice = energy.repeat(2)
-        views = self.generator.view(self.generator.make(both, twice), twice)
-        made, free = views[:n], views[n:]
-        weight = 1.0 / (1.0 + self.config.prior)
-        pairs = [(weight, made, made - real), (1.0 - weight, free, torch.zeros_like(free))]
-        return real, pairs, divergence
+        if prior:
+            z, energy = torch.cat([z, updater.normal(n, self.config.latent)]), energy.repeat(2)
+        views = self.generator.view(self.generator.make(z, energy), energy)
+        fakes = [(1.0 / (1.0 + prior), views[:n], views[:n] - real)]
+        if prior:
+            fakes.append((prior / (1.0 + prior), views[n:], torch.zeros_like(real)))
+        return real, fakes, divergence
 
     def validate(self, data: TrainingData) -> dict[str, float]:
         """Return the physics figures and the five histograms' distance to the training images."""
@@ -262,7 +252,7 @@ class VaeGan(CalibratedModel):
         batch = data.take(torch.arange(len(data), device=data.device))
         n = min(self.config.n_selection, _EACH * len(data))
         rows = torch.arange(n, device=data.device) % len(data)
-        cells = self.draw(batch.conditions[rows], batch_size=10_000, stream="selection")
+        cells = self.draw(batch.conditions[rows], seed=1, batch_size=10_000, stream="selection")
         return figures | self.histograms.distance(cells)
 
     def _energy(self, conditions: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import nn
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import get_detector
 from caloforge.models.base import counted_noise
-from caloforge.models.image_gan.networks import ImageDiscriminator, ImageEncoder, ImageGenerator
 from caloforge.models.image_gan.vae_gan import VaeGan
 from caloforge.train import RunFolder, train
 
@@ -32,43 +31,6 @@ def _model(preset: str = "improved", **changes: object) -> VaeGan:
     )
     model.fit_transforms(showers)
     return model
-
-
-def test_the_generator_has_lagan_s_layers_scaled() -> None:
-    generator = ImageGenerator((10, 10), 200, (128, 64, 6, 6), 0)
-    dense = 201 * 3 * 3 * 128
-    convolution = (128 * 25 + 1) * 64 + 2 * 64
-    first = 6 * 6 * 6 * (64 * 25 + 1) + 2 * 6
-    second = 11 * 11 * 6 * (6 * 4 + 1)
-    last = 10 * 10 * 6 * 4
-    assert sum(p.numel() for p in generator.parameters()) == dense + convolution + first + second + last
-    assert generator(torch.randn(3, 200)).shape == (3, 100)
-
-
-def test_the_discriminator_is_normalised_everywhere_but_in_minibatch_discrimination() -> None:
-    discriminator = ImageDiscriminator((10, 10), 1, 0, (32, 8), 0.2)
-    named = dict(discriminator.named_parameters())
-    plain = [name for name in named if name.endswith("weight") and "parametrizations" not in name]
-    assert plain == []
-    assert not any(isinstance(part, nn.BatchNorm2d) for part in discriminator.modules())
-    assert discriminator.last.weight.shape == (1, 2 * 2 * 8 + 20 + 100)
-
-
-def test_the_difference_goes_to_the_last_layer_alone() -> None:
-    torch.manual_seed(0)
-    discriminator = ImageDiscriminator((10, 10), 1, 0, (8, 4), 0.0).eval()
-    view, difference = torch.randn(5, 100), torch.randn(5, 100)
-    with_it, without = discriminator(view, difference), discriminator(view, torch.zeros_like(difference))
-    weight = discriminator.last.weight[:, -100:]
-    torch.testing.assert_close(with_it - without, difference @ weight.T, rtol=1e-4, atol=1e-5)
-
-
-def test_the_encoder_has_three_convolutions_and_two_heads() -> None:
-    encoder = ImageEncoder((10, 10), 2, 1, 24)
-    kinds = [type(part) for part in encoder.body]
-    assert kinds == [nn.Conv2d, nn.LeakyReLU, nn.Conv2d, nn.LeakyReLU, nn.Conv2d, nn.ReLU, nn.Flatten]
-    mean, log_variance = encoder(torch.randn(4, 201))
-    assert mean.shape == log_variance.shape == (4, 24)
 
 
 @pytest.mark.parametrize("preset", ["paper", "improved"])
@@ -170,13 +132,13 @@ def test_training_brings_images_closer() -> None:
     showers = images(200)
     fast = {"generator_optimizer": {"lr": 1e-3, "ema": 0.0}, "discriminator_optimizer": {"lr": 1e-3}}
     torch.manual_seed(2)
-    model = VaeGan(showers.detector, VaeGan.resolve({**SMALL, **fast, "epochs": 8, "n_selection": 400}))
+    model = VaeGan(showers.detector, VaeGan.resolve({**SMALL, **fast, "epochs": 4, "n_selection": 400}))
     model.fit_transforms(showers)
     data = dataset(model, showers)
     first = model.eval().validate(data)
     updater = updater_of(model, steps=data.steps(50))
     model.train()
-    for epoch in range(8):
+    for epoch in range(4):
         for batch in data.epoch(50, 0, "adversarial", epoch):
             model.step(batch, updater)
             updater.step += 1
@@ -205,7 +167,7 @@ def test_shipped_weights_are_the_generator_s_and_give_the_same_images() -> None:
 
 def test_only_the_improved_preset_ends_with_a_calibration() -> None:
     paper, improved, without = _model("paper"), _model(), _model(calibrate=False)
-    assert [stage.name for stage in improved.stages()] == ["adversarial", "calibration"]
+    assert [stage.name for stage in improved.stages()] == ["adversarial", "calibrate"]
     for model in (paper, without):
         assert model.calibration is None
         assert [stage.name for stage in model.stages()] == ["adversarial"]
