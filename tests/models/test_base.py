@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from caloforge.data import sample_path
 from caloforge.errors import ConfigError, IncompatibleError
-from caloforge.geometry import DETECTORS, get_detector
+from caloforge.geometry import get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import condition_sizes, counted_noise
-from caloforge.models.nn.conditions import ConditionEncoder
-from caloforge.models.nn.layer_sums import LayerSums
 from caloforge.models.selection import compare
 from caloforge.models.stage import Stage
 from caloforge.random import normals
@@ -58,48 +56,6 @@ def test_the_range_of_the_training_is_kept(atlas: Showers) -> None:
     assert float(model.condition_high[0]) == pytest.approx(atlas.incident_energy.max())
 
 
-def test_conditions_are_encoded_as_said(atlas: Showers) -> None:
-    columns = {"incident_energy": slice(0, 1), "alignment_phi": slice(1, 2), "impact": slice(2, 4)}
-    matrix = torch.from_numpy(
-        np.concatenate([atlas.condition(n) for n in columns], axis=1).astype(np.float32)
-    )
-    encoder = ConditionEncoder(atlas.detector, columns, harmonics=2)
-    encoder.fit(matrix)
-    out = encoder(matrix)
-    assert out.shape == (64, encoder.width) == (64, 3 + 8 + 4)
-    assert torch.equal(encoder.standardised(matrix), out[:, :3])
-    assert torch.allclose(out[:, :3].mean(0), torch.zeros(3), atol=1e-5)
-    assert torch.allclose(out[:, :3].std(0, unbiased=False), torch.ones(3), atol=1e-4)
-    log = np.log(atlas.incident_energy)
-    assert np.allclose(out[:, 0].numpy(), (log - log.mean()) / log.std(), atol=1e-4)
-    x = matrix[:, 2:3] / (atlas.detector.beam.spread_x / 2)
-    assert torch.allclose(out[:, 3:5], torch.sin(np.pi * x * torch.tensor([1.0, 2.0])), atol=1e-5)
-    assert np.array_equal(out[:, -4:].argmax(1).numpy(), atlas.conditions["alignment_phi"][:, 0])
-    assert (out[:, -4:].sum(1) == 1).all()
-
-
-def test_a_constant_condition_is_zero() -> None:
-    detector = get_detector("ild-ecal")
-    encoder = ConditionEncoder(detector, {"incident_energy": slice(0, 1)})
-    encoder.fit(torch.full((5, 1), 50_000.0))
-    assert torch.allclose(encoder(torch.full((2, 1), 50_000.0)), torch.zeros(2, 1), atol=1e-5)
-    empty = ConditionEncoder(detector, {})
-    assert empty(torch.zeros(3, 0)).shape == (3, 0)
-
-
-@pytest.mark.parametrize("name", DETECTORS.names())
-def test_layer_sums_against_the_loop(name: str) -> None:
-    detector = get_detector(name)
-    sums = LayerSums(detector)
-    cells = torch.rand(2, detector.n_cells, dtype=torch.float64)
-    expected = torch.stack([cells[:, detector.layer_cells[i]].sum(1) for i in range(detector.n_layers)], 1)
-    assert torch.allclose(sums(cells), expected)
-    values = torch.rand(2, detector.n_layers, dtype=torch.float64)
-    assert torch.equal(sums.spread(values), values[:, torch.from_numpy(detector.cell_layer)])
-    assert torch.allclose(sums(sums.normalise(cells, values)), values)
-    assert not sums.normalise(torch.zeros_like(cells), values).any()
-
-
 def test_sizes_of_conditions() -> None:
     sizes = condition_sizes(get_detector("atlas-em-barrel"))
     assert sizes == {
@@ -122,8 +78,6 @@ def test_a_stage_steps_or_fits() -> None:
         Stage("both", step=lambda b, u: {}, fit=lambda d, g: None)
     with pytest.raises(ConfigError, match="'none' must have either"):
         Stage("none")
-    with pytest.raises(ConfigError, match="expected 'best' or 'last'"):
-        Stage("kept", step=lambda b, u: {}, keep="first")
 
 
 class TestFigures:

@@ -129,6 +129,7 @@ class CellValues(nn.Module):
         self.cut, self.threshold, self.relative = cut, threshold, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
         self.table.y.mul_(_SLOPE)
+        self.table.x = self.table.x.expand_as(self.table.y).clone()  # layers differ in their range
         self.calibrated = MonotoneMap(detector.n_layers, 65, 3.5, beyond=1.0)
 
     @torch.no_grad()

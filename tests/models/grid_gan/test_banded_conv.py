@@ -125,8 +125,8 @@ def test_spectral_norm_and_state_dict_are_those_of_the_plain_layer() -> None:
 def test_networks_are_the_same_in_both_forms(shape: tuple[int, int, int]) -> None:
     a = ARCHITECTURES[shape]
     torch.manual_seed(8)
-    generator = SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope, 0.01)
-    body = GridStack(2, shape, a.discriminator, True, 0.0, 0.01).eval()
+    generator = SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope)
+    body = GridStack(2, shape, a.discriminator, True, 0.0).eval()
     generator.eval()
     results = []
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_generator_is_exported_to_onnx(tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     a = ARCHITECTURES[25, 25, 25]
     torch.manual_seed(10)
-    generator = SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope, 0.01).eval()
+    generator = SeededStack(a.latent, a.channels, a.seed, a.generator, a.slope).eval()
     latent = torch.randn(2, a.latent)
     path = tmp_path / "generator.onnx"
     torch.onnx.export(generator, (latent,), path, dynamo=False, input_names=["z"], output_names=["v"])

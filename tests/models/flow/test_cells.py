@@ -11,8 +11,8 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
-from caloforge.models.calibration.covariance import LayerTargets, tilted
-from caloforge.models.flow.cells import EMPTY, CellValues
+from caloforge.models.flow.cells import EMPTY, NOTHING, CellValues, topk_ragged
+from caloforge.models.flow.layer_moments import LayerTargets, tilted
 from caloforge.showers import read_showers
 
 CUT, THRESHOLD = 0.01, 0.1
@@ -134,7 +134,7 @@ def _slowly(layer: CellValues, values: Tensor, targets: LayerTargets) -> Tensor:
     place = torch.arange(layer.view.width).expand_as(order)
     filled = torch.zeros_like(view, dtype=torch.bool).scatter(2, order, place < count[:, :, None])
     filled = filled & (view > -1e3)
-    energy = torch.where(filled, layer._energies(layer.carried(view), sums), 0.0)
+    energy = torch.where(filled, layer._energies(layer.calibrated(view), sums), 0.0)
     energy = layer._scaled(energy, sums)
     fixed = energy.clamp_max(THRESHOLD)
     energy = fixed + tilted(energy - fixed, fixed, layer.view.x, layer.view.y, targets)
@@ -211,7 +211,7 @@ def test_the_map_gives_faint_cells_the_training_showers_spectrum() -> None:
         return torch.histogram(some[some > 0].log(), edges)[0]
 
     true, before = spectrum(cells), spectrum(layer.decode(smeared, targets))
-    layer.carry([(smeared, filled)], cells)
+    layer.calibrate([(smeared, filled)], cells)
     for _ in range(3):
         layer.refine(layer.decode(smeared, targets), cells)
     after = spectrum(layer.decode(smeared, targets))
@@ -244,3 +244,39 @@ def test_a_small_change_of_the_layer_energy_changes_all_cells_little() -> None:
     assert ratio.max() < 1.3
     small = (plain > 0) & (plain < 0.05 * plain.amax(1, keepdim=True))
     assert ratio[small].max() < 1.15
+
+
+BORDER = 1.5
+
+
+def _rows(width: int) -> Tensor:
+    values = torch.randn(6, 5, width, generator=torch.Generator().manual_seed(0))
+    values[:, 2, width // 2 :] = NOTHING
+    values[:, 3] = values[:, 3] - 10.0
+    return values
+
+
+@pytest.mark.parametrize("width", [3, 12, 100, 400])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 1.0])
+def test_the_largest_values_of_rows_are_those_of_a_loop(width: int, share: float) -> None:
+    values = _rows(width)
+    uniform = torch.rand(6, 5, generator=torch.Generator().manual_seed(1))
+    needed = (share * width * uniform).ceil()
+    for likely in (BORDER, -20.0, 20.0):
+        found, places = topk_ragged(values, needed, likely)
+        assert found.shape == places.shape == (6, 5, max(1, int(needed.max())))
+        for shower in range(6):
+            for layer in range(5):
+                row, wanted = values[shower, layer], int(needed[shower, layer])
+                best = row.sort(descending=True).values[:wanted]
+                assert torch.equal(found[shower, layer, :wanted], best)
+                own = places[shower, layer]
+                real = own < width
+                assert torch.equal(found[shower, layer][real], row[own[real]])
+                assert len(set(own[real].tolist())) == int(real.sum())
+                assert (found[shower, layer][~real] == NOTHING).all()
+                assert (found[shower, layer].diff() <= 0).all()
+
+
+def test_no_rows_have_one_column() -> None:
+    assert topk_ragged(_rows(400)[:0], torch.zeros(0, 5), BORDER)[0].shape == (0, 5, 1)

@@ -8,6 +8,7 @@ from torch import nn
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import get_detector
 from caloforge.models.grid_gan.conv2d import (
+    N_BRANCHES,
     BranchedDiscriminator,
     BranchedGenerator,
     Conv2dGan,
@@ -130,3 +131,13 @@ def test_one_step_trains_every_parameter() -> None:
 def test_other_grids_are_refused() -> None:
     with pytest.raises(IncompatibleError, match="25 x 25 x 25"):
         Conv2dGan(get_detector("clic-ecal-wide"), Conv2dGan.resolve())
+
+
+@pytest.mark.parametrize("branch", range(N_BRANCHES))
+def test_axis_permutation_and_its_inverse(branch: int) -> None:
+    grid = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    images = to_images(grid, branch)
+    assert images.shape == [(2, 5, 3, 4), (2, 3, 4, 5), (2, 4, 3, 5)][branch]
+    assert torch.equal(from_images(images, branch), grid)
+    # the channels are layer, x and y in turn
+    assert torch.equal(images[:, 1], [grid[..., 1], grid[:, 1], grid[:, :, 1]][branch])

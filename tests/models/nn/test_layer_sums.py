@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from caloforge.geometry import Detector, get_detector
-from caloforge.models.nn.layer_sums import LayerView
+from caloforge.geometry import DETECTORS, Detector, get_detector
+from caloforge.models.nn.layer_sums import LayerSums, LayerView
 
-DETECTORS = ("ild-ecal", "clic-ecal-wide", "atlas-em-barrel", "calochallenge-2", "ild-ecal-10x10")
-every_detector = pytest.mark.parametrize("name", DETECTORS)
+SOME = ("ild-ecal", "clic-ecal-wide", "atlas-em-barrel", "calochallenge-2", "ild-ecal-10x10")
+every_detector = pytest.mark.parametrize("name", SOME)
 
 
 def _numbers(detector: Detector, n: int = 2) -> torch.Tensor:
@@ -66,3 +66,16 @@ def test_positions_are_those_of_the_cells_in_half_widths(name: str) -> None:
 
 def test_nothing_of_it_is_stored_with_the_weights() -> None:
     assert not LayerView(get_detector("atlas-em-barrel")).state_dict()
+
+
+@pytest.mark.parametrize("name", DETECTORS.names())
+def test_layer_sums_against_the_loop(name: str) -> None:
+    detector = get_detector(name)
+    sums = LayerSums(detector)
+    cells = torch.rand(2, detector.n_cells, dtype=torch.float64)
+    expected = torch.stack([cells[:, detector.layer_cells[i]].sum(1) for i in range(detector.n_layers)], 1)
+    assert torch.allclose(sums(cells), expected)
+    values = torch.rand(2, detector.n_layers, dtype=torch.float64)
+    assert torch.equal(sums.spread(values), values[:, torch.from_numpy(detector.cell_layer)])
+    assert torch.allclose(sums(sums.normalise(cells, values)), values)
+    assert not sums.normalise(torch.zeros_like(cells), values).any()

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.flow.path import flow_loss, integrate, jump, rowwise_heun, time_grid
+from caloforge.models.flow.path import flow_loss, integrate, jump, preconditioned, rowwise_heun, time_grid
 
 MEAN, SPREAD = 1.5, 0.4
 
@@ -149,3 +149,17 @@ def test_close_to_1_the_loss_stays_finite() -> None:
     loss = flow_loss(lambda x, t: torch.zeros_like(x), data, torch.zeros(4, 2), torch.ones(4))
     assert float(loss) == pytest.approx(1 / 0.05**2)
     assert float(flow_loss(lambda x, t: data, data, torch.zeros(4, 2), torch.ones(4))) == 0.0
+
+
+@pytest.mark.parametrize("time", [0.0, 0.3, 0.8, 1.0])
+def test_without_output_the_estimate_is_the_best_linear_one_and_its_error_the_scale_of_the_output(
+    time: float,
+) -> None:
+    """A straight line fitted to pairs of standard normal data and their noisy values."""
+    data, noise, t = _x(200_000), _x(200_000, seed=1), torch.full((200_000,), time, dtype=torch.float64)
+    x = (1 - time) * noise + time * data
+    slope = float((x * data).mean() / x.square().mean())
+    found = preconditioned(x, t, torch.zeros_like(x))
+    torch.testing.assert_close(found, slope * x, rtol=0, atol=0.02)
+    scale = preconditioned(torch.zeros(1), t[:1].float(), torch.ones(1))
+    assert float(scale) == pytest.approx(float((data - slope * x).std()), abs=0.01)

@@ -1,12 +1,15 @@
+"""Losses of critics and their gradient penalties."""
+
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from caloforge.models.nn.adversarial import CRITIC_LOSSES, gradient_penalty
+from caloforge.models.nn.adversarial import CRITIC_LOSSES, gradient_penalty, gradient_square
 from caloforge.models.nn.mlp import mlp
 
 
@@ -56,3 +59,34 @@ def test_losses_of_critics() -> None:
     assert float(penalty) == pytest.approx(0.5 * 9.0)
     penalty = CRITIC_LOSSES["wasserstein"].penalty(lambda v: v @ weight, x, x + 1, torch.rand(3, 1))
     assert float(penalty) == pytest.approx((3.0 - 1.0) ** 2, rel=1e-4)
+
+
+def test_gradient_square_of_a_linear_function_is_its_weights() -> None:
+    weights = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    x = torch.rand(4, 3, requires_grad=True)
+    penalty = gradient_square(x @ weights, x)
+    assert penalty.item() == pytest.approx(14.0)
+    (gradient,) = torch.autograd.grad(penalty, weights)
+    torch.testing.assert_close(gradient, 2 * weights)
+
+
+@pytest.mark.parametrize("name", sorted(CRITIC_LOSSES))
+def test_losses_have_the_right_sign(name: str) -> None:
+    loss = CRITIC_LOSSES[name]
+    high, low = torch.tensor([3.0, 2.5]), torch.tensor([-3.0, -2.5])
+    assert loss.critic(high, low) < loss.critic(low, high)
+    assert loss.generator(high) < loss.generator(low)
+
+
+def test_losses_and_penalties_are_analytic() -> None:
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0])
+    assert float(CRITIC_LOSSES["wasserstein"].critic(real, fake)) == -1.0
+    assert float(CRITIC_LOSSES["wasserstein"].generator(fake)) == -1.0
+    expected = np.mean(np.log1p(np.exp([-1.0, -3.0]))) + np.mean(np.log1p(np.exp([0.0, 2.0])))
+    assert float(CRITIC_LOSSES["bce"].critic(real, fake)) == pytest.approx(expected, rel=1e-5)
+    weights, x = torch.tensor([3.0, 4.0]), torch.rand(3, 2)
+    penalties = {
+        name: float(loss.penalty(lambda v: v @ weights, x, x + 1.0, torch.rand(3, 1)))
+        for name, loss in CRITIC_LOSSES.items()
+    }
+    assert penalties == pytest.approx({"wasserstein": (5.0 - 1.0) ** 2, "bce": 0.5 * 25.0}, rel=1e-5)

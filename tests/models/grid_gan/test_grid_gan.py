@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from caloforge.models.grid_gan.selection import core_mask, grid_figures, shape_figures
 from grids import HeldOut, RecordingUpdater, batch_of, built, grid_showers
 from torch import nn
 
@@ -12,7 +13,6 @@ from caloforge.models.base import counted_noise
 from caloforge.models.grid_gan.conv2d import Conv2dGan
 from caloforge.models.grid_gan.conv3d import Conv3dGan
 from caloforge.models.grid_gan.model import THRESHOLD, GridGan
-from caloforge.models.grid_gan.selection import core_mask, grid_figures, shape_figures
 from caloforge.showers import Showers
 
 KINDS = [Conv3dGan, Conv2dGan]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from adversaries import atlas_showers
+from caloforge.models.calibration.moments import EnergyMoments
 from torch import nn
 
 from caloforge.models.atlas.wgan_gp import SparseSigmoid
-from caloforge.models.calibration.conditional_moments import EnergyScale
 from caloforge.models.nn.cell_networks import CELL_NETWORKS, LayerEnergies
 
 
@@ -22,7 +22,7 @@ def test_the_scale_takes_each_energy_of_a_beam_by_itself() -> None:
     rng = np.random.default_rng(0)
     energy = torch.tensor(np.repeat([1e3, 4e3, 16e3], 400))
     values = torch.tensor(rng.normal(size=(1200, 2)) * np.sqrt(1e3 / energy.numpy())[:, None] + 5.0)
-    scale = EnergyScale(2)
+    scale = EnergyMoments(2)
     scale.fit(values, energy)
     mean, std = scale(torch.tensor([1e3, 4e3, 16e3, 2e3, 1e9]))
     for i, level in enumerate((1e3, 4e3, 16e3)):
@@ -37,7 +37,7 @@ def test_the_scale_of_a_wide_beam_follows_the_energy() -> None:
     rng = np.random.default_rng(0)
     energy = torch.tensor(np.exp(rng.uniform(np.log(1e4), np.log(1e5), 9000)))
     values = torch.log(energy)[:, None] + torch.tensor(rng.normal(size=(9000, 1))) * 0.01
-    scale = EnergyScale(1)
+    scale = EnergyMoments(1)
     scale.fit(values, energy)
     mean, _ = scale(torch.tensor([2e4, 5e4]))
     assert mean[:, 0].tolist() == pytest.approx([np.log(2e4), np.log(5e4)], abs=0.02)
