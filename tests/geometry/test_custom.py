@@ -46,14 +46,14 @@ def test_a_good_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("nx = 20", "nx = 0", "field 'nx'"),
-        ("nx = 20", "nx = 20\ncolour = 3", "field 'colour'.*known: name"),
+        ("nx = 20", "nx = 0", "key 'nx'"),
+        ("nx = 20", "nx = 20\ncolour = 3", "unknown key 'colour'; known: name"),
         ("pitch = 10.0", "", "give 'pitch'"),
-        ('"G4_W"', '"G4_Unobtainium"', r"field 'layers.0.absorber'.*unknown material"),
-        ("active_mm = 0.5", "active_mm = -0.5", "field 'layers.0.active_mm'"),
-        ('"10-50GeV"', '"10"', "field 'beam.energy'.*no unit"),
+        ('"G4_W"', '"G4_Unobtainium"', r"key 'layers.0.absorber'.*unknown material"),
+        ("active_mm = 0.5", "active_mm = -0.5", "key 'layers.0.active_mm'"),
+        ('"10-50GeV"', '"10"', "key 'beam.energy'.*no unit"),
         ("entry = [10, 5]", "entry = [30, 5]", "outside the 20 x 10 cells"),
-        ('name = "my-ecal"', 'name = "My ECAL"', "field 'name'"),
+        ('name = "my-ecal"', 'name = "My ECAL"', "key 'name'"),
         ("nx = 20", "nx = twenty", "is not TOML"),
     ],
 )

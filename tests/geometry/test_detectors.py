@@ -55,7 +55,6 @@ def test_cells_are_counted_once(detector: Detector) -> None:
     assert sorted(cells) == list(range(detector.n_cells))
     assert int(np.prod(detector.shape)) == detector.n_cells
     assert detector.cell_centres.shape == (detector.n_cells, 3)
-    assert np.all(detector.cell_area > 0)
 
 
 def test_layer_of_a_cell_has_its_depth(detector: Detector) -> None:

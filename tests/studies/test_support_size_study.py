@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from caloforge.cli.app import app
 from caloforge.errors import InputError
 from caloforge.geometry import get_detector
-from caloforge.geometry.projection import project
+from caloforge.geometry import project
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
 from caloforge.studies import run_study

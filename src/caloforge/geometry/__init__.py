@@ -8,10 +8,9 @@ from pathlib import Path
 
 from caloforge.errors import UnknownNameError
 from caloforge.geometry.beam import Beam, Primaries
-from caloforge.geometry.custom import detector_from_definition, load_detector
-from caloforge.geometry.detector import Detector, Slab
+from caloforge.geometry.detector import Detector, Slab, project
+from caloforge.geometry.flatplate import detector_from_definition, load_detector
 from caloforge.geometry.materials import MATERIALS, Material, get_material
-from caloforge.geometry.projection import project
 from caloforge.geometry.readout import CylindricalLayer, FineGrid, LayerReadout, Readout, ReadoutLayer
 from caloforge.registry import Registry
 
@@ -43,7 +42,7 @@ DETECTORS: Registry[Callable[[], Detector]] = Registry(
         "clic-ecal": "caloforge.geometry.flatplate:clic_ecal",
         "clic-ecal-wide": "caloforge.geometry.flatplate:clic_ecal_wide",
         "atlas-em-barrel": "caloforge.geometry.lar:atlas_em_barrel",
-        "ild-ecal-10x10": "caloforge.geometry.projection:ild_ecal_10x10",
+        "ild-ecal-10x10": "caloforge.geometry.flatplate:ild_ecal_10x10",
         "calochallenge-1-photons": "caloforge.geometry.meshes:calochallenge_1_photons",
         "calochallenge-1-pions": "caloforge.geometry.meshes:calochallenge_1_pions",
         "calochallenge-2": "caloforge.geometry.meshes:calochallenge_2",

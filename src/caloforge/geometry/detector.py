@@ -1,6 +1,4 @@
-"""The detector: its stack of slabs, its readout cells, which cells touch, and what follows from them.
-
-The detector: its stack of slabs, its readout cells, and what follows from them.
+"""The detector: its stack of slabs, its readout cells, which cells touch, and quantities derived from them.
 
 Flat order of the cells:
 
@@ -24,66 +22,11 @@ from caloforge.geometry.beam import Beam
 from caloforge.geometry.materials import Material
 from caloforge.geometry.readout import CylindricalLayer, Readout, ReadoutLayer
 
-__all__ = ["Detector", "Order", "Slab", "face_neighbours"]
-
-
-_TOLERANCE = 1e-6  # relative overlap below which two faces only touch along an edge
-
-
-def face_neighbours(
-    layers: Sequence[ReadoutLayer | CylindricalLayer], layer_cells: Sequence[NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    """Return the pairs of cells that share a face.
-
-    Arguments:
-        layers: Readout layers, front to back.
-        layer_cells: Flat indices of each layer's cells.
-
-    Returns:
-        (n_edges, 2) flat indices, the smaller one first, sorted.
-    """
-    pairs: list[NDArray[np.int64]] = []
-    for layer, cells in zip(layers, layer_cells, strict=True):
-        pairs.append(cells[_within(layer)])
-    for k in range(len(layers) - 1):
-        local = _across(layers[k], layers[k + 1])
-        pairs.append(np.stack([layer_cells[k][local[:, 0]], layer_cells[k + 1][local[:, 1]]], axis=1))
-    edges = np.sort(np.concatenate(pairs), axis=1)
-    return np.unique(edges, axis=0)
-
-
-def _within(layer: ReadoutLayer | CylindricalLayer) -> NDArray[np.int64]:
-    """Return the pairs (E, 2) of one layer, in its own indices; alpha closes on itself."""
-    if isinstance(layer, CylindricalLayer):
-        n1, n2, closed = layer.n_alpha, layer.n_r, layer.n_alpha > 2
-    else:
-        n1, n2, closed = layer.nx, layer.ny, False
-    index = np.arange(n1 * n2).reshape(n1, n2)
-    steps = [(index[:-1], index[1:]), (index[:, :-1], index[:, 1:])]
-    if closed:
-        steps.append((index[-1:], index[:1]))
-    return np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in steps])
-
-
-def _across(
-    front: ReadoutLayer | CylindricalLayer, back: ReadoutLayer | CylindricalLayer
-) -> NDArray[np.int64]:
-    """Return the pairs (E, 2) whose faces overlap, in the two layers' own indices."""
-    a, b = front.boxes(), back.boxes()
-    if a.shape == b.shape and np.array_equal(a, b):
-        same = np.arange(len(a))
-        return np.stack([same, same], axis=1)
-    touching = np.ones((len(a), len(b)), bool)
-    for low, high in ((0, 1), (2, 3)):
-        overlap = np.minimum(a[:, None, high], b[None, :, high]) - np.maximum(
-            a[:, None, low], b[None, :, low]
-        )
-        size = np.minimum((a[:, high] - a[:, low])[:, None], (b[:, high] - b[:, low])[None, :])
-        touching &= overlap > _TOLERANCE * size
-    return np.argwhere(touching)
-
+__all__ = ["Detector", "Order", "Slab", "face_neighbours", "project"]
 
 Order = Literal["xyl", "layered", "cylindrical"]
+
+_TOLERANCE = 1e-6  # relative overlap below which two faces only touch along an edge
 
 
 @dataclass(frozen=True)
@@ -91,7 +34,7 @@ class Slab:
     """One plate of the stack.
 
     Arguments:
-        material: What it is made of.
+        material: Its material.
         thickness: mm along z.
         z: Front face, mm.
         half_x: Half width, mm.
@@ -118,7 +61,7 @@ class Detector:
 
     Arguments:
         name: Its name, as in files and commands.
-        description: One line for people.
+        description: One line of text.
         order: Flat order of the cells, see the module.
         layers: Readout layers, front to back.
         beam: Beam of the published study.
@@ -126,7 +69,7 @@ class Detector:
         stack: Slabs from z = 0 on; empty when the geometry is not known.
         medium: Material around the slabs.
         readout: Folding of scored deposits into cells; None when it cannot be simulated.
-        model_conditions: Conditions that models use unless told otherwise.
+        model_conditions: Default conditions of models.
         definition: JSON text of a user's own detector, stored with its files; empty for built-in ones.
         evaluation_cut: Energy below which the data set's own evaluation sets a cell to 0, MeV; 0 without one.
     """
@@ -222,14 +165,6 @@ class Detector:
         return centres
 
     @cached_property
-    def cell_area(self) -> NDArray[np.float64]:
-        """Area of each cell's face (n_cells,), mm2."""
-        area = np.empty(self.n_cells)
-        for layer, cells in zip(self.layers, self.layer_cells, strict=True):
-            area[cells] = layer.areas()
-        return area
-
-    @cached_property
     def neighbours(self) -> NDArray[np.int64]:
         """Pairs (n_edges, 2), i < j, of cells that share a face, within a layer or across two."""
         return face_neighbours(self.layers, self.layer_cells)
@@ -299,3 +234,78 @@ class Detector:
     def grid(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return flat cells (N, n_cells) as (N, *shape), without a copy."""
         return cells.reshape(len(cells), *self.shape)
+
+
+def face_neighbours(
+    layers: Sequence[ReadoutLayer | CylindricalLayer], layer_cells: Sequence[NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Return the pairs of cells that share a face.
+
+    Arguments:
+        layers: Readout layers, front to back.
+        layer_cells: Flat indices of each layer's cells.
+
+    Returns:
+        (n_edges, 2) flat indices, the smaller one first, sorted.
+    """
+    pairs: list[NDArray[np.int64]] = []
+    for layer, cells in zip(layers, layer_cells, strict=True):
+        pairs.append(cells[_within(layer)])
+    for k in range(len(layers) - 1):
+        local = _across(layers[k], layers[k + 1])
+        pairs.append(np.stack([layer_cells[k][local[:, 0]], layer_cells[k + 1][local[:, 1]]], axis=1))
+    edges = np.sort(np.concatenate(pairs), axis=1)
+    return np.unique(edges, axis=0)
+
+
+def _within(layer: ReadoutLayer | CylindricalLayer) -> NDArray[np.int64]:
+    """Return the pairs (E, 2) of one layer, in its own indices; alpha closes on itself."""
+    polar = isinstance(layer, CylindricalLayer)
+    index = np.arange(layer.n_cells).reshape((layer.n_alpha, layer.n_r) if polar else (layer.nx, layer.ny))
+    steps = [(index[:-1], index[1:]), (index[:, :-1], index[:, 1:])]
+    if polar and layer.n_alpha > 2:
+        steps.append((index[-1:], index[:1]))
+    return np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in steps])
+
+
+def _across(
+    front: ReadoutLayer | CylindricalLayer, back: ReadoutLayer | CylindricalLayer
+) -> NDArray[np.int64]:
+    """Return the pairs (E, 2) whose faces overlap, in the two layers' own indices."""
+    a, b = front.boxes(), back.boxes()
+    if a.shape == b.shape and np.array_equal(a, b):
+        same = np.arange(len(a))
+        return np.stack([same, same], axis=1)
+    touching = np.ones((len(a), len(b)), bool)
+    for low, high in ((0, 1), (2, 3)):
+        overlap = np.minimum(a[:, None, high], b[None, :, high]) - np.maximum(
+            a[:, None, low], b[None, :, low]
+        )
+        size = np.minimum((a[:, high] - a[:, low])[:, None], (b[:, high] - b[:, low])[None, :])
+        touching &= overlap > _TOLERANCE * size
+    return np.argwhere(touching)
+
+
+def project(cells: NDArray[np.float32], source: Detector, image: Detector) -> NDArray[np.float32]:
+    """Sum a grid over its layers and pool it to the cells of an image, such as ``ild-ecal`` to ``ild-ecal-10x10``.
+
+    Arguments:
+        cells: Flat cells (N, n_cells) of the source, MeV.
+        source: A grid detector.
+        image: A one-layer grid whose numbers of cells divide those of the source.
+
+    Returns:
+        Flat cells (N, n_cells) of the image, MeV; total energies are those of the source.
+
+    Raises:
+        IncompatibleError: When the grids do not fit.
+    """
+    fits = source.is_grid and image.is_grid and image.n_layers == 1
+    if not fits or source.shape[0] % image.shape[0] or source.shape[1] % image.shape[1]:
+        msg = f"detector '{source.name}' {source.shape} cannot be projected to '{image.name}' {image.shape}"
+        raise IncompatibleError(msg)
+    nx, ny, n_layers = source.shape
+    px, py = nx // image.shape[0], ny // image.shape[1]
+    blocks = cells.reshape(len(cells), image.shape[0], px, image.shape[1], py, n_layers)
+    images: NDArray[np.float32] = blocks.sum(axis=(2, 4, 5), dtype=np.float64).astype(np.float32)
+    return images.reshape(len(cells), image.n_cells)

@@ -1,73 +1,154 @@
 """Flat-plate sampling calorimeters: layers of absorber, active material and gap on a regular grid.
 
-A detector of this family is fully described by a :class:`FlatPlate`, which is what a user's TOML file
-holds; see :mod:`caloforge.geometry.custom`. The ILD calorimeter follows the geometry of Buhmann et al.,
-arXiv:2005.05334, the CLIC calorimeter that of Khattak et al., arXiv:2109.07388, as flat plates.
+A detector of this family is fully described by a :class:`FlatPlate`. The built-in ones are made from it, and a user's own from the
+same fields in a TOML file::
+
+    name = "my-ecal"
+    nx = 20
+    ny = 20
+    pitch = 10.0                    # mm; or pitch_x and pitch_y
+    padding = 2                     # cells by which plates reach beyond the scored ones
+
+    [[layers]]
+    repeat = 15
+    absorber = "G4_W"
+    absorber_mm = 3.5
+    active = "G4_Si"
+    active_mm = 0.5
+    gap_mm = 2.0
+
+    [beam]
+    particle = "gamma"
+    energy = "10-50GeV"
+    theta = "90"
+    entry = [10, 10]
+
+Each field is checked; an error names the file and the field. ``sampling_fraction`` may be set once it has been
+measured; without it an estimate from energy losses is used.
+
+The ILD calorimeter follows the geometry of Buhmann et al., arXiv:2005.05334, the CLIC calorimeter that of Khattak et al.,
+arXiv:2109.07388, as flat plates. The 10 x 10 images of the amplification study (S. Bieringer et al., arXiv:2202.07352) sum the
+cells of ILD along the beam and pool 3 x 3 of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from caloforge.errors import ConfigError, FileFormatError
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.materials import Material, get_material
+from caloforge.geometry.materials import get_material
 from caloforge.geometry.readout import FineGrid, LayerReadout, Readout, ReadoutLayer
+from caloforge.settings import Settings, validated
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["FlatPlate", "Plate", "clic_ecal", "clic_ecal_wide", "ild_ecal", "ild_ecal_angled"]
+__all__ = [
+    "BeamDefinition",
+    "FlatPlate",
+    "Layers",
+    "clic_ecal",
+    "clic_ecal_wide",
+    "detector_from_definition",
+    "ild_ecal",
+    "ild_ecal_10x10",
+    "ild_ecal_angled",
+    "load_detector",
+]
+
+_Positive = Annotated[float, Field(gt=0)]
+_Count = Annotated[int, Field(ge=1, le=1000)]
 
 
-@dataclass(frozen=True)
-class Plate:
-    """One layer: an absorber, an active slab behind it, then a gap of the medium; thicknesses in mm."""
+class Layers(Settings):
+    """A run of equal layers: an absorber, an active slab behind it, then a gap of the medium; thicknesses in mm."""
 
-    absorber: Material
-    absorber_mm: float
-    active: Material
-    active_mm: float
-    gap_mm: float
+    repeat: _Count = 1
+    absorber: str
+    absorber_mm: Annotated[float, Field(ge=0)]
+    active: str
+    active_mm: _Positive
+    gap_mm: Annotated[float, Field(ge=0)] = 0.0
+
+    @field_validator("absorber", "active")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return get_material(name).name
 
 
-@dataclass(frozen=True)
-class FlatPlate:
+class BeamDefinition(Settings):
+    """The default beam, which enters at the centre of the cell ``entry`` (ix, iy), by default the middle one."""
+
+    particle: str = "gamma"
+    energy: str = "10GeV"
+    theta: str | float = "90"
+    entry: tuple[int, int] | None = None
+
+    @field_validator("energy")
+    @classmethod
+    def _energy(cls, text: str) -> str:
+        return str(EnergySpec.parse(text))
+
+    @field_validator("theta")
+    @classmethod
+    def _theta(cls, text: str | float) -> str:
+        return str(AngleSpec.parse(text))
+
+
+class FlatPlate(Settings):
     """A regular grid of cells behind plates.
 
     Arguments:
         name: Name of the detector.
-        description: One line for people.
-        plates: Layers, front to back.
+        description: One line of text.
         nx: Cells in x.
         ny: Cells in y.
-        pitch_x: mm.
-        pitch_y: mm.
+        pitch: mm; or ``pitch_x`` and ``pitch_y``.
         padding: Cells by which the plates reach beyond the scored ones, on each side.
-        entry: Cell (ix, iy) at whose centre the beam enters.
-        particle: Particle of the default beam.
-        energy: Energies of the default beam.
-        theta: Angles of the default beam, degrees.
-        sampling_fraction: Mean visible over incident energy; None for the estimate of :meth:`estimate`.
         medium: Material around the plates.
-        model_conditions: Conditions that models use.
-        definition: JSON text of a user's own detector.
+        sampling_fraction: Mean visible over incident energy; None for the estimate of :meth:`estimate`.
+        layers: Front to back.
+        beam: The default beam.
     """
 
-    name: str
-    description: str
-    plates: tuple[Plate, ...]
-    nx: int
-    ny: int
-    pitch_x: float
-    pitch_y: float
-    padding: int
-    entry: tuple[int, int]
-    particle: str
-    energy: EnergySpec
-    theta: AngleSpec
-    sampling_fraction: float | None
-    medium: Material
-    model_conditions: tuple[str, ...] = ("incident_energy",)
-    definition: str = ""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    description: str = "user's own flat-plate calorimeter"
+    nx: _Count
+    ny: _Count
+    pitch: _Positive | None = None
+    pitch_x: _Positive | None = None
+    pitch_y: _Positive | None = None
+    padding: Annotated[int, Field(ge=0, le=200)] = 0
+    medium: str = "G4_AIR"
+    sampling_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    layers: Annotated[list[Layers], Field(min_length=1)]
+    beam: BeamDefinition = BeamDefinition()
+
+    @field_validator("medium")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return get_material(name).name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FlatPlate:
+        if self.pitch is None and (self.pitch_x is None or self.pitch_y is None):
+            msg = "give 'pitch', or both 'pitch_x' and 'pitch_y', in mm"
+            raise ValueError(msg)
+        entry = self.beam.entry
+        if entry is not None and not (0 <= entry[0] < self.nx and 0 <= entry[1] < self.ny):
+            msg = f"'beam.entry' {list(entry)} is outside the {self.nx} x {self.ny} cells"
+            raise ValueError(msg)
+        return self
+
+    def _each(self) -> list[Layers]:
+        """Return the entry of each layer, front to back."""
+        return [run for run in self.layers for _ in range(run.repeat)]
 
     def estimate(self) -> float:
         """Estimate the sampling fraction from energy losses, for a detector without a measured one.
@@ -76,162 +157,181 @@ class FlatPlate:
         Grindhammer and Peters (arXiv:hep-ex/0001020), each layer weighted by its depth in X0.
         """
         total = weight = 0.0
-        for plate in self.plates:
-            visible = plate.active.mip_energy(plate.active_mm)
-            absorbed = plate.absorber.mip_energy(plate.absorber_mm)
-            e_mip = 1.0 / (1.0 + 0.007 * max(plate.absorber.z - plate.active.z, 0.0))
-            depth = plate.absorber_mm / plate.absorber.x0
-            total += depth * e_mip * visible / (visible + absorbed)
+        for run in self._each():
+            absorber, active = get_material(run.absorber), get_material(run.active)
+            visible = active.mip_energy(run.active_mm)
+            e_mip = 1.0 / (1.0 + 0.007 * max(absorber.z - active.z, 0.0))
+            depth = run.absorber_mm / absorber.x0
+            total += depth * e_mip * visible / (visible + absorber.mip_energy(run.absorber_mm))
             weight += depth
         return total / weight
 
-    def build(self) -> Detector:
-        """Return the detector."""
+    def build(self, definition: str = "") -> Detector:
+        """Return the detector; its models are conditioned on the angle too where the beam's angle varies.
+
+        Arguments:
+            definition: JSON text of a user's own detector.
+        """
+        pitch_x, pitch_y = self.pitch_x or self.pitch or 0.0, self.pitch_y or self.pitch or 0.0
         full_x, full_y = self.nx + 2 * self.padding, self.ny + 2 * self.padding
-        half_x, half_y = full_x * self.pitch_x / 2, full_y * self.pitch_y / 2
+        half_x, half_y = full_x * pitch_x / 2, full_y * pitch_y / 2
+        medium = get_material(self.medium)
         slabs: list[Slab] = []
         layers: list[ReadoutLayer] = []
         z = depth = 0.0
-        for number, plate in enumerate(self.plates):
-            if plate.absorber_mm > 0:
-                slabs.append(Slab(plate.absorber, plate.absorber_mm, z, half_x, half_y))
-            z += plate.absorber_mm
-            depth += plate.absorber_mm / plate.absorber.x0
-            slabs.append(Slab(plate.active, plate.active_mm, z, half_x, half_y, number))
+        for number, run in enumerate(self._each()):
+            absorber, active = get_material(run.absorber), get_material(run.active)
+            if run.absorber_mm > 0:
+                slabs.append(Slab(absorber, run.absorber_mm, z, half_x, half_y))
+            z += run.absorber_mm
+            depth += run.absorber_mm / absorber.x0
+            slabs.append(Slab(active, run.active_mm, z, half_x, half_y, number))
             layers.append(
                 ReadoutLayer(
                     name=f"layer {number}",
                     nx=self.nx,
                     ny=self.ny,
-                    pitch_x=self.pitch_x,
-                    pitch_y=self.pitch_y,
-                    z=z + plate.active_mm / 2,
-                    depth_x0=depth + plate.active_mm / 2 / plate.active.x0,
-                    mip=plate.active.mip_energy(plate.active_mm),
+                    pitch_x=pitch_x,
+                    pitch_y=pitch_y,
+                    z=z + run.active_mm / 2,
+                    depth_x0=depth + run.active_mm / 2 / active.x0,
+                    mip=active.mip_energy(run.active_mm),
                 )
             )
-            z += plate.active_mm
-            depth += plate.active_mm / plate.active.x0
-            if plate.gap_mm > 0:
-                slabs.append(Slab(self.medium, plate.gap_mm, z, half_x, half_y))
-            z += plate.gap_mm
-            depth += plate.gap_mm / self.medium.x0
-        fine = FineGrid(full_x, full_y, self.pitch_x, self.pitch_y)
+            z += run.active_mm
+            depth += run.active_mm / active.x0
+            if run.gap_mm > 0:
+                slabs.append(Slab(medium, run.gap_mm, z, half_x, half_y))
+            z += run.gap_mm
+            depth += run.gap_mm / medium.x0
+        fine = FineGrid(full_x, full_y, pitch_x, pitch_y)
         fold = LayerReadout(fine, self.nx, self.ny, start_x=self.padding, start_y=self.padding)
+        entry = self.beam.entry or (self.nx // 2, self.ny // 2)
+        theta = AngleSpec.parse(self.beam.theta)
+        angled = () if theta.low == theta.high else ("incident_theta",)
         return Detector(
             name=self.name,
             description=self.description,
             order="xyl",
             layers=tuple(layers),
             beam=Beam(
-                particle=self.particle,
-                energy=self.energy,
-                theta=self.theta,
-                x=(self.entry[0] + 0.5 - self.nx / 2) * self.pitch_x,
-                y=(self.entry[1] + 0.5 - self.ny / 2) * self.pitch_y,
+                particle=self.beam.particle,
+                energy=EnergySpec.parse(self.beam.energy),
+                theta=theta,
+                x=(entry[0] + 0.5 - self.nx / 2) * pitch_x,
+                y=(entry[1] + 0.5 - self.ny / 2) * pitch_y,
             ),
             sampling_fraction=self.estimate() if self.sampling_fraction is None else self.sampling_fraction,
             stack=tuple(slabs),
-            medium=self.medium,
-            readout=Readout((fold,) * len(self.plates), interleaved=True),
-            model_conditions=self.model_conditions,
-            definition=self.definition,
+            medium=medium,
+            readout=Readout((fold,) * len(layers), interleaved=True),
+            model_conditions=("incident_energy", *angled),
+            definition=definition,
         )
 
 
-def _tungsten_silicon(
-    thin: tuple[int, float], thick: tuple[int, float], silicon: float, gap: float
-) -> tuple[Plate, ...]:
-    """Return plates of tungsten in two thicknesses, (number, mm) each, before silicon and gap (mm)."""
-    tungsten, active = get_material("G4_W"), get_material("G4_Si")
-    return tuple(
-        Plate(tungsten, absorber, active, silicon, gap)
-        for number, absorber in (thin, thick)
-        for _ in range(number)
-    )
+def load_detector(path: str | Path) -> Detector:
+    """Read a detector from a TOML file.
+
+    Raises:
+        FileFormatError: When the file is missing or not TOML.
+        ConfigError: When a field is missing, unknown or wrong; names the file and the field.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(path, "", f"is not TOML: {error}") from error
+    return _build(content, str(path))
 
 
-_ILD = _tungsten_silicon((20, 2.1), (10, 4.2), 0.525, 2.775)
-_CLIC = _tungsten_silicon((17, 2.4), (8, 4.8), 0.5, 2.0)
+def detector_from_definition(text: str) -> Detector:
+    """Rebuild a user's detector from the JSON text in its files.
+
+    Raises:
+        ConfigError: When the text does not describe a detector.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        msg = f"detector definition is not JSON: {error}"
+        raise ConfigError(msg) from error
+    return _build(content, "detector definition")
+
+
+def _build(content: Any, where: str) -> Detector:
+    spec = validated(FlatPlate, content, where)
+    return spec.build(spec.model_dump_json(exclude_none=True))
+
+
+def _tungsten_silicon(tungsten: dict[float, int], silicon: float, gap: float) -> list[Layers]:
+    """Return numbers of layers by their tungsten (mm), each before silicon and gap (mm)."""
+    return [
+        Layers(repeat=n, absorber="G4_W", absorber_mm=mm, active="G4_Si", active_mm=silicon, gap_mm=gap)
+        for mm, n in tungsten.items()
+    ]
+
+
+def _ild(name: str, note: str, ny: int, fraction: float, beam: BeamDefinition) -> Detector:
+    return FlatPlate(
+        name=name,
+        description=f"ILD Si-W electromagnetic calorimeter, 30 layers of 30 x {ny} cells{note}",
+        nx=30,
+        ny=ny,
+        pitch=5.0,
+        padding=4,
+        sampling_fraction=fraction,
+        layers=_tungsten_silicon({2.1: 20, 4.2: 10}, silicon=0.525, gap=2.775),
+        beam=beam,
+    ).build()
+
+
+def _clic(name: str, note: str, n: int, padding: int, fraction: float, theta: str) -> Detector:
+    return FlatPlate(
+        name=name,
+        description=f"CLIC Si-W electromagnetic calorimeter, 25 layers of {n} x {n} cells{note}",
+        nx=n,
+        ny=n,
+        pitch=5.1,
+        padding=padding,
+        sampling_fraction=fraction,
+        layers=_tungsten_silicon({2.4: 17, 4.8: 8}, silicon=0.5, gap=2.0),
+        beam=BeamDefinition(particle="e-", energy="2-500GeV", theta=theta),
+    ).build()
 
 
 def ild_ecal() -> Detector:
     """ILD electromagnetic calorimeter, 30 x 30 x 30 cells, for 50 GeV photons at right angles."""
-    return FlatPlate(
-        name="ild-ecal",
-        description="ILD Si-W electromagnetic calorimeter, 30 layers of 30 x 30 cells",
-        plates=_ILD,
-        nx=30,
-        ny=30,
-        pitch_x=5.0,
-        pitch_y=5.0,
-        padding=4,
-        entry=(15, 15),
-        particle="gamma",
-        energy=EnergySpec.parse("50GeV"),
-        theta=AngleSpec.parse("90"),
-        sampling_fraction=0.02150,
-        medium=get_material("G4_AIR"),
-    ).build()
+    return _ild("ild-ecal", "", 30, 0.02150, BeamDefinition(energy="50GeV", entry=(15, 15)))
 
 
 def ild_ecal_angled() -> Detector:
     """ILD electromagnetic calorimeter, 30 x 60 x 30 cells, for photons of 10 to 100 GeV and 30 to 90 degrees."""
-    return FlatPlate(
-        name="ild-ecal-angled",
-        description="ILD Si-W electromagnetic calorimeter, 30 layers of 30 x 60 cells, for inclined photons",
-        plates=_ILD,
-        nx=30,
-        ny=60,
-        pitch_x=5.0,
-        pitch_y=5.0,
-        padding=4,
-        entry=(15, 10),
-        particle="gamma",
-        energy=EnergySpec.parse("10-100GeV"),
-        theta=AngleSpec.parse("30-90"),
-        sampling_fraction=0.02336,
-        medium=get_material("G4_AIR"),
-        model_conditions=("incident_energy", "incident_theta"),
-    ).build()
+    beam = BeamDefinition(energy="10-100GeV", theta="30-90", entry=(15, 10))
+    return _ild("ild-ecal-angled", ", for inclined photons", 60, 0.02336, beam)
 
 
 def clic_ecal() -> Detector:
     """CLIC electromagnetic calorimeter, 25 x 25 x 25 cells, for electrons of 2 to 500 GeV."""
-    return FlatPlate(
-        name="clic-ecal",
-        description="CLIC Si-W electromagnetic calorimeter, 25 layers of 25 x 25 cells",
-        plates=_CLIC,
-        nx=25,
-        ny=25,
-        pitch_x=5.1,
-        pitch_y=5.1,
-        padding=10,
-        entry=(12, 12),
-        particle="e-",
-        energy=EnergySpec.parse("2-500GeV"),
-        theta=AngleSpec.parse("90"),
-        sampling_fraction=0.01653,
-        medium=get_material("G4_AIR"),
-    ).build()
+    return _clic("clic-ecal", "", 25, 10, 0.01653, "90")
 
 
 def clic_ecal_wide() -> Detector:
     """CLIC electromagnetic calorimeter, 51 x 51 x 25 cells, for electrons of 2 to 500 GeV and 60 to 120 degrees."""
-    return FlatPlate(
-        name="clic-ecal-wide",
-        description="CLIC Si-W electromagnetic calorimeter, 25 layers of 51 x 51 cells, for inclined electrons",
-        plates=_CLIC,
-        nx=51,
-        ny=51,
-        pitch_x=5.1,
-        pitch_y=5.1,
-        padding=0,
-        entry=(25, 25),
-        particle="e-",
-        energy=EnergySpec.parse("2-500GeV"),
-        theta=AngleSpec.parse("60-120"),
-        sampling_fraction=0.01725,
-        medium=get_material("G4_AIR"),
-        model_conditions=("incident_energy", "incident_theta"),
-    ).build()
+    return _clic("clic-ecal-wide", ", for inclined electrons", 51, 0, 0.01725, "60-120")
+
+
+def ild_ecal_10x10() -> Detector:
+    """Return the ILD calorimeter summed over its layers and pooled 3 x 3: one layer of 10 x 10 cells of 15 mm."""
+    source = ild_ecal()
+    z = float(np.mean([layer.z for layer in source.layers]))
+    return Detector(
+        name="ild-ecal-10x10",
+        description="ild-ecal summed over its layers and pooled 3 x 3",
+        order="xyl",
+        layers=(ReadoutLayer("image", 10, 10, 15.0, 15.0, z),),
+        beam=source.beam,
+        sampling_fraction=source.sampling_fraction,
+    )

@@ -1,10 +1,9 @@
-"""Materials of calorimeters and what shower theory needs to know of them.
+"""Materials of calorimeters and their constants in shower theory.
 
 Numbers are those of the Geant4 NIST database and of the Particle Data Group's tables; the names are
-Geant4's. Critical energy and Moliere radius follow the parametrisation of Grindhammer and Peters, so that
-one consistent definition serves everywhere::
+Geant4's. The critical energy follows the parametrisation of Grindhammer and Peters::
 
-    Ec = 2.66 MeV (X0 Z / A)^1.1        R_M = X0 21.2 MeV / Ec        (X0 in g/cm2)
+    Ec = 2.66 MeV (X0 Z / A)^1.1        (X0 in g/cm2)
 
 References:
     Particle Data Group, Review of Particle Physics, Atomic and nuclear properties of materials (2024).
@@ -45,11 +44,6 @@ class Material:
     def critical_energy(self) -> float:
         """Critical energy, MeV."""
         return float(2.66 * (self.x0 / 10.0 * self.density * self.z / self.a) ** 1.1)
-
-    @property
-    def moliere_radius(self) -> float:
-        """Moliere radius, mm."""
-        return self.x0 * 21.2 / self.critical_energy
 
     def mip_energy(self, thickness: float) -> float:
         """Return the mean loss, MeV, of a minimum-ionising particle over ``thickness`` mm."""

@@ -1,6 +1,4 @@
-"""Readout layers, and how deposits on the fine scoring grid become readout cells.
-
-How deposits become cells: the fine grid that is scored and its folding into readout cells.
+"""Readout layers, and the folding of deposits on the fine scoring grid into readout cells.
 
 A layer is scored on a fine rectangular grid centred on the axis. The readout groups ``group`` fine cells
 in each direction into one cell, starting at fine index ``start``; where cells move with an alignment
@@ -67,10 +65,6 @@ class ReadoutLayer:
         x, y = np.meshgrid(self.x, self.y, indexing="ij")
         return np.stack([x.ravel(), y.ravel(), np.full(self.n_cells, self.z)], axis=1)
 
-    def areas(self) -> NDArray[np.float64]:
-        """Return the cells' areas (n_cells,), mm2."""
-        return np.full(self.n_cells, self.pitch_x * self.pitch_y)
-
     def boxes(self) -> NDArray[np.float64]:
         """Return each cell's extent (n_cells, 4) as (low 1, high 1, low 2, high 2), here in x and y, mm."""
         centres = self.centres()
@@ -127,12 +121,6 @@ class CylindricalLayer:
     def radii(self) -> NDArray[np.float64]:
         """Return the voxels' radii (n_cells,), mm."""
         return np.tile(self.r, self.n_alpha)
-
-    def areas(self) -> NDArray[np.float64]:
-        """Return the voxels' areas (n_cells,), mm2."""
-        edges = np.asarray(self.r_edges)
-        ring = np.pi * (edges[1:] ** 2 - edges[:-1] ** 2) / self.n_alpha
-        return np.tile(ring, self.n_alpha)
 
     def boxes(self) -> NDArray[np.float64]:
         """Return each voxel's extent (n_cells, 4): alpha (radians), then r (mm)."""

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import IncompatibleError
-from caloforge.geometry import Detector, get_detector
-from caloforge.geometry.projection import project
+from caloforge.geometry import Detector, get_detector, project
 from caloforge.showers.container import Index, Showers, ShowerSource, as_selection, chunk_size
 from caloforge.showers.hdf5 import rows_per_stream
 from caloforge.showers.identity import seen_union

@@ -1,6 +1,4 @@
-r"""The observables of the amplification study, collected in one stream.
-
-The observables of the amplification study, collected in one stream: only they are kept, no cells.
+r"""The observables of the amplification study, collected in one stream: only they are kept, no cells.
 
 Of a shower with cells e_i > 0.1 MeV at (x_i, y_i): visible energy E_vis = sum e_i, peak energy E_peak = max e_i, the
 energies E_pixel of single cells above 5 MeV, and the centres of gravity CG_x = sum x_i e_i / sum e_i and CG_y. A
@@ -18,50 +16,43 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.errors import IncompatibleError
-from caloforge.geometry import Detector, get_detector
-from caloforge.geometry.projection import project
+from caloforge.geometry import Detector, get_detector, project
 from caloforge.progress import progress
 from caloforge.random import child_seed
 from caloforge.showers import Showers, ShowerSource
-from caloforge.studies.base import Cache, Context
+from caloforge.studies.base import Context
 from caloforge.studies.papers import paper
-from caloforge.studies.sources import Source
+from caloforge.studies.sources import SIMULATIONS, Source
 from caloforge.validate.observables import OBSERVABLES
 from caloforge.validate.observables.streaming import batches
 
 __all__ = [
-    "COLUMNS",
     "QUANTITIES",
     "Observed",
     "Quantity",
     "collect",
     "collect_truth",
-    "common_detector",
-    "counted",
-    "made_by",
+    "count_text",
+    "image_detector",
     "observe_chunks",
+    "truth_name",
 ]
 
-
-THRESHOLD = 0.1
-"""Cells at or below it are empty, MeV."""
-PIXEL_THRESHOLD = 5.0
-"""Cells above it are entries of E_pixel, MeV."""
+_THRESHOLD = 0.1  # cells at or below it are empty, MeV
+_PIXEL_THRESHOLD = 5.0  # cells above it are entries of E_pixel, MeV
 BLOCK = 20_000
 """Generated showers that are observed at a time and kept in the cache together."""
-
-COLUMNS = ("visible_energy", "peak_energy", "centre_x", "centre_y")
+_COLUMNS = ("visible_energy", "peak_energy", "centre_x", "centre_y")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """An observable, or several that are looked at together.
+    """An observable, or several together.
 
     Arguments:
         name: Name in ``study.json`` and, after ``factor_``, in ``papers.toml``.
         label: What figures call it.
-        columns: Which of :data:`COLUMNS` it is made of; none for the energies of single cells.
+        columns: Columns of :class:`Observed` that it is made of; none for the energies of single cells.
     """
 
     name: str
@@ -71,6 +62,11 @@ class Quantity:
     def of(self, observed: Observed) -> NDArray[np.float64]:
         """Return its values (n,) or (n, d), or for single cells (pixels,)."""
         return observed.values[:, self.columns] if self.columns else observed.pixels.astype(np.float64)
+
+    @property
+    def text(self) -> str:
+        """Its name for people."""
+        return self.name.replace("_", " ")
 
 
 QUANTITIES = (
@@ -85,12 +81,12 @@ QUANTITIES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observed:
     """The observables of n showers.
 
     Arguments:
-        values: (n, 4) in the order of :data:`COLUMNS`; MeV, MeV, mm, mm.
+        values: (n, 4) visible and peak energy (MeV), centres in x and y (mm).
         pixels: Energies of all cells above 5 MeV, shower after shower, MeV, float32.
         counts: (n,) number of such cells of each shower.
     """
@@ -115,13 +111,10 @@ class Observed:
 
     def shuffled(self, rng: np.random.Generator) -> Observed:
         """Return the showers in random order."""
-        order, starts = rng.permutation(len(self)), self.starts
-        places = np.repeat(
-            starts[order] - np.cumsum(np.append(0, self.counts[order]))[:-1], self.counts[order]
-        )
-        return Observed(
-            self.values[order], self.pixels[places + np.arange(len(self.pixels))], self.counts[order]
-        )
+        order, counts = rng.permutation(len(self)), self.counts
+        begins = np.cumsum(np.append(0, counts[order]))[:-1]
+        places = np.repeat(self.starts[order] - begins, counts[order]) + np.arange(len(self.pixels))
+        return Observed(self.values[order], self.pixels[places], counts[order])
 
     @classmethod
     def join(cls, parts: Sequence[Observed]) -> Observed:
@@ -133,100 +126,74 @@ class Observed:
         )
 
 
-def common_detector(detectors: Sequence[Detector]) -> Detector:
-    """Return the detector in which samples are compared: the 10 x 10 images where there are ``ild-ecal`` showers.
-
-    Raises:
-        IncompatibleError: When the samples have different detectors that do not project to one.
-    """
-    image = get_detector("ild-ecal-10x10")
-    if all(detector.name in ("ild-ecal", image.name) for detector in detectors):
-        return image
-    for detector in detectors[1:]:
-        if detector != detectors[0]:
-            msg = f"'{detector.name}' and '{detectors[0].name}' showers cannot be compared; expected one detector"
-            raise IncompatibleError(msg)
-    return detectors[0]
+def image_detector(detector: Detector) -> Detector:
+    """Return the detector in which showers are compared: the 10 x 10 images for ``ild-ecal``, else their own."""
+    return get_detector("ild-ecal-10x10") if detector.name == "ild-ecal" else detector
 
 
-def observe_chunks(chunks: Iterable[Showers], detector: Detector) -> Observed:
-    """Observe showers as they come.
-
-    Arguments:
-        chunks: Showers of the detector, or ones that are projected to it.
-        detector: The detector in which they are compared.
-    """
-    parts = [Observed(np.zeros((0, len(COLUMNS))), np.zeros(0, np.float32), np.zeros(0, np.int64))]
-    columns = [OBSERVABLES[name] for name in COLUMNS]
-    for batch in batches((_projected(chunk, detector) for chunk in chunks), THRESHOLD, THRESHOLD):
+def observe_chunks(chunks: Iterable[Showers]) -> Observed:
+    """Observe showers, projected to images where there are some, one chunk at a time."""
+    parts = [Observed(np.zeros((0, len(_COLUMNS))), np.zeros(0, np.float32), np.zeros(0, np.int64))]
+    columns = [OBSERVABLES[name] for name in _COLUMNS]
+    for batch in batches((_projected(chunk) for chunk in chunks), _THRESHOLD, _THRESHOLD):
         values = np.stack([np.nan_to_num(np.asarray(entry.compute(batch))) for entry in columns], axis=1)
-        high = batch.energy > PIXEL_THRESHOLD
+        high = batch.energy > _PIXEL_THRESHOLD
         counts = np.bincount(batch.shower[high], minlength=batch.n)
         parts.append(Observed(values, batch.energy[high].astype(np.float32), counts))
     return Observed.join(parts)
 
 
-def _projected(chunk: Showers, detector: Detector) -> Showers:
-    if chunk.detector == detector:
+def _projected(chunk: Showers) -> Showers:
+    image = image_detector(chunk.detector)
+    if chunk.detector == image:
         return chunk
-    return chunk.replace(detector=detector, cells=project(chunk.cells, chunk.detector, detector))
+    return chunk.replace(detector=image, cells=project(chunk.cells, chunk.detector, image))
 
 
-def collect(
-    source: Source, n: int, like: ShowerSource, detector: Detector, seed: int, cache: Cache
-) -> Observed:
+def collect(context: Context, source: Source, n: int, like: ShowerSource | None = None) -> Observed:
     """Return the observables of the first ``n`` showers of a source, a block at a time from the cache.
 
-    Every block of a model has a seed of its own, so that a stopped study goes on with the first block that is
-    missing.
+    Every block of a model has its own seed, so that an interrupted study continues with the first block that is missing.
 
     Arguments:
+        context: The study's context.
         source: A file or a model.
         n: How many showers at most.
-        like: Whose conditions a model takes.
-        detector: The detector in which samples are compared.
-        seed: Seed of a model.
-        cache: Where blocks are kept.
+        like: Showers whose conditions a model takes; by default those of the first reference file.
     """
     total = source.size(n)
     block = BLOCK if source.generator is not None else total
+    like = context.reference_parts[0] if like is None else like
     parts = []
     with progress(total, f"observe {source.label}") as advance:
         for number, first in enumerate(range(0, total, block)):
             size = min(block, total - first)
 
             def compute(size: int = size, number: int = number) -> dict[str, NDArray[np.generic]]:
-                chunks = source.chunks(size, like, child_seed(seed, "amplification", number))
-                seen = observe_chunks(chunks, detector)
+                chunks = source.chunks(size, like, child_seed(context.seed, "amplification", number))
+                seen = observe_chunks(chunks)
                 return {"values": seen.values, "pixels": seen.pixels, "counts": seen.counts.astype(np.uint16)}
 
-            key = [source.sha256, detector.name, size, number]
-            arrays = cache.get(f"observed-{source.sha256[:12]}-{number}", compute, *key)
+            name = f"observed-{source.sha256[:12]}-{number}"
+            arrays = context.cache.get(name, compute, source.sha256, size, number)
             parts.append(Observed(arrays["values"], arrays["pixels"], arrays["counts"].astype(np.int64)))
             advance(size)
     return Observed.join(parts)
 
 
-_NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
-
-
 def collect_truth(context: Context) -> Observed:
-    """Return the observables of all trusted showers, file after file."""
-    detector = common_detector([source.detector for source in (*context.references, *context.generated)])
-    parts = [
-        collect(source, source.n or 0, showers, detector, context.seed, context.cache)
-        for source, showers in zip(context.references, context.trusted, strict=True)
-    ]
-    return Observed.join(parts)
+    """Return the observables of all reference showers, file after file."""
+    files = zip(context.references, context.reference_parts, strict=True)
+    return Observed.join([collect(context, source, len(showers), showers) for source, showers in files])
 
 
-def made_by(context: Context) -> str:
-    """Return what made the trusted showers, for figures; "truth" where no file says or they disagree."""
-    made = {showers.source for showers in context.trusted if showers.source}
-    return _NAMES.get(made.pop(), "truth") if len(made) == 1 else "truth"
+def truth_name(context: Context) -> str:
+    """Return the simulation that made the reference showers, for figures; "truth" where files disagree or do not say it."""
+    names = {showers.source for showers in context.reference_parts if showers.source}
+    return SIMULATIONS.get(names.pop(), "truth") if len(names) == 1 else "truth"
 
 
-def counted(context: Context) -> str:
-    """Return how many trusted showers there are, beside the paper's number."""
-    total = sum(source.n or 0 for source in context.references)
-    return f"{total:,} {made_by(context)} showers (paper: {paper('amplification.truth').value:,.0f})"
+def count_text(context: Context) -> str:
+    """Return how many reference showers there are, beside the paper's number."""
+    published = paper("amplification.truth").value
+    return f"{context.n_reference:,} {truth_name(context)} showers (paper: {published:,.0f})"
