@@ -68,7 +68,6 @@ METRICS: dict[str, Any] = {
 def test_each_measured_sample_has_a_curve_with_its_marks() -> None:
     first, second = growth_curves(METRICS)
     assert (first.label, first.role, second.role) == ("flow", 1, 2)
-    assert first.measured_to == 2000
     assert first.error[2] == 0.0  # not known
     inside, outside = first.parts()
     assert (inside | outside).all()

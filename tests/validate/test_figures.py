@@ -10,7 +10,6 @@ from caloforge.showers import Showers
 from caloforge.validate.plots.families import FAMILIES, TITLES, all_figures, angle_slices, energy_slices
 from caloforge.validate.plots.images import correlation_matrix
 from caloforge.validate.plots.panel import Heat, Panel
-from caloforge.validate.plots.response import moments
 from caloforge.validate.report.event import pick_showers
 from caloforge.validate.sample import Sample
 
@@ -107,14 +106,6 @@ def test_linearity_is_the_mean_response(atlas: list[Sample]) -> None:
     panel = next(figure for figure in FAMILIES["response"](atlas) if figure.name == "linearity_energy")
     np.testing.assert_allclose(panel.curves[0].y, 0.02, rtol=1e-4)
     np.testing.assert_allclose(panel.x, [10.0, 20.0, 40.0])
-
-
-def test_errors_of_mean_and_width_are_those_of_repeated_samples() -> None:
-    rng = np.random.default_rng(3)
-    repeats = np.array([moments(rng.normal(10.0, 2.0, 400)) for _ in range(400)])
-    assert repeats[:, 0].std() == pytest.approx(repeats[:, 1].mean(), rel=0.15)
-    assert repeats[:, 2].std() == pytest.approx(repeats[:, 3].mean(), rel=0.15)
-    assert np.isnan(moments(np.ones(3))).all()
 
 
 def test_correlations_agree_with_numpy_and_constants_have_none() -> None:

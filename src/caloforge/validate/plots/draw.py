@@ -21,21 +21,19 @@ from caloforge.errors import require
 from caloforge.files import atomic_path
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.growth import Bars, Growth, draw_bars, draw_growth
-from caloforge.validate.plots.panel import BAND, INK, Heat, Panel, colour, figure_style
+from caloforge.validate.plots.panel import BAND, INK, Array, Heat, Panel, colour, dash, figure_style, marker
 
 __all__ = ["Drawing", "Figure", "draw_figures", "draw_heat", "draw_panel"]
 
 
 Figure: TypeAlias = Panel | Heat | Growth | Bars | EventDrawing
 
-_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 # Fixed margins: letting matplotlib find them costs as much as drawing the figure.
 _PLACE = {"height_ratios": (3, 1), "hspace": 0.07, "left": 0.145, "right": 0.97, "top": 0.94, "bottom": 0.105}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"pil_kwargs": {"compress_level": 4}},
     "pdf": {"metadata": {"CreationDate": None}},
 }
-_MARKERS = ("o", "s", "D", "^", "P", "X")
 
 
 def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -> list[Path]:
@@ -48,63 +46,49 @@ def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -
                 if isinstance(figure, EventDrawing):
                     figure.draw({"png": first, "pdf": second})
                 else:
-                    _draw(figure, first, second, pyplot)
+                    drawn = _drawn(figure, pyplot)
+                    for ending, path in (("png", first), ("pdf", second)):
+                        drawn.savefig(path, format=ending, **_OPTIONS[ending])
+                    pyplot.close(drawn)
             paths += [png, pdf]
             if advance is not None:
                 advance(1)
     return paths
 
 
-def _draw(figure: Panel | Heat | Growth | Bars, png: Path, pdf: Path, pyplot: Any) -> None:
-    """Draw curves, images or bars into both files."""
+def _drawn(figure: Panel | Heat | Growth | Bars, pyplot: Any) -> Any:
     if isinstance(figure, Panel):
-        drawn = draw_panel(figure, pyplot)
-    elif isinstance(figure, Heat):
-        drawn = draw_heat(figure, pyplot)
-    else:
-        drawn = draw_growth(figure, pyplot) if isinstance(figure, Growth) else draw_bars(figure, pyplot)
-    for ending, path in (("png", png), ("pdf", pdf)):
-        drawn.savefig(path, format=ending, **_OPTIONS[ending])
-    pyplot.close(drawn)
+        return draw_panel(figure, pyplot)
+    if isinstance(figure, Heat):
+        return draw_heat(figure, pyplot)
+    return draw_growth(figure, pyplot) if isinstance(figure, Growth) else draw_bars(figure, pyplot)
 
 
 def draw_panel(panel: Panel, pyplot: Any) -> Any:
     """Return a matplotlib figure of curves with their ratio to the reference."""
-    from caloforge.validate.plots.panel import dash
-
     mplhep = require("mplhep", extra="report")
     figure, (main, ratio) = pyplot.subplots(2, 1, sharex=True, gridspec_kw=_PLACE, layout="none")
-    reference = panel.curves[0]
-    low_ratio, high_ratio = panel.ratio_limits()
+    x, reference = panel.centres, panel.curves[0]
+    low, high = panel.ratio_limits()
     _band(main, panel, reference.y, reference.error)
     for curve in panel.curves:
-        shade = colour(curve.role)
-        line = _DASHES[dash(curve.role)]
-        mark = _MARKERS[curve.role % len(_MARKERS)]
+        shade, line, mark = colour(curve.role), dash(curve.role, paper=True), marker(curve.role, paper=True)
+        error = np.nan_to_num(curve.error)
         if panel.points:
-            error = np.nan_to_num(curve.error)
-            main.errorbar(
-                panel.centres,
-                curve.y,
-                error,
-                color=shade,
-                fmt=mark,
-                ms=5.5,
-                ls=line,
-                lw=1.1,
-                label=curve.label,
-            )
+            style = {"color": shade, "fmt": mark, "ms": 5.5, "ls": line, "lw": 1.1, "label": curve.label}
+            main.errorbar(x, curve.y, error, **style)
         else:
             y = np.nan_to_num(curve.y)
-            mplhep.histplot(
-                y, panel.edges, ax=main, color=shade, ls=line, lw=1.7, label=curve.label, yerr=False
-            )
+            style = {"color": shade, "ls": line, "lw": 1.7, "label": curve.label, "yerr": False}
+            mplhep.histplot(y, panel.edges, ax=main, **style)
             if curve.role:
-                main.errorbar(panel.centres, y, np.nan_to_num(curve.error), color=shade, fmt="none", lw=1.0)
+                main.errorbar(x, y, error, color=shade, fmt="none", lw=1.0)
         if curve.role:
             value, error = panel.ratio(curve)
-            ratio.errorbar(panel.centres, value, error, color=shade, fmt=mark, ms=4, lw=1.0)
-            _arrows(ratio, panel, value, low_ratio, high_ratio, shade)
+            ratio.errorbar(x, value, error, color=shade, fmt=mark, ms=4, lw=1.0)
+            for sign, edge, beyond in (("^", high, value > high), ("v", low, value < low)):
+                if np.any(beyond):  # marked at the rim, so that none is lost
+                    ratio.plot(x[beyond], np.full(beyond.sum(), edge), sign, color=shade, ms=6, clip_on=False)
     one, error = panel.ratio(reference)
     _band(ratio, panel, np.where(np.isfinite(one), 1.0, np.nan), error)
     ratio.axhline(1.0, color=INK, lw=1.1)
@@ -112,39 +96,28 @@ def draw_panel(panel: Panel, pyplot: Any) -> Any:
         main.set_xscale("log")
     if panel.log_y:
         main.set_yscale("log")
-    main.set(ylabel=panel.y_label, ylim=panel.y_limits(), xlim=(panel.edges[0], panel.edges[-1]))
-    ratio.set(xlabel=panel.x_label, ylabel="ratio", ylim=(low_ratio, high_ratio))
-    if panel.ticks:
-        ratio.set_xticks(panel.centres, panel.ticks)
-        ratio.tick_params(axis="x", which="minor", bottom=False, top=False)
-        main.tick_params(axis="x", which="minor", bottom=False, top=False)
     bottom, top = panel.y_limits()
-    rows = -(-len(panel.curves) // 2)
-    main.set_ylim(
-        bottom, top * (top / bottom) ** (0.1 * rows) if panel.log_y else top + 0.09 * rows * (top - bottom)
-    )
+    room = 0.09 * -(-len(panel.curves) // 2)  # for the legend
+    top = top * (top / bottom) ** (room / 0.9) if panel.log_y else top + room * (top - bottom)
+    main.set(ylabel=panel.y_label, ylim=(bottom, top), xlim=(panel.edges[0], panel.edges[-1]))
+    ratio.set(xlabel=panel.x_label, ylabel="ratio", ylim=(low, high))
+    if panel.ticks:
+        ratio.set_xticks(x, panel.ticks)
+        for axes in (ratio, main):
+            axes.tick_params(axis="x", which="minor", bottom=False, top=False)
     main.legend(loc="upper right", ncols=2, handlelength=1.6, columnspacing=1.2)
     main.set_title(panel.title, loc="left", fontsize=14)
     return figure
 
 
-def _band(axes: Any, panel: Panel, y: Any, error: Any) -> None:
+def _band(axes: Any, panel: Panel, y: Array, error: Array) -> None:
     """Draw the reference's uncertainty as a grey band."""
-    error = np.nan_to_num(error)
-    low, high = np.append(y - error, (y - error)[-1]), np.append(y + error, (y + error)[-1])
+    low, high = y - np.nan_to_num(error), y + np.nan_to_num(error)
     if panel.points:
-        axes.fill_between(panel.centres, (y - error), (y + error), color=BAND, lw=0, alpha=0.8)
+        axes.fill_between(panel.centres, low, high, color=BAND, lw=0, alpha=0.8)
     else:
+        low, high = np.append(low, low[-1]), np.append(high, high[-1])
         axes.fill_between(panel.edges, low, high, step="post", color=BAND, lw=0, alpha=0.8)
-
-
-def _arrows(axes: Any, panel: Panel, value: Any, low: float, high: float, shade: str) -> None:
-    """Mark points beyond the ratio axis at its rim, so that none is lost."""
-    for mark, edge, beyond in (("^", high, value > high), ("v", low, value < low)):
-        if np.any(beyond):
-            axes.plot(
-                panel.centres[beyond], np.full(beyond.sum(), edge), mark, color=shade, ms=6, clip_on=False
-            )
 
 
 def draw_heat(heat: Heat, pyplot: Any) -> Any:
@@ -154,9 +127,8 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
     norm = colors.LogNorm(low, high, clip=False) if heat.log else colors.Normalize(low, high)
     named = pyplot.get_cmap("RdBu_r" if heat.symmetric is not None else "magma_r")
     scale = named.with_extremes(bad="white", under=None if heat.symmetric is not None else "white")
-    count = len(heat.images)
-    columns = min(count, 4)
-    rows = -(-count // columns)
+    columns = min(len(heat.images), 4)
+    rows = -(-len(heat.images) // columns)
     side = max(3.6, 0.2 * len(heat.y_ticks))  # inches of one image
     names = 0.085 * max((len(tick) for tick in heat.y_ticks), default=6) + 0.35
     below = 0.085 * max((len(tick) for tick in heat.x_ticks), default=3) + 0.45
@@ -165,17 +137,9 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
         "left": names / width, "right": 1 - 1.25 / width, "bottom": below / height, "top": 1 - 0.75 / height,
         "wspace": 0.08, "hspace": 0.22,
     }  # fmt: skip
-    figure, axes = pyplot.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-        figsize=(width, height),
-        gridspec_kw=margins,
-        layout="none",
-    )
-    for place in axes.flat[count:]:
+    options = {"figsize": (width, height), "gridspec_kw": margins, "layout": "none"}
+    figure, axes = pyplot.subplots(rows, columns, squeeze=False, sharex=True, sharey=True, **options)
+    for place in axes.flat[len(heat.images) :]:
         place.set_visible(False)
     mesh = None
     for place, image in zip(axes.flat, heat.images, strict=False):
@@ -183,11 +147,11 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
         mesh = place.pcolormesh(heat.x_edges, heat.y_edges, values.T, norm=norm, cmap=scale, rasterized=True)
         place.set_title(image.label, fontsize=13)
         if heat.x_ticks:
-            middle = (heat.x_edges[1:] + heat.x_edges[:-1]) / 2
-            place.set_xticks(middle, heat.x_ticks, rotation=90, fontsize=9)
+            place.set_xticks(
+                (heat.x_edges[1:] + heat.x_edges[:-1]) / 2, heat.x_ticks, rotation=90, fontsize=9
+            )
         if heat.y_ticks:
-            middle = (heat.y_edges[1:] + heat.y_edges[:-1]) / 2
-            place.set_yticks(middle, heat.y_ticks, fontsize=9)
+            place.set_yticks((heat.y_edges[1:] + heat.y_edges[:-1]) / 2, heat.y_ticks, fontsize=9)
         if heat.x_ticks or heat.y_ticks:
             place.tick_params(which="both", length=0)
             place.minorticks_off()
@@ -195,10 +159,8 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
         place.set_xlabel(heat.x_label, fontsize=13)
     for place in axes[:, 0]:
         place.set_ylabel(heat.y_label, fontsize=13)
-    place_of_bar = figure.add_axes(
-        (1 - 1.1 / width, margins["bottom"], 0.16 / width, margins["top"] - margins["bottom"])
-    )
-    bar = figure.colorbar(mesh, cax=place_of_bar)
+    bottom, top = margins["bottom"], margins["top"]
+    bar = figure.colorbar(mesh, cax=figure.add_axes((1 - 1.1 / width, bottom, 0.16 / width, top - bottom)))
     bar.set_label(heat.unit, fontsize=13)
     figure.suptitle(heat.title, fontsize=14, x=0.01, ha="left")
     return figure

@@ -56,19 +56,17 @@ def angle_slices(samples: Sequence[Sample], number: int = 6) -> Slices | None:
     return _slices(values, number, lambda angle: f"{angle:.0f}°")
 
 
-def _slices(values: Sequence[Array], number: int, name: object) -> Slices | None:
-    write = name if callable(name) else str
+def _slices(values: Sequence[Array], number: int, write: Callable[[float], str]) -> Slices | None:
     reference = values[0]
     low, high = float(reference.min()), float(reference.max())
     if high - low <= 1e-3 * abs(high):
         return None
     distinct = np.unique(np.round(reference, 3))
     if len(distinct) <= 16:
-        geometric = distinct[0] > 0
-        inner = np.sqrt(distinct[1:] * distinct[:-1]) if geometric else (distinct[1:] + distinct[:-1]) / 2
-        first = distinct[0] ** 2 / inner[0] if geometric else 2 * distinct[0] - inner[0]
-        last = distinct[-1] ** 2 / inner[-1] if geometric else 2 * distinct[-1] - inner[-1]
-        edges = np.concatenate([[first], inner, [last]])
+        x = np.log(distinct) if distinct[0] > 0 else distinct
+        inner = (x[1:] + x[:-1]) / 2
+        edges = np.concatenate([[2 * x[0] - inner[0]], inner, [2 * x[-1] - inner[-1]]])
+        edges = np.exp(edges) if distinct[0] > 0 else edges
         names = tuple(write(value) for value in distinct)
     else:
         edges = np.quantile(reference, np.linspace(0, 1, number + 1))
@@ -139,11 +137,5 @@ def all_figures(samples: Sequence[Sample], without: Collection[str] = ()) -> dic
         samples: The reference first.
         without: Families that are not wanted.
     """
-    drawn: dict[str, list[Shown]] = {}
-    for name, family in FAMILIES.items():
-        if name in without:
-            continue
-        figures: list[Shown] = list(family(samples))
-        if figures:
-            drawn[name] = figures
-    return drawn
+    drawn = {name: list(family(samples)) for name, family in FAMILIES.items() if name not in without}
+    return {name: figures for name, figures in drawn.items() if figures}

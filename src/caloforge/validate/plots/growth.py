@@ -1,6 +1,6 @@
-"""AUC against the number of showers, and horizontal bars of importance: figures that follow from the metrics.
+"""AUC against the number of showers, and horizontal bars of importance, drawn for paper.
 
-Both are drawn for paper here and for the page by :mod:`caloforge.validate.report.detectability`, from the same numbers.
+:mod:`caloforge.validate.report.detectability` draws both for the page, from the same numbers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.plots.panel import BAND, INK, Array, colour
+from caloforge.validate.plots.panel import BAND, INK, Array, colour, marker
 
 __all__ = ["KINDS", "Bars", "Growth", "GrowthCurve", "Mark", "draw_bars", "draw_growth"]
 
 KINDS = {"observable": "#3f6fb5", "cell": "#c9501f", "spectrum bin": "#2f8f6b"}
 """Colour of each kind of feature."""
-
-_MARKERS = ("o", "s", "D", "^", "P", "X")
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,11 @@ class GrowthCurve:
 
     def parts(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which points (L,) of the line lie within the measured sizes, and which are extrapolated; both have the joint."""
-        inside = self.line_showers <= self.measured_to
+        inside = self.line_showers <= self.showers.max()
         outside = ~inside
         if inside.any() and outside.any():
             outside[np.flatnonzero(inside)[-1]] = True
         return inside, outside
-
-    @property
-    def measured_to(self) -> float:
-        """Largest number of showers measured; the line is an extrapolation beyond."""
-        return float(self.showers.max())
 
 
 @dataclass(frozen=True)
@@ -136,10 +129,14 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
     axes.axhline(0.5, color=INK, lw=1.0)
     for curve in growth.curves:
         shade = colour(curve.role)
-        mark = _MARKERS[(curve.role - 1) % len(_MARKERS)]
-        axes.errorbar(
-            curve.showers, curve.auc, curve.error, color=shade, fmt=mark, ms=6, lw=1.2, label=curve.label
-        )
+        style = {
+            "color": shade,
+            "fmt": marker(curve.role, paper=True),
+            "ms": 6,
+            "lw": 1.2,
+            "label": curve.label,
+        }
+        axes.errorbar(curve.showers, curve.auc, curve.error, **style)
         if len(curve.line_showers):
             axes.fill_between(curve.line_showers, curve.low, curve.high, color=shade, alpha=0.18, lw=0)
             for part, dashes in zip(curve.parts(), ("-", "--"), strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 from caloforge.validate.observables.base import AXIS_LABELS, OBSERVABLES
 from caloforge.validate.plots.panel import Array, Heat, Image, Panel
-from caloforge.validate.plots.spectra import mean_panel, with_unit
+from caloforge.validate.plots.spectra import common_names, mean_panel, with_unit
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -31,31 +31,17 @@ def layer_ticks(detector: Detector) -> tuple[str, ...]:
 def profiles(samples: Sequence[Sample], names: Sequence[str] | None = None) -> list[Panel]:
     """Return the mean over showers of every observable along an axis in space, or of some of them."""
     detector = samples[0].detector
-    tables = [sample.observables for sample in samples]
     panels = []
-    for name in tables[0].names:
-        if names is not None and name not in names:
-            continue
+    for name in common_names(samples):
         observable = OBSERVABLES[name]
-        if observable.axis not in _AXES or not all(name in table.names for table in tables):
-            continue
         edges = observable.edges(detector)
-        if edges is None:
+        if observable.axis not in _AXES or edges is None or (names is not None and name not in names):
             continue
-        x_label = with_unit(*AXIS_LABELS[observable.axis])
-        panels.append(
-            mean_panel(
-                name,
-                f"Mean {observable.label}",
-                x_label,
-                with_unit("mean", observable.unit),
-                _closed(edges),
-                [np.asarray(table[name]) for table in tables],
-                [sample.label for sample in samples],
-                layer_ticks(detector) if observable.axis == "layer" else (),
-                log_y=observable.axis in _LOG,
-            )
-        )
+        text = name, f"Mean {observable.label}", with_unit(*AXIS_LABELS[observable.axis])
+        values = [sample.observables[name] for sample in samples]
+        ticks = layer_ticks(detector) if observable.axis == "layer" else ()
+        drawn = _closed(edges), values, [sample.label for sample in samples], ticks
+        panels.append(mean_panel(*text, with_unit("mean", observable.unit), *drawn, observable.axis in _LOG))
     return panels
 
 
@@ -83,36 +69,21 @@ def correlation_matrix(values: Array) -> Array:
 def correlations(samples: Sequence[Sample]) -> list[Heat]:
     """Return the reference's correlation matrices beside each sample's differences from them."""
     heats: list[Heat] = []
-    names = _columns(samples)
+    scalars = [name for name in common_names(samples) if OBSERVABLES[name].is_scalar]
+    names = [name for name in scalars if all(_usable(sample.observables[name]) for sample in samples)]
     if len(names) > 1:
-        tables = [sample.observables for sample in samples]
-        matrices = [
-            correlation_matrix(np.stack([np.asarray(t[n], float) for n in names], axis=1)) for t in tables
-        ]
+        matrices = [correlation_matrix(np.stack([s.observables[n] for n in names], axis=1)) for s in samples]
         ticks = tuple(name.replace("_", " ") for name in names)
         heats += _pair("observables", "observables", "", samples, matrices, ticks)
-    layer = "layer_energy"
-    if samples[0].detector.n_layers > 1 and all(layer in sample.observables.names for sample in samples):
-        matrices = [correlation_matrix(np.asarray(sample.observables[layer], float)) for sample in samples]
-        heats += _pair(
-            "layers", "layer energies", "layer", samples, matrices, layer_ticks(samples[0].detector)
-        )
+    if samples[0].detector.n_layers > 1 and "layer_energy" in common_names(samples):
+        matrices = [correlation_matrix(sample.observables["layer_energy"]) for sample in samples]
+        ticks = layer_ticks(samples[0].detector)
+        heats += _pair("layers", "layer energies", "layer", samples, matrices, ticks)
     return heats
 
 
-def _columns(samples: Sequence[Sample]) -> list[str]:
-    """Return the observables with one number a shower that vary and are defined for most showers of each sample."""
-    names = []
-    for name in samples[0].observables.names:
-        if not OBSERVABLES[name].is_scalar:
-            continue
-        columns = [np.asarray(s.observables[name], float) for s in samples if name in s.observables.names]
-        if len(columns) == len(samples) and all(_usable(column) for column in columns):
-            names.append(name)
-    return names
-
-
 def _usable(column: Array) -> bool:
+    """Return whether an observable varies and is defined for most showers."""
     known = np.isfinite(column)
     return bool(known.mean() > 0.9 and np.ptp(column[known]) > 0)
 
@@ -121,18 +92,16 @@ def _pair(
     name: str, title: str, axis: str, samples: Sequence[Sample], matrices: list[Array], ticks: tuple[str, ...]
 ) -> list[Heat]:
     edges = np.arange(len(matrices[0]) + 1, dtype=np.float64) - 0.5
-    first = Image(samples[0].label, matrices[0])
+    place, names = (axis, axis, edges, edges), {"x_ticks": ticks, "y_ticks": ticks}
+    first = (Image(samples[0].label, matrices[0]),)
     rest = tuple(
         Image(f"{sample.label} − reference", matrix - matrices[0])
         for sample, matrix in zip(samples[1:], matrices[1:], strict=True)
     )
-    return [
-        Heat(f"correlation_{name}", f"Correlation of {title}", axis, axis, edges, edges, (first,), "correlation", symmetric=1.0, x_ticks=ticks, y_ticks=ticks),
-        Heat(
-            f"correlation_{name}_difference", f"Correlation of {title}: difference from the reference", axis, axis, edges, edges,
-            rest, "difference", symmetric=_DIFFERENCE, x_ticks=ticks, y_ticks=ticks,
-        ),
-    ]  # fmt: skip
+    name, title = f"correlation_{name}", f"Correlation of {title}"
+    whole = Heat(name, title, *place, first, "correlation", symmetric=1.0, **names)
+    name, title = f"{name}_difference", f"{title}: difference from the reference"
+    return [whole, Heat(name, title, *place, rest, "difference", symmetric=_DIFFERENCE, **names)]
 
 
 _MOST_LAYERS = 4  # of a detector without a common grid
@@ -142,42 +111,22 @@ _RATIO = 0.5  # ends of the colours of ratio - 1
 def images(samples: Sequence[Sample]) -> list[Heat]:
     """Return the mean images of all samples, each followed by its ratio to the reference."""
     detector = samples[0].detector
-    means = [np.asarray(sample.observables.cell_mean, float) for sample in samples]
     heats: list[Heat] = []
-    for name, title, x_label, y_label, x_edges, y_edges, parts in _views(detector, means):
+    for name, title, *axes, parts in _views(detector, [sample.observables.cell_mean for sample in samples]):
         shown = tuple(Image(sample.label, part) for sample, part in zip(samples, parts, strict=True))
         heats.append(
-            Heat(
-                f"image_{name}",
-                f"Mean energy, {title}",
-                x_label,
-                y_label,
-                x_edges,
-                y_edges,
-                shown,
-                "mean energy [MeV]",
-                log=True,
-            )
+            Heat(f"image_{name}", f"Mean energy, {title}", *axes, shown, "mean energy [MeV]", log=True)
         )
-        heats.append(_ratio(heats[-1], name, title))
+        below = parts[0]
+        known = below > 1e-5 * below.max(initial=0.0)  # above 1e-5 of the reference's largest value
+        ratios = [np.where(known, part / np.where(known, below, 1.0) - 1.0, np.nan) for part in parts]
+        shown = tuple(
+            Image(f"{sample.label} / reference − 1", ratio)
+            for sample, ratio in zip(samples[1:], ratios[1:], strict=True)
+        )
+        text = f"image_{name}_ratio", f"Ratio to the reference, {title}"
+        heats.append(Heat(*text, *axes, shown, "ratio − 1", symmetric=_RATIO))
     return heats
-
-
-def _ratio(heat: Heat, name: str, title: str) -> Heat:
-    """Return generated over reference minus one, where the reference holds more than 1e-5 of its largest value."""
-    below = heat.images[0].values
-    known = below > 1e-5 * below.max(initial=0.0)
-    shown = tuple(
-        Image(
-            f"{image.label} / reference − 1",
-            np.where(known, image.values / np.where(known, below, 1.0) - 1.0, np.nan),
-        )
-        for image in heat.images[1:]
-    )
-    return Heat(
-        f"image_{name}_ratio", f"Ratio to the reference, {title}", heat.x_label, heat.y_label, heat.x_edges, heat.y_edges,
-        shown, "ratio − 1", symmetric=_RATIO,
-    )  # fmt: skip
 
 
 _View = tuple[str, str, str, str, Any, Any, list[Any]]
@@ -203,17 +152,12 @@ def _grid(detector: Detector, first: ReadoutLayer, means: list[Array]) -> list[_
     """Return the three projections of a regular grid."""
     x, y = _edges(first)
     cubes = [mean.reshape(detector.shape) for mean in means]
-    views: list[_View] = [
-        ("front", "seen from the front", "x [mm]", "y [mm]", x, y, [cube.sum(axis=2) for cube in cubes])
-    ]
+    front, side, top = ([cube.sum(axis=k) for cube in cubes] for k in (2, 0, 1))
+    views: list[_View] = [("front", "seen from the front", "x [mm]", "y [mm]", x, y, front)]
     if detector.n_layers > 1:
         z = np.arange(detector.n_layers + 1) - 0.5
-        views.append(
-            ("side", "seen from the side", "layer", "y [mm]", z, y, [cube.sum(axis=0).T for cube in cubes])
-        )
-        views.append(
-            ("top", "seen from above", "layer", "x [mm]", z, x, [cube.sum(axis=1).T for cube in cubes])
-        )
+        views.append(("side", "seen from the side", "layer", "y [mm]", z, y, [image.T for image in side]))
+        views.append(("top", "seen from above", "layer", "x [mm]", z, x, [image.T for image in top]))
     return views
 
 

@@ -1,21 +1,17 @@
-"""What a figure shows, apart from how it is drawn: curves with a ratio, or images; colours and marks.
-
-Colours and marks of every figure: readable with any colour vision, on paper, and in grey.
-
-The reference is dark ink with a grey band; generated samples take the six colours of Petroff (arXiv:2107.02270),
-which are told apart with the common kinds of colour blindness, and differ in their dashes as well.
-
-What a figure shows, apart from how it is drawn: curves with a ratio, or images side by side.
+"""The content of a figure, apart from how it is drawn: curves with a ratio, or images; colours and marks.
 
 A family of figures returns panels; :mod:`caloforge.validate.plots.draw` draws them with matplotlib for paper and
 :mod:`caloforge.validate.report.interactive` with plotly for the page, from the same numbers.
+
+Figures can be read with any colour vision, on paper, and in grey: the reference is dark ink with a grey band; generated
+samples take the six colours of M. Petroff (arXiv:2107.02270) and differ in their dashes and markers as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,15 +21,13 @@ from caloforge.errors import require
 
 __all__ = [
     "BAND",
-    "DASHES",
     "INK",
-    "MARKERS",
     "SEQUENTIAL",
+    "Array",
     "Curve",
     "Heat",
     "Image",
     "Panel",
-    "auto_log",
     "colour",
     "dash",
     "figure_style",
@@ -46,8 +40,10 @@ BAND = "#c4c9cf"
 # Light to dark, so that it reads in grey and with any colour vision.
 SEQUENTIAL = ("#fde3a7", "#f8a35c", "#de5b6a", "#8f2f86", "#2a115c")
 _PETROFF = ("#5790fc", "#e42536", "#f89c20", "#964a8b", "#7a21dd", "#9c9ca1")
-DASHES = ("solid", "solid", "dash", "dot", "dashdot", "longdash")
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+_DASHES = ("solid", "solid", "dash", "dot", "dashdot", "longdash")  # names of plotly
+_PAPER_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+_PAPER_MARKERS = dict(zip(_MARKERS, "osD^PX", strict=True))
 
 
 def colour(role: int) -> str:
@@ -55,14 +51,16 @@ def colour(role: int) -> str:
     return INK if role == 0 else _PETROFF[(role - 1) % len(_PETROFF)]
 
 
-def dash(role: int) -> str:
-    """Return plotly's name of the dashes of a sample's lines."""
-    return "solid" if role == 0 else DASHES[(role - 1) % len(DASHES)]
+def dash(role: int, paper: bool = False) -> Any:
+    """Return the dashes of a sample's lines, for plotly or, on paper, for matplotlib."""
+    name = "solid" if role == 0 else _DASHES[(role - 1) % len(_DASHES)]
+    return _PAPER_DASHES[name] if paper else name
 
 
-def marker(role: int) -> str:
-    """Return plotly's name of a sample's marker."""
-    return MARKERS[role % len(MARKERS)]
+def marker(role: int, paper: bool = False) -> str:
+    """Return a sample's marker, for plotly or, on paper, for matplotlib."""
+    name = _MARKERS[role % len(_MARKERS)]
+    return _PAPER_MARKERS[name] if paper else name
 
 
 @contextmanager
@@ -76,28 +74,14 @@ def figure_style() -> Iterator[Any]:
     mplhep = require("mplhep", extra="report")
     pyplot = require("matplotlib.pyplot", extra="report")
     own = {
-        "figure.figsize": (7.0, 6.4),
-        "font.size": 15,
-        "font.family": "sans-serif",
+        "figure.figsize": (7.0, 6.4), "font.size": 15, "font.family": "sans-serif",
         "font.sans-serif": ["TeX Gyre Heros", "Helvetica", "Arial", "DejaVu Sans"],
-        "axes.labelsize": 15,
-        "axes.titlesize": 14,
-        "axes.linewidth": 1.3,
-        "axes.edgecolor": INK,
-        "axes.labelcolor": INK,
-        "text.color": INK,
-        "xtick.labelsize": 13,
-        "ytick.labelsize": 13,
-        "legend.fontsize": 13,
-        "legend.frameon": False,
-        "lines.linewidth": 1.6,
-        "xtick.minor.ndivs": 2,
-        "ytick.minor.ndivs": 2,
-        "savefig.dpi": 140,
-        "savefig.facecolor": "white",
-        "pdf.fonttype": 42,
-        "axes.unicode_minus": True,
-    }
+        "axes.labelsize": 15, "axes.titlesize": 14, "axes.linewidth": 1.3, "axes.unicode_minus": True,
+        "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "lines.linewidth": 1.6,
+        "xtick.labelsize": 13, "ytick.labelsize": 13, "xtick.minor.ndivs": 2, "ytick.minor.ndivs": 2,
+        "legend.fontsize": 13, "legend.frameon": False,
+        "savefig.dpi": 140, "savefig.facecolor": "white", "pdf.fonttype": 42,
+    }  # fmt: skip
     with matplotlib.rc_context(), pyplot.style.context([mplhep.style.ROOT, own]):
         try:
             yield pyplot
@@ -236,7 +220,6 @@ class Heat:
     x_ticks: tuple[str, ...] = ()
     y_ticks: tuple[str, ...] = ()
     note: str = ""
-    _limits: tuple[float, float] | None = field(default=None, repr=False)
 
     def limits(self) -> tuple[float, float]:
         """Return the ends of the colours: those of the reference, six decades at most when logarithmic."""
@@ -249,9 +232,3 @@ class Heat:
         positive = values[np.isfinite(values) & (values > 0)]
         low = float(positive.min()) if len(positive) else 1e-3
         return max(low, top * 1e-6), max(top, low * 1.01)
-
-
-def auto_log(values: Array) -> bool:
-    """Return whether positive values span so much that a logarithmic axis shows them better."""
-    positive = values[np.isfinite(values) & (values > 0)]
-    return len(positive) > 4 and float(positive.max()) > 30.0 * float(np.median(positive))

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 __all__ = [
     "cell_spectra",
     "choose_edges",
+    "common_names",
     "energies",
     "histogram_panel",
     "layer_spectra",
     "mean_panel",
+    "observable_panel",
     "spectra",
     "whole_spectrum",
     "with_unit",
@@ -58,10 +60,7 @@ def choose_edges(reference: Array, others: Sequence[Array] = ()) -> tuple[Array,
         step = max(1, int(np.ceil(span / number)))
         return np.arange(np.floor(first) - 0.5, np.ceil(last) + step, step), False
     width = 1.08 * span / number  # set by the reference, so that a broad sample does not coarsen it
-    before, after = (
-        np.ceil((low - first) / width + 0.04 * number),
-        np.ceil((last - high) / width + 0.04 * number),
-    )
+    before, after = (np.ceil(beyond / width + 0.04 * number) for beyond in (low - first, last - high))
     edges = low + width * np.arange(-before, number + after + 1)
     return (edges[edges > -width] if reference.min() >= 0 else edges), False
 
@@ -104,9 +103,8 @@ def histogram_panel(
         curves.append(Curve(role, label, counts / total, np.sqrt(counts) / total))
     shape = curves[0].y[curves[0].y > 0]
     log_y = len(shape) > 4 and float(shape.max()) > 200.0 * float(np.median(shape))
-    return Panel(
-        name, title, x_label, "fraction of showers", bins, tuple(curves), log_x, log_y, note="; ".join(notes)
-    )
+    note = "; ".join(notes)
+    return Panel(name, title, x_label, "fraction of showers", bins, tuple(curves), log_x, log_y, note=note)
 
 
 def mean_panel(
@@ -142,22 +140,28 @@ def with_unit(label: str, unit: str) -> str:
     return f"{label} [{unit}]" if unit else label
 
 
+def common_names(samples: Sequence[Sample]) -> list[str]:
+    """Return the observables that every sample has, in the order of the reference's."""
+    tables = [sample.observables for sample in samples]
+    return [name for name in tables[0].names if all(name in table for table in tables)]
+
+
+def observable_panel(name: str, samples: Sequence[Sample]) -> Panel | None:
+    """Return the histogram of an observable with one number a shower; None when the reference has no finite value."""
+    observable = OBSERVABLES[name]
+    title, axis = (
+        observable.label[:1].upper() + observable.label[1:],
+        with_unit(observable.label, observable.unit),
+    )
+    return histogram_panel(
+        name, title, axis, [s.observables[name] for s in samples], [s.label for s in samples]
+    )
+
+
 def spectra(samples: Sequence[Sample]) -> list[Panel]:
     """Return one histogram an observable."""
-    tables = [sample.observables for sample in samples]
-    panels = []
-    for name in tables[0].names:
-        observable = OBSERVABLES[name]
-        if not observable.is_scalar or not all(name in table.names for table in tables):
-            continue
-        values = [np.asarray(table[name], np.float64) for table in tables]
-        title = observable.label[:1].upper() + observable.label[1:]
-        panel = histogram_panel(
-            name, title, with_unit(observable.label, observable.unit), values, [s.label for s in samples]
-        )
-        if panel is not None:
-            panels.append(panel)
-    return panels
+    names = [name for name in common_names(samples) if OBSERVABLES[name].is_scalar]
+    return [panel for name in names if (panel := observable_panel(name, samples)) is not None]
 
 
 _MOST_LAYERS = 6
@@ -190,73 +194,43 @@ def whole_spectrum(samples: Sequence[Sample]) -> list[Panel]:
     if not len(filled):
         return []
     shown = slice(int(filled[0]), int(filled[-1]) + 1)
-    curves = []
-    for role, (spectrum, label) in enumerate(zip(spectra, labels, strict=True)):
-        mean, error = _mean_and_error(spectrum.sums(bins, every))
-        curves.append(Curve(role, label, mean[shown], error[shown]))
+    means = [_mean_and_error(spectrum.sums(bins, every)) for spectrum in spectra]
+    curves = [Curve(role, labels[role], y[shown], error[shown]) for role, (y, error) in enumerate(means)]
     notes = [
         f"{label}: {total[0]:.0f} cells below and {total[-1]:.0f} above the axis"
         for label, total in zip(labels, totals, strict=True)
         if total[0] + total[-1] > 0
     ]
-    return [
-        Panel(
-            "cell_spectrum",
-            "Cell energies",
-            "cell energy [MeV]",
-            "cells a shower in a bin",
-            FINE_EDGES[shown.start : shown.stop + 1],
-            tuple(curves),
-            log_x=True,
-            log_y=True,
-            note="; ".join(notes),
-        )
-    ]
+    text = "cell_spectrum", "Cell energies", "cell energy [MeV]", "cells a shower in a bin"
+    edges = FINE_EDGES[shown.start : shown.stop + 1]
+    return [Panel(*text, edges, tuple(curves), log_x=True, log_y=True, note="; ".join(notes))]
 
 
 def _near_threshold(
     spectra: Sequence[CellHistograms], labels: Sequence[str], threshold: float
 ) -> list[Panel]:
-    """Return the spectrum in bins of 2 % around the threshold; without bins that hardly any reference shower fills."""
+    """Return the spectrum in bins of 2 % around the threshold; none where hardly any reference cell lies there."""
     if spectra[0].near.sum() < _LEAST_NEAR:
         return []
-    edges = spectra[0].near_edges
-    curves = []
-    for role, (spectrum, label) in enumerate(zip(spectra, labels, strict=True)):
-        mean, error = _mean_and_error(np.asarray(spectrum.near.toarray(), np.float64))
-        curves.append(Curve(role, label, mean, error))
-    return [
-        Panel(
-            "cell_spectrum_threshold",
-            f"Cell energies around the hit threshold of {threshold:g} MeV",
-            "cell energy [MeV]",
-            "cells a shower in a bin of 2 %",
-            edges,
-            tuple(curves),
-            log_y=_spans(curves),
-        )
-    ]
-
-
-def _spans(curves: Sequence[Curve]) -> bool:
-    """Return whether a spike would leave nothing else visible on a linear axis."""
-    return any(float(curve.y.max()) > 4.0 * float(curves[0].y.max()) for curve in curves[1:])
+    means = [_mean_and_error(np.asarray(spectrum.near.toarray(), np.float64)) for spectrum in spectra]
+    curves = tuple(Curve(role, labels[role], y, error) for role, (y, error) in enumerate(means))
+    # a spike would leave nothing else visible on a linear axis
+    spike = any(float(curve.y.max()) > 4.0 * float(curves[0].y.max()) for curve in curves[1:])
+    name, title = "cell_spectrum_threshold", f"Cell energies around the hit threshold of {threshold:g} MeV"
+    y_label = "cells a shower in a bin of 2 %"
+    return [Panel(name, title, "cell energy [MeV]", y_label, spectra[0].near_edges, curves, log_y=spike)]
 
 
 def _mean_and_error(counts: Array) -> tuple[Array, Array]:
     """Return the mean of counts (n, K) over showers, and its error."""
-    n = len(counts)
-    return counts.mean(axis=0), counts.std(axis=0) / np.sqrt(max(n - 1, 1))
+    return counts.mean(axis=0), counts.std(axis=0) / np.sqrt(max(len(counts) - 1, 1))
 
 
 def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list[Heat]:
     """Return the logarithm of generated over reference cells, by layer and energy."""
     groups = spectra[0].groups
-    n_bins = (len(FINE_EDGES) - 1) // _JOINED
-    rates = [
-        spectrum.totals()[:, 1:-1].reshape(len(groups), n_bins, _JOINED).sum(axis=2) / spectrum.n
-        for spectrum in spectra
-    ]
+    shape = len(groups), (len(FINE_EDGES) - 1) // _JOINED, _JOINED
+    rates = [spectrum.totals()[:, 1:-1].reshape(shape).sum(axis=2) / spectrum.n for spectrum in spectra]
     known = rates[0] * min(spectrum.n for spectrum in spectra) >= _LEAST_CELLS
     if len(groups) < 2 or not known.any() or len(spectra) < 2:
         return []
@@ -267,50 +241,35 @@ def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list
         ratio = np.where(known, rate / np.where(known, rates[0], 1.0), np.nan)
         values = np.log2(np.maximum(ratio, 2.0**-_REACH))[:, shown]
         images.append(Image(f"{label} / {labels[0]}", np.minimum(values, _REACH).T))
-    return [
-        Heat(
-            "cell_spectrum_layers",
-            "Ratio of the numbers of cells, by layer and energy",
-            "log10(cell energy / MeV)",
-            "",
-            np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1],
-            np.arange(len(groups) + 1, dtype=np.float64) - 0.5,
-            tuple(images),
-            "log2 of the ratio",
-            symmetric=_REACH,
-            y_ticks=tuple(group.name for group in groups),
-            note=f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white.",
-        )
-    ]
+    text = (
+        "cell_spectrum_layers",
+        "Ratio of the numbers of cells, by layer and energy",
+        "log10(cell energy / MeV)",
+        "",
+    )
+    x_edges = np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1]
+    y_edges = np.arange(len(groups) + 1, dtype=np.float64) - 0.5
+    options = {"symmetric": _REACH, "y_ticks": tuple(group.name for group in groups)}
+    note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white."
+    return [Heat(*text, x_edges, y_edges, tuple(images), "log2 of the ratio", note=note, **options)]
 
 
 def layer_spectra(samples: Sequence[Sample]) -> list[Panel]:
     """Return the distribution of the energy in each layer; of six layers spread over the depth when there are many."""
-    name = "layer_energy"
-    tables = [sample.observables for sample in samples]
-    if not all(name in table.names for table in tables):
+    if "layer_energy" not in common_names(samples):
         return []
-    detector = samples[0].detector
-    n = detector.n_layers
-    chosen = (
-        range(n)
-        if n <= _MOST_LAYERS
-        else np.unique(np.linspace(0, n - 1, _MOST_LAYERS + 2).round()[1:-1].astype(int))
-    )
+    layers = samples[0].detector.layers
+    chosen = np.arange(len(layers))
+    if len(layers) > _MOST_LAYERS:
+        chosen = np.unique(np.linspace(0, len(layers) - 1, _MOST_LAYERS + 2).round()[1:-1].astype(int))
     panels = []
     for layer in chosen:
-        values = [np.asarray(table[name], float)[:, layer] for table in tables]
-        named = detector.layers[layer].name
-        panel = histogram_panel(
-            f"layer_energy_{layer:02d}",
-            f"Energy in {named if not named.isdigit() else f'layer {layer}'}",
-            "layer energy [MeV]",
-            values,
-            [s.label for s in samples],
-        )
-        if panel is not None:
-            panels.append(panel)
-    return panels
+        values = [sample.observables["layer_energy"][:, layer] for sample in samples]
+        named = layers[layer].name
+        title = f"Energy in {named if not named.isdigit() else f'layer {layer}'}"
+        text = f"layer_energy_{layer:02d}", title, "layer energy [MeV]"
+        panels.append(histogram_panel(*text, values, [s.label for s in samples]))
+    return [panel for panel in panels if panel is not None]
 
 
 def energies(samples: Sequence[Sample]) -> list[Panel]:
@@ -318,16 +277,10 @@ def energies(samples: Sequence[Sample]) -> list[Panel]:
     slices = energy_slices(samples, 6)
     if slices is None:
         return []
-    labels = [sample.label for sample in samples]
     ratios = [sample.observables["visible_energy"] / sample.observables.incident_energy for sample in samples]
     panels = []
-    for number, name in enumerate(slices.names):
-        if not slices.enough(number):
-            continue
+    for number in (k for k in range(len(slices.names)) if slices.enough(k)):
         values = [ratio[member == number] for ratio, member in zip(ratios, slices.members, strict=True)]
-        panel = histogram_panel(
-            f"response_at_{number:02d}", f"Response at {name}", "visible / incident energy", values, labels
-        )
-        if panel is not None:
-            panels.append(panel)
-    return panels
+        text = f"response_at_{number:02d}", f"Response at {slices.names[number]}", "visible / incident energy"
+        panels.append(histogram_panel(*text, values, [s.label for s in samples]))
+    return [panel for panel in panels if panel is not None]
