@@ -60,7 +60,7 @@ class TrainingData(Protocol):
         ...
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Iterate over all showers in order, the last batch shorter; never augmented."""
+        """Iterate over all showers, in their order or that of their files, the last batch shorter; never augmented."""
         ...
 
     def take(self, indices: Tensor) -> Batch:
