@@ -1,28 +1,19 @@
-r"""ATLAS WGAN-GP for a list of cells, conditional on energy and cell alignment.
+r"""WGAN-GP of ATLAS for a list of cells, conditional on energy and cell alignments.
 
-Output of cells that are often exactly zero: a sigmoid followed by a ReLU.
-
-.. math:: f(a) = \max(0, \; 2 \sigma(a) - 1)
-
-It lies in [0, 1) and is zero for a <= 0. A ReLU on the bare sigmoid would do nothing; the offset and the factor are
-our reading of "sigmoid followed by ReLU" in ATL-SOFT-PUB-2018-001.
-
-WGAN-GP of ATLAS for a list of cells, conditioned on energy and cell alignments.
-
-The critic D lowers, the generator G raises, with :math:`\hat x` between real x and generated G(z),
+With critic D, generator G and :math:`\hat x` between real x and generated G(z), critic and generator minimise
 
 .. math:: L_D = \langle D(G(z)) \rangle - \langle D(x) \rangle
           + 10 \, \langle (|\nabla_{\hat x} D(\hat x)|_2 - 1)^2 \rangle, \qquad
           L_G = -\langle D(G(z)) \rangle + 10^{-5} \, \langle \textstyle\sum_i |G_i(z)| \rangle
 
-five critic steps for one of the generator. G and D take standardised log E (log10 and ln are then the same) and the
+with five critic steps for one of the generator. G and D take standardised log E (log10 and ln are then the same) and the
 multi-hot alignments.
 
 As published (preset ``paper``): latent 300; generator and critic three layers of 128 with LeakyReLU; cells over E;
 sigmoid followed by ReLU; L1 activity 1e-5 on the output; two-sided penalty 10; Adam 5e-5; batch 64; 50,000 epochs;
 of several seeds the best by the cells' covariance. Our readings: energies are visible ones here, so E is multiplied by
 the sampling fraction; the sigmoid is centred so that the ReLU has something to cut; Adam's betas and the slope of
-LeakyReLU are not given (0 and 0.9 as in Gulrajani et al., and 0.2).
+LeakyReLU are not published (0 and 0.9 as in Gulrajani et al., and 0.2).
 
 What ``improved`` changes, and why:
 
@@ -30,14 +21,12 @@ What ``improved`` changes, and why:
   each layer's shape, scaled to its energy: total and fractions are learnt at all energies alike;
 - the critic sees each of these at unit width, and the logarithms of the cells beside their energies: in units
   of E most cells are too small for its gradient, and the number of hits does not come out;
-- wider networks, layer norm in the generator (it acts on each shower alone, so the penalty holds), a moving
+- wider networks, layer norm in the generator (it acts on each shower alone, so the penalty stays valid), a moving
   average of the generator's weights, a rate that falls to zero, larger batches;
-- after training, layer energies and cells are carried to the training showers' distributions
-  (:mod:`caloforge.models.calibration.showers`).
+- a post-training calibration of layer energies and cells (:mod:`caloforge.models.calibration.showers`).
 
-Showers are compared by ``covariance`` (:mod:`caloforge.models.selection`), and ``selection`` adds the figures of
-:mod:`caloforge.models.selection`; the setting ``keep_by`` says which of them keeps the best epoch, and with
-``train.trainings=4`` the best of four seeds.
+The setting ``keep_by`` names the figure (:mod:`caloforge.models.selection`) that keeps the best epoch, and with
+``train.trainings=4`` the best of four seeds: ``covariance``, ``physics`` or ``selection``, which combines both.
 
 References:
     ATLAS Collaboration, Deep generative models for fast shower simulation in ATLAS, ATL-SOFT-PUB-2018-001.
@@ -54,40 +43,39 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
-from caloforge.models.calibration.base import CalibratedModel
-from caloforge.models.calibration.showers import ShowerCalibration
-from caloforge.models.nn.adversarial import gradient_penalty
+from caloforge.models.atlas.base import AtlasConfig, AtlasModel
+from caloforge.models.nn.adversarial import CRITIC_LOSSES
 from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks
-from caloforge.models.nn.conditions import ConditionEncoder
 from caloforge.models.nn.mlp import mlp
-from caloforge.models.nn.symmetry import BeamSymmetry
 from caloforge.models.selection import covariance_figure
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
-from caloforge.settings import ModelConfig, OptimizerSettings
+from caloforge.settings import OptimizerSettings
 from caloforge.showers import Showers
 
 __all__ = ["SparseSigmoid", "WganGp", "WganGpConfig"]
 
+_LEAKY = partial(nn.LeakyReLU, 0.2)
+_LOSSES = CRITIC_LOSSES["wasserstein"]
+
 
 class SparseSigmoid(nn.Module):
-    """Sigmoid, centred and stretched, then ReLU."""
+    r"""Output of cells that are often exactly zero, :math:`f(a) = \max(0, 2 \sigma(a) - 1)`, in [0, 1) and zero for a <= 0.
+
+    A ReLU on the bare sigmoid would do nothing; offset and factor are our reading of "sigmoid followed by ReLU".
+    """
 
     def forward(self, a: Tensor) -> Tensor:
-        """Return values in [0, 1), zero where ``a`` is not positive."""
+        """Return f(a)."""
         return torch.relu(2.0 * torch.sigmoid(a) - 1.0)
 
 
-_LEAKY = partial(nn.LeakyReLU, 0.2)
-
-
-class WganGpConfig(ModelConfig):
-    """Settings of the WGAN-GP.
+class WganGpConfig(AtlasConfig):
+    """Settings of the WGAN-GP, beside those of :class:`~caloforge.models.atlas.base.AtlasConfig`.
 
     Arguments:
-        latent: Normal numbers a shower.
-        cells: How cells are made and shown: ``plain`` as published, or ``layered``.
+        latent: Normal numbers of a shower.
+        cells: Representation of the cells: ``plain`` as published, or ``layered``.
         generator: Widths of the generator.
         critic: Widths of the critic.
         penalty: Weight of the gradient penalty.
@@ -95,8 +83,6 @@ class WganGpConfig(ModelConfig):
         critic_steps: Critic steps for one generator step.
         epochs: Passes over the showers.
         batch_size: Showers a step.
-        symmetries: Mirror training showers as the beam allows.
-        calibrate: Post-training calibration of layer energies and cells by quantile mapping.
         keep_by: Figure that keeps the best epoch and seed.
         generator_optimizer: Of the generator.
         critic_optimizer: Of the critic.
@@ -111,8 +97,6 @@ class WganGpConfig(ModelConfig):
     critic_steps: Annotated[int, Field(ge=1)] = 5
     epochs: Annotated[int, Field(ge=0)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 256
-    symmetries: bool = True
-    calibrate: bool = True
     keep_by: Literal["covariance", "selection", "physics"] = "selection"
     generator_optimizer: OptimizerSettings = OptimizerSettings(
         lr=2e-4, betas=(0.0, 0.9), schedule="cosine", ema=0.999
@@ -120,8 +104,8 @@ class WganGpConfig(ModelConfig):
     critic_optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, betas=(0.0, 0.9), schedule="cosine")
 
 
-class WganGp(CalibratedModel):
-    """ATLAS's WGAN-GP for a list of cells, conditioned on energy and cell alignments."""
+class WganGp(AtlasModel):
+    """Conditional WGAN-GP; see the module."""
 
     Config = WganGpConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -145,73 +129,47 @@ class WganGp(CalibratedModel):
 
     def __init__(self, detector: Detector, config: WganGpConfig) -> None:
         super().__init__(detector, config)
-        if "incident_energy" not in self.columns:
-            msg = "wgan-gp: key 'conditions': expected 'incident_energy' among them; cells scale with it"
-            raise ConfigError(msg)
-        self.encoder = ConditionEncoder(detector, self.columns)
-        self.symmetry = BeamSymmetry(detector, self.columns)
-        inputs, layered = config.latent + self.encoder.width, config.cells == "layered"
+        width, layered = self.condition_encoder.width, config.cells == "layered"
 
         def build(outputs: int) -> nn.Module:
-            return mlp(inputs, config.generator, outputs, _LEAKY, norm=layered)
+            return mlp(config.latent + width, config.generator, outputs, _LEAKY, norm=layered)
 
         self.generator: CellNetworks = CELL_NETWORKS[config.cells](detector, build, SparseSigmoid())
-        self.calibration = (
-            ShowerCalibration(detector, self.columns, self.symmetry) if config.calibrate else None
-        )
-        self.critic = mlp(self.generator.width + self.encoder.width, config.critic, 1, _LEAKY)
+        self.critic = mlp(self.generator.width + width, config.critic, 1, _LEAKY)
         self.critic[-1] = nn.Linear(config.critic[-1], 1, bias=False)  # an offset cancels in the loss
 
     def fit_transforms(self, showers: Showers) -> None:
-        """Set the conditions' scale and the widths of energies and cells."""
+        """Set the scale of the conditions and the widths of energies and cells."""
         super().fit_transforms(showers)
-        self.symmetry.allow(showers.incident_theta)
-        matrix = self.condition_matrix(showers)
-        self.encoder.fit(matrix)
-        self.generator.fit(torch.from_numpy(showers.cells), self._energy(matrix))
+        self.generator.fit(torch.from_numpy(showers.cells), self.energy(self.condition_matrix(showers)))
 
     @property
     def noise_size(self) -> int:
-        """Normal numbers that one shower takes."""
+        """Normal numbers of a shower."""
         return self.config.latent
 
     def make(self, noise: Tensor, conditions: Tensor, dense: bool = False) -> Tensor:
-        """Return the network's own cells (B, n_cells), MeV, which the critic sees."""
-        inputs = torch.cat([noise, self.encoder(conditions)], dim=1)
-        return self.generator.make(inputs, self._energy(conditions), dense)
-
-    def make_for_calibration(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Return cells (B, n_cells), MeV, with small energies in those that would be empty."""
-        return self.make(noise, conditions, dense=True)
+        """Return the generator's cells (B, n_cells), MeV, of noise (B, latent) and conditions (B, C)."""
+        inputs = torch.cat([noise, self.condition_encoder(conditions)], dim=1)
+        return self.generator.make(inputs, self.energy(conditions), dense)
 
     def score(self, view: Tensor, conditions: Tensor) -> Tensor:
         """Return the critic's value (B, 1) of views (B, k) under conditions (B, C)."""
-        value: Tensor = self.critic(torch.cat([view, self.encoder(conditions)], dim=1))
+        value: Tensor = self.critic(torch.cat([view, self.condition_encoder(conditions)], dim=1))
         return value
-
-    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch with each shower changed by a symmetry that holds."""
-        return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the adversarial training, then the calibration."""
-        config = self.config
+        c = self.config
         optimizers = {
-            "critic": OptimizerSpec.of(config.critic_optimizer, self.critic),
-            "generator": OptimizerSpec.of(config.generator_optimizer, self.generator),
+            "critic": OptimizerSpec.of(c.critic_optimizer, self.critic),
+            "generator": OptimizerSpec.of(c.generator_optimizer, self.generator),
         }
-        training = Stage(
-            "adversarial",
-            config.epochs,
-            config.batch_size,
-            optimizers,
-            self.step,
-            metric=config.keep_by,
-        )
-        return (training, *self.calibration_stages())
+        training = Stage("adversarial", c.epochs, c.batch_size, optimizers, self.step, metric=c.keep_by)
+        return training, *self.calibration_stages()
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Move the critic, and each ``critic_steps``-th time the generator; return the losses."""
+        """Update the critic, and each ``critic_steps``-th time the generator; return the losses."""
         losses = self.critic_losses(batch, updater)
         updater.update("critic", losses["critic"])
         if updater.every(self.config.critic_steps):
@@ -221,34 +179,24 @@ class WganGp(CalibratedModel):
 
     def critic_losses(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         """Return ``critic``, the loss; ``distance``, the Wasserstein estimate; ``penalty``, unweighted."""
-        conditions, energy = batch.conditions, self._energy(batch.conditions)
+        conditions, energy = batch.conditions, self.energy(batch.conditions)
         with torch.no_grad():
-            fake = self.generator.view(
-                self.make(updater.normal(len(batch), self.noise_size), conditions), energy
-            )
-            real = self.generator.view(batch.cells, energy)
-        distance = (self.score(real, conditions) - self.score(fake, conditions)).mean()
-        penalty = gradient_penalty(
-            lambda view: self.score(view, conditions), real, fake, updater.uniform(len(batch), 1)
-        )
-        return {
-            "critic": self.config.penalty * penalty - distance,
-            "distance": distance,
-            "penalty": penalty,
-        }
+            cells = self.make(updater.normal(len(batch), self.noise_size), conditions)
+            real, fake = self.generator.view(batch.cells, energy), self.generator.view(cells, energy)
+        loss = _LOSSES.critic(self.score(real, conditions), self.score(fake, conditions))
+        mix = updater.uniform(len(batch), 1)
+        penalty = _LOSSES.penalty(lambda view: self.score(view, conditions), real, fake, mix)
+        return {"critic": loss + self.config.penalty * penalty, "distance": -loss, "penalty": penalty}
 
     def generator_loss(self, batch: Batch, updater: Updater) -> Tensor:
         """Return the generator's loss; the L1 activity is that of the cells over visible energy."""
-        energy = self._energy(batch.conditions)
+        energy = self.energy(batch.conditions)
         cells = self.make(updater.normal(len(batch), self.noise_size), batch.conditions)
         activity = (cells.abs().sum(1) / (energy * self.detector.sampling_fraction)).mean()
-        value = self.score(self.generator.view(cells, energy), batch.conditions).mean()
-        return self.config.activity * activity - value
+        value = self.score(self.generator.view(cells, energy), batch.conditions)
+        return _LOSSES.generator(value) + self.config.activity * activity
 
     def validate(self, data: TrainingData) -> dict[str, float]:
         """Return the physics figures, ``covariance``, and ``selection`` = physics + 10 covariance."""
         figures = super().validate(data) | {"covariance": covariance_figure(*self.imitate(data, 4000))}
         return figures | {"selection": figures["physics"] + 10.0 * figures["covariance"]}
-
-    def _energy(self, conditions: Tensor) -> Tensor:
-        return self.condition(conditions, "incident_energy")[:, 0]
