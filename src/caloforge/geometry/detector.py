@@ -203,8 +203,11 @@ class Detector:
     @cached_property
     def relative_depth(self) -> NDArray[np.float64]:
         """Depth of each layer from -1 (first) to 1 (last), in radiation lengths of absorber where known (n_layers,)."""
-        passed = np.cumsum(self.absorber_ratios)
-        return 2.0 * (passed - passed[0]) / max(float(passed[-1] - passed[0]), 1e-6) - 1.0
+        passed: NDArray[np.float64] = np.cumsum(self.absorber_ratios)
+        depth: NDArray[np.float64] = (
+            2.0 * (passed - passed[0]) / max(float(passed[-1] - passed[0]), 1e-6) - 1.0
+        )
+        return depth
 
     @property
     def length(self) -> float:

@@ -285,7 +285,8 @@ class BibTraining:
         c, generator = self.config, self.generator
         cells, matrix, n = apply_threshold(batch.cells), batch.conditions, len(batch)
         with torch.no_grad():
-            noise = updater.normal(n, c.latent_size + c.noise).split([c.latent_size, c.noise], 1)
+            normal = updater.normal(n, c.latent_size + c.noise)
+            noise = torch.split(normal, [c.latent_size, c.noise], 1)
             decoded = self.reconstruct(cells, matrix, *noise)
         finished = generator.finish(decoded, updater.normal(n, generator.n_cell_noise), matrix)
         quantiles = updater.normal(n, generator.n_quantiles)
