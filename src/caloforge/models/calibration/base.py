@@ -122,12 +122,13 @@ class Calibration(nn.Module):
             generated: Generated ones (K N, ...), K times the same conditions in the same order.
         """
         true, start = self.begin(reference), self.begin(generated)
+        steps = [step for step in self.steps if isinstance(step, Step)]
         for turn in range(self.rounds):
             showers = start
-            for step in self.steps:
+            for step in steps:
                 step.fit(true, showers, turn)
                 showers = step(showers)
-            for step in self.steps:
+            for step in steps:
                 step.refine(true, showers, turn)
         self.known.fill_(1.0)
 

@@ -109,7 +109,7 @@ class ConditionalDistribution(nn.Module):
 
     def draw(self, normal: Tensor, conditions: Tensor) -> Tensor:
         """Return numbers q (B,) for normal numbers (B,), which are cut to +-3.5, and conditions (B, width)."""
-        t = self.shape(normal[:, None], self._by(conditions))[:, 0]
+        t: Tensor = self.shape(normal[:, None], self._by(conditions))[:, 0]
         return (self.mean(conditions) + self.std(conditions) * t).to(normal.dtype)
 
     def normal(self, values: Tensor, conditions: Tensor) -> Tensor:
@@ -194,7 +194,9 @@ class VisibleEnergy(nn.Module):
 
     def mean(self, encoded: Tensor, energy: Tensor) -> Tensor:
         """Return the mean visible energy (B,), MeV."""
-        response = (self.terms(encoded) * self.weights).sum(1)  # mixed precision would round a matrix product
+        response: Tensor = (self.terms(encoded) * self.weights).sum(
+            1
+        )  # mixed precision would round a matrix product
         return response.clamp_min(1e-6) * energy
 
     def spread(self, energy: Tensor) -> Tensor:

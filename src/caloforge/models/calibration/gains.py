@@ -59,7 +59,8 @@ class Gains(nn.Module):
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Return gains (B, groups) for encoded conditions (B, width)."""
-        return (self.terms(encoded) @ self.weights).clamp(-self.most, self.most).exp()
+        logarithms: Tensor = self.terms(encoded) @ self.weights
+        return logarithms.clamp(-self.most, self.most).exp()
 
     @torch.no_grad()
     def fit(self, reference: Tensor, generated: Tensor, encoded: Tensor) -> None:

@@ -21,14 +21,15 @@ __all__ = ["ConditionalMoments", "CoreMoments", "EnergyMoments", "Polynomial", "
 def least_squares(design: Tensor, values: Tensor) -> Tensor:
     """Return the least-squares solution (n, ...) of a design (N, n) for values (N, ...), the shortest where it is not unique."""
     columns = values if values.dim() > 1 else values[:, None]
-    solution = torch.linalg.lstsq(design.cpu(), columns.cpu(), driver="gelsd").solution.to(values)
+    solution: Tensor = torch.linalg.lstsq(design.cpu(), columns.cpu(), driver="gelsd").solution.to(values)
     return solution if values.dim() > 1 else solution[:, 0]
 
 
 def _ridge(design: Tensor, values: Tensor, ridge: float) -> Tensor:
     """Return least-squares coefficients (F, ...) of a design (N, F) with a penalty ``ridge`` times N on their squares."""
     eye = torch.eye(design.shape[1], dtype=design.dtype, device=design.device)
-    return torch.linalg.solve(design.T @ design + ridge * len(design) * eye, design.T @ values)
+    solution: Tensor = torch.linalg.solve(design.T @ design + ridge * len(design) * eye, design.T @ values)
+    return solution
 
 
 class EnergyMoments(nn.Module):
@@ -197,12 +198,12 @@ class ConditionalMoments(nn.Module):
 
     def forward(self, values: Tensor, encoded: Tensor) -> Tensor:
         """Return standardised values t (B, columns) of values x (B, columns)."""
-        phi = self.terms(encoded)
+        phi: Tensor = self.terms(encoded)
         return (values - phi @ self.mean) * torch.exp(-(phi @ self.spread))
 
     def inverse(self, standardised: Tensor, encoded: Tensor) -> Tensor:
         """Return values x (B, columns) of standardised values t (B, columns)."""
-        phi = self.terms(encoded)
+        phi: Tensor = self.terms(encoded)
         return standardised * torch.exp(phi @ self.spread) + phi @ self.mean
 
 

@@ -74,7 +74,8 @@ def normal_levels(knots: int, reach: float, ends: bool = False) -> Tensor:
     if ends:
         inner = normal_levels(knots - 2, reach)
         return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
-    return torch.special.ndtr(torch.linspace(-reach, reach, knots, dtype=torch.float64))
+    levels: Tensor = torch.special.ndtr(torch.linspace(-reach, reach, knots, dtype=torch.float64))
+    return levels
 
 
 _PENALTIES = torch.cat(
@@ -220,7 +221,8 @@ class MonotoneMap(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.knots, self.reach, self.ends, self.even, self.beyond = knots, reach, ends, even, beyond
+        self.columns, self.knots, self.reach = columns, knots, reach
+        self.ends, self.even, self.beyond = ends, even, beyond
         line = torch.linspace(-reach, reach, knots, dtype=dtype).view(1, 1, 1, knots)
         self.register_buffer("position", torch.zeros(1))
         for name in ("x", "y"):
@@ -235,8 +237,17 @@ class MonotoneMap(nn.Module):
     def fit_column(self, column: int, generated: Tensor, reference: Tensor) -> None:
         """Let a column map generated values (M,) to reference values (N,)."""
         levels = normal_levels(self.knots, self.reach, self.ends)
-        self.x[0, 0, column] = quantiles(generated, levels).to(self.x)
-        self.y[0, 0, column] = quantiles(reference, levels).to(self.y)
+        self.set_column(column, quantiles(generated, levels), quantiles(reference, levels))
+
+    @torch.no_grad()
+    def set_column(self, column: int, x: Tensor, y: Tensor) -> None:
+        """Set both tables (knots,) of a column; columns may have different equally spaced numbers."""
+        for name, knots in (("x", x), ("y", y)):
+            table = getattr(self, name)
+            if table.shape[2] < self.columns:
+                table = table.repeat(1, 1, self.columns, 1)
+                setattr(self, name, table)
+            table[0, 0, column] = knots.to(table)
 
     @torch.no_grad()
     def correct_column(self, column: int, found: Tensor, reference: Tensor) -> None:
@@ -292,8 +303,8 @@ class MonotoneMap(nn.Module):
             first = torch.searchsorted(knots, rows)
             last = torch.searchsorted(knots, rows, right=True) - 1
             ends = torch.special.ndtr(y.expand_as(knots))
-            edges = (ends.gather(1, place.clamp(0, self.knots - 1)) for place in (first, last))
-            level = torch.lerp(*edges, self._rows(uniform)).clamp(1e-6, 1.0 - 1e-6)
+            low, high = (ends.gather(1, place.clamp(0, self.knots - 1)) for place in (first, last))
+            level = torch.lerp(low, high, self._rows(uniform)).clamp(1e-6, 1.0 - 1e-6)
             found = torch.where(last > first, torch.special.ndtri(level), found)
         return self._back(found, values)
 

@@ -96,7 +96,7 @@ class LayerMaps(Step):
 
     def _layers(self, numbers: Tensor, energy: Tensor) -> Tensor:
         """Return mapped layer energies (B, n_layers), MeV, of response and fractions."""
-        mapped = self.map(numbers, torch.log(energy)).clamp_min(0.0)
+        mapped: Tensor = self.map(numbers, torch.log(energy)).clamp_min(0.0)
         last = torch.arange(self.sums.n_layers, device=numbers.device) == self.remainder
         others = torch.where(last, 0.0, mapped[:, 1:])
         taken = others.sum(1, keepdim=True)

@@ -129,7 +129,6 @@ class CellValues(nn.Module):
         self.cut, self.threshold, self.relative = cut, threshold, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
         self.table.y.mul_(_SLOPE)
-        self.table.x = self.table.x.expand_as(self.table.y).clone()  # layers differ in their range
         self.calibrated = MonotoneMap(detector.n_layers, 65, 3.5, beyond=1.0)
 
     @torch.no_grad()
@@ -147,8 +146,7 @@ class CellValues(nn.Module):
         if len(energies) > _SAMPLE:
             energies = energies[torch.randperm(len(energies), generator=generator)[:_SAMPLE]]
         if len(energies) > 1:
-            for table, knots in zip((self.table.x, self.table.y), _table(energies), strict=True):
-                table[0, 0, column] = knots.to(table)
+            self.table.set_column(column, *_table(energies))
 
     def forward(self, cells: Tensor) -> Tensor:
         """Return the values (B, n_cells) of cells (B, n_cells)."""

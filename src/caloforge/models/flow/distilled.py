@@ -81,6 +81,7 @@ class FlowMatchingFast(FlowMatching):
 
     Config = FlowMatchingFastConfig
     Sampling: ClassVar[type[Settings]] = CalibratedSampling
+    sampling: CalibratedSampling  # type: ignore[assignment]
     training_only: ClassVar[tuple[str, ...]] = ("summary_net", "cell_net")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **FlowMatching.presets,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caloforge.geometry import get_detector
 from caloforge.models.base import condition_sizes
+from caloforge.models.calibration.base import Sample
 from caloforge.models.calibration.showers import ShowerCalibration
 from caloforge.models.nn.layer_sums import LayerSums
 from caloforge.models.nn.symmetry import BeamSymmetry
@@ -49,22 +50,29 @@ def _fitted() -> ShowerCalibration:
     symmetry = BeamSymmetry(DETECTOR, COLUMNS)
     symmetry.allowed.copy_(torch.tensor([1.0, 1.0, 0.0]))
     calibration = ShowerCalibration(DETECTOR, COLUMNS, symmetry)
-    calibration.fit(_showers(1600, 0, 1.0, 1.0), _showers(3200, 1, 1.4, 2.0))
+    calibration.fit(_sample(*_showers(1600, 0, 1.0, 1.0)), _sample(*_showers(3200, 1, 1.4, 2.0)))
     return calibration
 
 
+def _sample(cells: Tensor, conditions: Tensor) -> Sample:
+    return Sample(cells, conditions, conditions[:, 0], conditions)
+
+
+def _calibrated(cells: Tensor, conditions: Tensor) -> Tensor:
+    return _fitted()(_sample(cells, conditions))
+
+
 def test_fractions_response_and_profile_become_those_of_the_training_showers() -> None:
-    calibration = _fitted()
     true, true_conditions = _showers(1600, 0, 1.0, 1.0)
     made, conditions = _showers(3200, 5, 1.4, 2.0)
-    carried = calibration(made, conditions)
+    calibrated = _calibrated(made, conditions)
     sums = LayerSums(DETECTOR)
-    assert carried.isfinite().all()
-    assert (carried >= 0).all()
+    assert calibrated.isfinite().all()
+    assert (calibrated >= 0).all()
     for energy in ENERGIES:
         cells, ours, before = (
             x[c[:, 0] == energy]
-            for x, c in ((true, true_conditions), (carried, conditions), (made, conditions))
+            for x, c in ((true, true_conditions), (calibrated, conditions), (made, conditions))
         )
         parts = [(sums(x) / x.sum(1, keepdim=True)).mean(0) for x in (cells, ours, before)]
         assert (parts[1] - parts[0]).abs().max() < 0.004 < (parts[2] - parts[0]).abs().max()
@@ -78,29 +86,26 @@ def test_fractions_response_and_profile_become_those_of_the_training_showers() -
         assert empty[1] == pytest.approx(empty[0], abs=0.03)
 
 
-def test_showers_turned_over_are_carried_alike() -> None:
-    calibration = _fitted()
-    symmetry = calibration.symmetry[0]
+def test_mirrored_showers_are_calibrated_alike() -> None:
+    symmetry = _fitted().steps[1]._symmetry[0]
     cells, conditions = _showers(60, 6, 1.4, 2.0)
     for signs in ((1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, -1.0)):
         turn = torch.tensor(signs).expand(60, 3)
-        turned = calibration(*symmetry(cells, conditions, turn))
-        expected, _ = symmetry(calibration(cells, conditions), conditions, turn)
+        turned = _calibrated(*symmetry(cells, conditions, turn))
+        expected, _ = symmetry(_calibrated(cells, conditions), conditions, turn)
         torch.testing.assert_close(turned, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_shower_does_not_depend_on_its_batch() -> None:
-    calibration = _fitted()
     cells, conditions = _showers(30, 7, 1.4, 2.0)
-    whole = calibration(cells, conditions)
-    torch.testing.assert_close(calibration(cells[11:13], conditions[11:13]), whole[11:13])
+    whole = _calibrated(cells, conditions)
+    torch.testing.assert_close(_calibrated(cells[11:13], conditions[11:13]), whole[11:13])
 
 
 def test_the_order_of_responses_stays() -> None:
-    calibration = _fitted()
     cells, conditions = _showers(200, 8, 1.4, 2.0)
     conditions[:, 0] = ENERGIES[1]
     total = cells.sum(1)
     order = torch.argsort(total)
-    carried = calibration(cells, conditions).sum(1)[order]
-    assert (carried.diff() > -1e-4 * carried[1:]).all()
+    calibrated = _calibrated(cells, conditions).sum(1)[order]
+    assert (calibrated.diff() > -1e-4 * calibrated[1:]).all()
