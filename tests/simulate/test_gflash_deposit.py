@@ -1,9 +1,200 @@
+"""Mean response of the units, spectra of spots, and the cells they are summed in."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.special import gamma
 
-from caloforge.geometry import get_detector
+from caloforge.errors import UnknownNameError
+from caloforge.geometry import MATERIALS, get_detector, get_material
+from caloforge.simulate.gflash import calibration
 from caloforge.simulate.gflash.column import column_of
-from caloforge.simulate.gflash.deposit import develop, draw_spots, spot_spectrum, to_cells
+from caloforge.simulate.gflash.deposit import (
+    SOFT_SHARE,
+    START_DEPTH,
+    develop,
+    draw_spots,
+    landau,
+    spot_spectrum,
+    to_cells,
+)
+
+
+def typical(name, particle, energy, theta=90.0, start=1.0):
+    """The response of one typical shower; ``start`` in units of the mean starting depth."""
+    column = column_of(get_detector(name))
+    one = np.ones(1)
+    return column, develop(column, particle, energy * one, theta * one, np.zeros((1, 2)), start * one)
+
+
+def walk(detector, profile, start, energy, theta):
+    """Slow and obvious: follow one shower through every slab and gap of the stack.
+
+    Returns the visible energy (before calibration) of each active slab.
+    """
+    alpha, beta = profile.alpha[0], profile.beta[0]
+    slant = 1 / np.sin(np.radians(theta))
+
+    def share(low, high):
+        def density(t):
+            return (beta * t) ** (alpha - 1) * beta * np.exp(-beta * t) / gamma(alpha)
+
+        low, high = max(low - start, 0.0), max(high - start, 0.0)
+        return quad(density, low, high, epsabs=1e-14, epsrel=1e-10)[0]
+
+    pieces, z = [], 0.0
+    for slab in detector.stack:
+        if slab.z > z + 1e-9:
+            pieces.append((detector.medium, slab.z - z, False))
+        pieces.append((slab.material, slab.thickness, slab.active))
+        z = slab.z + slab.thickness
+    units, unit = [], []
+    for piece in pieces:
+        unit.append(piece)
+        if piece[2]:
+            units.append(unit)
+            unit = []
+    t, lost, shown = 0.0, 0.0, []
+    for unit in units:
+        passive = unit[:-1]
+        depth = sum(length / material.x0 for material, length, _ in passive)
+        rate = sum(material.mip_energy(length) for material, length, _ in passive) / depth
+        lost += rate * share(slant * t, slant * (t + depth))
+        t += depth
+        material, length, _ = unit[-1]
+        within = share(slant * t, slant * (t + length / material.x0))
+        t += length / material.x0
+        lost += material.mip_energy(material.x0) * within
+        mass = sum(other.density * size for other, size, _ in passive)
+        z_passive = sum(other.density * size * other.z for other, size, _ in passive) / mass
+        e_mip = 1 / (1 + 0.007 * (z_passive - material.z))
+        shown.append(e_mip * material.mip_energy(material.x0) * within)
+    lost += rate * (1 - share(0.0, slant * t))
+    return energy * np.array(shown) / lost
+
+
+@pytest.mark.parametrize(
+    ("name", "theta"), [("clic-ecal", 90.0), ("ild-ecal-angled", 50.0), ("atlas-em-barrel", 90.0)]
+)
+def test_response_is_that_of_a_walk_through_the_slabs(name, theta):
+    detector = get_detector(name)
+    _, response = typical(name, "gamma", 20e3, theta)
+    slow = walk(detector, response.profile, response.start[0], 20e3, theta)
+    np.testing.assert_allclose(response.visible[0], slow, rtol=1e-6, atol=1e-9 * slow.max())
+
+
+def test_response_is_the_paper_s_where_the_calorimeter_is_uniform():
+    # E times the mip's share times e/mip, but for what leaks
+    column, response = typical("clic-ecal", "gamma", 5e3)
+    thin = slice(0, 17)
+    slabs = column.slabs[0]
+    visible = slabs.material.mip_energy(slabs.thickness)
+    absorbed = 1.145 * 19.3 * 0.24
+    fraction = column.e_mip[0] * visible / (visible + absorbed)
+    edges = np.concatenate([[0.0], column.leave[thin]])
+    deposited = 5e3 * np.diff(response.profile.integral(edges[None] - response.start[:, None]))[0]
+    # units sample the density at their ends, which averages out over the shower
+    assert response.visible[0, thin].sum() == pytest.approx(fraction * deposited.sum(), rel=0.03)
+
+
+def test_shower_maximum_moves_inwards_with_the_logarithm_of_the_energy():
+    depths = []
+    for energy in (1e3, 10e3, 100e3):
+        column, response = typical("clic-ecal", "e-", energy)
+        per_depth = response.visible[0] / (column.leave - column.enter)
+        depths.append(column.leave[per_depth.argmax()])
+    assert np.diff(depths) == pytest.approx([np.log(10)] * 2, abs=1.0)
+
+
+def test_theta_and_its_mirror_image_give_the_same_response():
+    _, low = typical("clic-ecal-wide", "e-", 1e4, 70.0)
+    _, high = typical("clic-ecal-wide", "e-", 1e4, 110.0)
+    np.testing.assert_allclose(low.visible, high.visible, rtol=1e-10)
+
+
+def test_inclined_showers_end_earlier_in_z():
+    column, straight = typical("ild-ecal", "gamma", 5e4)
+    _, inclined = typical("ild-ecal", "gamma", 5e4, 40.0)
+    depth = [response.visible[0] @ column.z / response.visible.sum() for response in (straight, inclined)]
+    assert depth[1] < depth[0]
+
+
+def test_photons_start_deeper_than_electrons():
+    assert START_DEPTH["gamma"] == pytest.approx(9 / 7)
+    assert START_DEPTH["e-"] == START_DEPTH["e+"] < START_DEPTH["gamma"]
+    column, photon = typical("clic-ecal", "gamma", 1e4)
+    _, electron = typical("clic-ecal", "e-", 1e4)
+    depth = [response.visible[0] @ column.leave / response.visible.sum() for response in (photon, electron)]
+    assert depth[0] > depth[1]
+
+
+def test_a_photon_that_does_not_convert_leaves_nothing():
+    _, response = typical("ild-ecal", "gamma", 1e4, start=1e3)
+    assert response.visible.sum() == 0
+
+
+def test_unknown_particle_is_refused():
+    with pytest.raises(UnknownNameError, match="gamma, e-, e\\+"):
+        typical("ild-ecal", "pi+", 1e4)
+
+
+@pytest.mark.parametrize("name", ["ild-ecal", "ild-ecal-angled", "clic-ecal", "atlas-em-barrel"])
+def test_calibration_is_of_order_one(name):
+    assert calibration(get_detector(name)) == pytest.approx(0.9, abs=0.15)
+
+
+def test_most_probable_loss_in_silicon_is_the_measured_one():
+    # Bichsel 1988: 84 keV in 300 um, a full width of about 25 keV
+    peak, xi = landau(get_material("G4_Si"), 0.3)
+    assert peak == pytest.approx(0.084, rel=0.03)
+    assert 4.02 * xi == pytest.approx(0.0215, rel=0.1)
+
+
+def test_most_probable_loss_lies_below_the_mean():
+    for name in ("G4_Si", "G4_lAr", "G4_POLYSTYRENE"):
+        material = get_material(name)
+        assert 0.5 < landau(material, 2.0)[0] / material.mip_energy(2.0) < 1
+
+
+def test_moments_are_those_of_the_table():
+    spectrum = spot_spectrum(get_material("G4_Si"), 0.525)
+    table = spectrum.table.astype(np.float64)
+    assert spectrum.mean == pytest.approx(table.mean())
+    assert spectrum.noise == pytest.approx((table**2).mean() / table.mean())
+    assert (table >= 0).all()
+
+
+def test_spectrum_is_a_falling_background_with_a_peak_at_one_mip():
+    silicon = get_material("G4_Si")
+    table = spot_spectrum(silicon, 0.525).table
+    counts, edges = np.histogram(table, bins=np.arange(0, 0.6, 0.02))
+    peak = landau(silicon, 0.525)[0]
+    below, above = counts[: int(peak / 0.02)], counts[int(peak / 0.02) :]
+    assert above.max() > 1.5 * below.min()
+    assert abs(edges[int(peak / 0.02) + above.argmax()] - peak) < 0.03
+    assert 0 < SOFT_SHARE < 1
+
+
+def test_table_has_the_distribution_of_the_two_kinds_drawn_at_random():
+    material, thickness, n = get_material("G4_lAr"), 4.2, 400_000
+    random = np.random.default_rng(1)
+    peak, xi = landau(material, thickness)
+    secant = 1 / np.sqrt(random.uniform(1 / 9, 1, n))
+    through = secant * np.maximum(peak - xi * np.log(random.standard_normal(n) ** 2), 0)
+    slow = np.where(random.random(n) < SOFT_SHARE, random.exponential(0.3, n), through)
+    quantiles = np.linspace(0.02, 0.98, 25)
+    table = spot_spectrum(material, thickness).table
+    np.testing.assert_allclose(np.quantile(table, quantiles), np.quantile(slow, quantiles), rtol=0.03)
+
+
+@pytest.mark.parametrize("name", [name for name in MATERIALS if name != "G4_Galactic"])
+@pytest.mark.parametrize("thickness", [0.01, 1.0, 50.0])
+def test_any_active_material_has_a_spectrum(name, thickness):
+    spectrum = spot_spectrum(get_material(name), thickness)
+    assert np.isfinite(spectrum.table).all()
+    assert spectrum.mean > 0
 
 
 def shower(name, n, energy, theta, seed=0):

@@ -27,11 +27,11 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES._entries, "isolated", IsolatedToy)
 
 
-@pytest.mark.parametrize("engine", ["toy", "isolated", "gflash"])
-def test_file_and_memory_hold_the_same(tmp_path: Path, tiny: Detector, engine: str) -> None:
+@pytest.mark.parametrize(("engine", "workers"), [("toy", 2), ("isolated", 1), ("gflash", 1)])
+def test_file_and_memory_are_the_same(tmp_path: Path, tiny: Detector, engine: str, workers: int) -> None:
     path = tmp_path / "s.h5"
     options: dict[str, Any] = {"n": 10, "engine": engine, "seed": 4, "energy": "1-2GeV", "theta": "60-90"}
-    assert simulate(tiny, output=path, workers=2, **options) == path
+    assert simulate(tiny, output=path, workers=workers, **options) == path
     memory = simulate(tiny, **options)
     with open_showers(path) as file:
         stored = file[:]
@@ -46,14 +46,15 @@ def test_file_and_memory_hold_the_same(tmp_path: Path, tiny: Detector, engine: s
     assert [entry.name for entry in tmp_path.iterdir()] == ["s.h5"]
 
 
-@pytest.mark.parametrize(("engine", "workers"), [("toy", 1), ("toy", 2), ("isolated", 1)])
+@pytest.mark.parametrize(("engine", "workers"), [("toy", 1), ("isolated", 2)])
 def test_memory_needs_no_files(
     tiny: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, workers: int
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("tempfile.TemporaryFile", lambda *_args, **_kwargs: pytest.fail("a temporary file"))
     modified = tmp_path.stat().st_mtime_ns
-    assert len(simulate(tiny, n=10, engine=engine, workers=workers)) == 10
+    showers = simulate(tiny, n=10, engine=engine, workers=workers, mantissa_bits=23)
+    assert (showers.cells == ToyEngine().run(tiny, tiny.beam, 0, 0, 10).cells).all()
     assert list(tmp_path.iterdir()) == []
     assert tmp_path.stat().st_mtime_ns == modified
 

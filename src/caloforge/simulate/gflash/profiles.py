@@ -70,11 +70,6 @@ class Profile:
         """(n,) scale, 1/X0."""
         return (self.alpha - 1.0) / self.t_max
 
-    @property
-    def mean_depth(self) -> Array:
-        """(n,) mean depth <t> = a/b, X0."""
-        return self.alpha / self.beta
-
     def integral(self, t: Array) -> Array:
         """Return the share of the profile before depth ``t`` (n, k), X0 from the start of the shower."""
         return np.asarray(gammainc(self.alpha[:, None], self.beta[:, None] * np.clip(t, 0.0, None)))
@@ -135,18 +130,6 @@ class Radial:
     core: Array
     tail: Array
     share: Array
-
-    def density(self, r: Array) -> Array:
-        """Return f(r)."""
-        core, tail = self.core**2, self.tail**2
-        inner, outer = core / (r * r + core) ** 2, tail / (r * r + tail) ** 2
-        return np.asarray(2.0 * r * (self.share * inner + (1 - self.share) * outer))
-
-    def integral(self, r: Array) -> Array:
-        """Return the share of the energy within ``r``."""
-        square = r * r
-        inner, outer = square / (square + self.core**2), square / (square + self.tail**2)
-        return np.asarray(self.share * inner + (1 - self.share) * outer)
 
     def radius(self, u: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
         """Turn uniform numbers into radii, in the precision of ``u``.

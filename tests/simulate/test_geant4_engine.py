@@ -1,4 +1,4 @@
-"""Where Geant4's data sets are looked for; nothing is asked, nothing is downloaded unasked."""
+"""The Geant4 engine without Geant4: its choices, its data sets, its printed errors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from caloforge.errors import Geant4DataError, InputError, MissingExtraError
-from caloforge.simulate.geant4 import Geant4Engine, datasets
+from caloforge.errors import Geant4DataError, InputError, MissingExtraError, SimulationError
+from caloforge.simulate.geant4 import Geant4Engine, datasets, read_complaint
 from caloforge.simulate.geant4.datasets import DATA_SETS, ELECTROMAGNETIC, download, export, find
 
 FAKE = """
@@ -131,3 +131,45 @@ def test_the_package_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch
 def test_a_cut_must_be_positive(cut: float) -> None:
     with pytest.raises(InputError, match="production cut"):
         Geant4Engine(production_cut=cut)
+
+
+BLOCK = """
+-------- EEEE ------- G4Exception-START -------- EEEE -------
+*** G4Exception : {code}
+      issued by : {origin}
+{text}
+*** {severity} ***
+ **** Track information is not available at this moment
+-------- EEEE -------- G4Exception-END --------- EEEE -------
+"""
+WARNING = BLOCK.format(
+    code="W1", origin="someone", text="stuck track", severity="This is just a warning message."
+)
+
+
+@pytest.mark.parametrize(
+    "severity", ["Fatal Exception *** core dump", "Fatal Error in Argument *** core dump"]
+)
+def test_a_fatal_one_is_said_in_one_line(severity: str) -> None:
+    block = BLOCK.format(code="Run0254", origin="G4Some::Thing()", text="No\nregion  here", severity=severity)
+    error = read_complaint("chatter\n" + WARNING + block + "tail")
+    assert isinstance(error, SimulationError)
+    assert str(error) == "Geant4 stopped: No region here (Run0254, issued by G4Some::Thing())"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "G4ENSDFSTATEDATA environment variable must be set",
+        "Data file <x> is not opened!",
+        "ENSDFSTATE.dat is not found.",
+    ],
+)
+def test_missing_data_are_told_apart(text: str) -> None:
+    block = BLOCK.format(code="em0003", origin="x", text=text, severity="Fatal Exception *** core dump")
+    assert isinstance(read_complaint(block), Geant4DataError)
+
+
+@pytest.mark.parametrize("log", ["", "all is well", WARNING])
+def test_nothing_fatal_is_nothing(log: str) -> None:
+    assert read_complaint(log) is None
