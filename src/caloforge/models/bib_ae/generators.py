@@ -149,11 +149,20 @@ class ShowerGenerator(nn.Module, ABC):
     def code_parts(self, sums: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return the context of a code (B, n_context), and the sums that are part of it (B, n_sums or 0)."""
 
-    @abstractmethod
     def draw_code(
         self, density: Density, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return sums (B, n_sums) and latents (B, latent) of normal numbers of the same shapes and of a choice (B,)."""
+        if density is None:
+            return self.default_sums(sums, matrix), z
+        context, part = self.code_parts(sums, matrix)
+        code = density.draw(torch.cat([part, z], 1), choice, context)
+        drawn, z = torch.split(code, [part.shape[1], z.shape[1]], 1)
+        return drawn if part.shape[1] else sums, z
+
+    def default_sums(self, sums: Tensor, matrix: Tensor) -> Tensor:
+        """Return the sums (B, n_sums) for latents from N(0, 1): by default the normal numbers (B, n_sums) themselves."""
+        return sums
 
     @abstractmethod
     def images(self, cells: Tensor) -> Tensor:
@@ -226,14 +235,9 @@ class PublishedGenerator(ShowerGenerator):
         """Return the conditions; the sum is part of the code."""
         return self.context(matrix), sums
 
-    def draw_code(
-        self, density: Density, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Draw the sum with the latents; with latents from N(0, 1) it is the mean response times E."""
-        if density is None:
-            return (self.response * self.energy(matrix) / _TEN_GEV)[:, None], z
-        code = density.draw(torch.cat([sums, z], 1), choice, self.context(matrix))
-        return code[:, : self.n_sums], code[:, self.n_sums :]
+    def default_sums(self, sums: Tensor, matrix: Tensor) -> Tensor:
+        """Return the mean response times E."""
+        return (self.response * self.energy(matrix) / _TEN_GEV)[:, None]
 
     def images(self, cells: Tensor) -> Tensor:
         """Return the weighted cells."""
@@ -307,12 +311,6 @@ class AxisGenerator(ShowerGenerator):
     def code_parts(self, sums: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return context and energies; the code has latents alone."""
         return self.conditioning(sums, matrix), sums[:, :0]
-
-    def draw_code(
-        self, density: Density, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Draw latents for the energies, which are normal numbers themselves."""
-        return sums, z if density is None else density.draw(z, choice, self.conditioning(sums, matrix))
 
     def view(self, cells: Tensor) -> Tensor:
         """Return ln(1 + e / 0.2 MeV) of the weighted cells."""
