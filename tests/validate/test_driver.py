@@ -394,6 +394,13 @@ def test_a_missing_condition_is_refused() -> None:
         check_conditions(reference, {"gen": reference.replace(conditions={})})
 
 
+def test_a_model_need_not_know_the_impact() -> None:
+    reference = toy(20, detector="atlas-em-barrel")
+    alignments = {name: values for name, values in reference.conditions.items() if name != "impact"}
+    assert "impact" in reference.conditions
+    check_conditions(reference, {"gen": reference.replace(conditions=alignments)})
+
+
 def test_matching_leaves_the_common_range_with_one_distribution() -> None:
     reference = toy(3000, energy=uniform(10_000, 100_000), theta=uniform(30, 90))
     steep = toy(

@@ -196,14 +196,16 @@ class Generator:
         allow_extrapolation: bool,
         particle: str = "",
     ) -> Showers:
-        """Return showers ``start`` to ``start + len(energy)``."""
+        """Return showers ``start`` to ``start + len(energy)``, with the conditions that shape them or place their cells."""
+        readout = self.detector.readout
+        known = {*self.model.columns, *(() if readout is None else readout.alignment_names)}
         empty = np.zeros((len(energy), self.detector.n_cells), np.float32)
         shell = Showers(
             self.detector,
             empty,
             energy,
             theta,
-            conditions,
+            {name: values for name, values in conditions.items() if name in known},
             particle or self.particle or self.detector.beam.particle,
             self.name,
             seed,

@@ -8,7 +8,7 @@ samples, without putting any back, until their conditions are distributed as the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,19 +39,19 @@ def check_detectors(reference: ShowerSource, generated: Mapping[str, ShowerSourc
         second = source.detector
         if second.name != first.name:
             msg = f"{label}: detector '{second.name}', but the reference has '{first.name}': expected the same detector"
-            raise IncompatibleError(msg)
-        if second.order != first.order:
+        elif second.order != first.order:
             msg = (
                 f"{label}: cells of '{second.name}' are in the order '{second.order}', but those of the reference in "
                 f"'{first.order}': convert one of the files"
             )
-            raise IncompatibleError(msg)
-        if second != first:
+        elif second != first:
             msg = (
                 f"{label}: its detector '{second.name}' has other layers or cells than the reference's "
                 f"({second.n_cells} cells in {second.n_layers} layers against {first.n_cells} in {first.n_layers})"
             )
-            raise IncompatibleError(msg)
+        else:
+            continue
+        raise IncompatibleError(msg)
 
 
 @dataclass(frozen=True)
@@ -81,41 +81,40 @@ def check_conditions(reference: ShowerSource, generated: Mapping[str, ShowerSour
             the ranges have a part in common.
     """
     first = conditions_of(reference)
+    impact = reference.detector.beam.impact
     for label, source in generated.items():
         second = conditions_of(source)
-        missing = [name for name in first if name not in second]
+        # a model may average over the point of impact, and its showers do not have it then
+        missing = [name for name in first if name not in second and name != impact]
         if missing:
             msg = (
                 f"{label}: has no condition '{missing[0]}', which the reference has; generate it with --like"
             )
             raise IncompatibleError(msg)
         for name, ours in first.items():
+            if name not in second:
+                continue
             for k in range(min(ours.shape[1], second[name].shape[1])):
                 _compare(label, name, ours[:, k], second[name][:, k])
 
 
 def _compare(label: str, name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
     first, second = _Range.of(ours), _Range.of(theirs)
+    unit = _UNITS.get(name, "")
+    ranges = [f"{limits} {unit}".rstrip() for limits in (second, first)]
     ends = np.array([second.low, second.high])
-    common = bool(first.inside(ends).any() or (second.low < first.low and second.high > first.high))
-    if not common:
+    if not (first.inside(ends).any() or (second.low < first.low and second.high > first.high)):
         msg = (
-            f"{label}: {name} {_say(second, name)} does not overlap with the reference's {_say(first, name)}: "
+            f"{label}: {name} {ranges[0]} does not overlap with the reference's {ranges[1]}: "
             "generate it with --like the reference; --match-conditions compares the common range where there is one"
         )
         raise IncompatibleError(msg)
-    outside = max(1.0 - second.inside(ours).mean(), 1.0 - first.inside(theirs).mean())
-    if outside > _OUTSIDE:
+    if max(1.0 - second.inside(ours).mean(), 1.0 - first.inside(theirs).mean()) > _OUTSIDE:
         msg = (
-            f"{label}: {name} {_say(second, name)} covers another range than the reference's {_say(first, name)}: "
+            f"{label}: {name} {ranges[0]} covers another range than the reference's {ranges[1]}: "
             "compare only the common range with --match-conditions"
         )
         raise IncompatibleError(msg)
-
-
-def _say(limits: _Range, name: str) -> str:
-    """Return a range with its unit."""
-    return f"{limits} {_UNITS.get(name, '')}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -151,58 +150,52 @@ def match_conditions(
         IncompatibleError: When there is no common range.
         TooFewShowersError: When too few showers are left.
     """
-    sources: dict[str, ShowerSource] = {"": reference, **{f"+{k}": v for k, v in generated.items()}}
-    columns = {key: conditions_of(source) for key, source in sources.items()}
-    inside = {key: np.ones(len(source), bool) for key, source in sources.items()}
-    for name in [name for name in columns[""] if all(name in each for each in columns.values())]:
-        for k in range(min(each[name].shape[1] for each in columns.values())):
-            ranges = [_Range.of(each[name][:, k]) for each in columns.values()]
-            for key, each in columns.items():
+    sources = [reference, *generated.values()]
+    columns = [conditions_of(source) for source in sources]
+    inside = [np.ones(len(source), bool) for source in sources]
+    for name in [name for name in columns[0] if all(name in each for each in columns)]:
+        for k in range(min(each[name].shape[1] for each in columns)):
+            ranges = [_Range.of(each[name][:, k]) for each in columns]
+            for mask, each in zip(inside, columns, strict=True):
                 for limit in ranges:
-                    inside[key] &= limit.inside(each[name][:, k])
-    chosen = {key: np.flatnonzero(mask) for key, mask in inside.items()}
-    if any(len(indices) == 0 for indices in chosen.values()):
+                    mask &= limit.inside(each[name][:, k])
+    chosen = [np.flatnonzero(mask) for mask in inside]
+    if not all(len(indices) for indices in chosen):
         msg = (
             "the samples' conditions have no range in common, so --match-conditions leaves nothing to compare"
         )
         raise IncompatibleError(msg)
-    bins = _bins({key: columns[key] for key in chosen}, chosen)
-    filled = np.bincount(bins[""], minlength=_size(bins)) > 0
-    for key in list(sources)[1:]:
-        filled &= np.bincount(bins[key], minlength=len(filled)) > 0
-    keep = filled[bins[""]]
-    chosen[""], bins[""] = chosen[""][keep], bins[""][keep]
-    wanted = np.bincount(bins[""], minlength=len(filled))
-    for number, key in enumerate(list(sources)[1:]):
-        chosen[key] = chosen[key][_thin(bins[key], wanted, seed, number)]
-    kept = {key.removeprefix("+") or "reference": (len(chosen[key]), len(sources[key])) for key in sources}
+    bins = _bins(columns, chosen)
+    size = 1 + max(int(values.max()) for values in bins)
+    counts = np.array([np.bincount(values, minlength=size) for values in bins])
+    wanted = np.where((counts > 0).all(axis=0), counts[0], 0)
+    chosen[0] = chosen[0][wanted[bins[0]] > 0]
+    for number in range(1, len(sources)):
+        chosen[number] = chosen[number][_thin(bins[number], wanted, seed, number - 1)]
+    labels = ["reference", *generated]
+    kept = {label: (len(c), len(source)) for label, c, source in zip(labels, chosen, sources, strict=True)}
     for label, (left, _) in kept.items():
         if left < minimum:
             msg = f"{label}: --match-conditions leaves {left} showers in the common range; expected at least {minimum}"
             raise TooFewShowersError(msg)
-    picked = {key: Selection(source, chosen[key]) for key, source in sources.items()}
-    return Matched(picked[""], {key[1:]: part for key, part in picked.items() if key}, kept)
+    first, *others = (Selection(source, indices) for source, indices in zip(sources, chosen, strict=True))
+    return Matched(first, dict(zip(generated, others, strict=True)), kept)
 
 
 def _bins(
-    columns: Mapping[str, Mapping[str, NDArray[np.float64]]], chosen: Mapping[str, NDArray[np.int64]]
-) -> dict[str, NDArray[np.int64]]:
+    columns: Sequence[Mapping[str, NDArray[np.float64]]], chosen: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
     """Return the bin of energy and angle of each chosen shower, the same bins for all samples."""
-    bins = {key: np.zeros(len(indices), np.int64) for key, indices in chosen.items()}
+    bins = [np.zeros(len(indices), np.int64) for indices in chosen]
     for name in _BEAM:
-        values = {key: each[name][chosen[key], 0] for key, each in columns.items()}
-        distinct = np.unique(np.concatenate([np.round(v, 3) for v in values.values()]))
+        values = [each[name][indices, 0] for each, indices in zip(columns, chosen, strict=True)]
+        distinct = np.unique(np.concatenate([np.round(v, 3) for v in values]))
         if len(distinct) <= 2 * _BINS:
             edges = (distinct[1:] + distinct[:-1]) / 2
         else:
-            edges = np.quantile(values[""], np.linspace(0, 1, _BINS + 1))[1:-1]
-        for key in bins:
-            bins[key] = bins[key] * (len(edges) + 1) + np.searchsorted(edges, values[key])
+            edges = np.quantile(values[0], np.linspace(0, 1, _BINS + 1))[1:-1]
+        bins = [b * (len(edges) + 1) + np.searchsorted(edges, v) for b, v in zip(bins, values, strict=True)]
     return bins
-
-
-def _size(bins: Mapping[str, NDArray[np.int64]]) -> int:
-    return 1 + max(int(values.max()) for values in bins.values())
 
 
 def _thin(bins: NDArray[np.int64], wanted: NDArray[np.int64], seed: int, number: int) -> NDArray[np.int64]:
