@@ -6,12 +6,13 @@ import errno
 import hashlib
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from caloforge.errors import OutputError, OutputExistsError, WriteError
+from caloforge.errors import FileFormatError, OutputError, OutputExistsError, WriteError
 
 __all__ = [
     "atomic_path",
@@ -19,6 +20,7 @@ __all__ = [
     "dump_json",
     "ensure_output_dir",
     "read_json",
+    "read_toml",
     "sha256_file",
     "write_json",
 ]
@@ -120,6 +122,20 @@ def write_json(path: str | Path, content: Any) -> Path:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text())
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        FileFormatError: When it is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(path, "", f"is not TOML: {error}") from error
 
 
 def _plain(value: Any) -> Any:

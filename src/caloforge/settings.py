@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from caloforge.errors import ConfigError
 
-__all__ = ["ModelConfig", "OptimizerSettings", "Settings", "merge", "validated"]
+__all__ = ["ModelConfig", "OptimizerSettings", "Settings", "assignment", "merge", "validated"]
 
 
 C = TypeVar("C", bound=BaseModel)
@@ -69,6 +70,23 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return result
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Return key and value of ``key=value``, the value as TOML or, when it is not, as text.
+
+    Raises:
+        ConfigError: When there is no key or no equals sign.
+    """
+    key, equals, raw = text.partition("=")
+    if not equals or not all(part.strip() for part in key.split(".")):
+        msg = f"--set '{text}': expected key=value, such as epochs=10 or train.validation=0.1"
+        raise ConfigError(msg)
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    return key.strip(), value
 
 
 def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caloforge.errors import ConfigError, GateError, InputError
+from caloforge.errors import ConfigError, FileFormatError, GateError, InputError
 from caloforge.validate.limits import (
     Limit,
     check_limits,
@@ -106,7 +106,7 @@ def test_the_gate_names_the_failing_rows_only() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("limits = [", "not valid TOML"),
+        ("limits = [", "is not TOML"),
         ("", r"expected a table \[limits\]"),
         ("[limits]", r"expected a table \[limits\]"),
         ("[limit]\nauc_high = { max = 1 }", r"unknown table \[limit\]"),
@@ -122,7 +122,7 @@ def test_the_gate_names_the_failing_rows_only() -> None:
     ],
 )
 def test_a_bad_file_is_refused_with_the_field(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, FileFormatError), match=message):
         read_limits(write(tmp_path, text))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -51,6 +51,7 @@ def generate(
     """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
     from caloforge.errors import InputError
     from caloforge.files import check_output
+    from caloforge.settings import assignment
     from caloforge.showers.seen import warnings_of
     from caloforge.zoo.store import load
 
@@ -61,7 +62,7 @@ def generate(
         msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
         raise InputError(msg)
     check_output(output, force)
-    model = load(source, device=device, options=_options(settings or []))
+    model = load(source, device=device, options=dict(map(assignment, settings or ())))
     print_warnings(warnings_of(model.name, model.attributes))
     model.write(
         output,
@@ -86,22 +87,3 @@ def _number(path: Path) -> int:
 
     with open_showers(path) as file:
         return len(file)
-
-
-def _options(texts: list[str]) -> dict[str, Any]:
-    """Read ``key=value``, the value as TOML and, when it is not, as text."""
-    import tomllib
-
-    from caloforge.errors import ConfigError
-
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            msg = f"--set '{text}': expected key=value"
-            raise ConfigError(msg)
-        try:
-            options[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[key.strip()] = value.strip()
-    return options

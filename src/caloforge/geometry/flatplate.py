@@ -34,14 +34,14 @@ cells of ILD along the beam and pool 3 x 3 of them.
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from caloforge.errors import ConfigError, FileFormatError
+from caloforge.errors import ConfigError
+from caloforge.files import read_toml
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.detector import Detector, Slab
 from caloforge.geometry.materials import get_material
@@ -237,14 +237,7 @@ def load_detector(path: str | Path) -> Detector:
         FileFormatError: When the file is missing or not TOML.
         ConfigError: When a field is missing, unknown or wrong; names the file and the field.
     """
-    path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, "", f"is not TOML: {error}") from error
-    return _build(content, str(path))
+    return _build(read_toml(path), str(path))
 
 
 def detector_from_definition(text: str) -> Detector:

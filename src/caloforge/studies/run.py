@@ -1,4 +1,4 @@
-"""``run_study``: open what was given, check that it fits, do the study, write its folder.
+"""``run_study``: open the inputs, check that they fit, do the study, write its folder.
 
 Layout of the output folder::
 
@@ -18,23 +18,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-from caloforge._version import __version__
 from caloforge.data import SHIPPED, packed_projections
-from caloforge.errors import ConfigError, OutputExistsError
+from caloforge.errors import OutputExistsError
 from caloforge.files import ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
-from caloforge.settings import validated
-from caloforge.studies import STUDIES
-from caloforge.studies.base import Cache, Context, Study, StudyResult, StudySettings
-from caloforge.studies.sources import Given, open_sources
+from caloforge.settings import assignment, validated
+from caloforge.studies.base import STUDIES, Context, Study, StudyResult, StudySettings
+from caloforge.studies.cache import Cache
+from caloforge.studies.page import study_content, write_study
+from caloforge.studies.sources import Input, open_sources
 
-__all__ = ["SHIPPED", "run_study", "study_command", "study_settings"]
+__all__ = ["run_study", "study_command", "study_settings"]
 
 
 def run_study(
     name: str,
-    reference: Given | Sequence[Given] | None = None,
-    *generated: Given,
+    reference: Input | Sequence[Input] | None = None,
+    *generated: Input,
     output: str | Path | None = None,
     settings: Mapping[str, Any] | Sequence[str] | StudySettings | None = None,
     seed: int = 0,
@@ -51,25 +51,25 @@ def run_study(
 
     Arguments:
         name: Its name.
-        reference: Trusted showers, one file or several; ``"shipped"`` or None: those in the package.
+        reference: Reference showers, one file or several; ``"shipped"`` or None: those in the package.
         generated: Files, showers, run folders of ``caloforge train``, names of shipped models, or generators.
         output: Folder for ``study.json``, ``report.html`` and ``figures``; nothing is written without it.
         settings: The study's own, as a mapping or as texts ``key=value``.
         seed: Seed of all random choices.
         n: How many showers of each generated sample; by default the study's own choice.
-        device: Where models work: ``auto``, ``cpu`` or ``cuda``.
+        device: Device of models: ``auto``, ``cpu`` or ``cuda``.
         detector: Detector of files that do not name their own.
         labels: Names of the generated samples, one each.
-        force: Write into a folder that holds something else.
+        force: Write into a folder with something else in it.
         command: The command to note; by default the equivalent one of the command line.
-        showers: Folder where the models' showers are kept, for several studies to share; by default the study's cache.
-        allow_seen: Accept trusted showers that were used to train or select a model; the result says how many.
+        showers: Folder of generated showers, which several studies may share; by default the study's cache.
+        allow_seen: Accept reference showers that were used to train or select a model; the result says how many.
 
     Raises:
         UnknownNameError: For an unknown study.
-        SeenShowersError: When a model was trained or selected on trusted showers, unless ``allow_seen``.
-        InputError: When the files are not what the study needs; says what it needs.
-        OutputExistsError: When the folder holds something else and ``force`` is not set.
+        SeenShowersError: When a model was trained or selected on reference showers, unless ``allow_seen``.
+        InputError: When the files are not what the study needs.
+        OutputExistsError: When something else is in the folder and ``force`` is not set.
     """
     study = STUDIES[name]()
     chosen = study_settings(study, settings)
@@ -78,18 +78,15 @@ def run_study(
         if any(source.showers is None for source in references):
             study.refuse("the reference must be a file of showers")
         samples = open_sources(stack, generated, detector, device, labels)
-        common = {"study": name, "settings": chosen.model_dump(mode="json"), "seed": seed}
         context = Context(references, samples, chosen, seed, n, allow_seen=allow_seen)
         study.check(context)
         seen = study.check_seen(context)
+        common = {"study": name, "settings": chosen.model_dump(mode="json"), "seed": seed}
         folder = None if output is None else _open_folder(Path(output), _key(context, common), force)
-        kept = None if showers is None else Path(showers)
-        cache = Cache(None if folder is None else folder / "cache", common, kept)
+        cache = Cache(folder and folder / "cache", common, Path(showers) if showers else None)
         context = Context(references, samples, chosen, seed, n, cache, allow_seen, seen)
         result = study.run(context)
         line = command or study_command(study, context, folder)
-        from caloforge.studies.page import study_content, write_study
-
         result.content = study_content(study, context, result, line)
         if folder is not None:
             result.path = write_study(folder, study, result)
@@ -97,60 +94,39 @@ def run_study(
 
 
 def study_settings(
-    study: Study | type[Study], given: Mapping[str, Any] | Sequence[str] | StudySettings | None
+    study: Study | type[Study], values: Mapping[str, Any] | Sequence[str] | StudySettings | None
 ) -> StudySettings:
     """Return the settings of a study, from a mapping or from texts ``key=value``.
 
     Raises:
         ConfigError: For an unknown key or a wrong value.
     """
-    if isinstance(given, StudySettings):
-        return given
-    if isinstance(given, Mapping):
-        return validated(study.Settings, given, f"settings of '{study.name}'")
-    values = {}
-    for text in given or ():
-        key, equals, raw = text.partition("=")
-        if not equals or not key.strip():
-            msg = f"--set '{text}': expected key=value"
-            raise ConfigError(msg)
-        values[key.strip()] = _value(raw)
-    return validated(study.Settings, values, "--set")
+    if isinstance(values, StudySettings):
+        return values
+    if isinstance(values, Mapping):
+        return validated(study.Settings, values, f"settings of '{study.name}'")
+    return validated(study.Settings, dict(map(assignment, values or ())), "--set")
 
 
-def _value(raw: str) -> Any:
-    """Read a value as TOML and, when it is not, as text."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return raw.strip()
-
-
-def _references(study: Study, given: Given | Sequence[Given] | None) -> list[Given]:
-    """Return the trusted showers as a list, the shipped ones by their path."""
-    listed: list[Given] = list(given) if isinstance(given, list | tuple) else [given or SHIPPED]  # type: ignore[list-item]
-    shipped = study.default_reference() or (None if given is None else packed_projections())
+def _references(study: Study, inputs: Input | Sequence[Input] | None) -> list[Input]:
+    """Return the reference showers as a list, the shipped ones by their path."""
+    listed: list[Input] = list(inputs) if isinstance(inputs, list | tuple) else [inputs or SHIPPED]  # type: ignore[list-item]
+    shipped = study.default_reference() or (None if inputs is None else packed_projections())
     if SHIPPED in listed and shipped is None:
         study.refuse("the package ships no reference for it")
     return [cast(Path, shipped) if item == SHIPPED else item for item in listed]
 
 
 def _key(context: Context, common: Mapping[str, Any]) -> str:
-    """Return a short hash of everything that the result depends on."""
+    """Return a short hash that tells this study of these inputs from others."""
     hashes = [[source.sha256 for source in role] for role in (context.references, context.generated)]
     labels = [source.label for source in context.generated]
-    parts = [__version__, common, hashes, labels, context.n]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    parts = json.dumps([common, hashes, labels, context.n], sort_keys=True, default=str)
+    return hashlib.sha256(parts.encode()).hexdigest()[:20]
 
 
 def _open_folder(folder: Path, key: str, force: bool) -> Path:
-    """Make the output folder; one that the same study of the same files has begun is gone on with.
-
-    Raises:
-        OutputExistsError: When it holds something else.
-    """
+    """Make the output folder, or continue in the one of the same study of the same inputs."""
     if folder.is_file():
         raise OutputExistsError(folder)
     state = folder / "cache" / "inputs.json"
@@ -166,11 +142,12 @@ def study_command(study: Study, context: Context, folder: Path | None) -> str:
     defaults = study.Settings().model_dump(mode="json")
     chosen = context.settings.model_dump(mode="json")
     changed = {key: value for key, value in chosen.items() if value != defaults.get(key)}
-    if not all(source.given for source in (*context.references, *context.generated)):
-        names = ", ".join(source.label for source in (*context.references, *context.generated))
+    sources = (*context.references, *context.generated)
+    if not all(source.argument for source in sources):
+        names = ", ".join(source.label for source in sources)
         return f"run_study('{study.name}', {names}, settings={changed}, seed={context.seed}, n={context.n})"
-    first, *more = [source.given for source in context.references]
-    words = ["caloforge", "study", study.name, first, *(source.given for source in context.generated)]
+    first, *more = [source.argument for source in context.references]
+    words = ["caloforge", "study", study.name, first, *(source.argument for source in context.generated)]
     for file in more:
         words += ["--truth", file]
     for key, value in changed.items():

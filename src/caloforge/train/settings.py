@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import AfterValidator, Field
 
-from caloforge.errors import ConfigError, FileFormatError
+from caloforge.errors import ConfigError
+from caloforge.files import read_toml
 from caloforge.models import MODELS
-from caloforge.settings import ModelConfig, Settings, merge, validated
+from caloforge.settings import ModelConfig, Settings, assignment, merge, validated
 
 __all__ = ["DataConfig", "Resolved", "TrainConfig", "read_settings", "resolve", "to_toml"]
 
@@ -148,13 +148,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         FileFormatError: When it is missing or not TOML.
         ConfigError: When it holds another key; names the file and the key.
     """
-    path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, "", f"is not TOML: {error}") from error
+    content = read_toml(path)
     for key, value in content.items():
         if key not in ("name", *_SECTIONS) or (key in _SECTIONS and not isinstance(value, dict)):
             msg = f"{path}: unknown key '{key}'; known: [model] and [train]"
@@ -210,11 +204,8 @@ def resolve(
 
 def _override(text: str, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]:
     """Return the section and the nested change that ``key=value`` asks for."""
-    key, equals, raw = text.partition("=")
+    key, value = assignment(text)
     parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        msg = f"--set '{text}': expected key=value, such as epochs=10 or train.validation=0.1"
-        raise ConfigError(msg)
     if parts[0] in _SECTIONS and len(parts) > 1:
         section, parts = parts[0], parts[1:]
     elif parts[0] in model.model_fields:
@@ -225,10 +216,6 @@ def _override(text: str, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]
         known = [*model.model_fields, *TrainConfig.model_fields]
         msg = f"--set '{text}': unknown key '{parts[0]}'; known: {', '.join(known)}"
         raise ConfigError(msg)
-    try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
     for part in reversed(parts):
         value = {part: value}
     return section, value

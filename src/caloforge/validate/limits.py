@@ -15,14 +15,14 @@ limit: a gate must not open because a number is missing. Where a value is only k
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from caloforge.errors import ConfigError, GateError, InputError
+from caloforge.errors import ConfigError, GateError
+from caloforge.files import read_toml
 
 __all__ = ["Limit", "Row", "check_limits", "check_names", "metric_names", "raise_if_failed", "read_limits"]
 
@@ -81,20 +81,13 @@ def read_limits(source: str | Path | Mapping[str, Any]) -> list[Limit]:
     """Read limits from a TOML file, or from a mapping of names to ``{"min": ..., "max": ...}``.
 
     Raises:
-        InputError: When the file cannot be read.
-        ConfigError: When it is not TOML or a field is not a limit; names the field.
+        FileFormatError: When the file is missing or not TOML.
+        ConfigError: When a field is not a limit; names the field.
     """
     if isinstance(source, Mapping):
         return _parse(source, "limits")
     path = Path(source)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror}"
-        raise InputError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: not valid TOML: {error}"
-        raise ConfigError(msg) from error
+    content = read_toml(path)
     unknown = sorted(set(content) - {"limits"})
     if unknown:
         msg = f"{path}: unknown table [{unknown[0]}]; expected [limits] with lines such as auc_high = {{ max = 0.7 }}"

@@ -8,17 +8,16 @@ import re
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from caloforge.errors import CaloforgeError, ConfigError, FileFormatError, InputError
-from caloforge.files import sha256_file
+from caloforge.errors import CaloforgeError, ConfigError, InputError
+from caloforge.files import read_toml, sha256_file
 from caloforge.settings import Settings, validated
 from caloforge.showers import open_showers, write_showers
 from caloforge.showers.seen import seeds_of
@@ -36,7 +35,6 @@ __all__ = [
     "prepared",
     "read_recipes",
     "read_sealed",
-    "read_tables",
     "require_unsealed",
     "train_side_by_side",
     "train_words",
@@ -78,20 +76,6 @@ class Recipe(Settings):
         return self.model_copy(update={"set": (*self.set, f'train.initial="{run}/weights.safetensors"')})
 
 
-def read_tables(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the tables of a TOML file.
-
-    Raises:
-        FileFormatError: When the file is missing or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise FileFormatError(path, "", f"is not TOML: {error}") from error
-
-
 def read_recipes(path: Path) -> dict[str, Recipe]:
     """Read recipes by name, and check every setting of every one before any work.
 
@@ -99,7 +83,7 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
         FileFormatError: When the file is missing or not TOML.
         ConfigError: When a key or a setting is wrong.
     """
-    content = read_tables(path)
+    content = read_toml(path)
     recipes = {}
     for name, values in content.items():
         if name == SEALED:
@@ -123,7 +107,7 @@ def read_sealed(path: Path) -> dict[str, tuple[int, ...]]:
         ConfigError: When a value is not a range of seeds.
     """
     sealed = {}
-    for name, text in read_tables(path).get(SEALED, {}).items():
+    for name, text in read_toml(path).get(SEALED, {}).items():
         seeds: list[int] = []
         for part in str(text).split(","):
             found = _SEEDS.fullmatch(part.strip())

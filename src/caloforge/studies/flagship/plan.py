@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from caloforge.errors import ConfigError, InputError
-from caloforge.files import sha256_file
+from caloforge.files import read_toml, sha256_file
 from caloforge.generate import Generator
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
@@ -19,7 +19,7 @@ from caloforge.models.flow.model import FlowMatching, FlowSampling
 from caloforge.settings import validated
 from caloforge.train import RunFolder
 from caloforge.train.settings import Resolved, resolve
-from caloforge.zoo.recipes import Recipe, finished, read_tables
+from caloforge.zoo.recipes import Recipe, finished
 from caloforge.zoo.shipping import train_command
 from caloforge.zoo.store import find_card, load
 
@@ -68,7 +68,7 @@ def read_plan(path: Path) -> dict[str, Entry]:
         FileFormatError: When the file is missing or not TOML.
         ConfigError: When a key or a setting is wrong.
     """
-    content = read_tables(path)
+    content = read_toml(path)
     common = content.pop("common", {})
     plan = {}
     for name, values in content.items():
