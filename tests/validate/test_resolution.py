@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from caloforge.errors import TooFewShowersError
-from caloforge.validate.resolution import bins_of, fit_resolution, response_curve
+from caloforge.statistics.moments import condition_bins
+from caloforge.validate.resolution import fit_resolution, response_curve
 
 ENERGIES = 1024.0 * 2.0 ** np.arange(9)
 
@@ -61,7 +62,7 @@ def test_a_wide_bin_does_not_broaden_the_resolution() -> None:
 def test_against_the_angle_with_the_references_bins() -> None:
     rng = np.random.default_rng(4)
     theta = rng.uniform(30, 90, 1000)
-    edges = bins_of(theta, 6)
+    edges = condition_bins(theta, 6)
     counts = np.histogram(theta, edges)[0]
     assert counts.sum() == 1000
     assert np.ptp(counts) <= 2
@@ -72,14 +73,6 @@ def test_against_the_angle_with_the_references_bins() -> None:
     assert curve.out_of_range + curve.n.sum() == 900
     assert curve.out_of_range > 50
     json.dumps(curve.to_dict())
-
-
-def test_bins_of_few_values_and_of_one() -> None:
-    edges = bins_of(np.repeat(ENERGIES, 3))
-    np.testing.assert_array_equal(np.histogram(ENERGIES, edges)[0], 1)
-    only = bins_of(np.full(7, 50e3))
-    assert len(only) == 2
-    assert only[0] < 50e3 < only[1]
 
 
 def test_bins_with_few_showers_are_nan_and_counted() -> None:

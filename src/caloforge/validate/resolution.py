@@ -4,9 +4,9 @@ In each bin of the variable, with the ratio :math:`q = E / E_{inc}` of measured 
 
 .. math:: R = \langle q \rangle, \qquad \frac{\sigma}{E} = \frac{\mathrm{std}(q)}{\langle q \rangle}
 
-and, robust against tails, half the width of the central 68.3 % over the median. Errors are those of means
-and standard deviations, :math:`\sigma^2(s) = (m_4 - s^4) / (4 n s^2)`, which holds for any distribution. Ratios are
-taken shower by shower, so that a wide bin does not broaden the resolution.
+and, robust against tails, half the width of the central 68.3 % over the median. Errors are those of means and standard
+deviations (:mod:`caloforge.statistics.moments`). Ratios are taken shower by shower, so that a wide bin does not broaden the
+resolution.
 
 The energy dependence is fitted as :math:`\sigma/E = a / \sqrt{E/\mathrm{GeV}} \oplus b / (E/\mathrm{GeV}) \oplus c`.
 """
@@ -21,19 +21,16 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from caloforge.errors import TooFewShowersError
+from caloforge.statistics.moments import condition_bins, moments_in_bins
 
 __all__ = [
     "EnergySlices",
     "ResolutionFit",
     "ResponseCurve",
-    "bins_of",
     "fit_resolution",
     "plain_fields",
     "response_curve",
 ]
-
-_DISTINCT = 20  # values of the variable up to which each is a bin of its own
-_CENTRAL = (15.865, 84.135)
 
 
 def plain_fields(record: Any) -> dict[str, Any]:
@@ -99,22 +96,6 @@ class ResolutionFit:
         return np.sqrt(self.stochastic**2 / gev + self.noise**2 / gev**2 + self.constant**2)
 
 
-def bins_of(variable: NDArray[np.float64], n_bins: int = 10) -> NDArray[np.float64]:
-    """Return edges that suit a variable (N,).
-
-    Up to 20 distinct values get a bin each (edges half-way between them); others are split into ``n_bins``
-    bins of equal numbers.
-    """
-    values = np.unique(variable)
-    if len(values) <= _DISTINCT:
-        inner = (values[1:] + values[:-1]) / 2
-        reach = max(float(np.ptp(values)), abs(float(values[-1])), 1.0) * 1e-3
-        return np.concatenate([[values[0] - reach], inner, [values[-1] + reach]])
-    edges = np.unique(np.quantile(variable, np.linspace(0, 1, n_bins + 1)))
-    edges[-1] = np.nextafter(edges[-1], np.inf)
-    return edges
-
-
 def response_curve(
     measured: NDArray[np.float64],
     incident: NDArray[np.float64],
@@ -129,7 +110,7 @@ def response_curve(
         measured: (N,) energies, MeV: visible over the sampling fraction, or reconstructed.
         incident: (N,) MeV.
         variable: (N,) what to bin in; the incident energy when None.
-        edges: (k + 1,) bins, the reference's own for a generated sample; from :func:`bins_of` when None.
+        edges: (k + 1,) bins, the reference's own for a generated sample; from :func:`~caloforge.statistics.moments.condition_bins` when None.
         name: Name of the variable.
         fewest: Showers below which a bin is NaN.
 
@@ -140,50 +121,25 @@ def response_curve(
         msg = f"a response curve needs at least {fewest} showers; got {len(measured)}"
         raise TooFewShowersError(msg)
     variable = incident if variable is None else variable
-    edges = bins_of(variable) if edges is None else edges
+    edges = condition_bins(variable) if edges is None else edges
     ratio = measured / incident
-    place = np.searchsorted(edges, variable, side="right") - 1
-    k = len(edges) - 1
-    inside = (place >= 0) & (place < k)
-    table = np.full((6, k), np.nan)
-    n = np.bincount(place[inside], minlength=k)
-    for index in np.flatnonzero(n):
-        chosen = inside & (place == index)
-        table[0, index] = variable[chosen].mean()
-        if n[index] >= fewest:
-            table[1:, index] = _moments(ratio[chosen])
+    found = moments_in_bins(ratio, variable, edges, fewest)
+    inside = (variable >= edges[0]) & (variable < edges[-1])
     whole = ratio[inside].mean() if inside.any() else np.nan
-    linearity = table[1] / whole - 1.0 if whole > 0 else np.full(k, np.nan)
+    mean = np.where(found.mean > 0, found.mean, np.nan)
     return ResponseCurve(
         variable=name,
         edges=edges,
-        centre=table[0],
-        n=n,
-        response=table[1],
-        response_error=table[2],
-        linearity=linearity,
-        resolution=table[3],
-        resolution_error=table[4],
-        width68=table[5],
+        centre=found.centre,
+        n=found.n,
+        response=found.mean,
+        response_error=found.mean_error,
+        linearity=found.mean / (whole if whole > 0 else np.nan) - 1.0,
+        resolution=found.std / mean,
+        resolution_error=found.std_error / mean,
+        width68=found.half_width / np.where(found.median > 0, found.median, np.nan),
         out_of_range=int((~inside).sum()),
     )
-
-
-def _moments(q: NDArray[np.float64]) -> tuple[float, float, float, float, float]:
-    """Return mean, its error, std / mean, its error, and half the central 68.3 % over the median."""
-    n, mean = len(q), float(q.mean())
-    offset = q - mean
-    variance = float((offset**2).sum() / (n - 1))
-    if mean <= 0:
-        return mean, float(np.sqrt(variance / n)), np.nan, np.nan, np.nan
-    std = np.sqrt(variance)
-    error = (
-        np.sqrt(max(float((offset**4).mean()) - variance**2, 0.0) / (4 * n * variance)) if std > 0 else 0.0
-    )
-    low, high = np.percentile(q, _CENTRAL)
-    median = float(np.median(q))
-    width = (high - low) / (2 * median) if median > 0 else np.nan
-    return mean, float(std / np.sqrt(n)), float(std / mean), float(error / mean), float(width)
 
 
 def fit_resolution(curve: ResponseCurve) -> ResolutionFit:
@@ -222,10 +178,8 @@ class EnergySlices:
     @classmethod
     def of(cls, energy: NDArray[np.float64], bins: int) -> EnergySlices:
         """Return the slices of the reference's energies (N,)."""
-        edges = bins_of(energy, bins)
-        place = np.searchsorted(edges, energy, side="right") - 1
-        centres = [float(energy[place == s].mean()) for s in range(len(edges) - 1)]
-        return cls(edges, np.array(centres))
+        edges = condition_bins(energy, bins)
+        return cls(edges, moments_in_bins(energy, energy, edges).centre)
 
     def __len__(self) -> int:
         return len(self.centres)

@@ -1,6 +1,4 @@
-"""The event display for paper: hit cells as boxes, in 3-D, from the side and from the front.
-
-The hit cells of one shower as solid boxes in space, for event displays.
+"""The event display for paper: the hit cells of a shower as boxes, in 3-D, from the side and from the front.
 
 A rectangular cell is a box of its pitches; a polar voxel is a wedge, cut into several when it spans a wide
 angle. Along z a box has the length of its layer's active slabs, and at least 0.6 of the distance to the
@@ -230,21 +228,18 @@ def draw_event(
         norm = colors.LogNorm(*(limits if limits is not None else energy_limits(boxes.hits, threshold)))
         scale = colors.LinearSegmentedColormap.from_list("energy", SEQUENTIAL)
         figure = pyplot.figure(figsize=(12.5, 6.2) if projections else (6.4, 5.2), layout="none")
-        grid = (
-            figure.add_gridspec(2, 2, width_ratios=(1.75, 1), hspace=0.42, wspace=0.16)
-            if projections
-            else None
-        )
-        solid = figure.add_subplot(
-            grid[:, 0] if grid is not None else 111, projection="3d", computed_zorder=False
-        )
+        if projections:
+            grid = figure.add_gridspec(2, 2, width_ratios=(1.75, 1), hspace=0.42, wspace=0.16)
+            places: list[Any] = [grid[:, 0], grid[0, 1], grid[1, 1]]
+        else:
+            places = [111]
+        solid = figure.add_subplot(places[0], projection="3d", computed_zorder=False)
         _draw_solid(solid, boxes, norm, scale)
-        if grid is not None:
-            _draw_flat(figure.add_subplot(grid[0, 1]), boxes, (2, 1), norm, scale)
-            _draw_flat(figure.add_subplot(grid[1, 1]), boxes, (0, 1), norm, scale)
+        for place, plane in zip(places[1:], ((2, 1), (0, 1)), strict=False):
+            _draw_flat(figure.add_subplot(place), boxes, plane, norm, scale)
         mappable = pyplot.cm.ScalarMappable(norm=norm, cmap=scale)
-        axes = figure.axes if projections else [solid]
-        bar = figure.colorbar(mappable, ax=axes, fraction=0.02, pad=0.03 if projections else 0.1, shrink=0.8)
+        pad = 0.03 if projections else 0.1
+        bar = figure.colorbar(mappable, ax=figure.axes, fraction=0.02, pad=pad, shrink=0.8)
         bar.set_label("cell energy [MeV]")
         figure.suptitle(title or describe_shower(shower, boxes), fontsize=14, y=0.97)
         for ending, output in outputs.items():
@@ -261,49 +256,43 @@ def event_png(shower: Showers, **options: Any) -> bytes:
 def _draw_solid(axes: Any, boxes: HitBoxes, norm: Any, scale: Any) -> None:
     """Draw the boxes with depth along the horizontal axis."""
     art3d = require("mpl_toolkits.mplot3d.art3d", extra="report")
+    ticker = require("matplotlib.ticker", extra="report")
     corners = boxes.corners[:, :, [2, 0, 1]]
     colour = scale(norm(boxes.energy))
     colour[:, 3] = np.clip(0.08 + 0.92 * np.asarray(norm(boxes.energy), float), 0.0, 1.0)
     faces = corners[:, FACES].reshape(-1, 4, 3)
     if len(faces):
-        shade = np.array([1.0, 0.8, 0.9, 0.9, 0.8, 1.0])[None, :, None]
         tinted = np.repeat(colour[:, None, :], 6, axis=1)
-        tinted[:, :, :3] *= shade
-        collection = art3d.Poly3DCollection(faces, facecolors=tinted.reshape(-1, 4), linewidths=0.0)
-        axes.add_collection3d(collection)
+        tinted[:, :, :3] *= np.array([1.0, 0.8, 0.9, 0.9, 0.8, 1.0])[None, :, None]
+        axes.add_collection3d(art3d.Poly3DCollection(faces, facecolors=tinted.reshape(-1, 4), linewidths=0.0))
         low, high = corners.reshape(-1, 3).min(axis=0), corners.reshape(-1, 3).max(axis=0)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-        size = np.maximum((high - low) / (high - low).max(), 0.45)
-        axes.set_box_aspect(tuple(size), zoom=0.92)
+        axes.set_box_aspect(tuple(np.maximum((high - low) / (high - low).max(), 0.45)), zoom=0.92)
     axes.set_xlabel("z [mm]", labelpad=8, loc="center", fontsize=12)
     axes.set_ylabel("x [mm]", labelpad=8, loc="center", fontsize=12)
     axes.set_zlabel("y [mm]", labelpad=6, fontsize=12)
-    ticker = require("matplotlib.ticker", extra="report")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_major_locator(ticker.MaxNLocator(5))
         axis.set_minor_locator(ticker.NullLocator())
+        axis.set_pane_color((0.96, 0.97, 0.98, 1.0))
+        axis._axinfo["grid"].update(color="#d9dee4", linewidth=0.6)
     axes.tick_params(labelsize=10, pad=1)
     axes.view_init(elev=20, azim=-62)
-    for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
-        pane.set_pane_color((0.96, 0.97, 0.98, 1.0))
-        pane._axinfo["grid"].update(color="#d9dee4", linewidth=0.6)
 
 
 def _draw_flat(axes: Any, boxes: HitBoxes, plane: tuple[int, int], norm: Any, scale: Any) -> None:
     """Draw the boxes' outlines in a plane, the most energetic ones on top."""
     collections = require("matplotlib.collections", extra="report")
-    names = ("x [mm]", "y [mm]", "z [mm]")
     points = boxes.corners[:, :, list(plane)]
     low, high = points.min(axis=1), points.max(axis=1)
     outline = np.stack(
         [low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1
     )
-    axes.add_collection(
-        collections.PolyCollection(outline, facecolors=scale(norm(boxes.energy)), linewidths=0.0)
-    )
+    drawn = collections.PolyCollection(outline, facecolors=scale(norm(boxes.energy)), linewidths=0.0)
+    axes.add_collection(drawn)
     axes.autoscale_view()
-    axes.set_xlabel(names[plane[0]], fontsize=12)
-    axes.set_ylabel(names[plane[1]], fontsize=12)
+    axes.set_xlabel(f"{'xyz'[plane[0]]} [mm]", fontsize=12)
+    axes.set_ylabel(f"{'xyz'[plane[1]]} [mm]", fontsize=12)
     axes.tick_params(labelsize=10)
     if len(points):
         span = np.ptp(points.reshape(-1, 2), axis=0)

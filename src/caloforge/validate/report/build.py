@@ -19,7 +19,7 @@ from caloforge.validate.metrics.base import Settings
 from caloforge.validate.plots.draw import Drawing, draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Shown, all_figures
-from caloforge.validate.plots.panel import Heat, Panel
+from caloforge.validate.plots.panel import Panel
 from caloforge.validate.reconstruction.sample import why_not
 from caloforge.validate.report.detectability import detectability_blocks, detectability_figures
 from caloforge.validate.report.event import display_blocks, event_drawings, pick_showers
@@ -66,7 +66,7 @@ def require_report() -> None:
 
 
 _PAIRS = ("separation_power", "wasserstein")
-_OWN = ("reconstructed.response", "reconstructed.resolution", "reconstructed.direction")
+_CLUSTERS = ("reconstructed.response", "reconstructed.resolution", "reconstructed.direction")
 
 
 def before_after(metrics: Mapping[str, Any]) -> list[Block]:
@@ -79,52 +79,34 @@ def before_after(metrics: Mapping[str, Any]) -> list[Block]:
     clusters: list[list[Cell]] = []
     for label, sample in metrics["samples"].items():
         scores = {score.name: score for score in scores_of(sample)}
-        items = [score.item for score in scores.values() if score.key == "reconstructed.separation_power"]
-        for item in items:
-            pairs = [
-                scores.get(f"{prefix}{key}.{item}") for key in _PAIRS for prefix in ("", "reconstructed.")
-            ]
-            rows.append([Cell(label), Cell(item.replace("_", " ")), *(_cell(score) for score in pairs)])
-        for key in _OWN:
+        for item in [s.item for s in scores.values() if s.key == "reconstructed.separation_power"]:
+            names = [f"{prefix}{key}.{item}" for key in _PAIRS for prefix in ("", "reconstructed.")]
+            rows.append([Cell(label), Cell(item.replace("_", " ")), *(_cell(scores.get(n)) for n in names)])
+        for key in _CLUSTERS:
             parts = [scores.get(f"{key}.{item}") for item in ("reference", "generated", "ratio")]
-            known = next((score for score in parts if score is not None), None)
-            if known is not None:
-                clusters.append([Cell(label), Cell(known.label), *(_cell(score) for score in parts)])
+            known = [score.label for score in parts if score is not None]
+            if known:
+                clusters.append([Cell(label), Cell(known[0]), *(_cell(score) for score in parts)])
     blocks: list[Block] = []
     if clusters:
         columns = ["Sample", "Of the leading cluster", "Reference", "Generated", "Ratio"]
         blocks.append(Table(columns, clusters, key="clusters-table", texts=(0, 1)))
     if rows:
-        columns = [
-            "Sample",
-            "Observable",
-            "Separation power",
-            "reconstructed",
-            "Wasserstein-1",
-            "reconstructed",
-        ]
+        pairs = ["Separation power", "reconstructed", "Wasserstein-1", "reconstructed"]
         caption = "Before and after; a line is empty where there is no such observable before reconstruction."
-        blocks.append(Table(columns, rows, caption, key="before-after-table", texts=(0, 1)))
+        blocks.append(
+            Table(["Sample", "Observable", *pairs], rows, caption, key="before-after-table", texts=(0, 1))
+        )
     return blocks
 
 
 def _cell(score: Score | None) -> Cell:
     if score is None:
         return Cell("")
-    entry = score.entry
-    floor = (
-        "" if score.floor is None else f"floor {format_value(score.floor, entry.get('floor_uncertainty'))}"
-    )
-    text = format_value(score.value, entry.get("uncertainty"))
-    return Cell(text, score.value, score.flag, FLAGS.get(score.flag, score.reason), floor)
-
-
-_NAMES = {
-    "n_showers": "showers",
-    "n_compared": "showers compared",
-    "incident_energy": "incident energy [MeV]",
-    "incident_theta": "incident angle [degrees]",
-}
+    text = format_value(score.value, score.entry.get("uncertainty"))
+    floor = format_value(score.floor, score.entry.get("floor_uncertainty"))
+    small = "" if score.floor is None else f"floor {floor}"
+    return Cell(text, score.value, score.flag, FLAGS.get(score.flag, score.reason), small)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,57 +194,42 @@ def build_page(
     for name, family in drawings.items():
         title = TITLES.get(name)
         heading, intro = (title.heading, title.intro) if title is not None else (name.capitalize(), "")
-        before, after = _tables(name, metrics)
+        before = before_after(metrics) if name == "reconstructed" else []
+        after = spectrum_tables(metrics) if name == "cells" else []
         sections.append(Section(heading, [*before, *(_plot(drawing) for drawing in family), *after], intro))
     sections.append(Section("Metrics", [*_skipped(metrics), metrics_table(metrics)]))
     intro = "The metrics of one observable, layer or bin each."
     sections.append(Section("Metrics by observable", [metrics_table(metrics, True)], intro, folded=True))
     sections.append(Section("Provenance", _provenance(metrics)))
-    names = ", ".join(metrics["samples"])
-    return Page(
-        f"Validation of {names}",
-        sections,
+    title, subtitle = (
+        f"Validation of {', '.join(metrics['samples'])}",
         f"against {reference['label']}, {reference['detector']}",
-        _facts(reference, samples) | _seen(metrics),
     )
-
-
-def _tables(family: str, metrics: Mapping[str, Any]) -> tuple[list[Block], list[Block]]:
-    """Return the tables that stand before a family's figures, and those behind them."""
-    before = before_after(metrics) if family == "reconstructed" else []
-    return before, spectrum_tables(metrics) if family == "cells" else []
+    return Page(title, sections, subtitle, _facts(metrics, samples))
 
 
 def _plot(drawing: Shown) -> Plot:
     """Return a figure as a block of the page."""
     if isinstance(drawing, Panel):
         return Plot(panel_figure(drawing), drawing.note, drawing.title, key=drawing.name)
-    return Plot(heat_figure(drawing), drawing.note, drawing.title, _is_wide(drawing), key=drawing.name)
+    wide = len(drawing.images) > 1
+    return Plot(heat_figure(drawing), drawing.note, drawing.title, wide, key=drawing.name)
 
 
-def _is_wide(heat: Heat) -> bool:
-    return len(heat.images) > 1
-
-
-def _facts(reference: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, str]:
-    """Return the line of facts under the title."""
-    low, high = reference["incident_energy"]
+def _facts(metrics: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, str]:
+    """Return the line of facts under the title, with the reference showers that trained or selected a model."""
+    reference = metrics["reference"]
+    low, high = (format_energy(energy) for energy in reference["incident_energy"])
     facts = {
         "Detector": str(reference["detector"]),
         "Particle": str(reference["particle"]) or "–",
-        "Incident energy": format_energy(low)
-        if low == high
-        else f"{format_energy(low)} to {format_energy(high)}",
+        "Incident energy": low if low == high else f"{low} to {high}",
     }
     if "incident_theta" in reference:
-        first, last = reference["incident_theta"]
-        facts["Angle"] = f"{first:.0f}°" if first == last else f"{first:.0f}° to {last:.0f}°"
-    return facts | {f"Showers, {sample.label}": f"{sample.n:,}" for sample in samples}
-
-
-def _seen(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is to be said at the head of the page of reference showers that a model was trained or selected with."""
-    return {
+        first, last = (f"{angle:.0f}°" for angle in reference["incident_theta"])
+        facts["Angle"] = first if first == last else f"{first} to {last}"
+    facts |= {f"Showers, {sample.label}": f"{sample.n:,}" for sample in samples}
+    return facts | {
         f"Reference showers seen in training, {label}": f"{sample['seen']['n']:,} of {sample['seen']['of']:,}"
         for label, sample in metrics["samples"].items()
         if sample.get("seen", {}).get("n")
@@ -284,13 +251,9 @@ def _provenance(metrics: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [Code(str(metrics["command"]))]
     inputs = [metrics["reference"], *(sample["provenance"] for sample in metrics["samples"].values())]
     for entry in inputs:
-        flat = {
-            name.replace("_", " "): _text(value)
-            for name, value in entry.items()
-            if name not in ("label", "attributes")
-        }
-        flat |= {name.replace("_", " "): _text(value) for name, value in entry["attributes"].items()}
-        blocks.append(Facts({name: value for name, value in flat.items() if value}, str(entry["label"])))
+        facts = {k: v for k, v in entry.items() if k not in ("label", "attributes")} | entry["attributes"]
+        texts = {name.replace("_", " "): _text(value) for name, value in facts.items()}
+        blocks.append(Facts({name: text for name, text in texts.items() if text}, str(entry["label"])))
     versions = {"caloforge": __version__, "python": platform.python_version(), "numpy": np.__version__}
     blocks.append(Facts(versions, "Versions"))
     settings = {name.replace("_", " "): _text(value) for name, value in metrics["settings"].items()}
@@ -306,9 +269,5 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return (
-            " to ".join(_text(item) for item in value)
-            if len(value) == 2
-            else ", ".join(_text(item) for item in value)
-        )
+        return (" to " if len(value) == 2 else ", ").join(_text(item) for item in value)
     return str(value)

@@ -1,4 +1,4 @@
-"""How many showers tell a generator from the reference, and by what: the report's first figures."""
+"""Detectability and feature importance: how many showers distinguish a generator from the reference, and by what."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from caloforge.validate.plots.growth import KINDS, Bars, Growth, GrowthCurve, Mark
 from caloforge.validate.plots.panel import BAND, INK, colour, marker
-from caloforge.validate.report.interactive import AXIS, LAYOUT, packed
+from caloforge.validate.report.interactive import AXIS, LAYOUT, LEGEND, packed
 from caloforge.validate.report.page import Block, Cell, Plot, Table, format_count, format_value
 from caloforge.validate.report.similarity import features_of
 
-__all__ = ["attribution_bars", "detectability_blocks", "detectability_figures", "growth_curves"]
+__all__ = ["detectability_blocks", "detectability_figures", "growth_curves"]
 
 _MOST_BARS = 12
 _MOST_ROWS = 20
@@ -22,7 +22,7 @@ _SIGMAS = (("2 sigma", "n_2sigma"), ("5 sigma", "n_5sigma"))
 
 
 def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
-    """Return the AUC against the number of showers, and the features that give each sample away; none where not measured.
+    """Return the AUC against the number of showers, and each sample's most important features; none where not measured.
 
     Arguments:
         metrics: The content of ``metrics.json``.
@@ -34,9 +34,14 @@ def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
         title = f"How many showers tell it from {metrics['reference']['label']}"
         figures.append(Growth("detectability", title, tuple(curves), note))
     for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
-        bars = attribution_bars(f"attribution_{number}", label, sample)
-        if bars is not None:
-            figures.append(bars)
+        rows = features_of(sample)[:_MOST_BARS]
+        if rows:
+            text = f"attribution_{number}", f"What gives {label} away", "loss of AUC when permuted"
+            names, kinds = tuple(_feature(row) for row in rows), tuple(str(row["kind"]) for row in rows)
+            errors = np.array([float(row.get("uncertainty") or 0.0) for row in rows])
+            figures.append(
+                Bars(*text, names, kinds, np.array([float(row["importance"]) for row in rows]), errors)
+            )
     return figures
 
 
@@ -48,25 +53,21 @@ def growth_curves(metrics: Mapping[str, Any]) -> list[GrowthCurve]:
         if not detail.get("sizes"):
             continue
         showers, auc, error = (
-            np.array([math.nan if x is None else x for x in detail[key]], np.float64)
-            for key in ("sizes", "auc", "auc_uncertainty")
+            np.array(detail[key], np.float64) for key in ("sizes", "auc", "auc_uncertainty")
         )
         line = detail.get("extrapolation") or {}
-        at_sizes, fitted, lower, upper = (
-            np.array(line.get(key, []), np.float64) for key in ("sizes", "auc", "low", "high")
-        )
+        band = [np.array(line.get(key, []), np.float64) for key in ("sizes", "auc", "low", "high")]
+        x, y = (band[0], band[1]) if len(band[0]) else (showers, auc)
         marks = []
         for name, key in _SIGMAS:
-            found = detail.get(key)
-            if isinstance(found, Mapping) and found.get("value"):
+            found = detail.get(key) or {}
+            if found.get("value"):
                 n = float(found["value"])
-                x, y = (at_sizes, fitted) if len(at_sizes) else (showers, auc)
                 at = np.interp(math.log(n), np.log(x), y)
-                low, high = found.get("low") or n, found.get("high") or n
-                marks.append(Mark(name, n, float(low), float(high), float(at)))
-        error = np.nan_to_num(error)
-        band = at_sizes, fitted, lower, upper
-        curves.append(GrowthCurve(role, label, showers, auc, error, *band, tuple(marks)))
+                marks.append(
+                    Mark(name, n, float(found.get("low") or n), float(found.get("high") or n), float(at))
+                )
+        curves.append(GrowthCurve(role, label, showers, auc, np.nan_to_num(error), *band, tuple(marks)))
     return curves
 
 
@@ -74,31 +75,12 @@ def _feature(row: Mapping[str, Any]) -> str:
     return str(row["feature"]).replace("_", " ")
 
 
-def attribution_bars(name: str, label: str, sample: Mapping[str, Any]) -> Bars | None:
-    """Return the bars of a sample's most important features; None when they were not measured."""
-    rows = features_of(sample)[:_MOST_BARS]
-    if not rows:
-        return None
-    return Bars(
-        name,
-        f"What gives {label} away",
-        "loss of AUC when permuted",
-        tuple(_feature(row) for row in rows),
-        tuple(str(row["kind"]) for row in rows),
-        np.array([float(row["importance"]) for row in rows]),
-        np.array([float(row.get("uncertainty") or 0.0) for row in rows]),
-    )
-
-
 def detectability_blocks(metrics: Mapping[str, Any]) -> list[Block]:
     """Return the figures and the table of the section, empty when nothing of it was measured."""
-    figures = detectability_figures(metrics)
     blocks: list[Block] = []
-    for figure in figures:
-        if isinstance(figure, Growth):
-            blocks.append(Plot(growth_figure(figure), figure.note, figure.title, wide=True, key=figure.name))
-        else:
-            blocks.append(Plot(bars_figure(figure), figure.note, figure.title, key=figure.name))
+    for figure in detectability_figures(metrics):
+        drawn = growth_figure(figure) if isinstance(figure, Growth) else bars_figure(figure)
+        blocks.append(Plot(drawn, figure.note, figure.title, isinstance(figure, Growth), key=figure.name))
     rows = [
         [Cell(label), Cell(_feature(row)), Cell(str(row["kind"])), Cell(format_value(row["importance"], row.get("uncertainty")), row["importance"])]
         for label, sample in metrics["samples"].items()
@@ -137,7 +119,7 @@ def growth_figure(growth: Growth) -> dict[str, Any]:
     low, high = growth.limits()
     layout = LAYOUT | {
         "height": 400, "margin": {"l": 66, "r": 14, "t": 40, "b": 50}, "hovermode": "closest", "annotations": annotations,
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}},
+        "legend": LEGEND,
         "xaxis": AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}},
         "yaxis": AXIS | {"range": [low, high], "title": {"text": "AUC of the strongest classifier", "standoff": 8}},
         "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": {"color": INK, "width": 1.1}}],
@@ -161,7 +143,7 @@ def bars_figure(bars: Bars) -> dict[str, Any]:
     layout = LAYOUT | {
         "height": 118 + 26 * len(bars.names), "margin": {"l": min(260, 30 + 7 * longest), "r": 20, "t": 62, "b": 46},
         "hovermode": "closest", "bargap": 0.25,
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}},
+        "legend": LEGEND,
         "xaxis": AXIS | {"title": {"text": bars.x_label, "standoff": 6}},
         "yaxis": AXIS | {"categoryorder": "array", "categoryarray": order, "minor": {}, "ticks": ""},
     }  # fmt: skip

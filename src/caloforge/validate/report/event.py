@@ -74,19 +74,10 @@ def event_figure(
             },
         }  # fmt: skip
     axis = {"backgroundcolor": "#f5f7f9", "gridcolor": "#d9dee4", "zeroline": False, "showspikes": False}
-    if extent is None:
-        corners = boxes.corners.reshape(-1, 3)
-        extent = (
-            np.stack([corners.min(axis=0), corners.max(axis=0)])
-            if len(corners)
-            else np.array([[0.0], [1.0]]) * np.ones(3)
-        )
+    extent = _extent([boxes]) if extent is None else extent
     x, y, z = extent.T.tolist()
     layout = LAYOUT | {
-        "height": height,
-        "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-        "hovermode": "closest",
-        "showlegend": False,
+        "height": height, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "hovermode": "closest", "showlegend": False,
         "scene": {
             "xaxis": axis | {"title": {"text": "z, depth [mm]"}, "range": z},
             "yaxis": axis | {"title": {"text": "x [mm]"}, "range": x},
@@ -95,8 +86,16 @@ def event_figure(
             "aspectratio": _aspect(extent),
             "camera": {"eye": {"x": -0.95, "y": -1.9, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.18}},
         },
-    }
+    }  # fmt: skip
     return {"data": data, "layout": layout}
+
+
+def _extent(boxes: Sequence[HitBoxes]) -> NDArray[np.float64]:
+    """Return the lowest and highest x, y, z (2, 3) of the corners, mm; 0 and 1 without any."""
+    corners = np.concatenate([box.corners.reshape(-1, 3) for box in boxes])
+    if not len(corners):
+        return np.array([[0.0], [1.0]]) * np.ones(3)
+    return np.stack([corners.min(axis=0), corners.max(axis=0)])
 
 
 def _mesh(boxes: HitBoxes, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def _mesh(boxes: HitBoxes, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> dict[
 
 
 def _labels(boxes: HitBoxes) -> dict[str, Any]:
-    """Return invisible points at the hits that say where they are and what they hold."""
+    """Return invisible points at the hits, whose labels have position and energy."""
     return {
         "type": "scatter3d",
         "mode": "markers",
@@ -167,20 +166,18 @@ def display_blocks(samples: Sequence[Sample], showers: Sequence[Showers], thresh
     """Return the interactive displays, all with the same colours."""
     boxes = [hit_boxes(shower, threshold, _MOST_HITS) for shower in showers]
     limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
-    corners = np.concatenate([box.corners.reshape(-1, 3) for box in boxes])
-    extent = np.stack([corners.min(axis=0), corners.max(axis=0)]) if len(corners) else None
+    alike = {"threshold": threshold, "most": _MOST_HITS, "limits": limits}
+    extent = _extent(boxes)
+    shown = list(zip(samples, showers, boxes, strict=True))[:_MOST_SAMPLES]
     return [
         Plot(
-            event_figure(
-                shower, threshold=threshold, most=_MOST_HITS, limits=limits, extent=extent, height=420
-            ),
+            event_figure(shower, extent=extent, height=420, **alike),
             describe_shower(shower, box),
             sample.label,
-            still=event_png(shower, title=" ", threshold=threshold, most=_MOST_HITS, limits=limits),
+            still=event_png(shower, title=" ", **alike),
             key=f"event-{number}",
         )
-        for number, (sample, shower, box) in enumerate(zip(samples, showers, boxes, strict=True))
-        if number < _MOST_SAMPLES
+        for number, (sample, shower, box) in enumerate(shown)
     ]
 
 
@@ -254,17 +251,12 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
     """Return the interactive page: the display and the shower's layers."""
     boxes = hit_boxes(shower, threshold)
     cells = shower.cells[0].astype(float)
-    rows: list[list[str | float]] = []
-    for number, members in enumerate(shower.detector.layer_cells):
-        energy = cells[members]
-        rows.append(
-            [
-                number,
-                shower.detector.layers[number].name,
-                float(energy.sum()),
-                int((energy > threshold).sum()),
-            ]
+    rows = [
+        [number, layer.name, float(cells[members].sum()), int((cells[members] > threshold).sum())]
+        for number, (layer, members) in enumerate(
+            zip(shower.detector.layers, shower.detector.layer_cells, strict=True)
         )
+    ]
     facts = {
         "Detector": shower.detector.name,
         "Particle": shower.particle,
@@ -275,15 +267,7 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
     }
     if shower.has_theta:
         facts["Angle"] = f"{float(shower.incident_theta[0]):.1f}°"
-    return Page(
-        f"Shower {event}",
-        [
-            Section(
-                "Event display",
-                [Plot(event_figure(shower, threshold=threshold, height=600), wide=True, key="event")],
-            ),
-            Section("Layers", [Table(["Layer", "Name", "Energy [MeV]", "Hits"], rows)], folded=len(rows) > 8),
-        ],
-        subtitle=describe_shower(shower, boxes),
-        facts=facts,
-    )
+    display = Plot(event_figure(shower, threshold=threshold, height=600), wide=True, key="event")
+    layers = Table(["Layer", "Name", "Energy [MeV]", "Hits"], rows)
+    sections = [Section("Event display", [display]), Section("Layers", [layers], folded=len(rows) > 8)]
+    return Page(f"Shower {event}", sections, describe_shower(shower, boxes), facts)

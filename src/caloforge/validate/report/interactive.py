@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,39 +22,29 @@ from caloforge.validate.plots.panel import (
     marker,
 )
 
-__all__ = ["AXIS", "LAYOUT", "SCALE", "heat_figure", "packed", "panel_figure"]
+__all__ = ["AXIS", "LAYOUT", "LEGEND", "SCALE", "heat_figure", "packed", "panel_figure"]
 
 
 _TYPES = {"float64": "f8", "float32": "f4", "int32": "i4", "uint16": "u2", "uint8": "u1"}
 
 LAYOUT: dict[str, Any] = {
-    "font": {
-        "family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif",
-        "size": 13,
-        "color": "#1b1f24",
-    },
-    "paper_bgcolor": "#ffffff",
-    "plot_bgcolor": "#ffffff",
-    "hovermode": "x unified",
+    "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", "size": 13, "color": INK},
+    "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff", "hovermode": "x unified",
     "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#9aa2ab", "font": {"size": 12}},
-}
-
+}  # fmt: skip
 AXIS: dict[str, Any] = {
-    "showline": True,
-    "linecolor": "#1b1f24",
-    "linewidth": 1.2,
-    "mirror": "ticks",
-    "ticks": "inside",
-    "ticklen": 6,
-    "tickcolor": "#1b1f24",
-    "minor": {"ticks": "inside", "ticklen": 3},
-    "showgrid": False,
-    "zeroline": False,
-    "exponentformat": "power",
-    "automargin": True,
+    "showline": True, "linecolor": INK, "linewidth": 1.2, "mirror": "ticks", "ticks": "inside", "ticklen": 6,
+    "tickcolor": INK, "minor": {"ticks": "inside", "ticklen": 3}, "showgrid": False, "zeroline": False,
+    "exponentformat": "power", "automargin": True,
+}  # fmt: skip
+LEGEND = {
+    "orientation": "h",
+    "x": 0,
+    "xanchor": "left",
+    "y": 1.005,
+    "yanchor": "bottom",
+    "font": {"size": 12},
 }
-
-
 SCALE = [[number / (len(SEQUENTIAL) - 1), shade] for number, shade in enumerate(SEQUENTIAL)]
 
 
@@ -68,27 +59,24 @@ def packed(values: ArrayLike) -> Any:
     if array.dtype.kind == "f":
         array = array.astype(np.float32)
         if not np.isfinite(array).all():
-            return (
-                [[_plain(x) for x in row] for row in array] if array.ndim == 2 else [_plain(x) for x in array]
-            )
+            return _digits(array)
     elif array.dtype.kind in "iu":
         small = array.size == 0 or (array.min() >= 0 and array.max() < 2**16)
         array = array.astype(np.uint16 if small else np.int32)
     else:
         return array.tolist()
-    name = _TYPES[array.dtype.name]
-    specification = {
-        "dtype": name,
-        "bdata": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii"),
-    }
+    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+    specification = {"dtype": _TYPES[array.dtype.name], "bdata": data}
     if array.ndim > 1:
         specification["shape"] = ", ".join(map(str, array.shape))
     return specification
 
 
-def _plain(number: np.float32) -> float | None:
-    """Return a number with six digits, or None when it is not finite."""
-    return float(f"{number:.6g}") if np.isfinite(number) else None
+def _digits(array: Any) -> Any:
+    """Return numbers with six digits, and None for those that are not finite."""
+    if array.ndim:
+        return [_digits(part) for part in array]
+    return float(f"{array:.6g}") if np.isfinite(array) else None
 
 
 _BLUE_RED = [[0.0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#ffffff"], [0.75, "#f4a582"], [1.0, "#b2182b"]]
@@ -115,50 +103,36 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
         "title": {"text": panel.y_label, "standoff": 8},
         "rangemode": "tozero",
     }
-    y_axis |= _scale(panel.log_y, bottom, top)
+    line = {"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
+    ratio = {
+        "domain": [0.0, 0.27],
+        "range": [low, high],
+        "title": {"text": "ratio", "standoff": 8},
+        "nticks": 5,
+    }
     layout = LAYOUT | {
-        "height": 416,
-        "margin": {"l": 66, "r": 14, "t": 62, "b": 46},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.005, "yanchor": "bottom", "font": {"size": 12}},
-        "xaxis": x_axis,
-        "yaxis": y_axis,
-        "yaxis2": AXIS | {"domain": [0.0, 0.27], "range": [low, high], "title": {"text": "ratio", "standoff": 8}, "nticks": 5},
-        "shapes": [{"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"color": INK, "width": 1.1}}],
-        "updatemenus": [_switch(panel)],
+        "height": 416, "margin": {"l": 66, "r": 14, "t": 62, "b": 46}, "legend": LEGEND,
+        "xaxis": x_axis, "yaxis": y_axis | _scale(panel.log_y, bottom, top), "yaxis2": AXIS | ratio,
+        "shapes": [line | {"line": {"color": INK, "width": 1.1}}], "updatemenus": [_switch(panel)],
     }  # fmt: skip
     return {"data": data, "layout": layout}
 
 
 def _scale(log: bool, bottom: float, top: float) -> dict[str, Any]:
-    """Return type and range of the main axis."""
-    if log:
-        return {
-            "type": "log",
-            "range": [float(np.log10(bottom)), float(np.log10(top))],
-            "dtick": _decades(bottom, top),
-        }
-    return {"type": "linear", "range": [bottom, top], "dtick": None}
-
-
-def _decades(bottom: float, top: float) -> int:
-    """Return a step of whole decades that gives at most seven labels."""
-    return max(1, int(np.ceil(np.log10(top / bottom) / 7)))
+    """Return type and range of the main axis; on a logarithmic one a step of whole decades, at most seven labels."""
+    if not log:
+        return {"type": "linear", "range": [bottom, top], "dtick": None}
+    low, high = float(np.log10(bottom)), float(np.log10(top))
+    return {"type": "log", "range": [low, high], "dtick": max(1, int(np.ceil((high - low) / 7)))}
 
 
 def _switch(panel: Panel) -> dict[str, Any]:
     """Return the buttons that change the main axis between linear and logarithmic."""
-    from dataclasses import replace
-
     buttons = []
     for name, log in (("lin", False), ("log", True)):
         scale = _scale(log, *replace(panel, log_y=log).y_limits())
-        buttons.append(
-            {
-                "label": name,
-                "method": "relayout",
-                "args": [{f"yaxis.{key}": value for key, value in scale.items()}],
-            }
-        )
+        change = {f"yaxis.{key}": value for key, value in scale.items()}
+        buttons.append({"label": name, "method": "relayout", "args": [change]})
     return {
         "type": "buttons", "direction": "right", "showactive": True, "active": int(panel.log_y), "buttons": buttons,
         "x": 1.0, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "pad": {"t": 0, "b": 2, "l": 0, "r": 0},
@@ -183,23 +157,22 @@ def _line(panel: Panel, curve: Curve) -> dict[str, Any]:
     }  # fmt: skip
     if panel.points:
         trace |= {"x": packed(panel.centres), "y": packed(curve.y), "mode": "lines+markers"}
-        trace |= {"marker": {"color": shade, "symbol": marker(curve.role), "size": 7}}
-        trace["error_y"] = {
-            "type": "data",
-            "array": packed(np.nan_to_num(curve.error)),
-            "color": shade,
-            "width": 0,
-            "thickness": 1.2,
-        }
-        return trace
+        mark = {"color": shade, "symbol": marker(curve.role), "size": 7}
+        return trace | {"marker": mark, "error_y": _error_bars(curve.error, shade)}
     shown = np.append(curve.y, curve.y[-1])
     if panel.log_y:
         shown = np.where(shown > 0, shown, np.nan)
-    return trace | {
-        "x": packed(panel.edges),
-        "y": packed(shown),
-        "mode": "lines",
-        "line": trace["line"] | {"shape": "hv"},
+    line = trace["line"] | {"shape": "hv"}
+    return trace | {"x": packed(panel.edges), "y": packed(shown), "mode": "lines", "line": line}
+
+
+def _error_bars(error: Array, shade: str) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "array": packed(np.nan_to_num(error)),
+        "color": shade,
+        "width": 0,
+        "thickness": 1.2,
     }
 
 
@@ -245,8 +218,7 @@ def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str
     }  # fmt: skip
     traces = [
         base | {
-            "x": packed(panel.centres), "y": packed(value),
-            "error_y": {"type": "data", "array": packed(np.nan_to_num(error)), "color": shade, "width": 0, "thickness": 1},
+            "x": packed(panel.centres), "y": packed(value), "error_y": _error_bars(error, shade) | {"thickness": 1},
             "marker": {"color": shade, "size": 4.5, "symbol": marker(curve.role)}, "hovertemplate": "ratio %{y:.3f}",
         }
     ]  # fmt: skip
@@ -255,15 +227,9 @@ def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str
         above = value[beyond] > high
         rim = np.where(above, high - 0.03 * (high - low), low + 0.03 * (high - low))
         signs = ["triangle-up" if up else "triangle-down" for up in above]
-        traces.append(
-            base
-            | {
-                "x": packed(panel.centres[beyond]),
-                "y": packed(rim),
-                "marker": {"color": shade, "size": 8, "symbol": signs},
-                "hoverinfo": "skip",
-            }
-        )
+        mark = {"color": shade, "size": 8, "symbol": signs}
+        x = packed(panel.centres[beyond])
+        traces.append(base | {"x": x, "y": packed(rim), "marker": mark, "hoverinfo": "skip"})
     return traces
 
 
@@ -273,8 +239,9 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
     count = len(heat.images)
     columns = min(count, 4)
     rows = -(-count // columns)
+    height = 60 + max(330, 17 * len(heat.y_ticks) + 120 * bool(len(heat.x_ticks) > 8)) * rows
     layout: dict[str, Any] = LAYOUT | {
-        "height": 60 + max(330, 17 * len(heat.y_ticks) + 120 * bool(len(heat.x_ticks) > 8)) * rows, "margin": {"l": 66, "r": 30, "t": 30, "b": 54}, "hovermode": "closest", "annotations": [],
+        "height": height, "margin": {"l": 66, "r": 30, "t": 30, "b": 54}, "hovermode": "closest", "annotations": [],
         "coloraxis": {
             "cmin": np.log10(low) if heat.log else low, "cmax": np.log10(high) if heat.log else high,
             "colorscale": _BLUE_RED if heat.symmetric is not None else _WHITE,
@@ -295,35 +262,18 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
         })  # fmt: skip
         left, width = column / columns, 0.92 / columns
         base, height = 1.0 - (row + 1) / rows, (1.0 if rows == 1 else 0.82) / rows
-        x_axis = AXIS | {
-            "domain": [left, left + width],
-            "anchor": f"y{tag}",
-            "title": {"text": heat.x_label, "standoff": 6},
-        }
-        y_axis = AXIS | {"domain": [base, base + height], "anchor": f"x{tag}"}
+        title = {"text": heat.x_label, "standoff": 6}
+        x_axis = AXIS | {"domain": [left, left + width], "anchor": f"y{tag}", "title": title}
+        y_axis = AXIS | {"domain": [base, base + height], "anchor": f"x{tag}", "showticklabels": column == 0}
         if column == 0:
             y_axis["title"] = {"text": heat.y_label, "standoff": 8}
-        else:
-            y_axis["showticklabels"] = False
         if number:
             x_axis["matches"], y_axis["matches"] = "x", "y"
+        named = {"tickfont": {"size": 10}, "minor": {}, "ticks": ""}
         if heat.x_ticks:
-            x_axis |= {
-                "tickvals": x.tolist(),
-                "ticktext": list(heat.x_ticks),
-                "tickangle": -90,
-                "tickfont": {"size": 10},
-                "minor": {},
-                "ticks": "",
-            }
+            x_axis |= named | {"tickvals": x.tolist(), "ticktext": list(heat.x_ticks), "tickangle": -90}
         if heat.y_ticks:
-            y_axis |= {
-                "tickvals": y.tolist(),
-                "ticktext": list(heat.y_ticks),
-                "tickfont": {"size": 10},
-                "minor": {},
-                "ticks": "",
-            }
+            y_axis |= named | {"tickvals": y.tolist(), "ticktext": list(heat.y_ticks)}
         layout[f"xaxis{tag}"], layout[f"yaxis{tag}"] = x_axis, y_axis
         layout["annotations"].append({
             "text": image.label, "x": left + width / 2, "y": base + height, "xref": "paper", "yref": "paper",

@@ -1,13 +1,5 @@
 """A self-contained HTML page made of sections: text, tables, figures and images.
 
-Pictures for a page: a figure in few colours, a fraction of the bytes, and no difference to the eye.
-
-A drawing of lines and letters has some hundred colours, nearly all of them shades at the edges of a few inks. The palette is
-found by median cut and refined by k-means, without dither; the picture is then packed without further loss, as
-WebP, which every browser reads, or, where Pillow was built without it, as PNG.
-
-A self-contained HTML page made of sections: text, tables, figures and images.
-
 Everything is inside the one file: the style sheet, the script, the figures' data and, when there is a figure,
 plotly.js once. Nothing is fetched, so the page opens offline and years later. plotly.js is kept compressed and is
 unpacked after the page is shown; figures are drawn when they come into view, and the others while the browser is
@@ -15,6 +7,10 @@ idle. So text and tables of a page with fifty figures are there at once.
 
     page = Page("Amplification", [Section("Results", [Text("..."), Table(...), Plot(figure, "caption")])])
     page.write("report.html")
+
+Pictures have few colours: a drawing of lines and letters has some hundred, nearly all of them shades at the edges of a few
+inks. The palette is found by median cut and refined by k-means, without dither; the picture is then packed without further
+loss, as WebP, which every browser reads, or, where Pillow was built without it, as PNG.
 """
 
 from __future__ import annotations
@@ -52,7 +48,6 @@ __all__ = [
     "format_count",
     "format_percent",
     "format_value",
-    "mime_of",
     "small_picture",
 ]
 
@@ -115,9 +110,8 @@ def small_picture(png: bytes, colours: int = COLOURS) -> bytes:
         picture = image.alpha_composite(image.new("RGBA", whole.size, "white"), whole)
     picture = picture.convert("RGB")
     if picture.getcolors(colours) is None:
-        picture = picture.quantize(
-            colours, method=image.Quantize.MEDIANCUT, kmeans=2, dither=image.Dither.NONE
-        )
+        options = {"method": image.Quantize.MEDIANCUT, "kmeans": 2, "dither": image.Dither.NONE}
+        picture = picture.quantize(colours, **options)
     out = BytesIO()
     if features.check("webp"):
         picture.convert("RGB").save(out, "WEBP", lossless=True, quality=100, method=6)
@@ -125,11 +119,6 @@ def small_picture(png: bytes, colours: int = COLOURS) -> bytes:
         picture.save(out, "PNG", optimize=True)
     packed = out.getvalue()
     return packed if len(packed) < len(png) else png
-
-
-def mime_of(picture: bytes) -> str:
-    """Return the type of a picture for a data URL."""
-    return MIME.get(picture[:4], "image/png")
 
 
 class Block:
@@ -322,23 +311,26 @@ class Page:
         """
         jinja2 = require("jinja2", extra="report")
         folder = files("caloforge.validate.report") / "templates"
+
+        def content(name: str) -> str:
+            return (folder / name).read_text(encoding="utf-8")
+
         environment = jinja2.Environment(
-            loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+            loader=jinja2.FunctionLoader(content),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
         markup = jinja2.utils.markupsafe.Markup
-        return str(
-            environment.get_template("page.html").render(
-                page=self,
-                style=markup((folder / "page.css").read_text(encoding="utf-8")),
-                script=markup((folder / "page.js").read_text(encoding="utf-8")),
-                plotly=markup(_packed_plotly() if self._has_plots() else ""),
-                safe=markup,
-            )
-        )
+        plots = any(isinstance(block, Plot) for section in self.sections for block in section.blocks)
+        parts = {
+            "style": content("page.css"),
+            "script": content("page.js"),
+            "plotly": _packed_plotly() if plots else "",
+        }
+        safe = {name: markup(text) for name, text in parts.items()}
+        return str(environment.get_template("page.html").render(page=self, safe=markup, **safe))
 
     def write(self, path: str | Path, force: bool = False) -> Path:
         """Write the page in one piece and return its path."""
@@ -346,9 +338,6 @@ class Page:
         with atomic_path(path, force) as part:
             part.write_text(text, encoding="utf-8")
         return Path(path)
-
-    def _has_plots(self) -> bool:
-        return any(isinstance(block, Plot) for section in self.sections for block in section.blocks)
 
 
 def _cell(value: Cell | str | float) -> Cell:
@@ -361,7 +350,7 @@ def _cell(value: Cell | str | float) -> Cell:
 
 
 def _data_url(picture: bytes) -> str:
-    return f"data:{mime_of(picture)};base64," + base64.b64encode(picture).decode("ascii")
+    return f"data:{MIME.get(picture[:4], 'image/png')};base64," + base64.b64encode(picture).decode("ascii")
 
 
 @cache
