@@ -24,16 +24,16 @@ from scipy.special import rel_entr
 
 from caloforge.showers import Showers, open_showers
 from caloforge.simulate import simulate
+from caloforge.statistics.birthday import collision_rate
+from caloforge.statistics.pairs import pair_divergences
 from caloforge.statistics.ssim import structural_similarity
-from caloforge.studies.support_size.birthday import collision_rate
-from caloforge.studies.support_size.criteria import DEFINITIONS, pair_divergences
-from caloforge.studies.support_size.sample import Findings, Options, findings_of, limits_from
-from caloforge.studies.support_size.study import SupportSizeSettings
+from caloforge.studies.support_size.duplicates import DEFINITIONS
+from caloforge.studies.support_size.sample import Findings, SupportSizeSettings, findings_of, limits_from
 
 BEAM = {"energy": "97.5-102.5GeV", "theta": "87.5-92.5"}
 
 
-def trusted(path: Path | None, n: int) -> Showers:
+def reference_showers(path: Path | None, n: int) -> Showers:
     """Return N showers of a file, filled up with smeared, mirrored copies."""
     if path is None:
         return simulate("clic-ecal-wide", n, engine="gflash", seed=1, **BEAM)
@@ -82,10 +82,11 @@ def ratios(showers: Showers) -> None:
     print(f"similarities: {1e3 * (time.process_time() - start) / len(i):.2f} ms a pair")
 
 
-def search(label: str, showers: Showers, options: Options, limits: Findings | None) -> tuple[Findings, float]:
+def search(label: str, showers: Showers, reference: Findings | None) -> tuple[Findings, float]:
     """Find the duplicates of a sample, by the limits of another one or its own."""
-    given = None if limits is None else limits_from(limits, options.alphas)
-    arrays, seconds = timed(label, lambda: findings_of(showers, options, given))
+    settings = SupportSizeSettings(device="cpu")
+    limits = None if reference is None else limits_from(reference, settings.all_alphas)
+    arrays, seconds = timed(label, lambda: findings_of(showers, settings, 0, limits))
     return Findings(arrays), seconds
 
 
@@ -96,17 +97,17 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=5000, help="showers of each sample")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    options = SupportSizeSettings(device="cpu").options(0)
-    reference, _ = timed("read or make trusted showers", lambda: trusted(chosen.showers, chosen.n))
+    reference, _ = timed(
+        "read or make reference showers", lambda: reference_showers(chosen.showers, chosen.n)
+    )
     ratios(reference)
     print(f"{chosen.n:,} showers a sample, {chosen.n * (chosen.n - 1) // 2:,} pairs")
-    own, first = search("trusted showers: limits, duplicates", reference, options, None)
-    reference = simulate(
-        "clic-ecal-wide", chosen.n, engine="gflash", seed=2, **BEAM
-    )  # the first ones are let go
-    other, second = search("parametrised showers: duplicates", reference, options, own)
+    own, first = search("reference showers: limits, duplicates", reference, None)
+    # the first ones are freed
+    reference = simulate("clic-ecal-wide", chosen.n, engine="gflash", seed=2, **BEAM)
+    other, second = search("parametrised showers: duplicates", reference, own)
     found = [own, other]
-    for label, findings in zip(("trusted", "parametrised"), found, strict=True):
+    for label, findings in zip(("reference", "parametrised"), found, strict=True):
         print(f"{label}: {findings.compared:,} pairs compared cell by cell")
         for definition in DEFINITIONS:
             duplicates = findings.duplicates(definition.name)

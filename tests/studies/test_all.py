@@ -132,7 +132,7 @@ def test_unknown_names_are_refused(reference: Path, zoo: Path) -> None:
 
 
 def test_every_study_has_what_the_site_shows() -> None:
-    from caloforge.studies.papers import document
+    from caloforge.studies.page import document
 
     for name, study in STUDIES.items():
         assert study.name == name

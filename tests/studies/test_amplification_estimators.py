@@ -6,19 +6,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import rel_entr
+from scipy.stats import norm
 
 from caloforge.errors import TooFewShowersError
-from caloforge.studies.amplification.estimators import (
+from caloforge.statistics.distances import quantile_divergence
+from caloforge.statistics.effective_size import (
     DyadicBins,
     by_comparison,
     by_formula,
     deepest,
     divergence_error,
     fit_amplification,
-    normal_divergence,
     run_toy,
 )
-from caloforge.validate.metrics.quantile import quantile_divergence
+
+
+def normal_divergence(mean: float, deviation: float, n_quant: int) -> float:
+    """Return the exact divergence of N(mean, deviation^2) from N(0, 1) in K quantiles of the latter."""
+    p, edges = np.full(n_quant, 1.0 / n_quant), norm.ppf(np.arange(1, n_quant) / n_quant)
+    g = np.diff(norm.cdf(edges, mean, deviation), prepend=0.0, append=1.0)
+    return float(0.5 * (rel_entr(g, (g + p) / 2) + rel_entr(p, (g + p) / 2)).sum())
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 4])
@@ -119,9 +127,9 @@ def test_fit_of_a_gaussian_amplifies_as_its_closed_form_says() -> None:
 
 def test_toy_finds_the_known_amplification_and_size() -> None:
     toy = run_toy(20_000, 1_000, seed=3)
-    assert abs(toy.sample - toy.sample_size) < 3.5 * toy.sample_error + 0.03 * toy.sample_size
+    assert abs(toy.sample - toy.sample_size) < 3.5 * toy.sample_uncertainty + 0.03 * toy.sample_size
     clear = np.isfinite(toy.found) & (toy.quantiles >= 8) & (toy.quantiles <= 256)
-    pulls = (toy.found[clear] - toy.known[clear]) / toy.error[clear]
+    pulls = (toy.found[clear] - toy.known[clear]) / toy.uncertainty[clear]
     assert clear.sum() >= 5
     assert np.abs(pulls).max() < 3.5
     assert toy.known[clear][-1] > 5 * toy.known[clear][0]

@@ -59,7 +59,7 @@ def model() -> Generator:
 @pytest.fixture(scope="module")
 def observed(gflash_images: Path) -> Observed:
     showers = read_showers(gflash_images)
-    return observe_chunks(showers.chunks(), showers.detector)
+    return observe_chunks(showers.chunks())
 
 
 def test_observables_are_those_of_the_cells(gflash_images: Path, observed: Observed) -> None:
@@ -78,7 +78,7 @@ def test_observables_are_those_of_the_cells(gflash_images: Path, observed: Obser
 
 def test_three_dimensional_showers_are_projected_on_the_way() -> None:
     showers = simulate("ild-ecal", 20, energy="50GeV", engine="gflash", seed=5)
-    seen = observe_chunks(showers.chunks(7), get_detector("ild-ecal-10x10"))
+    seen = observe_chunks(showers.chunks(7))
     images = np.zeros((20, 10, 10))
     for ix in range(30):  # slow and obvious
         for iy in range(30):
@@ -93,7 +93,7 @@ def test_three_dimensional_showers_are_projected_on_the_way() -> None:
 
 def test_empty_showers_count_as_zeros() -> None:
     image = get_detector("ild-ecal-10x10")
-    seen = observe_chunks([Showers(image, np.zeros((3, 100)), np.full(3, 50e3))], image)
+    seen = observe_chunks([Showers(image, np.zeros((3, 100)), np.full(3, 50e3))])
     assert np.array_equal(seen.values, np.zeros((3, 4)))
     assert len(seen.pixels) == 0
 
@@ -222,7 +222,7 @@ def test_wrong_files_are_refused_with_what_is_needed(gflash_images: Path, tmp_pa
     for files, message in (
         ([gflash_images], "0 generated samples were given; it needs a file of Geant4 showers"),
         ([few, gflash_images], "300 trusted showers are too few; it needs"),
-        ([gflash_images, other], "cannot be compared; expected one detector"),
+        ([gflash_images, other], "'clic' is of 'clic-ecal', the reference of 'ild-ecal-10x10'"),
         ([gflash_images, tmp_path / "no.h5"], "no such file"),
         ([gflash_images, tmp_path / "no-run"], "no file, no run folder and no shipped model"),
     ):

@@ -14,16 +14,12 @@ from caloforge.cli.app import app
 from caloforge.errors import InputError
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
+from caloforge.statistics.local import local_moments
 from caloforge.studies import run_study
-from caloforge.studies.base import Cache, Context
-from caloforge.studies.conditioning.compare import (
-    TestPoint,
-    grid_of_points,
-    points_with_showers,
-    select,
-    window_around,
-)
-from caloforge.studies.conditioning.curves import angle_curve, at_point
+from caloforge.studies.base import Context
+from caloforge.studies.cache import Cache
+from caloforge.studies.conditioning.measure import angle_curve
+from caloforge.studies.conditioning.points import TestPoint, points_with_showers, window_around
 from caloforge.studies.conditioning.study import ConditioningSettings, ConditioningStudy
 from caloforge.studies.sources import open_sources
 
@@ -31,7 +27,7 @@ from caloforge.studies.sources import open_sources
 
 
 def test_the_nine_points_are_every_combination() -> None:
-    points = grid_of_points((20e3, 50e3, 90e3), (40.0, 60.0, 85.0))
+    points = ConditioningSettings().points
     assert len(points) == 9
     assert points[1] == TestPoint(20e3, 60.0)
     assert points[-1].key == "90gev-85deg"
@@ -42,11 +38,11 @@ def test_a_window_is_as_narrow_as_the_showers_allow() -> None:
     energy, theta = rng.uniform(10e3, 100e3, 20_000), rng.uniform(30.0, 90.0, 20_000)
     point = TestPoint(50e3, 60.0)
     windows = [window_around(energy, theta, point, wanted) for wanted in (10, 100, 500)]
-    counts = [len(select(energy, theta, point, window)) for window in windows]
+    counts = [len(window.select(energy, theta, point)) for window in windows]
     assert [window.energy for window in windows] == sorted(window.energy for window in windows)
     for wanted, count in zip((10, 100, 500), counts, strict=True):
         assert count >= wanted
-    chosen = select(energy, theta, point, windows[1])
+    chosen = windows[1].select(energy, theta, point)
     assert np.abs(energy[chosen] - 50e3).max() <= windows[1].energy
     assert np.abs(theta[chosen] - 60.0).max() <= windows[1].theta
     assert window_around(energy, theta, point, 10**6).theta == 10.0
@@ -60,11 +56,10 @@ def test_a_file_made_at_the_points_needs_no_width() -> None:
 
 
 def test_a_point_beside_all_showers_is_no_point() -> None:
-    class Incident:
-        energy, theta = np.full(100, 50e3), np.full(100, 90.0)
-
-    points = grid_of_points((45e3, 50e3), (85.0, 90.0))
-    assert [point for point, _ in points_with_showers(Incident(), points, 50)] == [TestPoint(50e3, 90.0)]
+    energy, theta = np.full(100, 50e3), np.full(100, 90.0)
+    points = ConditioningSettings(energies=(45.0, 50.0), thetas=(85.0, 90.0)).points
+    found = points_with_showers(energy, theta, points, 50)
+    assert [point for point, _ in found] == [TestPoint(50e3, 90.0)]
 
 
 def test_widths_that_are_given_are_kept() -> None:
@@ -85,7 +80,7 @@ def test_a_plane_with_noise_gives_its_height_and_its_noise() -> None:
     heights, widths = [], []
     for seed in range(20):
         values, energy, theta = _around(seed=seed)
-        found = at_point(values, (energy, theta), (50e3, 60.0))
+        found = local_moments(values, (energy, theta), (50e3, 60.0))
         heights.append((found.mean - 3.0) / found.mean_error)
         widths.append((found.width - 7.0) / found.width_error)
     assert abs(np.mean(heights)) < 3 / np.sqrt(20)
@@ -96,7 +91,7 @@ def test_a_plane_with_noise_gives_its_height_and_its_noise() -> None:
 
 def test_a_factor_goes_through_exactly() -> None:
     values, energy, theta = _around()
-    plain, scaled = (at_point(v, (energy, theta), (50e3, 60.0)) for v in (values, 1.02 * values))
+    plain, scaled = (local_moments(v, (energy, theta), (50e3, 60.0)) for v in (values, 1.02 * values))
     assert scaled.mean == pytest.approx(1.02 * plain.mean, rel=1e-9)
     assert scaled.width == pytest.approx(1.02 * plain.width, rel=1e-9)
     np.testing.assert_allclose(scaled.moved, 1.02 * plain.moved, rtol=1e-9)
@@ -104,7 +99,7 @@ def test_a_factor_goes_through_exactly() -> None:
 
 def test_without_a_spread_of_conditions_it_is_the_plain_mean() -> None:
     values = np.random.default_rng(3).gamma(3.0, 2.0, 500)
-    found = at_point(values, (np.full(500, 5e4), np.full(500, 60.0)), (5e4, 60.0))
+    found = local_moments(values, (np.full(500, 5e4), np.full(500, 60.0)), (5e4, 60.0))
     assert found.mean == pytest.approx(values.mean())
     assert found.width == pytest.approx(values.std(ddof=1))
     assert found.mean_error == pytest.approx(values.std(ddof=1) / np.sqrt(500))
@@ -113,9 +108,9 @@ def test_without_a_spread_of_conditions_it_is_the_plain_mean() -> None:
 def test_missing_values_are_counted_and_too_few_say_nothing() -> None:
     values, energy, theta = _around(100)
     values[:30] = np.nan
-    found = at_point(values, (energy, theta), (50e3, 60.0))
+    found = local_moments(values, (energy, theta), (50e3, 60.0))
     assert (found.n, found.missing) == (70, 30)
-    few = at_point(values[:45], (energy[:45], theta[:45]), (50e3, 60.0))
+    few = local_moments(values[:45], (energy[:45], theta[:45]), (50e3, 60.0))
     assert np.isnan(few.mean)
     assert np.isnan(few.width_error)
 

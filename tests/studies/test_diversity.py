@@ -8,16 +8,15 @@ import pytest
 from caloforge.errors import TooFewShowersError
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
+from caloforge.statistics import pairs as module
+from caloforge.statistics.pairs import Neighbours, nearest
 from caloforge.statistics.ssim import structural_similarity
-from caloforge.studies.diversity import distances as module
 from caloforge.studies.diversity.distances import (
     Memory,
-    Nearest,
     fingerprints,
-    likeness_between,
-    likeness_within,
     memory_of,
-    nearest,
+    similarities_between,
+    similarities_within,
 )
 from caloforge.studies.diversity.sample import known_showers
 
@@ -80,7 +79,7 @@ def test_exchange_error_is_the_spread_over_all_halves():
 
 
 def test_ties_count_half():
-    same = Nearest(np.array([1.0, 2.0]), np.array([0, 1]))
+    same = Neighbours(np.array([1.0, 2.0]), np.array([0, 1]))
     assert Memory(same, same, 2).closer[0] == 0.5
 
 
@@ -113,16 +112,16 @@ def test_training_showers_are_left_out_of_the_held_out_ones(showers):
 
 
 def test_identical_samples_have_pairs_of_similarity_one(showers):
-    found = likeness_between(showers, showers.take(np.arange(60)[::-1]), 60, (1e-5, 1e-3), seed=0)
+    found = similarities_between(showers, showers.take(np.arange(60)[::-1]), 60, (1e-5, 1e-3), seed=0)
     np.testing.assert_allclose(found.values, 1.0)
-    own = likeness_within(showers, 20, (1e-5, 1e-3), seed=0)
+    own = similarities_within(showers, 20, (1e-5, 1e-3), seed=0)
     assert own.values.shape == (20, 2)
     assert own.values.max() < 1
     assert (own.mean[1:] > own.mean[:-1]).all()  # a larger range sees less
 
 
 def test_pairs_are_of_like_energy_and_agree_with_single_ones(showers, monkeypatch):
-    found = likeness_within(showers, 30, (1e-4,), seed=3)
+    found = similarities_within(showers, 30, (1e-4,), seed=3)
     order = np.argsort(showers.incident_energy)
     grid = showers.grid()
     expected = structural_similarity(grid, order[::2], grid, order[1::2], (0.1,))  # MeV
@@ -132,10 +131,10 @@ def test_pairs_are_of_like_energy_and_agree_with_single_ones(showers, monkeypatc
 def test_a_collapsed_sample_is_more_alike(showers):
     rows = np.random.default_rng(5).integers(0, 4, 60)
     collapsed = showers.take(rows)
-    a, b = (likeness_within(one, 30, (1e-4,), seed=0) for one in (showers, collapsed))
+    a, b = (similarities_within(one, 30, (1e-4,), seed=0) for one in (showers, collapsed))
     assert b.mean[0] > a.mean[0] + 5 * a.error[0]
 
 
 def test_one_pair_is_not_enough(showers):
     with pytest.raises(TooFewShowersError, match="at least 2"):
-        likeness_within(showers[:3], 30, (1e-4,), seed=0)
+        similarities_within(showers[:3], 30, (1e-4,), seed=0)

@@ -13,12 +13,17 @@ from typer.testing import CliRunner
 from caloforge.cli.app import app
 from caloforge.errors import Geant4DataError, InputError
 from caloforge.generate import Generator
+from caloforge.generate.timing import count_parameters, time_generator
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.shapes import figures as speed
-from caloforge.studies.shapes.figures import count_parameters, time_geant4, time_generator
-from caloforge.studies.shapes.measure import (
+from caloforge.studies.shapes import report as speed
+from caloforge.studies.shapes.report import (
+    time_geant4,
+)
+from caloforge.train import train
+from caloforge.validate.sample import Sample
+from caloforge.validate.shape_tests import (
     CoreWindow,
     compare_cores,
     core_energies,
@@ -27,8 +32,6 @@ from caloforge.studies.shapes.measure import (
     reference_core,
     shape_tests,
 )
-from caloforge.train import train
-from caloforge.validate.sample import Sample
 from caloforge.zoo.store import load
 
 QUICK = {"geant4_showers": 0, "timing_seconds": 0.05, "batch": 100}

@@ -20,11 +20,12 @@ from caloforge.showers.views import JoinedShowers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
 from caloforge.studies.amplification.study import AmplificationStudy
-from caloforge.studies.base import Cache, Context
+from caloforge.studies.base import Context
+from caloforge.studies.cache import Cache
 from caloforge.studies.layers.study import LayersStudy
 from caloforge.studies.run import study_command
 from caloforge.studies.site.plan import Group, read_groups, truth_files
-from caloforge.studies.sources import Source, made, open_sources
+from caloforge.studies.sources import Source, cached_generation, open_sources
 from caloforge.train import train
 
 PAGES = """
@@ -174,9 +175,9 @@ def test_showers_are_kept_where_several_studies_find_them(folder: Path, tmp_path
         source = Source("mirror", like.detector, "0", generator=counting)
         for name in ("one", "two"):
             cache = Cache(tmp_path / name, showers=tmp_path / "shared")
-            with made(source, 30, like, 0, cache, "key") as showers:
+            with cached_generation(source, 30, like, 0, cache, "key") as showers:
                 assert len(showers) == 30
-        with made(source, 30, like, 0, Cache(tmp_path / "three"), "key") as showers:
+        with cached_generation(source, 30, like, 0, Cache(tmp_path / "three"), "key") as showers:
             assert isinstance(showers[:5], Showers)
     assert made_of == [30, 30]
     assert len(list((tmp_path / "shared").glob("*.h5"))) == len(list((tmp_path / "three").glob("*.h5"))) == 1
@@ -186,8 +187,8 @@ def test_images_and_their_detector_are_studied_together() -> None:
     from caloforge.geometry import get_detector
 
     grid, image = get_detector("ild-ecal"), get_detector("ild-ecal-10x10")
-    assert AmplificationStudy().space(grid) == AmplificationStudy().space(image) == "ild-ecal-10x10"
-    assert LayersStudy().space(grid) == "ild-ecal"
+    assert AmplificationStudy().space(grid) == AmplificationStudy().space(image) == image
+    assert LayersStudy().space(grid) == grid
 
 
 def test_the_word_shipped_stays_in_commands() -> None:
@@ -196,7 +197,7 @@ def test_the_word_shipped_stays_in_commands() -> None:
         pytest.skip("no packed images in this copy of the package")
     with ExitStack() as stack:
         source = open_sources(stack, [packed])[0]
-        assert source.given == "shipped"
+        assert source.argument == "shipped"
         assert source.provenance()["file"] == packed.name
         context = Context((source,), (), LayersStudy.Settings())
         assert study_command(LayersStudy(), context, None) == "caloforge study layers shipped"

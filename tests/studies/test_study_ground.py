@@ -9,12 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+import caloforge
 from caloforge.errors import ConfigError, IncompatibleError, InputError, OutputExistsError, UnknownNameError
 from caloforge.showers import Showers, open_showers, read_showers
 from caloforge.showers.views import JoinedShowers
 from caloforge.studies import STUDIES, run_study
-from caloforge.studies.base import Cache, Context, Figure, Row, Study, StudyResult, StudySettings
-from caloforge.studies.papers import PaperValue, document, paper, paper_values
+from caloforge.studies import cache as cache_module
+from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, StudySettings
+from caloforge.studies.cache import Cache
+from caloforge.studies.page import PaperValue, document, paper, paper_values
 from caloforge.validate.plots.panel import figure_style
 
 
@@ -85,7 +88,9 @@ def test_papers_numbers_read_well(bounds: dict[str, float], text: str) -> None:
     assert PaperValue("a.b", "calomplification", "figure 1", unit="mm", **bounds).text == text
 
 
-def test_cache_computes_once_and_again_for_other_inputs(tmp_path: Path) -> None:
+def test_cache_computes_once_and_again_for_other_inputs_and_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def compute() -> dict[str, Any]:
@@ -99,9 +104,18 @@ def test_cache_computes_once_and_again_for_other_inputs(tmp_path: Path) -> None:
     assert second["n"] == 1
     assert cache.get("entry", compute, "b")["n"] == 2
     assert Cache(tmp_path / "cache", {"seed": 2}).get("entry", compute, "b")["n"] == 3
+    monkeypatch.setattr(cache_module, "source_digest", lambda *parts: "other code")
+    assert Cache(tmp_path / "cache", {"seed": 2}).get("entry", compute, "b")["n"] == 4
     path = tmp_path / "cache" / "entry.npz"
     path.write_bytes(path.read_bytes()[:100])  # as a crash of the machine may leave it
-    assert Cache(tmp_path / "cache", {"seed": 2}).get("entry", compute, "b")["n"] == 4
+    assert Cache(tmp_path / "cache", {"seed": 2}).get("entry", compute, "b")["n"] == 5
+
+
+def test_the_digest_of_the_code_covers_every_room_that_computes() -> None:
+    package = Path(caloforge.__file__).parent
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    assert rooms - set(cache_module.CODE) == {"cli", "data", "formats", "simulate", "train", "zoo"} & rooms
+    assert "random.py" in cache_module.CODE
 
 
 def test_cache_without_a_folder_keeps_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caloforge.errors import InputError
-from caloforge.studies.support_size.birthday import Duplicates, birthday_curve, clopper_pearson, no_duplicate
+from caloforge.statistics.birthday import Duplicates, birthday_curve, clopper_pearson, no_duplicate
 
 
 def uniform(support, n, seed):

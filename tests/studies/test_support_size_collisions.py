@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caloforge.errors import InputError
-from caloforge.studies.support_size.birthday import Duplicates, Interval, collision_rate
+from caloforge.statistics.birthday import Duplicates, Interval, collision_rate
 
 
 def duplicates_of(labels):

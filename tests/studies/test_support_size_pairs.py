@@ -6,9 +6,9 @@ from scipy.special import rel_entr
 
 from caloforge.errors import InputError
 from caloforge.geometry import get_detector
-from caloforge.studies.support_size import criteria as divergence
-from caloforge.studies.support_size.criteria import pair_differences, pair_divergences, pair_indices
-from caloforge.studies.support_size.search import why_no_windows
+from caloforge.statistics import pairs as divergence
+from caloforge.statistics.pairs import pair_differences, pair_divergences, pair_indices
+from caloforge.studies.support_size.duplicates import why_no_windows
 
 
 def slow(profiles):

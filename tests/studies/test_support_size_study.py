@@ -9,14 +9,20 @@ from typer.testing import CliRunner
 
 from caloforge.cli.app import app
 from caloforge.errors import InputError
-from caloforge.geometry import get_detector
-from caloforge.geometry import project
+from caloforge.geometry import get_detector, project
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
 from caloforge.studies import run_study
-from caloforge.studies.support_size.criteria import DEFINITIONS, Limits, PairTable, limits_of, profiles_of
-from caloforge.studies.support_size.sample import within
-from caloforge.studies.support_size.search import SimilaritySearch, find_duplicates, first_showers
+from caloforge.studies.sources import within
+from caloforge.studies.support_size.duplicates import (
+    DEFINITIONS,
+    Limits,
+    PairTable,
+    SimilaritySearch,
+    find_duplicates,
+    limits_of,
+    profiles_of,
+)
 
 KNOWN = 30
 SETTINGS = {"alpha": 0.003, "alphas": [0.003, 0.02], "subsets": 200, "limit_pairs": 500, "drawn": 2}
@@ -129,7 +135,7 @@ def test_images_of_one_layer_have_their_energy_for_a_depth_profile(truth):
     cells = project(truth.cells, truth.detector, image)
     images = Showers(image, cells, truth.incident_energy)
     profiles = profiles_of(images)
-    np.testing.assert_allclose(profiles.z[:, 0], cells.sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(profiles["z"][:, 0], cells.sum(axis=1), rtol=1e-5)
     result = run_study("support-size", images[:100], images[100:], settings={"subsets": 20})
     assert {"profiles", "energy"} <= set(result.data["samples"]["showers"])
 
@@ -180,7 +186,6 @@ def test_too_many_pairs_are_thinned_by_showers(truth):
     found = find_duplicates(table, loose, DEFINITIONS[2], search, most=100)
     assert found.duplicates.n == 14  # 14 showers have 91 pairs, 15 have 105
     assert found.duplicates.count == found.candidates == search.count == 91
-    assert first_showers(np.array([[0, 5], [1, 5], [2, 7]]), 9, most=1) == 5
 
 
 def test_normalised_profiles_know_no_energy(truth):

@@ -103,7 +103,7 @@ def study(
 
 def _list(as_json: bool) -> None:
     from caloforge.studies import STUDIES
-    from caloforge.studies.papers import document
+    from caloforge.studies.page import document
 
     known = [
         {
@@ -131,6 +131,6 @@ def _number(row: dict[str, Any]) -> str:
 
 
 def _paper(row: dict[str, Any]) -> str:
-    from caloforge.studies.papers import paper
+    from caloforge.studies.page import paper
 
     return "" if row["paper"] is None else paper(row["paper"]["key"]).text

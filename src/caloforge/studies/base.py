@@ -1,11 +1,4 @@
-"""What a study is: a context (reference, generated samples, settings) gives a result.
-
-What a study has computed already: arrays under OUTPUT/cache, found again after an interruption.
-
-An entry is a file ``NAME.npz`` with its arrays and the hash of everything that it depends on. Where the hash differs,
-the entry is computed again and replaced.
-
-What a study is: it takes a context (reference, generated samples, settings) and gives a result.
+"""A study takes a context (reference, generated samples, settings) and gives a result.
 
 A study of one's own is a class and one registry entry::
 
@@ -31,101 +24,56 @@ A study of one's own is a class and one registry entry::
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
-from zipfile import BadZipFile
+from typing import Any, ClassVar, NoReturn, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge._version import __version__
 from caloforge.errors import InputError
-from caloforge.files import atomic_path
+from caloforge.geometry import Detector
+from caloforge.registry import Registry
 from caloforge.settings import Settings as StudySettings
-from caloforge.showers.identity import SeenCheck, SeenCount
+from caloforge.showers import ShowerSource
+from caloforge.showers.seen import SeenCheck, SeenCount
 from caloforge.showers.views import JoinedShowers
+from caloforge.studies.cache import Cache
+from caloforge.studies.sources import SIMULATIONS, Source, cached_generation, within
+from caloforge.validate.report.page import Block
 
-if TYPE_CHECKING:
-    from caloforge.geometry import Detector
-    from caloforge.showers import ShowerSource
-    from caloforge.studies.sources import Source
-    from caloforge.validate.report.page import Block
-
-__all__ = [
-    "REFERENCE",
-    "Cache",
-    "Context",
-    "Figure",
-    "Row",
-    "Study",
-    "StudyResult",
-    "StudySettings",
-    "sample_labels",
-]
-
-
-_HASH = "__hash__"
-
-
-class Cache:
-    """Arrays by name.
-
-    Arguments:
-        folder: Where the files are; None keeps nothing.
-        common: What every entry depends on: the settings of the study, its seed.
-        showers: Where the showers of models are kept, which several studies may share; by default the same folder.
-    """
-
-    def __init__(self, folder: Path | None, common: Any = None, showers: Path | None = None) -> None:
-        self.folder, self.common = folder, common
-        self.showers = showers or folder
-
-    def get(
-        self, name: str, compute: Callable[[], Mapping[str, ArrayLike]], *inputs: Any
-    ) -> dict[str, NDArray[Any]]:
-        """Return the arrays of an entry, computed when it is not there.
-
-        Arguments:
-            name: Name of the entry, a file name.
-            compute: Returns the arrays by name.
-            inputs: What the entry depends on beside the common things, such as a file's SHA-256; plain values.
-        """
-        if self.folder is None:
-            return {key: np.asarray(value) for key, value in compute().items()}
-        path = self.folder / f"{name}.npz"
-        wanted = self._hash(name, inputs)
-        found = _read(path, wanted)
-        if found is not None:
-            return found
-        arrays = {key: np.asarray(value) for key, value in compute().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path, force=True) as part, part.open("wb") as handle:
-            np.savez(handle, **arrays, **{_HASH: np.array(wanted)})  # type: ignore[arg-type]
-        return arrays
-
-    def _hash(self, name: str, inputs: tuple[Any, ...]) -> str:
-        parts = [__version__, name, self.common, list(inputs)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _read(path: Path, wanted: str) -> dict[str, NDArray[Any]] | None:
-    """Return the arrays of a file, or None when it is not there, broken, or of other inputs."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            if str(stored[_HASH]) != wanted:
-                return None
-            return {key: stored[key] for key in stored.files if key != _HASH}
-    except (OSError, KeyError, ValueError, BadZipFile, EOFError):
-        return None
-
+__all__ = ["STUDIES", "Context", "Figure", "Row", "Study", "StudyResult", "StudySettings", "WindowSettings"]
 
 S = TypeVar("S", bound=StudySettings)
+
+
+class WindowSettings(StudySettings):
+    """Settings of a study of showers of some energies and angles, in memory.
+
+    Arguments:
+        energy: Only showers of these incident energies, such as ``97.5-102.5GeV``; empty: all.
+        theta: Only showers of these angles, such as ``87.5-92.5``; empty: all.
+        device: Device of torch: ``auto`` takes a GPU when there is one.
+    """
+
+    energy: str = ""
+    theta: str = ""
+    device: str = "auto"
+
+    def of(self, source: ShowerSource) -> ShowerSource:
+        """Return the showers of a source within the windows."""
+        return within(source, self.energy, self.theta)
+
+    def torch_device(self) -> str:
+        """Return the name of the torch device."""
+        if self.device != "auto":
+            return self.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -134,7 +82,7 @@ class Row:
 
     Arguments:
         quantity: What it is.
-        ours: Our number; None where it could not be found, and ``note`` says why.
+        ours: Our number; None or not finite where it could not be found, and ``note`` says why.
         uncertainty: Of our number, one standard deviation.
         paper: Key of the paper's number in ``papers.toml``; None where the paper has none.
         unit: Unit; empty for a pure number.
@@ -149,6 +97,12 @@ class Row:
     unit: str = ""
     note: str = ""
     sample: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("ours", "uncertainty"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, float(value) if math.isfinite(value) else None)
 
 
 @dataclass(frozen=True)
@@ -170,7 +124,7 @@ class Figure:
 
 @dataclass
 class StudyResult:
-    """What a study found.
+    """The result of a study.
 
     Arguments:
         rows: Our numbers beside the paper's.
@@ -195,17 +149,17 @@ class StudyResult:
 
 @dataclass(frozen=True)
 class Context:
-    """What a study works on.
+    """The inputs of a study.
 
     Arguments:
-        references: Files of trusted showers, at least one.
-        generated: Samples and models to judge, as many as were given.
+        references: Files of reference showers, at least one.
+        generated: Samples and models to judge.
         settings: The study's own settings.
         seed: One seed for all random choices, of models too.
-        n: How many showers of each generated sample are wanted; None: the study's own choice.
-        cache: What was computed already.
-        allow_seen: Whether trusted showers may be ones that a model has seen.
-        seen: How many trusted showers each model has seen, by label, where that is known.
+        n: How many showers of each generated sample; None: the study's own choice.
+        cache: Arrays and showers that were computed before.
+        allow_seen: Whether reference showers may be ones that a model was trained or selected on.
+        seen: How many reference showers each model was trained or selected on, by label, where that is known.
     """
 
     references: tuple[Source, ...]
@@ -219,22 +173,39 @@ class Context:
 
     @cached_property
     def reference(self) -> ShowerSource:
-        """All trusted showers as one source.
+        """All reference showers as one source.
 
         Raises:
             IncompatibleError: When the files are not of one detector.
         """
-        return self.trusted[0] if len(self.trusted) == 1 else JoinedShowers(self.trusted)
+        parts = self.reference_parts
+        return parts[0] if len(parts) == 1 else JoinedShowers(parts)
 
     @property
-    def trusted(self) -> list[ShowerSource]:
-        """The trusted showers, file by file; unlike :attr:`reference` they may be of several detectors."""
+    def reference_parts(self) -> list[ShowerSource]:
+        """The reference showers, file by file; unlike :attr:`reference` they may be of several detectors."""
         return [source.showers for source in self.references if source.showers is not None]
+
+    @property
+    def n_reference(self) -> int:
+        """Number of reference showers in all files."""
+        return sum(len(part) for part in self.reference_parts)
 
     @property
     def reference_hashes(self) -> list[str]:
         """SHA-256 of every reference file, for the cache."""
         return [source.sha256 for source in self.references]
+
+    @property
+    def reference_name(self) -> str:
+        """The simulation that made the reference, such as "Geant4", else the name of its file."""
+        return SIMULATIONS.get(self.reference.source, self.references[0].label)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of all samples, all different: "reference" first."""
+        labels = [source.label for source in self.generated]
+        return ["trusted showers" if "reference" in labels else "reference", *labels]
 
     def size(self, default: int) -> int:
         """Return how many generated showers are wanted."""
@@ -246,6 +217,39 @@ class Context:
             msg = f"settings are {type(self.settings).__name__}; expected {kind.__name__}"
             raise InputError(msg)
         return self.settings
+
+    def measured(
+        self,
+        measure: Callable[[ShowerSource, str], Mapping[str, ArrayLike]],
+        *inputs: Any,
+        n: int | None = None,
+        like: ShowerSource | None = None,
+        window: Sequence[str] = (),
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Measure the reference, then each generated sample, from the cache where that was done before.
+
+        Arguments:
+            measure: Takes showers and a line for the progress bar; returns arrays by name.
+            inputs: What the arrays depend on beside the showers and the settings.
+            n: Showers of a model; by default those of the context, else as many as ``like`` has.
+            like: Reference showers; by default all.
+            window: What selected ``like`` among the reference.
+
+        Yields:
+            The arrays of each sample; ``measure`` is called for the next one when it is needed.
+        """
+        like, hashes = self.reference if like is None else like, self.reference_hashes
+        yield self.cache.get("reference", lambda: measure(like, "measure the reference"), hashes, *inputs)
+        key = "/".join([*hashes, *filter(None, window)])
+        for source in self.generated:
+
+            def compute(source: Source = source) -> Mapping[str, ArrayLike]:
+                wanted = self.n if n is None else n if source.generator is not None else None
+                with cached_generation(source, wanted, like, self.seed, self.cache, key) as showers:
+                    return measure(showers, f"measure {source.label}")
+
+            own = (source.sha256, self.n)
+            yield self.cache.get(f"sample-{source.sha256[:16]}", compute, hashes, *inputs, *own)
 
 
 class Study(ABC):
@@ -272,9 +276,9 @@ class Study(ABC):
         """Return the reference that ships with the package, or None."""
         return None
 
-    def space(self, detector: Detector) -> str:
-        """Return the name of the detector in which showers of a detector are compared: by default its own."""
-        return detector.name
+    def space(self, detector: Detector) -> Detector:
+        """Return the detector in which showers of a detector are compared: by default its own."""
+        return detector
 
     def check(self, context: Context) -> None:
         """Check before any work that the files fit.
@@ -284,34 +288,29 @@ class Study(ABC):
         """
         if len(context.generated) < self.least_generated:
             self.refuse(f"{len(context.generated)} generated samples were given")
+        detector = context.references[0].detector
+        for source in (*context.references[1:], *context.generated):
+            if self.space(source.detector) != self.space(detector):
+                self.refuse(
+                    f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
+                )
 
     def check_seen(self, context: Context) -> dict[str, SeenCount]:
-        """Check that no model is judged by showers that trained or selected it; return how many are.
+        """Check that no model was trained or selected on reference showers; return how many, by label.
 
         Raises:
-            SeenShowersError: When some are and the context does not allow it.
+            SeenShowersError: When some were and the context does not allow it.
         """
-        check = SeenCheck(context.trusted)
+        check = SeenCheck(context.reference_parts)
         return check.require_unseen(
             ((source.label, source) for source in context.generated), context.allow_seen
         )
 
-    def require_detector(self, source: Source, detector: Detector) -> None:
-        """Refuse a generated sample of another detector than the reference's.
-
-        Raises:
-            InputError: When it is of another one.
-        """
-        if source.detector != detector:
-            self.refuse(
-                f"'{source.label}' is of '{source.detector.name}', the reference of '{detector.name}'"
-            )
-
     def refuse(self, why: str) -> NoReturn:
-        """Raise what a user who gave the wrong files must know.
+        """Refuse files that do not fit.
 
         Raises:
-            InputError: Always.
+            InputError: Always; says why, and what the study needs.
         """
         msg = f"study '{self.name}': {why}; it needs {self.needs}"
         raise InputError(msg)
@@ -321,10 +320,17 @@ class Study(ABC):
         """Do the analysis."""
 
 
-REFERENCE = "reference"
-
-
-def sample_labels(context: Context) -> list[str]:
-    """Return the reference's name, then those of the generated samples, all different."""
-    labels = [source.label for source in context.generated]
-    return ["trusted showers" if REFERENCE in labels else REFERENCE, *labels]
+STUDIES: Registry[type[Study]] = Registry(
+    "study",
+    {
+        "amplification": "caloforge.studies.amplification.study:AmplificationStudy",
+        "density": "caloforge.studies.amplification.density:DensityStudy",
+        "conditioning": "caloforge.studies.conditioning.study:ConditioningStudy",
+        "layers": "caloforge.studies.layers.study:LayersStudy",
+        "shapes": "caloforge.studies.shapes.study:ShapesStudy",
+        "diversity": "caloforge.studies.diversity.study:DiversityStudy",
+        "support-size": "caloforge.studies.support_size.study:SupportSizeStudy",
+        "all": "caloforge.studies.site.study:AllStudies",
+    },
+    group="caloforge.studies",
+)

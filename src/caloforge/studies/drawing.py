@@ -1,7 +1,7 @@
-"""Figures of several panels with margins in inches.
+"""Figures of several panels with margins in inches, and what is drawn in many of them.
 
-Letting matplotlib find the margins costs as much as drawing, once a file; here they are given, and the small panels have
-no minor ticks.
+Letting matplotlib find the margins costs as much as drawing, once a file; here they are set, and small panels have no
+minor ticks.
 """
 
 from __future__ import annotations
@@ -13,13 +13,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.plots.panel import BAND, colour
+from caloforge.validate.plots.panel import BAND, INK, colour
 
-__all__ = ["MARKERS", "Margins", "errorbars", "histograms", "legend", "panels"]
+__all__ = [
+    "MARKERS",
+    "Margins",
+    "errorbars",
+    "histograms",
+    "legend",
+    "marker",
+    "number_map",
+    "panel_row",
+    "panels",
+    "shower_image",
+]
 
 MARKERS = ("o", "s", "D", "^", "P", "X")
 _KEY, _LETTER = 0.75, 0.095
 """Width of a legend's line and of a letter beside it, inches."""
+
+
+def marker(role: int) -> str:
+    """Return matplotlib's marker of a sample: 0 is the reference."""
+    return MARKERS[role % len(MARKERS)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +104,26 @@ def panels(
     return figure, axes
 
 
-def legend(figure: Any, pyplot: Any, labels: Sequence[str], first: int = 0) -> None:
+def panel_row(pyplot: Any, count: int, columns: int = 4, **options: Any) -> tuple[Any, list[Any]]:
+    """Return a figure of ``count`` panels, row by row, and their axes; four stand two by two.
+
+    Arguments:
+        pyplot: ``matplotlib.pyplot``.
+        count: Number of panels.
+        columns: Most in a row.
+        options: See :func:`panels`.
+    """
+    columns = min(columns, 2 if count == 4 else count)
+    figure, axes = panels(pyplot, -(-count // columns), columns, **options)
+    places = list(axes.flat)
+    for place in places[count:]:
+        place.set_visible(False)
+    return figure, places[:count]
+
+
+def legend(
+    figure: Any, pyplot: Any, labels: Sequence[str], first: int = 0, handles: Sequence[Any] | None = None
+) -> None:
     """Write the samples' names in their colours at the upper right.
 
     Arguments:
@@ -96,9 +131,11 @@ def legend(figure: Any, pyplot: Any, labels: Sequence[str], first: int = 0) -> N
         pyplot: ``matplotlib.pyplot``.
         labels: Names, in order.
         first: Role of the first: 0 is the reference.
+        handles: What stands beside the names; by default a line in each sample's colour.
     """
-    roles = range(first, first + len(labels))
-    handles = [pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 1.4) for role in roles]
+    if handles is None:
+        roles = range(first, first + len(labels))
+        handles = [pyplot.Line2D([], [], color=colour(role), lw=2.0 if role else 1.4) for role in roles]
     widths = [_KEY + _LETTER * len(label) for label in labels]
     width = float(figure.get_size_inches()[0])
     fitting = len(labels) if sum(widths) <= width else int(width / max(widths))
@@ -124,7 +161,7 @@ def errorbars(
         y,
         np.nan_to_num(error),
         color=colour(role),
-        fmt=MARKERS[role % len(MARKERS)],
+        fmt=marker(role),
         ms=4.5,
         lw=1.1,
         ls="-" if role == 0 else "none",
@@ -132,34 +169,85 @@ def errorbars(
 
 
 def histograms(
-    place: Any, samples: Sequence[NDArray[np.float64]], bins: int = 35, scale: float = 1.0, head: float = 1.15
+    place: Any,
+    samples: Sequence[NDArray[np.float64]],
+    edges: NDArray[np.float64] | None = None,
+    scale: float = 1.0,
+    head: float = 1.15,
+    roles: Sequence[int] | None = None,
+    lines: Sequence[str] | None = None,
 ) -> None:
-    """Draw normalised histograms of values (N,), the reference filled.
+    """Draw normalised histograms of values (N,), those of the reference filled.
 
-    The bins span the reference; entries outside are added to the first and last bin.
+    Entries outside the bins are added to the first and last one.
 
     Arguments:
         place: Axes.
         samples: The reference's values first; NaN are left out.
-        bins: Their number.
+        edges: Bins of the scaled values; by default 35 over the reference.
         scale: Factor of the values.
         head: Height of the panel over the highest bin.
+        roles: Role of each sample; by default in order.
+        lines: Line style of each sample.
     """
-    known = samples[0][np.isfinite(samples[0])] * scale
-    if len(known) == 0:
+    known = [values[np.isfinite(values)] * scale for values in samples]
+    if len(known[0]) == 0:
         return
-    low, high = np.quantile(known, (0.002, 0.998))
-    margin = 0.12 * (high - low) or max(abs(high), 1.0) * 0.05
-    edges = np.linspace(max(low - margin, 0.0) if low >= 0 else low - margin, high + margin, bins + 1)
+    if edges is None:
+        low, high = np.quantile(known[0], (0.002, 0.998))
+        margin = 0.12 * (high - low) or max(abs(high), 1.0) * 0.05
+        edges = np.linspace(max(low - margin, 0.0) if low >= 0 else low - margin, high + margin, 36)
     top = 0.0
-    for role, values in enumerate(samples):
-        found = values[np.isfinite(values)] * scale
-        if len(found) == 0:
+    for number, values in enumerate(known):
+        role = number if roles is None else roles[number]
+        if len(values) == 0:
             continue
-        counts = np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0] / len(found)
+        counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
         top = max(top, float(counts.max()))
-        if role == 0:
+        if number == 0:
             place.stairs(counts, edges, fill=True, color=BAND)
-        place.stairs(counts, edges, color=colour(role), lw=1.5 if role else 1.0)
+        style = "-" if lines is None else lines[number]
+        place.stairs(counts, edges, color=colour(role), lw=1.5 if role else 1.0, ls=style)
     place.set(xlim=(edges[0], edges[-1]), ylim=(0, head * top))
     place.locator_params(axis="both", nbins=5)
+
+
+def number_map(
+    place: Any,
+    values: NDArray[np.float64],
+    texts: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    dark: float = np.inf,
+    **colours: Any,
+) -> None:
+    """Draw a matrix (R, C) in colours, with its numbers; "-" for NaN.
+
+    Arguments:
+        place: Axes.
+        values: The numbers.
+        texts: Their format, such as ``+.0f``.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        dark: Absolute value above which the text is white.
+        colours: ``cmap``, ``vmin`` and ``vmax``.
+    """
+    place.imshow(values, aspect="auto", **colours)
+    for (row, column), value in np.ndenumerate(values):
+        text = f"{np.clip(value, -999, 999):{texts}}" if np.isfinite(value) else "-"
+        shade = "w" if np.isfinite(value) and abs(value) > dark else INK
+        place.text(column, row, text, ha="center", va="center", fontsize=8, color=shade)
+    place.set_xticks(range(len(columns)), columns, fontsize=9)
+    place.set_yticks(range(len(rows)), rows, fontsize=9)
+    place.tick_params(which="both", length=0)
+
+
+def shower_image(place: Any, image: NDArray[np.float64], top: float, title: str) -> None:
+    """Draw a shower summed over the layers (nx, ny), MeV, in logarithmic colours down to 1e-5 of ``top``."""
+    from matplotlib.colors import LogNorm
+
+    shown = np.where(image > 0, image, np.nan).T
+    place.imshow(shown, norm=LogNorm((top or 1.0) * 1e-5, top or 1.0), cmap="magma_r", origin="lower")
+    place.set_title(title, fontsize=11, loc="left")
+    place.set(xticks=[], yticks=[])
+    place.minorticks_off()

@@ -1,22 +1,30 @@
-"""What a study leaves behind: ``study.json``, ``figures/*.png`` and ``.pdf``, and the page ``report.html``."""
+"""The output of a study (``study.json``, ``figures/*.png`` and ``.pdf``, the page ``report.html``) and the papers' numbers.
+
+The numbers of the papers are in ``papers.toml``, each with its source. A number may be a range (``low`` and ``high``), one of them alone ("above 50"), or a value. Its ``document`` is one
+of the file's ``[documents]``, and ``where`` names the figure, table or section.
+"""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caloforge._version import __version__
+from caloforge import __version__
+from caloforge.errors import UnknownNameError
 from caloforge.files import atomic_path, dump_json, write_json
 from caloforge.progress import progress
-from caloforge.showers.identity import warnings_of
+from caloforge.showers.seen import warnings_of
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult
-from caloforge.studies.papers import PaperValue, document, paper
 from caloforge.validate.plots.panel import figure_style
 from caloforge.validate.report.page import (
     Block,
@@ -31,14 +39,118 @@ from caloforge.validate.report.page import (
     small_picture,
 )
 
-__all__ = ["number_text", "rows_table", "study_content", "write_study"]
+__all__ = [
+    "Document",
+    "PaperValue",
+    "document",
+    "number_cell",
+    "number_text",
+    "paper",
+    "paper_values",
+    "published_cell",
+    "rows_table",
+    "study_content",
+    "write_study",
+]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A paper, note or set of slides.
+
+    Arguments:
+        title: Its title.
+        authors: Its authors.
+        reference: Journal, arXiv number or report number.
+    """
+
+    title: str
+    authors: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class PaperValue:
+    """A published number.
+
+    Arguments:
+        key: ``study.name`` in ``papers.toml``.
+        document: Key of the document.
+        where: Figure, table or section.
+        value: The number; None when only bounds are given.
+        low: It is at least this.
+        high: It is at most this.
+        unit: Unit; empty for a pure number.
+        note: For which sample, under which conditions.
+    """
+
+    key: str
+    document: str
+    where: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """Document and place, for a table."""
+        return f"{document(self.document).reference}, {self.where}"
+
+    @property
+    def text(self) -> str:
+        """The number as a reader expects it: ``50``, ``10 to 20``, ``above 50``, ``up to 50``."""
+        unit = f" {self.unit}" if self.unit else ""
+        if self.value is not None:
+            return f"{self.value:g}{unit}"
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}{unit}"
+        return f"above {self.low:g}{unit}" if self.low is not None else f"up to {self.high:g}{unit}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry as ``study.json`` has it."""
+        return asdict(self) | {"source": self.source}
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return tomllib.loads((files("caloforge.studies") / "papers.toml").read_text(encoding="utf-8"))
+
+
+def document(key: str) -> Document:
+    """Return a document by its key."""
+    known = _content()["documents"]
+    if key not in known:
+        raise UnknownNameError("document", key, list(known))
+    return Document(**known[key])
+
+
+def paper_values(study: str) -> dict[str, PaperValue]:
+    """Return every number of a study's section, by its name in the section."""
+    section = _content().get(study, {})
+    return {name: PaperValue(key=f"{study}.{name}", **entry) for name, entry in section.items()}
+
+
+def paper(key: str) -> PaperValue:
+    """Return the number ``study.name``.
+
+    Raises:
+        UnknownNameError: When ``papers.toml`` has no such number.
+    """
+    study, _, name = key.partition(".")
+    values = paper_values(study)
+    if name not in values:
+        raise UnknownNameError("published number", key, [f"{study}.{known}" for known in values])
+    return values[name]
+
 
 _OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"metadata": {"CreationDate": None}}}
 _FILES = "The command below writes each as PNG and PDF too, into figures/."
 _PAGE_DPI = 110
 """Of the pictures on the page, which is 1,240 pixels wide; the files are finer."""
 _MANY = 3
-"""More references or samples than these are told as a table."""
+"""More references or samples than these are listed in a table."""
 _NARROW = 8.0
 """Figures that are narrower stand side by side, inches."""
 
@@ -48,18 +160,23 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
 
     Its keys: ``study``, ``title``, ``paper`` (title, authors, reference), ``command``, ``date``,
     ``caloforge_version``, ``seed``, ``n``, ``showers`` (of each sample, as used), ``settings``, ``references``,
-    ``generated``, ``seen`` (of each sample: ``n`` of ``of`` trusted showers were used to train or select its model),
-    ``warnings`` (a line for each thing wrong with a model), ``rows`` (each with the paper's number in full), ``texts``, ``figures`` and ``data``.
+    ``generated``, ``seen`` (of each sample: ``n`` of ``of`` reference showers were used to train or select its model),
+    ``warnings`` (one line each), ``rows`` (each with the paper's number in full), ``texts``, ``figures`` and ``data``.
     """
-    published = document(study.source)
+    warnings = [line for source in context.generated for line in warnings_of(source.label, source.attributes)]
+    warnings += [
+        f"{label}: {count} trusted showers were used to train or select the model"
+        for label, count in context.seen.items()
+        if count.n
+    ]
+    rows = [
+        asdict(row) | {"paper": None if row.paper is None else paper(row.paper).as_dict()}
+        for row in result.rows
+    ]
     content = {
         "study": study.name,
         "title": study.title,
-        "paper": {
-            "title": published.title,
-            "authors": published.authors,
-            "reference": published.reference,
-        },
+        "paper": asdict(document(study.source)),
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "caloforge_version": __version__,
@@ -70,8 +187,8 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
         "references": [source.provenance() for source in context.references],
         "generated": [source.provenance() for source in context.generated],
         "seen": {label: count.as_dict() for label, count in context.seen.items()},
-        "warnings": _warnings(context),
-        "rows": [_row_dict(row) for row in result.rows],
+        "warnings": warnings,
+        "rows": rows,
         "texts": list(result.texts),
         "figures": [
             {"name": figure.name, "title": figure.title, "caption": figure.caption}
@@ -91,12 +208,12 @@ def write_study(folder: Path, study: Study, result: StudyResult) -> Path:
         study: The study.
         result: Its result, with ``content`` filled.
     """
-    images = draw_figures(result.figures, folder / "figures")
+    images = _draw_figures(result.figures, folder / "figures")
     write_json(folder / "study.json", result.content)
     return _page(study, result, images).write(folder / "report.html", force=True)
 
 
-def draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
+def _draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
     """Write each figure as PNG and PDF; return small pictures for the page, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     images = []
@@ -125,7 +242,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
                 Cell(row.sample),
                 Cell(row.quantity),
                 Cell(number_text(row.ours, row.uncertainty, row.unit), sort=row.ours, title=row.note),
-                _published(published),
+                published_cell(published),
                 Cell("") if published is None else Cell(published.source, small=published.note),
                 Cell(row.note),
             ]
@@ -153,15 +270,6 @@ def _page(study: Study, result: StudyResult, images: Sequence[Images]) -> Page:
     }
     subtitle = f"{published['title']}, {published['authors'].split(',')[0]} et al., {published['reference']}"
     return Page(study.title, sections, subtitle, facts)
-
-
-def _warnings(context: Context) -> list[str]:
-    """Return a line for everything that is wrong with a model, or with judging it by these showers."""
-    lines = [line for source in context.generated for line in warnings_of(source.label, source.attributes)]
-    for label, count in context.seen.items():
-        if count.n:
-            lines.append(f"{label}: {count} trusted showers were used to train or select the model")
-    return lines
 
 
 def _provenance(content: Mapping[str, Any]) -> list[Block]:
@@ -193,19 +301,6 @@ def _sources_table(entries: Sequence[Mapping[str, str]], role: str) -> Table:
     )
 
 
-def _row_dict(row: Row) -> dict[str, Any]:
-    published = None if row.paper is None else paper(row.paper)
-    return {
-        "sample": row.sample,
-        "quantity": row.quantity,
-        "ours": row.ours,
-        "uncertainty": row.uncertainty,
-        "unit": row.unit,
-        "note": row.note,
-        "paper": None if published is None else published.as_dict(),
-    }
-
-
 def number_text(value: float | None, uncertainty: float | None, unit: str = "") -> str:
     """Return a number with its uncertainty and unit, as many digits as the uncertainty allows."""
     if value is None or not np.isfinite(value):
@@ -219,7 +314,16 @@ def number_text(value: float | None, uncertainty: float | None, unit: str = "") 
     return f"{value:,.{digits}f} ± {uncertainty:,.{digits}f}{ending}"
 
 
-def _published(value: PaperValue | None) -> Cell:
+def number_cell(
+    value: float | None, uncertainty: float | None = None, unit: str = "", flag: str = ""
+) -> Cell:
+    """Return a number with its uncertainty as a cell of a table, sorted by the number."""
+    known = value is not None and np.isfinite(value)
+    return Cell(number_text(value, uncertainty, unit), float(value) if known else None, flag if known else "")
+
+
+def published_cell(value: PaperValue | None) -> Cell:
+    """Return a paper's number as a cell of a table; an empty one where there is none."""
     if value is None:
         return Cell("")
     known = [number for number in (value.value, value.low, value.high) if number is not None]

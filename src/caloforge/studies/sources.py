@@ -1,10 +1,4 @@
-"""The inputs of a study: files, showers in memory, or models that generate as many showers as needed.
-
-Showers of a generated source that can be read more than once.
-
-A model would make its showers anew in every pass; so they are written once, under the cache of the study, and found
-again after an interruption. A file is read where it lies.
-"""
+"""The inputs of a study: files, showers in memory, or models that generate as many showers as needed."""
 
 from __future__ import annotations
 
@@ -26,25 +20,27 @@ from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.showers import ShowerFile, Showers, ShowerSource, ShowerWriter, open_showers
+from caloforge.showers.reading import open_with_default
 from caloforge.showers.views import Selection, conditions_of
-from caloforge.studies.base import Cache
+from caloforge.studies.cache import Cache, digest_of
+from caloforge.units import AngleSpec, EnergySpec
 
 if TYPE_CHECKING:
     from caloforge.generate import Generator
 
-__all__ = ["Given", "Source", "made", "open_file", "open_sources"]
+__all__ = ["SIMULATIONS", "Input", "Source", "cached_generation", "open_sources", "within"]
 
+Input: TypeAlias = "str | Path | Showers | ShowerFile | Generator"
 
-Given: TypeAlias = "str | Path | Showers | ShowerFile | Generator"
-
+SIMULATIONS = {"geant4": "Geant4", "gflash": "GFlash"}
+"""``source`` of showers to the name of the simulation for people."""
 _BATCH = 1000
 _ENDINGS = (".h5", ".hdf5", ".hdf")
-_NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Showers with a name, or a model that makes them.
+    """Showers with a name, or a model that generates them.
 
     Arguments:
         label: Its name in tables and figures.
@@ -52,7 +48,7 @@ class Source:
         sha256: Hash of the file, of the showers or of the weights.
         showers: The showers, unless it is a model.
         generator: The model, unless there are showers.
-        given: Path or name that it was opened by; empty for showers and generators in memory.
+        argument: Path or name that it was opened by; empty for showers and generators in memory.
         trained_on: Number of showers that the model was trained on; None where that is not known.
     """
 
@@ -61,22 +57,22 @@ class Source:
     sha256: str
     showers: ShowerSource | None = None
     generator: Generator | None = None
-    given: str = ""
+    argument: str = ""
     trained_on: int | None = None
 
     @property
-    def _made_by(self) -> ShowerSource | Generator:
+    def _origin(self) -> ShowerSource | Generator:
         return cast("ShowerSource | Generator", self.generator if self.showers is None else self.showers)
 
     @property
     def seen(self) -> NDArray[np.uint64]:
         """Identities (M,) of the showers that trained or selected the model."""
-        return self._made_by.seen
+        return self._origin.seen
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Further facts of the showers or the model, such as the seeds that it has seen."""
-        return self._made_by.attributes
+        """Further facts of the showers or the model, such as the seeds of its training showers."""
+        return self._origin.attributes
 
     @property
     def n(self) -> int | None:
@@ -84,7 +80,7 @@ class Source:
         return None if self.showers is None else len(self.showers)
 
     def size(self, wanted: int) -> int:
-        """Return how many showers there are when ``wanted`` are asked for."""
+        """Return how many of the wanted showers there are."""
         return wanted if self.n is None else min(self.n, wanted)
 
     def chunks(self, n: int, like: ShowerSource, seed: int = 0) -> Iterator[Showers]:
@@ -92,8 +88,8 @@ class Source:
 
         Arguments:
             n: How many.
-            like: Whose conditions a model takes: spread over all of it when ``n`` is less, else over and over. Its cells
-                may be of another detector.
+            like: Showers whose conditions a model takes: spread over all of them when ``n`` is less, else repeated. Its
+                cells may be of another detector.
             seed: Seed of a model.
         """
         if self.generator is not None:
@@ -120,15 +116,12 @@ class Source:
             "sha256": self.sha256,
         }
         if self.generator is not None:
-            return facts | {
-                "model": self.generator.name,
-                "given": self.given or None,
-                "trained_on": self.trained_on,
-            }
+            model = {"model": self.generator.name, "given": self.argument or None}
+            return facts | model | {"trained_on": self.trained_on}
         showers = cast(ShowerSource, self.showers)
         path = getattr(showers, "path", None)
         return facts | {
-            "file": None if path is None else path.name if self.given == SHIPPED else str(path),
+            "file": None if path is None else path.name if self.argument == SHIPPED else str(path),
             "particle": showers.particle,
             "source": showers.source,
             "seed": showers.seed,
@@ -136,7 +129,7 @@ class Source:
 
 
 class _Conditions:
-    """The conditions of a source without its cells, as a generator asks for them.
+    """The conditions of a source without its cells, as a generator needs them.
 
     Fewer than the source has are taken at even distances: a source may be files joined, one a test point.
     """
@@ -162,19 +155,30 @@ class _Conditions:
         return Showers(self.detector, cells, energy, theta if self.has_theta else None, chosen, self.particle)
 
 
-def open_file(path: str | Path, detector: str | Path | Detector | None) -> ShowerFile:
-    """Open a file of the detector that it names, or, where it names none that is known, of the one given."""
-    try:
-        return open_showers(path)
-    except FileFormatError as error:
-        if detector is None or error.where != "attribute 'detector'":
-            raise
-        return open_showers(path, detector)
+def within(source: ShowerSource, energy: str = "", theta: str = "") -> ShowerSource:
+    """Return the showers of a source within windows of energy and angle, read when they are needed.
+
+    Arguments:
+        source: The showers.
+        energy: Such as ``97.5-102.5GeV``; empty: all.
+        theta: Such as ``87.5-92.5``; empty: all.
+
+    Raises:
+        UnitError: When a window cannot be parsed.
+    """
+    keep: NDArray[np.bool_] = np.ones(len(source), dtype=bool)
+    if energy:
+        wanted = EnergySpec.parse(energy)
+        keep &= (source.incident_energy >= wanted.low) & (source.incident_energy <= wanted.high)
+    if theta:
+        angles = AngleSpec.parse(theta)
+        keep &= (source.incident_theta >= angles.low) & (source.incident_theta <= angles.high)
+    return source if keep.all() else Selection(source, np.flatnonzero(keep))
 
 
 def open_sources(
     stack: ExitStack,
-    given: Sequence[Given],
+    inputs: Sequence[Input],
     detector: str | Path | Detector | None = None,
     device: str = "auto",
     labels: Sequence[str] | None = None,
@@ -183,42 +187,42 @@ def open_sources(
 
     Arguments:
         stack: Closes the files that were opened here.
-        given: Paths of files, run folders, names of shipped models, showers, open files or generators.
+        inputs: Paths of files, run folders, names of shipped models, showers, open files or generators.
         detector: Detector of files that do not name their own.
-        device: Where models work.
+        device: Device of models.
         labels: Names, one each; by default those of the files and models.
 
     Raises:
         InputError: When labels do not fit, or something is neither a file nor a model.
     """
-    if labels is not None and (len(labels) != len(given) or len(set(labels)) != len(labels)):
-        msg = f"{len(labels)} labels for {len(given)} samples; expected one each, all different"
+    if labels is not None and (len(labels) != len(inputs) or len(set(labels)) != len(labels)):
+        msg = f"{len(labels)} labels for {len(inputs)} samples; expected one each, all different"
         raise InputError(msg)
     sources: list[Source] = []
-    for number, item in enumerate(given):
+    for number, item in enumerate(inputs):
         taken = [source.label for source in sources]
         source = _open(stack, item, detector, device)
         label = labels[number] if labels is not None else _free(source.label, taken)
-        given_as = str(item) if isinstance(item, str | Path) else source.given
-        given_as = SHIPPED if Path(given_as) == packed_projections() else given_as
-        sources.append(replace(source, label=label, given=given_as))
+        argument = str(item) if isinstance(item, str | Path) else source.argument
+        argument = SHIPPED if Path(argument) == packed_projections() else argument
+        sources.append(replace(source, label=label, argument=argument))
     return tuple(sources)
 
 
-def _open(stack: ExitStack, item: Given, detector: str | Path | Detector | None, device: str) -> Source:
+def _open(stack: ExitStack, item: Input, detector: str | Path | Detector | None, device: str) -> Source:
     if isinstance(item, str | Path):
         path = Path(item)
         if path.is_file() or path.suffix.lower() in _ENDINGS:
-            item = stack.enter_context(open_file(path, detector))
+            item = stack.enter_context(open_with_default(path, detector))
         else:
             model = _model(item, device)
             return Source(
                 model.name, model.detector, _hash_model(model), generator=model, trained_on=_trained_on(item)
             )
     if isinstance(item, ShowerFile):
-        return Source(item.path.stem, item.detector, sha256_file(item.path), item, given=str(item.path))
+        return Source(item.path.stem, item.detector, sha256_file(item.path), item, argument=str(item.path))
     if isinstance(item, Showers):
-        label = _NAMES.get(item.source, item.source) or "showers"
+        label = SIMULATIONS.get(item.source, item.source) or "showers"
         return Source(label, item.detector, _hash_showers(item), item)
     return Source(item.name, item.detector, _hash_model(item), generator=item)
 
@@ -237,7 +241,7 @@ def _model(name: str | Path, device: str) -> Generator:
 
 
 def _trained_on(name: str | Path) -> int | None:
-    """Return the size of the training set, as the run or the card says it."""
+    """Return the size of the training set from the run folder or the card."""
     from caloforge.train import RunFolder
     from caloforge.zoo.store import find_card
 
@@ -272,7 +276,7 @@ def _hash_model(generator: Generator) -> str:
 
 
 @contextmanager
-def made(
+def cached_generation(
     source: Source,
     n: int | None,
     like: ShowerSource,
@@ -280,15 +284,18 @@ def made(
     cache: Cache | None = None,
     key: str = "",
 ) -> Iterator[ShowerSource]:
-    """Yield the first ``n`` showers of a source, of the detector of ``like``.
+    """Yield the first ``n`` showers of a source, of the detector of ``like``, which can be read more than once.
+
+    A model would generate its showers anew in every pass; so they are written once, under the cache of the study, and
+    found again after an interruption. A file is read where it lies.
 
     Arguments:
         source: A file, showers, or a model.
         n: How many at most; None: all of a file, and of a model as many as ``like`` has.
-        like: Whose conditions a model takes, over and over.
+        like: Showers whose conditions a model takes.
         seed: Seed of a model.
         cache: Where a model's showers are kept; only as long as the block lasts when it has no folder for them.
-        key: What the showers depend on beside the model: the hash of ``like``.
+        key: Hash of ``like``.
 
     Raises:
         IncompatibleError: When the source is of another detector.
@@ -309,16 +316,19 @@ def made(
         else:
             folder = cache.showers
         wanted = len(like) if n is None else n
-        parts = f"{source.sha256}/{key}/{wanted}/{seed}"
-        path = folder / f"showers-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.h5"
+        path = folder / f"showers-{digest_of(source.sha256, key, wanted, seed)[:16]}.h5"
         if not _whole(path, wanted):
             folder.mkdir(parents=True, exist_ok=True)
-            _write(path, source, wanted, like, seed)
+            writer = ShowerWriter(path, source.detector, like.particle, source.label, seed, {}, force=True)
+            with writer, progress(wanted, f"generate {source.label}") as advance:
+                for chunk in source.chunks(wanted, like, seed):
+                    writer.append(chunk)
+                    advance(len(chunk))
         yield stack.enter_context(open_showers(path, like.detector))
 
 
 def _whole(path: Path, wanted: int) -> bool:
-    """Return whether the file is there and holds what it should."""
+    """Return whether the file is there with all its showers."""
     if not path.is_file():
         return False
     try:
@@ -326,11 +336,3 @@ def _whole(path: Path, wanted: int) -> bool:
             return len(file) == wanted
     except FileFormatError:
         return False
-
-
-def _write(path: Path, source: Source, wanted: int, like: ShowerSource, seed: int) -> None:
-    writer = ShowerWriter(path, source.detector, like.particle, source.label, seed, {}, force=True)
-    with writer, progress(wanted, f"generate {source.label}") as advance:
-        for chunk in source.chunks(wanted, like, seed):
-            writer.append(chunk)
-            advance(len(chunk))

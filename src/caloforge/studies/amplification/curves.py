@@ -1,7 +1,7 @@
 """Divergence curves of one quantity: of the truth's own samples, and of generated samples of growing size.
 
-The trusted showers are split in two halves. Each half is once the truth, whose quantiles are the bins, and once gives
-independent samples of the truth. All divergences are means over both ways, so every shower serves, and the curves of
+The reference showers are split in two halves. Each half is once the truth, whose quantiles are the bins, and once gives
+independent samples of the truth. All divergences are means over both ways, so that every shower is used, and the curves of
 the truth's own samples and of generated ones belong to truths of one size.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.studies.amplification.estimators import (
+from caloforge.statistics.effective_size import (
     SHOWERS_A_BIN,
     DyadicBins,
     EffectiveSize,
@@ -42,31 +42,12 @@ def growing_sizes(n: int, smallest: int = 1000) -> list[int]:
     return [*(size for size in steps if smallest <= size < n), n]
 
 
-@dataclass(frozen=True)
-class SampleCurves:
-    """Divergences of a generated sample.
-
-    Arguments:
-        sizes: (G,) numbers of showers.
-        divergence: (G, L) at each number of quantiles.
-        error: (G, L) standard deviations.
-    """
-
-    sizes: NDArray[np.int64]
-    divergence: Array
-    error: Array
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"sizes": self.sizes, "divergence": self.divergence, "uncertainty": self.error}
-
-
 class TruthCurves:
     """The truth of one quantity: its bins, and the divergences of its own samples.
 
     Arguments:
-        halves: The trusted showers, halved at random.
-        quantity: What is looked at.
+        halves: The reference showers, halved at random.
+        quantity: One or several observables.
         sizes: Sizes of the truth's own samples.
         sets: Most samples of one size from one half.
 
@@ -86,14 +67,16 @@ class TruthCurves:
         depth = deepest(self.n_truth)
         self._bins = [DyadicBins(quantity.of(half), depth) for half in halves]
         self.quantiles = self._bins[0].quantiles
-        self.samples: dict[int, Array] = {}
-        for size in self.sizes:
-            found = []
-            for bins, half in zip(self._bins, reversed(halves), strict=True):
-                for number in range(min(sets, len(half) // size)):
-                    part = half.part(number * size, (number + 1) * size)
-                    found.append(bins.compare(quantity.of(part)))
-            self.samples[size] = np.array(found)
+        self.samples: dict[int, Array] = {
+            size: np.array(
+                [
+                    bins.compare(quantity.of(half.part(number * size, (number + 1) * size)))
+                    for bins, half in zip(self._bins, reversed(halves), strict=True)
+                    for number in range(min(sets, len(half) // size))
+                ]
+            )
+            for size in self.sizes
+        }
         self.scale = np.ones(depth) if quantity.columns else self._scale()
 
     def _scale(self) -> Array:
@@ -115,15 +98,27 @@ class TruthCurves:
         return np.asarray(self.samples[size].mean(axis=0))
 
     def spread(self, size: int) -> Array:
-        """Return the standard deviation (L,) over the samples of a size, by theory where a half holds only one."""
+        """Return the standard deviation (L,) over the samples of a size, by theory where a half has only one."""
         found = self.samples[size]
-        if len(found) > 2:
-            return np.asarray(found.std(axis=0, ddof=1))
-        return np.array([self.error(float(d), level, size) for level, d in enumerate(self.mean(size))])
+        return np.asarray(found.std(axis=0, ddof=1)) if len(found) > 2 else self.error(self.mean(size), size)
 
     def floor(self) -> Array:
-        """Return the divergence (L,) that an endless sample of the truth would have."""
+        """Return the divergence (L,) of an infinite sample of the truth."""
         return self.scale * (self.quantiles - 1) / (8.0 * self.n_truth)
+
+    def error(self, divergence: Array, size: int) -> Array:
+        """Return the standard deviation (L,) of a sample's divergence (L,)."""
+        return np.array(
+            [
+                divergence_error(float(d), int(n_quant), size, self.n_truth, 2, float(scale))
+                for d, n_quant, scale in zip(divergence, self.quantiles, self.scale, strict=True)
+            ]
+        )
+
+    def formula(self, divergence: float, error: float, level: int) -> EffectiveSize:
+        """Return the effective size by formula at one number of quantiles."""
+        scale = float(self.scale[level])
+        return by_formula(divergence, error, int(self.quantiles[level]), self.n_truth, scale)
 
     def divergence(self, values: ArrayLike) -> Array:
         """Return the divergence (L,) of values (n,) or (n, d) of the quantity."""
@@ -139,31 +134,8 @@ class TruthCurves:
                 counts += bins.count(self.quantity.of(observed.part(last, size)))
                 last = size
                 found[row] += bins.divergences(counts) / len(self._bins)
-        errors = [
-            [self.error(found[row, level], level, size) for level in range(len(self.quantiles))]
-            for row, size in enumerate(sizes)
-        ]
-        return SampleCurves(np.array(sizes), found, np.array(errors))
-
-    def error(self, divergence: float, level: int, size: int) -> float:
-        """Return the standard deviation of a sample's divergence at one number of quantiles."""
-        scale = float(self.scale[level])
-        return divergence_error(divergence, int(self.quantiles[level]), size, self.n_truth, 2, scale)
-
-    def formula(self, divergence: float, error: float, level: int) -> EffectiveSize:
-        """Return the effective size by formula at one number of quantiles."""
-        scale = float(self.scale[level])
-        return by_formula(divergence, error, int(self.quantiles[level]), self.n_truth, scale)
-
-    def comparison(self, divergence: float, error: float, level: int) -> EffectiveSize | None:
-        """Return the effective size by comparison with the samples of the truth that count there."""
-        sizes = [size for size in self.sizes if self.counts_for(size)[level]]
-        curve = [float(self.mean(size)[level]) for size in sizes]
-        errors = []
-        for size, value in zip(sizes, curve, strict=True):
-            number = len(self.samples[size])
-            errors.append(self.error(value, level, size) * np.sqrt(2.0 / max(number, 2)))
-        return by_comparison(divergence, error, sizes, curve, errors)
+        errors = [self.error(divergence, size) for divergence, size in zip(found, sizes, strict=True)]
+        return SampleCurves(self, np.array(sizes), found, np.array(errors))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -177,3 +149,44 @@ class TruthCurves:
                 for size in self.sizes
             },
         }
+
+
+@dataclass(frozen=True, eq=False)
+class SampleCurves:
+    """Divergences of a generated sample.
+
+    Arguments:
+        truth: Of the quantity.
+        sizes: (G,) numbers of showers.
+        divergence: (G, L) at each number of quantiles.
+        error: (G, L) standard deviations.
+    """
+
+    truth: TruthCurves
+    sizes: NDArray[np.int64]
+    divergence: Array
+    error: Array
+
+    def formula(self, level: int) -> EffectiveSize:
+        """Return the effective size of the whole sample by formula at one number of quantiles."""
+        return self.truth.formula(float(self.divergence[-1, level]), float(self.error[-1, level]), level)
+
+    def formulas(self) -> list[EffectiveSize]:
+        """Return the effective size by formula at every number of quantiles."""
+        return [self.formula(level) for level in range(len(self.truth.quantiles))]
+
+    def comparison(self, level: int) -> EffectiveSize | None:
+        """Return the effective size by comparison with the samples of the truth that count at a number of quantiles."""
+        truth = self.truth
+        sizes = [size for size in truth.sizes if truth.counts_for(size)[level]]
+        means = [truth.mean(size) for size in sizes]
+        errors = [
+            truth.error(mean, size)[level] * np.sqrt(2.0 / max(len(truth.samples[size]), 2))
+            for size, mean in zip(sizes, means, strict=True)
+        ]
+        d, error = float(self.divergence[-1, level]), float(self.error[-1, level])
+        return by_comparison(d, error, sizes, [float(mean[level]) for mean in means], errors)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"sizes": self.sizes, "divergence": self.divergence, "uncertainty": self.error}

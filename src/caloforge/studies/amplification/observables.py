@@ -21,7 +21,7 @@ from caloforge.progress import progress
 from caloforge.random import child_seed
 from caloforge.showers import Showers, ShowerSource
 from caloforge.studies.base import Context
-from caloforge.studies.papers import paper
+from caloforge.studies.page import paper
 from caloforge.studies.sources import SIMULATIONS, Source
 from caloforge.validate.observables import OBSERVABLES
 from caloforge.validate.observables.streaming import batches

@@ -1,7 +1,5 @@
 """The amplification study: how many showers of the truth a generated sample is worth.
 
-The amplification study: what a generated sample is worth in showers of the truth.
-
 References:
     S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352.
 """
@@ -9,6 +7,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -18,214 +17,66 @@ from pydantic import Field
 from caloforge.data import packed_projections
 from caloforge.geometry import Detector
 from caloforge.random import generator
-from caloforge.studies.amplification import figures
+from caloforge.statistics.effective_size import EffectiveSize, ToyResult, run_toy
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves, growing_sizes, set_sizes
-from caloforge.studies.amplification.estimators import EffectiveSize, ToyResult, run_toy
+from caloforge.studies.amplification.figures import (
+    Panels,
+    divergence_figure,
+    effective_figure,
+    plateau_figure,
+    toy_figure,
+)
 from caloforge.studies.amplification.observables import (
     QUANTITIES,
-    Observed,
     Quantity,
     collect,
     collect_truth,
-    common_detector,
-    counted,
-    made_by,
+    count_text,
+    image_detector,
+    truth_name,
 )
-from caloforge.studies.base import Context, Figure, Row, Study, StudyResult, StudySettings
+from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
 from caloforge.studies.page import number_text
 from caloforge.validate.report.page import Table
 
-__all__ = [
-    "AmplificationSettings",
-    "AmplificationStudy",
-    "all_curves",
-    "headline",
-    "mean_rows",
-    "quantile_table",
-    "sample_rows",
-    "size_row",
-    "toy_row",
-]
+__all__ = ["AmplificationSettings", "AmplificationStudy", "TruthStudy", "headline_level", "size_row"]
+
+_GENERATED = 1_000_000
 
 
-def sample_rows(
-    name: str,
-    truth: Sequence[TruthCurves],
-    curves: Sequence[SampleCurves],
-    level: int,
-    trained: int | None,
-) -> list[Row]:
-    """Return the headline of one sample: each quantity by formula and by comparison."""
-    rows = []
-    for one, curve in zip(truth, curves, strict=True):
-        size = one.formula(float(curve.divergence[-1, level]), float(curve.error[-1, level]), level)
-        rows.append(size_row(name, one.quantity, size, trained, "by formula"))
-        at = min(level, _comparable(one))
-        compared = one.comparison(float(curve.divergence[-1, at]), float(curve.error[-1, at]), at)
-        note = f"by comparison in {int(one.quantiles[at])} quantiles"
-        if compared is None:
-            limit = one.sizes[0] / (trained or 1)
-            note = f"{note}: below {limit:,.3g}"
-            rows.append(
-                Row(
-                    _quantity(one.quantity, trained),
-                    None,
-                    None,
-                    _paper(one.quantity, trained),
-                    "",
-                    note,
-                    name,
-                )
-            )
-        else:
-            rows.append(size_row(name, one.quantity, compared, trained, note))
-    return rows
+class TruthStudy(Study):
+    """A study that divides the reference showers, images of them for ``ild-ecal``, into truths and samples.
 
-
-def _comparable(truth: TruthCurves) -> int:
-    """Return the place of the largest number of quantiles that counts for every sample of the truth."""
-    return max(0, int(truth.counts_for(truth.sizes[0]).sum()) - 1)
-
-
-def size_row(
-    name: str,
-    quantity: Quantity,
-    size: EffectiveSize,
-    trained: int | None,
-    note: str,
-    published: bool = True,
-) -> Row:
-    """Return a row of an effective size, or of the amplification factor where the training set is known.
-
-    Arguments:
-        name: Label of the sample.
-        quantity: What is looked at.
-        size: Its effective size.
-        trained: Showers of the training set.
-        note: How it was found.
-        published: Whether the paper's number stands beside it.
+    Attributes:
+        least: Fewest reference showers.
     """
-    shown = size.over(trained) if trained else size
-    if shown.value is None:
-        note = f"{note}: above {shown.low:,.3g}"
-    unit = "" if trained else "showers"
-    key = _paper(quantity, trained) if published else None
-    return Row(_quantity(quantity, trained), shown.value, shown.error, key, unit, note, name)
 
+    source: ClassVar[str] = "calomplification"
+    least: ClassVar[int]
 
-def _quantity(quantity: Quantity, trained: int | None) -> str:
-    kind = f"amplification of {trained:,}" if trained else "effective size"
-    return f"{kind}: {quantity.name.replace('_', ' ')}"
+    @classmethod
+    def default_reference(cls) -> Path | None:
+        """Return the packed images that ship with the package, when they are there."""
+        return packed_projections()
 
+    def space(self, detector: Detector) -> Detector:
+        """Return the detector of the images, for showers that are projected to them."""
+        return image_detector(detector)
 
-def _paper(quantity: Quantity, trained: int | None) -> str | None:
-    return f"amplification.factor_{quantity.name}" if trained else None
-
-
-def mean_rows(
-    truth: Sequence[TruthCurves],
-    samples: Mapping[str, Sequence[SampleCurves]],
-    level: int,
-    trained_on: Mapping[str, int | None],
-) -> list[Row]:
-    """Return rows of the mean over several trainings of one size, with the spread between them as uncertainty."""
-    sizes = set(trained_on.values())
-    if len(samples) < 2 or len(sizes) != 1:
-        return []
-    rows = []
-    for number, one in enumerate(truth):
-        found = np.array([curves[number].divergence[-1, level] for curves in samples.values()])
-        error = float(found.std(ddof=1) / np.sqrt(len(found)))
-        size = one.formula(float(found.mean()), error, level)
-        label = f"mean of {len(found)} samples"
-        rows.append(
-            size_row(label, one.quantity, size, next(iter(sizes)), "by formula, error from the spread")
-        )
-    return rows
-
-
-def toy_row(toy: ToyResult) -> Row:
-    """Return the row that shows that the estimator gives back a known number."""
-    note = f"{toy.sample_size:,} values of a Gaussian truth must give back their number"
-    return Row("check: effective size of a sample of the truth", toy.sample, toy.sample_error, note=note)
-
-
-def quantile_table(
-    truth: Sequence[TruthCurves],
-    samples: Mapping[str, Sequence[SampleCurves]],
-    trained_on: Mapping[str, int | None],
-) -> Table:
-    """Return effective sizes (amplification factors) by formula at every number of quantiles."""
-    columns = ["sample", "quantity", *(str(int(n_quant)) for n_quant in truth[0].quantiles)]
-    rows: list[list[Any]] = []
-    for name, curves in samples.items():
-        trained = trained_on[name]
-        for one, curve in zip(truth, curves, strict=True):
-            sizes = [
-                one.formula(float(d), float(e), level).over(trained or 1)
-                for level, (d, e) in enumerate(zip(curve.divergence[-1], curve.error[-1], strict=True))
-            ]
-            texts = [f"> {s.low:.3g}" if s.value is None else number_text(s.value, s.error) for s in sizes]
-            rows.append([name, one.quantity.name.replace("_", " "), *texts])
-    caption = "By number of quantiles; amplification factors where the training set is known, else showers."
-    return Table(columns, rows, caption, key="by-quantiles", texts=(0, 1))
-
-
-def all_curves(
-    truth: Sequence[TruthCurves],
-    samples: Mapping[str, Sequence[SampleCurves]],
-    toy: ToyResult | None,
-    trained_on: Mapping[str, int | None],
-    level: int,
-) -> dict[str, Any]:
-    """Return every curve, by quantity."""
-    content: dict[str, Any] = {
-        "n_truth": truth[0].n_truth,
-        "quantiles": truth[0].quantiles,
-        "headline_quantiles": int(truth[0].quantiles[level]),
-        "trained_on": dict(trained_on),
-        "truth": {one.quantity.name: one.as_dict() for one in truth},
-        "samples": {},
-    }
-    for name, curves in samples.items():
-        content["samples"][name] = {
-            one.quantity.name: curve.as_dict()
-            | {
-                "effective_size": [
-                    one.formula(float(d), float(e), at).as_dict()
-                    for at, (d, e) in enumerate(zip(curve.divergence[-1], curve.error[-1], strict=True))
-                ],
-                "effective_size_by_comparison": [
-                    None if found is None else found.as_dict()
-                    for found in (
-                        one.comparison(float(d), float(e), at)
-                        for at, (d, e) in enumerate(zip(curve.divergence[-1], curve.error[-1], strict=True))
-                    )
-                ],
-            }
-            for one, curve in zip(truth, curves, strict=True)
-        }
-    if toy is not None:
-        content["toy"] = {
-            "quantiles": toy.quantiles, "known": toy.known, "found": toy.found, "uncertainty": toy.error,
-            "sample": toy.sample, "sample_size": toy.sample_size, "sample_uncertainty": toy.sample_error,
-        }  # fmt: skip
-    return content
-
-
-GENERATED = 1_000_000
-"""Showers of each model unless told otherwise."""
-LEAST = 400
-"""Fewest trusted showers: two halves with ten quantiles that count."""
+    def check(self, context: Context) -> None:
+        """Check detectors and the number of showers."""
+        super().check(context)
+        if context.n_reference < self.least:
+            self.refuse(f"{context.n_reference} trusted showers are too few")
 
 
 class AmplificationSettings(StudySettings):
     """Settings of the study.
 
     Arguments:
-        sizes: Sizes of the truth's own samples; those beyond half of the trusted showers are left out.
+        sizes: Sizes of the truth's own samples; those beyond half of the reference showers are left out.
         sets: Most independent samples of one size from each half.
-        train_size: Training showers of the models, where a model does not say it itself; 0: not known.
+        train_size: Training showers of models that do not say it themselves; 0: not known.
         quantiles: Number of quantiles of the headline, a power of two; 0: the most that count for the truth.
         toy: Show the estimator on a Gaussian with a known answer as well.
     """
@@ -237,144 +88,188 @@ class AmplificationSettings(StudySettings):
     toy: bool = True
 
 
-class AmplificationStudy(Study):
+class AmplificationStudy(TruthStudy):
     """Quantile divergences, effective sizes and amplification factors."""
 
     name: ClassVar[str] = "amplification"
     title: ClassVar[str] = "Amplification: what a generated sample is worth"
-    source: ClassVar[str] = "calomplification"
     needs: ClassVar[str] = (
         "a file of Geant4 showers that no model was trained on (ild-ecal or its 10x10 images, at least 400; "
         "further files with --truth) and one or more models or files of generated showers of the same detector"
     )
     Settings: ClassVar[type[StudySettings]] = AmplificationSettings
-
-    @classmethod
-    def default_reference(cls) -> Path | None:
-        """Return the packed images that ship with the package, when they are there."""
-        return packed_projections()
-
-    def space(self, detector: Detector) -> str:
-        """Return the detector of the images, for showers that are projected to them."""
-        return common_detector([detector]).name
-
-    def check(self, context: Context) -> None:
-        """Check detectors and the number of showers."""
-        super().check(context)
-        common_detector([source.detector for source in (*context.references, *context.generated)])
-        total = sum(source.n or 0 for source in context.references)
-        if total < LEAST:
-            self.refuse(f"{total} trusted showers are too few")
+    least: ClassVar[int] = 400  # two halves with ten quantiles that count
 
     def run(self, context: Context) -> StudyResult:
         """Do the study."""
         settings = context.chosen(AmplificationSettings)
-        halves = _halves(context)
-        sizes = set_sizes(settings.sizes, len(halves[0]))
+        every = collect_truth(context).shuffled(generator(context.seed, "amplification halves"))
+        half = len(every) // 2
+        halves = every.part(0, half), every.part(half, 2 * half)
+        sizes = set_sizes(settings.sizes, half)
         truth = [TruthCurves(halves, quantity, sizes, settings.sets) for quantity in QUANTITIES]
-        level = headline(truth[0], settings.quantiles)
+        level = headline_level(truth[0], settings.quantiles)
         samples: dict[str, list[SampleCurves]] = {}
-        trained_on: dict[str, int | None] = {}
-        detector = common_detector([source.detector for source in (*context.references, *context.generated)])
+        trained: dict[str, int | None] = {}
         for source in context.generated:
-            wanted = context.size(GENERATED)
-            observed = collect(source, wanted, context.trusted[0], detector, context.seed, context.cache)
-            steps = growing_sizes(len(observed))
-            samples[source.label] = [curves.compare(observed, steps) for curves in truth]
-            trained_on[source.label] = source.trained_on or settings.train_size or None
-        panels = figures.Panels(truth, samples, made_by(context), _limit(context, truth[0]))
-        toy = run_toy(len(halves[0]), min(1000, len(halves[0])), seed=context.seed) if settings.toy else None
-        rows = [
-            row
-            for name, curves in samples.items()
-            for row in sample_rows(name, truth, curves, level, trained_on[name])
+            observed = collect(context, source, context.size(_GENERATED))
+            samples[source.label] = [one.compare(observed, growing_sizes(len(observed))) for one in truth]
+            trained[source.label] = source.trained_on or settings.train_size or None
+        toy = run_toy(half, min(1000, half), seed=context.seed) if settings.toy else None
+        limit = (
+            f"truth: {count_text(context)} in two halves of {half:,}. They limit it to {int(truth[0].quantiles[-1])} "
+            f"quantiles and to comparison with samples up to {sizes[-1]:,}; dashed: beyond n/10 quantiles"
+        )
+        panels = Panels(truth, samples, truth_name(context), limit)
+        figures = [
+            divergence_figure(panels),
+            plateau_figure(panels, level),
+            effective_figure(panels, trained),
         ]
-        rows += mean_rows(truth, samples, level, trained_on)
-        rows += [] if toy is None else [toy_row(toy)]
+        used = {name: int(curves[0].sizes[-1]) for name, curves in samples.items()}
         return StudyResult(
-            rows,
-            _figures(panels, level, trained_on, toy),
-            _texts(context, truth[0], level, toy),
-            {"Effective size by number of quantiles": [quantile_table(truth, samples, trained_on)]},
-            all_curves(truth, samples, toy, trained_on, level),
-            {made_by(context): 2 * len(halves[0])}
-            | {name: int(found[0].sizes[-1]) for name, found in samples.items()},
+            rows=_rows(samples, trained, level, toy),
+            figures=[*figures, *([] if toy is None else [toy_figure(toy)])],
+            texts=_texts(limit, int(truth[0].quantiles[level]), toy),
+            blocks={"Effective size by number of quantiles": [_quantile_table(truth[0], samples, trained)]},
+            data=_data(truth, samples, toy, trained, level),
+            showers={truth_name(context): 2 * half} | used,
         )
 
 
-def _halves(context: Context) -> tuple[Observed, Observed]:
-    """Return the trusted showers, observed, shuffled and halved."""
-    every = collect_truth(context).shuffled(generator(context.seed, "amplification halves"))
-    size = len(every) // 2
-    return every.part(0, size), every.part(size, 2 * size)
-
-
-def headline(truth: TruthCurves, wanted: int) -> int:
+def headline_level(truth: TruthCurves, wanted: int) -> int:
     """Return the place of the headline's number of quantiles among those that count for the truth."""
     if not wanted:
         return len(truth.quantiles) - 1
     return int(np.searchsorted(truth.quantiles, wanted, "right")) - 1 if wanted >= 2 else 0
 
 
-def _limit(context: Context, truth: TruthCurves) -> str:
-    """Say how many trusted showers there are and what that limits."""
-    most = int(truth.quantiles[-1])
-    return (
-        f"truth: {counted(context)} in two halves of {truth.n_truth:,}. "
-        f"They limit it to {most} quantiles and to comparison with samples up to {truth.sizes[-1]:,}; "
-        "dashed: beyond n/10 quantiles"
+def _rows(
+    samples: Mapping[str, Sequence[SampleCurves]],
+    trained: Mapping[str, int | None],
+    level: int,
+    toy: ToyResult | None,
+) -> list[Row]:
+    """Return each quantity of each sample by formula and by comparison, means over samples, and the check."""
+    rows = []
+    for name, curves in samples.items():
+        row = partial(size_row, name, trained=trained[name])
+        for curve in curves:
+            truth = curve.truth
+            rows.append(row(curve.truth.quantity, curve.formula(level), note="by formula"))
+            # the largest number of quantiles that counts for every sample of the truth
+            at = min(level, max(0, int(truth.counts_for(truth.sizes[0]).sum()) - 1))
+            note = f"by comparison in {int(truth.quantiles[at])} quantiles"
+            rows.append(row(truth.quantity, curve.comparison(at), note=note, smallest=truth.sizes[0]))
+    if len(samples) > 1 and len(set(trained.values())) == 1:
+        for same in zip(*samples.values(), strict=True):
+            found = np.array([curve.divergence[-1, level] for curve in same])
+            truth, error = same[0].truth, float(found.std(ddof=1) / np.sqrt(len(found)))
+            size = truth.formula(float(found.mean()), error, level)
+            label, note = f"mean of {len(found)} samples", "by formula, error from the spread"
+            rows.append(size_row(label, truth.quantity, size, next(iter(trained.values())), note))
+    if toy is not None:
+        note = f"{toy.sample_size:,} values of a Gaussian truth must give back their number"
+        title = "check: effective size of a sample of the truth"
+        rows.append(Row(title, toy.sample, toy.sample_uncertainty, note=note))
+    return rows
+
+
+def size_row(
+    name: str,
+    quantity: Quantity,
+    size: EffectiveSize | None,
+    trained: int | None,
+    note: str,
+    published: bool = True,
+    smallest: int = 0,
+) -> Row:
+    """Return a row of an effective size, or of the amplification factor where the training set is known.
+
+    Arguments:
+        name: Label of the sample.
+        quantity: One or several observables.
+        size: Its effective size; None where it is below ``smallest``.
+        trained: Showers of the training set.
+        note: How it was found.
+        published: Whether the paper's number stands beside it.
+        smallest: Smallest size that can be found.
+    """
+    title = f"{f'amplification of {trained:,}' if trained else 'effective size'}: {quantity.text}"
+    row = partial(
+        Row, title, paper=f"amplification.factor_{quantity.name}" if trained and published else None
     )
+    if size is None:
+        return row(ours=None, note=f"{note}: below {smallest / (trained or 1):,.3g}", sample=name)
+    shown = size.over(trained or 1)
+    if shown.value is None:
+        note = f"{note}: above {shown.low:,.3g}"
+    unit = "" if trained else "showers"
+    return row(ours=shown.value, uncertainty=shown.error, unit=unit, note=note, sample=name)
 
 
-def _texts(context: Context, truth: TruthCurves, level: int, toy: ToyResult | None) -> list[str]:
-    check = "" if toy is None else _check(toy, int(truth.quantiles[level]))
+def _quantile_table(
+    truth: TruthCurves, samples: Mapping[str, Sequence[SampleCurves]], trained: Mapping[str, int | None]
+) -> Table:
+    """Return effective sizes (amplification factors) by formula at every number of quantiles."""
+    rows = []
+    for name, curves in samples.items():
+        for curve in curves:
+            sizes = [size.over(trained[name] or 1) for size in curve.formulas()]
+            texts = [f"> {s.low:.3g}" if s.value is None else number_text(s.value, s.error) for s in sizes]
+            rows.append([name, curve.truth.quantity.text, *texts])
+    columns = ["sample", "quantity", *(str(int(n_quant)) for n_quant in truth.quantiles)]
+    caption = "By number of quantiles; amplification factors where the training set is known, else showers."
+    return Table(columns, rows, caption, key="by-quantiles", texts=(0, 1))
+
+
+def _data(
+    truth: Sequence[TruthCurves],
+    samples: Mapping[str, Sequence[SampleCurves]],
+    toy: ToyResult | None,
+    trained: Mapping[str, int | None],
+    level: int,
+) -> dict[str, Any]:
+    """Return every curve, by quantity."""
+    levels = range(len(truth[0].quantiles))
+    content: dict[str, Any] = {
+        "n_truth": truth[0].n_truth,
+        "quantiles": truth[0].quantiles,
+        "headline_quantiles": int(truth[0].quantiles[level]),
+        "trained_on": dict(trained),
+        "truth": {one.quantity.name: one.as_dict() for one in truth},
+        "samples": {
+            name: {
+                curve.truth.quantity.name: curve.as_dict()
+                | {
+                    "effective_size": [vars(size) for size in curve.formulas()],
+                    "effective_size_by_comparison": [
+                        None if size is None else vars(size) for size in map(curve.comparison, levels)
+                    ],
+                }
+                for curve in curves
+            }
+            for name, curves in samples.items()
+        },
+    }
+    return content if toy is None else content | {"toy": vars(toy)}
+
+
+def _texts(limit: str, quantiles: int, toy: ToyResult | None) -> list[str]:
+    check = ""
+    if toy is not None:
+        at = int(np.searchsorted(toy.quantiles, quantiles).clip(max=len(toy.quantiles) - 1))
+        found, error, known = (float(curve[at]) for curve in (toy.found, toy.uncertainty, toy.known))
+        check = (
+            f" Of Gaussian fits against a truth of as many values the estimator finds {number_text(found, error)} "
+            f"in {int(toy.quantiles[at])} quantiles, where {known:.3g} is right."
+        )
     return [
-        _limit(context, truth) + ".",
-        f"The numbers below are for {int(truth.quantiles[level])} quantiles. By formula: "
+        limit + ".",
+        f"The numbers below are for {quantiles} quantiles. By formula: "
         "1/n_eff = 8 D/(n_quant - 1) - 1/n_truth; by comparison: the size of the truth's own samples with the "
         "same divergence, which ends at the largest of them. The amplification factor is n_eff over the number of "
         f"training showers.{check}",
-        "The truth must not hold the showers that a model was trained on; a model that repeats them looks better "
+        "The truth must not contain the showers that a model was trained on; a model that repeats them looks better "
         "than it is.",
     ]
-
-
-def _check(toy: ToyResult, quantiles: int) -> str:
-    """Say what the estimator makes of an amplification that is known."""
-    at = int(np.searchsorted(toy.quantiles, quantiles).clip(max=len(toy.quantiles) - 1))
-    found, error, known = (float(curve[at]) for curve in (toy.found, toy.error, toy.known))
-    return (
-        f" Of Gaussian fits against a truth of as many values the estimator finds {number_text(found, error)} "
-        f"in {int(toy.quantiles[at])} quantiles, where {known:.3g} is right."
-    )
-
-
-def _figures(
-    panels: figures.Panels, level: int, trained_on: Mapping[str, int | None], toy: ToyResult | None
-) -> list[Figure]:
-    drawn = [
-        Figure(
-            "divergence",
-            "Quantile divergence",
-            "Divergence from the truth against the number of quantiles: lines with bands are samples of the truth "
-            "and their spread. Dashed: fewer than ten showers a quantile.",
-            figures.draw_divergence(panels),
-        ),
-        Figure(
-            "plateau",
-            "Plateau",
-            "Divergence against the size of the generated sample: where it is flat, more showers say nothing new.",
-            figures.draw_plateau(panels, level),
-        ),
-        Figure(
-            "effective_size",
-            "Effective size",
-            "By formula, with one standard deviation; open triangles are lower limits (two standard deviations). "
-            "Dotted: the size of the training set.",
-            figures.draw_effective(panels, trained_on),
-        ),
-    ]
-    if toy is not None:
-        caption = "The same estimator on Gaussian fits, whose amplification is known in closed form."
-        drawn.append(Figure("toy", "Check of the estimator", caption, figures.draw_toy(toy)))
-    return drawn

@@ -1,4 +1,4 @@
-"""Every observable of every shower, before and after reconstruction, in one pass over the cells.
+r"""Every observable of every shower, before and after reconstruction, in one pass, and response curves of energy and angle.
 
 Before reconstruction, energy is the visible energy over the detector's sampling fraction and direction the principal
 axis of all cells. After it, both are those of the leading cluster. The names of what is measured:
@@ -8,39 +8,49 @@ axis of all cells. After it, both are those of the leading cluster. The names of
 - every observable of one number a shower (:mod:`caloforge.validate.observables`), of the cells before, and of the digitised
   cells of the leading cluster after;
 - after only: ``n_clusters`` and ``outside``, the part of the energy outside the leading cluster.
+
+Curves are in bins of energy and of angle. With the residual :math:`\delta = \theta - \theta_{inc}` of each shower, the bias of the angle is
+:math:`\langle\delta\rangle` and its resolution the standard deviation of :math:`\delta`. A few showers point far off (two
+clusters, early conversions), so that half the width of the central 68.3 % is calculated as well. Energy response and
+resolution are those of :mod:`caloforge.validate.resolution`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.geometry import Detector
+from caloforge.errors import TooFewShowersError
 from caloforge.progress import progress
 from caloforge.showers import ShowerSource
+from caloforge.statistics.moments import condition_bins, moments_in_bins
 from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES, ShowerBatch
 from caloforge.validate.observables.streaming import batches, chunk_rows, prefetch
 from caloforge.validate.reconstruction.reconstruct import Reconstruction
+from caloforge.validate.resolution import ResponseCurve, fit_resolution, plain_fields, response_curve
 
-__all__ = ["STAGES", "Measured", "measure", "scalar_observables"]
+__all__ = [
+    "STAGES",
+    "AngleCurve",
+    "Curve",
+    "Measured",
+    "angle_curve",
+    "curves_of",
+    "measure",
+    "resolution_fits",
+]
+
 
 STAGES = ("before", "after")
 """Before and after reconstruction."""
 _HIDDEN = ("response", "angle_axis")
-"""Observables that ``energy_response`` and ``angle_residual`` say already."""
+"""Observables that ``energy_response`` and ``angle_residual`` repeat."""
 _PARTS = "values/"
-
-
-def scalar_observables(detector: Detector) -> list[str]:
-    """Return the names of the observables of one number a shower that make sense for a detector."""
-    return [
-        name
-        for name, entry in OBSERVABLES.items()
-        if entry.is_scalar and entry.applies(detector) and name not in _HIDDEN
-    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +102,11 @@ def measure(
         label: Shown with the progress.
     """
     detector = source.detector
-    names = scalar_observables(detector)
+    names = [
+        name
+        for name, entry in OBSERVABLES.items()
+        if entry.is_scalar and entry.applies(detector) and name not in _HIDDEN
+    ]
     columns: dict[str, dict[str, list[NDArray[np.float64]]]] = {stage: {} for stage in STAGES}
     spectrum = np.zeros(len(SPECTRUM_EDGES) - 1)
     chunks = prefetch(source.chunks(chunk_rows(detector)))
@@ -102,36 +116,133 @@ def measure(
             after = ShowerBatch(found.showers, threshold)
             incident = before.showers.incident_energy
             visible = before.total / detector.sampling_fraction
-            _add(columns["before"], before, names, visible / incident, _axis(before) - before.theta)
-            _add(columns["after"], after, names, found.energy / incident, found.theta - before.theta)
-            for name, extra in (("n_clusters", found.n_clusters), ("outside", found.outside)):
-                columns["after"].setdefault(name, []).append(np.asarray(extra, np.float64))
+            axis = OBSERVABLES["angle_axis"].compute(before)
+            measured = {
+                "before": (before, visible, axis, {}),
+                "after": (
+                    after,
+                    found.energy,
+                    found.theta,
+                    {"n_clusters": found.n_clusters, "outside": found.outside},
+                ),
+            }
+            for stage, (batch, energy, theta, extra) in measured.items():
+                row = {"energy_response": energy / incident, "angle_residual": theta - before.theta}
+                row |= {name: OBSERVABLES[name].compute(batch) for name in names}
+                for name, values in (row | extra).items():
+                    columns[stage].setdefault(name, []).append(np.asarray(values, np.float64))
             spectrum += OBSERVABLES["cell_spectrum"].compute(before).sum(axis=0)[1:-1]
             advance(before.n)
-    values = {
-        stage: {name: np.concatenate(parts) for name, parts in found.items()}
-        for stage, found in columns.items()
+    joined = {
+        stage: {name: np.concatenate(parts) for name, parts in entries.items()}
+        for stage, entries in columns.items()
     }
     return Measured(
         np.asarray(source.incident_energy, np.float64),
         np.asarray(source.incident_theta, np.float64),
-        values,
+        joined,
         spectrum,
     )
 
 
-def _axis(batch: ShowerBatch) -> NDArray[np.float64]:
-    return np.asarray(OBSERVABLES["angle_axis"].compute(batch), np.float64)
+@dataclass(frozen=True, eq=False)
+class AngleCurve:
+    """Bias and resolution of the direction in bins; arrays (k,), NaN in bins of too few showers, angles in degrees.
+
+    Attributes:
+        variable: "incident_energy" (MeV) or "incident_theta" (degrees).
+        edges: (k + 1,).
+        centre: Mean of the variable in the bin.
+        n: Showers with a direction.
+        bias: Mean residual.
+        bias_error: One standard deviation.
+        resolution: Standard deviation of the residual.
+        resolution_error: One standard deviation.
+        width68: Half the width of the central 68.3 %.
+        missing: Showers without a direction.
+    """
+
+    variable: str
+    edges: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    n: NDArray[np.int64]
+    bias: NDArray[np.float64]
+    bias_error: NDArray[np.float64]
+    resolution: NDArray[np.float64]
+    resolution_error: NDArray[np.float64]
+    width68: NDArray[np.float64]
+    missing: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers, by attribute."""
+        return plain_fields(self)
 
 
-def _add(
-    columns: dict[str, list[NDArray[np.float64]]],
-    batch: ShowerBatch,
-    names: list[str],
-    response: NDArray[np.float64],
+Curve = ResponseCurve | AngleCurve
+
+
+def angle_curve(
     residual: NDArray[np.float64],
-) -> None:
-    columns.setdefault("energy_response", []).append(response)
-    columns.setdefault("angle_residual", []).append(residual)
-    for name in names:
-        columns.setdefault(name, []).append(np.asarray(OBSERVABLES[name].compute(batch), np.float64))
+    variable: NDArray[np.float64],
+    edges: NDArray[np.float64] | None = None,
+    name: str = "incident_theta",
+) -> AngleCurve:
+    """Return bias and resolution of the direction in bins of a variable.
+
+    Arguments:
+        residual: (N,) measured minus incident angle, degrees; NaN without a direction.
+        variable: (N,) what to bin in.
+        edges: (k + 1,) bins; from :func:`~caloforge.statistics.moments.condition_bins` when None.
+        name: Name of the variable.
+    """
+    edges = condition_bins(variable) if edges is None else edges
+    found = moments_in_bins(residual, variable, edges)
+    return AngleCurve(
+        name,
+        edges,
+        found.centre,
+        found.n,
+        bias=found.mean,
+        bias_error=found.mean_error,
+        resolution=found.std,
+        resolution_error=found.std_error,
+        width68=found.half_width,
+        missing=int((~np.isfinite(residual)).sum()),
+    )
+
+
+def curves_of(samples: Sequence[Measured]) -> dict[str, dict[str, list[Curve]]]:
+    """Return every curve by name, stage and sample, in bins of the reference, the first sample."""
+    found: dict[str, dict[str, list[Curve]]] = {}
+    for variable, name in (("energy", "incident_energy"), ("theta", "incident_theta")):
+        edges = condition_bins(getattr(samples[0], variable), 8)
+        energy: dict[str, list[Curve]] = {stage: [] for stage in STAGES}
+        angle: dict[str, list[Curve]] = {stage: [] for stage in STAGES}
+        for stage in STAGES:
+            for sample in samples:
+                values, x = sample.values[stage], getattr(sample, variable)
+                ratio = values["energy_response"]
+                energy[stage].append(response_curve(ratio, np.ones_like(ratio), x, edges, name))
+                angle[stage].append(angle_curve(values["angle_residual"], x, edges, name))
+        found |= {f"energy_against_{variable}": energy, f"angle_against_{variable}": angle}
+    return found
+
+
+def resolution_fits(
+    curves: Mapping[str, Sequence[Any]], labels: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return stochastic, noise and constant terms by stage and sample, where there are energies enough.
+
+    Arguments:
+        curves: Stage to the samples' response curves against energy.
+        labels: The samples' names.
+    """
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for stage, found in curves.items():
+        out[stage] = {}
+        for label, curve in zip(labels, found, strict=True):
+            try:
+                out[stage][label] = vars(fit_resolution(curve))
+            except TooFewShowersError:
+                continue
+    return out

@@ -1,49 +1,45 @@
 """The study of conditioning: does a generator follow energy and angle, before and after reconstruction?
 
-At test points of energy and angle (nine by default, as in the slides of the BIB-AE) every observable of generated showers is held
-against the reference's, before and after the reconstruction that is calibrated on the reference alone; energy
-linearity and resolution, angular bias and resolution are given against energy and against angle over the whole file.
+At test points of energy and angle (nine by default, as in the slides of the BIB-AE) every observable of generated showers is
+compared with the reference's, before and after the reconstruction that is calibrated on the reference alone; energy
+linearity and resolution, angular bias and resolution are shown against energy and against angle over the whole file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import product
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from caloforge.errors import TooFewShowersError
-from caloforge.showers import ShowerSource
-from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings, sample_labels
-from caloforge.studies.conditioning.compare import (
+from caloforge.statistics.local import FEWEST
+from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
+from caloforge.studies.conditioning.measure import STAGES, Measured, curves_of, measure, resolution_fits
+from caloforge.studies.conditioning.points import (
     PointResult,
     TestPoint,
     Window,
     compare,
-    grid_of_points,
     points_with_showers,
 )
-from caloforge.studies.conditioning.curves import FEWEST, angle_curve, energy_curve
-from caloforge.studies.conditioning.figures import (
-    Curve,
-    curve_figure,
+from caloforge.studies.conditioning.report import (
+    curve_figures,
     map_figure,
+    point_tables,
     points_figure,
     spectrum_figure,
+    summary_rows,
 )
-from caloforge.studies.conditioning.measure import STAGES, Measured, measure
-from caloforge.studies.conditioning.tables import point_tables, summary_rows
-from caloforge.studies.sources import Source, made
-from caloforge.validate.observables import OBSERVABLES
+from caloforge.validate.observables import OBSERVABLES, mip_peak
 from caloforge.validate.reconstruction.reconstruct import Reconstruction
-from caloforge.validate.resolution import bins_of, fit_resolution
 
 __all__ = ["ConditioningSettings", "ConditioningStudy"]
 
 
 class ConditioningSettings(StudySettings):
-    """What may be set.
+    """Settings of the study.
 
     Arguments:
         energies: Energies of the test points, GeV.
@@ -63,16 +59,9 @@ class ConditioningSettings(StudySettings):
 
     @property
     def points(self) -> tuple[TestPoint, ...]:
-        """The test points, MeV and degrees."""
-        return grid_of_points([1000.0 * energy for energy in self.energies], self.thetas)
-
-
-class _Incident:
-    """Energies and angles of a source."""
-
-    def __init__(self, source: ShowerSource) -> None:
-        self.energy = np.asarray(source.incident_energy, np.float64)
-        self.theta = np.asarray(source.incident_theta, np.float64)
+        """Every combination of the energies and angles, MeV and degrees, energy by energy."""
+        pairs = product(self.energies, self.thetas)
+        return tuple(TestPoint(1000.0 * energy, float(theta)) for energy, theta in pairs)
 
 
 class ConditioningStudy(Study):
@@ -89,41 +78,47 @@ class ConditioningStudy(Study):
 
     def check(self, context: Context) -> None:
         """Check that there are directions to measure and test points with showers."""
-        super().check(context)
-        detector = context.reference.detector
-        why = OBSERVABLES["angle_axis"].why_not(detector)
+        why = OBSERVABLES["angle_axis"].why_not(context.reference.detector)
         if why:
             self.refuse(f"the direction {why}")
-        for source in context.generated:
-            self.require_detector(source, detector)
-        if not self._points(context):
-            incident = _Incident(context.reference)
-            energy, theta = incident.energy / 1000.0, incident.theta
+        super().check(context)
+        if not _points(context):
+            energy = np.asarray(context.reference.incident_energy) / 1000.0
+            theta = np.asarray(context.reference.incident_theta)
             self.refuse(
                 f"no test point has {FEWEST} reference showers around it, which have {energy.min():g} to {energy.max():g} GeV "
                 f"and {theta.min():g} to {theta.max():g} degrees"
             )
 
-    def _points(self, context: Context) -> list[tuple[TestPoint, Window]]:
-        chosen = context.chosen(ConditioningSettings)
-        incident = _Incident(context.reference)
-        width = None if chosen.energy_window is None else 1000.0 * chosen.energy_window
-        return points_with_showers(incident, chosen.points, chosen.showers, width, chosen.theta_window)
-
     def run(self, context: Context) -> StudyResult:
         """Measure all samples and compare them at each point and along energy and angle."""
-        chosen = context.chosen(ConditioningSettings)
-        reference = context.reference
+        threshold = context.chosen(ConditioningSettings).threshold
         reconstruction = _reconstruction(context)
-        labels = sample_labels(context)
-        samples = [_measured(context, None, reconstruction)]
-        samples += [_measured(context, source, reconstruction) for source in context.generated]
-        usable = self._points(context)
+        labels = context.labels
+        arrays = context.measured(
+            lambda showers, label: measure(showers, reconstruction, threshold, label).arrays()
+        )
+        samples = [Measured.from_arrays(found) for found in arrays]
+        usable = _points(context)
         results = [compare(samples, point, window) for point, window in usable]
-        curves = _curves(samples)
+        curves = curves_of(samples)
         mip = float(np.median(reconstruction.mip))
-        peaks = _peaks(samples, mip)
-        figures = _figures(results, curves, samples, labels, mip)
+        peaks = [mip_peak(sample.spectrum, near=mip) for sample in samples]
+        sizes = {label: len(sample) for label, sample in zip(labels, samples, strict=True)}
+        figures: list[Figure] = [
+            *(
+                points_figure(results, stage, quantity, labels)
+                for quantity in ("energy_response", "angle_residual")
+                for stage in STAGES
+            ),
+            *curve_figures(curves, labels),
+            *(
+                map_figure(results, stage, number, label)
+                for number, label in enumerate(labels[1:])
+                for stage in STAGES
+            ),
+            spectrum_figure([one.spectrum for one in samples], list(sizes.values()), labels, mip),
+        ]
         data = {
             "points": {result.point.key: result.to_dict(labels) for result in results},
             "curves": {
@@ -133,20 +128,28 @@ class ConditioningStudy(Study):
                 }
                 for name, stages in curves.items()
             },
-            "resolution_fits": _fits(curves["energy_against_energy"], labels),
+            "resolution_fits": resolution_fits(curves["energy_against_energy"], labels),
             "calibration": reconstruction.calibration,
             "mip_peak_mev": dict(zip(labels, peaks, strict=True)),
-            "n": {label: len(sample) for label, sample in zip(labels, samples, strict=True)},
+            "n": sizes,
         }
-        texts = _texts(chosen, results, usable, len(reference), reconstruction)
         return StudyResult(
             rows=summary_rows(results, labels, peaks),
             figures=figures,
-            texts=texts,
+            texts=_texts(context, results, usable, reconstruction),
             blocks=point_tables(results, labels),
             data=data,
-            showers={label: len(sample) for label, sample in zip(labels, samples, strict=True)},
+            showers=sizes,
         )
+
+
+def _points(context: Context) -> list[tuple[TestPoint, Window]]:
+    """Return the test points that have showers of the reference around them."""
+    chosen, reference = context.chosen(ConditioningSettings), context.reference
+    energy = np.asarray(reference.incident_energy, np.float64)
+    theta = np.asarray(reference.incident_theta, np.float64)
+    width = None if chosen.energy_window is None else 1000.0 * chosen.energy_window
+    return points_with_showers(energy, theta, chosen.points, chosen.showers, width, chosen.theta_window)
 
 
 def _reconstruction(context: Context) -> Reconstruction:
@@ -160,108 +163,10 @@ def _reconstruction(context: Context) -> Reconstruction:
     return Reconstruction(context.reference.detector, found["mip"], calibration=float(found["calibration"]))
 
 
-def _measured(context: Context, source: Source | None, reconstruction: Reconstruction) -> Measured:
-    """Return what was measured of the reference (None) or of a generated sample, from the cache if it is there."""
-    chosen, reference = context.chosen(ConditioningSettings), context.reference
-
-    def compute() -> Mapping[str, Any]:
-        if source is None:
-            return measure(reference, reconstruction, chosen.threshold, "measure the reference").arrays()
-        key = "/".join(context.reference_hashes)
-        with made(source, context.n, reference, context.seed, context.cache, key) as showers:
-            return measure(showers, reconstruction, chosen.threshold, f"measure {source.label}").arrays()
-
-    if source is None:
-        arrays = context.cache.get("measured-reference", compute, context.reference_hashes)
-    else:
-        name = f"measured-{source.sha256[:16]}"
-        arrays = context.cache.get(name, compute, context.reference_hashes, source.sha256, context.n)
-    return Measured.from_arrays(arrays)
-
-
-def _curves(samples: Sequence[Measured]) -> dict[str, dict[str, list[Curve]]]:
-    """Return every curve by name, stage and sample; against what varies."""
-    found: dict[str, dict[str, list[Curve]]] = {}
-    for variable, name in (("energy", "incident_energy"), ("theta", "incident_theta")):
-        known = getattr(samples[0], variable)
-        edges = bins_of(known, 8)
-        found[f"energy_against_{variable}"] = {
-            stage: [
-                energy_curve(sample.values[stage]["energy_response"], getattr(sample, variable), edges, name)
-                for sample in samples
-            ]
-            for stage in STAGES
-        }
-        found[f"angle_against_{variable}"] = {
-            stage: [
-                angle_curve(sample.values[stage]["angle_residual"], getattr(sample, variable), edges, name)
-                for sample in samples
-            ]
-            for stage in STAGES
-        }
-    return found
-
-
-def _fits(curves: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return stochastic, noise and constant terms by stage and sample, where there are energies enough."""
-    out: dict[str, dict[str, Any]] = {}
-    for stage, found in curves.items():
-        out[stage] = {}
-        for label, curve in zip(labels, found, strict=True):
-            try:
-                fit = fit_resolution(curve)
-            except TooFewShowersError:
-                continue
-            out[stage][label] = {"stochastic": fit.stochastic, "noise": fit.noise, "constant": fit.constant}
-    return out
-
-
-def _peaks(samples: Sequence[Measured], mip: float) -> list[float]:
-    """Return the position of the MIP peak of each sample, MeV; NaN where there is none."""
-    from caloforge.validate.observables import mip_peak
-
-    return [mip_peak(sample.spectrum, near=mip) for sample in samples]
-
-
-def _figures(
-    results: Sequence[PointResult],
-    curves: Mapping[str, Mapping[str, Sequence[Curve]]],
-    samples: Sequence[Measured],
-    labels: Sequence[str],
-    mip: float,
-) -> list[Figure]:
-    figures = [
-        points_figure(results, stage, quantity, labels)
-        for quantity in ("energy_response", "angle_residual")
-        for stage in STAGES
-    ]
-    titles = {
-        "energy_against_energy": "Energy linearity and resolution against energy",
-        "energy_against_theta": "Energy response and resolution against angle",
-        "angle_against_energy": "Angular bias and resolution against energy",
-        "angle_against_theta": "Angular bias and resolution against angle",
-    }
-    for name, title in titles.items():
-        if len(curves[name][STAGES[0]][0].centre) > 1:
-            caption = (
-                "Each point holds the showers of one bin; the reference's bins are used for all samples."
-            )
-            figures.append(curve_figure(name, title, curves[name], labels, caption))
-    figures += [
-        map_figure(results, stage, number, label)
-        for number, label in enumerate(labels[1:])
-        for stage in STAGES
-    ]
-    spectra = [sample.spectrum for sample in samples]
-    figures.append(spectrum_figure(spectra, [len(sample) for sample in samples], labels, mip))
-    return figures
-
-
 def _texts(
-    chosen: ConditioningSettings,
+    context: Context,
     results: Sequence[PointResult],
     usable: Sequence[tuple[TestPoint, Window]],
-    n: int,
     reconstruction: Reconstruction,
 ) -> list[str]:
     """Return what a reader must know: how many showers, how wide the windows, which points are missing."""
@@ -270,13 +175,14 @@ def _texts(
     texts = [
         "The paper's numbers are of photons of 10 to 100 GeV and 30 to 90 degrees in 30 x 60 x 30 cells, ours of "
         f"'{reconstruction.detector.name}'.",
-        f"{n:,} reference showers; {min(counts):,} to {max(counts):,} at each of {len(results)} test points, within "
-        f"{100 * max(widths):.0f} % of the energy and {max(w.theta for _, w in usable):.0f} degrees at most; quantities "
-        "are followed to the point itself by a line fitted in the window.",
+        f"{len(context.reference):,} reference showers; {min(counts):,} to {max(counts):,} at each of {len(results)} test "
+        f"points, within {100 * max(widths):.0f} % of the energy and {max(w.theta for _, w in usable):.0f} degrees at most; "
+        "quantities are extrapolated to the point itself by a line fitted in the window.",
         f"Reconstruction: cells of at least {reconstruction.threshold:g} MIP, the leading cluster of neighbours, one "
         f"energy constant ({reconstruction.calibration:.4g}) from the reference for all samples.",
     ]
-    missing = [point.name for point in chosen.points if point not in [found for found, _ in usable]]
+    found = [point for point, _ in usable]
+    missing = [point.name for point in context.chosen(ConditioningSettings).points if point not in found]
     if missing:
         texts.append(
             f"Left out for want of reference showers (fewer than {FEWEST}): " + "; ".join(missing) + "."

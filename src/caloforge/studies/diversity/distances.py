@@ -1,20 +1,13 @@
-r"""Similarity of pairs of showers, and distances to the nearest training showers.
+r"""Similarity of pairs of showers over the data range L, and distances to the nearest training showers.
 
-How alike showers are: structural similarity of trusted pairs, generated pairs and mixed pairs, over L.
+**Similarity.** Structural similarity of reference pairs, generated pairs and mixed pairs, each of two different showers of
+similar incident energy, see :mod:`caloforge.statistics.ssim`. The data range L sets what counts: cells well below L look
+equal, those well above count by their ratio.
 
-Pairs are of two different showers of similar incident energy, see :mod:`caloforge.statistics.ssim`.
-
-The data range L sets what counts: cells well below L look equal, those well above count by their ratio.
-
-References:
-    Z. Wang et al., IEEE Trans. Image Process. 13 (2004) 600.
-
-Does a generator repeat its training showers? Distances to the nearest neighbours.
-
-Distances are Euclidean in log10 of the cell energies, cut below at the threshold, as for precision and recall. With
+**Memory.** Distances are Euclidean in log10 of the cell energies, cut below at the threshold, as for precision and recall. With
 training showers :math:`T` and held-out ones :math:`H`, m each, a generated shower has a distance :math:`d_T` to
 its nearest training shower and :math:`d_H` to its nearest held-out one. Without memory the two sets could be
-exchanged, and :math:`f = P(d_T < d_H) = 1/2`; a generator that repeats what it saw lies closer to :math:`T`.
+exchanged, and :math:`f = P(d_T < d_H) = 1/2`; a generator that repeats its training showers lies closer to :math:`T`.
 
 In many dimensions few showers are the neighbours of most others, so that counting showers understates the error
 of f. It is taken from all exchanges of T and H instead: with :math:`w_j` the part of the N showers whose nearest
@@ -22,10 +15,11 @@ neighbour among all :math:`M = 2m` is j, :math:`f = \sum_{j \in T} w_j`, and ove
 
 .. math:: \mathrm{Var} f = \frac14 \frac{M}{M - 1} \Big( \sum_j w_j^2 - \frac1M \big( \sum_j w_j \big)^2 \Big) .
 
-Other held-out showers, which cannot remember, say what the same two sets give to real ones. The difference of two
-samples' f has the same variance with the difference of their w: what both owe to T and H falls out.
+Other held-out showers, which cannot remember, show what the same two sets give for real ones. The difference of two
+samples' f has the same variance with the difference of their w, so that the influence of T and H cancels.
 
 References:
+    Z. Wang et al., IEEE Trans. Image Process. 13 (2004) 600.
     C. Meehan, K. Chaudhuri, S. Dasgupta, A non-parametric test to detect data-copying in generative models,
     AISTATS 2020, arXiv:2004.05675.
 """
@@ -43,23 +37,24 @@ from numpy.typing import NDArray
 from caloforge.errors import TooFewShowersError
 from caloforge.random import generator
 from caloforge.showers import Showers
+from caloforge.statistics.pairs import Neighbours, nearest
 from caloforge.statistics.ssim import neighbour_pairs, order_at_random, rank_pairs, structural_similarity
 from caloforge.validate.metrics.features import log_cells
 
 __all__ = [
-    "Likeness",
     "Memory",
-    "Nearest",
+    "Similarities",
     "fingerprints",
-    "likeness_between",
-    "likeness_within",
     "memory_of",
-    "nearest",
+    "similarities_between",
+    "similarities_within",
 ]
+
+_MEV_A_GEV = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class Similarities:
     """Structural similarities of pairs.
 
     Attributes:
@@ -85,10 +80,15 @@ class Likeness:
         """Error of the mean for each L (K,)."""
         return np.asarray(self.spread / np.sqrt(len(self.values)))
 
+    def at(self, data_range: float) -> tuple[float, float]:
+        """Return mean and error at one L."""
+        k = int(np.argmin(np.abs(np.log(np.array(self.data_ranges) / data_range))))
+        return float(self.mean[k]), float(self.error[k])
 
-def likeness_within(
+
+def similarities_within(
     showers: Showers, pairs: int, data_ranges: Sequence[float], seed: int, device: str = "cpu"
-) -> Likeness:
+) -> Similarities:
     """Return the similarities of pairs of one sample.
 
     Arguments:
@@ -104,85 +104,33 @@ def likeness_within(
     rng = generator(seed, "likeness/within")
     first, second = neighbour_pairs(order_at_random(showers.incident_energy, rng))
     chosen = np.sort(rng.choice(len(first), size=min(pairs, len(first)), replace=False))
-    grid = showers.grid()
-    return _likeness(grid, first[chosen], grid, second[chosen], data_ranges, device)
+    return _similarities((showers, showers), (first[chosen], second[chosen]), data_ranges, device)
 
 
-def likeness_between(
+def similarities_between(
     a: Showers, b: Showers, pairs: int, data_ranges: Sequence[float], seed: int, device: str = "cpu"
-) -> Likeness:
+) -> Similarities:
     """Return the similarities of pairs of one shower from each of two samples, of equal rank in energy."""
     rng = generator(seed, "likeness/between")
-    orders = [order_at_random(x.incident_energy, rng) for x in (a, b)]
+    orders = [order_at_random(one.incident_energy, rng) for one in (a, b)]
     rows = rank_pairs(*orders, min(pairs, *map(len, orders)))
-    return _likeness(a.grid(), rows[0], b.grid(), rows[1], data_ranges, device)
+    return _similarities((a, b), rows, data_ranges, device)
 
 
-def _likeness(
-    first: NDArray[np.float32],
-    rows_first: NDArray[np.int64],
-    second: NDArray[np.float32],
-    rows_second: NDArray[np.int64],
+def _similarities(
+    samples: tuple[Showers, Showers],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
     data_ranges: Sequence[float],
     device: str,
-) -> Likeness:
-    if len(rows_first) < 2:
-        msg = f"likeness: {len(rows_first)} pairs of showers; at least 2 are needed"
+) -> Similarities:
+    if len(rows[0]) < 2:
+        msg = f"similarity: {len(rows[0])} pairs of showers; at least 2 are needed"
         raise TooFewShowersError(msg)
+    first = samples[0].grid()
+    second = first if samples[1] is samples[0] else samples[1].grid()
     limits = [_MEV_A_GEV * data_range for data_range in data_ranges]
-    values = structural_similarity(first, rows_first, second, rows_second, limits, device)
-    return Likeness(tuple(data_ranges), values)
-
-
-_ROWS = 512
-_MEV_A_GEV = 1000.0
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest:
-    """Nearest neighbours of showers in another set.
-
-    Attributes:
-        distance: (N,) Euclidean distances.
-        index: (N,) which neighbour.
-    """
-
-    distance: NDArray[np.float64]
-    index: NDArray[np.int64]
-
-
-def nearest(queries: NDArray[np.float32], others: NDArray[np.float32], device: str = "cpu") -> Nearest:
-    """Return the nearest neighbour of each query, a block of queries at a time.
-
-    The neighbour is found with products of matrices and its distance then taken from the difference itself, so that
-    copies have distance 0.
-
-    Arguments:
-        queries: Features (N, d).
-        others: Features (M, d), at least one.
-        device: Where to compute.
-
-    Raises:
-        TooFewShowersError: When there are no others.
-    """
-    import torch
-
-    if len(others) == 0:
-        msg = "nearest neighbours: there are no showers to be near to"
-        raise TooFewShowersError(msg)
-    y = torch.as_tensor(np.ascontiguousarray(others), device=device)
-    centre = y.mean(dim=0)  # smaller numbers, smaller rounding errors of the squares
-    moved = y - centre
-    squares = (moved * moved).sum(dim=1)
-    distance, index = np.empty(len(queries)), np.empty(len(queries), np.int64)
-    for start in range(0, len(queries), _ROWS):
-        x = torch.as_tensor(np.ascontiguousarray(queries[start : start + _ROWS]), device=device)
-        found = (squares - 2.0 * ((x - centre) @ moved.T)).argmin(dim=1)
-        difference = (x - y[found]).double()
-        rows = slice(start, start + len(x))
-        distance[rows] = difference.square().sum(dim=1).sqrt().cpu().numpy()
-        index[rows] = found.cpu().numpy()
-    return Nearest(distance, index)
+    values = structural_similarity(first, rows[0], second, rows[1], limits, device)
+    return Similarities(tuple(data_ranges), values)
 
 
 def fingerprints(cells: NDArray[np.float32]) -> list[bytes]:
@@ -201,8 +149,8 @@ class Memory:
         copies: Number of showers that are exact copies of training showers.
     """
 
-    to_training: Nearest
-    to_held_out: Nearest
+    to_training: Neighbours
+    to_held_out: Neighbours
     known: int
     copies: int = 0
 
@@ -268,9 +216,5 @@ def memory_of(
     """
     copies = sum(mark in marks for mark in fingerprints(cells))
     features = log_cells(cells, threshold)
-    return Memory(
-        nearest(features, log_cells(training, threshold), device),
-        nearest(features, log_cells(held_out, threshold), device),
-        len(training),
-        copies,
-    )
+    found = [nearest(features, log_cells(others, threshold), device) for others in (training, held_out)]
+    return Memory(found[0], found[1], len(training), copies)

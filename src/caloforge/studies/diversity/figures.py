@@ -8,22 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.statistics.feature_distances import PRDC as NAMES
+from caloforge.statistics.feature_distances import PRDC
 from caloforge.studies.base import Figure
-from caloforge.studies.diversity.distances import Likeness
+from caloforge.studies.diversity.distances import Similarities
 from caloforge.studies.diversity.sample import Measured
+from caloforge.studies.drawing import Margins, histograms, legend, panel_row, panels, shower_image
 from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["figures_of"]
 
 _BINS = 40
 
+Set = tuple[int, str, str, Similarities]
+"""Role, line style, label and similarities of a set of pairs."""
+
 
 def figures_of(labels: Sequence[str], measured: Sequence[Measured]) -> list[Figure]:
     """Return the figures that the measurements allow; the reference first among them."""
     figures = []
-    if measured[0].likeness("within") is not None:
-        figures += [_similarity_histograms(labels, measured), _similarity_curve(labels, measured)]
+    sets = _sets(labels, measured)
+    if sets:
+        figures += [_similarity_histograms(sets), _similarity_curve(sets, labels[0])]
     if any(one.memory is not None for one in measured[1:]):
         figures.append(_distances(labels, measured))
     figures += [
@@ -36,59 +41,50 @@ def figures_of(labels: Sequence[str], measured: Sequence[Measured]) -> list[Figu
     return figures
 
 
-def _known(labels: Sequence[str], measured: Sequence[Measured]) -> list[tuple[int, str, str, Likeness]]:
-    """Return (role, line, label, likeness) of every set of pairs, the trusted pairs first."""
-    out = []
+def _sets(labels: Sequence[str], measured: Sequence[Measured]) -> list[Set]:
+    """Return every set of pairs, the reference pairs first; none without these."""
+    out: list[Set] = []
     for role, (label, one) in enumerate(zip(labels, measured, strict=True)):
-        for name, line in (("within", "-"), ("between", "--")):
-            found = one.likeness(name)
+        for name, line, text in (
+            ("within", "-", f"{label} pairs"),
+            ("between", "--", f"{labels[0]} with {label}"),
+        ):
+            found = one.similarities(name)
             if found is not None:
-                text = f"{label} pairs" if name == "within" else f"{labels[0]} with {label}"
                 out.append((role, line, text, found))
     return out
 
 
-def _similarity_histograms(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
+def _sets_legend(figure: Any, pyplot: Any, sets: Sequence[Set]) -> None:
+    handles = [pyplot.Line2D([], [], color=colour(role), ls=line, lw=1.6) for role, line, *_ in sets]
+    legend(figure, pyplot, [text for _, _, text, _ in sets], handles=handles)
+
+
+def _similarity_histograms(sets: Sequence[Set]) -> Figure:
     """Return histograms of the similarities, a panel for each L."""
-    sets = _known(labels, measured)
     ranges = sets[0][3].data_ranges
 
     def draw(pyplot: Any) -> Any:
-        columns = min(3, len(ranges))
-        rows = -(-len(ranges) // columns)
-        size = (4.6 * columns + 0.4, 4.0 * rows + 0.7)
-        figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-        for place in axes.flat[len(ranges) :]:
-            place.set_axis_off()
-        for k, (place, data_range) in enumerate(zip(axes.flat, ranges, strict=False)):
-            edges = _edges([found.values[:, k] for *_, found in sets])
-            for role, line, text, found in sets:
-                counts = np.histogram(found.values[:, k], edges)[0] / len(found.values)
-                if role == 0:
-                    place.stairs(counts, edges, fill=True, color=BAND)
-                place.stairs(counts, edges, color=colour(role), ls=line, lw=1.6, label=text)
+        figure, places = panel_row(pyplot, len(ranges), 3, width=3.9, height=3.2, margins=Margins(top=0.95))
+        for k, (place, data_range) in enumerate(zip(places, ranges, strict=True)):
+            values = [found.values[:, k] for *_, found in sets]
+            roles, lines, *_ = zip(*sets, strict=True)
+            histograms(place, values, _edges(values), roles=roles, lines=lines)
             place.set_title(f"L = {data_range:g} GeV", fontsize=13, loc="left")
-            place.locator_params(axis="x", nbins=5)
-            place.set_ylim(bottom=0)
-            place.set_xlabel("structural similarity", fontsize=13)
-        for row in axes:
-            row[0].set_ylabel("part of the pairs", fontsize=13)
-        figure.legend(
-            *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=min(3, len(sets))
-        )
+        figure.supxlabel("structural similarity", fontsize=13)
+        figure.supylabel("part of the pairs", fontsize=13)
+        _sets_legend(figure, pyplot, sets)
         return figure
 
-    return Figure(
-        "ssim_histograms",
-        "Structural similarity of pairs",
-        f"{len(sets[0][3].values):,} pairs of like energy in each set. Pairs of a generator that are more alike than trusted "
-        "ones show a lack of diversity; mixed pairs that are less alike show a difference between both.",
-        draw,
+    caption = (
+        f"{len(sets[0][3].values):,} pairs of like energy in each set. Pairs of a generator that are more alike than reference "
+        "pairs show a lack of diversity; mixed pairs that are less alike show a difference between both."
     )
+    return Figure("ssim_histograms", "Structural similarity of pairs", caption, draw)
 
 
 def _edges(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return bins that hold nearly all values, fewer where there are few values."""
+    """Return bins over nearly all values, fewer where there are few values."""
     low = min(float(np.quantile(one, 0.002)) for one in values)
     high = max(float(np.quantile(one, 0.998)) for one in values)
     margin = 0.05 * (high - low) or 0.01
@@ -96,36 +92,31 @@ def _edges(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.linspace(low - margin, high + margin, n_bins + 1)
 
 
-def _similarity_curve(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
-    """Return the mean similarity against L, and its difference from the trusted pairs'."""
-    sets = _known(labels, measured)
-    trusted = sets[0][3]
+def _similarity_curve(sets: Sequence[Set], name: str) -> Figure:
+    """Return the mean similarity against L, and its difference from the reference pairs'."""
+    reference = sets[0][3]
 
     def draw(pyplot: Any) -> Any:
-        figure, (main, difference) = pyplot.subplots(
-            2, 1, figsize=(7.6, 7.2), sharex=True, height_ratios=(2, 1), layout="constrained"
-        )
-        x = np.array(trusted.data_ranges)
-        main.fill_between(x, trusted.mean - trusted.spread, trusted.mean + trusted.spread, color=BAND, lw=0)
-        for role, line, text, found in sets:
-            main.plot(x, found.mean, color=colour(role), ls=line, marker="o", ms=5, label=text)
-            if found is not trusted:
-                error = np.hypot(found.error, trusted.error)
-                gap = found.mean - trusted.mean
-                difference.errorbar(x, gap, error, color=colour(role), ls=line, marker="o", ms=5)
+        heights, margins = {"height_ratios": (2, 1)}, Margins(left=1.1, top=0.95, down=0.15)
+        figure, axes = panels(pyplot, 2, 1, 6.3, 3.0, margins, small=False, sharex=True, gridspec_kw=heights)
+        main, difference = axes[:, 0]
+        x, band = np.array(reference.data_ranges), reference.spread
+        main.fill_between(x, reference.mean - band, reference.mean + band, color=BAND, lw=0)
+        for role, line, _, found in sets:
+            style: dict[str, Any] = {"color": colour(role), "ls": line, "marker": "o", "ms": 5}
+            main.plot(x, found.mean, **style)
+            if found is not reference:
+                error = np.hypot(found.error, reference.error)
+                difference.errorbar(x, found.mean - reference.mean, error, **style)
         difference.axhline(0.0, color=INK, lw=1.0)
         difference.set_xscale("log")
-        difference.set(xlabel="data range L [GeV]", ylabel=f"minus {labels[0]}'s")
+        difference.set(xlabel="data range L [GeV]", ylabel=f"minus {name}'s")
         main.set_ylabel("mean structural similarity")
-        main.legend(fontsize=12)
+        _sets_legend(figure, pyplot, sets)
         return figure
 
-    return Figure(
-        "ssim_against_range",
-        "Structural similarity against the data range L",
-        "Means over pairs; grey: the standard deviation of trusted pairs. Below: differences with their errors.",
-        draw,
-    )
+    caption = "Means over pairs; grey: the standard deviation of reference pairs. Below: differences with their errors."
+    return Figure("ssim_against_range", "Structural similarity against the data range L", caption, draw)
 
 
 def _distances(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
@@ -133,64 +124,43 @@ def _distances(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
     shown = [(role, labels[role], one.memory) for role, one in enumerate(measured) if one.memory is not None]
 
     def draw(pyplot: Any) -> Any:
-        size = (4.9 * len(shown) + 0.4, 4.9)
-        figure, axes = pyplot.subplots(1, len(shown), figsize=size, squeeze=False, layout="constrained")
-        for place, (role, label, memory) in zip(axes[0], shown, strict=True):
-            training, held = memory.to_training.distance, memory.to_held_out.distance
-            edges = _edges([held, training])
-            place.stairs(
-                np.histogram(held, edges)[0] / len(held), edges, fill=True, color=BAND, label="to held-out"
-            )
-            place.stairs(
-                np.histogram(training, edges)[0] / len(training),
-                edges,
-                color=colour(role),
-                label="to training",
-            )
+        figure, places = panel_row(pyplot, len(shown), 5, width=4.1, height=3.4, small=False)
+        for place, (role, label, memory) in zip(places, shown, strict=True):
+            values = [memory.to_held_out.distance, memory.to_training.distance]
+            histograms(place, values, _edges(values), roles=(0, max(role, 1)), head=1.3)
             part, error = memory.closer
             name = label if role else f"{label}, held out"
             place.set_title(f"{name}\ncloser to training: {part:.3f} ± {error:.3f}", fontsize=12, loc="left")
-            place.set_xlabel("distance to the nearest", fontsize=13)
-            place.locator_params(axis="x", nbins=5)
-            place.legend(fontsize=11)
-        axes[0][0].set_ylabel("part of the showers", fontsize=13)
+            handles = [
+                pyplot.Rectangle((0, 0), 1, 1, color=BAND),
+                pyplot.Line2D([], [], color=colour(max(role, 1))),
+            ]
+            place.legend(handles, ("to held-out", "to training"), fontsize=11, loc="upper right")
+        figure.supxlabel("distance to the nearest", fontsize=13)
+        figure.supylabel("part of the showers", fontsize=13)
         return figure
 
-    return Figure(
-        "memory",
-        "Distance to the nearest training shower and to the nearest held-out one",
-        "Training set and held-out set are equally large. A generator that remembers nothing has equal histograms and one "
-        "half of its showers closer to the training set, as other held-out showers (first panel) must have.",
-        draw,
+    caption = (
+        "Training set and held-out set are equally large. A generator without memory has equal histograms and one "
+        "half of its showers closer to the training set, as other held-out showers (first panel) must have."
     )
+    title = "Distance to the nearest training shower and to the nearest held-out one"
+    return Figure("memory", title, caption, draw)
 
 
 def _nearest(role: int, label: str, pairs: NDArray[np.float64]) -> Figure:
     """Return the images of generated showers beside their nearest training showers."""
 
     def draw(pyplot: Any) -> Any:
-        from matplotlib.colors import LogNorm
-
-        size = (2.9 * len(pairs) + 0.3, 6.2)
-        figure, axes = pyplot.subplots(2, len(pairs), figsize=size, squeeze=False, layout="constrained")
-        for column, pair in enumerate(pairs):
-            top = float(pair.max()) or 1.0
-            for row, (image, name) in enumerate(zip(pair, ("generated", "training"), strict=True)):
-                place = axes[row][column]
-                shown = np.where(image > 0, image, np.nan).T
-                place.imshow(shown, norm=LogNorm(top * 1e-5, top), cmap="magma_r", origin="lower")
-                place.set_title(name, fontsize=11, loc="left")
-                place.set_xticks([])
-                place.set_yticks([])
-                place.minorticks_off()
+        margins = Margins(left=0.2, bottom=0.2, top=0.45, across=0.25, down=0.45)
+        figure, axes = panels(pyplot, 2, len(pairs), 2.5, 2.5, margins)
+        for column, pair in zip(axes.T, pairs, strict=True):
+            for place, image, name in zip(column, pair, ("generated", "training"), strict=True):
+                shower_image(place, image, float(pair.max()), name)
         return figure
 
-    return Figure(
-        f"nearest_{role}",
-        f"Showers of {label} nearest to the training set",
-        "Above: generated showers; below: the training shower nearest to each; summed over layers, logarithmic colours.",
-        draw,
-    )
+    caption = "Above: generated showers; below: the training shower nearest to each; summed over layers, logarithmic colours."
+    return Figure(f"nearest_{role}", f"Showers of {label} nearest to the training set", caption, draw)
 
 
 def _quality(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
@@ -198,28 +168,25 @@ def _quality(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
     shown = [(role, labels[role], one.quality) for role, one in enumerate(measured) if one.quality]
 
     def draw(pyplot: Any) -> Any:
-        figure, axes = pyplot.subplots(1, len(NAMES), figsize=(13.0, 4.4), layout="constrained")
-        for place, name in zip(axes, NAMES, strict=True):
-            for k, (role, label, quality) in enumerate(shown):
+        figure, axes = panels(pyplot, 1, len(PRDC), 2.6, 3.2, Margins(bottom=0.35, top=0.95))
+        for place, name in zip(axes[0], PRDC, strict=True):
+            for k, (role, _, quality) in enumerate(shown):
                 value = quality[name]
                 error = np.nan_to_num(value.uncertainty or 0.0)
-                place.bar(k, value.value, 0.8, yerr=error, color=colour(role), label=label)
+                place.bar(k, value.value, 0.8, yerr=error, color=colour(role))
             floor = shown[0][2][name].floor
             if floor is not None:
-                text = f"two halves of {labels[0]}"
-                place.axhline(floor, color=INK, lw=1.6, ls="--", label=text)
+                place.axhline(floor, color=INK, lw=1.6, ls="--")
             place.set_title(name, fontsize=14, loc="left")
             place.set_xticks([])
-            place.minorticks_off()
             place.set(xlim=(-0.7, len(shown) - 0.3), ylim=(0, 1.1 * max(1.0, place.get_ylim()[1])))
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)))
+        names = [*(label for _, label, _ in shown), f"two halves of {labels[0]}"]
+        handles = [pyplot.Line2D([], [], color=colour(role), lw=6) for role, *_ in shown]
+        legend(figure, pyplot, names, handles=[*handles, pyplot.Line2D([], [], color=INK, ls="--")])
         return figure
 
-    return Figure(
-        "precision_recall",
-        "Precision, recall, density, coverage",
-        "Of log10 cell energies. The dashed lines are what two halves of the trusted showers reach, with half as many of them; "
-        "all four depend on the sizes of the samples.",
-        draw,
+    caption = (
+        "Of log10 cell energies. The dashed lines are what two halves of the reference reach, with half as many showers; "
+        "all four depend on the sizes of the samples."
     )
+    return Figure("precision_recall", "Precision, recall, density, coverage", caption, draw)

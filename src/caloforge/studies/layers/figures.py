@@ -10,111 +10,93 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
-from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panels
-from caloforge.studies.layers.measure import LayerSample, Means
+from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panel_row, panels
+from caloforge.studies.layers.measure import LayerSample
 from caloforge.studies.layers.profiles import LayerProfile
 from caloforge.validate.plots.panel import BAND, INK, colour
-from caloforge.validate.resolution import EnergySlices, ResponseCurve
 
-__all__ = [
-    "depth_figure",
-    "fraction_figure",
-    "histogram_figure",
-    "means_figure",
-    "profile_figure",
-    "response_figure",
-    "shown_layers",
-]
+__all__ = ["layer_figures"]
 
-_MOST = 8
+_MOST = 8  # layers with a panel of their own
 _AXIS_LABELS = {"x": "x (η) [mm]", "y": "y (φ) [mm]", "alpha": "α [rad]", "r": "r [mm]"}
 _DIRECTIONS = {"x": "eta", "y": "phi", "alpha": "alpha", "r": "r"}
 
 
-def shown_layers(detector: Detector) -> list[int]:
+def layer_figures(samples: Sequence[LayerSample], at: int) -> list[Figure]:
+    """Return every figure; those of one energy show the slice ``at``."""
+    return [
+        _histogram_figure(samples, at),
+        _fraction_figure(samples, at),
+        _depth_figure(samples),
+        _response_figure(samples),
+        _profile_figure(samples, at, 0),
+        _profile_figure(samples, at, 1),
+        _means_figure(samples, at),
+    ]
+
+
+def _shown(detector: Detector) -> list[int]:
     """Return the layers that get a panel of their own: all, or eight spread evenly."""
     if detector.n_layers <= _MOST:
         return list(range(detector.n_layers))
     return [int(layer) for layer in np.linspace(0, detector.n_layers - 1, _MOST).round()]
 
 
-def _panels(pyplot: Any, count: int, columns: int = 4) -> tuple[Any, list[Any]]:
-    """Return a figure of ``count`` panels; four stand two by two."""
-    columns = min(columns, count if count != 4 else 2)
-    figure, axes = panels(pyplot, -(-count // columns), columns)
-    places = list(axes.flat)
-    for place in places[count:]:
-        place.set_visible(False)
-    return figure, places[:count]
+def _labels(samples: Sequence[LayerSample]) -> list[str]:
+    return [sample.label for sample in samples]
 
 
-def histogram_figure(
-    samples: Sequence[LayerSample], detector: Detector, slices: EnergySlices, number: int
-) -> Figure:
-    """Return histograms of the energy in each layer, in one slice."""
-    layers = shown_layers(detector)
+def _histogram_figure(samples: Sequence[LayerSample], at: int) -> Figure:
+    detector = samples[0].detector
+    layers = _shown(detector)
 
     def draw(pyplot: Any) -> Any:
-        figure, places = _panels(pyplot, len(layers))
+        figure, places = panel_row(pyplot, len(layers))
         for place, layer in zip(places, layers, strict=True):
-            energies = [sample.in_slice("layer_energy", number)[:, layer] for sample in samples]
-            unit = 1e-3 if np.median(energies[0]) > 1000.0 else 1.0
-            histograms(place, energies, scale=unit)
+            energies = [sample.in_slice("layer_energy", at)[:, layer] for sample in samples]
+            scale = 1e-3 if np.median(energies[0]) > 1000.0 else 1.0
+            histograms(place, energies, scale=scale)
             place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
-            place.set_xlabel(f"energy [{'GeV' if unit < 1 else 'MeV'}]", fontsize=11)
+            place.set_xlabel(f"energy [{'GeV' if scale < 1 else 'MeV'}]", fontsize=11)
         figure.supylabel("part of the showers", fontsize=12)
-        legend(figure, pyplot, [sample.label for sample in samples])
+        legend(figure, pyplot, _labels(samples))
         return figure
 
-    return Figure(
-        "layer_energy",
-        f"Energy in the layers at {slices.name(number)}",
-        "Visible energy of each shower in a layer. Grey: the reference.",
-        draw,
-    )
+    title = f"Energy in the layers at {samples[0].slices.name(at)}"
+    caption = "Visible energy of each shower in a layer. Grey: the reference."
+    return Figure("layer_energy", title, caption, draw)
 
 
-def fraction_figure(
-    found: Sequence[Means], labels: Sequence[str], detector: Detector, slices: EnergySlices, number: int
-) -> Figure:
+def _fraction_figure(samples: Sequence[LayerSample], at: int) -> Figure:
     """Return the mean part of the energy in each layer: against energy for few layers, else in one slice."""
+    detector, slices = samples[0].detector, samples[0].slices
     few = detector.n_layers <= _MOST
 
     def draw(pyplot: Any) -> Any:
         if few:
-            figure, places = _panels(pyplot, detector.n_layers)
-            for layer, place in enumerate(places):
-                for role, means in enumerate(found):
-                    errorbars(
-                        place, slices.centres / 1000.0, means.mean[:, layer], means.error[:, layer], role
-                    )
+            figure, places = panel_row(pyplot, detector.n_layers)
+        else:
+            figure, places = panel_row(pyplot, 1, width=7.0, height=4.4, small=False)
+        for layer, place in enumerate(places):
+            chosen = (slice(None), layer) if few else (at, slice(None))
+            x = slices.centres / 1000.0 if few else np.arange(detector.n_layers, dtype=np.float64)
+            for role, sample in enumerate(samples):
+                errorbars(place, x, sample.fractions.mean[chosen], sample.fractions.error[chosen], role)
+            if few:
                 place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
                 _energy_axis(place, slices.centres)
-                place.set_xlabel("incident energy [GeV]", fontsize=11)
-        else:
-            figure, axes = panels(pyplot, 1, 1, width=7.0, height=4.4, small=False)
-            places = [axes[0][0]]
-            for role, means in enumerate(found):
-                errorbars(
-                    places[0],
-                    np.arange(detector.n_layers, dtype=np.float64),
-                    means.mean[number],
-                    means.error[number],
-                    role,
-                )
-            places[0].set_xlabel("layer", fontsize=12)
+            place.set_xlabel("incident energy [GeV]" if few else "layer", fontsize=11 if few else 12)
         figure.supylabel("part of the visible energy", fontsize=12)
-        legend(figure, pyplot, labels)
+        legend(figure, pyplot, _labels(samples))
         return figure
 
-    title = "Energy fractions against energy" if few else f"Energy fractions at {slices.name(number)}"
-    return Figure(
-        "layer_fractions", title, "Mean over the showers of a layer's part of the visible energy.", draw
-    )
+    title = f"Energy fractions {'against energy' if few else f'at {slices.name(at)}'}"
+    caption = "Mean over the showers of a layer's part of the visible energy."
+    return Figure("layer_fractions", title, caption, draw)
 
 
 def _energy_axis(place: Any, energies: NDArray[np.float64]) -> None:
-    """Set the limits of an axis of energies (S,) given in MeV, logarithmic where they span much."""
+    """Set the limits of an axis of energies (S,) in GeV, logarithmic where they span much; ``energies`` are in MeV."""
     low, high = energies.min() / 1000.0, energies.max() / 1000.0
     if high > 5 * low:
         place.set_xscale("log")
@@ -124,106 +106,85 @@ def _energy_axis(place: Any, energies: NDArray[np.float64]) -> None:
         place.set_xlim(low - margin, high + margin)
 
 
-def depth_figure(samples: Sequence[LayerSample], slices: EnergySlices) -> Figure:
+def _depth_figure(samples: Sequence[LayerSample]) -> Figure:
     """Return histograms of the shower depth in each slice."""
-    shown = [s for s in range(len(slices)) if int((samples[0].member == s).sum()) > 0][:12]
+    shown = np.flatnonzero(samples[0].n > 0)[:12].tolist()
 
     def draw(pyplot: Any) -> Any:
-        figure, places = _panels(pyplot, len(shown), columns=3)
+        figure, places = panel_row(pyplot, len(shown), columns=3)
         for place, number in zip(places, shown, strict=True):
             histograms(place, [sample.in_slice("shower_depth", number) for sample in samples])
-            place.set_title(slices.name(number), fontsize=12, loc="left")
+            place.set_title(samples[0].slices.name(number), fontsize=12, loc="left")
         figure.supxlabel("shower depth [layers]", fontsize=12)
         figure.supylabel("part of the showers", fontsize=12)
-        legend(figure, pyplot, [sample.label for sample in samples])
+        legend(figure, pyplot, _labels(samples))
         return figure
 
-    return Figure(
-        "shower_depth",
-        "Shower depth",
-        "The energy-weighted mean layer of each shower, counted from 0. Grey: the reference.",
-        draw,
-    )
+    caption = "The energy-weighted mean layer of each shower, counted from 0. Grey: the reference."
+    return Figure("shower_depth", "Shower depth", caption, draw)
 
 
-def response_figure(curves: Sequence[ResponseCurve], labels: Sequence[str]) -> Figure:
+def _response_figure(samples: Sequence[LayerSample]) -> Figure:
     """Return response and resolution against energy, with the ratio to the reference."""
 
     def draw(pyplot: Any) -> Any:
+        heights = {"height_ratios": (2.2, 1)}
         margins = Margins(across=1.0, down=0.12)
-        figure, axes = panels(
-            pyplot,
-            2,
-            2,
-            width=5.0,
-            height=2.7,
-            margins=margins,
-            small=False,
-            sharex="col",
-            gridspec_kw={"height_ratios": (2.2, 1)},
-        )
-        for column, (name, error, label) in enumerate(
-            (
-                ("response", "response_error", "energy response"),
-                ("resolution", "resolution_error", "resolution σ/E"),
-            )
+        figure, axes = panels(pyplot, 2, 2, 5.0, 2.7, margins, small=False, sharex="col", gridspec_kw=heights)
+        curves = [sample.response for sample in samples]
+        for column, (name, label) in enumerate(
+            (("response", "energy response"), ("resolution", "resolution σ/E"))
         ):
+            main, ratio = axes[:, column]
             known = getattr(curves[0], name)
             for role, curve in enumerate(curves):
-                y, dy = getattr(curve, name), getattr(curve, error)
-                errorbars(axes[0][column], curve.centre / 1000.0, y, dy, role)
-                errorbars(axes[1][column], curve.centre / 1000.0, y / known, dy / known, role)
-            axes[1][column].axhline(1.0, color=INK, lw=0.8)
-            axes[0][column].set_ylabel(label, fontsize=13)
-            axes[1][column].set_ylabel("ratio", fontsize=13)
-            axes[1][column].set_xlabel("incident energy [GeV]", fontsize=13)
-            _energy_axis(axes[1][column], (curves[0].edges[1:] + curves[0].edges[:-1]) / 2)
-        legend(figure, pyplot, labels)
+                y, error = getattr(curve, name), getattr(curve, f"{name}_error")
+                errorbars(main, curve.centre / 1000.0, y, error, role)
+                errorbars(ratio, curve.centre / 1000.0, y / known, error / known, role)
+            ratio.axhline(1.0, color=INK, lw=0.8)
+            main.set_ylabel(label, fontsize=13)
+            ratio.set_ylabel("ratio", fontsize=13)
+            ratio.set_xlabel("incident energy [GeV]", fontsize=13)
+            _energy_axis(ratio, (curves[0].edges[1:] + curves[0].edges[:-1]) / 2)
+        legend(figure, pyplot, _labels(samples))
         return figure
 
-    return Figure(
-        "response",
-        "Response and resolution against energy",
+    caption = (
         "Visible energy over the detector's sampling fraction and the incident energy: mean, and width over mean; below, "
-        "both over the reference's.",
-        draw,
+        "both over the reference's."
     )
+    return Figure("response", "Response and resolution against energy", caption, draw)
 
 
-def profile_figure(
-    samples: Sequence[LayerSample], detector: Detector, slices: EnergySlices, number: int, coordinate: int
-) -> Figure:
+def _profile_figure(samples: Sequence[LayerSample], at: int, coordinate: int) -> Figure:
     """Return the average profile along one axis in each layer, with the ratio to the reference."""
-    layers = shown_layers(detector)
-    chosen = [2 * layer + coordinate for layer in layers]
-    axis = samples[0].profiles[chosen[0]].axis
+    detector = samples[0].detector
+    layers = _shown(detector)
+    axis = samples[0].profiles[2 * layers[0] + coordinate].axis
 
     def draw(pyplot: Any) -> Any:
         columns = min(4, len(layers)) if len(layers) != 4 else 2
         rows = -(-len(layers) // columns)
-        figure, axes = panels(
-            pyplot, 2 * rows, columns, height=1.9, gridspec_kw={"height_ratios": [2.4, 1] * rows}
-        )
+        heights = {"height_ratios": [2.4, 1] * rows}
+        figure, axes = panels(pyplot, 2 * rows, columns, height=1.9, gridspec_kw=heights)
         for place in axes.flat:
             place.set_visible(False)
-        for index, (layer, profile) in enumerate(zip(layers, chosen, strict=True)):
+        for index, layer in enumerate(layers):
             row, column = divmod(index, columns)
             main, ratio = axes[2 * row][column], axes[2 * row + 1][column]
             main.set_title(detector.layers[layer].name, fontsize=12, loc="left")
-            _profile(main, ratio, [sample.profiles[profile] for sample in samples], number)
+            _profile(main, ratio, [sample.profiles[2 * layer + coordinate] for sample in samples], at)
             ratio.set_xlabel(_AXIS_LABELS[axis.name], fontsize=11)
         figure.supylabel("part of the layer's energy, and ratio", fontsize=12)
-        legend(figure, pyplot, [sample.label for sample in samples])
+        legend(figure, pyplot, _labels(samples))
         return figure
 
-    direction = _DIRECTIONS[axis.name]
-    return Figure(
-        f"profile_{axis.name}",
-        f"Average {direction} profiles at {slices.name(number)}",
+    title = f"Average {_DIRECTIONS[axis.name]} profiles at {samples[0].slices.name(at)}"
+    caption = (
         "Mean energy in each column of a layer over the layer's mean energy; below, the ratio to the reference, "
-        "whose own error is the grey band.",
-        draw,
+        "whose own error is the grey band."
     )
+    return Figure(f"profile_{axis.name}", title, caption, draw)
 
 
 def _profile(main: Any, ratio: Any, profiles: Sequence[LayerProfile], number: int) -> None:
@@ -235,9 +196,8 @@ def _profile(main: Any, ratio: Any, profiles: Sequence[LayerProfile], number: in
     middle = (edges[1:] + edges[:-1]) / 2
     safe = np.where(known > 0, known, np.nan)
     band = np.nan_to_num(profiles[0].error[number] / safe)
-    ratio.fill_between(
-        edges, np.append(1 - band, 1 - band[-1]), np.append(1 + band, 1 + band[-1]), step="post", color=BAND
-    )
+    band = np.append(band, band[-1])
+    ratio.fill_between(edges, 1 - band, 1 + band, step="post", color=BAND)
     ratio.axhline(1.0, color=INK, lw=0.8)
     for role, profile in enumerate(profiles):
         y, error = profile.mean[number], profile.error[number]
@@ -245,47 +205,37 @@ def _profile(main: Any, ratio: Any, profiles: Sequence[LayerProfile], number: in
         if role:
             ratio.errorbar(middle, y / safe, error / safe, color=colour(role), fmt="o", ms=2.5, lw=0.9)
     ratio.set_ylim(0.45, 1.55)
-    positive = np.nan_to_num(known)[np.nan_to_num(known) > 0]
+    positive = known[np.nan_to_num(known) > 0]
     if len(positive):
         main.set_yscale("log")
         main.set_ylim(max(positive.min() / 3, 1e-6), 4 * positive.max())
 
 
-def means_figure(
-    centres: Sequence[dict[str, Means]],
-    widths: Sequence[dict[str, Means]],
-    labels: Sequence[str],
-    detector: Detector,
-    slices: EnergySlices,
-    number: int,
-) -> Figure:
+def _means_figure(samples: Sequence[LayerSample], at: int) -> Figure:
     """Return the mean energy-weighted centre and width of each layer in eta and phi, in one slice."""
+    detector = samples[0].detector
+    few = detector.n_layers <= _MOST
 
     def draw(pyplot: Any) -> Any:
         margins = Margins(across=1.0, down=0.15)
         figure, axes = panels(pyplot, 2, 2, 4.8, 3.0, margins, small=False, sharex=True)
-        shift = 0.12 if detector.n_layers <= _MOST else 0.0
-        for column, axis in enumerate(("x", "y")):
-            for row, (found, name) in enumerate(((centres, "centre"), (widths, "width"))):
-                for role, means in enumerate(found):
-                    x = np.arange(detector.n_layers, dtype=np.float64) + shift * (
-                        role - (len(labels) - 1) / 2
-                    )
-                    errorbars(axes[row][column], x, means[axis].mean[number], means[axis].error[number], role)
-                axes[row][column].set_ylabel(f"mean {name} in {_AXIS_LABELS[axis]}", fontsize=12)
-            if detector.n_layers <= _MOST:
-                axes[1][column].set_xticks(
-                    range(detector.n_layers), [layer.name for layer in detector.layers]
-                )
-                axes[1][column].tick_params(axis="x", which="minor", bottom=False, top=False)
+        layers = np.arange(detector.n_layers, dtype=np.float64)
+        for row, quantity in enumerate(("centre", "width")):
+            for role, sample in enumerate(samples):
+                x = layers + (0.12 * (role - (len(samples) - 1) / 2) if few else 0.0)
+                for place, means in zip(axes[row], sample.lateral(quantity).values(), strict=True):
+                    errorbars(place, x, means.mean[at], means.error[at], role)
+            for place, axis in zip(axes[row], ("x", "y"), strict=True):
+                place.set_ylabel(f"mean {quantity} in {_AXIS_LABELS[axis]}", fontsize=12)
+        for place in axes[1]:
+            if few:
+                place.set_xticks(range(detector.n_layers), [layer.name for layer in detector.layers])
+                place.tick_params(axis="x", which="minor", bottom=False, top=False)
             else:
-                axes[1][column].set_xlabel("layer", fontsize=12)
-        legend(figure, pyplot, labels)
+                place.set_xlabel("layer", fontsize=12)
+        legend(figure, pyplot, _labels(samples))
         return figure
 
-    return Figure(
-        "centres_and_widths",
-        f"Energy-weighted mean and width of each layer at {slices.name(number)}",
-        "Mean over showers of the energy-weighted centre and width of a layer's cells; layers without energy left out.",
-        draw,
-    )
+    title = f"Energy-weighted mean and width of each layer at {samples[0].slices.name(at)}"
+    caption = "Mean over showers of the energy-weighted centre and width of a layer's cells; layers without energy left out."
+    return Figure("centres_and_widths", title, caption, draw)

@@ -1,12 +1,8 @@
-r"""Average lateral profiles of each layer, in slices of the showers.
+r"""Average lateral profiles of each layer, in slices of the showers, in one pass over the cells.
 
-The two lateral axes of each layer and their bins.
-
-A rectangular layer has x (eta) and y (phi), one bin a column or row. Where a layer's cells move with an alignment
+A rectangular layer has the axes x (eta) and y (phi), one bin a column or row. Where a layer's cells move with an alignment
 of the shower, the bins are as narrow as the steps of the alignment, at rest in the frame of the beam: a
 cell's energy is shared equally among the bins that it covers. A polar mesh has alpha and r, one bin each.
-
-Average lateral profiles of each layer, in slices of the showers, in one pass over the cells.
 
 With the energy :math:`e_{ik}` of shower :math:`i` in bin :math:`k` of a layer's axis and :math:`L_i = \sum_k e_{ik}`, the profile is the
 part of the layer's energy in each bin,
@@ -14,7 +10,7 @@ part of the layer's energy in each bin,
 .. math:: p_k = \frac{\sum_i e_{ik}}{\sum_i L_i}, \qquad
     \sigma^2(p_k) = \frac{\sum_i (e_{ik} - p_k L_i)^2}{\left(\sum_i L_i\right)^2} ,
 
-the error of a ratio, from the spread between showers: bins of a shower go together.
+the error of a ratio, from the spread between showers: the bins of a shower are correlated.
 
 References:
     ATLAS Collaboration, Deep generative models for fast shower simulation in ATLAS, ATL-SOFT-PUB-2018-001.
@@ -22,21 +18,19 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
-from caloforge.showers import Showers
+from caloforge.showers import ShowerSource
 
-__all__ = ["LayerAxis", "LayerProfile", "deviation", "layer_axes", "layer_profiles", "shared_bins"]
+__all__ = ["LayerAxis", "LayerProfile", "deviation", "layer_axes", "layer_profiles"]
 
 
-_ROUND = 6  # decimals of a mm to which shifts are told apart
+_ROUND = 6  # decimals of a mm to which shifts differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +132,7 @@ def _rectangular(index: int, layer: ReadoutLayer, coordinate: int, shifts: NDArr
 
 
 _CHUNK_BYTES = 16 * 2**20
-CORE = 0.01
-"""Part of the layer's energy from which on a bin counts in a comparison."""
+_LEAST_SHARE = 0.01  # part of the layer's energy from which on a bin counts in a comparison
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,19 +152,6 @@ class LayerProfile:
     error: NDArray[np.float64]
 
 
-class Chunked(Protocol):
-    """What a pass over cells needs."""
-
-    @property
-    def detector(self) -> Detector:
-        """The detector."""
-        ...
-
-    def chunks(self, size: int | None = None) -> Iterator[Showers]:
-        """Iterate over all showers in order, ``size`` at a time."""
-        ...
-
-
 class _Sums:
     """Running sums over the showers of each slice, along one axis: e, e^2, e L (S, k), L and L^2 (S,)."""
 
@@ -181,12 +161,7 @@ class _Sums:
         self.total, self.squares = np.zeros((2, slices))
 
     def add(self, energy: NDArray[np.float64], member: NDArray[np.float64]) -> None:
-        """Add showers.
-
-        Arguments:
-            energy: (N, k).
-            member: (S, N) 1 where a shower is in a slice.
-        """
+        """Add the energies (N, k) of showers; member (S, N) is 1 where a shower is in a slice."""
         layer = energy.sum(axis=1)
         self.first += member @ energy
         self.second += member @ energy**2
@@ -195,15 +170,14 @@ class _Sums:
         self.squares += member @ layer**2
 
     def result(self, n: NDArray[np.int64]) -> LayerProfile:
-        """Return the profile."""
         total = np.where(self.total > 0, self.total, np.nan)[:, None]
         mean = self.first / total
         square = self.second - 2 * mean * self.cross + mean**2 * self.squares[:, None]
         return LayerProfile(self.axis, n, mean, np.sqrt(np.maximum(square, 0.0)) / total)
 
 
-def layer_profiles(source: Chunked, member: NDArray[np.int64], slices: int) -> list[LayerProfile]:
-    """Return the average profile along both axes of every layer.
+def layer_profiles(source: ShowerSource, member: NDArray[np.int64], slices: int) -> list[LayerProfile]:
+    """Return the average profiles along both axes of every layer.
 
     Arguments:
         source: N showers.
@@ -231,11 +205,6 @@ def layer_profiles(source: Chunked, member: NDArray[np.int64], slices: int) -> l
     return [entry.result(n) for entry in sums]
 
 
-def shared_bins(profile: LayerProfile, number: int, least: float = CORE) -> NDArray[np.bool_]:
-    """Return which bins (k,) of a reference profile's slice hold at least ``least`` of the layer's energy."""
-    return np.asarray(np.nan_to_num(profile.mean[number]) >= least)
-
-
 def deviation(reference: LayerProfile, generated: LayerProfile, number: int) -> tuple[float, float, float]:
     """Return how far a generated profile is off in the bins that matter, in one slice.
 
@@ -246,7 +215,7 @@ def deviation(reference: LayerProfile, generated: LayerProfile, number: int) -> 
         The largest deviation, its error, and the mean deviation weighted with the reference's energy; NaN where
         there is no such bin.
     """
-    chosen = shared_bins(reference, number)
+    chosen = np.nan_to_num(reference.mean[number]) >= _LEAST_SHARE
     if not chosen.any() or not np.isfinite(generated.mean[number][chosen]).all():
         return float("nan"), float("nan"), float("nan")
     p, g = reference.mean[number][chosen], generated.mean[number][chosen]

@@ -2,7 +2,7 @@
 
 Parameters, milliseconds a shower, speed-up against Geant4 timed in the same run, shower-shape MSE, sampling fraction against
 energy, cell spectrum, mean and standard deviation of the core cells, Kolmogorov-Smirnov probabilities. A file of
-showers has no speed; everything else it has.
+showers has everything but a speed.
 
 References:
     F. Rehm et al., arXiv:2103.13698.
@@ -17,23 +17,23 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from caloforge.generate.timing import GeneratorTime, count_parameters, time_generator
+from caloforge.generate.timing import count_parameters, time_generator
 from caloforge.showers import ShowerSource
-from caloforge.studies.base import Context, Study, StudyResult, StudySettings, sample_labels
-from caloforge.studies.shapes.figures import (
-    SimulationTime,
+from caloforge.studies.base import Context, Study, StudyResult, StudySettings
+from caloforge.studies.shapes.measure import Shapes, SimulationTime, time_geant4
+from caloforge.studies.shapes.report import (
+    comparison_table,
     core_figure,
-    panel_figure,
     probability_figure,
-    shape_figures,
+    sample_figures,
+    sampling_table,
     spectrum_panel,
-    time_geant4,
+    summary_rows,
 )
-from caloforge.studies.shapes.tables import Shapes, comparison_table, sampling_table, summary_rows
-from caloforge.studies.sources import Source, made
+from caloforge.studies.sources import Source, cached_generation
 from caloforge.validate.metrics.base import Settings
-from caloforge.validate.metrics.shapes import SamplingFraction, ShapeMSE
-from caloforge.validate.plots.response import response
+from caloforge.validate.metrics.moments import SamplingFraction
+from caloforge.validate.metrics.shapes import ShapeMSE
 from caloforge.validate.resolution import EnergySlices
 from caloforge.validate.sample import Sample
 from caloforge.validate.shape_tests import (
@@ -50,14 +50,14 @@ __all__ = ["ShapesSettings", "ShapesStudy"]
 
 
 class ShapesSettings(StudySettings):
-    """What may be set.
+    """Settings of the study.
 
     Arguments:
         energy: Energy at which core cells are compared, GeV.
         half_width: Of the window around it, GeV; widened until it has enough showers.
         core_showers: Showers of each sample wanted in the window.
         bins: Slices in energy for the probabilities.
-        batch: Showers at once when a generator is timed.
+        batch: Showers of a batch when a generator is timed.
         timing_seconds: How long a generator is timed.
         geant4_showers: Geant4 showers simulated for the speed-up; 0 for none.
         threshold: A cell above this energy is a hit, MeV.
@@ -84,135 +84,126 @@ class ShapesStudy(Study):
     )
     Settings: ClassVar[type[StudySettings]] = ShapesSettings
 
-    def check(self, context: Context) -> None:
-        """Check that all samples are of one detector."""
-        super().check(context)
-        detector = context.reference.detector
-        for source in context.generated:
-            self.require_detector(source, detector)
-
     def run(self, context: Context) -> StudyResult:
         """Time the generators, then compare their showers with the reference."""
         chosen, reference = context.chosen(ShapesSettings), context.reference
         geant4 = time_geant4(reference, chosen.geant4_showers, context.seed)
-        times = [_time(source, reference, chosen) for source in context.generated]
+        times = [
+            None
+            if source.generator is None
+            else time_generator(source.generator, reference, chosen.batch, chosen.timing_seconds)
+            for source in context.generated
+        ]
+        key = "/".join(context.reference_hashes)
         with ExitStack() as stack:
-            key = "/".join(context.reference_hashes)
-            sources = [
-                stack.enter_context(made(source, context.n, reference, context.seed, context.cache, key))
+            showers = [
+                stack.enter_context(
+                    cached_generation(source, context.n, reference, context.seed, context.cache, key)
+                )
                 for source in context.generated
             ]
-            return _compare(context, sources, times, geant4)
-
-
-def _time(source: Source, reference: ShowerSource, chosen: ShapesSettings) -> GeneratorTime | None:
-    if source.generator is None:
-        return None
-    return time_generator(source.generator, reference, chosen.batch, chosen.timing_seconds)
+            return _compare(context, showers, times, geant4)
 
 
 def _compare(
     context: Context,
-    sources: Sequence[ShowerSource],
-    times: Sequence[GeneratorTime | None],
+    showers: Sequence[ShowerSource],
+    times: Sequence[Any],
     geant4: SimulationTime,
 ) -> StudyResult:
     """Compare the showers of every sample with the reference."""
-    chosen, reference = context.chosen(ShapesSettings), context.reference
-    first = Sample(reference, sample_labels(context)[0], chosen.threshold)
-    samples = [
-        Sample(source, given.label, chosen.threshold)
-        for source, given in zip(sources, context.generated, strict=True)
+    chosen = context.chosen(ShapesSettings)
+    everyone = [
+        Sample(source, label, chosen.threshold)
+        for source, label in zip((context.reference, *showers), context.labels, strict=True)
     ]
-    window, cores = _cores(context, sources, chosen)
-    slices = EnergySlices.of(first.incident_energy, chosen.bins)
-    settings = Settings(seed=context.seed, threshold=chosen.threshold)
-    members = [slices.members(sample.incident_energy) for sample in (first, *samples)]
-    found = []
-    for index, (sample, given) in enumerate(zip(samples, context.generated, strict=True)):
-        found.append(
-            Shapes(
-                label=sample.label,
-                n=sample.n,
-                parameters=None if given.generator is None else count_parameters(given.generator),
-                members=None if given.generator is None else len(given.generator.members),
-                time=times[index],
-                mse=ShapeMSE().compute(first, sample, settings)["shape_mse"],
-                sampling=SamplingFraction().compute(first, sample, settings)["sampling_fraction"],
-                core=cores[index],
-                tests=shape_tests(first, sample, (members[0], members[index + 1]), len(slices)),
-            )
-        )
-    everyone = [first, *samples]
-    labels = [sample.label for sample in samples]
-    figures = shape_figures(everyone)
-    figures += [
-        panel_figure(panel, "Visible over incident energy; below, the ratio to the reference.")
-        for panel in response(everyone)
+    window, cores = _cores(context, showers, chosen)
+    slices = EnergySlices.of(everyone[0].incident_energy, chosen.bins)
+    found = [
+        _shapes(context, source, everyone[0], sample, slices, time, core)
+        for source, sample, time, core in zip(context.generated, everyone[1:], times, cores, strict=True)
     ]
-    spectrum = spectrum_panel(everyone)
-    figures.append(panel_figure(spectrum, "Cells of each energy; below, the ratio to the reference."))
-    figures.append(core_figure(cores, labels, window.text))
-    figures.append(probability_figure([one.tests for one in found], labels, list(slices.centres)))
+    labels, spectrum = context.labels[1:], spectrum_panel(everyone)
+    rows = summary_rows(found, geant4, window, context.labels[0])
+    caption = f"Core cells at {window.text}. Geant4: {geant4.how}. The paper's times are a V100's."
     return StudyResult(
-        rows=summary_rows(found, geant4, window, first.label),
-        figures=figures,
-        texts=_texts(found, first.n, first.detector.name, window, geant4, chosen),
+        rows=rows,
+        figures=[
+            *sample_figures(everyone, spectrum),
+            core_figure(cores, labels, window.text),
+            probability_figure([one.tests for one in found], labels, list(slices.centres)),
+        ],
+        texts=_texts(context, found, window, geant4),
         blocks={
-            "Conv2D against Conv3D": [comparison_table(found, geant4, window)],
+            "Conv2D against Conv3D": [comparison_table(rows, labels, caption)],
             "Sampling fraction against energy": [sampling_table(found)],
         },
-        data=_data(found, geant4, window, slices, spectrum),
+        data={
+            "geant4_seconds": geant4.seconds,
+            "geant4_same_run": geant4.same_run,
+            "geant4_how": geant4.how,
+            "core_window": {
+                "energy_mev": window.energy,
+                "half_width_mev": window.half_width,
+                "n_reference": window.n,
+            },
+            "ks_energies_mev": slices.centres,
+            "cell_spectrum": {
+                "edges_mev": spectrum.edges,
+                **{curve.label: {"cells": curve.y, "error": curve.error} for curve in spectrum.curves},
+            },
+            **{one.label: one.to_dict() for one in found},
+        },
         showers={sample.label: sample.n for sample in everyone},
     )
 
 
+def _shapes(
+    context: Context,
+    source: Source,
+    reference: Sample,
+    sample: Sample,
+    slices: EnergySlices,
+    time: Any,
+    core: CoreRatios,
+) -> Shapes:
+    settings = Settings(seed=context.seed, threshold=context.chosen(ShapesSettings).threshold)
+    members = [slices.members(one.incident_energy) for one in (reference, sample)]
+    generator = source.generator
+    return Shapes(
+        label=sample.label,
+        n=sample.n,
+        parameters=None if generator is None else count_parameters(generator),
+        members=None if generator is None else len(generator.members),
+        time=time,
+        mse=ShapeMSE().compute(reference, sample, settings)["shape_mse"],
+        sampling=SamplingFraction().compute(reference, sample, settings)["sampling_fraction"],
+        core=core,
+        tests=shape_tests(reference, sample, members, len(slices)),
+    )
+
+
 def _cores(
-    context: Context, sources: Sequence[ShowerSource], chosen: ShapesSettings
+    context: Context, showers: Sequence[ShowerSource], chosen: ShapesSettings
 ) -> tuple[CoreWindow, list[CoreRatios]]:
-    reference = context.reference
-    energies = [np.asarray(source.incident_energy, np.float64) for source in (reference, *sources)]
+    """Return the window in energy, and the core cells of each generated sample in it."""
+    energies = [np.asarray(source.incident_energy, np.float64) for source in (context.reference, *showers)]
     window = core_window(energies, 1000.0 * chosen.energy, 1000.0 * chosen.half_width, chosen.core_showers)
-    cells, known = reference_core(reference, window)
+    cells, known = reference_core(context.reference, window)
     return window, [
-        compare_cores(known, core_energies(source, window, cells), seed=context.seed) for source in sources
+        compare_cores(known, core_energies(source, window, cells), seed=context.seed) for source in showers
     ]
 
 
-def _data(
-    found: Sequence[Shapes], geant4: SimulationTime, window: CoreWindow, slices: EnergySlices, spectrum: Any
-) -> dict[str, Any]:
-    """Return every number, by sample."""
-    data: dict[str, Any] = {
-        "geant4_seconds": geant4.seconds,
-        "geant4_same_run": geant4.same_run,
-        "geant4_how": geant4.how,
-        "core_window": {
-            "energy_mev": window.energy,
-            "half_width_mev": window.half_width,
-            "n_reference": window.n,
-        },
-        "ks_energies_mev": slices.centres,
-        "cell_spectrum": {
-            "edges_mev": spectrum.edges,
-            **{curve.label: {"cells": curve.y, "error": curve.error} for curve in spectrum.curves},
-        },
-    }
-    return data | {one.label: one.to_dict() for one in found}
-
-
 def _texts(
-    found: Sequence[Shapes],
-    n: int,
-    detector: str,
-    window: CoreWindow,
-    geant4: SimulationTime,
-    chosen: ShapesSettings,
+    context: Context, found: Sequence[Shapes], window: CoreWindow, geant4: SimulationTime
 ) -> list[str]:
     """Return what limits the numbers."""
+    chosen, reference = context.chosen(ShapesSettings), context.reference
     texts = [
-        f"The paper's numbers are of electrons of 2 to 500 GeV in 25 x 25 x 25 cells, ours of '{detector}'.",
-        f"{n:,} reference showers. Core cells at {window.text}: {window.n:,} reference showers.",
+        "The paper's numbers are of electrons of 2 to 500 GeV in 25 x 25 x 25 cells, ours of "
+        f"'{reference.detector.name}'.",
+        f"{len(reference):,} reference showers. Core cells at {window.text}: {window.n:,} reference showers.",
     ]
     if window.half_width > 1000.0 * chosen.half_width * (1 + 1e-9):
         texts.append(

@@ -1,6 +1,4 @@
-"""Which study takes which models and which reference, group by group, from a TOML file.
-
-What a site shows, group by group, from a TOML file: which showers are trusted, which studies, how many showers.
+"""Which study takes which models and which reference: all that fit, or group by group from a TOML file.
 
 One table a group, of any name::
 
@@ -31,8 +29,7 @@ from pydantic import Field
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError, ConfigError, InputError
 from caloforge.settings import Settings, validated
-from caloforge.studies import STUDIES
-from caloforge.studies.base import Context, Study
+from caloforge.studies.base import STUDIES, Context, Study, WindowSettings
 from caloforge.studies.run import study_settings
 from caloforge.studies.sources import Source, open_sources
 from caloforge.zoo.store import ZOO, Card, shipped_models
@@ -42,7 +39,6 @@ __all__ = [
     "Job",
     "Plan",
     "cards_in",
-    "chosen_models",
     "make_plan",
     "plan_groups",
     "read_groups",
@@ -55,7 +51,7 @@ class Group(Settings):
     """What is studied together.
 
     Arguments:
-        truth: Files of trusted showers, names or patterns; ``shipped``: the images in the package. None: those of the
+        truth: Files of reference showers, names or patterns; ``shipped``: the images in the package. None: those of the
             command line.
         models: ``DATASET/MODEL``, ``DATASET`` or labels of the samples on the command line; empty for all.
         studies: Names of the studies; empty for all.
@@ -92,7 +88,7 @@ def read_groups(path: str | Path) -> dict[str, Group]:
 
 
 def truth_files(group: Group, name: str) -> list[Path]:
-    """Return the group's files of trusted showers, each pattern's in order of their names.
+    """Return the group's files of reference showers, each pattern's in order of their names.
 
     Raises:
         InputError: When a pattern finds none, or the package ships none.
@@ -108,23 +104,17 @@ def truth_files(group: Group, name: str) -> list[Path]:
     return found
 
 
-def chosen_models(group: Group, name: str, models: Sequence[Source]) -> list[Source]:
-    """Return those of the models that the group names, all when it names none.
-
-    Raises:
-        InputError: When a name is not there.
-    """
-    for wanted in group.models:
-        if not any(_is(model.label, wanted) for model in models):
-            known = ", ".join(model.label for model in models)
-            msg = f"group '{name}': no model is called '{wanted}'; known: {known}"
+def _chosen(known: Sequence[str], wanted: Sequence[str], where: str, none: str = "") -> list[str]:
+    """Return the names ``DATASET/MODEL`` that are wanted by name or by data set, all when none is."""
+    for one in wanted:
+        if not any(_matches(name, one) for name in known):
+            msg = f"{where} is called '{one}'; known: {', '.join(known) or none}"
             raise InputError(msg)
-    return [m for m in models if not group.models or any(_is(m.label, wanted) for wanted in group.models)]
+    return [name for name in known if not wanted or any(_matches(name, one) for one in wanted)]
 
 
-def _is(label: str, wanted: str) -> bool:
-    """Return whether a label is the wanted one, or of the wanted data set."""
-    return wanted in (label, label.partition("/")[0])
+def _matches(name: str, wanted: str) -> bool:
+    return wanted in (name, name.partition("/")[0])
 
 
 def cards_in(zoo: str) -> dict[str, Card]:
@@ -140,46 +130,27 @@ def cards_in(zoo: str) -> dict[str, Card]:
 
 
 def shipped_sources(stack: ExitStack, zoo: str, wanted: tuple[str, ...], device: str) -> list[Source]:
-    """Return the shipped models, ready to make showers.
+    """Return the shipped models, ready to generate showers.
 
     Arguments:
         stack: Closes what was opened.
         zoo: Folder of cards; empty for the package's.
         wanted: Names ``DATASET/MODEL`` or ``DATASET``; empty for all.
-        device: Where models work.
+        device: Device of the models.
 
     Raises:
         InputError: When a wanted name is not there.
     """
     cards = cards_in(zoo)
-    for name in wanted:
-        if not any(_is_models(card, name) for card in cards):
-            msg = f"no shipped model is called '{name}'; known: {', '.join(cards) or 'none is shipped yet'}"
-            raise InputError(msg)
-    chosen = {
-        name: card
-        for name, card in cards.items()
-        if not wanted or any(_is_models(name, one) for one in wanted)
-    }
+    chosen = _chosen(list(cards), wanted, "no shipped model", "none is shipped yet")
     if not zoo:
-        return list(open_sources(stack, list(chosen), device=device))
-    return [_open(stack, card, device) for card in chosen.values()]
-
-
-def _is_models(name: str, wanted: str) -> bool:
-    """Return whether a card's name is the wanted one, or of the wanted data set."""
-    return wanted in (name, name.partition("/")[0])
-
-
-def _open(stack: ExitStack, card: Card, device: str) -> Source:
-    import torch
-
-    where = device
-    if device == "auto":
-        where = "cuda" if torch.cuda.is_available() else "cpu"
-    source = open_sources(stack, [card.generator(where)])[0]
-    size = card.content.get("train_showers")
-    return replace(source, trained_on=None if size is None else int(size))
+        return list(open_sources(stack, chosen, device=device))
+    sources = []
+    for card in (cards[name] for name in chosen):
+        source = open_sources(stack, [card.generator(WindowSettings(device=device).torch_device())])[0]
+        size = card.content.get("train_showers")
+        sources.append(replace(source, trained_on=None if size is None else int(size)))
+    return sources
 
 
 @dataclass(frozen=True)
@@ -189,8 +160,8 @@ class Job:
     Attributes:
         study: Name of the study.
         detector: Name of the detector in which showers are compared.
-        references: Files of trusted showers, of one detector.
-        models: What is judged.
+        references: Files of reference showers, of one detector.
+        models: The models to be judged.
         settings: Settings of the study that differ from its own.
         n: How many showers of each model; None: the study's own choice.
     """
@@ -210,7 +181,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done, and what not.
+    """The studies to be done, and what does not fit.
 
     Attributes:
         jobs: In the order of the registry.
@@ -238,7 +209,7 @@ def make_plan(
 
     Arguments:
         stack: Closes references that are opened here.
-        references: Files of trusted showers of any detectors.
+        references: Files of reference showers of any detectors.
         models: Models, files of showers.
         studies: Names of the studies.
         settings: Settings by study.
@@ -254,14 +225,14 @@ def make_plan(
         shipped = study.default_reference() if own else None
         if shipped is not None:
             packed = open_sources(stack, [shipped])
-            groups.setdefault(study.space(packed[0].detector), packed)
+            groups.setdefault(study.space(packed[0].detector).name, packed)
         for detector, group in groups.items():
             fitting = []
             for model in models:
                 try:
                     study.check(Context(group, (model,), chosen, seed, n))
                 except CaloforgeError as error:
-                    if study.space(model.detector) == detector:
+                    if study.space(model.detector).name == detector:
                         left_out.append((name, detector, model.label, str(error)))
                 else:
                     fitting.append(model)
@@ -285,7 +256,7 @@ def plan_groups(
     Arguments:
         stack: Closes references that are opened here.
         groups: The groups by name.
-        references: Trusted showers of groups that name none.
+        references: Reference showers of groups that name none.
         models: All models.
         seed: See :class:`~caloforge.studies.base.Context`.
         n: Showers of each model, for groups that do not say it.
@@ -297,7 +268,8 @@ def plan_groups(
     left_out: list[tuple[str, str, str, str]] = []
     for name, group in groups.items():
         truth = open_sources(stack, truth_files(group, name)) if group.truth else references
-        chosen = chosen_models(group, name, models)
+        named = _chosen([model.label for model in models], group.models, f"group '{name}': no model")
+        chosen = [model for model in models if model.label in named]
         studies = group.studies or tuple(one for one in STUDIES.names() if one != "all")
         plan = make_plan(stack, truth, chosen, studies, group.settings, seed, group.n or n, own=False)
         for job in plan.jobs:
@@ -321,6 +293,6 @@ def _by_detector(study: Study, references: Sequence[Source]) -> dict[str, tuple[
     """Return the references that a study compares in one detector, by its name."""
     groups: dict[str, tuple[Source, ...]] = {}
     for source in references:
-        space = study.space(source.detector)
+        space = study.space(source.detector).name
         groups[space] = (*groups.get(space, ()), source)
     return groups

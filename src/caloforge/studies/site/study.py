@@ -12,11 +12,11 @@ that fails is noted, and the others go on.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from hashlib import sha256
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,10 +28,10 @@ from caloforge.errors import CaloforgeError
 from caloforge.files import atomic_path, read_json, write_json
 from caloforge.showers import ShowerFile
 from caloforge.showers.seen import SeenCount
-from caloforge.studies import STUDIES
-from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
+from caloforge.studies.base import STUDIES, Context, Row, Study, StudyResult, StudySettings
+from caloforge.studies.cache import digest_of
+from caloforge.studies.page import number_text, paper
 from caloforge.studies.run import run_study, study_command
-from caloforge.studies.site.index import Done, write_index
 from caloforge.studies.site.plan import (
     Job,
     Plan,
@@ -42,15 +42,141 @@ from caloforge.studies.site.plan import (
     shipped_sources,
 )
 from caloforge.studies.sources import Source
+from caloforge.validate.report.page import Block, Cell, Code, Page, Section, Table, Text
 
-__all__ = ["AllSettings", "AllStudies"]
+__all__ = ["AllSettings", "AllStudies", "Done", "write_index"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A study of the site.
+
+    Attributes:
+        study: Its name.
+        detector: The reference's detector.
+        models: Labels of what was judged.
+        folder: Its folder in the site.
+        content: The content of its ``study.json``; empty when it failed.
+        error: Why it failed; empty when it did not.
+    """
+
+    study: str
+    detector: str
+    models: tuple[str, ...]
+    folder: str
+    content: Mapping[str, Any]
+    error: str = ""
+
+    @property
+    def published(self) -> list[Mapping[str, Any]]:
+        """Its rows beside which a paper has a number."""
+        return [row for row in self.content.get("rows", ()) if row["paper"] is not None]
+
+
+def write_index(
+    folder: Path, done: Sequence[Done], plan: Plan, models: Sequence[str], command: str, asked: str = ""
+) -> Path:
+    """Write ``index.html`` and return its path.
+
+    Arguments:
+        folder: Folder of the site.
+        done: The studies so far.
+        plan: What is to be done, and what not.
+        models: Labels of all models.
+        command: The command that makes the site.
+        asked: The file of groups that it names; empty for none.
+    """
+    finished = [one for one in done if not one.error]
+    sections = [
+        Section("Pages", [_pages(done)], "Each study has a page of its own, with its figures and tables.")
+    ]
+    numbers = [row for one in finished for row in one.published]
+    if numbers:
+        sections.append(Section("Ours and the papers'", [_numbers(finished)]))
+    if plan.left_out:
+        table = Table(
+            ("study", "reference", "model", "why not"),
+            [[Cell(text) for text in line] for line in plan.left_out],
+            texts=(0, 1, 2, 3),
+        )
+        sections.append(Section("Left out", [table], "Studies that do not fit a model.", folded=True))
+    blocks: list[Block] = [Code(command)]
+    if len(done) < len(plan.jobs):
+        blocks.append(
+            Text(f"{len(plan.jobs) - len(done)} studies are still to be done; the same command goes on.")
+        )
+    if asked:
+        blocks += [Text("The file of pages that the command names:"), Code(asked.strip())]
+    sections.append(Section("How this was made", blocks))
+    facts = {
+        "studies": str(len(finished)),
+        "models": str(len(models)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "caloforge": __version__,
+    }
+    page = Page("Results", sections, "The published studies, repeated on every model that they fit", facts)
+    return page.write(folder / "index.html", force=True)
+
+
+def _pages(done: Sequence[Done]) -> Table:
+    rows: list[list[Cell | str | float]] = []
+    for one in done:
+        title = STUDIES[one.study].title
+        if one.error:
+            rows.append(
+                [Cell(title, small=one.error, flag="bad"), one.detector, ", ".join(one.models), "", "", ""]
+            )
+            continue
+        rows.append(
+            [
+                Cell(title, href=f"{one.folder}/report.html"),
+                one.detector,
+                ", ".join(one.models),
+                _used(one.content["showers"]),
+                one.content["paper"]["reference"],
+                one.content["date"],
+            ]
+        )
+    return Table(
+        ("study", "detector", "models", "showers used", "paper", "date"), rows, texts=(0, 1, 2, 3, 4, 5)
+    )
+
+
+def _used(showers: Mapping[str, int]) -> str:
+    """Return how many showers of each sample a study used, those of one number together."""
+    names: dict[int, list[str]] = {}
+    for label, number in showers.items():
+        names.setdefault(number, []).append(label.rpartition("/")[2])
+    return "; ".join(f"{', '.join(labels)} {number:,}" for number, labels in names.items())
+
+
+def _numbers(done: Sequence[Done]) -> Table:
+    rows = []
+    for one in done:
+        for row in one.published:
+            value = row["ours"]
+            text = number_text(value, row["uncertainty"], row["unit"])
+            rows.append(
+                [
+                    Cell(one.study, href=f"{one.folder}/report.html"),
+                    Cell(row["sample"]),
+                    Cell(row["quantity"]),
+                    Cell(text, sort=value, small="" if value is not None else row["note"], title=row["note"]),
+                    Cell(paper(str(row["paper"]["key"])).text),
+                    Cell(row["paper"]["source"], small=row["paper"]["note"]),
+                ]
+            )
+    return Table(
+        ("study", "sample", "quantity", "ours", "paper", "source"), rows, key="numbers", texts=(0, 1, 2, 4, 5)
+    )
+
 
 _STATE = "finished.json"
 _SHOWERS = "showers"
 
 
 class AllSettings(StudySettings):
-    """What may be set.
+    """Settings of the study.
 
     Arguments:
         studies: Names of the studies; empty for all.
@@ -58,10 +184,10 @@ class AllSettings(StudySettings):
         shipped: Whether the shipped models are taken.
         zoo: Folder of shipped models; empty for the package's.
         settings: Settings of the studies, by study: ``settings={shapes={geant4_showers=0}}``.
-        device: Where shipped models work.
+        device: Device of shipped models.
         tidy: Remove what was computed and the models' showers once all is finished.
-        pages: TOML file that says group by group which studies, models and trusted showers are shown, and on how many
-            showers; empty: every study with all that it fits.
+        pages: TOML file with groups of studies, models and reference showers, and how many showers; empty: every study
+            with all that it fits.
         publish: Folder that gets the pages alone, without figures and numbers beside them; empty for none.
     """
 
@@ -190,16 +316,15 @@ def _tidy(site: Path, done: Sequence[Done]) -> None:
 
 
 def _item(source: Source) -> Any:
-    """Return a source in the form in which it was given, so that commands can be repeated."""
-    if source.given == SHIPPED and isinstance(source.showers, ShowerFile):
+    """Return a source in the form in which it was opened, so that commands can be repeated."""
+    if source.argument == SHIPPED and isinstance(source.showers, ShowerFile):
         return source.showers.path
-    return source.given or source.generator or source.showers
+    return source.argument or source.generator or source.showers
 
 
 def _key(job: Job, context: Context) -> str:
     """Return a hash of everything that the study's result depends on."""
-    parts = [
-        __version__,
+    return digest_of(
         job.study,
         job.settings,
         [source.sha256 for source in job.references],
@@ -207,8 +332,7 @@ def _key(job: Job, context: Context) -> str:
         context.seed,
         job.n,
         context.allow_seen,
-    ]
-    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    )[:20]
 
 
 def _finished(folder: Path, key: str) -> bool:
@@ -219,15 +343,7 @@ def _finished(folder: Path, key: str) -> bool:
 def _rows(done: Sequence[Done]) -> list[Row]:
     """Return the numbers beside which a paper has one."""
     return [
-        Row(
-            f"{one.study}: {row['quantity']}",
-            row["ours"],
-            row["uncertainty"],
-            row["paper"]["key"],
-            row["unit"],
-            row["note"],
-            row["sample"],
-        )
+        Row(**row | {"quantity": f"{one.study}: {row['quantity']}", "paper": row["paper"]["key"]})
         for one in done
         for row in one.published
     ]

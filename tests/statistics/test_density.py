@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal, norm
 
 from caloforge.errors import InputError, TooFewShowersError, UnknownNameError
-from caloforge.studies.density.estimators import ESTIMATORS, HistogramDensity, KernelDensity, folds
+from caloforge.statistics.density import ESTIMATORS, HistogramDensity, KernelDensity, folds
 
 NAMES = ESTIMATORS.names()
 

@@ -1,13 +1,10 @@
-r"""Effective sample size from a quantile divergence, and a toy whose amplification is known.
-
-Quantile divergences for 2, 4, 8, ... bins at once.
+r"""Quantile divergences for 2, 4, 8, ... bins at once, effective sample sizes from them, and a toy of known amplification.
 
 A bin of 2^m quantiles is two bins of 2^(m+1) quantiles, since both come from splitting at medians. So the finest bins
-are counted once and neighbours added up. See :mod:`caloforge.validate.metrics.quantile` for the divergence itself.
+are counted once and neighbours added up. See :mod:`caloforge.statistics.distances` for the divergence itself.
 
-Effective sample size from a quantile divergence, in two ways.
-
-By formula. A sample of n showers from the truth, compared in K quantiles of N further showers of the truth, has
+**Effective size by formula.** A sample of n showers from the truth, compared in K quantiles of N further showers of the
+truth, has
 
 .. math:: E[D] = \frac{K - 1}{8} \left( \frac1n + \frac1N \right) \quad\Rightarrow\quad
           \frac{1}{n_{eff}} = \frac{8 D}{K - 1} - \frac1N .
@@ -18,43 +15,37 @@ the mean over r independent truths,
 .. math:: \sigma^2(8D) = 2 (K-1) \left( \frac{1}{n^2} + \frac{2}{r n N} + \frac{1}{r N^2} \right)
           + 4 b \left( \frac1n + \frac{1}{r N} \right) .
 
-By comparison. :math:`n_{eff}` is the size of the truth's own samples that has the same divergence, interpolated between
+**By comparison.** :math:`n_{eff}` is the size of the truth's own samples that has the same divergence, interpolated between
 the sizes at hand, linearly in ln n and ln D. Beyond the largest size there is only a lower limit.
 
-Where a shower gives k entries (single cells) that go together, both variances change by one factor c, which the truth's own
-samples tell: D = c (K-1)/(8k) (1/n + 1/N).
+Where a shower gives k correlated entries (single cells), both variances change by one factor c, measured with the truth's own
+samples: D = c (K-1)/(8k) (1/n + 1/N).
 
-References:
-    S. Bieringer et al., arXiv:2202.07352; A. Butter et al., arXiv:2008.06545.
-
-A toy whose amplification is known: a Gaussian fitted to n values.
-
-The truth is N(0, 1) in K quantiles with edges z_i. A fit to n values has the variances 1/n of its mean and 1/(2n) of its
-standard deviation, and what it generates differs in bin i by dp_i = a_i dmu + b_i dsigma with
+**Toy.** The truth is N(0, 1) in K quantiles with edges z_i. A Gaussian fitted to n values has the variances 1/n of its mean
+and 1/(2n) of its standard deviation, and what it generates differs in bin i by dp_i = a_i dmu + b_i dsigma with
 a_i = phi(z_i) - phi(z_{i+1}), b_i = z_i phi(z_i) - z_{i+1} phi(z_{i+1}). To first order in 1/n, 8D is the sum of
 dp_i^2 K, so
 
 .. math:: E[8D] = \frac{I_\mu + I_\sigma / 2}{n}, \quad I_\mu = K \sum a_i^2, \quad I_\sigma = K \sum b_i^2
           \quad\Rightarrow\quad \frac{n_{eff}}{n} = \frac{K - 1}{I_\mu + I_\sigma / 2} \to \frac{K - 1}{2} :
 
-two numbers are learnt where a histogram learns K - 1. A sample of m generated values adds 1/m to 1/n_eff.
+the fit determines two numbers where a histogram determines K - 1. A sample of m generated values adds 1/m to 1/n_eff.
 
 References:
-    A. Butter et al., GANplifying event samples, arXiv:2008.06545, section 2, has a fit as its best case.
+    S. Bieringer et al., arXiv:2202.07352; A. Butter et al., GANplifying event samples, arXiv:2008.06545, section 2.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri, xlogy
+from scipy.special import ndtri
 
 from caloforge.errors import TooFewShowersError
 from caloforge.random import generator
-from caloforge.validate.metrics.quantile import QuantileBins, jensen_shannon
+from caloforge.statistics.distances import QuantileBins, jensen_shannon
 
 __all__ = [
     "SHOWERS_A_BIN",
@@ -66,7 +57,6 @@ __all__ = [
     "deepest",
     "divergence_error",
     "fit_amplification",
-    "normal_divergence",
     "run_toy",
 ]
 
@@ -127,10 +117,10 @@ class DyadicBins:
 
 @dataclass(frozen=True)
 class EffectiveSize:
-    """How many showers of the truth a sample is worth.
+    """Number of showers of the truth with the statistical power of a sample.
 
     Arguments:
-        value: The number; None when the divergence is not told from zero, or lies outside the sizes at hand.
+        value: The number; None when the divergence is compatible with zero, or lies outside the sizes at hand.
         low: Lower end of the interval: one standard deviation below, or the limit (two) when there is no value.
         high: Upper end; None when there is none.
         error: Standard deviation; None without a value.
@@ -143,16 +133,8 @@ class EffectiveSize:
 
     def over(self, size: float) -> EffectiveSize:
         """Return it in units of another size: the amplification factor."""
-        return EffectiveSize(
-            None if self.value is None else self.value / size,
-            self.low / size,
-            None if self.high is None else self.high / size,
-            None if self.error is None else self.error / size,
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"value": self.value, "low": self.low, "high": self.high, "error": self.error}
+        numbers = (self.value, self.low, self.high, self.error)
+        return EffectiveSize(*(None if number is None else number / size for number in numbers))  # type: ignore[arg-type]
 
 
 def divergence_error(
@@ -228,52 +210,40 @@ def _size_at(divergence: float, n: NDArray[np.float64], d: NDArray[np.float64]) 
     return float(np.exp(np.interp(-np.log(divergence), -np.log(d), np.log(n))))
 
 
-def _edges(n_quant: int) -> NDArray[np.float64]:
-    """Return the inner edges (K - 1,) of the quantiles of N(0, 1)."""
-    return np.asarray(ndtri(np.arange(1, n_quant) / n_quant))
-
-
 def fit_amplification(n_quant: int) -> float:
     """Return the amplification factor of a Gaussian fit in K quantiles.
 
     >>> round(fit_amplification(2), 3), round(fit_amplification(1024) / 1023, 1)
     (1.571, 0.5)
     """
-    z = _edges(n_quant)
+    z = np.asarray(ndtri(np.arange(1, n_quant) / n_quant))  # inner edges of the quantiles of N(0, 1)
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     a = np.diff(density, prepend=0.0, append=0.0)
     b = np.diff(z * density, prepend=0.0, append=0.0)
     return float((n_quant - 1) / (n_quant * ((a**2).sum() + (b**2).sum() / 2)))
 
 
-def normal_divergence(mean: float, deviation: float, n_quant: int) -> float:
-    """Return the exact divergence of N(mean, deviation^2) from N(0, 1) in K quantiles of the latter."""
-    p = np.full(n_quant, 1.0 / n_quant)
-    g = np.diff(ndtr((_edges(n_quant) - mean) / deviation), prepend=0.0, append=1.0)
-    return float(0.5 * (xlogy(g, 2 * g / (g + p)) + xlogy(p, 2 * p / (g + p))).sum())
-
-
 @dataclass(frozen=True)
 class ToyResult:
-    """The estimator against what is known.
+    """The estimator against closed forms.
 
     Arguments:
         quantiles: (L,) numbers of quantiles.
         known: (L,) amplification factor in closed form, for the size of the generated samples.
         found: (L,) amplification factor by formula, from the mean divergence of the fits.
-        error: (L,) its standard deviation.
+        uncertainty: (L,) its standard deviation.
         sample: Effective size found for a sample of the truth.
         sample_size: Its true size.
-        sample_error: Standard deviation of ``sample``.
+        sample_uncertainty: Standard deviation of ``sample``.
     """
 
     quantiles: NDArray[np.int64]
     known: NDArray[np.float64]
     found: NDArray[np.float64]
-    error: NDArray[np.float64]
+    uncertainty: NDArray[np.float64]
     sample: float
     sample_size: int
-    sample_error: float
+    sample_uncertainty: float
 
 
 def run_toy(n_truth: int, n_train: int, fits: int = 40, n: int = 200_000, seed: int = 0) -> ToyResult:
@@ -294,26 +264,23 @@ def run_toy(n_truth: int, n_train: int, fits: int = 40, n: int = 200_000, seed: 
         train = rng.normal(size=n_train)
         found.append(bins.compare(rng.normal(train.mean(), train.std(), size=n)))
         samples.append(bins.compare(train))
-    quantiles, factors, errors = bins.quantiles, [], []
-    divergence = np.mean(found, axis=0)
+    quantiles = bins.quantiles
     spread = np.std(found, axis=0, ddof=1) / np.sqrt(fits)
-    for level, n_quant in enumerate(quantiles):
-        size = by_formula(divergence[level], spread[level], int(n_quant), n_truth)
-        known = size.value is not None and size.error is not None
-        factors.append((size.value or np.nan) / n_train if known else np.nan)
-        errors.append((size.error or np.nan) / n_train if known else np.nan)
+    sizes = [
+        by_formula(divergence, error, int(n_quant), n_truth).over(n_train)
+        for divergence, error, n_quant in zip(np.mean(found, axis=0), spread, quantiles, strict=True)
+    ]
     level = min(deepest(n_train), depth) - 1
-    own = float(np.mean(samples, axis=0)[level])
-    error = divergence_error(own, int(quantiles[level]), n_train, n_truth) / np.sqrt(fits)
-    back = by_formula(own, error, int(quantiles[level]), n_truth)
+    n_quant, own = int(quantiles[level]), float(np.mean(samples, axis=0)[level])
+    error = divergence_error(own, n_quant, n_train, n_truth) / np.sqrt(fits)
+    sample = by_formula(own, error, n_quant, n_truth)
     endless = np.array([fit_amplification(int(n_quant)) for n_quant in quantiles])
-    known_factors = 1.0 / (1.0 / endless + n_train / n)
     return ToyResult(
         quantiles,
-        known_factors,
-        np.array(factors),
-        np.array(errors),
-        back.value or np.nan,
+        1.0 / (1.0 / endless + n_train / n),
+        np.array([np.nan if size.value is None else size.value for size in sizes]),
+        np.array([np.nan if size.error is None else size.error for size in sizes]),
+        sample.value or np.nan,
         n_train,
-        back.error or np.nan,
+        sample.error or np.nan,
     )

@@ -1,8 +1,6 @@
-r"""Support size by the birthday paradox, and from the rate of colliding pairs.
+r"""Support size from the rate of colliding pairs, and by the birthday paradox.
 
-Support size from the rate at which pairs collide, without bias.
-
-Of :math:`n` showers, :math:`T` of the :math:`\binom n2` pairs are duplicates. The rate
+**Collisions.** Of :math:`n` showers, :math:`T` of the :math:`\binom n2` pairs are duplicates. The rate
 
 .. math:: \hat p = T / \binom n2
 
@@ -24,32 +22,24 @@ is unbiased, since the last term is unbiased for :math:`p^2`. It is not taken be
 :math:`\hat p (1 - \hat p) / \binom n2`. Intervals are those of a gamma variable of :math:`k` counts, which are
 the exact Poisson ones where the showers' sharing does not matter; with no duplicates they give a lower bound.
 
-References:
-    W. Hoeffding, Ann. Math. Statist. 19 (1948) 293 (U-statistics). F. Garwood, Biometrika 28 (1936) 437.
-    S. Arora, Y. Zhang, Do GANs actually learn the distribution?, arXiv:1706.08224.
-
-The birthday-paradox test: how likely a subset of s showers holds a duplicate.
-
-For each size s, subsets are drawn at random without replacement and those with at least one duplicate are
-counted. One draw is a random order of all showers, whose first s are the subset of size s: each size has as many
+**Birthday paradox.** For each size s, subsets are drawn at random without replacement and those with at least one duplicate
+are counted. One draw is a random order of all showers, whose first s are the subset of size s: each size has as many
 subsets as there are orders, each uniform, and an order needs only the size at which its first duplicate comes,
 
 .. math:: S = 1 + \min_{(i, j)} \max(r_i, r_j)
 
-over the duplicate pairs, with ranks r from 0. The bands are Clopper and Pearson's for the number of subsets.
-
-Support size:
+over the duplicate pairs, with ranks r from 0. The bands are Clopper and Pearson's for the number of subsets. Support size:
 
 - the paper's rule: :math:`s^2` at the first s where the probability is above one half. Of N equally likely
   showers :math:`P(s) \approx 1 - e^{-s (s - 1) / 2N}`, so that the rule gives about :math:`2 \ln 2\, N = 1.39 N`;
-- the fit: N of the exact :math:`P(s) = 1 - \prod_{i < s} (1 - i / N)`, by maximum likelihood of the sizes S,
+- the fit, which gives N: that of the exact :math:`P(s) = 1 - \prod_{i < s} (1 - i / N)`, by maximum likelihood of the sizes S,
   those beyond the size where the probability reaches 0.9, or beyond the largest size, only known to be larger.
-  It gives back N.
 
-Subsets of one set of showers hold the same showers over and over, so that both errors hold two parts: that of
-the finite number of subsets, and that of the showers themselves, from the collision rate.
+Subsets of one set of showers share showers, so that both errors have two parts: that of the finite number of subsets, and that
+of the showers themselves, from the collision rate.
 
 References:
+    W. Hoeffding, Ann. Math. Statist. 19 (1948) 293 (U-statistics). F. Garwood, Biometrika 28 (1936) 437.
     S. Arora, Y. Zhang, Do GANs actually learn the distribution? An empirical study, arXiv:1706.08224.
     C. Clopper, E. Pearson, Biometrika 26 (1934) 404.
 """
@@ -61,6 +51,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import betaincinv, gammaincinv, ndtri
 
 from caloforge.errors import InputError
 from caloforge.random import generator
@@ -132,12 +124,11 @@ class Interval:
 
     def over(self, other: Interval) -> Interval:
         """Return the ratio of two independent numbers."""
+        highest = 1.0 / other.low if other.low else math.inf
         if math.isnan(self.value) or math.isnan(other.value):
-            return Interval(math.nan, self.low / other.high, self.high / other.low if other.low else math.inf)
-        turned = Interval(1.0 / other.value, 1.0 / other.high, 1.0 / other.low if other.low else math.inf)
-        return Interval(self.value / other.value, self.low / other.value, self.high / other.value).widened(
-            turned
-        )
+            return Interval(math.nan, self.low / other.high, self.high * highest)
+        ratio = Interval(self.value / other.value, self.low / other.value, self.high / other.value)
+        return ratio.widened(Interval(1.0 / other.value, 1.0 / other.high, highest))
 
 
 def _log_ratio(above: float, below: float) -> float:
@@ -147,14 +138,14 @@ def _log_ratio(above: float, below: float) -> float:
 
 @dataclass(frozen=True)
 class CollisionRate:
-    """The rate of duplicates among pairs, and the support size that it means.
+    """The rate of duplicates among pairs, and the support size from it.
 
     Attributes:
         n: Number of showers.
         count: Number of duplicates T.
         rate: Unbiased estimate of p.
         error: Its standard deviation.
-        effective: k, the number of independent duplicates that would be known as well.
+        effective: k, the number of independent duplicates of the same precision.
         low: Lower end of p.
         high: Upper end of p.
         support: Support size with its interval.
@@ -177,8 +168,6 @@ def collision_rate(duplicates: Duplicates, level: float = 0.95) -> CollisionRate
         duplicates: The duplicates of a sample of independent showers.
         level: Probability content of the intervals.
     """
-    from scipy.special import gammaincinv
-
     n, count, possible = duplicates.n, duplicates.count, duplicates.possible
     tail = (1.0 - level) / 2.0
     if count == 0:
@@ -212,8 +201,6 @@ def clopper_pearson(
     hits: NDArray[np.int64], trials: int, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ends (K,), (K,) of the exact binomial intervals of ``hits`` (K,) out of ``trials``."""
-    from scipy.special import betaincinv
-
     tail = (1.0 - level) / 2.0
     k = np.asarray(hits, np.float64)
     low = np.where(k > 0, betaincinv(np.maximum(k, 1.0), trials - k + 1.0, tail), 0.0)
@@ -267,7 +254,7 @@ class BirthdayCurve:
 
 
 def _first_sizes(duplicates: Duplicates, subsets: int, seed: int) -> NDArray[np.int64]:
-    """Return the size at which each random order holds its first duplicate (subsets,)."""
+    """Return the size at which each random order has its first duplicate (subsets,)."""
     first = np.full(subsets, _NEVER)
     if duplicates.count == 0:
         return first
@@ -305,12 +292,8 @@ def birthday_curve(
     low, high = clopper_pearson(hits, subsets, level)
     probability = hits / subsets
     showers = collision_rate(duplicates, level).support
-    rule = _rule(sizes, probability, low, high)
-    fit = _fit(first, sizes, probability, level)
-    if not math.isnan(rule.value):
-        rule = rule.widened(showers)
-    if not math.isnan(fit.value):
-        fit = fit.widened(showers)
+    found = (_rule(sizes, probability, low, high), _fit(first, sizes, probability, level))
+    rule, fit = (one if math.isnan(one.value) else one.widened(showers) for one in found)
     return BirthdayCurve(sizes, probability, low, high, subsets, rule, fit)
 
 
@@ -336,9 +319,6 @@ def _fit(
     first: NDArray[np.int64], sizes: NDArray[np.int64], probability: NDArray[np.float64], level: float
 ) -> Interval:
     """Maximise the likelihood of the sizes of first duplicates, in ln N."""
-    from scipy.optimize import minimize_scalar
-    from scipy.special import ndtri
-
     reached = np.flatnonzero(probability >= _FIT_UP_TO)
     last = int(sizes[reached[0]]) if len(reached) else int(sizes[-1])
     known = np.bincount(first[first <= last], minlength=last + 1)
@@ -353,11 +333,10 @@ def _fit(
         steps = none[size - 1] + np.log(size - 1.0) - log_support
         return -float(weights @ steps + beyond * none[last]) if np.isfinite(steps).all() else math.inf
 
-    bottom = math.log(max(1.0, last - 1.0)) + 1e-9 if beyond else math.log(max(1.0, size[-1] - 1.0)) + 1e-9
+    bottom = math.log(max(1.0, (last if beyond else size[-1]) - 1.0)) + 1e-9
     top = math.log(last * (last - 1.0) / 2.0 * len(first) * 4.0)
     best = minimize_scalar(cost, bounds=(bottom, max(top, bottom + 1.0)), method="bounded")
     value = math.exp(float(best.x))
-    half_width = float(ndtri(0.5 + level / 2.0)) / math.sqrt(
-        events
-    )  # each first duplicate is one event in ln N
+    # each first duplicate is one event in ln N
+    half_width = float(ndtri(0.5 + level / 2.0)) / math.sqrt(events)
     return Interval(value, value * math.exp(-half_width), value * math.exp(half_width))

@@ -1,1 +1,0 @@
-"""Classical density estimators of the observables against the generator: kernel density and histogram."""

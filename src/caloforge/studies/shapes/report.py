@@ -1,0 +1,245 @@
+"""Tables and figures of the study: our numbers beside the paper's two generators, shapes, core cells, probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from caloforge.studies.base import Figure, Row
+from caloforge.studies.drawing import Margins, legend, number_map, panels
+from caloforge.studies.page import number_cell, paper_values, published_cell
+from caloforge.studies.shapes.measure import Shapes, SimulationTime
+from caloforge.validate.observables import SPECTRUM_EDGES
+from caloforge.validate.plots.draw import draw_panel
+from caloforge.validate.plots.images import profiles
+from caloforge.validate.plots.panel import INK, Curve, Panel, colour
+from caloforge.validate.plots.response import response
+from caloforge.validate.report.page import Cell, Table
+from caloforge.validate.sample import Sample
+from caloforge.validate.shape_tests import CoreRatios, CoreWindow, ShapeTests
+
+__all__ = [
+    "comparison_table",
+    "core_figure",
+    "probability_figure",
+    "sample_figures",
+    "sampling_table",
+    "spectrum_panel",
+    "summary_rows",
+]
+
+
+_PUBLISHED = {"conv3d-gan": "conv3d"}
+"""Model to the paper's one of its kind; all others stand beside the Conv2D GAN."""
+_MEAN_SHAPES = "median KS probability of the mean shapes"
+_COMPARED = {
+    "generator's parameters": "parameters",
+    "time a shower": "time",
+    "speed-up against Geant4": "speedup",
+    "shower-shape MSE": "mse",
+    "core cells, ratio of means": "mean_ratio",
+    "core cells, ratio of standard deviations": "std_ratio",
+    _MEAN_SHAPES: "ks",
+}
+"""Row to its name in ``papers.toml``, without the paper's generator."""
+
+
+def summary_rows(
+    found: Sequence[Shapes], geant4: SimulationTime, window: CoreWindow, reference: str
+) -> list[Row]:
+    """Return our numbers, beside those of the paper's Conv2D, for a Conv3D GAN of the Conv3D."""
+    rows = [Row("Geant4, a shower", geant4.seconds, None, "shapes.geant4", "s", geant4.how, reference)]
+    for one in found:
+        rows += [*_speed_rows(one, geant4), *_quality_rows(one, window)]
+    return rows
+
+
+def _paper(one: Shapes, quantity: str) -> str:
+    kind = "conv2d" if quantity == _MEAN_SHAPES else _PUBLISHED.get(one.label.rpartition("/")[2], "conv2d")
+    return f"shapes.{_COMPARED[quantity]}_{kind}"
+
+
+def _speed_rows(one: Shapes, geant4: SimulationTime) -> list[Row]:
+    if one.time is None or one.parameters is None:
+        return []
+    time, on_cpu, speedup = one.time, one.time.device == "cpu", one.speedup(geant4)
+    clock = f"processor time, {time.wall_ms:.3g} ms by the clock" if on_cpu else "by the clock"
+    members = "" if one.members == 1 else f"each of {one.members} members"
+    sides = "processor time on both sides" if on_cpu else "a GPU against one core"
+    values = (
+        ("generator's parameters", one.parameters / 1e6, None, "million", members),
+        (
+            "time a shower",
+            time.cost_ms,
+            time.cost_error,
+            "ms",
+            f"{clock}; batch {time.batch} on {time.device}, median of {time.repeats}",
+        ),
+        ("speed-up against Geant4", speedup, None, "", geant4.how if speedup is None else sides),
+    )
+    return [
+        Row(title, value, error, _paper(one, title), unit, note, one.label)
+        for title, value, error, unit, note in values
+    ]
+
+
+def _quality_rows(one: Shapes, window: CoreWindow) -> list[Row]:
+    row = partial(Row, sample=one.label)
+    ratio, core, mse = one.sampling["ratio"], one.core, one.mse
+    known = [entry for entry in one.energies if np.isfinite(entry["ratio"])]
+    worst = max(known, key=lambda entry: abs(entry["ratio"] - 1), default=None)
+    at = ""
+    if worst is not None:
+        at = f"worst: {100 * (worst['ratio'] - 1):+.2f} % at {worst['energy'] / 1000:.3g} GeV"
+    rows = [
+        row(
+            "shower-shape MSE",
+            mse.value,
+            mse.uncertainty,
+            _paper(one, "shower-shape MSE"),
+            note="" if mse.floor is None else f"halves of the reference: {mse.floor:.2g}",
+        ),
+        row("sampling fraction over the reference's", ratio.value, ratio.uncertainty, note=at),
+    ]
+    for name, moment, floor in (("means", "mean", 0), ("standard deviations", "std", 1)):
+        title = f"core cells, ratio of {name}"
+        note = (
+            f"{window.text}, {window.n} and {core.n} showers; halves of the reference {core.floor[floor]:.3f}"
+        )
+        value, error = getattr(core, moment), getattr(core, f"{moment}_error")
+        rows.append(row(title, value, error, _paper(one, title), note=note))
+    for title, of_shapes, expected in (
+        (_MEAN_SHAPES, True, "% of shapes and energies above 80 %"),
+        (
+            "median KS probability of quantities of each shower",
+            False,
+            "% above 80 %; 50 and 20 % expected of equal distributions",
+        ),
+    ):
+        median, high = one.high_probability(of_shapes)
+        note = f"{100 * high:.0f} {expected}" if np.isfinite(high) else "too few showers"
+        rows.append(row(title, 100 * median, None, _paper(one, title) if of_shapes else None, "%", note))
+    return rows
+
+
+def comparison_table(rows: Sequence[Row], labels: Sequence[str], caption: str) -> Table:
+    """Return the paper's table with a column of each of our samples.
+
+    Arguments:
+        rows: As :func:`summary_rows` returns them.
+        labels: Names of the generated samples.
+        caption: What limits the numbers.
+    """
+    known, lines = paper_values("shapes"), []
+    for title, name in _COMPARED.items():
+        ours = {row.sample: row for row in rows if row.quantity == title}
+        unit = next((f" [{row.unit}]" for row in ours.values() if row.unit), "")
+        cells = [
+            number_cell(ours[label].ours, ours[label].uncertainty) if label in ours else Cell("-")
+            for label in labels
+        ]
+        papers = [published_cell(known.get(f"{name}_{kind}")) for kind in ("conv2d", "conv3d")]
+        lines.append([title + unit, *cells, *papers])
+    return Table(("", *labels, "Conv2D (paper)", "Conv3D (paper)"), lines, caption)
+
+
+def sampling_table(found: Sequence[Shapes]) -> Table:
+    """Return the sampling fraction in bins of energy."""
+    rows = []
+    for one in found:
+        for entry in one.energies:
+            energy = entry["energy"]
+            text = "-" if energy is None else f"{energy / 1000:.4g}"
+            numbers = [
+                number_cell(entry[name], entry[f"{name}_uncertainty"])
+                for name in ("reference", "generated", "ratio")
+            ]
+            counts = Cell(f"{entry['n_reference']} / {entry['n_generated']}")
+            rows.append([Cell(one.label), Cell(text, sort=energy), counts, *numbers])
+    return Table(("sample", "energy [GeV]", "showers", "reference", "generated", "ratio"), rows)
+
+
+_SHAPES = ("x_profile", "y_profile", "layer_energy", "radial_profile")
+
+
+def sample_figures(samples: Sequence[Sample], spectrum: Panel) -> list[Figure]:
+    """Return mean shower shapes (along x, y, the layers, around the axis), response and cell energies."""
+    shapes = {panel.name: panel for panel in profiles(samples)}
+    means = "Mean over the showers; below, the ratio to the reference, whose own error is the grey band."
+    panels = [(shapes[name], means) for name in _SHAPES if name in shapes]
+    panels += [
+        (panel, "Visible over incident energy; below, the ratio to the reference.")
+        for panel in response(samples)
+    ]
+    panels.append((spectrum, "Cells of each energy; below, the ratio to the reference."))
+    return [Figure(panel.name, panel.title, text, partial(draw_panel, panel)) for panel, text in panels]
+
+
+def spectrum_panel(samples: Sequence[Sample]) -> Panel:
+    """Return the spectra of cell energies, cells a shower in each bin."""
+    spectra = [sample.observables.histograms["cell_spectrum"] for sample in samples]
+    filled = np.flatnonzero(spectra[0].counts > 0)
+    first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, len(SPECTRUM_EDGES) - 1)
+    curves = tuple(
+        Curve(role, sample.label, found.counts[first:last] / sample.n, found.errors[first:last] / sample.n)
+        for role, (sample, found) in enumerate(zip(samples, spectra, strict=True))
+    )
+    edges = SPECTRUM_EDGES[first : last + 1]
+    labels = ("Cell energies", "cell energy [MeV]", "cells a shower and bin")
+    return Panel("cell_spectrum", *labels, edges, curves, log_x=True, log_y=True)
+
+
+def core_figure(found: Sequence[CoreRatios], labels: Sequence[str], window: str) -> Figure:
+    """Return how the core cells' means and standard deviations are distributed, over the reference's."""
+
+    def draw(pyplot: Any) -> Any:
+        figure, axes = panels(pyplot, 1, 2, 4.6, 3.6, Margins(across=0.9), small=False)
+        for place, name, title in zip(
+            axes[0], ("cell_mean", "cell_std"), ("mean", "standard deviation"), strict=True
+        ):
+            values = [getattr(one, name)[np.isfinite(getattr(one, name))] for one in found]
+            known = np.concatenate(values)
+            if len(known) == 0:
+                place.text(0.5, 0.5, "too few showers", ha="center", transform=place.transAxes)
+                continue
+            reach = max(0.1, float(np.quantile(np.abs(known - 1), 0.98)))
+            edges = np.linspace(1 - reach, 1 + reach, 41)
+            for role, value in enumerate(values, start=1):
+                counts = np.histogram(np.clip(value, edges[0], edges[-1]), edges)[0]
+                place.stairs(counts, edges, color=colour(role), lw=1.6)
+            place.axvline(1.0, color=INK, lw=1.0, ls=":")
+            place.set(xlabel=f"{title}, generated / reference", xlim=(edges[0], edges[-1]))
+        axes[0][0].set_ylabel("core cells")
+        legend(figure, pyplot, labels, first=1)
+        return figure
+
+    caption = "One entry a core cell; entries outside are added to the first and last bin."
+    return Figure("core_cells", f"Core cells at {window}", caption, draw)
+
+
+def probability_figure(
+    found: Sequence[ShapeTests], labels: Sequence[str], energies: Sequence[float]
+) -> Figure:
+    """Return a map of Kolmogorov-Smirnov probabilities: shapes by energies (MeV), one map a sample."""
+
+    def draw(pyplot: Any) -> Any:
+        shapes = [shape.replace("_", " ") for shape in found[0].shapes]
+        margins = Margins(left=2.1, bottom=0.8, top=0.7, across=0.3)
+        size = (max(2.6, 0.55 * len(energies)), 0.32 * len(shapes))
+        figure, axes = panels(pyplot, 1, len(found), *size, margins, sharey=True)
+        names = [f"{energy / 1000:.3g}" for energy in energies]
+        for place, tests, label in zip(axes[0], found, labels, strict=True):
+            number_map(place, 100 * tests.p, ".0f", shapes, names, cmap="Blues", vmin=0, vmax=140)
+            place.axhline(tests.n_profiles - 0.5, color=INK, lw=1.2)
+            place.set_title(label, fontsize=12, loc="left")
+        figure.supxlabel("incident energy [GeV]", fontsize=12)
+        return figure
+
+    caption = (
+        "Above the line mean shapes, one entry a shower; below it quantities of each shower, for which the probability of "
+        "a perfect generator is uniform."
+    )
+    return Figure("ks_probability", "Kolmogorov-Smirnov probabilities [%]", caption, draw)
