@@ -117,7 +117,7 @@ def test_the_figures_choose_epochs() -> None:
 def test_training_brings_the_covariance_down() -> None:
     showers = atlas_showers(600)
     torch.manual_seed(1)
-    small = {"generator": (64,), "critic": (64,), "latent": 16, "epochs": 20, "critic_steps": 2}
+    small = {"generator": (64,), "critic": (64,), "latent": 16, "epochs": 10, "critic_steps": 2}
     fast = {"generator_optimizer": {"lr": 2e-3, "ema": 0.0}, "critic_optimizer": {"lr": 2e-3}}
     model = WganGp(showers.detector, WganGp.resolve({**small, **fast}))
     model.fit_transforms(showers)
@@ -125,7 +125,7 @@ def test_training_brings_the_covariance_down() -> None:
     first = model.eval().validate(data)
     updater = updater_of(model, steps=data.steps(64))
     model.train()
-    for epoch in range(20):
+    for epoch in range(10):
         for batch in data.epoch(64, 0, "adversarial", epoch):
             model.step(batch, updater)
             updater.step += 1
