@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from caloforge.errors import ConfigError
+from caloforge.errors import ConfigError, InputError
 
-__all__ = ["ModelConfig", "OptimizerSettings", "Settings", "assignment", "merge", "validated"]
+__all__ = ["ModelConfig", "OptimizerSettings", "Settings", "assignment", "merge", "torch_device", "validated"]
 
 
 C = TypeVar("C", bound=BaseModel)
@@ -70,6 +70,26 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return result
+
+
+def torch_device(name: str) -> str:
+    """Return the name of the torch device to compute on: of ``auto`` the GPU where there is one.
+
+    Raises:
+        InputError: When the device is not known, or there is no such GPU.
+    """
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        msg = f"device '{name}' is not known; expected auto, cpu, cuda or cuda:1"
+        raise InputError(msg)
+    if kind == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and torch.cuda.device_count() <= int(number or 0):
+        msg = f"device '{name}' is not available: torch finds {torch.cuda.device_count()} GPUs; use --device cpu"
+        raise InputError(msg)
+    return name
 
 
 def assignment(text: str) -> tuple[str, Any]:

@@ -264,9 +264,10 @@ def face_neighbours(
 def _within(layer: ReadoutLayer | CylindricalLayer) -> NDArray[np.int64]:
     """Return the pairs (E, 2) of one layer, in its own indices; alpha closes on itself."""
     polar = isinstance(layer, CylindricalLayer)
-    index = np.arange(layer.n_cells).reshape((layer.n_alpha, layer.n_r) if polar else (layer.nx, layer.ny))
+    shape = (layer.n_alpha, layer.n_r) if isinstance(layer, CylindricalLayer) else (layer.nx, layer.ny)
+    index = np.arange(layer.n_cells).reshape(shape)
     steps = [(index[:-1], index[1:]), (index[:, :-1], index[:, 1:])]
-    if polar and layer.n_alpha > 2:
+    if polar and len(index) > 2:
         steps.append((index[-1:], index[:1]))
     return np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in steps])
 

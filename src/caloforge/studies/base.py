@@ -67,13 +67,6 @@ class WindowSettings(StudySettings):
         """Return the showers of a source within the windows."""
         return within(source, self.energy, self.theta)
 
-    def torch_device(self) -> str:
-        """Return the name of the torch device."""
-        if self.device != "auto":
-            return self.device
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)

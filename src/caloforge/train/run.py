@@ -24,6 +24,7 @@ from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
 from caloforge.provenance import source_commit
 from caloforge.random import child_seed
+from caloforge.settings import torch_device
 from caloforge.showers import Showers
 from caloforge.showers.identity import seen_union
 from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
@@ -77,7 +78,7 @@ def train(
         UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
     settings = resolve(model, config, overrides, preset, train_size=train_size)
-    accelerator = _accelerator(device)
+    accelerator = torch_device(device)
     stored = RunFolder(Path(output)).read().get("storage") if resume else None
     files = read_files(data, settings.train.data.bytes, stored)
     MODELS[model].check_detector(files.detector)
@@ -127,16 +128,6 @@ def held_out_showers(run: str | Path, data: Files) -> Showers:
     settings = resolve(content["name"], content)
     files = read_files(data, DataConfig().bytes)
     return files.showers(split(files.identities, settings.train).held_out)
-
-
-def _accelerator(device: str) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        msg = f"device '{device}' is not known; expected auto, cpu or cuda"
-        raise InputError(msg)
-    if device == "cuda" and not torch.cuda.is_available():
-        msg = "device 'cuda' was asked for, but torch finds no GPU here; use --device cpu"
-        raise InputError(msg)
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def _info(

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from caloforge.errors import FileFormatError, InputError, UnknownNameError
+from caloforge.errors import FileFormatError, UnknownNameError
 from caloforge.generate.generator import Generator
 from caloforge.geometry import get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
+from caloforge.settings import torch_device
 from caloforge.showers.hdf5 import MODEL_STATUS
 from caloforge.train.checkpoint import load_weights
 from caloforge.train.folder import RunFolder, SeenByTraining, read_identities
@@ -136,7 +137,7 @@ def load(source: str | Path, device: str = "auto", options: dict[str, Any] | Non
         UnknownNameError: When it is neither.
         FileFormatError: When the run has not ended or its files are broken.
     """
-    where = _device(device)
+    where = torch_device(device)
     path = Path(source)
     if not path.is_dir():
         return find_card(str(source)).generator(where, options)
@@ -146,13 +147,3 @@ def load(source: str | Path, device: str = "auto", options: dict[str, Any] | Non
     members = [member.choose(options).to(torch.device(where)) for member in folder.models()]
     name, particle = str(content["model"]), str(content.get("particle", ""))
     return Generator(members, name, particle, torch.device(where), seen.all, facts)
-
-
-def _device(device: str) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        msg = f"device '{device}' is not known; expected auto, cpu or cuda"
-        raise InputError(msg)
-    if device == "cuda" and not torch.cuda.is_available():
-        msg = "device 'cuda' is not available: torch finds no GPU; use --device cpu"
-        raise InputError(msg)
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

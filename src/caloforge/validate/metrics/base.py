@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from caloforge.errors import InputError
 from caloforge.registry import Registry
+from caloforge.settings import torch_device
 from caloforge.statistics.resampling import Floor
 
 if TYPE_CHECKING:
@@ -86,20 +86,7 @@ class Settings(BaseModel):
         Raises:
             InputError: When the device is not known, or there is no such GPU.
         """
-        if self.device == "cpu":
-            return self.device
-        name, _, number = self.device.partition(":")
-        if name not in ("auto", "cuda") or (number and not (name == "cuda" and number.isdecimal())):
-            msg = f"device '{self.device}' is not known; expected auto, cpu, cuda or cuda:1"
-            raise InputError(msg)
-        import torch
-
-        if name == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if torch.cuda.device_count() <= int(number or 0):
-            msg = f"device '{self.device}' is not there: torch finds {torch.cuda.device_count()} GPUs"
-            raise InputError(msg)
-        return self.device
+        return torch_device(self.device)
 
     def showers_a_side(self, n_cells: int) -> int:
         """Return how many showers a side may be held in memory as cells.
