@@ -264,7 +264,7 @@ def test_codes_belong_to_their_showers_in_whatever_order_these_come() -> None:
     torch.testing.assert_close(codes[0], codes[1], rtol=1e-4, atol=1e-5)
 
 
-def test_figures_of_equal_showers_are_zero_and_the_spectrum_tells_a_shift() -> None:
+def test_figures_of_equal_showers_are_zero_and_the_spectrum_detects_a_shift() -> None:
     showers = _showers()
     cells = torch.from_numpy(showers.cells)
     energy = torch.from_numpy(showers.incident_energy).float()

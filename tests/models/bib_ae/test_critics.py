@@ -43,7 +43,7 @@ def test_discrepancy_against_the_loop(alpha: float) -> None:
     assert float(mmd(x, x, alpha)) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_discrepancy_tells_a_shift() -> None:
+def test_discrepancy_detects_a_shift() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(400, 2, generator=generator) for _ in range(2))
     assert mmd(x, y, 1.0) < 0.01 < mmd(x, y + 1.0, 1.0)
@@ -105,7 +105,7 @@ def test_latent_critic_judges_each_number_alone() -> None:
     assert sum(m.out_channels for m in critic.net if isinstance(m, nn.Conv1d)) == 4 * (50 + 100 + 50 + 1)
 
 
-def test_critic_sees_differences_only_when_asked() -> None:
+def test_critic_sees_differences_only_with_the_setting() -> None:
     shape, real, given = (8, 8, 8), torch.rand(2, 512), torch.rand(2, 1)
     for differences in (True, False):
         critic = ShowerCritic(shape, 1, differences, widths=(4, 4))

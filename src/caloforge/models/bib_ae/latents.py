@@ -1,6 +1,6 @@
 r"""Densities of the latent codes of training showers: kernel density and normalising flow, conditional on energy and angle.
 
-Both are pure functions of normal numbers, so that generation needs no random numbers of its own.
+Both are pure functions of normal numbers, so that generation needs no further random numbers.
 
 **Flow** (transformations from zuko). As published: 8 blocks of three affine couplings, a rational-quadratic spline coupling of 8
 bins and three affine couplings, a permutation before each; hidden layers 250 x 2, of the spline 100 x 2. Codes and context are

@@ -97,46 +97,33 @@ class BibTraining:
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages in order; the fit of the energies of hits only where the generator has a table of them."""
-        c, decoder, post = self.config, self.generator.decoder, self.generator.post_processor
-        critics = {name: OptimizerSpec.of(c.critic, critic) for name, critic in self.critics.items()}
-        trained = (decoder, post) if self.generator.joint else (decoder,)
+        c, generator, decoder, post = (
+            self.config,
+            self.generator,
+            self.generator.decoder,
+            self.generator.post_processor,
+        )
+        trained = (decoder, post) if generator.joint else (decoder,)
+        optimizers = {
+            "generator": OptimizerSpec.of(c.generator, self.encoder, *trained),
+            **{name: OptimizerSpec.of(c.critic, critic) for name, critic in self.critics.items()},
+            "latent_critic": OptimizerSpec.of(c.latent_critic, self.latent_critic),
+        }
         first = Stage(
-            "bib-ae",
-            c.epochs,
-            c.batch_size,
-            {
-                "generator": OptimizerSpec.of(c.generator, self.encoder, *trained),
-                **critics,
-                "latent_critic": OptimizerSpec.of(c.latent_critic, self.latent_critic),
-            },
-            self.first_step,
-            validate=self.validate_showers,
-            metric="selection",
-            on_epoch_start=self.refresh,
+            "bib-ae", c.epochs, c.batch_size, optimizers, self.first_step,
+            validate=self.validate_showers, metric="selection", on_epoch_start=self.refresh,
             compiled=(self.encoder, decoder, *self.critics.values()),
-        )
+        )  # fmt: skip
         second = Stage(
-            "post-processor",
-            c.post_epochs,
-            c.batch_size,
-            {"post": OptimizerSpec.of(c.post, post)},
-            self.second_step,
-            validate=self.validate_showers,
-            metric="selection",
-            frozen=(self.encoder, decoder),
-        )
-        spectrum = (Stage("cell-spectrum", fit=self.fit_spectrum),) if self.generator.spectrum else ()
+            "post-processor", c.post_epochs, c.batch_size, {"post": OptimizerSpec.of(c.post, post)}, self.second_step,
+            validate=self.validate_showers, metric="selection", frozen=(self.encoder, decoder),
+        )  # fmt: skip
+        spectrum = (Stage("cell-spectrum", fit=self.fit_spectrum),) if generator.spectrum else ()
+        optimizers = {"flow": OptimizerSpec.of(c.flow_optimizer, self.flow)}
         flow = Stage(
-            "latent-flow",
-            c.flow_epochs,
-            c.flow_batch_size,
-            {"flow": OptimizerSpec.of(c.flow_optimizer, self.flow)},
-            self.flow_step,
-            validate=self.validate_flow,
-            metric="nll",
-            on_start=self.prepare_flow,
-            frozen=(self.encoder, self.generator),
-        )
+            "latent-flow", c.flow_epochs, c.flow_batch_size, optimizers, self.flow_step,
+            validate=self.validate_flow, metric="nll", on_start=self.prepare_flow, frozen=(self.encoder, generator),
+        )  # fmt: skip
         return first, second, *spectrum, Stage("latent-kde", fit=self.fit_kde), flow
 
     # encoding
@@ -318,15 +305,12 @@ class BibTraining:
         def normal(_start: int, n: int, k: int) -> Tensor:
             return torch.randn(n, k, generator=generator, device=generator.device)
 
-        hits: tuple[list[Tensor], list[Tensor]] = [], []
-        angles: tuple[list[Tensor], list[Tensor]] = [], []
+        hits = []
         for *pair, matrix in self.reconstructed(data, _CALIBRATED, _CALIBRATION_ROWS, normal):
-            theta = self.generator.theta(matrix)[:, None]
-            for kind, cells in enumerate(pair):
-                hits[kind].append(cells[cells > 0])
-                angles[kind].append(theta.expand_as(cells)[cells > 0])
-        true, fake = ((torch.cat(e), torch.cat(t)) for e, t in zip(hits, angles, strict=True))
-        self.generator.spectrum.fit(true, fake)
+            theta = self.generator.theta(matrix)[:, None].expand(-1, len(self.layer))
+            hits.append([torch.stack([cells[cells > 0], theta[cells > 0]]) for cells in pair])
+        true, fake = (torch.cat(part, 1) for part in zip(*hits, strict=True))
+        self.generator.spectrum.fit((true[0], true[1]), (fake[0], fake[1]))
 
     def validate_showers(self, data: TrainingData) -> dict[str, float]:
         """Return figures of held-out showers, encoded, decoded and finished with the same noise each time."""

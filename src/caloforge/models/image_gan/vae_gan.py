@@ -16,7 +16,7 @@ LeakyReLU, ReLU) and two heads; Adam 8e-6; 50,000 epochs; no threshold in traini
 histograms against the training set (:mod:`caloforge.models.image_gan.selection`), 96,000 images each time (fewer with
 less than 3,840 held-out ones).
 
-Not found, so ours: the latent size (200, LAGAN's), the widths for 10 x 10 (see
+Not published, so ours: the latent size (200, LAGAN's), the widths for 10 x 10 (see
 :mod:`caloforge.models.image_gan.networks`), the label (0.9 for real images), the batch (100), the KL weight (1, its
 sum over latents), slopes, dropout (LAGAN's 0.2), pixels over visible energy as input. Two discriminator steps take two
 batches. Every validated epoch may be picked, not only those after 40,000. Three trainings drawn in equal parts are
