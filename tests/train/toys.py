@@ -142,7 +142,9 @@ class TwoStage(Toy):
 
     def compute(self, data: TrainingData, updater: Updater) -> None:
         self.after_first = {name: p.detach().clone() for name, p in self.net.named_parameters()}
-        self.codes = torch.cat([batch.cells.sum(1) for batch in data.batches(7)])
+        self.codes = torch.zeros(len(data))
+        for batch in data.batches(7):
+            self.codes[batch.indices] = batch.cells.sum(1)
 
     def second(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
         self.modes.append((self.net.training, any(p.requires_grad for p in self.net.parameters())))
