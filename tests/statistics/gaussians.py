@@ -22,7 +22,7 @@ def candidate(a, b, fit, name: str = "classifier") -> Candidate:
     def features(rows: Rows) -> Features:
         return Features(a, b, tuple(f"x{k}" for k in range(a.shape[1])))
 
-    return Candidate(name, features, fit, {})
+    return Candidate(name, features, fit)
 
 
 def discriminant(x, labels, x_validation, labels_validation, seed):

@@ -5,10 +5,9 @@ import pytest
 from gaussians import candidate, discriminant, gaussians
 from scipy.stats import norm
 
-from caloforge.statistics.importance import fit_boosting
+from caloforge.errors import InputError
 from caloforge.statistics.networks import OccupancyMLP
-from caloforge.statistics.scoring import auc_with_error, placements
-from caloforge.statistics.training import PRESETS, fit_network
+from caloforge.statistics.training import PRESETS, fit_boosting, fit_network
 from caloforge.statistics.two_sample import choose, combine, cross_fit, make_splits
 
 
@@ -137,19 +136,60 @@ def test_an_auc_below_one_half_stays_below() -> None:
     assert test.auc < 0.35
 
 
-def test_delongs_error_covers() -> None:
-    rng = np.random.default_rng(8)
-    true = norm.cdf(0.7 / np.sqrt(2.0))
-    pulls = []
-    for _ in range(500):
-        value, error = auc_with_error(rng.standard_normal(120), 0.7 + rng.standard_normal(80))
-        pulls.append((value - true) / error)
-    assert abs(np.mean(np.abs(pulls) < 1.0) - 0.683) < 0.07
-    assert abs(np.mean(pulls)) < 0.15
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_each_row_is_held_out_once_and_never_trained_on_then(folds: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((157, 1)), rng.random((203, 1))
+    splits = make_splits(a, b, folds, seed=3)
+    assert len(splits) == folds
+    for side, n in (("reference", 157), ("generated", 203)):
+        held_out = np.concatenate([getattr(split.test, side) for split in splits])
+        np.testing.assert_array_equal(np.sort(held_out), np.arange(n))
+        for split in splits:
+            parts = [getattr(part, side) for part in (split.train, split.validation, split.test)]
+            np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(n))
+            assert abs(len(parts[1]) - 0.2 * (n - len(parts[2]))) < 0.1 * n
 
 
-def test_placements_are_fractions_of_pairs() -> None:
-    a, b = np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0])
-    above, below = placements(a, b)
-    np.testing.assert_allclose(above, [0.5, 1.0])
-    np.testing.assert_allclose(below, [1.0, 0.75, 0.5])
+def test_rows_with_the_same_condition_are_in_the_same_part() -> None:
+    energy = np.random.default_rng(1).random((300, 2))
+    order = np.random.default_rng(2).permutation(300)
+    for split in make_splits(energy, energy[order], 3):
+        for part in (split.train, split.validation, split.test):
+            np.testing.assert_array_equal(np.sort(part.reference), np.sort(order[part.generated]))
+
+
+def test_each_value_of_a_discrete_condition_is_divided_evenly() -> None:
+    energy = np.repeat(2.0 ** np.arange(4), 60)[:, None]
+    for split in make_splits(energy, energy, 3):
+        for rows in (split.test.reference, split.test.generated):
+            np.testing.assert_array_equal(np.unique(energy[rows], return_counts=True)[1], 20)
+
+
+def test_the_seed_decides() -> None:
+    x = np.random.default_rng(1).random((100, 1))
+    first, again, other = (make_splits(x, x, 2, seed)[0].test.reference for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(InputError, match="3 folds of 29 and 40 rows; expected at least 2 folds of 10 rows"):
+        make_splits(np.zeros((29, 1)), np.zeros((40, 1)), 3)
+    with pytest.raises(InputError, match="1 folds"):
+        make_splits(np.zeros((29, 1)), np.zeros((40, 1)), 1)
+
+
+def test_chance_differences_of_discrete_conditions_are_independent_between_the_parts() -> None:
+    """What one sample has more of in the training part says nothing about the held-out part."""
+    rng = np.random.default_rng(4)
+    products = []
+    for seed in range(300):
+        a, b = rng.integers(0, 30, (2, 300, 1))
+        split = make_splits(a, b, 3, seed)[0]
+        difference = [
+            np.bincount(a[part.reference, 0], minlength=30) - np.bincount(b[part.generated, 0], minlength=30)
+            for part in (split.train, split.test)
+        ]
+        products.append(np.mean(difference[0] * difference[1]))
+    assert abs(np.mean(products)) < 3.5 * np.std(products) / np.sqrt(300)

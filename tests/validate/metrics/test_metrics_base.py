@@ -4,9 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
-from caloforge.validate.metrics import METRICS, Metric, Settings, Value
+from caloforge.errors import InputError
+from caloforge.validate.metrics import METRICS, Metric, Settings, Value, classifier
+from caloforge.validate.metrics.classifier import HighLevelClassifier
+from caloforge.validate.metrics.features import Pair
+from caloforge.validate.sample import Sample
 
 
 def test_value_writes_only_what_is_known_and_no_nan() -> None:
@@ -62,3 +67,33 @@ def test_showers_in_memory_are_bounded_by_bytes() -> None:
     assert s.showers_a_side(1) == 10_000
     assert s.showers_a_side(1 << 16) == 4
     assert s.showers_a_side(1 << 30) == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "match"), [("gpu", "not known"), ("cuda:x", "not known"), ("cuda:99", "torch finds")]
+)
+def test_a_device_that_is_not_there_is_refused(device: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        Settings(device=device).torch_device()
+
+
+def test_auto_takes_what_there_is() -> None:
+    assert Settings(device="auto").torch_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert Settings(device="cpu").torch_device() == "cpu"
+
+
+def test_the_showers_of_the_high_level_classifier_follow_the_seed(
+    pair: tuple[Sample, Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def keep(label: str, inputs: Pair, *rest: object) -> dict[str, Value]:
+        seen.append(inputs.reference)
+        return {}
+
+    monkeypatch.setattr(classifier, "entries", keep)
+    for seed in (1, 2, 1):
+        HighLevelClassifier().compute(*pair, Settings(seed=seed, n_max=100))
+    assert seen[0].shape[0] == 100
+    np.testing.assert_array_equal(seen[0], seen[2])
+    assert (seen[0] != seen[1]).any()

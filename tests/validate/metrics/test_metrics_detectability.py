@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from test_metrics_two_sample import QUICK, measured, middle_layer_dimmed, moved_to_the_threshold, showers
 
 from caloforge.validate.metrics import Settings, compute_metrics
+from caloforge.validate.metrics.detectability import Detectability
 from caloforge.validate.sample import Sample
+
+
+@cache
+def attribution(wrong) -> list[dict]:
+    """Return the features of showers that were made wrong, the most important first."""
+    found = measured(wrong(showers(1), np.random.default_rng(1)), "attribution")
+    return found["attribution"]["detail"]["features"]
 
 
 def test_a_dimmed_layer_is_found_with_a_number_of_showers() -> None:
@@ -37,26 +47,21 @@ def test_geant4_against_geant4_gives_a_lower_limit() -> None:
 
 
 def test_quick_leaves_detectability_out_unless_it_is_named() -> None:
-    from caloforge.validate.metrics.detectability import Detectability
-
     assert not Detectability().wanted(QUICK)
     assert Detectability().wanted(Settings())
 
 
 def test_what_was_made_wrong_is_named() -> None:
     """A dimmed layer shows in that layer's energy, a pile-up in the bin of that energy."""
-    dimmed = measured(middle_layer_dimmed(showers(1), np.random.default_rng(1)), "attribution")["attribution"]
-    rows = dimmed["detail"]["features"]
+    rows = attribution(middle_layer_dimmed)
     assert rows == sorted(rows, key=lambda row: -row["importance"])
     assert {row["kind"] for row in rows} == {"observable", "cell", "spectrum bin"}
     named = [row["feature"] for row in rows if row["kind"] == "observable" and row["importance"] > 0.02]
     assert any(
         name.startswith(("layer_energy", "layer_fraction", "shower_depth", "response")) for name in named[:4]
     )
-    piled = measured(moved_to_the_threshold(showers(1), np.random.default_rng(1)), "attribution")[
-        "attribution"
-    ]
-    best = next(row for row in piled["detail"]["features"] if row["kind"] == "spectrum bin")
+    piled = attribution(moved_to_the_threshold)
+    best = next(row for row in piled if row["kind"] == "spectrum bin")
     low, high = (float(x) for x in best["feature"].split(" MeV")[0].split(" to "))
     assert low < 0.15
     assert high > 0.05
@@ -66,8 +71,7 @@ def test_what_was_made_wrong_is_named() -> None:
 
 
 def test_cells_are_named_by_their_place() -> None:
-    rows = measured(moved_to_the_threshold(showers(1), np.random.default_rng(1)), "attribution")
-    cells = [row for row in rows["attribution"]["detail"]["features"] if row["kind"] == "cell"]
+    cells = [row for row in attribution(moved_to_the_threshold) if row["kind"] == "cell"]
     detector = showers(1).detector
     assert cells
     for row in cells:

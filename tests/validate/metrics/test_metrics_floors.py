@@ -10,7 +10,7 @@ import pytest
 from toy_samples import toy_showers
 
 from caloforge.geometry import get_detector
-from caloforge.statistics.resampling import floor_at, floor_scale
+from caloforge.statistics.resampling import floor_scale
 from caloforge.validate.metrics import Settings, compute_metrics
 from caloforge.validate.metrics.features import Column
 from caloforge.validate.metrics.separation import separation_of
@@ -68,31 +68,6 @@ def test_the_floor_is_what_the_truth_scores(rows: dict[str, np.ndarray], key: st
 def test_without_the_scale_it_would_not_be(rows: dict[str, np.ndarray], key: str) -> None:
     value, floor, between_halves = rows[key].mean(axis=0)
     assert abs(value / floor - 1.0) <= abs(value / between_halves - 1.0)
-
-
-def test_the_scale_is_one_for_samples_of_the_halves_size_and_falls_with_the_degree() -> None:
-    assert floor_scale(500, 500, 500, 1) == floor_scale(500, 500, 500, 2) == pytest.approx(1.0)
-    assert floor_scale(1000, 1000, 500, 2) == pytest.approx(0.5)
-    assert floor_scale(1000, 1000, 500, 1) == pytest.approx(0.5**0.5)
-    assert floor_scale(1000, 10**12, 500, 2) == pytest.approx(0.25)
-
-
-def test_means_of_normal_samples_obey_the_scale() -> None:
-    rng = np.random.default_rng(0)
-    n, m, repeats = 50, 20, 20_000
-    apart = np.abs(rng.normal(0, n**-0.5, repeats) - rng.normal(0, m**-0.5, repeats))
-    halves = np.abs(rng.normal(0, (n / 2) ** -0.5, (2, repeats)).T @ [1, -1])
-    for degree in (1, 2):
-        assert floor_at(halves**degree, n, m, degree).value == pytest.approx((apart**degree).mean(), rel=0.03)
-
-
-def test_a_floor_is_measured_around_the_ideal_and_needs_a_value() -> None:
-    floor = floor_at(np.array([1.2, np.nan, 1.4]), 100, 100, degree=1, ideal=1.0)
-    assert floor.value == pytest.approx(1.0 + 0.3 * 0.5**0.5)
-    assert floor.uncertainty == pytest.approx(np.std([1.2, 1.4], ddof=1) * 0.5**0.5)
-    assert floor.detail["floor_measured"] == pytest.approx(1.3)
-    assert floor.detail["floor_size"] == 50
-    assert floor_at(np.array([np.nan]), 100, 100, degree=1).value is None
 
 
 def test_bins_that_fill_up_only_in_larger_samples_are_reckoned_with() -> None:

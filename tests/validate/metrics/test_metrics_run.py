@@ -13,9 +13,14 @@ from caloforge.errors import TooFewShowersError, UnknownNameError
 from caloforge.validate.metrics import METRICS, Settings, compute_metrics
 from caloforge.validate.sample import Sample
 
-SLOW = ("classifier_low", "classifier_high", "classifier_cnn")
-QUICK = tuple(name for name in METRICS.names() if name not in SLOW)
+TRAINED = ("auc_cells", "auc_strongest", "detectability", "attribution")
+QUICK = tuple(name for name in METRICS.names() if not name.startswith("classifier") and name not in TRAINED)
 SINGLE = ("fpd", "kpd", "shape_mse", "layer_fractions", "covariance_distance")
+
+
+@pytest.fixture(scope="module")
+def quick(settings: Settings) -> Settings:
+    return settings.model_copy(update={"quick": True})
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +29,8 @@ def equal(pair: tuple[Sample, Sample], settings: Settings) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def different(pair: tuple[Sample, Sample], shifted: Sample, settings: Settings) -> dict[str, Any]:
-    return compute_metrics(pair[0], shifted, settings, QUICK)
+def different(pair: tuple[Sample, Sample], shifted: Sample, quick: Settings) -> dict[str, Any]:
+    return compute_metrics(pair[0], shifted, quick, QUICK)
 
 
 def numbers(entry: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -115,9 +120,9 @@ def test_grid_metrics_and_the_convolutional_classifier(settings: Settings) -> No
     assert result["covariance_distance"]["detail"]["cells"] == 500
 
 
-def test_a_detector_of_one_layer(settings: Settings) -> None:
+def test_a_detector_of_one_layer(quick: Settings) -> None:
     a, b = (Sample(toy_showers("ild-ecal-10x10", 120, seed), str(seed)) for seed in (1, 2))
-    result = compute_metrics(a, b, settings, QUICK)
+    result = compute_metrics(a, b, quick, QUICK)
     assert "several layers" in result["skipped"]["layer_fractions"]
     assert "11 x 11" in result["skipped"]["ssim"]
     assert np.isfinite(result["fpd"]["value"])
@@ -125,9 +130,9 @@ def test_a_detector_of_one_layer(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("detector", ["calochallenge-1-photons"])
-def test_a_mesh(detector: str, settings: Settings) -> None:
+def test_a_mesh(detector: str, quick: Settings) -> None:
     a, b = (Sample(toy_showers(detector, 120, seed), str(seed)) for seed in (1, 2))
-    result = compute_metrics(a, b, settings, QUICK)
+    result = compute_metrics(a, b, quick, QUICK)
     spectrum = result["separation_power"]["cell_spectrum"]["detail"]
     assert spectrum["cut"] == 1.0
     assert spectrum["bins"] == 49
@@ -135,51 +140,51 @@ def test_a_mesh(detector: str, settings: Settings) -> None:
     assert result["separation_power"]["response"]["detail"]["bins"] == 100
 
 
-def test_few_showers_are_named_or_skipped(pair: tuple[Sample, Sample], settings: Settings) -> None:
+def test_few_showers_are_named_or_skipped(pair: tuple[Sample, Sample], quick: Settings) -> None:
     few = pair[0].part(np.arange(6))
-    result = compute_metrics(few, few, settings)
+    result = compute_metrics(few, few, quick)
     assert {"fpd", "kpd", "precision", "auc_low", "quantile_jsd"} <= set(result["skipped"])
     assert "needs at least 100" in result["skipped"]["fpd"]
     assert "value" in result["ks"]["visible_energy"]
     with pytest.raises(TooFewShowersError, match="fpd"):
-        compute_metrics(few, few, settings, ["fpd"])
+        compute_metrics(few, few, quick, ["fpd"])
     with pytest.raises(TooFewShowersError, match="64 bins need 640"):
-        compute_metrics(*pair, settings.model_copy(update={"n_quantiles": 64}), ["quantile_jsd"])
+        compute_metrics(*pair, quick.model_copy(update={"n_quantiles": 64}), ["quantile_jsd"])
     two = pair[0].part(np.arange(2))
-    assert compute_metrics(two, two, settings)["n_reference"] == 2
+    assert compute_metrics(two, two, quick)["n_reference"] == 2
 
 
-def test_empty_showers_are_counted(pair: tuple[Sample, Sample], settings: Settings) -> None:
+def test_empty_showers_are_counted(pair: tuple[Sample, Sample], quick: Settings) -> None:
     showers = toy_showers("atlas-em-barrel", 120, 5)
     cells = showers.cells.copy()
     cells[:10] = 0.0
     holes = Sample(showers.replace(cells=cells), "holes")
-    result = compute_metrics(pair[0], holes, settings, QUICK)
+    result = compute_metrics(pair[0], holes, quick, QUICK)
     assert result["ks"]["shower_depth"]["detail"]["not_finite_generated"] == 10
     assert result["layer_fractions"]["detail"]["without_energy_generated"] == 10
     nothing = Sample(showers.replace(cells=0 * cells), "nothing")
-    result = compute_metrics(pair[0], nothing, settings)
+    result = compute_metrics(pair[0], nothing, quick)
     json.dumps(result, allow_nan=False)
     assert result["ks"]["shower_depth"]["value"] is None
     assert "no finite value in the generated" in result["ks"]["shower_depth"]["detail"]["reason"]
     assert result["sampling_fraction"]["generated"]["value"] == 0.0
     assert result["precision"]["value"] == 0.0
-    reverse = compute_metrics(nothing, pair[0], settings, QUICK)
+    reverse = compute_metrics(nothing, pair[0], quick, QUICK)
     json.dumps(reverse, allow_nan=False)
     assert reverse["cell_mean_ratio"]["value"] is None
     assert reverse["shape_mse"]["detail"]["reason"]
 
 
-def test_constant_observables(pair: tuple[Sample, Sample], settings: Settings) -> None:
+def test_constant_observables(pair: tuple[Sample, Sample], quick: Settings) -> None:
     same = Sample(pair[0].source.take(np.zeros(120, int)), "one shower, many times")
-    result = compute_metrics(same, same, settings, QUICK)
+    result = compute_metrics(same, same, quick, QUICK)
     json.dumps(result, allow_nan=False)
     assert result["ks"]["visible_energy"]["value"] == 0.0
     assert result["wasserstein"]["visible_energy"]["value"] == 0.0
     assert "constant" in result["wasserstein"]["visible_energy"]["detail"]["reason"]
     assert result["separation_power"]["visible_energy"]["value"] == 0.0
     assert result["quantile_jsd"]["visible_energy"]["value"] == 0.0
-    other = compute_metrics(same, pair[1], settings, ["distances", "separation_power"])
+    other = compute_metrics(same, pair[1], quick, ["distances", "separation_power"])
     assert other["wasserstein"]["visible_energy"]["value"] is None
     assert other["wasserstein"]["visible_energy"]["detail"]["raw"] > 0
     assert other["separation_power"]["visible_energy"]["detail"]["dropped_generated"] > 0.9

@@ -15,7 +15,7 @@ import pytest
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.validate.observables import OBSERVABLES, ShowerBatch
-from caloforge.validate.observables.axes import radial_edges
+from caloforge.validate.observables.base import radial_edges
 
 PHOTONS = [
     (1, (0, 5, 10, 30, 50, 100, 200, 400, 600)),

@@ -18,9 +18,6 @@ from caloforge.validate.observables import (
     Observable,
     ShowerBatch,
     cell_statistics,
-    histogram_cells,
-    layer_correlation,
-    observable_correlation,
     observe,
     streaming,
 )
@@ -66,10 +63,6 @@ def test_only_what_is_asked_for(showers: Showers) -> None:
     table = observe(showers, ["hits", "layer_energy"])
     assert table.names == ["hits", "layer_energy"]
     assert table.scalars == ["hits"]
-    labels, values = table.columns(table.names)
-    assert labels[:3] == ["hits", "layer_energy[0]", "layer_energy[1]"]
-    np.testing.assert_array_equal(values[:, 0], table["hits"])
-    np.testing.assert_array_equal(values[:, 1:], table["layer_energy"])
     with pytest.raises(UnknownNameError, match="no_such"):
         observe(showers, ["no_such"])
 
@@ -119,7 +112,6 @@ def test_rows_of_a_table(showers: Showers) -> None:
     some, direct = table.take(rows), observe(showers[rows])
     for name in table.names:
         np.testing.assert_allclose(some[name], direct[name], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(some.cell_cov, direct.cell_cov)
     np.testing.assert_array_equal(some.incident_energy, showers.incident_energy[rows])
     with pytest.raises(InputError, match="Sample"):
         _ = some.cell_mean
@@ -140,41 +132,11 @@ def test_spectra_count_everything() -> None:
     np.testing.assert_allclose(spectrum.errors, each.std(axis=0) * np.sqrt(len(cells)), atol=1e-9)
 
 
-def test_a_spectrum_in_bins_of_ones_own(showers: Showers) -> None:
-    edges = np.geomspace(0.01, 10, 13)
-    energies = showers.cells[showers.cells > 0.05]
-    expected = [(energies < edges[0]).sum(), *np.histogram(energies[energies < edges[-1]], edges)[0]]
-    counts = histogram_cells(showers, edges, cut=0.05, chunk_size=7)
-    np.testing.assert_array_equal(counts, [*expected, (energies >= edges[-1]).sum()])
-
-
 def test_cell_statistics_alone(showers: Showers) -> None:
     table, alone = observe(showers, cut=0.2), cell_statistics(showers, cut=0.2, chunk_size=6)
     np.testing.assert_allclose(alone.mean, table.cell_mean)
     np.testing.assert_allclose(alone.std, table.cell_std, atol=1e-12)
     assert alone.n == len(showers)
-
-
-def test_correlations(showers: Showers) -> None:
-    table = observe(showers)
-    energy = table["layer_energy"]
-    np.testing.assert_allclose(layer_correlation(table), np.corrcoef(energy, rowvar=False), atol=1e-9)
-    names, matrix = observable_correlation(table, ["visible_energy", "centre_x", "radius_90"])
-    good = np.isfinite(table["centre_x"])
-    expected = np.corrcoef([table[name][good] for name in names])
-    np.testing.assert_allclose(matrix, expected, atol=1e-9)
-
-
-def test_a_constant_has_no_correlation() -> None:
-    rng = np.random.default_rng(4)
-    cells = np.zeros((30, 100), np.float32)
-    for row in cells:
-        row[rng.choice(100, 16, replace=False)] = 0.5
-    showers = sparse_showers("ild-ecal-10x10", n=30).replace(cells=cells)
-    _, matrix = observable_correlation(observe(showers), ["visible_energy", "centre_x", "centre_y"])
-    assert np.isnan(matrix[0]).all()
-    assert np.isnan(matrix[:, 0]).all()
-    assert np.isfinite(matrix[1:, 1:]).all()
 
 
 def test_ones_own_observable_can_be_registered(showers: Showers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,20 +2,96 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
 from scipy.spatial.distance import jensenshannon
-from toy_samples import toy_showers
 
 from caloforge.errors import InputError, TooFewShowersError
-from caloforge.validate.metrics import Settings, quantile
-from caloforge.validate.metrics.quantile import (
+from caloforge.statistics.distances import (
     QuantileBins,
-    QuantileDivergence,
+    correlation_distance,
+    covariance,
+    covariance_distance,
     expected_divergence,
     jensen_shannon,
+    ks_test,
     quantile_divergence,
-    quantiles_for,
+    relative_mse,
+    separation_power,
+    shape_mse,
+    weighted_distances,
 )
-from caloforge.validate.sample import Sample
+from caloforge.statistics.resampling import bootstrap_counts
+
+VALUES = arrays(np.float64, st.integers(2, 40), elements=st.integers(-3, 3).map(float))
+COUNTS = arrays(np.int64, 7, elements=st.integers(0, 50)).filter(lambda x: x.sum() > 0)
+
+
+@given(VALUES, VALUES)
+def test_weighted_distances_are_scipys_for_repeated_values(a: np.ndarray, b: np.ndarray) -> None:
+    counts_a, counts_b = bootstrap_counts(a.size, 3, 0, "a"), bootstrap_counts(b.size, 3, 0, "b")
+    weights = np.concatenate([counts_a.T / a.size, counts_b.T / -b.size]).astype(np.float32)
+    ks, w1 = weighted_distances(np.concatenate([a, b]), weights)
+    for s in range(3):
+        x, y = np.repeat(a, counts_a[s]), np.repeat(b, counts_b[s])
+        assert ks[s] == pytest.approx(stats.ks_2samp(x, y, method="asymp").statistic, abs=1e-5)
+        assert w1[s] == pytest.approx(stats.wasserstein_distance(x, y), abs=1e-4)
+
+
+def test_the_kolmogorov_smirnov_test_of_shifted_normal_values() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=20_000)
+    statistic, p = ks_test(x, rng.normal(size=20_000) + 0.5)
+    assert statistic == pytest.approx(2 * stats.norm.cdf(0.25) - 1, abs=0.02)
+    assert p < 1e-10
+    assert ks_test(x[:50], x[:50]) == (0.0, 1.0)
+
+
+@given(COUNTS, COUNTS)
+def test_separation_is_symmetric_and_bounded(p: np.ndarray, q: np.ndarray) -> None:
+    s = separation_power(p, q)
+    assert -1e-12 <= s <= 1 + 1e-9
+    assert s == pytest.approx(separation_power(3 * q, p))
+    a, b = p / p.sum(), q / q.sum()
+    slow = 0.5 * sum((x - y) ** 2 / (x + y) for x, y in zip(a, b, strict=True) if x + y > 0)
+    assert s == pytest.approx(slow, abs=1e-9)
+
+
+def test_separation_of_known_histograms() -> None:
+    assert separation_power([1, 1], [1, 1]) == 0.0
+    assert separation_power([1, 0], [0, 1]) == pytest.approx(1.0)
+    assert separation_power([1, 1, 0], [0, 1, 1]) == pytest.approx(0.5)
+    assert np.isnan(separation_power([0, 0], [1, 0]))
+
+
+def test_shape_error() -> None:
+    p, g = np.array([1.0, 3.0]), np.array([2.0, 3.0])
+    assert shape_mse(p, g) == pytest.approx((0.5**2 + 0) / 2)
+    assert shape_mse(p, p) == 0.0
+    assert shape_mse(10 * p, 10 * g) == pytest.approx(shape_mse(p, g))
+    assert np.isnan(shape_mse([0.0, 0.0], g))
+    assert relative_mse([0.0, 2.0], [1.0, 3.0]) == (0.25, 1)
+    assert np.isnan(relative_mse([0.0], [1.0])[0])
+
+
+def test_covariance_is_numpys_and_weights_repeat_rows() -> None:
+    rng = np.random.default_rng(1)
+    x, w = rng.normal(size=(30, 4)), rng.integers(0, 3, 30).astype(np.uint8)
+    np.testing.assert_allclose(covariance(x), np.cov(x, rowvar=False))
+    np.testing.assert_allclose(covariance(x, w), np.cov(np.repeat(x, w, axis=0), rowvar=False))
+
+
+def test_covariance_distance() -> None:
+    c = np.cov(np.random.default_rng(2).normal(size=(50, 3)), rowvar=False)
+    assert covariance_distance(c, c) == 0.0
+    assert covariance_distance(c, 2 * c) == pytest.approx(1.0)
+    assert correlation_distance(c, 2 * c) == pytest.approx(0.0, abs=1e-12)
+    assert np.isnan(covariance_distance(0 * c, c))
+    constant = c.copy()
+    constant[0], constant[:, 0] = 0.0, 0.0
+    assert np.isfinite(correlation_distance(c, constant))
 
 
 def slow_counts(
@@ -96,7 +172,7 @@ def test_equal_values_stay_together(dimensions: int) -> None:
     )
 
 
-def test_bad_input() -> None:
+def test_bins_refuse_bad_input() -> None:
     with pytest.raises(TooFewShowersError, match="fewer than the 8 bins"):
         QuantileBins(np.arange(5.0), 8)
     with pytest.raises(InputError, match="at least 2"):
@@ -105,52 +181,3 @@ def test_bad_input() -> None:
         QuantileBins(np.array([1.0, np.nan, 2.0]), 2)
     with pytest.raises(InputError, match="dimensions"):
         QuantileBins(np.zeros((4, 2)), 2).count(np.zeros((4, 3)))
-    with pytest.raises(TooFewShowersError, match="64 bins need 640"):
-        quantiles_for(500, 64)
-    with pytest.raises(TooFewShowersError):
-        quantiles_for(19)
-    assert [quantiles_for(n) for n in (20, 100, 159, 160, 10_000, 10**6)] == [2, 8, 8, 16, 256, 256]
-
-
-@pytest.mark.parametrize("n_quantiles", [None, 12])
-def test_the_halves_of_the_floor_have_ten_showers_a_bin(
-    monkeypatch: pytest.MonkeyPatch, n_quantiles: int | None
-) -> None:
-    showers_a_bin = []
-
-    class Seen(QuantileBins):
-        def __init__(self, reference: np.ndarray, n_quant: int) -> None:
-            super().__init__(reference, n_quant)
-            showers_a_bin.append(len(reference) / n_quant)
-
-    monkeypatch.setattr(quantile, "QuantileBins", Seen)
-    a, b = (Sample(toy_showers("atlas-em-barrel", 160, seed), str(seed)) for seed in (1, 2))
-    settings = Settings(n_bootstrap=2, n_halves=2, n_quantiles=n_quantiles)
-    entries = QuantileDivergence().compute(a, b, settings)["quantile_jsd"]
-    assert min(showers_a_bin) >= 10
-    value = entries["visible_energy"]
-    assert value.detail["n_quantiles"] == (n_quantiles or 16)
-    assert value.detail["floor_quantiles"] == 8
-
-
-@pytest.mark.parametrize(("n", "dimensions"), [(160, 1), (160, 2), (319, 1), (40, 1)])
-def test_the_floor_is_what_two_samples_of_the_truth_have(n: int, dimensions: int) -> None:
-    rng = np.random.default_rng(n + dimensions)
-    values, floors, errors = [], [], []
-    for seed in range(120):
-        a, b = rng.normal(size=(2, n, dimensions))
-        found = quantile._compare(a, b, Settings(n_bootstrap=2, n_halves=5, seed=seed))
-        values.append(found.value)
-        floors.append(found.floor)
-        errors.append(found.floor_uncertainty)
-    error = np.hypot(np.std(values), np.std(floors)) / len(values) ** 0.5
-    assert abs(np.mean(values) - np.mean(floors)) < 4 * error
-    # the uncertainty of a floor is the spread of single comparisons; halves of one sample vary somewhat less
-    assert 0.6 < np.mean(errors) / np.std(values) < 1.3
-
-
-def test_too_few_showers_for_halves_have_no_floor() -> None:
-    a, b = np.random.default_rng(0).normal(size=(2, 30))
-    found = quantile._compare(a, b, Settings(n_bootstrap=2))
-    assert found.floor is None
-    assert found.value >= 0

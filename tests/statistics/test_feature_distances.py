@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
 from caloforge.errors import TooFewShowersError
-from caloforge.validate.metrics.frechet_kernel import (
+from caloforge.statistics import feature_distances as module
+from caloforge.statistics.feature_distances import (
+    Neighbourhoods,
     fpd,
     frechet_distance,
     intercept_at_zero,
@@ -30,24 +33,24 @@ def test_frechet_distance_is_the_formula() -> None:
 @pytest.mark.parametrize("d", [0.3, 1.0])
 def test_a_shift_of_one_feature_gives_its_square(d: float) -> None:
     rng = np.random.default_rng(1)
-    a, b = rng.normal(size=(20_000, 4)), rng.normal(size=(20_000, 4))
+    a, b = rng.normal(size=(8_000, 4)), rng.normal(size=(8_000, 4))
     b[:, 2] += d
-    value, error = fpd(a, b, normalised=False)
-    sampling = 2 * d * np.sqrt(2 / 20_000)
+    value, error = fpd(a, b)
+    sampling = 2 * d * np.sqrt(2 / 8_000)
     assert abs(value - d**2) < 4 * np.hypot(sampling, error) + 2e-3
-    assert fpd(a, b, seed=3, normalised=False) == fpd(a, b, seed=3, normalised=False)
+    assert fpd(a, b, seed=3) == fpd(a, b, seed=3)
 
 
 def test_published_example() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(50_000, 20))
     b = rng.normal(size=(50_000, 20)) + 0.05
-    value, error = fpd(a, b)
+    value, error = fpd(*normalise(a, b))
     exact = np.sum(0.05**2 / np.abs(a).max(axis=0) ** 2)
     assert 0 < error < 3e-4
     assert value == pytest.approx(exact, abs=6e-4)
     assert value == pytest.approx(0.00331, abs=6e-4)
-    value, error = kpd(a, b, batch=5000)  # as the published example
+    value, error = kpd(*normalise(a, b), batch=5000)  # as the published example
     assert abs(value - 0.00057) < 3 * np.hypot(error, 0.00009)
 
 
@@ -79,7 +82,7 @@ def slow_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rows", [1000, 5])
 def test_mmd_is_the_double_sum(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caloforge.validate.metrics.frechet_kernel._ROWS", rows)
+    monkeypatch.setattr(module, "_KERNEL_ROWS", rows)
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(17, 3)), rng.normal(size=(23, 3)) + 0.4
     assert polynomial_mmd(x, y) == pytest.approx(slow_mmd(x, y), rel=1e-9)
@@ -96,3 +99,52 @@ def test_too_few() -> None:
     for metric in (fpd, kpd):
         with pytest.raises(TooFewShowersError, match="showers a side"):
             metric(few, few)
+
+
+def slow_prdc(a: NDArray[np.floating], b: NDArray[np.floating], k: int) -> dict[str, float]:
+    """Return the four figures from the matrices of all distances."""
+
+    def distances(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.linalg.norm(x[:, None] - y, axis=2)
+
+    radius_a, radius_b = (np.sort(distances(x, x), axis=1)[:, k] for x in (a, b))
+    apart = distances(a, b)
+    inside = apart < radius_a[:, None]
+    return {
+        "precision": inside.any(axis=0).mean(),
+        "recall": (apart < radius_b).any(axis=1).mean(),
+        "density": inside.sum(axis=0).mean() / k,
+        "coverage": (apart.min(axis=1) < radius_a).mean(),
+    }
+
+
+def prdc(a: NDArray[np.floating], b: NDArray[np.floating], k: int = 5) -> dict[str, float]:
+    return {name: float(x.mean()) for name, x in Neighbourhoods(a, k).members(b).items()}
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 50.0])
+def test_precision_and_recall_are_their_definitions(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROWS", 37)  # several blocks, the last one short
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(150, 6)), rng.normal(size=(120, 6)) + shift
+    assert prdc(a, b) == pytest.approx(slow_prdc(a, b, 5))
+
+
+def test_disjoint_samples_give_zero_and_equal_ones_the_most() -> None:
+    x = np.random.default_rng(1).normal(size=(100, 3))
+    assert set(prdc(x, x + 100.0).values()) == {0.0}
+    same = prdc(x, x)
+    assert same["precision"] == same["recall"] == same["coverage"] == 1.0
+
+
+def test_cells_that_are_never_hit_change_nothing() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 40, 5))
+    wide_a, wide_b = (np.concatenate([x, np.zeros((40, 30))], axis=1) for x in (a, b))
+    assert prdc(wide_a, wide_b) == pytest.approx(prdc(a, b))
+
+
+def test_too_few_neighbours() -> None:
+    for sizes in ((5, 50), (50, 5)):
+        with pytest.raises(TooFewShowersError, match="k = 5"):
+            prdc(*(np.zeros((n, 2)) for n in sizes))
