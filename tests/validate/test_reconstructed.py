@@ -11,7 +11,6 @@ from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.validate.limits import check_limits, read_limits
 from caloforge.validate.metrics import Settings, compute_metrics
-from caloforge.validate.metrics.reconstructed import resolution_with_error, width_with_error
 from caloforge.validate.plots.families import all_figures
 from caloforge.validate.plots.response import reconstructed
 from caloforge.validate.reconstruction.sample import MAIN, can_reconstruct, fitted, reconstruct, why_not
@@ -116,17 +115,6 @@ def test_numbers_follow_their_definitions(samples: list[Sample], metrics: dict[s
     )
     assert found["direction"]["generated"]["value"] == pytest.approx(after.direction.std(ddof=1))
     assert found["direction"]["generated"]["detail"]["mean"] == pytest.approx(after.direction.mean())
-
-
-def test_errors_of_widths_are_those_of_repeated_samples() -> None:
-    rng = np.random.default_rng(0)
-    repeats = np.array(
-        [[*width_with_error(x), *resolution_with_error(x + 5.0)] for x in rng.normal(0, 2.0, (400, 300))]
-    )
-    assert repeats[:, 0].std() == pytest.approx(repeats[:, 1].mean(), rel=0.15)
-    assert repeats[:, 2].std() == pytest.approx(repeats[:, 3].mean(), rel=0.25)
-    assert np.isnan(width_with_error(np.ones(3))).all()
-    assert width_with_error(np.ones(9)) == (0.0, 0.0)
 
 
 def test_limits_reach_inside(metrics: dict[str, Any]) -> None:

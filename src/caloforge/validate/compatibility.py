@@ -119,17 +119,13 @@ def _compare(label: str, name: str, ours: NDArray[np.float64], theirs: NDArray[n
 
 @dataclass(frozen=True)
 class Matched:
-    """Samples with the same conditions.
+    """Samples with the same conditions."""
 
-    Attributes:
-        reference: The showers of the reference in the common range.
-        generated: Those of each generated sample, thinned to the reference's distribution.
-        kept: How many of how many showers are left, by label ("reference" for the reference).
-    """
-
-    reference: ShowerSource
-    generated: dict[str, ShowerSource]
-    kept: dict[str, tuple[int, int]]
+    reference: ShowerSource  # the showers of the reference in the common range
+    generated: dict[
+        str, ShowerSource
+    ]  # those of each generated sample, thinned to the reference's distribution
+    kept: dict[str, tuple[int, int]]  # how many of how many showers are left, by label
 
 
 def match_conditions(

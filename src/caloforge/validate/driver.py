@@ -7,7 +7,7 @@ Layout of the output folder::
     figures/         the same figures as PNG and PDF
     .cache/          the finished metrics of each sample, by the hash of its inputs and settings
 
-``metrics.json`` holds ``caloforge_version``, ``command``, ``settings``, ``reference`` (where it comes from) and
+``metrics.json`` holds ``caloforge_version``, ``command``, ``settings``, ``reference`` (its provenance) and
 ``samples``: label to that sample's metrics, each ``{"value", "uncertainty", "floor", ...}``, with ``provenance``,
 ``skipped`` (metric to the reason) and, where it is known what the model has seen, ``seen``: ``n`` of ``of`` reference showers
 were used to train or select it. With exactly one generated sample its metrics stand at the top level as well, so
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,14 +30,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caloforge import __version__
-from caloforge.errors import OutputExistsError
+from caloforge.errors import OutputError, OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.provenance import source_digest
 from caloforge.showers.seen import SeenCount
 from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
-from caloforge.validate.inputs import Given, Input, command_line, open_inputs
+from caloforge.validate.inputs import Input, ShowersLike, command_line, open_inputs
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.report.build import require_report
@@ -59,7 +60,7 @@ class Report:
 
     Attributes:
         metrics: The content of ``metrics.json``.
-        path: The page, or None when no output folder was asked for.
+        path: The page; None without an output folder.
         limits: The outcome of each limit.
     """
 
@@ -80,8 +81,8 @@ class Report:
 
 
 def validate(
-    reference: Given,
-    *generated: Given,
+    reference: ShowersLike,
+    *generated: ShowersLike,
     output: str | Path | None = None,
     settings: Settings | Mapping[str, Any] | None = None,
     limits: str | Path | Mapping[str, Any] | None = None,
@@ -101,17 +102,18 @@ def validate(
         settings: Options of the metrics.
         limits: A TOML file of limits, or its table; see :mod:`caloforge.validate.limits`.
         match_conditions: Compare only the common range of the conditions, with the same distribution.
-        force: Write into a folder that holds something else.
+        force: Write into a folder with other content.
         detector: Detector of files that do not name their own.
         labels: Names of the samples, the reference's first.
         command: The command to show in the report; by default the equivalent one of the command line.
-        allow_seen: Accept reference showers that were used to train or select a model; ``seen`` says how many.
+        allow_seen: Accept reference showers that were used to train or select a model; ``seen`` counts them.
 
     Returns:
         The metrics and where the page is.
 
     Raises:
-        SeenShowersError: When a model was trained or selected on reference showers, unless ``allow_seen``; before any work.
+        SeenShowersError: When a model was trained or selected on reference showers, unless ``allow_seen``; before
+            the generated samples are read.
         IncompatibleError: When detectors, cell orders or the conditions' ranges differ.
         ConfigError: When a limit names no metric.
         InputError: When there is no such device; before any work.
@@ -196,11 +198,8 @@ def _measure(
     by_label: dict[str, Any] = {}
     with progress(len(samples) - 1, "measuring") as advance:
         for entry, sample in zip(inputs[1:], samples[1:], strict=True):
-            cached = (
-                None
-                if folder is None
-                else folder / ".cache" / f"{_key([inputs[0].sha256, entry.sha256], settings, match)}.json"
-            )
+            key = _key([inputs[0].sha256, entry.sha256], settings, match)
+            cached = None if folder is None else folder / ".cache" / f"{key}.json"
             if cached is not None and cached.exists():
                 result = read_json(cached)
             else:
@@ -240,9 +239,14 @@ def _check_folder(folder: Path, force: bool, **known: str) -> None:
 
     Raises:
         OutputExistsError: When it is not empty and its state differs from what is known of this comparison.
+        OutputError: When it cannot be written to.
     """
     if folder.is_file():
         raise OutputExistsError(folder)
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        msg = f"{folder}: {above} is not writable"
+        raise OutputError(msg)
     if force or not folder.exists() or not any(folder.iterdir()):
         return
     state = read_json(_state(folder)) if _state(folder).exists() else {}

@@ -19,74 +19,23 @@ from caloforge.geometry import Detector
 from caloforge.showers import ShowerFile, Showers, open_showers
 from caloforge.showers.views import conditions_of
 from caloforge.validate.metrics.base import Settings
-from caloforge.validate.observables.batch import ShowerBatch
 
-__all__ = ["Given", "Input", "command_line", "open_inputs"]
+__all__ = ["Input", "ShowersLike", "command_line", "open_inputs"]
 
 
-Given = str | Path | Showers | ShowerFile
+ShowersLike = str | Path | Showers | ShowerFile
 _NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
-
-
-_BLOCK = 1 << 20
-
-
-class FileDigest:
-    """Consumer that hashes a file in step with the reading of its showers, so that both find it in the system's cache.
-
-    Arguments:
-        path: The file.
-        n: Showers that will be read.
-    """
-
-    def __init__(self, path: Path, n: int) -> None:
-        self._file = path.open("rb")
-        self._size, self._n, self._rows, self._done = path.stat().st_size, n, 0, 0
-        self._digest = hashlib.sha256()
-
-    def add(self, batch: ShowerBatch) -> None:
-        """Hash as large a part of the file as the showers read so far are of all."""
-        self._rows += batch.n
-        end = self._size * self._rows // self._n
-        while self._done < end and (block := self._file.read(_BLOCK)):
-            self._digest.update(block)
-            self._done += len(block)
-
-    def hexdigest(self) -> str:
-        """Return the SHA-256 of the whole file, and close it."""
-        with self._file:
-            while block := self._file.read(_BLOCK):
-                self._digest.update(block)
-        return self._digest.hexdigest()
 
 
 @dataclass
 class Input:
-    """One sample of a comparison.
+    """One sample of a comparison."""
 
-    Attributes:
-        label: Its name in tables and figures.
-        source: Its showers.
-        path: Its file, or None for showers in memory.
-        sha256: Hash of the file, or of the arrays; of a file empty until it was read.
-        kept: How many of its showers are compared, when not all.
-    """
-
-    label: str
-    source: Showers | ShowerFile
-    path: Path | None
-    sha256: str = ""
-    kept: int | None = None
-
-    @cached_property
-    def digest(self) -> FileDigest | None:
-        """Consumer that hashes the file; None for showers in memory."""
-        return None if self.path is None else FileDigest(self.path, self.kept or len(self.source))
-
-    def finish(self) -> None:
-        """Note the hash of a file that was read."""
-        if self.digest is not None:
-            self.sha256 = self.digest.hexdigest()
+    label: str  # its name in tables and figures
+    source: Showers | ShowerFile  # its showers
+    path: Path | None  # its file, or None for showers in memory
+    sha256: str = ""  # hash of the file, or of the arrays; of a file empty until it was read
+    kept: int | None = None  # how many of its showers are compared, when not all
 
     @cached_property
     def outline(self) -> str:
@@ -117,7 +66,7 @@ class Input:
 
 def open_inputs(
     stack: ExitStack,
-    given: Sequence[Given],
+    items: Sequence[ShowersLike],
     detector: str | Path | Detector | None = None,
     labels: Sequence[str] | None = None,
 ) -> list[Input]:
@@ -125,49 +74,42 @@ def open_inputs(
 
     Arguments:
         stack: Closes the files that were opened here.
-        given: The reference first; paths, showers or open files.
+        items: Paths, showers or open files, the reference first.
         detector: Detector of files that do not name their own.
-        labels: Names of the samples, one each; by default the file's name or what made the showers.
+        labels: Names of the samples, one each; by default the file's name or the source of the showers.
 
     Raises:
         InputError: When there is nothing to compare, a sample is empty, or labels do not fit.
     """
-    if len(given) < 2:
+    if len(items) < 2:
         msg = "validate compares a reference with at least one generated sample; only one was given"
         raise InputError(msg)
-    if labels is not None and (len(labels) != len(given) or len(set(labels)) != len(labels)):
-        msg = f"{len(labels)} labels for {len(given)} samples; expected one each, all different"
+    if labels is not None and (len(labels) != len(items) or len(set(labels)) != len(labels)):
+        msg = f"{len(labels)} labels for {len(items)} samples; expected one each, all different"
         raise InputError(msg)
     inputs: list[Input] = []
-    for number, item in enumerate(given):
+    for number, item in enumerate(items):
         source = stack.enter_context(open_showers(item, detector)) if isinstance(item, str | Path) else item
         path = source.path if isinstance(source, ShowerFile) else None
         if len(source) == 0:
             msg = f"{path or 'sample ' + str(number)}: has no showers"
             raise InputError(msg)
-        name = (
-            labels[number] if labels is not None else _label(source, path, number, [i.label for i in inputs])
-        )
-        sha256 = (
-            _hash(
-                [source[:].cells, *(x for _, x in sorted(conditions_of(source).items()))],
-                source.detector.name,
-            )
-            if path is None
-            else ""
-        )
-        inputs.append(Input(name, source, path, sha256))
+        sha256 = ""
+        if path is None:
+            conditions = (values for _, values in sorted(conditions_of(source).items()))
+            sha256 = _hash([source[:].cells, *conditions], source.detector.name)
+        label = _label(source, path, number, inputs) if labels is None else labels[number]
+        inputs.append(Input(label, source, path, sha256))
     return inputs
 
 
-def _label(source: Showers | ShowerFile, path: Path | None, number: int, taken: list[str]) -> str:
+def _label(source: Showers | ShowerFile, path: Path | None, number: int, before: Sequence[Input]) -> str:
     """Return a short name that no other sample has."""
     made = _NAMES.get(source.source, source.source) or ("reference" if number == 0 else f"sample {number}")
     if number == 0:
         return f"{made} (reference)" if made != "reference" else made
-    name = path.stem if path is not None else made
-    candidates = [name, *(f"{name} ({count})" for count in range(2, len(taken) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)
+    name, taken = path.stem if path is not None else made, {entry.label for entry in before}
+    return next(x for x in (name, *(f"{name} ({k})" for k in range(2, number + 3))) if x not in taken)
 
 
 def _hash(arrays: Iterable[NDArray[Any]], name: str = "") -> str:
@@ -204,28 +146,25 @@ def command_line(
         folder: The output folder.
         limits: The file of limits, when it is one.
         match: Whether conditions are matched.
-        labels: Names that were given.
-        detector: Detector that was given, by its name or file.
+        labels: Names of the samples that the user chose.
+        detector: Detector that the user named, by its name or file.
         allow_seen: Whether reference showers may be ones that a model has seen.
     """
+    changed = {name: getattr(settings, name) for name in _changed(settings)}
     if not all(entry.path is not None for entry in inputs):
-        names = ", ".join(
-            repr(str(entry.path)) if entry.path else entry.label.split(" ")[0].lower() for entry in inputs
-        )
-        changed = {name: getattr(settings, name) for name in _changed(settings)}
-        rest = f", settings={changed!r}" if changed else ""
-        rest += f"{', match_conditions=True' if match else ''}{', allow_seen=True' if allow_seen else ''}"
-        return f"caloforge.validate({names}{rest})"
+        words = [repr(str(x.path)) if x.path else x.label.split(" ")[0].lower() for x in inputs]
+        words += [f"settings={changed!r}"] if changed else []
+        words += ["match_conditions=True"] if match else []
+        words += ["allow_seen=True"] if allow_seen else []
+        return f"caloforge.validate({', '.join(words)})"
     words = ["caloforge", "validate", *(str(entry.path) for entry in inputs)]
     words += [] if folder is None else ["-o", str(folder)]
     words += ["--match-conditions"] if match else []
     words += ["--allow-seen"] if allow_seen else []
     words += ["--fail-on", str(limits)] if isinstance(limits, str | Path) else []
     words += ["--detector", str(detector)] if isinstance(detector, str | Path) else []
-    for label in labels or ():
-        words += ["--label", label]
-    for name in _changed(settings):
-        value = getattr(settings, name)
+    words += [word for label in labels or () for word in ("--label", label)]
+    for name, value in changed.items():
         if name in _OPTIONS:
             words += [f"--{name.replace('_', '-')}", str(value)]
         elif value in _SWITCHES.get(name, {}):

@@ -44,32 +44,20 @@ class Limit:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
-        parts = [
-            f">= {self.min:g}" if self.min is not None else "",
-            f"<= {self.max:g}" if self.max is not None else "",
-        ]
-        return " and ".join(part for part in parts if part)
+        bounds = {">=": self.min, "<=": self.max}
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The outcome of one limit for one sample and one metric.
+    """The outcome of one limit for one sample and one metric."""
 
-    Attributes:
-        sample: Label of the generated sample.
-        name: Full path of the metric.
-        value: What was measured; None when it was not.
-        limit: What was asked for.
-        passed: Whether it holds.
-        reason: Why there is no value.
-    """
-
-    sample: str
-    name: str
-    value: float | None
-    limit: Limit
-    passed: bool
-    reason: str = ""
+    sample: str  # label of the generated sample
+    name: str  # full path of the metric
+    value: float | None  # what was measured; None when it was not
+    limit: Limit  # the range
+    passed: bool  # whether it holds
+    reason: str = ""  # why there is no value
 
     def __str__(self) -> str:
         value = "not measured" if self.value is None else f"{self.value:.4g}"
@@ -86,17 +74,16 @@ def read_limits(source: str | Path | Mapping[str, Any]) -> list[Limit]:
     """
     if isinstance(source, Mapping):
         return _parse(source, "limits")
-    path = Path(source)
-    content = read_toml(path)
+    content = read_toml(source)
     unknown = sorted(set(content) - {"limits"})
     if unknown:
-        msg = f"{path}: unknown table [{unknown[0]}]; expected [limits] with lines such as auc_high = {{ max = 0.7 }}"
+        msg = f"{source}: unknown table [{unknown[0]}]; expected [limits] with lines such as auc_high = {{ max = 0.7 }}"
         raise ConfigError(msg)
     table = content.get("limits")
     if not isinstance(table, Mapping) or not table:
-        msg = f"{path}: expected a table [limits] with at least one limit"
+        msg = f"{source}: expected a table [limits] with at least one limit"
         raise ConfigError(msg)
-    return _parse(table, str(path))
+    return _parse(table, str(source))
 
 
 def _parse(table: Mapping[str, Any], where: str, prefix: str = "") -> list[Limit]:
@@ -107,16 +94,13 @@ def _parse(table: Mapping[str, Any], where: str, prefix: str = "") -> list[Limit
         if not isinstance(entry, Mapping) or not entry:
             msg = f"{where}: limits.{name}: expected a table such as {{ max = 0.7 }}, got {entry!r}"
             raise ConfigError(msg)
-        if not any(bound in entry for bound in _BOUNDS) and all(
-            isinstance(v, Mapping) for v in entry.values()
-        ):
+        if not set(entry) & set(_BOUNDS) and all(isinstance(v, Mapping) for v in entry.values()):
             limits += _parse(entry, where, f"{name}.")
             continue
-        unknown = [bound for bound in entry if bound not in _BOUNDS]
-        if unknown:
-            msg = f"{where}: limits.{name}.{unknown[0]}: unknown field; expected min or max"
-            raise ConfigError(msg)
         for bound, number in entry.items():
+            if bound not in _BOUNDS:
+                msg = f"{where}: limits.{name}.{bound}: unknown field; expected min or max"
+                raise ConfigError(msg)
             if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
                 msg = f"{where}: limits.{name}.{bound}: expected a number, got {number!r}"
                 raise ConfigError(msg)
@@ -195,35 +179,26 @@ def _is_number(entry: Any) -> bool:
 def _find(
     tree: Any, path: list[str], done: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], float | None]]:
-    """Yield (path, number) for each entry that a path with ``*`` reaches."""
+    """Yield (path, number) for each entry that a path with ``*`` reaches; a lower limit where only that is known."""
+    detail = tree.get("detail") if isinstance(tree, Mapping) else None
     if not path:
-        leaf = _leaf(tree)
+        leaf = tree.get("value", tree) if isinstance(tree, Mapping) else tree
+        if leaf is None and isinstance(detail, Mapping):
+            leaf = detail.get("lower_limit")
         if _is_number(leaf):
             yield done, leaf
-        return
-    if not isinstance(tree, Mapping):
-        return
-    if path[0] == "*":
-        for key in tree:
-            yield from _find(tree[key], path[1:], (*done, str(key)))
-        return
-    for width in range(1, len(path) + 1):  # a key may itself hold dots
-        key = ".".join(path[:width])
-        if key in tree:
-            yield from _find(tree[key], path[width:], (*done, key))
+    elif isinstance(tree, Mapping):
+        if path[0] == "*":
+            for key in tree:
+                yield from _find(tree[key], path[1:], (*done, str(key)))
             return
-    if isinstance(tree.get("detail"), Mapping):
-        yield from _find(tree["detail"], path, done)
-
-
-def _leaf(tree: Any) -> Any:
-    """Return the number of an entry; the lower limit where the value is only known to exceed one."""
-    if not isinstance(tree, Mapping) or "value" not in tree:
-        return tree
-    detail = tree.get("detail")
-    if tree["value"] is None and isinstance(detail, Mapping):
-        return detail.get("lower_limit")
-    return tree["value"]
+        for width in range(1, len(path) + 1):  # a key may itself contain dots
+            key = ".".join(path[:width])
+            if key in tree:
+                yield from _find(tree[key], path[width:], (*done, key))
+                return
+        if isinstance(detail, Mapping):
+            yield from _find(detail, path, done)
 
 
 def _numbers(tree: Any, done: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -43,33 +43,19 @@ def plain_fields(record: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class ResponseCurve:
-    """Response and resolution in bins of a variable; arrays (k,), NaN in bins of too few showers.
+    """Response and resolution in bins of a variable; arrays (k,), NaN in bins of too few showers."""
 
-    Attributes:
-        variable: "incident_energy" (MeV) or "incident_theta" (degrees).
-        edges: (k + 1,) bin edges.
-        centre: Mean of the variable in the bin.
-        n: Showers in the bin.
-        response: Mean measured over incident energy; 1 after calibration.
-        response_error: One standard deviation.
-        linearity: Response over its mean over all showers, minus 1.
-        resolution: Standard deviation over mean.
-        resolution_error: One standard deviation.
-        width68: Half the central 68.3 % over the median.
-        out_of_range: Showers outside the edges.
-    """
-
-    variable: str
-    edges: NDArray[np.float64]
-    centre: NDArray[np.float64]
-    n: NDArray[np.int64]
-    response: NDArray[np.float64]
-    response_error: NDArray[np.float64]
-    linearity: NDArray[np.float64]
-    resolution: NDArray[np.float64]
-    resolution_error: NDArray[np.float64]
-    width68: NDArray[np.float64]
-    out_of_range: int
+    variable: str  # "incident_energy" (MeV) or "incident_theta" (degrees)
+    edges: NDArray[np.float64]  # (k + 1,) bin edges
+    centre: NDArray[np.float64]  # mean of the variable in the bin
+    n: NDArray[np.int64]  # showers in the bin
+    response: NDArray[np.float64]  # mean measured over incident energy; 1 after calibration
+    response_error: NDArray[np.float64]  # one standard deviation
+    linearity: NDArray[np.float64]  # response over its mean over all showers, minus 1
+    resolution: NDArray[np.float64]  # standard deviation over mean
+    resolution_error: NDArray[np.float64]  # one standard deviation
+    width68: NDArray[np.float64]  # half the central 68.3 % over the median
+    out_of_range: int  # showers outside the edges
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, by attribute."""
@@ -78,17 +64,11 @@ class ResponseCurve:
 
 @dataclass(frozen=True)
 class ResolutionFit:
-    """Terms of the energy resolution, as fractions at 1 GeV.
+    """Terms of the energy resolution, as fractions at 1 GeV."""
 
-    Attributes:
-        stochastic: a, of 1 / sqrt(E).
-        noise: b, of 1 / E.
-        constant: c.
-    """
-
-    stochastic: float
-    noise: float
-    constant: float
+    stochastic: float  # a, of 1 / sqrt(E)
+    noise: float  # b, of 1 / E
+    constant: float  # c
 
     def __call__(self, energy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the resolution at energies in MeV, of any shape."""
@@ -165,15 +145,10 @@ def fit_resolution(curve: ResponseCurve) -> ResolutionFit:
 
 @dataclass(frozen=True, eq=False)
 class EnergySlices:
-    """Slices of incident energy: one at each value where there are few, else of equal numbers.
+    """Slices of incident energy: one at each value where there are few, else of equal numbers."""
 
-    Attributes:
-        edges: (S + 1,) MeV.
-        centres: (S,) mean of the reference's energies, MeV.
-    """
-
-    edges: NDArray[np.float64]
-    centres: NDArray[np.float64]
+    edges: NDArray[np.float64]  # (S + 1,) MeV
+    centres: NDArray[np.float64]  # (S,) mean of the reference's energies, MeV
 
     @classmethod
     def of(cls, energy: NDArray[np.float64], bins: int) -> EnergySlices:

@@ -46,25 +46,15 @@ _FILL = 0.6
 
 @dataclass(frozen=True)
 class HitBoxes:
-    """Boxes of one shower's hits, the most energetic last.
+    """Boxes of one shower's hits, the most energetic last."""
 
-    Attributes:
-        corners: (B, 8, 3) mm, as (x, y, z).
-        energy: (B,) MeV of the cell that a box belongs to.
-        centres: (H, 3) mm of the hit cells.
-        hits: (H,) MeV of the hit cells.
-        layers: (H,) their layers.
-        hidden: Hits above the threshold that were left out to keep the drawing small.
-        hidden_energy: Their energy, MeV.
-    """
-
-    corners: NDArray[np.float64]
-    energy: NDArray[np.float64]
-    centres: NDArray[np.float64]
-    hits: NDArray[np.float64]
-    layers: NDArray[np.int64]
-    hidden: int
-    hidden_energy: float
+    corners: NDArray[np.float64]  # (B, 8, 3) mm, as (x, y, z)
+    energy: NDArray[np.float64]  # (B,) MeV of the cell that a box belongs to
+    centres: NDArray[np.float64]  # (H, 3) mm of the hit cells
+    hits: NDArray[np.float64]  # (H,) MeV of the hit cells
+    layers: NDArray[np.int64]  # (H,) their layers
+    hidden: int  # hits above the threshold that were left out to keep the drawing small
+    hidden_energy: float  # their energy, MeV
 
 
 def layer_extents(detector: Detector) -> NDArray[np.float64]:
@@ -181,21 +171,13 @@ def describe_shower(shower: Showers, boxes: HitBoxes) -> str:
 
 @dataclass(frozen=True, eq=False)
 class EventDrawing:
-    """An event display that is to be drawn.
+    """An event display that is to be drawn."""
 
-    Attributes:
-        name: File name of the figure.
-        shower: One shower.
-        title: A line above it.
-        threshold: A cell with more energy than this is drawn, MeV.
-        limits: Ends of the colour scale, MeV.
-    """
-
-    name: str
-    shower: Showers
+    name: str  # file name of the figure
+    shower: Showers  # one shower
     title: str
-    threshold: float
-    limits: tuple[float, float]
+    threshold: float  # a cell with more energy than this is drawn, MeV
+    limits: tuple[float, float]  # ends of the colour scale, MeV
 
     def draw(self, outputs: Mapping[str, Path | BytesIO]) -> None:
         """Draw it; see :func:`draw_event`."""

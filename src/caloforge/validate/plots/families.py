@@ -25,19 +25,12 @@ _FEWEST = 10  # showers of each sample in a slice that is shown
 
 @dataclass(frozen=True)
 class Slices:
-    """Slices of one condition, common to all samples.
+    """Slices of one condition, common to all samples."""
 
-    Attributes:
-        edges: (S + 1,) their ends.
-        middles: (S,) mean of the reference's values in each.
-        names: What each is called.
-        members: For each sample, the slice (N,) of each shower, -1 outside.
-    """
-
-    edges: Array
-    middles: Array
-    names: tuple[str, ...]
-    members: tuple[NDArray[np.int64], ...]
+    edges: Array  # (S + 1,) their ends
+    middles: Array  # (S,) mean of the reference's values in each
+    names: tuple[str, ...]  # what each is called
+    members: tuple[NDArray[np.int64], ...]  # for each sample, the slice (N,) of each shower, -1 outside
 
     def enough(self, number: int) -> bool:
         """Return whether every sample has ten showers in a slice."""
@@ -99,35 +92,30 @@ FAMILIES: Registry[Family] = Registry(
 )
 
 
-@dataclass(frozen=True)
-class Title:
-    """How a family is introduced in the report."""
-
-    heading: str
-    intro: str
-
-
-TITLES: dict[str, Title] = {
-    "response": Title("Response", "Mean and width of the visible energy against the conditions."),
-    "energies": Title("Energies one by one", "The response at each incident energy, or in slices of it."),
-    "cells": Title(
+TITLES: dict[str, tuple[str, str]] = {
+    "response": ("Response", "Mean and width of the visible energy against the conditions."),
+    "energies": ("Energies one by one", "The response at each incident energy, or in slices of it."),
+    "cells": (
         "Cell energies",
-        "How many cells of which energy a shower has: all, around the hit threshold, and by layer.",
+        "Number of cells a shower by energy: all, around the hit threshold, and by layer.",
     ),
-    "spectra": Title(
-        "Distributions", "One histogram an observable; every bin is a fraction of the sample's showers."
+    "spectra": (
+        "Distributions",
+        "One histogram an observable; every bin is a fraction of the sample's showers.",
     ),
-    "profiles": Title("Profiles", "Means over all showers, with the error of the mean."),
-    "layers": Title("Layer energies", "The energy in single layers."),
-    "images": Title("Mean images", "Mean energy of the cells, and its ratio to the reference."),
-    "correlations": Title(
-        "Correlations", "Linear correlation in the reference, and the samples' differences from it."
+    "profiles": ("Profiles", "Means over all showers, with the error of the mean."),
+    "layers": ("Layer energies", "The energy in single layers."),
+    "images": ("Mean images", "Mean energy of the cells, and its ratio to the reference."),
+    "correlations": (
+        "Correlations",
+        "Linear correlation in the reference, and the samples' differences from it.",
     ),
-    "reconstructed": Title(
+    "reconstructed": (
         "After reconstruction",
-        "Digitised (0.5 MIP and above), clustered, and calibrated on the reference: what is left of the differences.",
+        "Digitised (0.5 MIP and above), clustered, and calibrated on the reference: the remaining differences.",
     ),
 }
+"""Heading and introduction of each family in the report."""
 
 
 def all_figures(samples: Sequence[Sample], without: Collection[str] = ()) -> dict[str, list[Shown]]:

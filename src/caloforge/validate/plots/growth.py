@@ -21,50 +21,29 @@ KINDS = {"observable": "#3f6fb5", "cell": "#c9501f", "spectrum bin": "#2f8f6b"}
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a significance is reached.
+    """Where a significance is reached."""
 
-    Attributes:
-        name: "2 sigma" or "5 sigma".
-        showers: Showers a side.
-        low: Lower end of the 68 % range.
-        high: Upper end.
-        auc: AUC there.
-    """
-
-    name: str
-    showers: float
-    low: float
-    high: float
-    auc: float
+    name: str  # "2 sigma" or "5 sigma"
+    showers: float  # showers a side
+    low: float  # lower end of the 68 % range
+    high: float  # upper end
+    auc: float  # AUC there
 
 
 @dataclass(frozen=True)
 class GrowthCurve:
-    """AUC of one sample against the number of showers that are compared.
+    """AUC of one sample against the number of showers that are compared."""
 
-    Attributes:
-        role: 1 for the first generated sample, and so on.
-        label: The sample's name.
-        showers: (K,) showers a side.
-        auc: (K,).
-        error: (K,) one standard deviation.
-        line_showers: (L,) where the fit is drawn; empty without one.
-        line: (L,) fitted and extrapolated AUC.
-        low: (L,) lower end of its 68 % band.
-        high: (L,) upper end.
-        marks: Where 2 and 5 standard deviations are reached.
-    """
-
-    role: int
+    role: int  # 1 for the first generated sample, and so on
     label: str
-    showers: Array
-    auc: Array
-    error: Array
-    line_showers: Array
-    line: Array
-    low: Array
-    high: Array
-    marks: tuple[Mark, ...] = ()
+    showers: Array  # (K,) showers a side
+    auc: Array  # (K,)
+    error: Array  # (K,) one standard deviation
+    line_showers: Array  # (L,) where the fit is drawn; empty without one
+    line: Array  # (L,) fitted and extrapolated AUC
+    low: Array  # (L,) lower end of its 68 % band
+    high: Array  # (L,) upper end
+    marks: tuple[Mark, ...] = ()  # where 2 and 5 standard deviations are reached
 
     def parts(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which points (L,) of the line lie within the measured sizes, and which are extrapolated; both have the joint."""
@@ -77,19 +56,12 @@ class GrowthCurve:
 
 @dataclass(frozen=True)
 class Growth:
-    """AUC against the number of showers, for several samples.
+    """AUC against the number of showers, for several samples."""
 
-    Attributes:
-        name: File name.
-        title: A line above it.
-        curves: One for each sample.
-        note: What else is to be said.
-    """
-
-    name: str
+    name: str  # file name
     title: str
-    curves: tuple[GrowthCurve, ...]
-    note: str = ""
+    curves: tuple[GrowthCurve, ...]  # one for each sample
+    note: str = ""  # text under it
 
     def limits(self) -> tuple[float, float]:
         """Return the ends of the vertical axis."""
@@ -100,27 +72,16 @@ class Growth:
 
 @dataclass(frozen=True)
 class Bars:
-    """Horizontal bars, the largest on top.
+    """Horizontal bars, the largest on top."""
 
-    Attributes:
-        name: File name.
-        title: A line above it.
-        x_label: What the bars measure.
-        names: What each bar is.
-        kinds: Kind of each, a key of :data:`KINDS`.
-        values: (K,).
-        errors: (K,).
-        note: What else is to be said.
-    """
-
-    name: str
+    name: str  # file name
     title: str
-    x_label: str
-    names: tuple[str, ...]
-    kinds: tuple[str, ...]
-    values: Array
-    errors: Array
-    note: str = ""
+    x_label: str  # what the bars measure
+    names: tuple[str, ...]  # what each bar is
+    kinds: tuple[str, ...]  # kind of each, a key of :data:`KINDS`
+    values: Array  # (K,)
+    errors: Array  # (K,)
+    note: str = ""  # text under it
 
 
 def draw_growth(growth: Growth, pyplot: Any) -> Any:

@@ -94,52 +94,30 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """One sample's values.
+    """One sample's values."""
 
-    Attributes:
-        role: 0 for the reference, 1 for the first generated sample, and so on.
-        label: The sample's name.
-        y: (B,) values; NaN where there is none.
-        error: (B,) their statistical uncertainties.
-    """
-
-    role: int
+    role: int  # 0 for the reference, 1 for the first generated sample, and so on
     label: str
-    y: Array
-    error: Array
+    y: Array  # (B,) values; NaN where there is none
+    error: Array  # (B,) their statistical uncertainties
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over common bins, with their ratio to the reference below.
+    """Curves over common bins, with their ratio to the reference below."""
 
-    Attributes:
-        name: File name of the figure.
-        title: A line above it.
-        x_label: With its unit.
-        y_label: With its unit.
-        edges: (B + 1,) bin edges.
-        curves: The reference first.
-        log_x: Logarithmic x axis.
-        log_y: Logarithmic y axis.
-        points: Markers at ``x`` instead of a histogram.
-        x: (B,) where the markers are; the middles of the bins by default.
-        note: What else is to be said: entries out of range, sizes.
-        ticks: Names of the bins (layers), empty for numbers.
-    """
-
-    name: str
+    name: str  # file name of the figure
     title: str
-    x_label: str
-    y_label: str
-    edges: Array
-    curves: tuple[Curve, ...]
-    log_x: bool = False
-    log_y: bool = False
-    points: bool = False
-    x: Array | None = None
-    note: str = ""
-    ticks: tuple[str, ...] = ()
+    x_label: str  # with its unit
+    y_label: str  # with its unit
+    edges: Array  # (B + 1,) bin edges
+    curves: tuple[Curve, ...]  # the reference first
+    log_x: bool = False  # logarithmic x axis
+    log_y: bool = False  # logarithmic y axis
+    points: bool = False  # markers at ``x`` instead of a histogram
+    x: Array | None = None  # (B,) where the markers are; the middles of the bins by default
+    note: str = ""  # text under it, such as the number of entries out of range
+    ticks: tuple[str, ...] = ()  # names of the bins (layers), empty for numbers
 
     @property
     def centres(self) -> Array:
@@ -189,37 +167,21 @@ class Image:
 
 @dataclass(frozen=True)
 class Heat:
-    """Images with common axes, side by side.
+    """Images with common axes, side by side."""
 
-    Attributes:
-        name: File name of the figure.
-        title: A line above it.
-        x_label: With its unit.
-        y_label: With its unit.
-        x_edges: (nx + 1,).
-        y_edges: (ny + 1,).
-        images: The reference first.
-        unit: What the colours mean.
-        log: Logarithmic colours.
-        symmetric: Colours from minus to plus this, with white at zero; None for colours from low to high.
-        x_ticks: Names of the columns.
-        y_ticks: Names of the rows.
-        note: What else is to be said.
-    """
-
-    name: str
+    name: str  # file name of the figure
     title: str
-    x_label: str
-    y_label: str
-    x_edges: Array
-    y_edges: Array
-    images: tuple[Image, ...]
-    unit: str
-    log: bool = False
-    symmetric: float | None = None
-    x_ticks: tuple[str, ...] = ()
-    y_ticks: tuple[str, ...] = ()
-    note: str = ""
+    x_label: str  # with its unit
+    y_label: str  # with its unit
+    x_edges: Array  # (nx + 1,)
+    y_edges: Array  # (ny + 1,)
+    images: tuple[Image, ...]  # the reference first
+    unit: str  # what the colours mean
+    log: bool = False  # logarithmic colours
+    symmetric: float | None = None  # colours from minus to plus this; None for colours from low to high
+    x_ticks: tuple[str, ...] = ()  # names of the columns
+    y_ticks: tuple[str, ...] = ()  # names of the rows
+    note: str = ""  # text under it
 
     def limits(self) -> tuple[float, float]:
         """Return the ends of the colours: those of the reference, six decades at most when logarithmic."""

@@ -37,7 +37,7 @@ _FEW, _MANY = 12, 50
 def choose_edges(reference: Array, others: Sequence[Array] = ()) -> tuple[Array, bool]:
     """Return bin edges that show the reference, and whether they are logarithmic.
 
-    The range holds all but 1 in 500 of the reference and the middle 98 % of the other samples, these only to twice
+    The range covers all but 1 in 500 of the reference and the middle 98 % of the other samples, these only to twice
     the reference's range. Whole numbers get whole bins. Values over more than two decades get logarithmic bins.
 
     Arguments:
@@ -85,7 +85,7 @@ def histogram_panel(
 ) -> Panel | None:
     """Return normalised histograms of (N,) values, one a sample; None when the reference has no finite value.
 
-    Every bin holds the fraction of all showers of its sample, with the binomial uncertainty neglecting the
+    Every bin is the fraction of all showers of its sample, with the binomial uncertainty neglecting the
     bin's own share: sqrt(n) / N. Entries out of range and values that are not finite are counted in the note.
     """
     finite = [sample[np.isfinite(sample)] for sample in values]

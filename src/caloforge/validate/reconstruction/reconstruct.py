@@ -141,21 +141,13 @@ def _label_graph(batch: ShowerBatch) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Reconstructed:
-    """Reconstructed quantities of N showers.
+    """Reconstructed quantities of N showers."""
 
-    Attributes:
-        batch: The same showers with the cells of the leading cluster only, digitised; MeV visible.
-        energy: (N,) calibrated energy of the leading cluster, MeV; 0 without one.
-        theta: (N,) its direction, degrees; NaN without one, or with energy in fewer than two layers.
-        n_clusters: (N,) number of clusters.
-        outside: (N,) fraction of the digitised energy outside the leading cluster; 0 without one.
-    """
-
-    batch: ShowerBatch
-    energy: NDArray[np.float64]
-    theta: NDArray[np.float64]
-    n_clusters: NDArray[np.int64]
-    outside: NDArray[np.float64]
+    batch: ShowerBatch  # the same showers with the cells of the leading cluster only, digitised; MeV visible
+    energy: NDArray[np.float64]  # (N,) calibrated energy of the leading cluster, MeV; 0 without one
+    theta: NDArray[np.float64]  # (N,) its direction, degrees; NaN with energy in fewer than two layers
+    n_clusters: NDArray[np.int64]  # (N,) number of clusters
+    outside: NDArray[np.float64]  # (N,) fraction of the digitised energy outside it; 0 without one
 
     @property
     def showers(self) -> Showers:
@@ -270,7 +262,7 @@ class Reconstruction:
         return Reconstructed(after, energy, principal_angle(after), n_clusters, outside)
 
     def of(self, source: ShowerSource) -> ReconstructedSource:
-        """Return a source of the showers after reconstruction."""
+        """Return a source of the showers after reconstruction: ``Sample(reconstruction.of(source), label)``."""
         return ReconstructedSource(source, self)
 
     def summary(self, source: ShowerSource) -> dict[str, NDArray[np.float64]]:
@@ -310,14 +302,7 @@ class ClusterColumns:
 
 
 class ReconstructedSource(SourceView):
-    """Showers after reconstruction, made chunk by chunk from another source.
-
-    ``Sample(reconstruction.of(source), label)`` has every observable after reconstruction.
-
-    Arguments:
-        base: The showers.
-        reconstruction: What is done to them.
-    """
+    """Showers after reconstruction, computed chunk by chunk from another source."""
 
     def __init__(self, base: ShowerSource, reconstruction: Reconstruction) -> None:
         super().__init__(base)

@@ -30,39 +30,21 @@ __all__ = ["MAIN", "After", "AfterColumns", "can_reconstruct", "fitted", "recons
 _MOST = 10_000  # showers whose cells are counted for the figures
 
 MAIN = (
-    "visible_energy",
-    "peak_energy",
-    "hits",
-    "shower_depth",
-    "shower_start",
-    "depth_90",
-    "radius_90",
-    "centre_x",
-    "centre_y",
-    "second_moment_x",
-    "second_moment_y",
-    "second_moment_z",
-)
+    "visible_energy", "peak_energy", "hits", "shower_depth", "shower_start", "depth_90", "radius_90",
+    "centre_x", "centre_y", "second_moment_x", "second_moment_y", "second_moment_z",
+)  # fmt: skip
 """Observables with one number a shower that are compared after reconstruction."""
 
 
 @dataclass(frozen=True, eq=False)
 class After:
-    """A sample after reconstruction.
+    """A sample after reconstruction."""
 
-    Attributes:
-        sample: The digitised cells of the leading clusters; its observables are computed.
-        response: (n,) calibrated energy of the leading cluster over the incident energy; 0 without a cluster.
-        direction: (n,) theta of the cluster's axis minus the incident angle, degrees; NaN without an axis.
-        n_clusters: (n,) number of clusters.
-        outside: (n,) fraction of the digitised energy outside the leading cluster.
-    """
-
-    sample: Sample
-    response: NDArray[np.float64]
-    direction: NDArray[np.float64]
-    n_clusters: NDArray[np.float64]
-    outside: NDArray[np.float64]
+    sample: Sample  # the digitised cells of the leading clusters; its observables are computed
+    response: NDArray[np.float64]  # (n,) calibrated over incident energy; 0 without a cluster
+    direction: NDArray[np.float64]  # (n,) theta of its axis minus the incident angle, degrees, or NaN
+    n_clusters: NDArray[np.float64]  # (n,) number of clusters
+    outside: NDArray[np.float64]  # (n,) fraction of the digitised energy outside the leading cluster
 
     @property
     def clusters(self) -> dict[str, NDArray[np.float64]]:
@@ -80,13 +62,13 @@ def why_not(detector: Detector, wanted: bool | None) -> str:
 
     Arguments:
         detector: The detector.
-        wanted: Whether it is asked for; None for grids whose layers have a known MIP energy.
+        wanted: The user's choice; None for grids whose layers have a known MIP energy.
     """
     if wanted is None and not (detector.is_grid and all(layer.mip > 0 for layer in detector.layers)):
         return (
             f"needs a grid of known MIP energy, which '{detector.name}' is not; --reconstruction asks for it"
         )
-    return "not asked for" if wanted is False else ""
+    return "switched off" if wanted is False else ""
 
 
 _BARE, _FITTED, _AFTER = (
@@ -200,7 +182,7 @@ def can_reconstruct(reference: Sample) -> str:
 
 
 def _read(reference: Sample, sample: Sample) -> None:
-    """Reconstruct a sample in a pass of its own."""
+    """Reconstruct a sample in a separate pass."""
     columns = AfterColumns(reference, sample)
     stream(sample, [columns], sample.threshold)
     columns.finish()

@@ -70,11 +70,7 @@ _CLUSTERS = ("reconstructed.response", "reconstructed.resolution", "reconstructe
 
 
 def before_after(metrics: Mapping[str, Any]) -> list[Block]:
-    """Return the tables of a report: distances before and after, and the clusters' energy and direction.
-
-    Arguments:
-        metrics: The content of ``metrics.json``.
-    """
+    """Return the tables of a report: distances before and after, and the clusters' energy and direction."""
     rows: list[list[Cell]] = []
     clusters: list[list[Cell]] = []
     for label, sample in metrics["samples"].items():
@@ -111,17 +107,11 @@ def _cell(score: Score | None) -> Cell:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """The figures of a report, which are being drawn for paper.
+    """The figures of a report, which are being drawn for paper."""
 
-    Attributes:
-        families: The figures by family, without the event displays.
-        showers: One shower of each sample, for the event displays.
-        drawing: The processes that draw.
-    """
-
-    families: Mapping[str, Sequence[Shown]]
-    showers: Sequence[Showers]
-    drawing: Drawing
+    families: Mapping[str, Sequence[Shown]]  # the figures by family, without the event displays
+    showers: Sequence[Showers]  # one shower of each sample, for the event displays
+    drawing: Drawing  # the processes that draw
 
 
 @contextmanager
@@ -186,14 +176,13 @@ def build_page(
         sections.append(Section("Detectability", detectability, intro))
     if limits:
         failed = sum(not row.passed for row in limits)
-        intro = f"{failed} of {len(limits)} fail." if failed else "Every limit holds."
+        intro = f"{failed} of {len(limits)} fail." if failed else "All limits are met."
         sections.append(Section("Limits", [limits_table(limits)], intro))
     if displays:
         intro = "A typical shower of the reference, and of each sample the one nearest in energy and angle; turn it with the mouse."
         sections.append(Section("Event displays", displays, intro))
     for name, family in drawings.items():
-        title = TITLES.get(name)
-        heading, intro = (title.heading, title.intro) if title is not None else (name.capitalize(), "")
+        heading, intro = TITLES.get(name, (name.capitalize(), ""))
         before = before_after(metrics) if name == "reconstructed" else []
         after = spectrum_tables(metrics) if name == "cells" else []
         sections.append(Section(heading, [*before, *(_plot(drawing) for drawing in family), *after], intro))

@@ -22,11 +22,7 @@ _SIGMAS = (("2 sigma", "n_2sigma"), ("5 sigma", "n_5sigma"))
 
 
 def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
-    """Return the AUC against the number of showers, and each sample's most important features; none where not measured.
-
-    Arguments:
-        metrics: The content of ``metrics.json``.
-    """
+    """Return the AUC against the number of showers, and each sample's most important features; none where not measured."""
     figures: list[Growth | Bars] = []
     curves = growth_curves(metrics)
     if curves:
@@ -36,7 +32,7 @@ def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
     for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
         rows = features_of(sample)[:_MOST_BARS]
         if rows:
-            text = f"attribution_{number}", f"What gives {label} away", "loss of AUC when permuted"
+            text = f"attribution_{number}", f"Most important features of {label}", "loss of AUC when permuted"
             names, kinds = tuple(_feature(row) for row in rows), tuple(str(row["kind"]) for row in rows)
             errors = np.array([float(row.get("uncertainty") or 0.0) for row in rows])
             figures.append(

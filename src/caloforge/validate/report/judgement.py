@@ -22,20 +22,13 @@ __all__ = ["Judgement", "judge", "judge_all"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """All statements on one sample.
+    """All statements on one sample."""
 
-    Attributes:
-        label: The sample's.
-        statements: By name, in the summary's order.
-        score: Weighted mean severity over the statements that all samples have; 0 is best, NaN when there are none.
-        unfinished: What its model says of an unfinished training; empty for others.
-        seen: How many of the reference showers trained or selected the model, and of how many; None when it is not known.
-    """
-
-    label: str
-    statements: Mapping[str, Statement]
-    score: float
-    unfinished: str = ""
+    label: str  # the sample's
+    statements: Mapping[str, Statement]  # by name, in the summary's order
+    score: float  # weighted mean severity over the statements that all samples have; 0 is best, NaN when there are none
+    unfinished: str = ""  # status of a model whose training is unfinished; else empty
+    # seen: how many of the reference showers trained or selected the model, and of how many; None when it is not known
     seen: tuple[int, int] | None = None
 
     @property
@@ -56,11 +49,7 @@ class Judgement:
 
 
 def judge_all(metrics: Mapping[str, Any]) -> list[Judgement]:
-    """Return the judgement of every sample, the best first; unfinished models last.
-
-    Arguments:
-        metrics: The content of ``metrics.json``.
-    """
+    """Return the judgement of every sample, the best first; unfinished models last."""
     found = {label: judge(sample) for label, sample in metrics["samples"].items()}
     common = [
         name

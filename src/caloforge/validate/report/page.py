@@ -93,7 +93,7 @@ MIME = {b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
 
 def small_picture(png: bytes, colours: int = COLOURS) -> bytes:
-    """Return a PNG in few colours as WebP or PNG; the given bytes where that would not be smaller.
+    """Return a PNG in few colours as WebP or PNG; the PNG itself where that would not be smaller.
 
     Arguments:
         png: The picture; parts that let the background through are laid on white.
@@ -154,46 +154,27 @@ class Facts(Block):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table.
+    """One cell of a table."""
 
-    Arguments:
-        text: What is shown.
-        sort: The number that it is sorted by; None sorts by the text, and a cell without text comes last.
-        flag: ``good``, ``warn``, ``bad``, ``unknown`` or nothing: its colour and its sign.
-        title: Explanation shown when the pointer rests on it.
-        small: A second line in smaller letters.
-        href: Page that the text leads to, or an anchor of this one.
-    """
-
-    text: str
-    sort: float | None = None
-    flag: str = ""
-    title: str = ""
-    small: str = ""
-    href: str = ""
+    text: str  # what is shown
+    sort: float | None = None  # number that it is sorted by; by the text when None, cells without text last
+    flag: str = ""  # ``good``, ``warn``, ``bad``, ``unknown`` or nothing: its colour and its sign
+    title: str = ""  # explanation shown when the pointer rests on it
+    small: str = ""  # a second line in smaller letters
+    href: str = ""  # page that the text leads to, or an anchor of this one
 
 
 @dataclass(frozen=True)
 class Table(Block):
-    """A table, which is sorted by a click on a header.
+    """A table, which is sorted by a click on a header."""
 
-    Arguments:
-        columns: Headers.
-        rows: Cells, or plain texts and numbers.
-        caption: A line under the table.
-        titles: Explanations of the headers.
-        key: Its id in the page.
-        texts: Which columns hold text, and stand to the left; the first one by default.
-        sortable: Whether the order of the rows can be changed.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell | str | float]]
-    caption: str = ""
-    titles: Sequence[str] = ()
-    key: str = ""
-    texts: Sequence[int] = (0,)
-    sortable: bool = True
+    columns: Sequence[str]  # headers
+    rows: Sequence[Sequence[Cell | str | float]]  # cells, or plain texts and numbers
+    caption: str = ""  # a line under the table
+    titles: Sequence[str] = ()  # explanations of the headers
+    key: str = ""  # its id in the page
+    texts: Sequence[int] = (0,)  # columns of text, which are aligned to the left
+    sortable: bool = True  # whether the order of the rows can be changed
     kind: ClassVar[str] = "table"
 
     @property
@@ -204,23 +185,14 @@ class Table(Block):
 
 @dataclass(frozen=True)
 class Plot(Block):
-    """An interactive figure.
+    """An interactive figure."""
 
-    Arguments:
-        figure: A plotly figure, or its dictionary with ``data`` and ``layout``.
-        caption: What it shows, under it.
-        title: A heading over it.
-        wide: Take the whole width of the page instead of half.
-        still: A PNG that stands for it in print and where the browser has no WebGL (3-D figures).
-        key: Its id in the page.
-    """
-
-    figure: Any
-    caption: str = ""
-    title: str = ""
-    wide: bool = False
-    still: bytes | None = None
-    key: str = ""
+    figure: Any  # a plotly figure, or its dictionary with ``data`` and ``layout``
+    caption: str = ""  # what it shows, under it
+    title: str = ""  # a heading over it
+    wide: bool = False  # take the whole width of the page instead of half
+    still: bytes | None = None  # a PNG for print and for browsers without WebGL (3-D figures)
+    key: str = ""  # its id in the page
     kind: ClassVar[str] = "plot"
 
     @property
@@ -244,17 +216,11 @@ class Plot(Block):
 
 @dataclass(frozen=True)
 class Images(Block):
-    """Images side by side.
+    """Images side by side."""
 
-    Arguments:
-        images: Caption to the bytes of a PNG or WebP.
-        caption: A line under all of them.
-        wide: Take the whole width of the page instead of half.
-    """
-
-    images: Mapping[str, bytes]
-    caption: str = ""
-    wide: bool = True
+    images: Mapping[str, bytes]  # caption to the bytes of a PNG or WebP
+    caption: str = ""  # a line under all of them
+    wide: bool = True  # take the whole width of the page instead of half
     kind: ClassVar[str] = "images"
 
     @property
@@ -265,19 +231,12 @@ class Images(Block):
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a page.
+    """A titled part of a page."""
 
-    Arguments:
-        title: Its heading, also in the table of contents.
-        blocks: What it holds, in order.
-        intro: A sentence under the heading.
-        folded: Closed until the reader opens it.
-    """
-
-    title: str
-    blocks: Sequence[Block]
-    intro: str = ""
-    folded: bool = False
+    title: str  # its heading, also in the table of contents
+    blocks: Sequence[Block]  # its content, in order
+    intro: str = ""  # a sentence under the heading
+    folded: bool = False  # closed until the reader opens it
 
     @property
     def key(self) -> str:
@@ -287,21 +246,13 @@ class Section:
 
 @dataclass
 class Page:
-    """A page of sections.
+    """A page of sections."""
 
-    Arguments:
-        title: Heading of the page.
-        sections: Its parts.
-        subtitle: A line under the heading.
-        facts: Short facts beside the heading (name: value).
-        footer: Last line; the version of caloforge by default.
-    """
-
-    title: str
-    sections: Sequence[Section]
-    subtitle: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    footer: str = f"Made with caloforge {__version__}."
+    title: str  # heading of the page
+    sections: Sequence[Section]  # its parts
+    subtitle: str = ""  # a line under the heading
+    facts: Mapping[str, str] = field(default_factory=dict)  # short facts beside the heading (name: value)
+    footer: str = f"Made with caloforge {__version__}."  # last line; the version of caloforge by default
 
     def render(self) -> str:
         """Return the page as HTML.

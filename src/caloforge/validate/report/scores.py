@@ -25,23 +25,15 @@ _GOOD, _BAD = 2.0, 5.0
 
 @dataclass(frozen=True)
 class Score:
-    """One number of one sample.
+    """One number of one sample."""
 
-    Attributes:
-        key: Key in ``metrics.json``.
-        item: Entry under that key (an observable, a pair), empty for a single value.
-        label: The metric's name for people.
-        entry: Its ``value`` (None when it was not measured), ``uncertainty``, ``floor``, ``floor_uncertainty``, ``detail``.
-        ideal: What a perfect generator reaches, or None when unknown.
-        by: What the items of its key are: "observable", "pair", "sample", or empty.
-    """
-
-    key: str
-    item: str
-    label: str
+    key: str  # key in ``metrics.json``
+    item: str  # entry under that key (an observable, a pair), empty for a single value
+    label: str  # the metric's name for people
+    # entry: its ``value`` (None when it was not measured), ``uncertainty``, ``floor``, ``floor_uncertainty``, ``detail``
     entry: Mapping[str, Any]
-    ideal: float | None = None
-    by: str = ""
+    ideal: float | None = None  # what a perfect generator reaches, or None when unknown
+    by: str = ""  # what the items of its key are: "observable", "pair", "sample", or empty
 
     @property
     def name(self) -> str:

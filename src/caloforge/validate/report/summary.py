@@ -33,11 +33,7 @@ _MOST_CAUSES = 3
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]]]:
-    """Return the headers (a statement, then the samples, the best first) and one row a statement.
-
-    Arguments:
-        metrics: The content of ``metrics.json``.
-    """
+    """Return the headers (a statement, then the samples, the best first) and one row a statement."""
     judgements = judge_all(metrics)
     rows: list[list[Cell]] = []
     if len(judgements) > 1:
@@ -95,18 +91,14 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
     caption = (
         "✓ right, or wrong by less than a third of what is bad; △ significant and between; ✗ bad and significant; "
         "? cannot tell: the uncertainty is as large as what would be bad. "
-        "What is bad is said in docs/validation.md, and where the pointer rests on a name. "
+        "docs/validation.md and the tooltips of the names have the tolerances. "
         f"Floor: what a perfect generator would score with so many showers, {_FLOOR}."
     )
     return Table(columns, rows, caption, key="summary-table", texts=(0,), sortable=False)
 
 
 def verdicts(metrics: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on each sample: what is wrong with it, its physical cause first; the best sample first.
-
-    Arguments:
-        metrics: The content of ``metrics.json``.
-    """
+    """Return a sentence on each sample: what is wrong with it, its physical cause first; the best sample first."""
     judgements = judge_all(metrics)
     if not any(j.statements for j in judgements):
         return ["No metric was measured that samples can be judged by."]
@@ -133,11 +125,7 @@ def _sentence(judgement: Judgement, place: int, of: int) -> str:
 
 
 def spectrum_tables(metrics: Mapping[str, Any]) -> list[Block]:
-    """Return the table of the regions where the cell spectrum deviates most, in all layers and in each; none without one.
-
-    Arguments:
-        metrics: The content of ``metrics.json``.
-    """
+    """Return the table of the regions where the cell spectrum deviates most, in all layers and in each; none without one."""
     rows: list[list[Cell]] = []
     for label, sample in metrics["samples"].items():
         for key, entry in sample.get("spectrum_ratio", {}).items():
@@ -193,7 +181,7 @@ def limits_table(rows: Sequence[Row]) -> Table:
             Cell(row.name),
             Cell("–" if row.value is None else f"{row.value:.4g}", row.value, small=row.reason),
             Cell(str(row.limit)),
-            Cell("holds" if row.passed else "fails", flag="good" if row.passed else "bad"),
+            Cell("met" if row.passed else "fails", flag="good" if row.passed else "bad"),
         ]
         for row in sorted(rows, key=lambda row: row.passed)
     ]
@@ -205,11 +193,7 @@ _STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "unknown": "cya
 
 
 def summary_for_terminal(metrics: Mapping[str, Any]) -> TerminalTable:
-    """Return the summary: a row for each statement, a column for each sample, the best first.
-
-    Arguments:
-        metrics: The content of ``metrics.json``.
-    """
+    """Return the summary: a row for each statement, a column for each sample, the best first."""
     columns, rows = summary_rows(metrics)
     reference = metrics["reference"]
     title = f"against {reference['label']}: {reference['n_showers']} showers of {reference['detector']}"

@@ -50,19 +50,12 @@ _WARN, _BAD = 3.0, 5.0
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What is bad for one statement.
+    """What is bad for one statement."""
 
-    Attributes:
-        label: The statement's name for people.
-        bad: Deviation t that is bad.
-        weight: Weight in the ranking; 0 for what is shown only.
-        says: What is compared and what is bad, in words.
-    """
-
-    label: str
-    bad: float
-    weight: float
-    says: str
+    label: str  # the statement's name for people
+    bad: float  # deviation t that is bad
+    weight: float  # weight in the ranking; 0 for what is shown only
+    says: str  # quantity and tolerance in words
 
 
 TOLERANCES: dict[str, Tolerance] = {
@@ -139,29 +132,17 @@ SIMILARITY = 7
 
 @dataclass(frozen=True)
 class Statement:
-    """One line of the summary for one sample.
+    """One line of the summary for one sample."""
 
-    Attributes:
-        name: Key in :data:`~caloforge.validate.report.tolerances.TOLERANCES`.
-        text: The number with its uncertainty.
-        small: What else is to be said in small print.
-        flag: ``good``, ``warn``, ``bad``, ``unknown`` (cannot tell), or empty.
-        severity: See :func:`~caloforge.validate.report.tolerances.severity_of`.
-        finding: The deviation in words, for the verdict.
-        short: The deviation in few words, for tables.
-        priority: Causes of a lower number are named first.
-        sort: Number to sort by.
-    """
-
-    name: str
-    text: str
-    small: str = ""
-    flag: str = ""
-    severity: float = 0.0
-    finding: str = ""
-    short: str = ""
-    priority: int = 5
-    sort: float | None = None
+    name: str  # key in :data:`~caloforge.validate.report.tolerances.TOLERANCES`
+    text: str  # the number with its uncertainty
+    small: str = ""  # second line, in small print
+    flag: str = ""  # ``good``, ``warn``, ``bad``, ``unknown`` (cannot tell), or empty
+    severity: float = 0.0  # see :func:`~caloforge.validate.report.tolerances.severity_of`
+    finding: str = ""  # the deviation in words, for the verdict
+    short: str = ""  # the deviation in few words, for tables
+    priority: int = 5  # causes of a lower number are named first
+    sort: float | None = None  # number to sort by
 
     @property
     def label(self) -> str:
