@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -32,19 +31,12 @@ INTERRUPTED = 130
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
+    getattr(errno, name)
+    for name in ["EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG"]
 }
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """One line for standard error, and the exit code: 2 bad usage or input, 1 failure, 130 interrupted."""
 
     line: str
@@ -52,23 +44,16 @@ class Failure:
 
 
 def describe(error: BaseException) -> Failure | None:
-    """Say in one line what went wrong.
-
-    Arguments:
-        error: What a verb raised.
-
-    Returns:
-        The line and the exit code; None for the exceptions that belong to typer (usage errors, exits).
-    """
+    """Return line and exit code for what a verb raised; None for typer's own exceptions (usage errors, exits)."""
     if isinstance(error, CaloforgeError):
         return Failure(_one_line(str(error)), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         line = "interrupted; nothing half-written is left, the same command goes on where it can"
         return Failure(line + " (train: add --resume)", INTERRUPTED)
-    if isinstance(error, OSError) and not _from_typer(error):
+    if any(kind.__module__.partition(".")[0] in {"typer", "click"} for kind in type(error).__mro__):
+        return None  # of click, or of the copy of click inside typer
+    if isinstance(error, OSError):
         return _describe_os_error(error)
-    if _from_typer(error):
-        return None
     if type(error).__module__.startswith("pydantic") and hasattr(error, "errors"):
         return Failure(_one_line(_first_setting(error.errors())), 2)
     name = type(error).__name__
@@ -85,26 +70,18 @@ def _describe_os_error(error: OSError) -> Failure:
 
 
 def _first_setting(problems: list[dict[str, Any]]) -> str:
-    """Name the first setting that was refused, why, and what was given."""
+    """Name the first setting that was refused, and why."""
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"]) or "settings"
     return f"setting '{key}': {first['msg']}, got {first['input']!r}"
-
-
-def _from_typer(error: BaseException) -> bool:
-    """Tell typer's own exceptions (of click, or of the copy of click inside typer) from the others."""
-    return any(kind.__module__.partition(".")[0] in {"typer", "click"} for kind in type(error).__mro__)
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-_LOOK, _WORK = "Look", "Work"
-
-
 class Verbs(TyperGroup):
-    """The group of verbs: accepts ``--debug`` anywhere and turns what a verb raises into one line."""
+    """The group of verbs: accepts ``--debug`` anywhere and prints what a verb raises as one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Keep the verbs in the order in which they are used."""
@@ -157,21 +134,13 @@ def _options(
 ) -> None:
     """Simulate, learn, generate and validate particle showers in calorimeters.
 
-    Energies carry their unit: 50GeV, 500MeV, 10-100GeV, 1-262GeV:log2.
+    Energies need their unit: 50GeV, 500MeV, 10-100GeV, 1-262GeV:log2.
     Angles are degrees, 90 is perpendicular to the front face.
     """
 
 
-app.command(rich_help_panel=_LOOK)(detectors)
-app.command(rich_help_panel=_LOOK)(models)
-app.command(rich_help_panel=_WORK)(simulate)
-app.command(rich_help_panel=_WORK)(project)
-app.command(rich_help_panel=_WORK)(train)
-app.command(rich_help_panel=_WORK)(generate)
-app.command(rich_help_panel=_WORK)(validate)
-app.command(rich_help_panel=_WORK)(study)
-app.command(rich_help_panel=_LOOK)(view)
-app.command(rich_help_panel=_WORK)(demo)
+for _verb in (detectors, models, simulate, project, train, generate, validate, study, view, demo):
+    app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``caloforge detectors``: what there is, and one detector in full."""
+"""``caloforge detectors``: all detectors, and one in full."""
 
 from __future__ import annotations
 
@@ -105,10 +105,6 @@ def _layers(detector: Detector) -> list[dict[str, Any]]:
     return rows
 
 
-def _beam_text(beam: dict[str, Any]) -> str:
-    return f"{beam['particle']} {beam['energy']}, {beam['theta_deg']} deg"
-
-
 def _print_list(summaries: list[dict[str, Any]]) -> None:
     print_table(
         ("name", ">layers", ">cells", ">X0", "simulate", "particle", "energy", ">theta"),
@@ -129,7 +125,7 @@ def _print_list(summaries: list[dict[str, Any]]) -> None:
 
 
 def _materials(detector: Detector) -> list[str]:
-    """Say how much of each material a particle crosses, in the order in which it meets them."""
+    """Return a line for each material along the beam: length, number of slabs, depth."""
     total: dict[tuple[str, bool], tuple[float, float, int]] = {}
     for slab in detector.stack:
         key = (slab.material.name, slab.active)
@@ -142,12 +138,9 @@ def _materials(detector: Detector) -> list[str]:
 
 
 def _print_one(detector: Detector) -> None:
-    summary = _summary(detector)
-    beam = summary["beam"]
+    beam = detector.beam
     spread = (
-        ""
-        if not (detector.beam.spread_x or detector.beam.spread_y)
-        else (f", spread over {beam['spread_x_mm']:g} x {beam['spread_y_mm']:g} mm")
+        f", spread over {beam.spread_x:g} x {beam.spread_y:g} mm" if beam.spread_x or beam.spread_y else ""
     )
     print_lines([f"{detector.name}: {detector.description}"])
     facts = [f"cells              {detector.n_cells} in {detector.n_layers} layers, order {detector.order}"]
@@ -155,10 +148,11 @@ def _print_one(detector: Detector) -> None:
         facts.append(f"depth              {detector.depth_x0:.2f} X0 over {detector.length:.1f} mm")
     facts += [
         f"sampling fraction  {detector.sampling_fraction:.5g} (mean visible over incident energy)",
-        f"beam               {_beam_text(beam)}, at x = {beam['x_mm']:g}, y = {beam['y_mm']:g} mm{spread}",
+        f"beam               {beam.particle} {beam.energy}, {beam.theta} deg, "
+        f"at x = {beam.x:g}, y = {beam.y:g} mm{spread}",
     ]
-    if summary["conditions"]:
-        named = ", ".join(f"{key} ({size})" for key, size in summary["conditions"].items())
+    if detector.condition_sizes:
+        named = ", ".join(f"{key} ({size})" for key, size in detector.condition_sizes.items())
         facts.append(f"conditions         {named}")
     if not detector.simulable:
         facts.append("simulation         no: this mesh is for reading and validating files")

@@ -15,9 +15,8 @@ from caloforge.cli.output import (
     OutputFile,
     Seed,
     Theta,
-    print_json,
+    print_result,
     print_warnings,
-    print_written,
 )
 
 __all__ = ["generate"]
@@ -52,6 +51,7 @@ def generate(
     from caloforge.errors import InputError
     from caloforge.files import check_output
     from caloforge.settings import assignment
+    from caloforge.showers import open_showers
     from caloforge.showers.seen import warnings_of
     from caloforge.zoo.store import load
 
@@ -75,15 +75,8 @@ def generate(
         allow_extrapolation=allow_extrapolation,
         force=force,
     )
-    made = _number(output)
-    if as_json:
-        print_json({"output": str(output), "n": made, "source": model.name, "detector": model.detector.name})
-    else:
-        print_written(output, f"{made} showers of {model.name} in {model.detector.name}")
-
-
-def _number(path: Path) -> int:
-    from caloforge.showers import open_showers
-
-    with open_showers(path) as file:
-        return len(file)
+    with open_showers(output) as file:
+        made = len(file)
+    detector = model.detector.name
+    what = f"{made} showers of {model.name} in {detector}"
+    print_result(as_json, output, what, n=made, source=model.name, detector=detector)

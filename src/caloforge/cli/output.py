@@ -23,15 +23,17 @@ __all__ = [
     "Theta",
     "print_json",
     "print_lines",
+    "print_result",
     "print_rich",
     "print_table",
     "print_warnings",
     "print_written",
 ]
 
+_WIDE = 200
+
 
 def _known_device(name: str) -> str:
-    """Refuse what is not the name of a device."""
     if name not in ("auto", "cpu", "cuda"):
         msg = f"'{name}' is not a device; expected auto, cpu or cuda"
         raise typer.BadParameter(msg)
@@ -68,9 +70,6 @@ Settings = Annotated[
 ]
 
 
-_WIDE = 200
-
-
 def print_json(result: dict[str, Any] | list[Any]) -> None:
     """Print a result as JSON on standard output; not-a-number becomes null."""
     from caloforge.files import dump_json
@@ -94,7 +93,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     """Print a table; columns of numbers are aligned to the right.
 
     Arguments:
-        columns: Headings; one that starts with ``>`` holds numbers.
+        columns: Headings; ``>`` before those of numbers.
         rows: Cells, shown with ``str``.
         title: A line above the table.
     """
@@ -112,7 +111,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def print_rich(content: Any) -> None:
-    """Print a table of rich; a file or a pipe has no width to keep to."""
+    """Print a table of rich; in a file or a pipe its width is not limited to a terminal's."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
@@ -124,3 +123,11 @@ def print_rich(content: Any) -> None:
 def print_written(path: object, what: str) -> None:
     """Say what was written where."""
     typer.echo(f"wrote {path} ({what})")
+
+
+def print_result(as_json: bool, path: Path, what: str, **facts: object) -> None:
+    """Say what was written where, or print the path and facts as JSON."""
+    if as_json:
+        print_json({"output": str(path), **facts})
+    else:
+        print_written(path, what)

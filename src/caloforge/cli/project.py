@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.output import Detector, Force, Json, OutputFile, print_json, print_written
+from caloforge.cli.output import Detector, Force, Json, OutputFile, print_result
 
 __all__ = ["project"]
 
@@ -29,7 +29,4 @@ def project(
     with open_showers(source, detector=detector) as showers:
         written = write_showers(output, ProjectedShowers(showers, image), force=force)
         count = len(showers)
-    if as_json:
-        print_json({"output": str(written), "n": count})
-    else:
-        print_written(written, f"{count} images of {image}")
+    print_result(as_json, written, f"{count} images of {image}", n=count)

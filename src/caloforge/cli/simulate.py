@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.output import (
-    Energy,
-    Force,
-    Json,
-    Number,
-    OutputFile,
-    Seed,
-    Theta,
-    print_json,
-    print_written,
-)
+from caloforge.cli.output import Energy, Force, Json, Number, OutputFile, Seed, Theta, print_result
 
 __all__ = ["simulate"]
 
@@ -66,7 +56,5 @@ def simulate(
         production_cut=production_cut,
         download_data=download_data,
     )
-    if as_json:
-        print_json({"output": str(output), "n": number, "engine": engine, "seed": seed})
-    else:
-        print_written(output, f"{number} showers of {engine} in {detector}")
+    what = f"{number} showers of {engine} in {detector}"
+    print_result(as_json, output, what, n=number, engine=engine, seed=seed)

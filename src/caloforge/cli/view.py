@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.output import Detector, Force, Json, OutputFile, print_json, print_written
+from caloforge.cli.output import Detector, Force, Json, OutputFile, print_result
 
 __all__ = ["view"]
 
@@ -27,7 +27,4 @@ def view(
     from caloforge.validate.report.event import view as draw
 
     path = draw(source, output, event=event, threshold=threshold, detector=detector, force=force)
-    if as_json:
-        print_json({"output": str(path), "event": event})
-    else:
-        print_written(path, f"shower {event} of {source}")
+    print_result(as_json, path, f"shower {event} of {source}", event=event)
