@@ -8,13 +8,15 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector, get_detector
-from caloforge.models import MODELS
+from caloforge.models import MODELS, base
 from caloforge.models.base import ShowerModel, counted_noise
+from caloforge.random import uniforms
 from caloforge.showers import Showers, read_showers
 from caloforge.train.dataset import CellDataset
 from caloforge.train.updater import StageUpdater
@@ -93,6 +95,7 @@ def _trained(name: str, preset: str = "improved") -> Trained:
 def _steps(name: str, preset: str) -> Trained:
     kind = MODELS[name]
     showers = _showers(_detector(kind).name)
+    showers = showers[::3] if preset == "large" else showers
     torch.manual_seed(1)
     model = kind(showers.detector, kind.resolve({"preset": preset}))
     model.fit_transforms(showers)
@@ -141,7 +144,7 @@ def test_showers_are_cells_with_energies(name: str, preset: str) -> None:
     assert cells.dtype == torch.float32
     assert torch.isfinite(cells).all()
     assert (cells >= 0).all()
-    assert preset == "paper" or (cells.sum(1) > 0).any()
+    assert (cells.sum(1) > 0).any()
 
 
 @every_model
@@ -154,15 +157,16 @@ def test_the_same_seed_gives_the_same_showers(name: str) -> None:
 
 @every_model
 def test_a_shower_does_not_depend_on_its_batch(name: str) -> None:
-    """Up to rounding; a cell at the edge of a threshold may fall on its other side, and cells of its layer, whose sum is kept, follow."""
+    """Up to rounding of a thousandth of the hits, at least two: a cell at the edge of a threshold may fall on its other side."""
     trained = _trained(name)
     whole = trained.model.draw(trained.conditions[:5], seed=4)
-    for size in (1, 3):
-        parts = trained.model.draw(trained.conditions[:5], seed=4, batch_size=size)
-        off = ~torch.isclose(parts, whole, rtol=1e-4, atol=1e-6 * float(whole.max()))
-        assert off.float().mean() < 5e-3
-    late = trained.model.draw(trained.conditions[3:5], seed=4, start=3)
-    assert (~torch.isclose(late, whole[3:], rtol=1e-4, atol=1e-6 * float(whole.max()))).float().mean() < 5e-3
+    others = [(trained.model.draw(trained.conditions[:5], seed=4, batch_size=size), whole) for size in (1, 3)]
+    others.append((trained.model.draw(trained.conditions[3:5], seed=4, start=3), whole[3:]))
+    for found, expected in others:
+        off = ~torch.isclose(found, expected, rtol=1e-4, atol=1e-6 * float(whole.max()))
+        hits = (found > 0) | (expected > 0)
+        assert hits.any()
+        assert off.sum() <= max(2.0, 1e-3 * float(hits.sum()))
 
 
 @every_model
@@ -250,6 +254,28 @@ def test_held_out_figures_are_finite_and_repeatable(name: str) -> None:
         assert first == again
         assert all(np.isfinite(value) for value in first.values())
         assert not stage.metric or stage.metric in first
+
+
+@every_model
+def test_epochs_are_selected_with_other_noise_than_generation_uses(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = _trained(name)
+    data = CellDataset(trained.showers, trained.model, torch.device("cpu"))
+    streams: set[str] = set()
+
+    def recorded(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[np.float64]:
+        streams.add(stream)
+        return uniforms(seed, stream, start, n, draws)
+
+    monkeypatch.setattr(base, "uniforms", recorded)
+    for stage in trained.model.stages():
+        with torch.no_grad():
+            trained.model.settle(data)
+            (stage.validate or trained.model.validate)(data)
+    assert "noise" not in streams
+    trained.model.draw(trained.conditions[:1])
+    assert "noise" in streams
 
 
 @every_model

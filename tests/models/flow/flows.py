@@ -32,6 +32,20 @@ SHORT = (
 """A training of few steps: no long warming up, no slow average of the weights, nothing held out."""
 
 
+DISTILLED = (
+    "summary_epochs=8",
+    "epochs=3",
+    "summary_student_epochs=6",
+    "student_epochs=3",
+    "summary_jumps=3",
+    "jumps=2",
+    "student.warmup=3",
+    "student.ema=0",
+    "student.lr=1e-3",
+)
+"""A distillation of few steps, whose teachers also serve the small students."""
+
+
 @cache
 def showers() -> Showers:
     """360 photons of three energies, all alignments, mixed."""
@@ -67,9 +81,15 @@ def run(name: str, output: Path, *overrides: str, resume: bool = False) -> Path:
 
 
 @cache
+def run_folder(name: str, *overrides: str) -> Path:
+    """Train once into a temporary folder."""
+    return run(name, Path(tempfile.mkdtemp()) / "run", *overrides)
+
+
+@cache
 def trained(name: str, *overrides: str) -> FlowMatching:
-    """Train and load."""
-    (model,) = RunFolder(run(name, Path(tempfile.mkdtemp()) / "run", *overrides)).models()
+    """Train once and load."""
+    (model,) = RunFolder(run_folder(name, *overrides)).models()
     assert isinstance(model, FlowMatching)
     return model.eval()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flows import fitted, normals, run, showers, stopped, trained
+from flows import fitted, normals, run, run_folder, showers, stopped, trained
 from torch import Tensor
 
 from caloforge.geometry import get_detector
@@ -16,7 +16,7 @@ from caloforge.models.stage import Batch
 from caloforge.train.checkpoint import load_weights
 
 NAME = "flow-matching"
-SHORT = ("summary_epochs=32", "epochs=6")
+SHORT = ("summary_epochs=24", "epochs=4")
 FEW = {"summary_steps": 8, "steps": 5}
 
 
@@ -166,21 +166,23 @@ def test_one_architecture_serves_every_detector(name: str, box: tuple[int, ...])
     assert (cells >= 0).all()
 
 
+HOW = (
+    "checkpoint_epochs=1",
+    "summary_epochs=2",
+    "epochs=2",
+    "width=16",
+    "summary_width=16",
+    "batch_size=180",
+)
+
+
 @pytest.mark.parametrize("after", [1, 2], ids=["in the first stage", "in the second"])
 def test_a_stopped_training_goes_on_to_the_same_weights(
     monkeypatch: pytest.MonkeyPatch, after: int, tmp_path: Path
 ) -> None:
-    how = (
-        "checkpoint_epochs=1",
-        "summary_epochs=2",
-        "epochs=2",
-        "width=16",
-        "summary_width=16",
-        "batch_size=180",
-    )
-    stopped(monkeypatch, NAME, tmp_path / "a", after, *how)
-    run(NAME, tmp_path / "a", *how, resume=True)
-    run(NAME, tmp_path / "b", *how)
-    first, second = (load_weights(tmp_path / name / "weights.safetensors") for name in "ab")
+    stopped(monkeypatch, NAME, tmp_path / "a", after, *HOW)
+    run(NAME, tmp_path / "a", *HOW, resume=True)
+    folders = tmp_path / "a", run_folder(NAME, *HOW)
+    first, second = (load_weights(folder / "weights.safetensors") for folder in folders)
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
-from flows import fitted, normals, run, showers, trained
+from flows import DISTILLED, fitted, normals, run_folder, showers, trained
 from torch import Tensor, nn
 
 from caloforge.geometry import get_detector
@@ -19,8 +18,8 @@ from caloforge.train.checkpoint import load_weights
 NAME = "flow-matching-fast"
 SMALL = {"small": {"width": 16, "summary_width": 16}, "jumps": 2, "summary_jumps": 3, "shift": 1.0}
 SHORT = (
-    "summary_epochs=8",
-    "epochs=3",
+    "summary_epochs=0",
+    "epochs=0",
     "summary_student_epochs=12",
     "student_epochs=6",
     "summary_jumps=3",
@@ -102,8 +101,13 @@ def test_the_preset_has_small_students_of_a_large_teacher() -> None:
     assert config.student.kind == "adamw"
 
 
-def test_training_brings_them_closer_to_their_teachers_and_keeps_energies() -> None:
-    model, source = trained(NAME, *SHORT), showers()
+def _settings() -> tuple[str, ...]:
+    """Settings of students of the teachers of another run."""
+    return (*SHORT, f'train.initial="{run_folder(NAME, *DISTILLED) / "weights.safetensors"}"')
+
+
+def test_training_brings_them_closer_to_their_teachers() -> None:
+    model, source = trained(NAME, *_settings()), showers()
     assert isinstance(model, FlowMatchingFast)
     encoded = model.encoder(model.condition_matrix(source)[:60])
     noise = normals(60, model.summary.rows, model.summary.kinds, seed=8)
@@ -117,12 +121,9 @@ def test_training_brings_them_closer_to_their_teachers_and_keeps_energies() -> N
     assert far < untrained
 
 
-def test_teachers_of_another_run_need_no_training(tmp_path: Path) -> None:
-    epochs = ("summary_epochs=1", "epochs=1", "summary_student_epochs=0", "student_epochs=0")
-    first = run(NAME, tmp_path / "first", *epochs) / "weights.safetensors"
-    small = ("summary_student_epochs=1", "student_epochs=1", "small.width=16", "summary_epochs=0", "epochs=0")
-    second = run(NAME, tmp_path / "second", *small, f'train.initial="{first}"')
-    before, after = load_weights(first), load_weights(second / "weights.safetensors")
+def test_teachers_of_another_run_need_no_training() -> None:
+    folders = run_folder(NAME, *DISTILLED), run_folder(NAME, *_settings())
+    before, after = (load_weights(folder / "weights.safetensors") for folder in folders)
     for name, value in before.items():
         if name.startswith(("summary_net.", "cell_net.", "core.", "values.table.", "encoder.")):
             assert torch.equal(after[name], value)

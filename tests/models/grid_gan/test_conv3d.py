@@ -124,10 +124,10 @@ def test_angled_paper_latent_begins_with_energy_and_angle() -> None:
 
 def test_one_step_trains_every_parameter_of_the_wide_networks() -> None:
     showers = grid_showers(WIDE, 4, upright=False)
-    model = built(Conv3dGan, showers[:2], preset="paper-angled")
+    model = built(Conv3dGan, showers[:2], preset="paper-angled", generator_steps=1)
     updater = RecordingUpdater(model, rate=0.0)
     model.stages()[0].step(batch_of(model, showers[:2]), updater)
-    assert updater.names == ["discriminator", "discriminator", "generator", "generator"]
+    assert updater.names == ["discriminator", "discriminator", "generator"]
     expected = {name for name, _ in model.named_parameters()}
     assert updater.reached["generator"] | updater.reached["discriminator"] == expected
 

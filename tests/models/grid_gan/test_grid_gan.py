@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from caloforge.models.grid_gan.selection import core_mask, grid_figures, shape_figures
 from grids import HeldOut, RecordingUpdater, batch_of, built, grid_showers
 from torch import nn
 
@@ -13,7 +13,10 @@ from caloforge.models.base import counted_noise
 from caloforge.models.grid_gan.conv2d import Conv2dGan
 from caloforge.models.grid_gan.conv3d import Conv3dGan
 from caloforge.models.grid_gan.model import THRESHOLD, GridGan
+from caloforge.models.selection import core_mask, shape_figures
 from caloforge.showers import Showers
+from caloforge.train import train
+from caloforge.train.folder import RunFolder
 
 KINDS = [Conv3dGan, Conv2dGan]
 PRESETS = ["paper", "improved"]
@@ -138,27 +141,58 @@ def test_settled_batch_norms_reproduce_the_batch_statistics() -> None:
     showers = grid_showers()
     model = built(Conv3dGan, showers).eval()
     conditions = model.condition_matrix(showers)
-    model.settle(conditions, passes=1)
-    noise = counted_noise(1, 0, len(conditions), model.noise_size)
+    model.settle(HeldOut(batch_of(model, showers)))
+    n = 4 * len(conditions)
+    noise = counted_noise(1, 0, n, model.noise_size, stream="batch norm")
     norm = next(m for m in model.generator.modules() if isinstance(m, nn.BatchNorm3d))
     inputs: list[torch.Tensor] = []
     hook = norm.register_forward_hook(lambda _m, args, _out: inputs.append(args[0]))
     with torch.no_grad():
-        model.sample(noise, conditions)
+        for first in range(0, n, len(conditions)):
+            model.sample(noise[first : first + len(conditions)], conditions)
     hook.remove()
-    torch.testing.assert_close(norm.running_mean, inputs[0].mean((0, 2, 3, 4)), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(norm.running_var, inputs[0].var((0, 2, 3, 4)), rtol=1e-3, atol=1e-5)
+    mean, variance = (torch.stack([f(x) for x in inputs]).mean(0) for f in (_mean, _variance))
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, variance, rtol=1e-3, atol=1e-5)
     assert not norm.training
     assert norm.momentum == pytest.approx(0.01)
+
+
+def _mean(x: torch.Tensor) -> torch.Tensor:
+    return x.mean((0, 2, 3, 4))
+
+
+def _variance(x: torch.Tensor) -> torch.Tensor:
+    return x.var((0, 2, 3, 4))
+
+
+def test_averaged_weights_are_saved_with_their_own_batch_statistics_without_held_out_showers(
+    tmp_path: Path,
+) -> None:
+    showers = grid_showers()
+    showers = Showers("clic-ecal", showers.cells, np.full(len(showers), 5e4), particle="e-")
+    settings = ["epochs=1", "batch_size=6", "generator.ema=0.9", "generator.warmup=0", "generator.lr=0.01"]
+    run = train(
+        "conv3d-gan", showers.save(tmp_path / "showers.h5"), tmp_path / "run", device="cpu",
+        overrides=[*settings, "r1=0", "calibrate=false", "informed=false", "train.validation=0"],
+    )  # fmt: skip
+    (model,) = RunFolder(run).models()
+    assert isinstance(model, GridGan)
+    saved = {name: value.clone() for name, value in model.generator.named_buffers()}
+    model.settle(HeldOut(batch_of(model, showers)))
+    for name, value in model.generator.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(value, saved[name], rtol=1e-3, atol=1e-5)
 
 
 def test_figures_of_equal_showers_are_perfect_and_of_wrong_ones_analytic() -> None:
     showers = grid_showers()
     truth, energy = torch.from_numpy(showers.cells), torch.from_numpy(showers.incident_energy)
-    same = shape_figures(truth, truth, energy, showers.detector)
+    shape = showers.detector.shape
+    same = shape_figures(truth, truth, energy, shape)
     assert same["shape_mse"] == 0
     assert same["shapes"] == pytest.approx(0.0, abs=1e-9)
-    more = shape_figures(truth, 1.1 * truth, energy, showers.detector)
+    more = shape_figures(truth, 1.1 * truth, energy, shape)
     assert more["cell_mean_ratio"] == pytest.approx(1.1, rel=1e-5)
     assert more["cell_std_ratio"] == pytest.approx(1.1, rel=1e-5)
     mean = truth.mean(0).view(25, 25, 25).double()
@@ -167,7 +201,7 @@ def test_figures_of_equal_showers_are_perfect_and_of_wrong_ones_analytic() -> No
         for profile in (mean.sum((1, 2)).numpy(), mean.sum((0, 2)).numpy(), mean.sum((0, 1)).numpy())
     ]
     assert more["shape_mse"] == pytest.approx(np.mean(slow), rel=1e-4)
-    assert int(core_mask(showers.detector, mean.flatten()).sum()) == 343
+    assert int(core_mask(shape, mean.flatten()).sum()) == 343
 
 
 def test_validation_is_repeatable_and_names_its_metric() -> None:
@@ -178,7 +212,7 @@ def test_validation_is_repeatable_and_names_its_metric() -> None:
     assert first == second
     assert model.stages()[0].metric in first
     assert all(math.isfinite(value) for value in first.values())
-    assert grid_figures(model, data, n_max=4).keys() == first.keys()
+    assert len(model.imitate(data, n_max=4)[0]) == 4
 
 
 def test_shipped_weights_leave_the_discriminator_out() -> None:
@@ -199,7 +233,7 @@ def test_first_epochs_bring_the_generator_alone_to_the_mean_shower(kind: type[Gr
     model = built(kind, showers, mean_epochs=1)
     kept = {name: value.clone() for name, value in model.discriminator.state_dict().items()}
     updater = RecordingUpdater(model, rate=0.02)
-    losses = [model.step(batch_of(model, showers[:4]), updater) for _ in range(12)]
+    losses = [model.step(batch_of(model, showers[:3]), updater) for _ in range(6)]
     assert all(list(loss) == ["mean"] for loss in losses)
     assert losses[-1]["mean"] < 0.95 * losses[0]["mean"]
     assert set(updater.names) == {"generator"}
@@ -212,15 +246,18 @@ def test_constant_tells_places_apart_before_any_training() -> None:
     flat, marked = (built(Conv3dGan, showers, constant=width).eval() for width in (0.0, 1.0))
     assert not flat.generator.get_parameter("dense.bias").any()
     assert marked.generator.get_parameter("dense.bias").detach().std() == pytest.approx(1.0, rel=0.05)
-    noise = counted_noise(1, 0, 8, flat.noise_size)
-    conditions = flat.condition_matrix(showers)[:8]
-
-    def shared(model: GridGan) -> float:
-        with torch.no_grad():
-            values = model.values(noise, conditions, rectified=False, rescaled=False)
-        return float(values.mean(0).var() / values.var())
-
-    assert shared(marked) > 1.5 * shared(flat)
+    latent = torch.randn(8, flat.latent_size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        at_zero = [model.generator(torch.zeros(1, model.latent_size)) for model in (flat, marked)]
+        seeds = [model.generator.dense(latent) for model in (flat, marked)]
+    assert not at_zero[0].any()
+    assert at_zero[1].var() > 0.01
+    # of the cells' variance in the small grid, that of their mean over n showers: (c + s / n) / (c + s), with the weights'
+    # s = 2 latent / (latent + outputs) and the constant's c = 0 or 1
+    s = 2 * flat.latent_size / (flat.latent_size + seeds[0].shape[1])
+    for constant, seed in enumerate(seeds):
+        expected = (constant + s / 8) / (constant + s)
+        assert float(seed.mean(0).var() / seed.var()) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", KINDS)
