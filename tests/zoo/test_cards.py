@@ -12,8 +12,9 @@ from caloforge.errors import InputError, SeenShowersError
 from caloforge.files import sha256_file
 from caloforge.showers import read_showers
 from caloforge.validate.metrics.base import Settings
+from caloforge.zoo import cards
 from caloforge.zoo.card_statistics import compare_moments
-from caloforge.zoo.cards import TestShowers, measure, measure_card, open_test_showers, speed_of
+from caloforge.zoo.cards import measure, measure_card, open_test_showers, speed_of
 from caloforge.zoo.shipping import ship
 from caloforge.zoo.store import load
 
@@ -129,7 +130,7 @@ def test_a_perfect_model_scores_its_floor(run: Path) -> None:
             return showers[450:900]
 
     showers = read_showers(sample_path())[:900]
-    found = measure(Perfect(), TestShowers(showers[:450], ()), QUICK, names=NAMES)  # type: ignore[arg-type]
+    found = measure(Perfect(), cards.TestShowers(showers[:450], ()), QUICK, names=NAMES)  # type: ignore[arg-type]
     moments = found["moments"]["shower_depth"]
     assert abs(moments["shift"]) < 4 * moments["shift_uncertainty"]
     for row in found["response"]:

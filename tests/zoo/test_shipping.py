@@ -64,7 +64,7 @@ def test_the_card_keeps_what_the_model_has_seen(run: Path, data: Path, tmp_path:
     add_to_card(card, {"seen": {**facts, "seeds": [7]}})
     assert find_card("atlas-photon/vae", tmp_path).generator().attributes == {"seen_seeds": [7]}
     np.save(path, known[:-1])
-    with pytest.raises(FileFormatError, match="holds 599 identities; its card says 600"):
+    with pytest.raises(FileFormatError, match="has 599 identities; its card says 600"):
         card.generator()
     path.unlink()
     with pytest.raises(FileFormatError, match="identities"):
@@ -165,7 +165,7 @@ def test_a_repacked_file_is_told_from_a_foreign_one(run: Path, data: Path, tmp_p
     assert [entry["file"] for entry in content["data"]["files"]] == ["parts-1.h5", "parts-2.h5"]
     assert content["data"]["read"] == RunFolder(run).read()["data"]
     assert "parts-1.h5 parts-2.h5" in content["command"]
-    with pytest.raises(IncompatibleError, match=r"of 600 showers; the files given hold 250"):
+    with pytest.raises(IncompatibleError, match=r"of 600 showers; the files have 250"):
         ship(run, "atlas-photon/vae", same, tmp_path / "zoo")
     other = write_showers(tmp_path / "other.h5", showers.replace(incident_energy=2 * showers.incident_energy))
     with pytest.raises(IncompatibleError, match="600 of 600 showers that the run has seen are not in"):

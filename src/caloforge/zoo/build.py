@@ -47,6 +47,7 @@ class ZooBuilder:
         zoo: Folder of the weights and cards.
         n: Showers at most to measure with or to calibrate on; None for all.
         settings: Settings of the metrics.
+        metrics: Metrics of the cards; None for all that run unless switched off.
     """
 
     recipes: Mapping[str, Recipe]
@@ -57,6 +58,7 @@ class ZooBuilder:
     zoo: Path = ZOO
     n: int | None = None
     settings: Settings = field(default_factory=lambda: Settings(seed=1))
+    metrics: Sequence[str] | None = None
 
     def train(self) -> list[str]:
         """Train all recipes and time them on the GPU; return the names of those that failed.
@@ -93,13 +95,17 @@ class ZooBuilder:
                 "test": [{k: part[k] for k in ("sha256", "showers") if k in part} for part in test.described],
                 "n": self.n,
                 "settings": self.settings.model_dump(mode="json"),
+                "metrics": None if self.metrics is None else list(self.metrics),
                 "code": source_digest(*_MEASURES),
             }
             store = run / "test-metrics.json"
             known = read_json(store) if store.exists() else {}
             if known.get("key") != key:
                 print(f"{name}: measured against {len(test.showers)} showers", flush=True)
-                known = {"key": key, "metrics": measure(model, test, self.settings, n=self.n)}
+                known = {
+                    "key": key,
+                    "metrics": measure(model, test, self.settings, n=self.n, names=self.metrics),
+                }
                 write_json(store, known)
             known["metrics"]["reference"]["parts"] = list(test.described)
             speed = {"cpu": speed_of(model, test.showers)}
@@ -115,7 +121,7 @@ class ZooBuilder:
         paths = self._test_files(name)
         print(f"{name}: measured against {', '.join(path.name for path in paths)}", flush=True)
         card = measure_card(
-            find_card(name, self.zoo), paths, self._seeds(name), self.n, settings=self.settings
+            find_card(name, self.zoo), paths, self._seeds(name), self.n, self.settings, self.metrics
         )
         reference = card.content["metrics"]["reference"]
         print(f"wrote {card.path} ({reference['n']} showers, sealed: {reference['sealed']})", flush=True)

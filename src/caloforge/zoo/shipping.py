@@ -26,7 +26,7 @@ from caloforge.showers.seen import identities
 from caloforge.train.checkpoint import save_weights
 from caloforge.train.data import Files, data_paths, describe_files
 from caloforge.train.folder import RunFolder, SeenByTraining, shipped_identities, write_identities
-from caloforge.train.settings import Resolved, read_settings, resolve, toml_value
+from caloforge.train.settings import Resolved, read_settings, resolve, to_toml
 from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 
 __all__ = [
@@ -74,7 +74,7 @@ def train_command(run: RunFolder, data: Sequence[str], output: str, initial: str
         if value is None:
             msg = f"{run.config}: key '{key}': is None, which cannot be expressed on the command line"
             raise ConfigError(msg)
-        words += ["--set", f"{key}={toml_value(value)}"]
+        words += ["--set", f"{key}={_in_one_line(value)}"]
     words += ["--device", str(info["device"]), "--seed", str(info["seed"])]
     return shlex.join(words)
 
@@ -85,6 +85,13 @@ def settings_of_command(command: str) -> Resolved:
     overrides = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
     preset = words[words.index("--preset") + 1] if "--preset" in words else None
     return resolve(words[2], overrides=overrides, preset=preset)
+
+
+def _in_one_line(value: Any) -> str:
+    """Return a setting as TOML without line breaks, as ``--set`` takes it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_in_one_line, value))}]"
+    return to_toml({"x": value}).partition("=")[2].strip()
 
 
 def _matters(key: str, value: Any, info: Mapping[str, Any]) -> bool:
