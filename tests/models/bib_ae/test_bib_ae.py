@@ -210,10 +210,9 @@ def test_the_calibration_moves_the_energies_of_hits_and_keeps_their_places_and_s
     assert spectrum is not None
     assert spectrum.fitted
     with torch.no_grad():
-        made = model.draw(conditions, seed=4)
-        model.generator.spectrum = type(spectrum)()
-        plain = model.draw(conditions, seed=4)
-        model.generator.spectrum = spectrum
+        made = model.choose({}).draw(conditions, seed=4)
+        plain = model.choose({"calibrated": False}).draw(conditions, seed=4)
+    model.choose({})
     low = (plain > 0.01) & (plain < 0.5)
     assert float(((made - plain).abs() / plain.clamp_min(1e-4))[low].mean()) > 0.01
     assert torch.equal(made > 0, plain > 0)

@@ -173,8 +173,15 @@ class ShowerGenerator(nn.Module, ABC):
         """Return the decoded showers of latents (B, latent), noise (B, noise), sums and conditions (B, C)."""
 
     @abstractmethod
-    def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
-        """Return the post-processed cells (B, n_cells), MeV, with normal numbers (B, n_cell_noise) for them."""
+    def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor, calibrated: bool = True) -> Tensor:
+        """Return the post-processed cells (B, n_cells), MeV.
+
+        Arguments:
+            decoded: Decoded showers.
+            noise: Normal numbers of the cells (B, n_cell_noise).
+            matrix: Conditions (B, C).
+            calibrated: Map the energies of hits by the table, where there is a fitted one.
+        """
 
     @abstractmethod
     def cell_losses(
@@ -248,7 +255,7 @@ class PublishedGenerator(ShowerGenerator):
         cells: Tensor = self.decoder(torch.cat([z, noise, self.context(matrix)], 1))
         return Decoded(cells / self.ratios, cells[:, None, :, :, :0], sums)
 
-    def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
+    def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor, calibrated: bool = True) -> Tensor:
         """Return the post-processor's cells."""
         conditions = torch.cat([self.context(matrix), decoded.sums], 1)
         cells: Tensor = self.post_processor(decoded.cells, conditions)
@@ -329,14 +336,14 @@ class AxisGenerator(ShowerGenerator):
         cells = torch.exp(shares) * target.visible[:, None, None, None]
         return Decoded(self._scaled(cells, target), maps, sums)
 
-    def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor) -> Tensor:
+    def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor, calibrated: bool = True) -> Tensor:
         """Return the sampled cells, scaled to the energies."""
         normal = self.grid(noise[:, self.shared])
         conditions = self.conditioning(decoded.sums, matrix)
         cells: Tensor = self.post_processor(decoded.cells, decoded.maps, conditions, normal)
         target = self.energies.draw(decoded.sums, self.energy(matrix), self.context(matrix))
         cells = self._scaled(cells, target)
-        if self.spectrum.fitted:
+        if calibrated and self.spectrum.fitted:
             cells = self._scaled(self.spectrum(cells, self.theta(matrix)), target)
         return cells.flatten(1)
 

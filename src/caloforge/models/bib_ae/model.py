@@ -159,7 +159,8 @@ class BibAe(ShowerModel):
         ]
         sums, z = self.generator.draw_code(density, energies, z, choice[:, 0], conditions)
         decoded = self.generator.decode(z, free, sums, conditions)
-        return apply_threshold(self.generator.finish(decoded, cell_noise, conditions))
+        finished = self.generator.finish(decoded, cell_noise, conditions, self.sampling.calibrated)
+        return apply_threshold(finished)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the module."""

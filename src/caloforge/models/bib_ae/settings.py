@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from caloforge.models.calibration.base import CalibratedSampling
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 
 __all__ = ["PAPER", "BibAeConfig", "BibSampling", "BibWeights", "FlowSettings", "SortedWeights"]
@@ -15,10 +16,11 @@ Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class BibSampling(Settings):
-    """What may be chosen at generation.
+class BibSampling(CalibratedSampling):
+    """Options of generation.
 
     Arguments:
+        calibrated: Whether the energies of hits are mapped to the true spectrum.
         latent: Density of the latents: ``normal``, ``kde`` or ``flow``; empty: the model's setting.
     """
 
