@@ -37,7 +37,7 @@ def test_training_images_have_no_distance_and_others_a_known_one() -> None:
     histograms = ImageHistograms(images(1).detector)
     histograms.fit(cells)
     assert torch.allclose(histograms.reference.sum(1), torch.ones(5))
-    assert set(histograms.distance(cells).values()) == {0.0}
+    assert max(histograms.distance(cells).values()) < 1e-12
     far = histograms.distance(1.5 * cells)
     assert far["histogram_E_vis"] > 0.9
     assert far["histogram_CG_x"] == pytest.approx(0.0, abs=0.05)
@@ -52,5 +52,5 @@ def test_empty_images_are_as_far_as_can_be() -> None:
     histograms = ImageHistograms(images(1).detector)
     histograms.fit(torch.from_numpy(images(100).cells))
     figures = histograms.distance(torch.zeros(50, 100))
-    assert figures["histogram_E_pixel"] == pytest.approx(0.5)
+    assert figures["histogram_E_pixel"] == 1.0
     assert all(np.isfinite(value) for value in figures.values())

@@ -1,13 +1,10 @@
-r"""Agreement of images in five histograms of 100 bins, by which an epoch of the VAE-GAN is picked.
+r"""Epoch selection of the VAE-GAN: separation power of images in five histograms of 100 bins.
 
 The observables of an image with cells e_i > 0.1 MeV at (x_i, y_i): visible energy E_vis = sum e_i, peak energy
 E_peak = max e_i, energies of single pixels E_pixel above 5 MeV, and the centres of gravity
 CG_x = sum x_i e_i / sum e_i and CG_y. Each histogram spans the range of the training showers, with underflow and
-overflow in its first and last bin; pixel energies are binned in their logarithm. With unit-sum histograms p and q,
-
-.. math:: d = \frac{1}{2} \sum_b \frac{(p_b - q_b)^2}{p_b + q_b}
-
-which is 0 for equal and 1 for disjoint histograms; the figure is the sum over the five.
+overflow in its first and last bin; pixel energies are binned in their logarithm. The figure is the sum of the five separation
+powers (:func:`~caloforge.statistics.distances.separation_power`), each from 0 to 1.
 
 References:
     S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352, section 4:
@@ -16,10 +13,12 @@ References:
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
+from caloforge.statistics.distances import separation_power
 
 __all__ = ["OBSERVABLES", "ImageHistograms"]
 
@@ -59,12 +58,11 @@ class ImageHistograms(nn.Module):
         return visible, cells.amax(1), pixels, cells @ self.x / total, cells @ self.y / total
 
     def histograms(self, cells: Tensor) -> Tensor:
-        """Return the unit-sum histograms (5, 100) of cells (N, n_cells)."""
+        """Return the numbers of entries (5, 100) of cells (N, n_cells)."""
         rows = []
         for value, edges in zip(self.values(cells), self.edges, strict=True):
             bins = torch.bucketize(value.contiguous(), edges[1:-1].contiguous(), right=True)
-            counts = torch.bincount(bins, minlength=_BINS).to(cells.dtype)
-            rows.append(counts / counts.sum().clamp_min(1.0))
+            rows.append(torch.bincount(bins, minlength=_BINS))
         return torch.stack(rows)
 
     @torch.no_grad()
@@ -76,12 +74,18 @@ class ImageHistograms(nn.Module):
             low, high = (value.amin(), value.amax()) if len(value) else (torch.zeros(()), torch.ones(()))
             rows.append(torch.lerp(low, torch.maximum(high, low + 1e-6 * low.abs() + 1e-6), parts))
         self.edges.copy_(torch.stack(rows))
-        self.reference.copy_(self.histograms(cells))
+        counts = self.histograms(cells)
+        self.reference.copy_(counts / counts.sum(1, keepdim=True).clamp_min(1))
 
     @torch.no_grad()
     def distance(self, cells: Tensor) -> dict[str, float]:
-        """Return the distance of images (N, n_cells) to the training images: of each, and ``histograms``, the sum."""
-        p, q = self.reference, self.histograms(cells)
-        each = 0.5 * ((p - q).square() / (p + q).clamp_min(_TINY)).sum(1)
-        result = {f"histogram_{name}": float(d) for name, d in zip(OBSERVABLES, each, strict=True)}
-        return {"histograms": float(each.sum()), **result}
+        """Return the distance of images (N, n_cells) to the training images: of each, and ``histograms``, the sum.
+
+        A histogram without entries is at distance 1.
+        """
+        pairs = zip(self.reference.cpu().numpy(), self.histograms(cells).cpu().numpy(), strict=True)
+        each = [float(np.nan_to_num(separation_power(p, q), nan=1.0)) for p, q in pairs]
+        return {
+            "histograms": sum(each),
+            **{f"histogram_{name}": d for name, d in zip(OBSERVABLES, each, strict=True)},
+        }
