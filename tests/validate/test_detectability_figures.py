@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caloforge.validate.plots.draw import draw_figures
-from caloforge.validate.plots.growth import Bars, Growth
+from caloforge.validate.plots.panel import Bars, Growth
 from caloforge.validate.report.detectability import (
     detectability_blocks,
     detectability_figures,

@@ -25,8 +25,8 @@ from caloforge.geometry import get_detector
 from caloforge.showers import Showers, open_showers, read_showers
 from caloforge.showers.views import Selection
 from caloforge.validate import driver
-from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
 from caloforge.validate.driver import validate
+from caloforge.validate.inputs import check_conditions, check_detectors, match_conditions
 from caloforge.validate.metrics.base import METRICS
 from caloforge.validate.plots.draw import Drawing
 from caloforge.validate.plots.families import FAMILIES

@@ -29,8 +29,14 @@ from caloforge.validate.report.page import (
     Text,
     format_value,
 )
-from caloforge.validate.report.scores import Score, scores_of
-from caloforge.validate.report.summary import metrics_table, summary_for_terminal, summary_rows, verdicts
+from caloforge.validate.report.summary import (
+    Score,
+    metrics_table,
+    scores_of,
+    summary_for_terminal,
+    summary_rows,
+    verdicts,
+)
 
 
 def make_panel(**options: bool) -> Panel:

@@ -36,8 +36,15 @@ from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.provenance import source_digest
 from caloforge.showers.seen import SeenCount
-from caloforge.validate.compatibility import check_conditions, check_detectors, match_conditions
-from caloforge.validate.inputs import Input, ShowersLike, command_line, open_inputs
+from caloforge.validate.inputs import (
+    Input,
+    ShowersLike,
+    check_conditions,
+    check_detectors,
+    command_line,
+    match_conditions,
+    open_inputs,
+)
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.report.build import require_report

@@ -1,10 +1,16 @@
-"""The samples of a comparison: files or showers, labels, hashes, and the command that makes it again."""
+"""The samples of a comparison: opened, labelled, checked against each other, matched.
+
+Samples that are compared fill the same cells, and their conditions cover the same ranges. Comparing showers of 50 GeV with showers of 10 to 100 GeV measures the beam, not the generator. So the ranges of
+energy, angle and named conditions must agree: at most 5 % of either sample may lie outside the other's range.
+Otherwise ``match_conditions`` makes them agree: it keeps the showers in the common range and thins the generated
+samples, without putting any back, until their conditions are distributed as the reference's.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +20,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.errors import InputError
+from caloforge.errors import IncompatibleError, InputError, TooFewShowersError
 from caloforge.geometry import Detector
-from caloforge.showers import ShowerFile, Showers, open_showers
-from caloforge.showers.views import conditions_of
+from caloforge.random import generator
+from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
+from caloforge.showers.views import Selection, conditions_of
 from caloforge.validate.metrics.base import Settings
 
-__all__ = ["Input", "ShowersLike", "command_line", "open_inputs"]
+__all__ = [
+    "Input",
+    "Matched",
+    "ShowersLike",
+    "check_conditions",
+    "check_detectors",
+    "command_line",
+    "match_conditions",
+    "open_inputs",
+]
 
 
 ShowersLike = str | Path | Showers | ShowerFile
@@ -176,3 +192,191 @@ def _changed(settings: Settings) -> list[str]:
     """Return the names of the settings that are not at their defaults."""
     fields = type(settings).model_fields
     return [name for name, entry in fields.items() if getattr(settings, name) != entry.default]
+
+
+_OUTSIDE = 0.05  # most of a sample that may lie outside the other's range
+_SLACK = 0.02  # of a range, by which samples of the same beam differ at its ends
+_BINS = 20
+_UNITS = {"incident_energy": "MeV", "incident_theta": "degrees"}
+_BEAM = ("incident_energy", "incident_theta")
+
+
+def check_detectors(reference: ShowerSource, generated: Mapping[str, ShowerSource]) -> None:
+    """Check that all samples fill the same cells in the same order.
+
+    Raises:
+        IncompatibleError: Says which sample differs and how.
+    """
+    first = reference.detector
+    for label, source in generated.items():
+        second = source.detector
+        if second.name != first.name:
+            msg = f"{label}: detector '{second.name}', but the reference has '{first.name}': expected the same detector"
+        elif second.order != first.order:
+            msg = (
+                f"{label}: cells of '{second.name}' are in the order '{second.order}', but those of the reference in "
+                f"'{first.order}': convert one of the files"
+            )
+        elif second != first:
+            msg = (
+                f"{label}: its detector '{second.name}' has other layers or cells than the reference's "
+                f"({second.n_cells} cells in {second.n_layers} layers against {first.n_cells} in {first.n_layers})"
+            )
+        else:
+            continue
+        raise IncompatibleError(msg)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """The range of one column of a condition, and the same with some slack."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> _Range:
+        return cls(float(values.min()), float(values.max()))
+
+    def inside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        slack = _SLACK * (self.high - self.low) + 1e-3 * max(abs(self.low), abs(self.high))
+        return (values >= self.low - slack) & (values <= self.high + slack)
+
+    def __str__(self) -> str:
+        return f"{self.low:g}" if self.low == self.high else f"{self.low:g} to {self.high:g}"
+
+
+def check_conditions(reference: ShowerSource, generated: Mapping[str, ShowerSource]) -> None:
+    """Check that the conditions of all samples cover the same ranges.
+
+    Raises:
+        IncompatibleError: Says which condition of which sample differs, and offers ``--match-conditions`` where
+            the ranges have a part in common.
+    """
+    first = conditions_of(reference)
+    impact = reference.detector.beam.impact
+    for label, source in generated.items():
+        second = conditions_of(source)
+        # a model may average over the point of impact, and its showers do not have it then
+        missing = [name for name in first if name not in second and name != impact]
+        if missing:
+            msg = (
+                f"{label}: has no condition '{missing[0]}', which the reference has; generate it with --like"
+            )
+            raise IncompatibleError(msg)
+        for name, ours in first.items():
+            if name not in second:
+                continue
+            for k in range(min(ours.shape[1], second[name].shape[1])):
+                _compare(label, name, ours[:, k], second[name][:, k])
+
+
+def _compare(label: str, name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
+    first, second = _Range.of(ours), _Range.of(theirs)
+    unit = _UNITS.get(name, "")
+    ranges = [f"{limits} {unit}".rstrip() for limits in (second, first)]
+    ends = np.array([second.low, second.high])
+    if not (first.inside(ends).any() or (second.low < first.low and second.high > first.high)):
+        msg = (
+            f"{label}: {name} {ranges[0]} does not overlap with the reference's {ranges[1]}: "
+            "generate it with --like the reference; --match-conditions compares the common range where there is one"
+        )
+        raise IncompatibleError(msg)
+    if max(1.0 - second.inside(ours).mean(), 1.0 - first.inside(theirs).mean()) > _OUTSIDE:
+        msg = (
+            f"{label}: {name} {ranges[0]} covers another range than the reference's {ranges[1]}: "
+            "compare only the common range with --match-conditions"
+        )
+        raise IncompatibleError(msg)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Samples with the same conditions."""
+
+    reference: ShowerSource  # the showers of the reference in the common range
+    generated: dict[
+        str, ShowerSource
+    ]  # those of each generated sample, thinned to the reference's distribution
+    kept: dict[str, tuple[int, int]]  # how many of how many showers are left, by label
+
+
+def match_conditions(
+    reference: ShowerSource, generated: Mapping[str, ShowerSource], seed: int = 0, minimum: int = 10
+) -> Matched:
+    """Restrict samples to their common range of conditions and give them the same distribution there.
+
+    Energy and angle are matched in 20 bins each (or at each value, when there are few); named conditions are only
+    restricted in range.
+
+    Arguments:
+        reference: The reference.
+        generated: Label to sample.
+        seed: Seed of the choice among the generated showers.
+        minimum: Fewest showers that must be left of each sample.
+
+    Raises:
+        IncompatibleError: When there is no common range.
+        TooFewShowersError: When too few showers are left.
+    """
+    sources = [reference, *generated.values()]
+    columns = [conditions_of(source) for source in sources]
+    inside = [np.ones(len(source), bool) for source in sources]
+    for name in [name for name in columns[0] if all(name in each for each in columns)]:
+        for k in range(min(each[name].shape[1] for each in columns)):
+            ranges = [_Range.of(each[name][:, k]) for each in columns]
+            for mask, each in zip(inside, columns, strict=True):
+                for limit in ranges:
+                    mask &= limit.inside(each[name][:, k])
+    chosen = [np.flatnonzero(mask) for mask in inside]
+    if not all(len(indices) for indices in chosen):
+        msg = (
+            "the samples' conditions have no range in common, so --match-conditions leaves nothing to compare"
+        )
+        raise IncompatibleError(msg)
+    bins = _bins(columns, chosen)
+    size = 1 + max(int(values.max()) for values in bins)
+    counts = np.array([np.bincount(values, minlength=size) for values in bins])
+    wanted = np.where((counts > 0).all(axis=0), counts[0], 0)
+    chosen[0] = chosen[0][wanted[bins[0]] > 0]
+    for number in range(1, len(sources)):
+        chosen[number] = chosen[number][_thin(bins[number], wanted, seed, number - 1)]
+    labels = ["reference", *generated]
+    kept = {label: (len(c), len(source)) for label, c, source in zip(labels, chosen, sources, strict=True)}
+    for label, (left, _) in kept.items():
+        if left < minimum:
+            msg = f"{label}: --match-conditions leaves {left} showers in the common range; expected at least {minimum}"
+            raise TooFewShowersError(msg)
+    first, *others = (Selection(source, indices) for source, indices in zip(sources, chosen, strict=True))
+    return Matched(first, dict(zip(generated, others, strict=True)), kept)
+
+
+def _bins(
+    columns: Sequence[Mapping[str, NDArray[np.float64]]], chosen: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
+    """Return the bin of energy and angle of each chosen shower, the same bins for all samples."""
+    bins = [np.zeros(len(indices), np.int64) for indices in chosen]
+    for name in _BEAM:
+        values = [each[name][indices, 0] for each, indices in zip(columns, chosen, strict=True)]
+        distinct = np.unique(np.concatenate([np.round(v, 3) for v in values]))
+        if len(distinct) <= 2 * _BINS:
+            edges = (distinct[1:] + distinct[:-1]) / 2
+        else:
+            edges = np.quantile(values[0], np.linspace(0, 1, _BINS + 1))[1:-1]
+        bins = [b * (len(edges) + 1) + np.searchsorted(edges, v) for b, v in zip(bins, values, strict=True)]
+    return bins
+
+
+def _thin(bins: NDArray[np.int64], wanted: NDArray[np.int64], seed: int, number: int) -> NDArray[np.int64]:
+    """Return the places, ascending, of as many showers as possible with bins in the wanted proportions."""
+    there = np.bincount(bins, minlength=len(wanted))
+    needed = wanted > 0
+    scale = float((there[needed] / wanted[needed]).min())
+    if scale < 0.2:  # one poor bin must not cost nearly everything: take what there is in it
+        scale = float(np.quantile(there[needed] / wanted[needed], 0.2))
+    rng = generator(seed, "match-conditions", number)
+    order = rng.permutation(len(bins))
+    order = order[np.argsort(bins[order], kind="stable")]
+    rank = np.arange(len(bins)) - np.searchsorted(bins[order], bins[order])
+    allowed = np.minimum(np.round(scale * wanted).astype(np.int64), there)
+    return np.sort(order[rank < allowed[bins[order]]])

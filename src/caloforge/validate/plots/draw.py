@@ -20,8 +20,20 @@ import numpy as np
 from caloforge.errors import require
 from caloforge.files import atomic_path
 from caloforge.validate.plots.event import EventDrawing
-from caloforge.validate.plots.growth import Bars, Growth, draw_bars, draw_growth
-from caloforge.validate.plots.panel import BAND, INK, Array, Heat, Panel, colour, dash, figure_style, marker
+from caloforge.validate.plots.panel import (
+    BAND,
+    INK,
+    KINDS,
+    Array,
+    Bars,
+    Growth,
+    Heat,
+    Panel,
+    colour,
+    dash,
+    figure_style,
+    marker,
+)  # fmt: skip
 
 __all__ = ["Drawing", "Figure", "draw_figures", "draw_heat", "draw_panel"]
 
@@ -163,6 +175,56 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
     bar = figure.colorbar(mesh, cax=figure.add_axes((1 - 1.1 / width, bottom, 0.16 / width, top - bottom)))
     bar.set_label(heat.unit, fontsize=13)
     figure.suptitle(heat.title, fontsize=14, x=0.01, ha="left")
+    return figure
+
+
+def draw_growth(growth: Growth, pyplot: Any) -> Any:
+    """Return a matplotlib figure of the AUC against the number of showers."""
+    figure, axes = pyplot.subplots(figsize=(7.6, 5.4), layout="constrained")
+    axes.axhline(0.5, color=INK, lw=1.0)
+    for curve in growth.curves:
+        shade = colour(curve.role)
+        style = {
+            "color": shade,
+            "fmt": marker(curve.role, paper=True),
+            "ms": 6,
+            "lw": 1.2,
+            "label": curve.label,
+        }
+        axes.errorbar(curve.showers, curve.auc, curve.error, **style)
+        if len(curve.line_showers):
+            axes.fill_between(curve.line_showers, curve.low, curve.high, color=shade, alpha=0.18, lw=0)
+            for part, dashes in zip(curve.parts(), ("-", "--"), strict=True):
+                axes.plot(curve.line_showers[part], curve.line[part], color=shade, lw=1.4, ls=dashes)
+        for entry in curve.marks:
+            axes.plot([entry.low, entry.high], [entry.auc] * 2, color=shade, lw=4.0, alpha=0.5)
+            axes.plot(entry.showers, entry.auc, marker="|", ms=16, mew=2.2, color=shade)
+            axes.annotate(
+                entry.name, (entry.showers, entry.auc), (0, 12), textcoords="offset points",
+                ha="center", fontsize=11, color=shade,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set(xlabel="showers a side", ylabel="AUC of the strongest classifier", ylim=growth.limits())
+    axes.legend(loc="upper left")
+    axes.set_title(growth.title, loc="left", fontsize=14)
+    return figure
+
+
+def draw_bars(bars: Bars, pyplot: Any) -> Any:
+    """Return a matplotlib figure of horizontal bars."""
+    figure, axes = pyplot.subplots(figsize=(7.6, 1.4 + 0.36 * len(bars.names)), layout="constrained")
+    place = np.arange(len(bars.names))[::-1]
+    shades = [KINDS.get(kind, BAND) for kind in bars.kinds]
+    axes.barh(place, bars.values, color=shades, height=0.72)
+    axes.errorbar(bars.values, place, xerr=np.nan_to_num(bars.errors), fmt="none", color=INK, lw=1.1)
+    axes.set_yticks(place, bars.names)
+    axes.tick_params(axis="y", which="both", left=False, right=False)
+    axes.axvline(0.0, color=INK, lw=1.0)
+    for kind in dict.fromkeys(bars.kinds):
+        axes.barh([np.nan], [np.nan], color=KINDS.get(kind, BAND), label=kind)
+    axes.legend(loc="lower right")
+    axes.set_xlabel(bars.x_label)
+    axes.set_title(bars.title, loc="left", fontsize=14)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The content of a figure, apart from how it is drawn: curves with a ratio, or images; colours and marks.
+"""The content of a figure, apart from how it is drawn: curves with a ratio, images, bars; colours and marks.
 
 A family of figures returns panels; :mod:`caloforge.validate.plots.draw` draws them with matplotlib for paper and
 :mod:`caloforge.validate.report.interactive` with plotly for the page, from the same numbers.
@@ -22,11 +22,16 @@ from caloforge.errors import require
 __all__ = [
     "BAND",
     "INK",
+    "KINDS",
     "SEQUENTIAL",
     "Array",
+    "Bars",
     "Curve",
+    "Growth",
+    "GrowthCurve",
     "Heat",
     "Image",
+    "Mark",
     "Panel",
     "colour",
     "dash",
@@ -194,3 +199,72 @@ class Heat:
         positive = values[np.isfinite(values) & (values > 0)]
         low = float(positive.min()) if len(positive) else 1e-3
         return max(low, top * 1e-6), max(top, low * 1.01)
+
+
+KINDS = {"observable": "#3f6fb5", "cell": "#c9501f", "spectrum bin": "#2f8f6b"}
+"""Colour of each kind of feature."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a significance is reached."""
+
+    name: str  # "2 sigma" or "5 sigma"
+    showers: float  # showers a side
+    low: float  # lower end of the 68 % range
+    high: float  # upper end
+    auc: float  # AUC there
+
+
+@dataclass(frozen=True)
+class GrowthCurve:
+    """AUC of one sample against the number of showers that are compared."""
+
+    role: int  # 1 for the first generated sample, and so on
+    label: str
+    showers: Array  # (K,) showers a side
+    auc: Array  # (K,)
+    error: Array  # (K,) one standard deviation
+    line_showers: Array  # (L,) where the fit is drawn; empty without one
+    line: Array  # (L,) fitted and extrapolated AUC
+    low: Array  # (L,) lower end of its 68 % band
+    high: Array  # (L,) upper end
+    marks: tuple[Mark, ...] = ()  # where 2 and 5 standard deviations are reached
+
+    def parts(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which points (L,) of the line lie within the measured sizes, and which are extrapolated; both have the joint."""
+        inside = self.line_showers <= self.showers.max()
+        outside = ~inside
+        if inside.any() and outside.any():
+            outside[np.flatnonzero(inside)[-1]] = True
+        return inside, outside
+
+
+@dataclass(frozen=True)
+class Growth:
+    """AUC against the number of showers, for several samples."""
+
+    name: str  # file name
+    title: str
+    curves: tuple[GrowthCurve, ...]  # one for each sample
+    note: str = ""  # text under it
+
+    def limits(self) -> tuple[float, float]:
+        """Return the ends of the vertical axis."""
+        top = max(float(np.max(np.concatenate([c.auc + c.error, c.line]))) for c in self.curves)
+        low = min(float(np.min(c.auc - c.error)) for c in self.curves)
+        return min(0.48, low - 0.02), min(1.03, max(0.6, top + 0.05))
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars, the largest on top."""
+
+    name: str  # file name
+    title: str
+    x_label: str  # what the bars measure
+    names: tuple[str, ...]  # what each bar is
+    kinds: tuple[str, ...]  # kind of each, a key of :data:`KINDS`
+    values: Array  # (K,)
+    errors: Array  # (K,)
+    note: str = ""  # text under it

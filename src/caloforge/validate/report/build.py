@@ -36,10 +36,12 @@ from caloforge.validate.report.page import (
     Text,
     format_value,
 )
-from caloforge.validate.report.scores import FLAGS, Score, scores_of
 from caloforge.validate.report.summary import (
+    FLAGS,
+    Score,
     limits_table,
     metrics_table,
+    scores_of,
     spectrum_tables,
     summary_table,
     verdicts,

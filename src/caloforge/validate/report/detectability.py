@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from caloforge.validate.plots.growth import KINDS, Bars, Growth, GrowthCurve, Mark
-from caloforge.validate.plots.panel import BAND, INK, colour, marker
-from caloforge.validate.report.interactive import AXIS, LAYOUT, LEGEND, packed
-from caloforge.validate.report.page import Block, Cell, Plot, Table, format_count, format_value
-from caloforge.validate.report.similarity import features_of
+from caloforge.validate.plots.panel import Bars, Growth, GrowthCurve, Mark
+from caloforge.validate.report.interactive import bars_figure, growth_figure
+from caloforge.validate.report.page import Block, Cell, Plot, Table, format_value
+from caloforge.validate.report.statements import features_of
 
 __all__ = ["detectability_blocks", "detectability_figures", "growth_curves"]
 
@@ -87,60 +86,3 @@ def detectability_blocks(metrics: Mapping[str, Any]) -> list[Block]:
         columns = ["Sample", "Feature", "Kind", "Importance"]
         blocks.append(Table(columns, rows, caption, key="attribution-table", texts=(0, 1, 2)))
     return blocks
-
-
-def growth_figure(growth: Growth) -> dict[str, Any]:
-    """Return a plotly figure of the AUC against the number of showers."""
-    data: list[dict[str, Any]] = []
-    annotations = []
-    for curve in growth.curves:
-        shade = colour(curve.role)
-        base = {"type": "scatter", "legendgroup": curve.label, "name": curve.label}
-        if len(curve.line_showers):
-            x = np.concatenate([curve.line_showers, curve.line_showers[::-1]])
-            y = np.concatenate([curve.high, curve.low[::-1]])
-            data.append(base | {"x": packed(x), "y": packed(y), "mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": shade, "opacity": 0.2, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
-            for part, dashes in zip(curve.parts(), ("solid", "dash"), strict=True):
-                data.append(base | {"x": packed(curve.line_showers[part]), "y": packed(curve.line[part]), "mode": "lines", "line": {"color": shade, "width": 1.6, "dash": dashes}, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
-        data.append(base | {
-            "x": packed(curve.showers), "y": packed(curve.auc), "mode": "markers",
-            "marker": {"color": shade, "symbol": marker(curve.role), "size": 9},
-            "error_y": {"type": "data", "array": packed(curve.error), "color": shade, "width": 0, "thickness": 1.4},
-            "hovertemplate": "%{x:,.0f} showers: AUC %{y:.3f}",
-        })  # fmt: skip
-        for mark in curve.marks:
-            data.append(base | {"x": [mark.low, mark.high], "y": [mark.auc, mark.auc], "mode": "lines", "line": {"color": shade, "width": 5}, "opacity": 0.5, "showlegend": False, "hovertemplate": f"{mark.name}: {format_count(mark.showers)} showers"})  # fmt: skip
-            data.append(base | {"x": [mark.showers], "y": [mark.auc], "mode": "markers", "marker": {"symbol": "line-ns-open", "size": 18, "color": shade, "line": {"width": 2.4, "color": shade}}, "showlegend": False, "hovertemplate": f"{mark.name}: {format_count(mark.showers)} showers"})  # fmt: skip
-            annotations.append({"x": math.log10(mark.showers), "y": mark.auc, "text": f"{mark.name}: {format_count(mark.showers)}", "showarrow": False, "yshift": 18, "font": {"size": 12, "color": shade}})  # fmt: skip
-    low, high = growth.limits()
-    layout = LAYOUT | {
-        "height": 400, "margin": {"l": 66, "r": 14, "t": 40, "b": 50}, "hovermode": "closest", "annotations": annotations,
-        "legend": LEGEND,
-        "xaxis": AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}},
-        "yaxis": AXIS | {"range": [low, high], "title": {"text": "AUC of the strongest classifier", "standoff": 8}},
-        "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": {"color": INK, "width": 1.1}}],
-    }  # fmt: skip
-    return {"data": data, "layout": layout}
-
-
-def bars_figure(bars: Bars) -> dict[str, Any]:
-    """Return a plotly figure of horizontal bars, one legend entry a kind."""
-    data = []
-    order = list(bars.names)[::-1]
-    for kind in dict.fromkeys(bars.kinds):
-        chosen = [k for k, name in enumerate(bars.kinds) if name == kind]
-        data.append({
-            "type": "bar", "orientation": "h", "name": kind, "y": [bars.names[k] for k in chosen],
-            "x": packed(bars.values[chosen]), "marker": {"color": KINDS.get(kind, BAND)},
-            "error_x": {"type": "data", "array": packed(np.nan_to_num(bars.errors[chosen])), "color": INK, "width": 0, "thickness": 1.2},
-            "hovertemplate": "%{y}: %{x:.4f}",
-        })  # fmt: skip
-    longest = max(len(name) for name in bars.names)
-    layout = LAYOUT | {
-        "height": 118 + 26 * len(bars.names), "margin": {"l": min(260, 30 + 7 * longest), "r": 20, "t": 62, "b": 46},
-        "hovermode": "closest", "bargap": 0.25,
-        "legend": LEGEND,
-        "xaxis": AXIS | {"title": {"text": bars.x_label, "standoff": 6}},
-        "yaxis": AXIS | {"categoryorder": "array", "categoryarray": order, "minor": {}, "ticks": ""},
-    }  # fmt: skip
-    return {"data": data, "layout": layout}

@@ -1,8 +1,9 @@
-"""Panels and images for the page: plotly figures with ratio panels, uncertainty bands and log switches."""
+"""Figures for the page: plotly figures with ratio panels, uncertainty bands and log switches, images, curves and bars."""
 
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,17 +13,21 @@ from numpy.typing import ArrayLike
 from caloforge.validate.plots.panel import (
     BAND,
     INK,
+    KINDS,
     SEQUENTIAL,
     Array,
+    Bars,
     Curve,
+    Growth,
     Heat,
     Panel,
     colour,
     dash,
     marker,
-)
+)  # fmt: skip
+from caloforge.validate.report.page import format_count
 
-__all__ = ["AXIS", "LAYOUT", "LEGEND", "SCALE", "heat_figure", "packed", "panel_figure"]
+__all__ = ["LAYOUT", "SCALE", "bars_figure", "growth_figure", "heat_figure", "packed", "panel_figure"]
 
 
 _TYPES = {"float64": "f8", "float32": "f4", "int32": "i4", "uint16": "u2", "uint8": "u1"}
@@ -32,19 +37,14 @@ LAYOUT: dict[str, Any] = {
     "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff", "hovermode": "x unified",
     "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#9aa2ab", "font": {"size": 12}},
 }  # fmt: skip
-AXIS: dict[str, Any] = {
+_AXIS: dict[str, Any] = {
     "showline": True, "linecolor": INK, "linewidth": 1.2, "mirror": "ticks", "ticks": "inside", "ticklen": 6,
     "tickcolor": INK, "minor": {"ticks": "inside", "ticklen": 3}, "showgrid": False, "zeroline": False,
     "exponentformat": "power", "automargin": True,
 }  # fmt: skip
-LEGEND = {
-    "orientation": "h",
-    "x": 0,
-    "xanchor": "left",
-    "y": 1.005,
-    "yanchor": "bottom",
-    "font": {"size": 12},
-}
+_LEGEND: dict[str, Any] = {
+    "orientation": "h", "x": 0, "xanchor": "left", "y": 1.005, "yanchor": "bottom", "font": {"size": 12},
+}  # fmt: skip
 SCALE = [[number / (len(SEQUENTIAL) - 1), shade] for number, shade in enumerate(SEQUENTIAL)]
 
 
@@ -94,28 +94,23 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     for curve in panel.curves[1:]:
         data += _ratio(panel, curve, low, high)
     x_range = [float(panel.edges[0]), float(panel.edges[-1])]
-    x_axis = AXIS | {"anchor": "y2", "range": np.log10(x_range).tolist() if panel.log_x else x_range}
-    x_axis |= {"title": {"text": panel.x_label, "standoff": 6}, "type": "log" if panel.log_x else "linear"}
+    x_axis = _AXIS | {"anchor": "y2", "range": np.log10(x_range).tolist() if panel.log_x else x_range}
+    x_axis |= {"type": "log" if panel.log_x else "linear"} | _titled(panel.x_label)
     if panel.ticks:
         x_axis |= {"tickvals": panel.centres.tolist(), "ticktext": list(panel.ticks), "minor": {}}
-    y_axis = AXIS | {
-        "domain": [0.31, 1.0],
-        "title": {"text": panel.y_label, "standoff": 8},
-        "rangemode": "tozero",
-    }
+    y_axis = _AXIS | {"domain": [0.31, 1.0], "rangemode": "tozero"} | _titled(panel.y_label, 8)
     line = {"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
-    ratio = {
-        "domain": [0.0, 0.27],
-        "range": [low, high],
-        "title": {"text": "ratio", "standoff": 8},
-        "nticks": 5,
-    }
+    ratio = {"domain": [0.0, 0.27], "range": [low, high], "nticks": 5} | _titled("ratio", 8)
     layout = LAYOUT | {
-        "height": 416, "margin": {"l": 66, "r": 14, "t": 62, "b": 46}, "legend": LEGEND,
-        "xaxis": x_axis, "yaxis": y_axis | _scale(panel.log_y, bottom, top), "yaxis2": AXIS | ratio,
+        "height": 416, "margin": {"l": 66, "r": 14, "t": 62, "b": 46}, "legend": _LEGEND,
+        "xaxis": x_axis, "yaxis": y_axis | _scale(panel.log_y, bottom, top), "yaxis2": _AXIS | ratio,
         "shapes": [line | {"line": {"color": INK, "width": 1.1}}], "updatemenus": [_switch(panel)],
     }  # fmt: skip
     return {"data": data, "layout": layout}
+
+
+def _titled(text: str, standoff: int = 6) -> dict[str, Any]:
+    return {"title": {"text": text, "standoff": standoff}}
 
 
 def _scale(log: bool, bottom: float, top: float) -> dict[str, Any]:
@@ -167,13 +162,8 @@ def _line(panel: Panel, curve: Curve) -> dict[str, Any]:
 
 
 def _error_bars(error: Array, shade: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "array": packed(np.nan_to_num(error)),
-        "color": shade,
-        "width": 0,
-        "thickness": 1.2,
-    }
+    bars = {"type": "data", "array": packed(np.nan_to_num(error)), "color": shade}
+    return bars | {"width": 0, "thickness": 1.2}
 
 
 def _band(panel: Panel, curve: Curve, bottom: float) -> dict[str, Any]:
@@ -262,11 +252,10 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
         })  # fmt: skip
         left, width = column / columns, 0.92 / columns
         base, height = 1.0 - (row + 1) / rows, (1.0 if rows == 1 else 0.82) / rows
-        title = {"text": heat.x_label, "standoff": 6}
-        x_axis = AXIS | {"domain": [left, left + width], "anchor": f"y{tag}", "title": title}
-        y_axis = AXIS | {"domain": [base, base + height], "anchor": f"x{tag}", "showticklabels": column == 0}
+        x_axis = _AXIS | {"domain": [left, left + width], "anchor": f"y{tag}"} | _titled(heat.x_label)
+        y_axis = _AXIS | {"domain": [base, base + height], "anchor": f"x{tag}", "showticklabels": column == 0}
         if column == 0:
-            y_axis["title"] = {"text": heat.y_label, "standoff": 8}
+            y_axis |= _titled(heat.y_label, 8)
         if number:
             x_axis["matches"], y_axis["matches"] = "x", "y"
         named = {"tickfont": {"size": 10}, "minor": {}, "ticks": ""}
@@ -288,3 +277,60 @@ def _log_ticks(low: float, high: float) -> dict[str, Any]:
     if len(ticks) < 2:
         return {}
     return {"tickvals": ticks.tolist(), "ticktext": [f"10<sup>{int(tick)}</sup>" for tick in ticks]}
+
+
+def growth_figure(growth: Growth) -> dict[str, Any]:
+    """Return a plotly figure of the AUC against the number of showers."""
+    data: list[dict[str, Any]] = []
+    annotations = []
+    for curve in growth.curves:
+        shade = colour(curve.role)
+        base = {"type": "scatter", "legendgroup": curve.label, "name": curve.label}
+        if len(curve.line_showers):
+            x = np.concatenate([curve.line_showers, curve.line_showers[::-1]])
+            y = np.concatenate([curve.high, curve.low[::-1]])
+            data.append(base | {"x": packed(x), "y": packed(y), "mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": shade, "opacity": 0.2, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
+            for part, dashes in zip(curve.parts(), ("solid", "dash"), strict=True):
+                data.append(base | {"x": packed(curve.line_showers[part]), "y": packed(curve.line[part]), "mode": "lines", "line": {"color": shade, "width": 1.6, "dash": dashes}, "hoverinfo": "skip", "showlegend": False})  # fmt: skip
+        data.append(base | {
+            "x": packed(curve.showers), "y": packed(curve.auc), "mode": "markers",
+            "marker": {"color": shade, "symbol": marker(curve.role), "size": 9},
+            "error_y": _error_bars(curve.error, shade),
+            "hovertemplate": "%{x:,.0f} showers: AUC %{y:.3f}",
+        })  # fmt: skip
+        for mark in curve.marks:
+            data.append(base | {"x": [mark.low, mark.high], "y": [mark.auc, mark.auc], "mode": "lines", "line": {"color": shade, "width": 5}, "opacity": 0.5, "showlegend": False, "hovertemplate": f"{mark.name}: {format_count(mark.showers)} showers"})  # fmt: skip
+            data.append(base | {"x": [mark.showers], "y": [mark.auc], "mode": "markers", "marker": {"symbol": "line-ns-open", "size": 18, "color": shade, "line": {"width": 2.4, "color": shade}}, "showlegend": False, "hovertemplate": f"{mark.name}: {format_count(mark.showers)} showers"})  # fmt: skip
+            annotations.append({"x": math.log10(mark.showers), "y": mark.auc, "text": f"{mark.name}: {format_count(mark.showers)}", "showarrow": False, "yshift": 18, "font": {"size": 12, "color": shade}})  # fmt: skip
+    low, high = growth.limits()
+    layout = LAYOUT | {
+        "height": 400, "margin": {"l": 66, "r": 14, "t": 40, "b": 50}, "hovermode": "closest", "annotations": annotations,
+        "legend": _LEGEND,
+        "xaxis": _AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}},
+        "yaxis": _AXIS | {"range": [low, high], "title": {"text": "AUC of the strongest classifier", "standoff": 8}},
+        "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": {"color": INK, "width": 1.1}}],
+    }  # fmt: skip
+    return {"data": data, "layout": layout}
+
+
+def bars_figure(bars: Bars) -> dict[str, Any]:
+    """Return a plotly figure of horizontal bars, one legend entry a kind."""
+    data = []
+    order = list(bars.names)[::-1]
+    for kind in dict.fromkeys(bars.kinds):
+        chosen = [k for k, name in enumerate(bars.kinds) if name == kind]
+        data.append({
+            "type": "bar", "orientation": "h", "name": kind, "y": [bars.names[k] for k in chosen],
+            "x": packed(bars.values[chosen]), "marker": {"color": KINDS.get(kind, BAND)},
+            "error_x": _error_bars(bars.errors[chosen], INK),
+            "hovertemplate": "%{y}: %{x:.4f}",
+        })  # fmt: skip
+    longest = max(len(name) for name in bars.names)
+    layout = LAYOUT | {
+        "height": 118 + 26 * len(bars.names), "margin": {"l": min(260, 30 + 7 * longest), "r": 20, "t": 62, "b": 46},
+        "hovermode": "closest", "bargap": 0.25,
+        "legend": _LEGEND,
+        "xaxis": _AXIS | _titled(bars.x_label),
+        "yaxis": _AXIS | {"categoryorder": "array", "categoryarray": order, "minor": {}, "ticks": ""},
+    }  # fmt: skip
+    return {"data": data, "layout": layout}

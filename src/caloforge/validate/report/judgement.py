@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from caloforge.validate.report import physics, similarity
+from caloforge.validate.report import statements
 from caloforge.validate.report.tolerances import SIMILARITY, TOLERANCES, Statement
 
 __all__ = ["Judgement", "judge", "judge_all"]
@@ -54,19 +54,19 @@ def judge_all(metrics: Mapping[str, Any]) -> list[Judgement]:
     common = [
         name
         for name, tolerance in TOLERANCES.items()
-        if tolerance.weight > 0 and all(name in statements for statements in found.values())
+        if tolerance.weight > 0 and all(name in judged for judged in found.values())
     ]
     total = sum(TOLERANCES[name].weight for name in common)
     judgements = []
-    for label, statements in found.items():
-        severities = [statements[name].weight * statements[name].severity for name in common]
+    for label, judged in found.items():
+        severities = [judged[name].weight * judged[name].severity for name in common]
         score = sum(severities) / total if common else math.nan
         sample = metrics["samples"][label]
         status = str(sample.get("provenance", {}).get("attributes", {}).get("model_status", ""))
         unfinished = status if status.startswith("unfinished") else ""
         seen = sample.get("seen")
         judgements.append(
-            Judgement(label, statements, score, unfinished, None if seen is None else (seen["n"], seen["of"]))
+            Judgement(label, judged, score, unfinished, None if seen is None else (seen["n"], seen["of"]))
         )
     return sorted(judgements, key=lambda j: (bool(j.unfinished), math.isnan(j.score), j.score))
 
@@ -82,19 +82,13 @@ def judge(sample: Mapping[str, Any]) -> dict[str, Statement]:
 
 
 _RULES: dict[str, Callable[[Mapping[str, Any]], Statement | None]] = {
-    "response": partial(physics.ratio, "response"),
-    "response_width": partial(physics.ratio, "response_width"),
-    "resolution": partial(physics.ratio, "resolution"),
-    "hits": partial(physics.ratio, "hits"),
-    "layers": physics.layers,
-    "shapes": physics.shapes,
-    "spectrum": physics.spectrum,
-    "auc_strongest": similarity.auc_strongest,
-    "auc_cells": partial(similarity.auc, "auc_cells"),
-    "auc_observables": partial(similarity.auc, "auc_observables"),
-    "auc_spectrum": partial(similarity.auc, "auc_spectrum"),
-    "detectability": similarity.detectability,
-    "fpd": partial(similarity.distance, "fpd"),
-    "kpd": partial(similarity.distance, "kpd"),
-    "prdc": similarity.prdc,
+    **{name: partial(statements.ratio, name) for name in statements.RATIOS},
+    "layers": statements.layers,
+    "shapes": statements.shapes,
+    "spectrum": statements.spectrum,
+    "auc_strongest": statements.auc_strongest,
+    **{name: partial(statements.auc, name) for name in ("auc_cells", "auc_observables", "auc_spectrum")},
+    "detectability": statements.detectability,
+    **{name: partial(statements.distance, name) for name in ("fpd", "kpd")},
+    "prdc": statements.prdc,
 }
