@@ -17,6 +17,7 @@ import pytest
 from caloforge.geometry import get_detector
 from caloforge.showers import read_showers
 from caloforge.validate.plots.draw import Drawing
+from caloforge.validate.report.page import Images
 
 Run = Callable[..., Any]
 EPOCHS = (
@@ -115,7 +116,13 @@ def test_generate_is_counted(folder: Path, run: Run, refused: Callable[..., str]
     assert not (folder / "c.h5").exists()
 
 
-def test_training_showers_are_no_reference(folder: Path, run: Run, refused: Callable[..., str]) -> None:
+def test_training_showers_are_no_reference(
+    folder: Path, run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(  # drawn by the tests of the studies
+        "caloforge.studies.page._draw_figures",
+        lambda figures, _folder: [Images({one.title: b""}, one.caption) for one in figures],
+    )
     for verb in (("validate",), ("study", "layers")):
         line = refused(*verb, folder / "train.h5", folder / "fake.h5", "-o", folder / "refused")
         assert "400 of 400 reference showers were used to train or select 'fake'; use --allow-seen" in line
@@ -132,11 +139,11 @@ def test_training_showers_are_no_reference(folder: Path, run: Run, refused: Call
         "--allow-seen",
     )
     result = run(*words)
-    assert "400 of 400 trusted showers were used to train or select the model" in result.stderr
+    assert "400 of 400 reference showers were used to train or select the model" in result.stderr
     content = json.loads((folder / "layers" / "study.json").read_text())
     assert content["seen"] == {"fake": {"n": 400, "of": 400}}
     assert "--allow-seen" in content["command"]
-    assert "400 of 400 trusted showers" in (folder / "layers" / "report.html").read_text()
+    assert "400 of 400 reference showers" in (folder / "layers" / "report.html").read_text()
 
 
 def test_an_unfinished_training_says_so_in_every_verb(
