@@ -40,8 +40,9 @@ def profiles(samples: Sequence[Sample], names: Sequence[str] | None = None) -> l
         text = name, f"Mean {observable.label}", with_unit(*AXIS_LABELS[observable.axis])
         values = [sample.observables[name] for sample in samples]
         ticks = layer_ticks(detector) if observable.axis == "layer" else ()
-        drawn = _closed(edges), values, [sample.label for sample in samples], ticks
-        panels.append(mean_panel(*text, with_unit("mean", observable.unit), *drawn, observable.axis in _LOG))
+        y_label, labels = with_unit("mean", observable.unit), [sample.label for sample in samples]
+        log_y = observable.axis in _LOG
+        panels.append(mean_panel(*text, y_label, _closed(edges), values, labels, ticks, log_y))
     return panels
 
 
@@ -92,7 +93,8 @@ def _pair(
     name: str, title: str, axis: str, samples: Sequence[Sample], matrices: list[Array], ticks: tuple[str, ...]
 ) -> list[Heat]:
     edges = np.arange(len(matrices[0]) + 1, dtype=np.float64) - 0.5
-    place, names = (axis, axis, edges, edges), {"x_ticks": ticks, "y_ticks": ticks}
+    place = axis, axis, edges, edges
+    names: dict[str, Any] = {"x_ticks": ticks, "y_ticks": ticks}
     first = (Image(samples[0].label, matrices[0]),)
     rest = tuple(
         Image(f"{sample.label} − reference", matrix - matrices[0])
@@ -112,7 +114,9 @@ def images(samples: Sequence[Sample]) -> list[Heat]:
     """Return the mean images of all samples, each followed by its ratio to the reference."""
     detector = samples[0].detector
     heats: list[Heat] = []
-    for name, title, *axes, parts in _views(detector, [sample.observables.cell_mean for sample in samples]):
+    means = [sample.observables.cell_mean for sample in samples]
+    for name, title, x_label, y_label, x_edges, y_edges, parts in _views(detector, means):
+        axes = x_label, y_label, x_edges, y_edges
         shown = tuple(Image(sample.label, part) for sample, part in zip(samples, parts, strict=True))
         heats.append(
             Heat(f"image_{name}", f"Mean energy, {title}", *axes, shown, "mean energy [MeV]", log=True)

@@ -62,7 +62,7 @@ def _pair(
     unit = 1e-3 if name == "energy" else 1.0
     edges, x = slices.edges * unit, slices.middles * unit
     log_x = name == "energy" and bool(edges[0] > 0 and edges[-1] > 20 * edges[0])
-    bins = np.arange(len(x) + 1) - 0.5
+    bins = np.arange(len(x) + 1, dtype=np.float64) - 0.5
     found = [
         moments_in_bins(ratio, member.astype(np.float64), bins, _FEWEST)
         for ratio, member in zip(ratios, slices.members, strict=True)

@@ -249,9 +249,20 @@ def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list
     )
     x_edges = np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1]
     y_edges = np.arange(len(groups) + 1, dtype=np.float64) - 0.5
-    options = {"symmetric": _REACH, "y_ticks": tuple(group.name for group in groups)}
+    ticks = tuple(group.name for group in groups)
     note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white."
-    return [Heat(*text, x_edges, y_edges, tuple(images), "log2 of the ratio", note=note, **options)]
+    return [
+        Heat(
+            *text,
+            x_edges,
+            y_edges,
+            tuple(images),
+            "log2 of the ratio",
+            symmetric=_REACH,
+            y_ticks=ticks,
+            note=note,
+        )
+    ]
 
 
 def layer_spectra(samples: Sequence[Sample]) -> list[Panel]:

@@ -65,17 +65,12 @@ def why_not(detector: Detector, wanted: bool | None) -> str:
         wanted: The user's choice; None for grids whose layers have a known MIP energy.
     """
     if wanted is None and not (detector.is_grid and all(layer.mip > 0 for layer in detector.layers)):
-        return (
-            f"needs a grid of known MIP energy, which '{detector.name}' is not; --reconstruction asks for it"
-        )
+        return f"needs a grid of known MIP energy, which '{detector.name}' is not; --reconstruction forces it"
     return "switched off" if wanted is False else ""
 
 
-_BARE, _FITTED, _AFTER = (
-    ("reconstruction, c = 1",),
-    ("reconstruction",),
-    ("after reconstruction",),
-)  # in the memo
+# keys of the memo of samples
+_BARE, _FITTED, _AFTER = ("reconstruction, c = 1",), ("reconstruction",), ("after reconstruction",)
 
 
 class AfterColumns(ClusterColumns):
@@ -129,16 +124,10 @@ class AfterColumns(ClusterColumns):
         after = Sample(used.of(_source(self._sample)), self._sample.label, self._sample.threshold)
         after.observables = table
         after.memo[histograms_key(after, _MOST)] = self._cells.result()
-        self._sample.memo[_AFTER] = (
-            used,
-            After(
-                after,
-                used.calibration * found["energy"] / table.incident_energy,
-                found["theta"] - table.incident_theta,
-                found["n_clusters"],
-                found["outside"],
-            ),
-        )
+        response = used.calibration * found["energy"] / table.incident_energy
+        direction = found["theta"] - table.incident_theta
+        result = After(after, response, direction, found["n_clusters"], found["outside"])
+        self._sample.memo[_AFTER] = used, result
 
 
 def fitted(reference: Sample) -> Reconstruction:
@@ -148,10 +137,7 @@ def fitted(reference: Sample) -> Reconstruction:
         InputError: When no MIP energy is known or found, or no shower leaves a cluster.
     """
     if _FITTED not in reference.memo:
-        try:
-            _read(reference, reference)
-        except InputError as error:
-            reference.memo[_FITTED] = error
+        _read(reference, reference)
     found = reference.memo[_FITTED]
     if isinstance(found, InputError):
         raise found
@@ -183,9 +169,10 @@ def can_reconstruct(reference: Sample) -> str:
 
 def _read(reference: Sample, sample: Sample) -> None:
     """Reconstruct a sample in a separate pass."""
-    columns = AfterColumns(reference, sample)
-    stream(sample, [columns], sample.threshold)
-    columns.finish()
+    columns = AfterColumns.of(reference, sample)
+    if columns is not None:
+        stream(sample, [columns], sample.threshold)
+        columns.finish()
 
 
 def _source(sample: Sample) -> ShowerSource:

@@ -51,8 +51,9 @@ def growth_curves(metrics: Mapping[str, Any]) -> list[GrowthCurve]:
             np.array(detail[key], np.float64) for key in ("sizes", "auc", "auc_uncertainty")
         )
         line = detail.get("extrapolation") or {}
-        band = [np.array(line.get(key, []), np.float64) for key in ("sizes", "auc", "low", "high")]
-        x, y = (band[0], band[1]) if len(band[0]) else (showers, auc)
+        grid, fitted, lower, upper = (np.array(line.get(key, [])) for key in ("sizes", "auc", "low", "high"))
+        band = grid, fitted, lower, upper
+        x, y = (grid, fitted) if len(grid) else (showers, auc)
         marks = []
         for name, key in _SIGMAS:
             found = detail.get(key) or {}
@@ -62,7 +63,8 @@ def growth_curves(metrics: Mapping[str, Any]) -> list[GrowthCurve]:
                 marks.append(
                     Mark(name, n, float(found.get("low") or n), float(found.get("high") or n), float(at))
                 )
-        curves.append(GrowthCurve(role, label, showers, auc, np.nan_to_num(error), *band, tuple(marks)))
+        measured = showers, auc, np.nan_to_num(error)
+        curves.append(GrowthCurve(role, label, *measured, *band, tuple(marks)))
     return curves
 
 

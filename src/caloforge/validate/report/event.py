@@ -24,7 +24,7 @@ from caloforge.validate.plots.event import (
     hit_boxes,
 )
 from caloforge.validate.report.interactive import LAYOUT, SCALE, packed
-from caloforge.validate.report.page import Page, Plot, Section, Table
+from caloforge.validate.report.page import Cell, Page, Plot, Section, Table
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -166,7 +166,7 @@ def display_blocks(samples: Sequence[Sample], showers: Sequence[Showers], thresh
     """Return the interactive displays, all with the same colours."""
     boxes = [hit_boxes(shower, threshold, _MOST_HITS) for shower in showers]
     limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
-    alike = {"threshold": threshold, "most": _MOST_HITS, "limits": limits}
+    alike: dict[str, Any] = {"threshold": threshold, "most": _MOST_HITS, "limits": limits}
     extent = _extent(boxes)
     shown = list(zip(samples, showers, boxes, strict=True))[:_MOST_SAMPLES]
     return [
@@ -251,7 +251,7 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
     """Return the interactive page: the display and the shower's layers."""
     boxes = hit_boxes(shower, threshold)
     cells = shower.cells[0].astype(float)
-    rows = [
+    rows: list[list[Cell | str | float]] = [
         [number, layer.name, float(cells[members].sum()), int((cells[members] > threshold).sum())]
         for number, (layer, members) in enumerate(
             zip(shower.detector.layers, shower.detector.layer_cells, strict=True)

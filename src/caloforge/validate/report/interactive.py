@@ -251,9 +251,9 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
             "name": image.label, "hovertemplate": "%{x}, %{y}<br><b>%{customdata:.4g}</b><extra>" + image.label + "</extra>",
         })  # fmt: skip
         left, width = column / columns, 0.92 / columns
-        base, height = 1.0 - (row + 1) / rows, (1.0 if rows == 1 else 0.82) / rows
+        base, share = 1.0 - (row + 1) / rows, (1.0 if rows == 1 else 0.82) / rows
         x_axis = _AXIS | {"domain": [left, left + width], "anchor": f"y{tag}"} | _titled(heat.x_label)
-        y_axis = _AXIS | {"domain": [base, base + height], "anchor": f"x{tag}", "showticklabels": column == 0}
+        y_axis = _AXIS | {"domain": [base, base + share], "anchor": f"x{tag}", "showticklabels": column == 0}
         if column == 0:
             y_axis |= _titled(heat.y_label, 8)
         if number:
@@ -265,7 +265,7 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
             y_axis |= named | {"tickvals": y.tolist(), "ticktext": list(heat.y_ticks)}
         layout[f"xaxis{tag}"], layout[f"yaxis{tag}"] = x_axis, y_axis
         layout["annotations"].append({
-            "text": image.label, "x": left + width / 2, "y": base + height, "xref": "paper", "yref": "paper",
+            "text": image.label, "x": left + width / 2, "y": base + share, "xref": "paper", "yref": "paper",
             "yanchor": "bottom", "showarrow": False, "font": {"size": 12},
         })  # fmt: skip
     return {"data": data, "layout": layout}

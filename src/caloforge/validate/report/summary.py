@@ -293,7 +293,7 @@ def summary_for_terminal(metrics: Mapping[str, Any]) -> TerminalTable:
     columns, rows = summary_rows(metrics)
     reference = metrics["reference"]
     title = f"against {reference['label']}: {reference['n_showers']} showers of {reference['detector']}"
-    frame = {"box": box.SIMPLE_HEAD, "pad_edge": False, "show_edge": False}
+    frame: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "show_edge": False}
     table = TerminalTable(title=title, title_justify="left", **frame)
     for name in columns:
         table.add_column(name, overflow="fold")
