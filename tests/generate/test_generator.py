@@ -1,4 +1,4 @@
-"""Showers from a run: counted per shower, with the conditions asked for, in files and streams."""
+"""Showers from a run: counted per shower, with the requested conditions, in files and streams."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_write_is_the_stream(run: Path, tmp_path: Path) -> None:
     ("arguments", "error", "message"),
     [
         ({"n": 5, "energy": "2TeV"}, IncompatibleError, "outside the training's"),
-        ({"n": 0, "energy": "2GeV"}, InputError, "0 showers asked for"),
+        ({"n": 0, "energy": "2GeV"}, InputError, "number of showers is 0"),
         ({"n": 5}, InputError, "an energy is needed"),
         ({"energy": "2GeV"}, InputError, "number of showers is needed"),
         ({"n": 5, "energy": "2GeV", "batch_size": 0}, InputError, "batch size is 0"),

@@ -1,13 +1,14 @@
 """A trained model as a source of showers.
 
-Noise and conditions are counted per shower: shower i of a seed is the same whatever the batch size and however many
-are asked for. Matrix products of different heights may round differently in the last bits, so the network always
-works on blocks of one fixed size at fixed places; a batch is a whole number of them.
+Noise and conditions are counted per shower: shower i of a seed is the same whatever the batch size and the number of
+showers. Matrix products of different heights may round differently in the last bits, so the network always works on
+blocks of one fixed size at fixed places; a batch is a whole number of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge.errors import IncompatibleError, InputError
-from caloforge.geometry import Beam, Detector
+from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerSource, ShowerWriter, open_showers
@@ -37,8 +38,8 @@ class Generator:
         name: Written as the showers' source.
         particle: Particle of the training showers.
         device: Where the models are.
-        seen: Identities (M,) uint64 of the showers that trained or selected the models; all showers made carry them.
-        attributes: What all showers made have as attributes: seeds that were seen, whether the model is unfinished.
+        seen: Identities (M,) uint64 of the showers that trained or selected the models; stored with all generated showers.
+        attributes: Attributes of all generated showers: seeds that were seen, whether the model is unfinished.
     """
 
     def __init__(
@@ -128,63 +129,61 @@ class Generator:
         if batch_size < 1:
             msg = f"batch size is {batch_size}; expected at least 1"
             raise InputError(msg)
-        total = self._number(n, like)
         size = max(1, round(batch_size / BLOCK)) * BLOCK
-        if like is not None:
-            if energy is not None or theta is not None:
-                msg = "'like' gives energies and angles; leave out energy and theta"
+        starts = range(0, self._number(n, like), size)
+        if like is None:
+            if energy is None:
+                msg = "an energy is needed, such as 50GeV, or showers whose conditions are taken ('like')"
                 raise InputError(msg)
-            if isinstance(like, str | Path):
-                with open_showers(like) as source:
-                    yield from self._like(source, total, size, seed, allow_extrapolation)
-                return
-            yield from self._like(like, total, size, seed, allow_extrapolation)
+            beam = self.detector.beam.replace(energy=energy, theta=theta)
+            straight = beam.theta == AngleSpec(90.0, 90.0)
+            for start in starts:
+                drawn = beam.sample(seed, start, min(size, starts.stop - start))
+                yield self._batch(
+                    drawn.energy,
+                    None if straight else drawn.theta,
+                    drawn.conditions,
+                    start,
+                    seed,
+                    allow_extrapolation,
+                )
             return
-        if energy is None:
-            msg = "an energy is needed, such as 50GeV, or showers whose conditions are taken ('like')"
+        if energy is not None or theta is not None:
+            msg = "'like' gives energies and angles; leave out energy and theta"
             raise InputError(msg)
-        beam = self.detector.beam.replace(energy=energy, theta=theta)
-        for start in range(0, total, size):
-            yield self._batch(
-                *_conditions(beam, seed, start, min(size, total - start)), start, seed, allow_extrapolation
-            )
+        with _opened(like) as source:
+            if source.detector != self.detector:
+                msg = f"'{source.detector.name}' showers cannot be imitated by a model of '{self.detector.name}'"
+                raise IncompatibleError(msg)
+            for start in starts:
+                one = source.take(np.arange(start, min(start + size, starts.stop)) % len(source))
+                angles = one.incident_theta if one.has_theta else None
+                yield self._batch(
+                    one.incident_energy,
+                    angles,
+                    one.conditions,
+                    start,
+                    seed,
+                    allow_extrapolation,
+                    one.particle,
+                )
 
     def _number(self, n: int | None, like: str | Path | ShowerSource | None) -> int:
-        if n is None:
-            if like is None:
-                msg = "the number of showers is needed"
+        """Return the number of showers: ``n``, or that of ``like``."""
+        if n is None and like is None:
+            msg = "the number of showers is needed"
+            raise InputError(msg)
+        if like is not None:
+            with _opened(like) as source:
+                available = len(source)
+            if not available:
+                msg = "'like' contains no showers"
                 raise InputError(msg)
-            if isinstance(like, str | Path):
-                with open_showers(like) as source:
-                    return len(source)
-            return len(like)
-        if n < 1:
-            msg = f"{n} showers asked for; expected at least 1"
+            n = available if n is None else n
+        if n is None or n < 1:
+            msg = f"number of showers is {n}; expected at least 1"
             raise InputError(msg)
         return n
-
-    def _like(
-        self, source: ShowerSource, total: int, size: int, seed: int, allow_extrapolation: bool
-    ) -> Iterator[Showers]:
-        if source.detector != self.detector:
-            msg = f"'{source.detector.name}' showers cannot be imitated by a model of '{self.detector.name}'"
-            raise IncompatibleError(msg)
-        if len(source) == 0:
-            msg = "the showers to imitate are none"
-            raise InputError(msg)
-        for start in range(0, total, size):
-            rows = np.arange(start, min(start + size, total)) % len(source)
-            chunk = source.take(rows)
-            theta = chunk.incident_theta if chunk.has_theta else None
-            yield self._batch(
-                chunk.incident_energy,
-                theta,
-                chunk.conditions,
-                start,
-                seed,
-                allow_extrapolation,
-                source.particle,
-            )
 
     def _batch(
         self,
@@ -199,10 +198,9 @@ class Generator:
         """Return showers ``start`` to ``start + len(energy)``, with the conditions that shape them or place their cells."""
         readout = self.detector.readout
         known = {*self.model.columns, *(() if readout is None else readout.alignment_names)}
-        empty = np.zeros((len(energy), self.detector.n_cells), np.float32)
         shell = Showers(
             self.detector,
-            empty,
+            np.zeros((len(energy), self.detector.n_cells), np.float32),
             energy,
             theta,
             {name: values for name, values in conditions.items() if name in known},
@@ -246,9 +244,5 @@ class Generator:
                 raise IncompatibleError(msg)
 
 
-def _conditions(
-    beam: Beam, seed: int, start: int, n: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, dict[str, NDArray[np.float32]]]:
-    primaries = beam.sample(seed, start, n)
-    straight = beam.theta == AngleSpec(90.0, 90.0)
-    return primaries.energy, None if straight else primaries.theta, primaries.conditions
+def _opened(like: str | Path | ShowerSource) -> AbstractContextManager[ShowerSource]:
+    return open_showers(like) if isinstance(like, str | Path) else nullcontext(like)

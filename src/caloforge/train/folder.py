@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError
-from caloforge.files import atomic_path, read_json, write_json
+from caloforge.files import atomic_path, read_json
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
@@ -43,7 +43,7 @@ __all__ = [
 
 _NAMES = ("training", "selection", "inherited")
 _MEMBER = re.compile(r"-\d+$")
-RUN_FILE = "identities.npz"
+RUN_FILE, IDENTITIES = "run.json", "identities.npz"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SeenByTraining:
 
     def write(self, folder: Path) -> None:
         """Write the identities into a run folder."""
-        with atomic_path(folder / RUN_FILE, force=True) as part, part.open("wb") as handle:
+        with atomic_path(folder / IDENTITIES, force=True) as part, part.open("wb") as handle:
             np.savez_compressed(handle, **{name: getattr(self, name) for name in _NAMES})
 
     @classmethod
@@ -99,7 +99,7 @@ class SeenByTraining:
             FileFormatError: When the file of identities is broken.
         """
         facts = facts or {}
-        path = folder / RUN_FILE
+        path = folder / IDENTITIES
         seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
         if not path.is_file():
             missing = (
@@ -116,8 +116,8 @@ class SeenByTraining:
 
 def inherited_from(weights: Path) -> SeenByTraining:
     """Return what the weights of a file have seen, as ``inherited``: a run's weights or a shipped model's."""
-    if (weights.parent / RUN_FILE).is_file():
-        before = SeenByTraining.read(weights.parent, _seen_facts(weights.parent / "run.json"))
+    if (weights.parent / IDENTITIES).is_file():
+        before = SeenByTraining.read(weights.parent, _seen_facts(weights.parent / RUN_FILE))
         return SeenByTraining(inherited=before.all, seeds=before.seeds, missing=before.missing)
     shipped = shipped_identities(weights)
     if shipped.is_file():
@@ -160,36 +160,25 @@ def _seen_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Names of the files of one run."""
+    """The files of one run.
 
-    path: Path
+    Attributes:
+        path: The folder.
+        config: Resolved settings.
+        info: Everything else about the run, ``run.json``.
+        log: Losses and figures by epoch.
+        state: State of an unfinished training.
+        identities: Identities of the showers that trained and selected the model.
+    """
 
-    @property
-    def config(self) -> Path:
-        """Resolved settings."""
-        return self.path / "config.toml"
-
-    @property
-    def info(self) -> Path:
-        """Everything else about the run."""
-        return self.path / "run.json"
-
-    @property
-    def log(self) -> Path:
-        """Losses and figures by epoch."""
-        return self.path / "metrics.csv"
-
-    @property
-    def state(self) -> Path:
-        """State of an unfinished training."""
-        return self.path / "state.pt"
-
-    @property
-    def identities(self) -> Path:
-        """Identities of the showers that trained and selected the model."""
-        return self.path / RUN_FILE
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.info = path / RUN_FILE
+        self.log = path / "metrics.csv"
+        self.state = path / "state.pt"
+        self.identities = path / IDENTITIES
 
     def seen(self) -> SeenByTraining:
         """Return which showers the training has seen.
@@ -206,9 +195,9 @@ class RunFolder:
             FileFormatError: When the folder is not a run.
         """
         content = self.read()
-        if content.get("status") != "unfinished":
-            return ""
-        return unfinished_text(content.get("not_trained", ()))
+        return (
+            unfinished_text(content.get("not_trained", ())) if content.get("status") == "unfinished" else ""
+        )
 
     def weights(self, member: int = 0) -> Path:
         """Weights of a member; there is one unless the run is an ensemble."""
@@ -235,10 +224,6 @@ class RunFolder:
         except ValueError as error:
             raise FileFormatError(self.info, "", f"is not JSON: {error}") from error
         return content
-
-    def write(self, content: dict[str, Any]) -> None:
-        """Write ``run.json``."""
-        write_json(self.info, content)
 
     def detector(self) -> Detector:
         """Return the detector of the run, a user's own from its stored definition."""

@@ -67,16 +67,13 @@ class MetricLog:
             self._board.close()
 
 
-Weights = dict[str, Tensor]
-
-
 @dataclass
 class Best:
     """The best epoch so far of one stage, the median time of an epoch (s, held-out figures included), and epochs done."""
 
     value: float = float("inf")
     epoch: int = -1
-    weights: Weights = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
     epoch_seconds: float = 0.0
     epochs_done: int = 0
 
@@ -156,11 +153,11 @@ class StageLoop:
             every = self.config.checkpoint_epochs
             due = time.monotonic() - saved > self.config.checkpoint_seconds
             if not done and ((every and updater.epoch % every == 0) or due):
-                self.save({"updater": updater.state_dict(), "best": vars(best), "random": random_state()})
+                self._save(updater, best)
                 saved = time.monotonic()
             self.advance(1)
         if updater.epoch < self.stage.epochs:
-            self.save({"updater": updater.state_dict(), "best": vars(best), "random": random_state()})
+            self._save(updater, best)
         if best.weights:
             self.model.load_weights(best.weights)
         else:
@@ -175,6 +172,9 @@ class StageLoop:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(needed[name])
         return best
+
+    def _save(self, updater: StageUpdater, best: Best) -> None:
+        self.save({"updater": updater.state_dict(), "best": vars(best), "random": random_state()})
 
     def _mode(self, training: bool) -> None:
         self.model.train(training)
@@ -216,5 +216,5 @@ class StageLoop:
             if figures[metric] < best.value:
                 best.value, best.epoch, best.weights = figures[metric], updater.epoch, self._weights()
 
-    def _weights(self) -> Weights:
+    def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}

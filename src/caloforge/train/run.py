@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from caloforge import __version__
 from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
-from caloforge.files import atomic_path, ensure_output_dir
+from caloforge.files import atomic_path, ensure_output_dir, write_json
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
@@ -78,7 +78,7 @@ def train(
         UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
     settings = resolve(model, config, overrides, preset, train_size=train_size)
-    accelerator = torch_device(device)
+    where = torch.device(torch_device(device))
     stored = RunFolder(Path(output)).read().get("storage") if resume else None
     files = read_files(data, settings.train.data.bytes, stored)
     MODELS[model].check_detector(files.detector)
@@ -93,7 +93,7 @@ def train(
     seen = replace(
         before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
     )
-    info = _info(settings, files, seed, parts, accelerator) | {"seen": seen.facts()}
+    info = _info(settings, files, seed, parts, where) | {"seen": seen.facts()}
     if resume:
         if _check_same(folder, settings, info):
             return folder.path
@@ -101,9 +101,9 @@ def train(
         folder.clear()
     with atomic_path(folder.config, force=True) as part:
         part.write_text(to_toml(settings.as_dict()))
-    folder.write(info)
+    write_json(folder.info, info)
     seen.write(folder.path)
-    _Training(settings, files, parts, folder, seed, accelerator).run(info)
+    _Training(settings, files, parts, folder, seed, where).run(info)
     if info["status"] == "unfinished":
         msg = (
             f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
@@ -131,13 +131,11 @@ def held_out_showers(run: str | Path, data: Files) -> Showers:
 
 
 def _info(
-    settings: Resolved, files: TrainingFiles, seed: int, parts: Split, accelerator: str
+    settings: Resolved, files: TrainingFiles, seed: int, parts: Split, device: torch.device
 ) -> dict[str, Any]:
-    """Return what ``run.json`` says when the training starts."""
-    names = ("torch", "numpy", "h5py")
-    hardware = (
-        torch.cuda.get_device_name() if accelerator == "cuda" else platform.processor() or platform.machine()
-    )
+    """Return the content of ``run.json`` when the training starts."""
+    processor = platform.processor() or platform.machine()
+    versions = {name: version(name) for name in ("torch", "numpy", "h5py")}
     return {
         "status": "running",
         "model": settings.model_name,
@@ -149,12 +147,11 @@ def _info(
         "storage": files.storage,
         "train_showers": len(parts.train),
         "held_out_showers": len(parts.held_out),
-        "versions": {"caloforge": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in names},
+        "versions": {"caloforge": __version__, "python": platform.python_version(), **versions},
         "commit": source_commit(),
         "command": " ".join(["caloforge", *sys.argv[1:]]) if "caloforge" in sys.argv[0] else "",
-        "device": accelerator,
-        "hardware": hardware,
+        "device": str(device),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
         "threads": torch.get_num_threads(),
     }
 
@@ -166,9 +163,6 @@ def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> 
         if before.get(key) != info[key]:
             msg = f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
             raise ConfigError(msg)
-    if "seen" not in before:
-        msg = f"{folder.path}: cannot resume; the run was begun before the split followed from the showers' identities"
-        raise ConfigError(msg)
     if before["data"]["sha256"] != info["data"]["sha256"]:
         msg = f"{folder.path}: cannot resume with {info['data']['file']}; the run's data have another hash"
         raise ConfigError(msg)
@@ -182,16 +176,10 @@ def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> 
         raise ConfigError(msg)
     for section in ("model", "train"):
         for key, value in new[section].items():
-            if key not in ("max_seconds", "data") and _plain(old[section].get(key)) != _plain(value):
+            if key not in ("max_seconds", "data") and old[section].get(key) != value:
                 msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
                 raise ConfigError(msg)
     return before.get("status") == "finished"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class _Training:
@@ -204,7 +192,7 @@ class _Training:
         parts: Split,
         folder: RunFolder,
         seed: int,
-        accelerator: str,
+        device: torch.device,
     ) -> None:
         self.settings, self.folder, self.seed = settings, folder, seed
         self.config = settings.train
@@ -212,8 +200,8 @@ class _Training:
         self.sample_rows = parts.train[: files.n_sample]
         if files.storage == "files":
             files = files.keep(np.concatenate([self.sample_rows, self.held_out_rows]))
-        self.files, self.device = files, torch.device(accelerator)
-        if accelerator == "cuda":
+        self.files, self.device = files, device
+        if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
 
@@ -249,64 +237,55 @@ class _Training:
     def run(self, info: dict[str, Any]) -> None:
         """Train, from the last checkpoint when there is one, and write the result."""
         started, cpu = time.monotonic(), time.process_time()
-        state = load_state(self.folder.state, torch.device("cpu")) if self.folder.state.exists() else None
-        log = MetricLog(self.folder.log, state["rows"] if state else 0, self.config.tensorboard)
-        results: list[float] = list(state["results"]) if state else []
-        elapsed: float = state["elapsed"] if state else 0.0
+        state = load_state(self.folder.state, torch.device("cpu")) if self.folder.state.exists() else {}
+        log = MetricLog(self.folder.log, state.get("rows", 0), self.config.tensorboard)
+        results: list[float] = list(state.get("results", ()))
+        stage_results: dict[str, Any] = dict(state.get("stages", {}))
+        elapsed: float = state.get("elapsed", 0.0)
         budget = self.config.max_seconds
         deadline = started + budget - elapsed if budget else float("inf")
-        stage_results: dict[str, Any] = dict(state["stages"]) if state else {}
         parameters = 0
         short: dict[str, dict[str, int]] = {}
         untrained: list[str] = []
         for training in range(len(results), self.config.trainings):
             model = self._model(training)
             parameters = sum(p.numel() for p in model.parameters())
-            train_set, sample, held_out = self._datasets(model)
-            first = 0
-            if state is not None:
+            data, sample, held_out = self._datasets(model)
+            if state:
                 model.load_weights(state["model"])
                 model.to(self.device)
-                first = state["stage"]
             value = float("inf")
-            for number, stage in enumerate(model.stages()):
-                if number < first:
-                    continue
+            for number, stage in list(enumerate(model.stages()))[state.get("stage", 0) :]:
 
                 def save(part: dict[str, Any], number: int = number, model: ShowerModel = model) -> None:
                     if short or untrained:
                         return  # the checkpoint of the first stage that was cut short is kept
-                    seconds = elapsed + time.monotonic() - started
-                    content = {"stage": number, "rows": log.rows, "results": results, "elapsed": seconds}
-                    save_state(
-                        self.folder.state,
-                        {**content, "model": model.state_dict(), "stages": stage_results, **part},
-                    )
+                    part |= {"stage": number, "model": model.state_dict(), "rows": log.rows}
+                    part |= {"results": results, "stages": stage_results}
+                    save_state(self.folder.state, part | {"elapsed": elapsed + time.monotonic() - started})
 
-                label = f"{self.settings.model_name} {stage.name}"
-                with progress(stage.epochs, label) as advance:
+                with progress(stage.epochs, f"{self.settings.model_name} {stage.name}") as advance:
                     loop = StageLoop(
-                        model, stage, train_set, sample, held_out, self.config,
+                        model, stage, data, sample, held_out, self.config,
                         child_seed(self.seed, "training", training), training, log, save, advance, deadline,
                     )  # fmt: skip
-                    best = loop.run(state if state is not None and "updater" in state else None)
-                state = None
+                    best = loop.run(state or None)
+                state = {}
                 value = best.value if best.value < float("inf") else value
-                stage_results[f"{training}/{stage.name}"] = {
+                name = f"{training}/{stage.name}"
+                stage_results[name] = {
                     "epoch": best.epoch,
                     "metric": best.value,
                     "epoch_seconds": best.epoch_seconds,
                 }
-                if best.epochs_done < stage.epochs:
-                    if best.epochs_done:
-                        short[f"{training}/{stage.name}"] = {"epochs": best.epochs_done, "of": stage.epochs}
-                    else:
-                        several = f" of training {training}" if self.config.trainings > 1 else ""
-                        untrained.append(f"{stage.name}{several}")
+                if 0 < best.epochs_done < stage.epochs:
+                    short[name] = {"epochs": best.epochs_done, "of": stage.epochs}
+                elif best.epochs_done < stage.epochs:
+                    several = f" of training {training}" if self.config.trainings > 1 else ""
+                    untrained.append(f"{stage.name}{several}")
             save_weights(self.folder.weights(training), model.state_dict())
             results.append(value)
         log.close()
-        members = self._combine(results, final=not untrained)
         info |= {
             "status": "unfinished" if untrained else "finished",
             **({"not_trained": untrained} if untrained else {}),
@@ -314,11 +293,11 @@ class _Training:
             "parameters": parameters,
             "stages": stage_results,
             "trainings": results,
-            "members": members,
+            "members": self._combine(results, final=not untrained),
             "wall_seconds": elapsed + time.monotonic() - started,
             "cpu_seconds": time.process_time() - cpu,
         }
-        self.folder.write(info)
+        write_json(self.folder.info, info)
         if not untrained:
             self.folder.state.unlink(missing_ok=True)
 
@@ -341,11 +320,11 @@ class _Training:
 
 def _take_fitting(model: ShowerModel, path: Path) -> None:
     """Start from the weights of a file whose names and shapes fit; the range of conditions stays that of the showers."""
-    own = model.state_dict()
+    own, stored = model.state_dict(), load_weights(path)
     fitting = {
-        k: v
-        for k, v in load_weights(path).items()
-        if k in own and own[k].shape == v.shape and k not in _OF_THE_SHOWERS
+        name: value
+        for name, value in stored.items()
+        if name in own and own[name].shape == value.shape and name not in _OF_THE_SHOWERS
     }
     if not fitting:
         raise FileFormatError(path, "", "has no weights that fit the model")
