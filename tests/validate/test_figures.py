@@ -19,7 +19,8 @@ def made(detector: str, n: int = 60, seed: int = 0, vary: bool = True) -> Shower
     rng = np.random.default_rng(seed)
     geometry = get_detector(detector)
     energy = rng.choice([10_000.0, 20_000.0, 40_000.0], n) if vary else np.full(n, 20_000.0)
-    cells = rng.gamma(0.5, 1.0, (n, geometry.n_cells)) * (rng.random((n, geometry.n_cells)) < 0.3)
+    filled = min(0.3, 2000 / geometry.n_cells)
+    cells = rng.gamma(0.5, 1.0, (n, geometry.n_cells)) * (rng.random((n, geometry.n_cells)) < filled)
     cells *= (0.02 * energy / cells.sum(axis=1))[:, None]
     conditions = {name: np.zeros((n, k), np.float32) for name, k in geometry.condition_sizes.items()}
     theta = rng.uniform(40, 90, n) if vary else None

@@ -3,7 +3,8 @@
 The consumers of the pass (:func:`~caloforge.validate.observables.streaming.stream`) are the hash of the file, the identities
 of the reference's showers, the observables and statistics of every cell, the histograms of the cells, the cells that
 classifiers and distances need, and the reconstruction. Memory is that of two chunks, of the table of observables and of the
-cells kept, sparse where that is smaller.
+cells kept, sparse where that is smaller. Two reads of a few showers are left: the first thousand of the reference where a MIP
+peak has to be found before the pass, and the event display's shower in a sample larger than what is kept.
 """
 
 from __future__ import annotations

@@ -306,6 +306,6 @@ def _data_url(picture: bytes) -> str:
 
 @cache
 def _packed_plotly() -> str:
-    """Return plotly.js as the installed package carries it, as base64 of gzip: half the size, and not parsed at once."""
+    """Return the installed plotly.js as base64 of gzip: half the size, and not parsed at once."""
     text = str(require("plotly.offline", extra="report").get_plotlyjs())
     return base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")
