@@ -14,8 +14,8 @@ showers ordered by incident energy, so that each energy of a beam counts. With r
 
   .. math:: d = |C_g - C_r| / |C_r|.
 
-For showers on a grid, as the published study of the GANs, with the mean x, y and z profiles p of the reference, and the core cells: the
-cube [10, 16]^3 of 25 x 25 x 25 cells, elsewhere the cells whose mean is at least a tenth of the largest:
+For showers on a grid, as the published study of the GANs, with the mean x, y and z profiles p of the reference, and the core cells of
+:func:`~caloforge.statistics.moments.core_cells`:
 
 - ``shape_mse``: mean over the axes of :math:`\frac1K \sum_i ((g_i - p_i) / \bar p)^2`;
 - ``cell_mean_ratio``, ``cell_std_ratio``: mean over the core cells of generated over reference, of the mean and of the standard
@@ -31,7 +31,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -39,8 +39,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caloforge.statistics.distances import covariance_distance, shape_mse
+from caloforge.statistics.moments import core_cells, moment_ratios
 
-__all__ = ["compare", "core_mask", "covariance_figure", "shape_figures"]
+__all__ = ["compare", "covariance_figure", "shape_figures"]
 
 _SCALES = {
     "layer_fraction": 1.0,
@@ -51,8 +52,6 @@ _SCALES = {
     "profile": 0.1,
 }
 _TINY = 1e-12
-_CUBES: Mapping[tuple[int, ...], slice] = {(25, 25, 25): slice(10, 17)}
-_CORE_SHARE = 0.1
 
 
 def compare(
@@ -89,16 +88,6 @@ def covariance_figure(truth: Tensor, fake: Tensor, energy: Tensor, groups: int =
     return float(np.nan_to_num(np.mean(distances), nan=1e3).clip(max=1e3))
 
 
-def core_mask(shape: tuple[int, ...], mean: Tensor) -> Tensor:
-    """Return which cells (n_cells,) of a grid are core cells, for the reference's mean energies (n_cells,)."""
-    cut = _CUBES.get(shape)
-    if cut is None:
-        return (mean >= _CORE_SHARE * mean.max()) & (mean > 0)
-    inside = torch.zeros(shape, dtype=torch.bool, device=mean.device)
-    inside[cut, cut, cut] = True
-    return inside.flatten()
-
-
 def shape_figures(truth: Tensor, fake: Tensor, energy: Tensor, shape: tuple[int, ...]) -> dict[str, float]:
     """Return the figures for a grid.
 
@@ -109,15 +98,12 @@ def shape_figures(truth: Tensor, fake: Tensor, energy: Tensor, shape: tuple[int,
         shape: Cells along x, y and the layers.
     """
     means = [cells.mean(0, dtype=torch.float64).view(shape) for cells in (truth, fake)]
-    core = core_mask(shape, means[0].flatten())
-    parts = [cells[:, core].double() / energy[:, None] for cells in (truth, fake)]
-    ratios = []
-    for reference, generated in (
-        [part.mean(0) for part in parts],
-        [part.std(0, unbiased=len(part) > 1) for part in parts],
-    ):
-        filled = reference > 0
-        ratios.append((generated[filled] / reference[filled]).cpu().numpy())
+    core = torch.from_numpy(core_cells(means[0].flatten().cpu().numpy(), shape)).to(truth.device)
+    reference, generated = (
+        (x.mean(0).cpu().numpy(), x.std(0, unbiased=len(x) > 1).cpu().numpy())
+        for x in (cells[:, core].double() / energy[:, None] for cells in (truth, fake))
+    )
+    ratios = moment_ratios(reference, generated)
     profiles = [[mean.sum(axes).cpu().numpy() for axes in ((1, 2), (0, 2), (0, 1))] for mean in means]
     figures = {
         "shape_mse": float(np.mean([shape_mse(p, g) for p, g in zip(*profiles, strict=True)])),

@@ -87,32 +87,25 @@ def bootstrap_auc(scores: Array, weights_reference: Array, weights_generated: Ar
 
 @dataclass(frozen=True)
 class Point:
-    """The AUC of classifiers trained on as many rows, all tested on the same rows.
-
-    Attributes:
-        trained: Rows of each sample that a classifier was trained and stopped with.
-        scores: Scores of the test rows by each classifier (R, n + m), those of the reference first.
-    """
+    """Classifiers trained on as many rows, all tested on the same rows."""
 
     trained: int
+    """Rows of each sample for training and early stopping."""
     scores: Array
+    """Scores of the test rows by each classifier (R, n + m), those of the reference first."""
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Rows a side at which the significance reaches a value.
-
-    Attributes:
-        value: Rows of each sample; infinity when it is never reached.
-        low: Lower end of the 68 % range.
-        high: Its upper end.
-        extrapolated: Whether the value is outside the sizes that were measured.
-    """
+    """Rows a side at which the significance reaches a value."""
 
     value: float
+    """Rows of each sample; infinity when it is never reached."""
     low: float
     high: float
+    """Ends of the 68 % range."""
     extrapolated: bool
+    """Whether the value is outside the sizes that were measured."""
 
 
 def learning_points(candidate: Candidate, split: Split, folds: int, seed: int) -> list[Point]:
@@ -163,22 +156,17 @@ def learning_points(candidate: Candidate, split: Split, folds: int, seed: int) -
 
 @dataclass(frozen=True, eq=False)
 class LearningCurve:
-    """A fitted learning curve with bootstrap replicas.
-
-    Attributes:
-        sizes: Rows a side (S,) of the tests with cross-fitting, increasing.
-        auc: Measured AUC (S,).
-        errors: Their errors (S,).
-        parameters: log of delta, log of t0, and c (3,).
-        replicas: The parameters of the bootstrap replicas (B, 3).
-        folds: K.
-    """
+    """A fitted learning curve with bootstrap replicas."""
 
     sizes: Array
+    """Rows a side (S,) of the tests with cross-fitting, increasing."""
     auc: Array
     errors: Array
+    """Measured AUC (S,) and errors (S,)."""
     parameters: Array
+    """log of delta, log of t0, and c (3,)."""
     replicas: Array
+    """The parameters of the bootstrap replicas (B, 3)."""
     folds: int
 
     def at(self, n: ArrayLike) -> Array:
@@ -250,7 +238,7 @@ def fit_curve(
 
 
 def _training_spread(values: Sequence[Array]) -> Array:
-    """Return the spread of the AUC between trainings of each size; from smaller sizes where there are fewer than four."""
+    """Return the standard deviation of the AUC of trainings of each size; of smaller sizes where there are fewer than four."""
     out = np.zeros(len(values))
     known = 0.0
     for index, found in enumerate(values):

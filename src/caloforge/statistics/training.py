@@ -54,29 +54,22 @@ _ROWS = 1024  # scored at once
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a network is trained.
-
-    Attributes:
-        width: Neurons of each hidden layer.
-        learning_rate: AdamW's.
-        batch: Most showers a step; fewer for samples that would have less than 20 steps in an epoch.
-        epochs: Most epochs.
-        patience: Epochs without a better validation loss after which it stops; None never stops.
-        by_accuracy: Choose the epoch by validation accuracy and not by validation loss.
-        weight_decay: Decoupled weight decay.
-        dropout: Fraction of hidden neurons dropped while training.
-        standardise: Shift and scale the inputs by their mean and standard deviation over the training part.
-    """
+    """Settings of the training of a network."""
 
     width: int
+    """Neurons of each hidden layer."""
     learning_rate: float
     batch: int
+    """Most showers a step; fewer for samples that would have less than 20 steps in an epoch."""
     epochs: int
     patience: int | None
+    """Epochs without a better validation loss after which it stops; None never stops."""
     by_accuracy: bool
+    """Whether the epoch is chosen by validation accuracy and not by validation loss."""
     weight_decay: float = 0.0
     dropout: float = 0.0
     standardise: bool = True
+    """Whether the inputs are standardised with the training part."""
 
 
 PRESETS: dict[str, TrainingOptions] = {
@@ -87,17 +80,7 @@ PRESETS: dict[str, TrainingOptions] = {
 
 @dataclass(frozen=True)
 class Scores:
-    """The held-out part as scored by one trained network.
-
-    Attributes:
-        auc: Area under the ROC curve.
-        auc_error: Its statistical error.
-        jsd: Jensen-Shannon divergence, bits, from calibrated probabilities.
-        jsd_error: Its statistical error.
-        epochs: Epochs trained.
-        best: The epoch chosen, counted from 1.
-        held_out: Held-out showers a side.
-    """
+    """AUC and Jensen-Shannon divergence (bits, from calibrated probabilities) of the held-out part, with statistical errors."""
 
     auc: float
     auc_error: float
@@ -105,7 +88,9 @@ class Scores:
     jsd_error: float
     epochs: int
     best: int
+    """The epoch chosen, counted from 1."""
     held_out: int
+    """Held-out showers a side."""
 
 
 def fit_boosting(
@@ -220,8 +205,7 @@ def train_once(
 def threads_for(operations: float) -> Iterator[None]:
     """Compute with one thread inside the block when a training step has few floating-point operations.
 
-    A step of a small network is done before several threads have shared it, and where other programs use the same cores each step
-    waits for the slowest of them. Two busy cores trained the fast classifier ten times more slowly with two threads.
+    Several threads wait for the slowest core: two busy cores trained the fast classifier ten times more slowly with two threads.
     """
     import torch
 
@@ -309,8 +293,7 @@ def _logits(network: nn.Module, part: _Part) -> Array:
     with torch.no_grad():
         places = (np.arange(start, min(start + _ROWS, len(part))) for start in range(0, len(part), _ROWS))
         out = torch.cat([network(part.batch(some)[0]) for some in places])
-    result: Array = out.double().cpu().numpy()
-    return result
+    return np.asarray(out.double().cpu().numpy())
 
 
 def _train(
@@ -347,7 +330,11 @@ def _fit(network: nn.Module, parts: list[_Part], options: TrainingOptions, seed:
             loss = binary_cross_entropy_with_logits(network(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        quality = _quality(_logits(network, parts[1]), parts[1].labels, options.by_accuracy)
+        logits, labels = _logits(network, parts[1]), parts[1].labels
+        if options.by_accuracy:
+            quality = float(np.mean((logits > 0) == (labels > 0.5)))
+        else:
+            quality = -float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
         if quality > best:
             best, best_epoch = quality, epoch
             state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -355,9 +342,3 @@ def _fit(network: nn.Module, parts: list[_Part], options: TrainingOptions, seed:
             break
     network.load_state_dict(state)
     return epoch, best_epoch
-
-
-def _quality(logits: Array, labels: Array, by_accuracy: bool) -> float:
-    if by_accuracy:
-        return float(np.mean((logits > 0) == (labels > 0.5)))
-    return -float(np.mean(np.logaddexp(0.0, logits) - labels * logits))

@@ -55,12 +55,7 @@ _VALIDATION = 5  # one fifth of what is not held out chooses the classifier and 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of both samples.
-
-    Attributes:
-        reference: Indices (n,) in the reference.
-        generated: Indices (m,) in the generated sample.
-    """
+    """Indices (n,) of rows of the reference and (m,) of the generated sample."""
 
     reference: NDArray[np.int64]
     generated: NDArray[np.int64]
@@ -76,17 +71,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Split:
-    """The training, validation and test part of one fold.
-
-    Attributes:
-        train: About 80 % of the rows that are not held out.
-        validation: The other 20 %: early stopping, choice of the classifier.
-        test: The fold held out.
-    """
+    """The parts of one fold."""
 
     train: Rows
+    """About 80 % of the rows that are not held out."""
     validation: Rows
+    """The other 20 %, for early stopping and the choice of the classifier."""
     test: Rows
+    """The rows held out."""
 
 
 def make_splits(
@@ -157,13 +149,7 @@ def _matched(in_reference: NDArray[np.int64], in_generated: NDArray[np.int64]) -
 
 @dataclass(frozen=True)
 class Features:
-    """Features of both samples.
-
-    Attributes:
-        reference: (n, d), NaN where there is no value.
-        generated: (m, d).
-        names: Names of the columns (d,).
-    """
+    """Features (n, d) and (m, d) of both samples, NaN where there is no value, and the names of the columns (d,)."""
 
     reference: NDArray[np.float32]
     generated: NDArray[np.float32]
@@ -198,14 +184,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One candidate in one fold.
-
-    Attributes:
-        validation: AUC of the validation part.
-        auc: AUC of the test part.
-        error: DeLong's error of it.
-        score: The trained classifier.
-    """
+    """One candidate in one fold: AUC of the validation part, AUC of the test part and its DeLong error, the trained classifier."""
 
     validation: float
     auc: float
@@ -215,13 +194,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Test:
-    """An AUC with its error.
-
-    Attributes:
-        auc: Mean over the folds.
-        error: One standard deviation.
-        chosen: Name of the candidate of each fold.
-    """
+    """The AUC, a mean over the folds, its error, and the name of the candidate chosen in each fold."""
 
     __test__ = False
 

@@ -7,8 +7,7 @@ For an observable with means :math:`\mu` and standard deviations :math:`\sigma` 
 .. math:: \text{shift} = \frac{\mu_g - \mu_r}{\sigma_r}, \qquad
           \text{ratio} = \frac{\mu_g}{\mu_r}, \qquad \text{width} = \frac{\sigma_g}{\sigma_r} .
 
-Errors of means are :math:`\sigma / \sqrt N`, those of standard deviations follow from the fourth moment,
-:math:`(m_4 - \sigma^4) / (4 N \sigma^2)`, valid for any distribution. Energies are divided by the incident energy where
+Errors are those of :mod:`caloforge.statistics.moments`. Energies are divided by the incident energy where
 that varies. ``generated_std_uncertainty`` is the error of :math:`\sigma_g` alone. The floor of a ratio is the
 standard deviation of the ratio of two reference samples.
 

@@ -116,21 +116,16 @@ def jsonable(item: Any) -> Any:
 
 @dataclass(frozen=True)
 class Value:
-    """One number with its error.
-
-    Attributes:
-        value: The number; NaN (null in JSON) when it is not defined, ``detail["reason"]`` then says why.
-        uncertainty: One standard deviation.
-        floor: The same for two samples of the reference's distribution and of these sizes.
-        floor_uncertainty: One standard deviation of the floor.
-        detail: Further numbers: sizes used, entries out of range, p-values.
-    """
+    """One number with its error."""
 
     value: float
+    """The number; NaN (null in JSON) when it is not defined, ``detail["reason"]`` then says why."""
     uncertainty: float | None = None
     floor: float | None = None
+    """The same for two samples of the reference's distribution and of these sizes."""
     floor_uncertainty: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    """Further numbers: sizes used, entries out of range, p-values."""
 
     @classmethod
     def with_floor(cls, value: float, uncertainty: float | None, floor: Floor, **detail: Any) -> Value:
@@ -159,19 +154,16 @@ Entry: TypeAlias = "Value | Mapping[str, Entry]"
 
 @dataclass(frozen=True)
 class Key:
-    """Meaning of one key of ``metrics.json``, for tables.
-
-    Attributes:
-        name: The key; with dots for one inside another.
-        label: A short human-readable name.
-        ideal: What a perfect generator would reach (apart from the floor).
-        by: Kind of the entries of a dictionary ("observable", "pair", "sample"); empty for a single value.
-    """
+    """Meaning of one key of ``metrics.json``, for tables."""
 
     name: str
+    """The key; with dots for one inside another."""
     label: str
+    """A short human-readable name."""
     ideal: float
+    """The value of a perfect generator (apart from the floor)."""
     by: str = ""
+    """Kind of the entries of a dictionary ("observable", "pair", "sample"); empty for a single value."""
 
     @property
     def top(self) -> str:
@@ -187,19 +179,16 @@ class Key:
 
 
 class Metric(ABC):
-    """One metric: compares two samples.
-
-    Attributes:
-        name: Name in the registry.
-        keys: The keys it writes.
-        minimum: Fewest showers a side that it can be computed from.
-        default: Whether it runs when no metrics are requested by name.
-    """
+    """One metric: compares two samples."""
 
     name: ClassVar[str]
+    """Name in the registry."""
     keys: ClassVar[tuple[Key, ...]]
+    """The keys it writes."""
     minimum: ClassVar[int] = 2
+    """Fewest showers a side that it can be computed from."""
     default: ClassVar[bool] = True
+    """Whether it runs when no metrics are requested by name."""
 
     def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
         """Return why the metric does not apply to these samples, or None when it does."""

@@ -29,13 +29,7 @@ from caloforge.random import child_seed, generator
 from caloforge.statistics.resampling import halves
 from caloforge.statistics.training import FEWEST, PRESETS, Builder, Scores, TrainingOptions, train_once
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.features import (
-    Pair,
-    cell_pair,
-    high_level_pair,
-    log_cells,
-    low_level_inputs,
-)
+from caloforge.validate.metrics.features import Pair, cell_pair, high_level_pair, log_cells, low_level_inputs
 from caloforge.validate.metrics.two_sample import residual_cnn
 
 if TYPE_CHECKING:
@@ -91,57 +85,51 @@ def _combine(scores: list[Scores], what: str) -> tuple[float, float]:
 
 
 def entries(
-    label: str,
-    pair: Pair,
-    settings: Settings,
-    options: TrainingOptions,
-    build: Builder | None = None,
+    label: str, pair: Pair, settings: Settings, options: TrainingOptions, build: Builder | None = None
 ) -> dict[str, Entry]:
     """Return ``auc_LABEL``, ``auc_LABEL_floor`` and ``jsd_LABEL`` of a pair of input matrices."""
-    device = settings.torch_device()
-    scores = classifier_test(
-        pair.reference, pair.generated, options, settings.classifier_seeds, settings.seed, device, build
-    )
-    auc, auc_error = _combine(scores, "auc")
-    jsd, jsd_error = _combine(scores, "jsd")
-    size = len(pair.reference) // 2
+    device, a, b = settings.torch_device(), pair.reference, pair.generated
+    scores = classifier_test(a, b, options, settings.classifier_seeds, settings.seed, device, build)
+    auc, jsd = _combine(scores, "auc"), _combine(scores, "jsd")
+    size = len(a) // 2
     detail: dict[str, Any] = {
-        "n_used": min(len(pair.reference), len(pair.generated)),
-        "inputs": pair.reference.shape[1],
+        "n_used": min(len(a), len(b)),
+        "inputs": a.shape[1],
         "networks": [asdict(score) for score in scores],
         **pair.counts,
     }
-    out: dict[str, Entry] = {}
     if size < FEWEST:
         reason = f"halves of {size} reference showers are too few, a floor needs {FEWEST}"
-        out[f"auc_{label}"] = Value(auc, auc_error, detail={**detail, "floor": reason})
-        out[f"auc_{label}_floor"] = Value.missing(reason)
-        out[f"jsd_{label}"] = Value(jsd, jsd_error)
-        return out
-    floors: list[Scores] = []
-    for index in range(settings.floor_seeds):
-        first, second = (pair.reference[rows] for rows in halves(len(pair.reference), index, settings.seed))
-        seed = child_seed(settings.seed, "classifier floor", index)
-        floors += classifier_test(first, second, options, 1, seed, device, build)
-    floor, floor_error = _combine(floors, "auc")
-    below, below_error = _combine(floors, "jsd")
-    detail["floor_size"] = size
-    out[f"auc_{label}"] = Value(auc, auc_error, floor, floor_error, detail)
-    networks = [asdict(score) for score in floors]
-    out[f"auc_{label}_floor"] = Value(floor, floor_error, detail={"n_used": size, "networks": networks})
-    out[f"jsd_{label}"] = Value(jsd, jsd_error, below, below_error, {"unit": "bits"})
-    return out
+        values = Value(*auc, detail={**detail, "floor": reason}), Value.missing(reason), Value(*jsd)
+    else:
+        floors: list[Scores] = []
+        for index in range(settings.floor_seeds):
+            first, second = (a[rows] for rows in halves(len(a), index, settings.seed))
+            seed = child_seed(settings.seed, "classifier floor", index)
+            floors += classifier_test(first, second, options, 1, seed, device, build)
+        floor = _combine(floors, "auc")
+        networks = {"n_used": size, "networks": [asdict(score) for score in floors]}
+        values = (
+            Value(*auc, *floor, {**detail, "floor_size": size}),
+            Value(*floor, detail=networks),
+            Value(*jsd, *_combine(floors, "jsd"), {"unit": "bits"}),
+        )
+    return dict(zip((f"auc_{label}", f"auc_{label}_floor", f"jsd_{label}"), values, strict=True))
+
+
+def _keys(label: str, inputs: str) -> tuple[Key, ...]:
+    return (
+        Key(f"auc_{label}", f"AUC, {inputs}", 0.5),
+        Key(f"auc_{label}_floor", f"AUC floor, {inputs}", 0.5),
+        Key(f"jsd_{label}", f"JSD (bits), {inputs}", 0.0),
+    )
 
 
 class LowLevelClassifier(Metric):
     """AUC and Jensen-Shannon divergence of a classifier on the cells."""
 
     name: ClassVar[str] = "classifier_low"
-    keys: ClassVar[tuple[Key, ...]] = (
-        Key("auc_low", "AUC, cells", 0.5),
-        Key("auc_low_floor", "AUC floor, cells", 0.5),
-        Key("jsd_low", "JSD (bits), cells", 0.0),
-    )
+    keys: ClassVar[tuple[Key, ...]] = _keys("low", "cells")
     minimum: ClassVar[int] = FEWEST
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
@@ -154,11 +142,7 @@ class HighLevelClassifier(Metric):
     """AUC and Jensen-Shannon divergence of a classifier on the observables."""
 
     name: ClassVar[str] = "classifier_high"
-    keys: ClassVar[tuple[Key, ...]] = (
-        Key("auc_high", "AUC, observables", 0.5),
-        Key("auc_high_floor", "AUC floor, observables", 0.5),
-        Key("jsd_high", "JSD (bits), observables", 0.0),
-    )
+    keys: ClassVar[tuple[Key, ...]] = _keys("high", "observables")
     minimum: ClassVar[int] = FEWEST
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
@@ -172,11 +156,7 @@ class ConvolutionalClassifier(Metric):
     """AUC and Jensen-Shannon divergence of a 3-D convolutional classifier."""
 
     name: ClassVar[str] = "classifier_cnn"
-    keys: ClassVar[tuple[Key, ...]] = (
-        Key("auc_cnn", "AUC, 3-D CNN", 0.5),
-        Key("auc_cnn_floor", "AUC floor, 3-D CNN", 0.5),
-        Key("jsd_cnn", "JSD (bits), 3-D CNN", 0.0),
-    )
+    keys: ClassVar[tuple[Key, ...]] = _keys("cnn", "3-D CNN")
     minimum: ClassVar[int] = FEWEST
     default: ClassVar[bool] = False
 
@@ -192,15 +172,11 @@ class ConvolutionalClassifier(Metric):
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``auc_cnn``, ``auc_cnn_floor`` and ``jsd_cnn``."""
-        cells = cell_pair(reference, generated, settings)
-        sides = [
-            np.concatenate(
-                [np.log10(energy)[:, None], log_cells(side, settings.threshold)], axis=1, dtype=np.float32
-            )
-            for side, energy in (
-                (cells.reference, cells.energy_reference),
-                (cells.generated, cells.energy_generated),
-            )
-        ]
-        pair = Pair(sides[0], sides[1], cells.counts)
-        return entries("cnn", pair, settings, **residual_cnn(reference.detector.shape, settings))
+        pair = cell_pair(reference, generated, settings)
+        sides = (pair.reference, pair.energy_reference), (pair.generated, pair.energy_generated)
+        a, b = (
+            np.column_stack([np.log10(energy).astype(np.float32), log_cells(cells, settings.threshold)])
+            for cells, energy in sides
+        )
+        inputs = Pair(a, b, pair.counts)
+        return entries("cnn", inputs, settings, **residual_cnn(reference.detector.shape, settings))

@@ -29,13 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.random import generator
-from caloforge.statistics.learning_curve import (
-    LearningCurve,
-    Point,
-    fit_curve,
-    learning_points,
-    significance,
-)
+from caloforge.statistics.learning_curve import LearningCurve, Point, fit_curve, learning_points, significance
 from caloforge.statistics.scoring import importance, separate
 from caloforge.statistics.training import FEWEST
 from caloforge.statistics.two_sample import choose
@@ -106,19 +100,14 @@ def _importances(tests: TrainedTests, which: FeatureSet, name: str, seed: int) -
     for split, outcome in zip(tests.splits[1:], outcomes[1:], strict=True):
         features = candidate.features(split.train)
         places = {feature: index for index, feature in enumerate(features.names)}
-        columns = {
-            label: np.array([places[first.names[i]] for i in groups[label] if first.names[i] in places], int)
-            for label in kept
-        }
-        known = [label for label in kept if len(columns[label])]
-        values = importance(
-            outcome.score,
-            features.of(split.test),
-            len(split.test.reference),
-            [columns[label] for label in known],
-            rng,
-        )
-        for label, value in zip(known, values, strict=True):
+        columns = {}
+        for label in kept:
+            names = [first.names[i] for i in groups[label]]
+            if some := [places[name] for name in names if name in places]:
+                columns[label] = np.array(some)
+        n = len(split.test.reference)
+        values = importance(outcome.score, features.of(split.test), n, list(columns.values()), rng)
+        for label, value in zip(columns, values, strict=True):
             found[label].append(value)
     rows = [_row(label, values, which, tests.data) for label, values in found.items() if values]
     return sorted(rows, key=lambda row: -row["importance"])[:_REPORTED]
@@ -152,19 +141,14 @@ def _groups(
 def _of_shower(label: str, names: Sequence[str]) -> list[int]:
     """Return the columns of the whole shower's spectrum that lie in an energy bin of the layers."""
     outer = _RANGE.match(label)
-    out = []
-    for index, name in enumerate(names):
-        if not name.endswith(_WHOLE):
-            continue
+
+    def inside(name: str) -> bool:
         inner = _RANGE.match(name)
-        if inner is None:
-            inside = name == label + _WHOLE  # under- and overflow
-        else:
-            centre = math.sqrt(float(inner[1]) * float(inner[2]))
-            inside = outer is not None and float(outer[1]) < centre < float(outer[2])
-        if inside:
-            out.append(index)
-    return out
+        if inner is None or outer is None:
+            return inner is None and name == label + _WHOLE  # under- and overflow
+        return float(outer[1]) < math.sqrt(float(inner[1]) * float(inner[2])) < float(outer[2])
+
+    return [index for index, name in enumerate(names) if name.endswith(_WHOLE) and inside(name)]
 
 
 def _row(
@@ -218,7 +202,6 @@ class Detectability(Metric):
         needs = {name: curve.crossing(5.0).value for name, (_, curve) in measured.items()}
         fewest = min(needs, key=needs.__getitem__)
         points, curve = measured[fewest]
-        crossings = {sigmas: curve.crossing(sigmas) for sigmas in (2.0, 5.0)}
         n = len(tests.data)
         detail: dict[str, Any] = {
             "classifier": fewest,
@@ -233,35 +216,29 @@ class Detectability(Metric):
             "folds": tests.folds,
             "n_used": n,
         }
+        two, five = (curve.crossing(sigmas) for sigmas in (2.0, 5.0))
         if unseen:
             unknown = {"value": None, "low": n, "high": None, "extrapolated": True}
-            detail |= {
-                "n_2sigma": unknown,
-                "n_5sigma": unknown,
-                "extrapolated": False,
-                "lower_limit": n,
-                "extrapolation": _line(curve, float(n)),
-                "reason": f"more than {n}: with so many showers a side the AUC is {test.auc:.3f} +- {test.error:.3f}",
-            }
-            return {"detectability": Value(float("nan"), detail=detail)}
-        five = crossings[5.0]
-        farthest = max([c.value for c in crossings.values() if math.isfinite(c.value)], default=float(n))
+            detail |= {"n_2sigma": unknown, "n_5sigma": unknown, "extrapolated": False, "lower_limit": n}
+            detail["extrapolation"] = _line(curve, float(n))
+            auc = f"{test.auc:.3f} +- {test.error:.3f}"
+            reason = f"more than {n}: with so many showers a side the AUC is {auc}"
+            return {"detectability": Value.missing(reason, **detail)}
+        reached = math.isfinite(five.value)
+        farthest = max([c.value for c in (two, five) if math.isfinite(c.value)], default=float(n))
+        separation, scale = np.exp(curve.parameters[:2])
         detail |= {
-            "n_2sigma": asdict(crossings[2.0]),
+            "n_2sigma": asdict(two),
             "n_5sigma": asdict(five),
             "extrapolated": five.extrapolated,
-            "lower_limit": None if math.isfinite(five.value) else n,
+            "lower_limit": None if reached else n,
             "extrapolation": _line(curve, max(float(n), farthest)),
-            "curve": {
-                "separation": np.exp(curve.parameters[0]),
-                "scale": np.exp(curve.parameters[1]),
-                "power": curve.parameters[2],
-            },
+            "curve": {"separation": separation, "scale": scale, "power": curve.parameters[2]},
         }
-        if not math.isfinite(five.value):
+        if not reached:
             detail["reason"] = f"more than {n}: the learning curve does not reach five standard deviations"
-        spread = 0.5 * (five.high - five.low) if math.isfinite(five.high - five.low) else None
-        return {"detectability": Value(five.value, spread, detail=detail)}
+        error = 0.5 * (five.high - five.low) if math.isfinite(five.high - five.low) else None
+        return {"detectability": Value(five.value, error, detail=detail)}
 
 
 def _contenders(tests: TrainedTests) -> list[tuple[FeatureSet, str]]:

@@ -69,36 +69,25 @@ _GUARD = 1e-8
 
 @dataclass(frozen=True)
 class Column:
-    """One number a shower of both samples, or several that belong together.
-
-    Attributes:
-        name: Name in ``metrics.json``: the observable's, with the index along its axis where it has one.
-        observable: Name of the observable.
-        reference: Finite values (N,) or (N, d).
-        generated: Finite values (M,) or (M, d).
-        counts: How many were not finite on each side.
-        reason: Why nothing can be compared; empty when it can.
-        index: Place along the observable's axis (the layer); None for one number a shower.
-    """
+    """One number a shower of both samples, or several that are compared together."""
 
     name: str
+    """Name in ``metrics.json``: the observable's, with the index along its axis where it has one."""
     observable: str
     reference: Array
     generated: Array
+    """Finite values (N,) or (N, d) of the reference, (M,) or (M, d) of the generated sample."""
     counts: dict[str, int]
+    """How many were not finite on each side."""
     reason: str = ""
+    """Why nothing can be compared; empty when it can."""
     index: int | None = None
+    """Place along the observable's axis (the layer); None for one number a shower."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Feature matrices of both samples.
-
-    Attributes:
-        reference: Features (N, d).
-        generated: Features (M, d).
-        counts: Showers used, and entries that were not finite.
-    """
+    """Features (N, d) and (M, d) of both samples; numbers of showers used, and of entries that were not finite."""
 
     reference: NDArray[Any]
     generated: NDArray[Any]
@@ -107,15 +96,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class CellPair:
-    """Cells of both samples, as many showers as the settings allow.
-
-    Attributes:
-        reference: Cell energies (N, n_cells), MeV.
-        generated: Cell energies (M, n_cells), MeV.
-        energy_reference: Incident energies (N,), MeV.
-        energy_generated: Incident energies (M,), MeV.
-        counts: Showers used.
-    """
+    """Cells (N, n_cells) and (M, n_cells) and incident energies of both samples, MeV; numbers of showers used."""
 
     reference: Cells
     generated: Cells

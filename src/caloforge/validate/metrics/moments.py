@@ -50,21 +50,19 @@ _FEWEST = 8  # showers a side in a slice that is compared
 _LAYERS = "layer_energy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slice:
-    """Mean and standard deviation of an observable in a slice of the incident energy, with their errors.
-
-    Attributes:
-        energy: Mean incident energy of the reference, MeV.
-        weight: The reference's share of its showers.
-        reference: Mean, its error, standard deviation, its error.
-        generated: The same.
-    """
+    """An observable in a slice of the incident energy."""
 
     energy: float
+    """Mean incident energy of the reference, MeV."""
     weight: float
+    """The reference's share of its showers."""
+    values: tuple[Array, Array]
+    """Finite values (n,) of the reference and (m,) of the generated sample."""
     reference: tuple[float, float, float, float]
     generated: tuple[float, float, float, float]
+    """Mean, its error, standard deviation, its error."""
 
     def mean_ratio(self) -> tuple[float, float]:
         """Return generated over reference mean, with its error."""
@@ -78,33 +76,18 @@ class Slice:
 def compare_slices(
     reference: Array, generated: Array, energy_reference: Array, energy_generated: Array, edges: Array
 ) -> list[Slice]:
-    """Return the moments of an observable in slices of the incident energy.
+    """Return an observable (n,) and (m,) in slices of the incident energies (n,) and (m,), MeV, between edges (K + 1,), MeV.
 
     Slices of fewer than eight finite values a side, or where the reference is constant, are left out.
-
-    Arguments:
-        reference: Values (n,).
-        generated: Values (m,).
-        energy_reference: Incident energies (n,), MeV.
-        energy_generated: Incident energies (m,), MeV.
-        edges: Edges (K + 1,) of the slices, MeV.
     """
-    parts = _parts(reference, generated, energy_reference, energy_generated, edges)
-    total = sum(len(a) for _, a, _ in parts)
-    return [Slice(energy, len(a) / total, mean_and_std(a), mean_and_std(b)) for energy, a, b in parts]
-
-
-def _parts(
-    reference: Array, generated: Array, energy_reference: Array, energy_generated: Array, edges: Array
-) -> list[tuple[float, Array, Array]]:
-    """Return the reference's mean energy and the finite values of both samples in each slice that is compared."""
     parts = []
     for low, high in pairwise(edges):
         in_a = (energy_reference >= low) & (energy_reference < high) & np.isfinite(reference)
         in_b = (energy_generated >= low) & (energy_generated < high) & np.isfinite(generated)
         if min(in_a.sum(), in_b.sum()) >= _FEWEST and np.ptp(reference[in_a]) > 0.0:
             parts.append((float(energy_reference[in_a].mean()), reference[in_a], generated[in_b]))
-    return parts
+    total = sum(len(a) for _, a, _ in parts)
+    return [Slice(e, len(a) / total, (a, b), mean_and_std(a), mean_and_std(b)) for e, a, b in parts]
 
 
 class Moments(Metric):
@@ -122,7 +105,7 @@ class Moments(Metric):
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``moments``: ``ratio`` (of what cannot be negative), ``width`` and ``shift`` by observable, and ``resolution``.
 
-        Where there are several slices the detail of ``resolution`` and of the ratios of ``response`` and ``hits`` holds them, and
+        Where there are several slices they are in the detail of ``resolution`` and of the ratios of ``response`` and ``hits``, with
         ``worst``: the slice of the most significant deviation, its significance corrected for their number.
         """
         edges = _energy_slices(reference.incident_energy)
@@ -131,8 +114,7 @@ class Moments(Metric):
         shift: dict[str, Value] = {}
         resolution: Entry = Value.missing("too few showers in each slice of the energy")
         for name, unit, a, b in _columns(reference, generated):
-            energies = reference.incident_energy, generated.incident_energy
-            slices = compare_slices(a, b, *energies, edges)
+            slices = compare_slices(a, b, reference.incident_energy, generated.incident_energy, edges)
             if not slices:
                 continue
             if np.nanmin(a) >= 0 and sum(s.weight * s.reference[0] for s in slices) > 0:
@@ -140,7 +122,7 @@ class Moments(Metric):
             width[name] = _width(slices)
             shift[name] = _shift(slices, unit)
             if name == "response":
-                resolution = _resolution(_parts(a, b, *energies, edges), settings)
+                resolution = _resolution(slices, settings)
         return {"moments": {"ratio": ratio, "width": width, "shift": shift, "resolution": resolution}}
 
 
@@ -192,20 +174,25 @@ def _width(slices: list[Slice]) -> Value:
     return Value(float(w @ value), float(np.sqrt((w**2) @ error**2)), 1.0, 0.0)
 
 
-def _resolution(parts: list[tuple[float, Array, Array]], settings: Settings) -> Value:
+def _resolution(slices: list[Slice], settings: Settings) -> Value:
     """Return the mean over the slices of the ratios of the resolutions, with the slices in the detail."""
     rows = []
-    for number, (energy, a, b) in enumerate(parts):
+    for number, part in enumerate(slices):
         pairs = []
-        for side, x in (("reference", a), ("generated", b)):
+        for side, x in zip(("reference", "generated"), part.values, strict=True):
             rng = generator(settings.seed, f"resolution/{side}", number)
             drawn = x[rng.integers(0, len(x), (settings.n_bootstrap, len(x)))]
             pairs.append((float(_relative_width(x[None])[0]), spread(_relative_width(drawn))))
-        (r, er), (g, eg) = pairs
-        if np.isfinite(g / r if r > 0 else np.nan):
-            ratio, error = ratio_with_error((g, eg), (r, er))
-            row = {"energy": energy, "ratio": ratio, "uncertainty": error}
-            rows.append({**row, "reference": r, "generated": g, "weight": float(len(a))})
+        ((r, _), (g, _)), (ratio, error) = pairs, ratio_with_error(pairs[1], pairs[0])
+        if r > 0 and np.isfinite(ratio):
+            row = {
+                "energy": part.energy,
+                "ratio": ratio,
+                "uncertainty": error,
+                "reference": r,
+                "generated": g,
+            }
+            rows.append({**row, "weight": float(len(part.values[0]))})
     if not rows:
         return Value.missing("no slice of the energy has a response above zero")
     w = np.array([row["weight"] for row in rows])

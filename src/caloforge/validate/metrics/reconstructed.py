@@ -102,11 +102,7 @@ def _columns(a: After, b: After) -> Iterator[Column]:
 
 
 def _samples(
-    a: Array,
-    b: Array,
-    measure: _Measure,
-    settings: Settings,
-    details: list[dict[str, Any]] | None = None,
+    a: Array, b: Array, measure: _Measure, settings: Settings, details: list[dict[str, Any]] | None = None
 ) -> dict[str, Value]:
     """Return a measure of values (N,) of the reference and (M,) of the generated sample, and their ratio."""
     first, second = details or [{}, {}]
@@ -115,7 +111,9 @@ def _samples(
     floor, error = ratio_with_error(*(measure(part) for part in parts))
     below = floor_at(np.array([floor]), max(a.size, 1), max(b.size, 1), 1, ideal=1.0, uncertainty=error)
     ratio = ratio_with_error(of_b, of_a)
-    reason = {} if np.isfinite(ratio[0]) else {"reason": "too few showers have a cluster or an axis"}
+    reason: dict[str, Any] = {}
+    if not np.isfinite(ratio[0]):
+        reason["reason"] = "too few showers have a cluster or an axis"
     return {
         "reference": Value(*of_a, detail=first),
         "generated": Value(*of_b, detail=second),

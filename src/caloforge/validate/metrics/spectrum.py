@@ -28,8 +28,9 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -72,38 +73,21 @@ def merge_bins(counts: Array, fewest: float) -> NDArray[np.int64]:
     return current - group
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Mean and variance of the counts per shower in K bins, of n showers."""
+def _mean_and_error2(counts: Array) -> tuple[Array, Array]:
+    """Return mean and its squared error (K,) of counts (n, K); the variance is at least that of a Poisson distribution."""
+    mean = counts.mean(axis=0)
+    return mean, np.maximum(counts.var(axis=0, ddof=1), mean) / len(counts)
 
-    mean: Array
-    variance: Array
-    n: float
 
-    @classmethod
-    def of(cls, counts: Array) -> _Moments:
-        return cls(counts.mean(axis=0), counts.var(axis=0, ddof=1), len(counts))
-
-    @property
-    def error2(self) -> Array:
-        """Squared error of the mean; the variance is at least that of a Poisson distribution."""
-        return np.maximum(self.variance, self.mean) / self.n
+def _z(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
+    error2 = a[1] + b[1]
+    known = error2 > 0
+    return np.where(known, (b[0] - a[0]) / np.sqrt(np.where(known, error2, 1.0)), 0.0)
 
 
 def z_scores(reference: Array, generated: Array) -> Array:
-    """Return the differences of the mean counts in standard deviations (K,); 0 where both are empty.
-
-    Arguments:
-        reference: Counts of each shower (n, K).
-        generated: Counts of each shower (m, K).
-    """
-    return _z(_Moments.of(reference), _Moments.of(generated))
-
-
-def _z(a: _Moments, b: _Moments) -> Array:
-    error2 = a.error2 + b.error2
-    known = error2 > 0
-    return np.where(known, (b.mean - a.mean) / np.sqrt(np.where(known, error2, 1.0)), 0.0)
+    """Return the differences of the mean counts (n, K) and (m, K) a shower in standard deviations (K,); 0 where both are empty."""
+    return _z(_mean_and_error2(reference), _mean_and_error2(generated))
 
 
 def chi2_per_bin(reference: Array, generated: Array) -> float:
@@ -111,12 +95,11 @@ def chi2_per_bin(reference: Array, generated: Array) -> float:
     return float(np.mean(z_scores(reference, generated) ** 2))
 
 
-def deviance(reference: Array, generated: Array) -> Array:
-    """Return the Poisson deviance of mean counts per shower (K,), generated against reference; infinite for an empty reference."""
-    r, g = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        term = np.where(g > 0, g * np.log(g / r), 0.0)
-    return 2.0 * (term - g + r)
+def deviance(r: float, g: float) -> float:
+    """Return the Poisson deviance of mean counts a shower, generated g against reference r; infinite for r = 0."""
+    if r == 0.0 < g:
+        return math.inf
+    return 2.0 * ((g * math.log(g / r) if g > 0 else 0.0) - g + r)
 
 
 @dataclass(frozen=True)
@@ -137,7 +120,7 @@ class _Bin:
 
     @property
     def deviance(self) -> float:
-        return float(deviance(np.array([self.r]), np.array([self.g]))[0])
+        return deviance(self.r, self.g)
 
 
 @dataclass(frozen=True)
@@ -167,14 +150,15 @@ class CellSpectrum(Metric):
         """Return ``spectrum_chi2`` and ``spectrum_ratio``, each for ``all`` and by layer or group of layers.
 
         The value of ``spectrum_ratio`` is the ratio of the mean numbers of cells, generated over reference, in the significant bin of
-        largest deviance, and 1 when no bin is significant. Its detail: ``energy_low`` and ``energy_high`` (MeV), ``layer``, ``place``
-        ("directly above the hit threshold" and the like for a window, else empty), ``significance`` (after the number of bins), ``significant``,
-        ``ratio`` of the bin whether significant or not, ``finding`` (a sentence), ``findings`` (the most important such regions),
-        ``typical_uncertainty`` (median of the bins' relative uncertainties, weighted by their cells).
+        largest deviance, and 1 when no bin is significant. Its detail has the bin (``energy_low``, ``energy_high`` in MeV, ``layer``,
+        ``place`` of a window, ``ratio`` whether significant or not), ``finding`` (a sentence) and ``findings`` (the most important
+        regions), and ``typical_uncertainty`` (median of the bins' relative uncertainties, weighted by their cells).
         """
         a = cell_histograms(reference, settings.n_max, settings.seed)
         b = cell_histograms(generated, settings.n_max, settings.seed)
-        scopes = list(_scopes(a, b))
+        groups = [(group.key, group.name, np.array([k])) for k, group in enumerate(a.groups)]
+        every = ("all", "", np.arange(len(groups)))
+        scopes = [_scope(a, b, *one) for one in (every, *(groups if len(groups) > 1 else ()))]
         trials = sum(len(scope.bins) for scope in scopes)
         boot = [
             bootstrap_counts(n, settings.n_bootstrap, settings.seed, side).astype(np.float64)
@@ -192,16 +176,7 @@ class CellSpectrum(Metric):
         return {"spectrum_chi2": chi2, "spectrum_ratio": ratio}
 
 
-def _scopes(a: CellHistograms, b: CellHistograms) -> Iterator[_Scope]:
-    """Yield all layers together, then each group."""
-    every = np.arange(len(a.groups))
-    yield _scope("all", "", a, b, every)
-    if len(every) > 1:
-        for number, group in enumerate(a.groups):
-            yield _scope(group.key, group.name, a, b, np.array([number]))
-
-
-def _scope(key: str, name: str, a: CellHistograms, b: CellHistograms, groups: NDArray[np.int64]) -> _Scope:
+def _scope(a: CellHistograms, b: CellHistograms, key: str, name: str, groups: NDArray[np.int64]) -> _Scope:
     """Return the counts of some groups of layers in merged bins, and the bins that are tested."""
     total_a, total_b = a.totals()[groups].sum(axis=0), b.totals()[groups].sum(axis=0)
     top = int(np.flatnonzero(total_a)[-1]) if total_a[1:].any() else 0
@@ -213,8 +188,8 @@ def _scope(key: str, name: str, a: CellHistograms, b: CellHistograms, groups: ND
     }
     fewest = _FEWEST * max(1.0, a.n / b.n)
     if total_a[1:].sum() < fewest:
-        empty = np.empty((0, 0))
-        return _Scope(key, name, np.empty(0), empty, empty, (), outside)
+        none = np.empty((0, 0))
+        return _Scope(key, name, none, none, none, (), outside)
     place = np.full(len(total_a), -1, np.int64)
     place[1:] = merge_bins(total_a[1:], fewest)
     first = [int(np.flatnonzero(place == k)[0]) for k in range(int(place.max()) + 1)]
@@ -226,8 +201,8 @@ def _scope(key: str, name: str, a: CellHistograms, b: CellHistograms, groups: ND
         if np.isfinite(low).all() and np.ptp(low) == 0.0:
             inside = a.window(number, groups), b.window(number, groups)
             if inside[0].sum() >= fewest:
-                columns = [side[:, None] for side in inside]
-                bins += _tested(columns[0], columns[1], [(float(low[0]), float(high[0]), window.place)])
+                place_of = [(float(low[0]), float(high[0]), window.place)]
+                bins += _tested(inside[0][:, None], inside[1][:, None], place_of)
     return _Scope(key, name, edges, *counts, tuple(bins), outside)
 
 
@@ -237,25 +212,21 @@ def _share(part: float, total: Array) -> float:
 
 def _tested(reference: Array, generated: Array, ranges: Sequence[tuple[float, float, str]]) -> list[_Bin]:
     """Return the bins with their mean counts, z, and the error of the ratio."""
-    a, b = _Moments.of(reference), _Moments.of(generated)
-    z = _z(a, b)
+    a, b = _mean_and_error2(reference), _mean_and_error2(generated)
     out = []
-    for k, (low, high, place) in enumerate(ranges):
-        r, g = float(a.mean[k]), float(b.mean[k])
-        error = float(np.sqrt(b.error2[k] + (g / r) ** 2 * a.error2[k]) / r) if r > 0 else float("nan")
-        out.append(_Bin(float(low), float(high), place, r, g, float(z[k]), error))
+    for (low, high, place), r, error2_r, g, error2_g, z in zip(ranges, *a, *b, _z(a, b), strict=True):
+        error = float(np.sqrt(error2_g + (g / r) ** 2 * error2_r) / r) if r > 0 else float("nan")
+        out.append(_Bin(float(low), float(high), place, float(r), float(g), float(z), error))
     return out
 
 
 def _chi2(scope: _Scope, boot: Sequence[Array], settings: Settings) -> Value:
     """Return chi-squared per bin with the spread of bootstrap samples and the floor of halves."""
     a, b = scope.reference, scope.generated
-    resampled = [list(_weighted(counts, weights)) for counts, weights in ((a, boot[0]), (b, boot[1]))]
-    values = np.array([np.mean(_z(x, y) ** 2) for x, y in zip(*resampled, strict=True)])
-    floor = []
-    for index in range(settings.n_halves if len(a) > 3 else 0):
-        first, second = halves(len(a), index, settings.seed)
-        floor.append(chi2_per_bin(a[first], a[second]))
+    pairs = zip(_weighted(a, boot[0]), _weighted(b, boot[1]), strict=True)
+    values = np.array([np.mean(_z(x, y) ** 2) for x, y in pairs])
+    splits = [halves(len(a), k, settings.seed) for k in range(settings.n_halves if len(a) > 3 else 0)]
+    floor = [chi2_per_bin(a[first], a[second]) for first, second in splits]
     detail: dict[str, Any] = {
         "bins": a.shape[1],
         "layer": scope.name,
@@ -272,12 +243,12 @@ def _chi2(scope: _Scope, boot: Sequence[Array], settings: Settings) -> Value:
     return Value(chi2_per_bin(a, b), spread(values), mean, error, detail)
 
 
-def _weighted(counts: Array, weights: Array) -> Iterator[_Moments]:
-    """Yield the moments of counts (n, K) in each bootstrap sample, given how often each shower is drawn (S, n)."""
+def _weighted(counts: Array, weights: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield mean and squared error of counts (n, K) in each bootstrap sample, from how often each shower is drawn (S, n)."""
     n = len(counts)
     means, squares = weights @ counts / n, weights @ counts**2 / n
     for mean, square in zip(means, squares, strict=True):
-        yield _Moments(mean, np.maximum(square - mean**2, 0.0) * n / (n - 1), n)
+        yield mean, np.maximum(np.maximum(square - mean**2, 0.0) * n / (n - 1), mean) / n
 
 
 def _global(z: float, trials: int) -> float:
@@ -288,11 +259,7 @@ def _global(z: float, trials: int) -> float:
 def _ratio(scope: _Scope, trials: int) -> Value:
     """Return the significant bin of largest deviance, or 1 when there is none."""
     found = [entry for entry in scope.bins if _global(entry.z, trials) > _SIGNIFICANT]
-    chosen = (
-        max(found, key=lambda entry: entry.deviance)
-        if found
-        else max(scope.bins, key=lambda entry: abs(entry.z))
-    )
+    chosen = max(found, key=lambda x: x.deviance) if found else max(scope.bins, key=lambda x: abs(x.z))
     regions = _regions(scope, trials)
     sizes = np.array([(entry.error, entry.r) for entry in scope.bins if not entry.place])
     detail: dict[str, Any] = {
@@ -330,18 +297,14 @@ def _regions(scope: _Scope, trials: int) -> list[_Bin]:
             continue
         if open_run and (joined[-1].z > 0) == (entry.z > 0):
             last = joined[-1]
-            joined[-1] = _Bin(
-                last.low, entry.high, "", last.r + entry.r, last.g + entry.g, entry.z, float("nan")
-            )
+            joined[-1] = replace(entry, low=last.low, r=last.r + entry.r, g=last.g + entry.g)
         else:
             joined.append(entry)
         open_run = True
     narrow = [entry for entry in scope.bins if entry.place and _global(entry.z, trials) > _SIGNIFICANT]
-    ordered = sorted([*joined, *narrow], key=lambda entry: -entry.deviance)
     kept: list[_Bin] = []
-    for entry in ordered:
-        same = [k for k in kept if k.low < entry.high and entry.low < k.high and (k.z > 0) == (entry.z > 0)]
-        if not same:
+    for entry in sorted([*joined, *narrow], key=lambda entry: -entry.deviance):
+        if not any(k.low < entry.high and entry.low < k.high and (k.z > 0) == (entry.z > 0) for k in kept):
             kept.append(entry)
     return kept[:_MOST_FINDINGS]
 
@@ -351,10 +314,8 @@ def _below(scope: _Scope) -> list[str]:
     share, expected = scope.outside["underflow_generated"], scope.outside["underflow_reference"]
     if share <= max(1e-3, 2.0 * expected):
         return []
-    edge = scope.outside["underflow_edge"]
-    return [
-        f"{100 * share:.2g} % of the filled cells lie below {edge:g} MeV, in the reference {100 * expected:.2g} %"
-    ]
+    below = f"{100 * share:.2g} % of the filled cells lie below {scope.outside['underflow_edge']:g} MeV"
+    return [f"{below}, in the reference {100 * expected:.2g} %"]
 
 
 def say_ratio(ratio: float) -> str:
@@ -369,14 +330,9 @@ def say_ratio(ratio: float) -> str:
 def _sentence(entry: _Bin, layer: str) -> str:
     where = f" in {layer}" if layer else ""
     beside = f", {entry.place}" if entry.place else ""
-    return (
-        f"{say_ratio(entry.ratio)} cells between {_mev(entry.low)} and {_mev(entry.high)} MeV{where}{beside}"
-    )
-
-
-def _mev(energy: float) -> str:
-    """Return an energy to three digits that tell the ends of a window apart."""
-    return f"{energy:.3f}" if 0.05 <= energy < 10.0 else f"{energy:.3g}"
+    # three digits, so that the ends of a window differ
+    low, high = (f"{x:.3f}" if 0.05 <= x < 10.0 else f"{x:.3g}" for x in (entry.low, entry.high))
+    return f"{say_ratio(entry.ratio)} cells between {low} and {high} MeV{where}{beside}"
 
 
 def _weighted_median(values: Array, weights: Array) -> float:

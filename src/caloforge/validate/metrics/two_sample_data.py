@@ -16,6 +16,7 @@ another one has its points nevertheless.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -52,19 +53,16 @@ def half_mip(detector: Detector) -> Array:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two samples.
-
-    Attributes:
-        cells: Cell energies (n, n_cells), MeV, without any cut.
-        conditions: log10 of the incident energy and further conditions (n, c).
-        observables: (n, d), NaN where not defined.
-        spectra: Spectrum of the cells above each threshold (n, d).
-    """
+    """One of the two samples."""
 
     cells: Cells
+    """Cell energies (n, n_cells), MeV, without any cut."""
     conditions: Array
+    """log10 of the incident energy and further conditions (n, c)."""
     observables: Array
+    """(n, d), NaN where not defined."""
     spectra: tuple[NDArray[np.float32], ...]
+    """Spectrum of the cells above each threshold (n, d)."""
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -77,17 +75,7 @@ class Side:
 
 @dataclass(frozen=True)
 class PairData:
-    """Both samples with as many showers, and the features of the classifiers.
-
-    Attributes:
-        reference: The reference.
-        generated: The generated sample.
-        detector: Their detector.
-        condition_names: Names of the conditions (c,).
-        observable_names: Names of the observables (d,).
-        spectrum_names: Names of the bins (d,).
-        thresholds: Names of the thresholds: "0", "half a MIP".
-    """
+    """Both samples with as many showers, names of their columns, and the features of the classifiers."""
 
     reference: Side
     generated: Side
@@ -140,24 +128,19 @@ class PairData:
                 counts += (side.cells[some[start : start + _ROWS]] > above).sum(axis=0)
         chosen = np.argsort(-counts, kind="stable")[:most]
         chosen = np.sort(chosen[counts[chosen] > 0])
-        logs = [
-            _logarithms(side.cells[:, chosen], above[chosen]) for side in (self.reference, self.generated)
-        ]
+        sides = (self.reference, self.generated)
+        logs = [_logarithms(side.cells[:, chosen], above[chosen]) for side in sides]
         return self._with_conditions(logs, tuple(f"cell {index}" for index in chosen))
 
     def observable_features(self, rows: Rows) -> Features:
         """Return the observables, scaled with the training rows of the reference."""
         trained = self.reference.observables[rows.reference]
-        known = np.atleast_1d(np.isfinite(trained).any(axis=0))
+        known = np.flatnonzero(np.isfinite(trained).any(axis=0))
         low, middle, high = np.nanquantile(trained[:, known], (0.25, 0.5, 0.75), axis=0)
         scale = np.where(high > low, high - low, 1.0)
-        columns = [
-            np.arcsinh((side.observables[:, known] - middle) / scale)
-            for side in (self.reference, self.generated)
-        ]
-        return self._with_conditions(
-            columns, tuple(self.observable_names[index] for index in np.flatnonzero(known))
-        )
+        sides = (self.reference, self.generated)
+        columns = [np.arcsinh((side.observables[:, known] - middle) / scale) for side in sides]
+        return self._with_conditions(columns, tuple(self.observable_names[index] for index in known))
 
     def spectrum_features(self, rows: Rows, threshold: int) -> Features:
         """Return the spectra of the cells above a threshold."""
@@ -184,94 +167,65 @@ def _logarithms(cells: Cells, above: NDArray[np.float32] | np.float32) -> NDArra
 def pair_data(reference: Sample, generated: Sample, settings: Settings) -> PairData:
     """Return the data of both samples: as many showers of each, as many as the settings allow.
 
-    Arguments:
-        reference: The reference.
-        generated: The generated sample.
-        settings: Sizes and seed.
-
     Raises:
         TooFewShowersError: When a sample is empty.
     """
     detector = reference.detector
     pair = cell_pair(reference, generated, settings, cut=0.0)
     n = min(len(pair.reference), len(pair.generated))
-    names = _condition_names(reference, generated)
-    observed = _observable_names(reference, generated)
-    groups = _groups(detector)
-    largest = max(float(pair.reference.max()), 2 * _LOWEST)
-    edges = [
-        np.geomspace(low, max(largest, 2 * low), _FINER * BINS + 1)
-        for low in (_LOWEST, half_mip(detector).min())
+    known = [set(sample.source.condition_names) for sample in (reference, generated)]
+    conditions = ["incident_theta", *sorted((known[0] & known[1]) - {detector.beam.impact})]
+    observed = [
+        name
+        for name in reference.observables.names
+        if name in generated.observables and OBSERVABLES[name].axis in ("shower", "layer")
     ]
+    groups = np.arange(detector.n_layers) // -(-detector.n_layers // _GROUPS)  # neighbouring layers together
+    largest = max(float(pair.reference.max()), 2 * _LOWEST)
     thresholds = (np.zeros(detector.n_layers), half_mip(detector))
+    edges = [
+        np.geomspace(low, max(largest, 2 * low), _FINER * BINS + 1) for low in (_LOWEST, thresholds[1].min())
+    ]
     sides = []
     for sample, cells in ((reference, pair.reference), (generated, pair.generated)):
         rows = sample.choose(len(cells), settings.seed)
         if len(cells) > n:
             kept = np.sort(generator(settings.seed, "two-sample subset").permutation(len(cells))[:n])
             cells, rows = cells[kept], rows[kept]
-        energy = np.log10(np.asarray(sample.incident_energy, np.float64)[rows])
-        others = [np.asarray(sample.condition(name), np.float64)[rows] for name in names]
-        conditions = [np.round(x, _DECIMALS) for x in (energy[:, None], *others)]
-        columns = [sample.observables[name][rows].reshape(len(rows), -1) for name in observed]
-        observables = np.concatenate(columns, axis=1)
-        spectra = tuple(
-            _spectra(cells, detector, groups, above, bins)
-            for above, bins in zip(thresholds, edges, strict=True)
-        )
+        logs = np.log10(np.asarray(sample.incident_energy, np.float64)[rows])[:, None]
+        others = (np.asarray(sample.condition(name), np.float64)[rows] for name in conditions)
+        observables = [sample.observables[name][rows].reshape(len(rows), -1) for name in observed]
+        columns = np.concatenate(observables, axis=1)
         sides.append(
             Side(
                 cells,
-                np.concatenate(conditions, axis=1).astype(np.float64),
-                np.where(np.isfinite(observables), observables, np.nan),
-                spectra,
+                np.concatenate([np.round(x, _DECIMALS) for x in (logs, *others)], axis=1),
+                np.where(np.isfinite(columns), columns, np.nan),
+                tuple(_spectra(cells, detector, groups, *x) for x in zip(thresholds, edges, strict=True)),
             )
         )
-    widths = [np.asarray(reference.observables[name]).reshape(reference.n, -1).shape[1] for name in observed]
     return PairData(
         sides[0],
         sides[1],
         detector,
-        ("incident energy", *_labels(names, [reference.condition(name).shape[1] for name in names])),
-        _labels(observed, widths),
+        ("incident energy", *_labels({name: reference.condition(name) for name in conditions})),
+        _labels({name: reference.observables[name] for name in observed}),
         tuple(_bin_names(bins, groups) for bins in edges),
     )
 
 
-def _condition_names(reference: Sample, generated: Sample) -> list[str]:
-    """Return the conditions beside the energy that both samples have, without the impact point."""
-    known = [set(sample.source.condition_names) for sample in (reference, generated)]
-    return ["incident_theta", *sorted((known[0] & known[1]) - {reference.detector.beam.impact})]
-
-
-def _observable_names(reference: Sample, generated: Sample) -> list[str]:
-    tables = (reference.observables, generated.observables)
-    return [
-        name
-        for name in tables[0].names
-        if name in tables[1].names and OBSERVABLES[name].axis in ("shower", "layer")
-    ]
-
-
-def _labels(names: list[str], widths: list[int]) -> tuple[str, ...]:
-    return tuple(
-        name if width == 1 else f"{name}[{index}]"
-        for name, width in zip(names, widths, strict=True)
-        for index in range(width)
-    )
-
-
-def _groups(detector: Detector) -> NDArray[np.int64]:
-    """Return the group of each layer (n_layers,): the layer itself, or neighbouring ones together."""
-    together = -(-detector.n_layers // _GROUPS)
-    return np.arange(detector.n_layers) // together
+def _labels(columns: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """Return a name for each column of arrays (n,) or (n, k)."""
+    names: list[str] = []
+    for name, values in columns.items():
+        width = values[:1].size
+        names += [name] if width == 1 else [f"{name}[{k}]" for k in range(width)]
+    return tuple(names)
 
 
 def _bin_names(edges: Array, groups: NDArray[np.int64]) -> tuple[str, ...]:
     names = [f"{name}, whole shower" for name in _ranges(edges)]
-    if groups[-1] == 0:
-        return tuple(names)
-    for group in range(groups[-1] + 1):
+    for group in range(groups[-1] + 1 if groups[-1] > 0 else 0):
         layers = np.flatnonzero(groups == group)
         which = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
         names += [f"{name}, {which}" for name in _ranges(edges[::_FINER])]
@@ -284,11 +238,7 @@ def _ranges(edges: Array) -> list[str]:
 
 
 def _spectra(
-    cells: Cells,
-    detector: Detector,
-    groups: NDArray[np.int64],
-    above: Array,
-    edges: Array,
+    cells: Cells, detector: Detector, groups: NDArray[np.int64], above: Array, edges: Array
 ) -> NDArray[np.float32]:
     """Return the number of cells (n, d) in the bins: of the whole shower, and of each group of layers if several."""
     n_bins, n_groups = len(edges) + 1, int(groups[-1]) + 1

@@ -29,17 +29,14 @@ def is_filled(cells: NDArray[np.float32], cut: float) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class CellPositions:
-    """Layer and position of every cell, as contiguous arrays.
-
-    Attributes:
-        layer: (n_cells,) layer.
-        centre: (3, n_cells) nominal x, y, z, mm.
-        radius: (n_cells,) own r of a mesh's voxels, mm; None for cells.
-    """
+    """Layer and position of every cell, as contiguous arrays."""
 
     layer: NDArray[np.int64]
+    """(n_cells,)"""
     centre: Array
+    """(3, n_cells) nominal x, y, z, mm."""
     radius: Array | None
+    """(n_cells,) own r of a mesh's voxels, mm; None for cells."""
 
 
 @lru_cache(maxsize=16)
@@ -274,14 +271,7 @@ def _length(x: Array, y: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class CellStatistics:
-    """Moments of the cells over a sample; each array (n_cells,).
-
-    Attributes:
-        n: Number of showers.
-        mean: Mean energy, empty cells included, MeV.
-        std: Standard deviation, MeV.
-        occupancy: Fraction of showers in which the cell has energy.
-    """
+    """Mean energy (empty cells included) and standard deviation, MeV, and fraction of filled showers of each cell (n_cells,)."""
 
     n: int
     mean: Array

@@ -30,24 +30,7 @@ from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.validate.observables.base import Observable, needs_layers
 from caloforge.validate.observables.batch import ShowerBatch, cell_positions, is_filled
 
-__all__ = [
-    "CORE_CELLS",
-    "CORE_MEAN",
-    "CORE_STD",
-    "DEPTH_90",
-    "HITS",
-    "LAYER_ENERGY",
-    "LAYER_FRACTION",
-    "LAYER_SPARSITY",
-    "PEAK_ENERGY",
-    "RESPONSE",
-    "SHOWER_DEPTH",
-    "SHOWER_START",
-    "SPARSITY",
-    "VISIBLE_ENERGY",
-    "beam_window",
-    "tracked_cells",
-]
+__all__ = ["beam_window", "tracked_cells"]
 
 Array = NDArray[np.float64]
 

@@ -43,39 +43,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.validate.observables.base import (
-    Observable,
-    always,
-    lateral_edges,
-    needs_layers,
-    radial_edges,
-)
+from caloforge.validate.observables.base import Observable, always, lateral_edges, needs_layers, radial_edges
 from caloforge.validate.observables.batch import ShowerBatch, is_filled
 
-__all__ = [
-    "ANGLE_AXIS",
-    "ANGLE_BARYCENTRES",
-    "CENTRE_X",
-    "CENTRE_Y",
-    "CENTRE_Z",
-    "LAYER_CENTRE_R",
-    "LAYER_CENTRE_X",
-    "LAYER_CENTRE_Y",
-    "LAYER_WIDTH_R",
-    "LAYER_WIDTH_X",
-    "LAYER_WIDTH_Y",
-    "RADIAL_PROFILE",
-    "RADIUS_90",
-    "SECOND_X",
-    "SECOND_Y",
-    "SECOND_Z",
-    "THIRD_X",
-    "THIRD_Y",
-    "THIRD_Z",
-    "X_PROFILE",
-    "Y_PROFILE",
-    "principal_angle",
-]
+__all__ = ["principal_angle"]
 
 Array = NDArray[np.float64]
 

@@ -15,27 +15,16 @@ fluctuate together.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.geometry import Detector
 from caloforge.validate.observables.base import SPECTRUM_EDGES, Observable
 from caloforge.validate.observables.batch import ShowerBatch
 
-if TYPE_CHECKING:
-    from caloforge.geometry import Detector
-
-__all__ = [
-    "CELL_SPECTRUM",
-    "FINE_EDGES",
-    "CellCounter",
-    "CellHistograms",
-    "LayerGroup",
-    "Window",
-    "layer_groups",
-    "mip_peak",
-]
+__all__ = ["FINE_EDGES", "CellCounter", "CellHistograms", "LayerGroup", "Window", "layer_groups", "mip_peak"]
 
 
 Array = NDArray[np.float64]
@@ -56,34 +45,25 @@ _GROUPS = 10  # else
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """Neighbouring layers with one histogram.
-
-    Attributes:
-        key: Name in ``metrics.json``, such as ``layer[3]`` or ``layer[3-5]``.
-        name: Name in sentences.
-        first: Number of the first layer.
-        last: Number of the last layer, included.
-    """
+    """Neighbouring layers, ``first`` to ``last``, with one histogram."""
 
     key: str
+    """Name in ``metrics.json``, such as ``layer[3]`` or ``layer[3-5]``."""
     name: str
+    """Name in sentences."""
     first: int
     last: int
 
 
 @dataclass(frozen=True)
 class Window:
-    """A narrow bin beside an energy.
-
-    Attributes:
-        place: Where it lies, such as "directly above the hit threshold".
-        low: Lower end of each group's window (G,), MeV; NaN where a group has none.
-        high: Upper end (G,), MeV.
-    """
+    """A narrow bin beside an energy."""
 
     place: str
+    """Such as "directly above the hit threshold"."""
     low: Array
     high: Array
+    """Ends of each group's window (G,), MeV; NaN where a group has none."""
 
 
 @dataclass(frozen=True, eq=False)

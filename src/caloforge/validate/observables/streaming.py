@@ -7,9 +7,8 @@ reads and unpacks. Beside the chunks, the table of observables takes about 2 kB 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from queue import Empty, Full, Queue
-from threading import Event, Thread
 from typing import Protocol
 
 import numpy as np
@@ -36,62 +35,18 @@ __all__ = [
 ]
 
 
-_POLL = 0.1  # s, how soon the reading thread notices that nobody listens
-
-
-def prefetch(chunks: Iterator[Showers], depth: int = 1) -> Generator[Showers, None, None]:
-    """Iterate over chunks that another thread reads ahead.
-
-    Arguments:
-        chunks: What to read.
-        depth: Chunks that may wait.
-
-    Yields:
-        The chunks, in order; an error of the reading thread is raised here.
-    """
-    queue: Queue[Showers | BaseException | None] = Queue(depth)
-    stop = Event()
-
-    def put(item: Showers | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                queue.put(item, timeout=_POLL)
-            except Full:
-                continue
-            return True
-        return False
-
-    def read() -> None:
-        try:
-            for chunk in chunks:
-                if not put(chunk):
-                    return
-        except BaseException as error:  # handed to the reader of the queue
-            put(error)
-            return
-        put(None)
-
-    thread = Thread(target=read, name="read showers", daemon=True)
-    thread.start()
-    try:
-        while True:
-            try:
-                item = queue.get(timeout=_POLL)
-            except Empty:
-                continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
-
-
 _CHUNK_BYTES = 16 * 2**20
 _MOST_ROWS = 4096
 _MOST_HITS = 1_000_000  # in a batch, about 200 bytes each
+
+
+def prefetch(chunks: Iterator[Showers]) -> Generator[Showers, None, None]:
+    """Iterate over chunks; another thread reads the next one while a chunk is used. Its errors are raised here."""
+    with ThreadPoolExecutor(1, "read showers") as pool:
+        ahead = pool.submit(next, chunks, None)
+        while (chunk := ahead.result()) is not None:
+            ahead = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def chunk_rows(detector: Detector) -> int:
@@ -106,10 +61,10 @@ def batches(
 
     Arguments:
         chunks: Showers of one detector.
-        threshold: See :func:`observe`.
-        cut: See :func:`observe`.
+        threshold: See :class:`ObservableColumns`.
+        cut: See :class:`ObservableColumns`.
     """
-    hits = np.inf  # a shower; the batch before tells
+    hits = np.inf  # a shower, estimated from the batch before
     for chunk in chunks:
         start = 0
         while start < len(chunk):
@@ -129,16 +84,12 @@ class Consumer(Protocol):
 
 
 class Chunked(Protocol):
-    """What a pass over cells needs."""
+    """Showers in chunks."""
 
     @property
-    def detector(self) -> Detector:
-        """The detector."""
-        ...
+    def detector(self) -> Detector: ...  # noqa: D102
 
-    def chunks(self, size: int | None = None) -> Iterator[Showers]:
-        """Iterate over all showers, ``size`` at a time."""
-        ...
+    def chunks(self, size: int | None = None) -> Iterator[Showers]: ...  # noqa: D102
 
 
 def stream(
@@ -153,11 +104,11 @@ def stream(
 
     Arguments:
         source: Showers in memory or in a file.
-        consumers: What is computed; each sees all showers, in order.
-        threshold: See :func:`observe`.
-        cut: See :func:`observe`.
+        consumers: Each sees all showers, in order.
+        threshold: See :class:`ObservableColumns`.
+        cut: See :class:`ObservableColumns`.
         chunk_size: Showers a chunk; about 16 MiB of cells when None.
-        advance: Called with the number of showers of each batch when it is done.
+        advance: Called with the number of showers of each finished batch.
 
     Raises:
         InputError: When a cell is NaN, infinite or negative.
@@ -241,9 +192,9 @@ def observe(
 
     Arguments:
         source: Showers in memory or in a file.
-        observables: Names; all when None. Those that do not apply to the detector are noted in ``skipped``.
-        threshold: Energy above which a cell counts as a hit, MeV.
-        cut: Cells below it are empty for every observable, MeV; the detector's ``evaluation_cut`` when None.
+        observables: See :class:`ObservableColumns`.
+        threshold: See :class:`ObservableColumns`.
+        cut: See :class:`ObservableColumns`.
         chunk_size: Showers a chunk; about 16 MiB of cells when None.
         label: Shown with a progress bar on a terminal; none when empty.
 
