@@ -1,4 +1,4 @@
-"""Identities of showers: what they do not depend on, what changes them, and how seen showers are counted."""
+"""Identities of showers: what they do not depend on, what changes them, and the sets that files have."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caloforge.errors import FileFormatError, InputError, SeenShowersError
+from caloforge.errors import FileFormatError, InputError
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, ShowerWriter, open_showers, read_showers, write_showers
 from caloforge.showers.identity import mixed, overlap, seen_union
-from caloforge.showers.seen import SeenCheck, identities, seeds_of, warnings_of
-from caloforge.showers.views import JoinedShowers, project_showers
+from caloforge.showers.seen import identities
+from caloforge.showers.views import JoinedShowers
 
 IMAGE = get_detector("ild-ecal-10x10")
 
@@ -135,52 +135,6 @@ def test_a_broken_seen_set_is_named(tmp_path: Path) -> None:
         file["seen_identities"] = np.arange(3.0)
     with open_showers(path) as file, pytest.raises(FileFormatError, match=r"seen_identities.*uint64"):
         _ = file.seen
-
-
-def test_seen_reference_showers_are_counted_and_refused() -> None:
-    reference = images(40)
-    known = identities(reference)
-    model = images(5, 8, seen=seen_union([known[:10]]))
-    inside = int((known[:10] != 0).sum())
-    check = SeenCheck([reference])
-    assert check.count(images(5, 8)) is None
-    assert check.count(model).as_dict() == {"n": inside, "of": 40}
-    with pytest.raises(
-        SeenShowersError, match=f"^{inside} of 40 reference showers .* 'vae'; use --allow-seen"
-    ):
-        check.require_unseen([("vae", model)])
-    assert check.require_unseen([("vae", model), ("x", images())], allow_seen=True)["vae"].n == inside
-    assert SeenCheck([images(number=5)]).require_unseen([("vae", model)])["vae"].n == 0
-
-
-def test_a_seed_that_was_seen_counts_as_a_whole() -> None:
-    model = images(5, 8, attributes={"seen_seeds": [2001, 2003]})
-    same, packed = images(30, 1, source="geant4", seed=2001), images(20, 2, source="geant4")
-    packed.attributes["seeds"] = [5, 2003]
-    fresh, fast = images(10, 3, source="geant4", seed=2002), images(10, 3, source="gflash", seed=2001)
-    assert seeds_of(packed) == (5, 2003)
-    assert SeenCheck([same, packed, fresh, fast]).count(model).as_dict() == {"n": 50, "of": 70}
-
-
-def test_projected_showers_are_recognised_by_their_images() -> None:
-    rng = np.random.default_rng(0)
-    cells = rng.gamma(0.05, 1.0, (6, 27_000)).astype(np.float32)
-    whole = Showers("ild-ecal", cells, np.full(6, 5e4), source="geant4")
-    seen = seen_union([identities(project_showers(whole[:4], IMAGE))])
-    np.testing.assert_array_equal(identities(whole, IMAGE, 2), identities(project_showers(whole, IMAGE)))
-    assert SeenCheck([whole]).count(images(seen=seen)).n == 4
-    grid = Showers("ild-ecal", cells, np.full(6, 5e4), seen=seen_union([identities(whole)]))
-    assert SeenCheck([project_showers(whole, IMAGE)]).count(grid).n == 0
-
-
-def test_what_is_wrong_with_a_model_is_said() -> None:
-    assert warnings_of("vae", {}) == []
-    showers = images(
-        attributes={"model_status": "unfinished: stage post not trained", "seen_incomplete": "x"}
-    )
-    first, second = warnings_of("vae", showers.attributes)
-    assert "stage post not trained" in first
-    assert "not all showers" in second
 
 
 def test_a_writer_collects_the_sets_of_its_batches(tmp_path: Path) -> None:

@@ -52,14 +52,14 @@ def test_it_is_a_source(path: Path, whole: Showers) -> None:
             file.condition("tilt")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(which=st.slices(N))
 def test_slices_equal_those_of_the_whole(path: Path, whole: Showers, which: slice) -> None:
     with open_showers(path) as file:
         assert_same(file[which], whole[which])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(which=st.lists(st.integers(-N, N - 1), max_size=30))
 def test_taking_equals_that_of_the_whole(path: Path, whole: Showers, which: list[int]) -> None:
     with open_showers(path) as file:
@@ -67,7 +67,7 @@ def test_taking_equals_that_of_the_whole(path: Path, whole: Showers, which: list
         assert_same(file[which], whole[which])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(size=st.one_of(st.none(), st.integers(1, 60)))
 def test_chunks_join_to_the_whole(path: Path, whole: Showers, size: int | None) -> None:
     with open_showers(path) as file:

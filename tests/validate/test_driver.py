@@ -23,7 +23,6 @@ from caloforge.errors import (
 )
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, open_showers, read_showers
-from caloforge.showers.views import Selection
 from caloforge.validate import driver
 from caloforge.validate.driver import validate
 from caloforge.validate.inputs import check_conditions, check_detectors, match_conditions
@@ -434,27 +433,6 @@ def test_matched_samples_are_compared(tmp_path: Path) -> None:
     assert entry["n_reference"] == report.metrics["reference"]["n_compared"] < 400
     assert report.metrics["match_conditions"] is True
     assert "match_conditions=True" in report.metrics["command"]
-
-
-def test_a_selection_is_a_source_like_its_base() -> None:
-    base = toy(50, energy=uniform(10_000, 100_000), theta=uniform(30, 90))
-    rows = np.array([3, 7, 20, 41])
-    part, direct = Selection(base, rows), base.take(rows)
-    assert len(part) == len(direct) == 4
-    for name in (
-        "incident_energy",
-        "incident_theta",
-        "detector",
-        "particle",
-        "source",
-        "seed",
-        "has_theta",
-    ):
-        np.testing.assert_array_equal(getattr(part, name), getattr(direct, name))
-    assert part.condition_names == direct.condition_names
-    np.testing.assert_array_equal(part[1:3].cells, direct[1:3].cells)
-    np.testing.assert_array_equal(part.take([2, 0]).cells, direct.take([2, 0]).cells)
-    np.testing.assert_array_equal(np.concatenate([c.cells for c in part.chunks(3)]), direct.cells)
 
 
 def test_settings_and_keys_are_checked() -> None:
