@@ -39,6 +39,7 @@ DISTILLED = (
     "student_epochs=3",
     "summary_jumps=3",
     "jumps=2",
+    "teacher_steps=2",
     "student.warmup=3",
     "student.ema=0",
     "student.lr=1e-3",

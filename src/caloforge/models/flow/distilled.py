@@ -267,7 +267,7 @@ class FlowMatchingFast(FlowMatching):
             steps = self.config.teacher_steps
             goal = rowwise_heun(lambda x, t: teacher(x, t, *conditions), x, start, end, steps)
         goal_velocity = (goal - x) / (end - start).view_as(first)
-        velocity = (student(x, start, *conditions).float() - x) / (1.0 - first)
+        velocity: Tensor = (student(x, start, *conditions).float() - x) / (1.0 - first)
         return (velocity - goal_velocity).square().mean()
 
 

@@ -1,4 +1,4 @@
-r"""Cells of a layer weighted so that their centre and widths are those of the shower's summary.
+r"""Weights of the cells of a layer that give it the centre and the widths of the shower's summary.
 
 Of all energies with given moments those nearest to e_i (in relative entropy) are an exponential tilt,
 
@@ -23,14 +23,14 @@ _STEPS = 4
 _MOST = 0.3
 """Largest logarithm of a cell's factor, against the layer's mean."""
 _DAMPING = 0.1
-"""Added to the covariance, in units of that of all the layer's energy; so moments which little free energy cannot change do no harm."""
+"""Added to the covariance, in units of that of all the layer's energy, against moments that little free energy cannot change."""
 _LEAST = 1e-3
 _PIVOT = 1e-3
 _TINY = 1e-12
 
 
 class LayerTargets(NamedTuple):
-    """What the cells of each layer are to hold.
+    """Targets for the cells of each layer.
 
     Attributes:
         sums: Energies (B, n_layers), MeV.
@@ -52,19 +52,21 @@ class LayerTargets(NamedTuple):
 
 
 def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
-    """Return ``free`` energies tilted, with unchanged sums, so that free and fixed ones together have the asked moments.
+    """Return ``free`` energies tilted, with unchanged sums, so that free and fixed ones together have the target moments.
 
     Arguments:
         free: Energies that may change (B, n_layers, width), MeV, not negative.
         fixed: Energies that stay (B, n_layers, width), MeV.
         x: Positions of the cells (n_layers, width).
         y: The same along the other axis.
-        targets: Centres and widths; their sums and counts are not looked at.
+        targets: Centres and widths; sums and counts are not used.
     """
     away_x, away_y = x - targets.x[:, :, None], y - targets.y[:, :, None]
     square_x, square_y = away_x.square(), away_y.square()
-    asked_x, asked_y = (w.clamp_min(_LEAST).square()[:, :, None] for w in (targets.width_x, targets.width_y))
-    moments = torch.stack([away_x, away_y, square_x - asked_x, square_y - asked_y], 2)
+    target_x, target_y = (
+        w.clamp_min(_LEAST).square()[:, :, None] for w in (targets.width_x, targets.width_y)
+    )
+    moments = torch.stack([away_x, away_y, square_x - target_x, square_y - target_y], 2)
     whole = free.sum(2).clamp_min(_TINY)
     total = (free + fixed).sum(2).clamp_min(_TINY)
     settled = (moments * fixed[:, :, None]).sum(3)
@@ -89,7 +91,10 @@ def _spread(features: Tensor, shares: Tensor) -> Tensor:
 
 
 def _solved(matrix: Tensor, missing: Tensor, scale: Tensor) -> Tensor:
-    """Return the damped solution (..., 4) of systems (..., 4, 4), in units of ``scale`` (..., 4), by elimination."""
+    """Return the damped solution (..., 4) of systems (..., 4, 4), in units of ``scale`` (..., 4), by elimination.
+
+    Pivots are bounded from below, for layers whose moments depend on each other, where ``torch.linalg.solve`` has no unique answer.
+    """
     unit = matrix / (scale[..., None] * scale[..., None, :])
     size = unit.shape[-1]
     unit = unit + _DAMPING * torch.eye(size, device=matrix.device, dtype=matrix.dtype)
