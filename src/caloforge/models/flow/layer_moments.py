@@ -91,10 +91,7 @@ def _spread(features: Tensor, shares: Tensor) -> Tensor:
 
 
 def _solved(matrix: Tensor, missing: Tensor, scale: Tensor) -> Tensor:
-    """Return the damped solution (..., 4) of systems (..., 4, 4), in units of ``scale`` (..., 4), by elimination.
-
-    Pivots are bounded from below, for layers whose moments depend on each other, where ``torch.linalg.solve`` has no unique answer.
-    """
+    """Return the damped solution (..., 4) of systems (..., 4, 4), in units of ``scale`` (..., 4), by elimination."""
     unit = matrix / (scale[..., None] * scale[..., None, :])
     size = unit.shape[-1]
     unit = unit + _DAMPING * torch.eye(size, device=matrix.device, dtype=matrix.dtype)
