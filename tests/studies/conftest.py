@@ -1,7 +1,8 @@
-"""Parametrised showers whose truth is as large as one likes: images of gflash, in files."""
+"""What the tests of studies share: images of gflash, whose truth is as large as one likes, a tiny model, light figures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,26 @@ import pytest
 from caloforge.showers import write_showers
 from caloforge.showers.views import ProjectedShowers
 from caloforge.simulate import simulate
+from caloforge.studies import page
+from caloforge.train import train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def light_figures() -> Iterator[None]:
+    """Draw figures with few dots: their content does not depend on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_PAGE_DPI", 30)
+        patch.setitem(page._OPTIONS, "png", {"dpi": 40})
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder, called "tiny", of a small VAE of ATLAS showers."""
+    folder = tmp_path_factory.mktemp("model")
+    data = simulate("atlas-em-barrel", 300, engine="gflash", seed=5, output=folder / "data.h5")
+    options = ("epochs=1", "latent=4", "hidden=[8]")
+    return train("vae", data, folder / "tiny", overrides=options, device="cpu", seed=1)
 
 
 @pytest.fixture(scope="session")

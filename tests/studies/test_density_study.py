@@ -96,7 +96,7 @@ def test_too_few_showers_are_refused(gflash_images: Path, tmp_path: Path) -> Non
     few = read_showers(gflash_images)[:700].save(tmp_path / "few.h5")
     done = CliRunner().invoke(app, ["study", "density", str(few), "-o", str(tmp_path / "out")])
     assert done.exit_code == 2
-    assert "700 trusted showers are too few; it needs a file of Geant4 showers" in done.stderr
+    assert "700 reference showers are too few; it needs a file of Geant4 showers" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -17,11 +17,8 @@ from caloforge.generate.timing import count_parameters, time_generator
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.shapes import report as speed
-from caloforge.studies.shapes.report import (
-    time_geant4,
-)
-from caloforge.train import train
+from caloforge.studies.shapes import measure
+from caloforge.studies.shapes.measure import time_geant4
 from caloforge.validate.sample import Sample
 from caloforge.validate.shape_tests import (
     CoreWindow,
@@ -43,11 +40,8 @@ def showers() -> Showers:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Generator:
-    folder = tmp_path_factory.mktemp("shapes")
-    data = simulate("atlas-em-barrel", 600, engine="gflash", seed=5, output=folder / "data.h5")
-    options = ("epochs=2", "latent=4", "hidden=[16]")
-    return load(train("vae", data, folder / "run", overrides=options, device="cpu", seed=1), device="cpu")
+def model(tiny_vae: Path) -> Generator:
+    return load(tiny_vae, device="cpu")
 
 
 # -- core cells ----------------------------------------------------------------------------------------------
@@ -163,7 +157,7 @@ def test_without_geant4_the_files_own_time_stands_in(
         msg = "no data: set something"
         raise Geant4DataError(msg)
 
-    monkeypatch.setattr(speed, "_simulated", broken)
+    monkeypatch.setattr(measure, "_simulated", broken)
     found = time_geant4(told, 5)
     assert (found.seconds, found.same_run) == (1.25, False)
     assert "no data" in found.how

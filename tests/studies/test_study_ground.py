@@ -51,6 +51,19 @@ class Count(Study):
         )
 
 
+class Plain(Count):
+    """The same without a figure."""
+
+    def run(self, context: Context) -> StudyResult:
+        return StudyResult(super().run(context).rows)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> type[Count]:
+    monkeypatch.setitem(STUDIES._entries, "count", Plain)
+    return Plain
+
+
 @pytest.fixture
 def count(monkeypatch: pytest.MonkeyPatch) -> type[Count]:
     monkeypatch.setitem(STUDIES._entries, "count", Count)
@@ -167,7 +180,7 @@ def test_a_study_leaves_numbers_figures_and_a_page(
 
 
 def test_the_same_study_goes_on_and_another_is_refused(
-    count: type[Count], gflash_images: Path, other_images: Path, tmp_path: Path
+    plain: type[Count], gflash_images: Path, other_images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     run_study("count", gflash_images, other_images, output=out)
@@ -214,7 +227,7 @@ def test_a_legend_stays_inside_its_figure(columns: int) -> None:
 
 @pytest.mark.parametrize("samples", [2, 4])
 def test_many_samples_are_told_as_a_table(
-    count: type[Count], gflash_images: Path, tmp_path: Path, samples: int
+    plain: type[Count], gflash_images: Path, tmp_path: Path, samples: int
 ) -> None:
     labels = [f"sample-{k}" for k in range(samples)]
     result = run_study(

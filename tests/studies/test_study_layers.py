@@ -173,7 +173,7 @@ def test_rows_stand_beside_the_notes_numbers(showers: Showers) -> None:
 def test_a_sample_called_reference_does_not_hide_the_reference(showers: Showers) -> None:
     louder = showers.replace(cells=1.02 * showers.cells)
     result = run_study("layers", showers, louder, labels=["reference"])
-    trusted, other = (result.data[name]["response"]["response"] for name in ("trusted showers", "reference"))
+    trusted, other = (result.data[name]["response"]["response"] for name in ("reference showers", "reference"))
     np.testing.assert_allclose(other, 1.02 * np.array(trusted))
 
 

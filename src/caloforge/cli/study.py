@@ -27,13 +27,13 @@ def study(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="File of trusted showers (or the word shipped: those in the package), then files of "
+            help="File of reference showers (or the word shipped: those in the package), then files of "
             "showers, run folders or shipped models."
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write.")] = None,
     truth: Annotated[
-        list[Path] | None, typer.Option("--truth", help="A further file of trusted showers; repeat it.")
+        list[Path] | None, typer.Option("--truth", help="A further file of reference showers; repeat it.")
     ] = None,
     number: Annotated[
         int | None,

@@ -16,7 +16,7 @@ unit of energy scales every divergence alike and leaves the quantiles where they
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,8 @@ def pair_differences(values: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.concatenate(rows) if rows else np.empty(0, np.float32)
 
 
-class Neighbours(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Neighbours:
     """Nearest neighbours of N entries in another set.
 
     Attributes:

@@ -68,7 +68,6 @@ class WindowSettings(StudySettings):
         return within(source, self.energy, self.theta)
 
 
-
 @dataclass(frozen=True)
 class Row:
     """One number of ours beside the paper's.
@@ -198,7 +197,7 @@ class Context:
     def labels(self) -> list[str]:
         """Names of all samples, all different: "reference" first."""
         labels = [source.label for source in self.generated]
-        return ["trusted showers" if "reference" in labels else "reference", *labels]
+        return ["reference showers" if "reference" in labels else "reference", *labels]
 
     def size(self, default: int) -> int:
         """Return how many generated showers are wanted."""

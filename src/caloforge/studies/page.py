@@ -165,7 +165,7 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
     """
     warnings = [line for source in context.generated for line in warnings_of(source.label, source.attributes)]
     warnings += [
-        f"{label}: {count} trusted showers were used to train or select the model"
+        f"{label}: {count} reference showers were used to train or select the model"
         for label, count in context.seen.items()
         if count.n
     ]
@@ -318,8 +318,9 @@ def number_cell(
     value: float | None, uncertainty: float | None = None, unit: str = "", flag: str = ""
 ) -> Cell:
     """Return a number with its uncertainty as a cell of a table, sorted by the number."""
-    known = value is not None and np.isfinite(value)
-    return Cell(number_text(value, uncertainty, unit), float(value) if known else None, flag if known else "")
+    if value is None or not np.isfinite(value):
+        return Cell("-")
+    return Cell(number_text(value, uncertainty, unit), float(value), flag)
 
 
 def published_cell(value: PaperValue | None) -> Cell:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,15 +142,15 @@ class DensitySettings(StudySettings):
 class DensityStudy(TruthStudy):
     """Kernel density and histogram estimators against the generator."""
 
-    name: ClassVar[str] = "density"
-    title: ClassVar[str] = "Density estimators against the generator"
-    needs: ClassVar[str] = (
+    name = "density"
+    title = "Density estimators against the generator"
+    needs = (
         "a file of Geant4 showers (ild-ecal or its 10x10 images, at least 800; further files with --truth), "
         "and, if wanted, models or files of generated showers of the same detector"
     )
-    Settings: ClassVar[type[StudySettings]] = DensitySettings
-    least_generated: ClassVar[int] = 0
-    least: ClassVar[int] = 800  # one half trains, the other is the truth
+    Settings = DensitySettings
+    least_generated = 0
+    least = 800  # one half trains, the other is the truth
 
     def run(self, context: Context) -> StudyResult:
         """Do the study."""

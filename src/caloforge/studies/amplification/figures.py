@@ -135,8 +135,8 @@ def plateau_figure(shown: Panels, level: int) -> Figure:
             few = x < n_quant * SHOWERS_A_BIN
             last = min(int(few.sum()) + 1, len(few)) if few.any() else 0
             place.plot(x[:last], y[:last], color=shade, ls=_DASHES, lw=1.2)
-            style = {"color": shade, "marker": mark, "ms": 4, "lw": 1.4, "label": label}
-            place.errorbar(x[~few], y[~few], error[~few], **style)
+            points = {"color": shade, "marker": mark, "ms": 4, "lw": 1.4, "label": label}
+            place.errorbar(x[~few], y[~few], error[~few], **points)
         place.set(xscale="log", yscale="log")
 
     caption = "Divergence against the size of the generated sample: where it is flat, more showers add no information."

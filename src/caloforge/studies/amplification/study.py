@@ -51,7 +51,7 @@ class TruthStudy(Study):
         least: Fewest reference showers.
     """
 
-    source: ClassVar[str] = "calomplification"
+    source = "calomplification"
     least: ClassVar[int]
 
     @classmethod
@@ -67,7 +67,7 @@ class TruthStudy(Study):
         """Check detectors and the number of showers."""
         super().check(context)
         if context.n_reference < self.least:
-            self.refuse(f"{context.n_reference} trusted showers are too few")
+            self.refuse(f"{context.n_reference} reference showers are too few")
 
 
 class AmplificationSettings(StudySettings):
@@ -91,14 +91,14 @@ class AmplificationSettings(StudySettings):
 class AmplificationStudy(TruthStudy):
     """Quantile divergences, effective sizes and amplification factors."""
 
-    name: ClassVar[str] = "amplification"
-    title: ClassVar[str] = "Amplification: what a generated sample is worth"
-    needs: ClassVar[str] = (
+    name = "amplification"
+    title = "Amplification: what a generated sample is worth"
+    needs = (
         "a file of Geant4 showers that no model was trained on (ild-ecal or its 10x10 images, at least 400; "
         "further files with --truth) and one or more models or files of generated showers of the same detector"
     )
-    Settings: ClassVar[type[StudySettings]] = AmplificationSettings
-    least: ClassVar[int] = 400  # two halves with ten quantiles that count
+    Settings = AmplificationSettings
+    least = 400  # two halves with ten quantiles that count
 
     def run(self, context: Context) -> StudyResult:
         """Do the study."""
@@ -169,7 +169,7 @@ def _rows(
             label, note = f"mean of {len(found)} samples", "by formula, error from the spread"
             rows.append(size_row(label, truth.quantity, size, next(iter(trained.values())), note))
     if toy is not None:
-        note = f"{toy.sample_size:,} values of a Gaussian truth must give back their number"
+        note = f"{toy.sample_size:,} values of a Gaussian truth must have this effective size"
         title = "check: effective size of a sample of the truth"
         rows.append(Row(title, toy.sample, toy.sample_uncertainty, note=note))
     return rows

@@ -117,14 +117,10 @@ def measure(
             incident = before.showers.incident_energy
             visible = before.total / detector.sampling_fraction
             axis = OBSERVABLES["angle_axis"].compute(before)
-            measured = {
+            clusters = {"n_clusters": found.n_clusters, "outside": found.outside}
+            measured: dict[str, tuple[ShowerBatch, Any, Any, dict[str, Any]]] = {
                 "before": (before, visible, axis, {}),
-                "after": (
-                    after,
-                    found.energy,
-                    found.theta,
-                    {"n_clusters": found.n_clusters, "outside": found.outside},
-                ),
+                "after": (after, found.energy, found.theta, clusters),
             }
             for stage, (batch, energy, theta, extra) in measured.items():
                 row = {"energy_response": energy / incident, "angle_residual": theta - before.theta}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -67,14 +67,14 @@ class ConditioningSettings(StudySettings):
 class ConditioningStudy(Study):
     """Energy and angle at test points, before and after reconstruction."""
 
-    name: ClassVar[str] = "conditioning"
-    title: ClassVar[str] = "Conditioning on energy and angle"
-    source: ClassVar[str] = "new-angles"
-    needs: ClassVar[str] = (
+    name = "conditioning"
+    title = "Conditioning on energy and angle"
+    source = "new-angles"
+    needs = (
         "reference showers of a detector of three layers or more, at or around the test points of energy and angle "
         "(set energies in GeV and thetas in degrees), and generated showers of the same detector"
     )
-    Settings: ClassVar[type[StudySettings]] = ConditioningSettings
+    Settings = ConditioningSettings
 
     def check(self, context: Context) -> None:
         """Check that there are directions to measure and test points with showers."""

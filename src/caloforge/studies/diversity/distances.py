@@ -112,8 +112,8 @@ def similarities_between(
 ) -> Similarities:
     """Return the similarities of pairs of one shower from each of two samples, of equal rank in energy."""
     rng = generator(seed, "likeness/between")
-    orders = [order_at_random(one.incident_energy, rng) for one in (a, b)]
-    rows = rank_pairs(*orders, min(pairs, *map(len, orders)))
+    first, second = (order_at_random(one.incident_energy, rng) for one in (a, b))
+    rows = rank_pairs(first, second, min(pairs, len(first), len(second)))
     return _similarities((a, b), rows, data_ranges, device)
 
 

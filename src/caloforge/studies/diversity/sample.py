@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from caloforge.errors import TooFewShowersError
+from caloforge.settings import torch_device
 from caloforge.showers import Showers
 from caloforge.statistics.feature_distances import PRDC
 from caloforge.statistics.pairs import Neighbours
@@ -25,7 +26,7 @@ from caloforge.studies.diversity.distances import (
 )
 from caloforge.studies.support_size.duplicates import why_no_windows
 from caloforge.validate.metrics.base import Settings, Value
-from caloforge.validate.metrics.feature_distances import PrecisionRecall
+from caloforge.validate.metrics.distances import PrecisionRecall
 from caloforge.validate.metrics.shapes import DATA_RANGE
 from caloforge.validate.sample import Sample
 
@@ -142,8 +143,10 @@ class Measured:
             return {}
         rows = self.arrays["prdc"].tolist()
         return {
-            name: Value(row[0], row[1], *(None if np.isnan(x) else x for x in row[2:]))
-            for name, row in zip(PRDC, rows, strict=True)
+            name: Value(
+                value, error, None if np.isnan(floor) else floor, None if np.isnan(spread) else spread
+            )
+            for name, (value, error, floor, spread) in zip(PRDC, rows, strict=True)
         }
 
 
@@ -162,7 +165,7 @@ def measure(
     Returns:
         Plain arrays for :class:`Measured`.
     """
-    ranges, device = tuple(sorted({*chosen.data_ranges, chosen.data_range})), chosen.torch_device()
+    ranges, device = tuple(sorted({*chosen.data_ranges, chosen.data_range})), torch_device(chosen.device)
     out: dict[str, NDArray[Any]] = {"n": np.array(len(showers)), "data_ranges": np.array(ranges)}
     pairs = (chosen.pairs, ranges, seed, device)
     if not why_no_windows(showers.detector):

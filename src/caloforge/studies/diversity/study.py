@@ -11,14 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
-from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
+from caloforge.studies.base import Context, Row, Study, StudyResult
 from caloforge.studies.diversity.distances import Memory, Similarities, fingerprints
 from caloforge.studies.diversity.figures import figures_of
 from caloforge.studies.diversity.sample import (
@@ -39,14 +39,14 @@ _BINS = 60
 class DiversityStudy(Study):
     """Similarity of pairs, memory of the training set, precision and recall."""
 
-    name: ClassVar[str] = "diversity"
-    title: ClassVar[str] = "Diversity and memory"
-    source: ClassVar[str] = "support-size"
-    needs: ClassVar[str] = (
+    name = "diversity"
+    title = "Diversity and memory"
+    source = "support-size"
+    needs = (
         f"at least {LEAST} reference showers that no generator was trained on, and generated showers or models of the "
         "same detector; training=FILE.h5 names the training showers, for memory"
     )
-    Settings: ClassVar[type[StudySettings]] = DiversitySettings
+    Settings = DiversitySettings
 
     def check(self, context: Context) -> None:
         """Check that there are showers enough, of one detector, and that the training set can be read."""
@@ -136,7 +136,7 @@ def _rows(labels: Sequence[str], measured: Sequence[Measured], data_range: float
             between = one.similarities("between")
             if between is not None:
                 mean_known, error_known = known.at(data_range)
-                note = "above 0: its showers are more alike than the trusted ones, it lacks diversity"
+                note = "above 0: its showers are more alike than those of the reference, it lacks diversity"
                 difference = mean - mean_known, math.hypot(error, error_known)
                 rows += [
                     row(f"SSIM of mixed pairs with {name}, {at}", *between.at(data_range)),

@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,9 +125,14 @@ def _note_table(samples: Sequence[LayerSample], at: int) -> Table:
     known = paper_values("layers")
     rows = []
     for index, layer in enumerate(samples[0].detector.layers):
-        ours = [number_cell(*_percent(one.fractions, at)[index], unit="%") for one in samples]
+        percents = [_percent(one.fractions, at)[index] for one in samples]
+        ours = [number_cell(mean, error, "%") for mean, error in percents]
         rows.append(
-            [layer.name, *ours, *(published_cell(known.get(f"{key}_{layer.name}")) for key, _ in _PAPERS)]
+            [
+                Cell(layer.name),
+                *ours,
+                *(published_cell(known.get(f"{key}_{layer.name}")) for key, _ in _PAPERS),
+            ]
         )
     columns = ("layer", *(one.label for one in samples), *(title for _, title in _PAPERS))
     caption = f"Mean part of the visible energy at {samples[0].slices.name(at)}; the note's at 65 GeV."
@@ -215,14 +220,14 @@ class LayersSettings(StudySettings):
 class LayersStudy(Study):
     """Energies, depth, response and lateral profiles of each layer."""
 
-    name: ClassVar[str] = "layers"
-    title: ClassVar[str] = "What each layer sees"
-    source: ClassVar[str] = "atlas-deep-generative"
-    needs: ClassVar[str] = (
+    name = "layers"
+    title = "What each layer sees"
+    source = "atlas-deep-generative"
+    needs = (
         "reference showers of a detector of two layers or more, of one or several energies, and generated showers of the "
         "same detector and energies"
     )
-    Settings: ClassVar[type[StudySettings]] = LayersSettings
+    Settings = LayersSettings
 
     def check(self, context: Context) -> None:
         """Check that there are layers and that all samples are of one detector."""

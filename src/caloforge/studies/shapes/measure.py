@@ -17,7 +17,7 @@ from caloforge.errors import CaloforgeError
 from caloforge.generate.timing import GeneratorTime
 from caloforge.showers import ShowerSource
 from caloforge.units import AngleSpec, EnergySpec
-from caloforge.validate.metrics.base import Value, jsonable
+from caloforge.validate.metrics.base import jsonable
 from caloforge.validate.shape_tests import CoreRatios, ShapeTests
 
 __all__ = ["Shapes", "SimulationTime", "time_geant4"]
@@ -67,11 +67,11 @@ def _simulated(reference: ShowerSource, n: int, seed: int) -> SimulationTime:
 
     energy = np.asarray(reference.incident_energy, np.float64)
     theta = np.asarray(reference.incident_theta, np.float64)
-    kind = "uniform" if np.ptp(energy) > 0 else "fixed"
+    low, high = float(energy.min()), float(energy.max())
     showers = simulate(
         reference.detector,
         n,
-        energy=EnergySpec(float(energy.min()), float(energy.max()), kind),
+        energy=EnergySpec(low, high, "uniform" if high > low else "fixed"),
         theta=AngleSpec(float(theta.min()), float(theta.max())),
         particle=reference.particle or None,
         engine="geant4",
@@ -93,8 +93,8 @@ class Shapes:
         parameters: Number of parameters that sampling needs; None for a file.
         members: Members of an ensemble; None for a file.
         time: None for a file.
-        mse: Shower-shape MSE.
-        sampling: Sampling fraction: ``reference``, ``generated`` and ``ratio``, whose detail has the energies.
+        mse: Shower-shape MSE, a value.
+        sampling: Sampling fraction, values: ``reference``, ``generated`` and ``ratio``, whose detail has the energies.
         core: Core cells.
         tests: Kolmogorov-Smirnov probabilities.
     """
@@ -104,8 +104,8 @@ class Shapes:
     parameters: int | None
     members: int | None
     time: GeneratorTime | None
-    mse: Value
-    sampling: Mapping[str, Value]
+    mse: Any
+    sampling: Any
     core: CoreRatios
     tests: ShapeTests
 

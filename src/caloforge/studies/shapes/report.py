@@ -142,7 +142,7 @@ def comparison_table(rows: Sequence[Row], labels: Sequence[str], caption: str) -
             for label in labels
         ]
         papers = [published_cell(known.get(f"{name}_{kind}")) for kind in ("conv2d", "conv3d")]
-        lines.append([title + unit, *cells, *papers])
+        lines.append([Cell(title + unit), *cells, *papers])
     return Table(("", *labels, "Conv2D (paper)", "Conv3D (paper)"), lines, caption)
 
 

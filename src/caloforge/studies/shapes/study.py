@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -76,13 +76,13 @@ class ShapesSettings(StudySettings):
 class ShapesStudy(Study):
     """Shapes, core cells and speed."""
 
-    name: ClassVar[str] = "shapes"
-    title: ClassVar[str] = "Shower shapes, core cells and speed"
-    source: ClassVar[str] = "conv2d"
-    needs: ClassVar[str] = (
+    name = "shapes"
+    title = "Shower shapes, core cells and speed"
+    source = "conv2d"
+    needs = (
         "reference showers of any detector and generated showers or models of the same detector; models are timed, too"
     )
-    Settings: ClassVar[type[StudySettings]] = ShapesSettings
+    Settings = ShapesSettings
 
     def run(self, context: Context) -> StudyResult:
         """Time the generators, then compare their showers with the reference."""

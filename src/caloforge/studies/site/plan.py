@@ -28,8 +28,8 @@ from pydantic import Field
 
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError, ConfigError, InputError
-from caloforge.settings import Settings, validated
-from caloforge.studies.base import STUDIES, Context, Study, WindowSettings
+from caloforge.settings import Settings, torch_device, validated
+from caloforge.studies.base import STUDIES, Context, Study
 from caloforge.studies.run import study_settings
 from caloforge.studies.sources import Source, open_sources
 from caloforge.zoo.store import ZOO, Card, shipped_models
@@ -98,7 +98,7 @@ def truth_files(group: Group, name: str) -> list[Path]:
         shipped = packed_projections() if pattern == SHIPPED else None
         files = [shipped] if shipped is not None else [Path(file) for file in sorted(glob(pattern))]
         if not files:
-            msg = f"group '{name}': no file of trusted showers is called '{pattern}'"
+            msg = f"group '{name}': no file of reference showers is called '{pattern}'"
             raise InputError(msg)
         found += [file for file in files if file not in found]
     return found
@@ -147,7 +147,7 @@ def shipped_sources(stack: ExitStack, zoo: str, wanted: tuple[str, ...], device:
         return list(open_sources(stack, chosen, device=device))
     sources = []
     for card in (cards[name] for name in chosen):
-        source = open_sources(stack, [card.generator(WindowSettings(device=device).torch_device())])[0]
+        source = open_sources(stack, [card.generator(torch_device(device))])[0]
         size = card.content.get("train_showers")
         sources.append(replace(source, trained_on=None if size is None else int(size)))
     return sources

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -205,15 +205,15 @@ class AllSettings(StudySettings):
 class AllStudies(Study):
     """All studies, all models, one site."""
 
-    name: ClassVar[str] = "all"
-    title: ClassVar[str] = "All studies of all models"
-    source: ClassVar[str] = "caloforge"
-    needs: ClassVar[str] = (
+    name = "all"
+    title = "All studies of all models"
+    source = "caloforge"
+    needs = (
         "reference files of the detectors of the shipped models (further ones with --truth), and shipped models, run folders "
         "or files of generated showers"
     )
-    Settings: ClassVar[type[StudySettings]] = AllSettings
-    least_generated: ClassVar[int] = 0
+    Settings = AllSettings
+    least_generated = 0
 
     @classmethod
     def default_reference(cls) -> Path | None:
@@ -231,7 +231,7 @@ class AllStudies(Study):
             self.refuse("no model is shipped yet and none was given")
 
     def check_seen(self, context: Context) -> dict[str, SeenCount]:
-        """Leave the check to each study, which knows its own reference and models."""
+        """Leave the check to each study, with its own reference and models."""
         return {}
 
     def run(self, context: Context) -> StudyResult:
@@ -343,7 +343,7 @@ def _finished(folder: Path, key: str) -> bool:
 def _rows(done: Sequence[Done]) -> list[Row]:
     """Return the numbers beside which a paper has one."""
     return [
-        Row(**row | {"quantity": f"{one.study}: {row['quantity']}", "paper": row["paper"]["key"]})
+        Row(**dict(row) | {"quantity": f"{one.study}: {row['quantity']}", "paper": row["paper"]["key"]})
         for one in done
         for row in one.published
     ]

@@ -1,1 +1,1 @@
-"""How many different showers a generator knows: the birthday-paradox test and the rate of colliding pairs."""
+"""How many different showers a generator produces: the birthday-paradox test and the rate of colliding pairs."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from caloforge.settings import torch_device
 from caloforge.showers import Showers
 from caloforge.statistics.birthday import Duplicates
 from caloforge.statistics.pairs import pair_indices
@@ -143,7 +144,7 @@ def findings_of(
         seed: Of random pairs.
         limits: At each alpha; None: those of this sample itself, which are then among the arrays.
     """
-    profiles, device = profiles_of(showers), chosen.torch_device()
+    profiles, device = profiles_of(showers), torch_device(chosen.device)
     table = PairTable(profiles, chosen.normalised, device)
     search = None
     if not why_no_windows(showers.detector):

@@ -8,12 +8,12 @@ limits are quantiles over the pairs of reference showers, against the unbiased r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from caloforge.showers import ShowerSource
-from caloforge.studies.base import Context, Study, StudyResult, StudySettings
+from caloforge.studies.base import Context, Study, StudyResult
 from caloforge.studies.page import paper
 from caloforge.studies.support_size.duplicates import DEFINITIONS, Limits, why_no_windows
 from caloforge.studies.support_size.report import SampleResult, figures_of, rows_of, support_text
@@ -33,15 +33,15 @@ _NARROW = 1.5  # incident energies within this factor can be compared as one
 class SupportSizeStudy(Study):
     """Birthday-paradox test of the size of a generator's support."""
 
-    name: ClassVar[str] = "support-size"
-    title: ClassVar[str] = "Support size by the birthday paradox"
-    source: ClassVar[str] = "support-size"
-    needs: ClassVar[str] = (
+    name = "support-size"
+    title = "Support size by the birthday paradox"
+    source = "support-size"
+    needs = (
         f"at least {LEAST} reference showers of nearly one energy and angle (set energy and theta to take them out of "
         "a wider file), and generated showers or models of the same detector"
     )
-    Settings: ClassVar[type[StudySettings]] = SupportSizeSettings
-    least_generated: ClassVar[int] = 0
+    Settings = SupportSizeSettings
+    least_generated = 0
 
     def check(self, context: Context) -> None:
         """Check that there are showers enough, of one detector."""

@@ -1,14 +1,14 @@
-"""Divergences and similarities of pairs: blocks against loops, shifted profiles, identical showers."""
+"""Divergences of pairs and nearest neighbours: blocks against loops, shifted profiles, copies."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy.special import rel_entr
 
 from caloforge.errors import InputError
-from caloforge.geometry import get_detector
-from caloforge.statistics import pairs as divergence
-from caloforge.statistics.pairs import pair_differences, pair_divergences, pair_indices
-from caloforge.studies.support_size.duplicates import why_no_windows
+from caloforge.statistics import pairs
+from caloforge.statistics.pairs import nearest, pair_differences, pair_divergences, pair_indices
 
 
 def slow(profiles):
@@ -23,7 +23,7 @@ def slow(profiles):
 
 @pytest.mark.parametrize("tile", [7, 1 << 18])
 def test_blocks_agree_with_the_loop(monkeypatch, tile):
-    monkeypatch.setitem(divergence._TILE, "cpu", tile)
+    monkeypatch.setitem(pairs._TILE, "cpu", tile)
     rng = np.random.default_rng(0)
     profiles = rng.gamma(0.5, 200.0, (23, 11)) * (rng.random((23, 11)) > 0.3)
     np.testing.assert_allclose(pair_divergences(profiles), slow(profiles), rtol=1e-5, atol=1e-9)
@@ -62,7 +62,18 @@ def test_negative_profiles_are_refused():
         pair_divergences(np.array([[1.0, -1.0], [0.0, 1.0]]))
 
 
-def test_similarity_needs_a_grid_as_large_as_the_window():
-    assert why_no_windows(get_detector("ild-ecal")) == ""
-    assert "11 x 11" in why_no_windows(get_detector("ild-ecal-10x10"))
-    assert "layered" in why_no_windows(get_detector("atlas-em-barrel"))
+def test_nearest_agrees_with_all_distances(monkeypatch):
+    monkeypatch.setattr(pairs, "_ROWS", 7)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(20, 5)).astype(np.float32), rng.normal(size=(31, 5)).astype(np.float32)
+    distances = np.linalg.norm(a[:, None] - b[None], axis=2)
+    found = nearest(a, b)
+    np.testing.assert_array_equal(found.index, distances.argmin(axis=1))
+    np.testing.assert_allclose(found.distance, distances.min(axis=1), rtol=1e-5)
+
+
+def test_a_copy_is_its_own_neighbour_at_distance_zero():
+    x = np.random.default_rng(1).normal(100.0, 1.0, (40, 300)).astype(np.float32)
+    found = nearest(x[::-1], x)
+    assert (found.distance == 0).all()
+    np.testing.assert_array_equal(found.index, np.arange(40)[::-1])

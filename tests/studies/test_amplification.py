@@ -221,7 +221,7 @@ def test_wrong_files_are_refused_with_what_is_needed(gflash_images: Path, tmp_pa
     out = tmp_path / "out"
     for files, message in (
         ([gflash_images], "0 generated samples were given; it needs a file of Geant4 showers"),
-        ([few, gflash_images], "300 trusted showers are too few; it needs"),
+        ([few, gflash_images], "300 reference showers are too few; it needs"),
         ([gflash_images, other], "'clic' is of 'clic-ecal', the reference of 'ild-ecal-10x10'"),
         ([gflash_images, tmp_path / "no.h5"], "no such file"),
         ([gflash_images, tmp_path / "no-run"], "no file, no run folder and no shipped model"),

@@ -1,5 +1,7 @@
 """The study from end to end on parametrised showers: a generator that knows 30 showers is found out."""
 
+from __future__ import annotations
+
 import json
 from itertools import combinations
 
@@ -22,9 +24,12 @@ from caloforge.studies.support_size.duplicates import (
     find_duplicates,
     limits_of,
     profiles_of,
+    why_no_windows,
 )
 
 KNOWN = 30
+
+
 SETTINGS = {"alpha": 0.003, "alphas": [0.003, 0.02], "subsets": 200, "limit_pairs": 500, "drawn": 2}
 
 
@@ -194,3 +199,9 @@ def test_normalised_profiles_know_no_energy(truth):
     table = PairTable(profiles_of(Showers.concatenate([a, doubled])), normalised=True)
     assert table.values["x"][2] < 1e-9  # shower 0 and its double
     assert PairTable(profiles_of(Showers.concatenate([a, doubled]))).values["x"][2] > 1
+
+
+def test_similarity_needs_a_grid_as_large_as_the_window():
+    assert why_no_windows(get_detector("ild-ecal")) == ""
+    assert "11 x 11" in why_no_windows(get_detector("ild-ecal-10x10"))
+    assert "layered" in why_no_windows(get_detector("atlas-em-barrel"))

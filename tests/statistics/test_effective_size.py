@@ -63,10 +63,10 @@ def test_a_divergence_not_told_from_zero_is_a_lower_limit() -> None:
     assert size.low == pytest.approx((n_quant - 1) / (8 * 2 * error))
 
 
-@pytest.mark.parametrize(("n", "truths"), [(1_000, 1), (100_000, 2)])
+@pytest.mark.parametrize(("n", "truths"), [(1_000, 1), (20_000, 2)])
 def test_error_of_the_divergence_is_its_spread(n: int, truths: int) -> None:
     n_truth, depth, found = 4_000, 6, []
-    for seed in range(300):
+    for seed in range(150):
         rng = np.random.default_rng(seed)
         sample = rng.normal(0.05, 1.0, size=n)
         each = [DyadicBins(rng.normal(size=n_truth), depth).compare(sample)[-1] for _ in range(truths)]
