@@ -223,7 +223,7 @@ def test_shipped_weights_leave_out_what_only_training_needs_and_stay_small() -> 
     model = BibAe(get_detector("ild-ecal-angled"), BibAe.resolve())
     state = model.shipped_state()
     assert not any(name.startswith(("encoder", "critic", "fresh", "latent_critic")) for name in state)
-    table = 2000 * (model.generator.code_size + model.generator.n_context) * 4
+    table = 2000 * (model.kde.size + model.generator.n_conditions) * 4
     assert sum(v.numel() * v.element_size() for v in state.values()) + table < 5e6
 
 

@@ -32,10 +32,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from caloforge.models.nn.mlp import mlp
 
 __all__ = ["BatchStatistics", "LatentCritic", "ShowerCritic", "mmd", "sorted_cells", "window_mmd"]
 
@@ -68,9 +71,7 @@ class BatchStatistics(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pairs = nn.Sequential(
-            nn.Linear(2, 64), nn.LeakyReLU(0.01), nn.Linear(64, 64), nn.LeakyReLU(0.01), nn.Linear(64, _STATISTICS)
-        )  # fmt: skip
+        self.pairs = mlp(2, (64, 64), _STATISTICS, partial(nn.LeakyReLU, 0.01))
 
     def forward(self, cells: Tensor) -> Tensor:
         """Return (B, 32) of cells (B, n_cells)."""

@@ -75,10 +75,10 @@ class ShowerGenerator(nn.Module, ABC):
     Attributes:
         n_sums: Numbers that describe the energy sums of a shower.
         n_images: Images of a shower for the encoder.
-        n_conditions: Conditions of encoder, decoder and critics.
+        n_conditions: Conditions of encoder, decoder, critics and codes.
         n_cell_noise: Normal numbers for the cells.
         n_quantiles: Normal numbers a shower that ``cell_losses`` takes.
-        code_size, n_context: Numbers of a code and of its context, for the latents' density.
+        n_code_sums: How many of the sums are part of the code, beside the latents; the rest conditions its density.
         logarithmic: Whether critics see logarithms, and the encoder begins with a stride of 2.
         joint: Whether the first stage trains the post-processor too, and its critics judge finished cells.
         spectrum: Table of the energies of hits, if there is one.
@@ -90,8 +90,7 @@ class ShowerGenerator(nn.Module, ABC):
     n_conditions: int
     n_cell_noise: int
     n_quantiles = 0
-    code_size: int
-    n_context: int
+    n_code_sums: int
     logarithmic: bool
     joint: bool
     decoder: nn.Module
@@ -142,12 +141,8 @@ class ShowerGenerator(nn.Module, ABC):
         """Return the numbers (B, n_sums) that describe the energy sums of true showers (B, n_cells)."""
 
     def conditioning(self, sums: Tensor, matrix: Tensor) -> Tensor:
-        """Return the conditions of encoder, decoder and critics (B, n_conditions); by default the context alone."""
+        """Return the conditions of encoder, decoder, critics and codes (B, n_conditions); by default the context alone."""
         return self.context(matrix)
-
-    @abstractmethod
-    def code_parts(self, sums: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the context of a code (B, n_context), and the sums that are part of it (B, n_sums or 0)."""
 
     def draw_code(
         self, density: Density, sums: Tensor, z: Tensor, choice: Tensor, matrix: Tensor
@@ -155,10 +150,9 @@ class ShowerGenerator(nn.Module, ABC):
         """Return sums (B, n_sums) and latents (B, latent) of normal numbers of the same shapes and of a choice (B,)."""
         if density is None:
             return self.default_sums(sums, matrix), z
-        context, part = self.code_parts(sums, matrix)
-        code = density.draw(torch.cat([part, z], 1), choice, context)
-        drawn, z = torch.split(code, [part.shape[1], z.shape[1]], 1)
-        return drawn if part.shape[1] else sums, z
+        n = self.n_code_sums
+        code = density.draw(torch.cat([sums[:, :n], z], 1), choice, self.conditioning(sums, matrix))
+        return code[:, :n] if n else sums, code[:, n:]
 
     def default_sums(self, sums: Tensor, matrix: Tensor) -> Tensor:
         """Return the sums (B, n_sums) for latents from N(0, 1): by default the normal numbers (B, n_sums) themselves."""
@@ -209,16 +203,14 @@ class PublishedGenerator(ShowerGenerator):
     theta / 90 degrees. The decoder makes cells times the absorber ratio; the post-processor takes them without it.
     """
 
-    n_sums = 1
-    n_images = 1
+    n_sums = n_code_sums = n_images = 1
     n_cell_noise = 0
     logarithmic = joint = False
     response: Tensor
 
     def __init__(self, detector: Detector, config: BibAeConfig, columns: Mapping[str, slice]) -> None:
         super().__init__(detector, config, columns)
-        self.n_conditions = self.n_context = 1 if self.theta_column is None else 2
-        self.code_size = config.latent_size + self.n_sums
+        self.n_conditions = 1 if self.theta_column is None else 2
         self.decoder = BibDecoder(detector.shape, config.latent_size + config.noise + self.n_conditions)
         self.post_processor = PostProcessor(self.n_conditions + 1, config.width)
         self.register_buffer("response", torch.tensor(detector.sampling_fraction))
@@ -237,10 +229,6 @@ class PublishedGenerator(ShowerGenerator):
     def sums(self, cells: Tensor, matrix: Tensor) -> Tensor:
         """Return the sum of the cells above 0.1 MeV over 10 GeV."""
         return torch.where(cells > 0.1, cells, 0.0).sum(1, keepdim=True) / _TEN_GEV
-
-    def code_parts(self, sums: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the conditions; the sum is part of the code."""
-        return self.context(matrix), sums
 
     def default_sums(self, sums: Tensor, matrix: Tensor) -> Tensor:
         """Return the mean response times E."""
@@ -272,7 +260,7 @@ class AxisGenerator(ShowerGenerator):
     """The improved one, see the module."""
 
     n_sums = ShowerSums.size
-    n_images = 2
+    n_images, n_code_sums = 2, 0
     logarithmic = joint = True
     post_processor: CellSampler
     spectrum: CellSpectrum
@@ -281,8 +269,7 @@ class AxisGenerator(ShowerGenerator):
     def __init__(self, detector: Detector, config: BibAeConfig, columns: Mapping[str, slice]) -> None:
         super().__init__(detector, config, columns)
         self.conditions = ConditionEncoder(detector, dict(columns))
-        self.n_conditions = self.n_context = self.conditions.width + self.n_sums
-        self.code_size = config.latent_size
+        self.n_conditions = self.conditions.width + self.n_sums
         self.n_cell_noise = min(config.cell_noise, detector.n_cells)
         self.n_quantiles = min(1000, detector.n_cells)
         column = self.energy_column if self.theta_column is None else self.theta_column
@@ -314,10 +301,6 @@ class AxisGenerator(ShowerGenerator):
     def conditioning(self, sums: Tensor, matrix: Tensor) -> Tensor:
         """Return context and energies."""
         return torch.cat([self.context(matrix), sums], 1)
-
-    def code_parts(self, sums: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return context and energies; the code has latents alone."""
-        return self.conditioning(sums, matrix), sums[:, :0]
 
     def view(self, cells: Tensor) -> Tensor:
         """Return ln(1 + e / 0.2 MeV) of the weighted cells."""

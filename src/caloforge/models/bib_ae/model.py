@@ -96,7 +96,7 @@ class BibAe(ShowerModel):
         )
         self.latent_critic = LatentCritic(config.latent_size)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        sizes = generator.code_size, generator.n_context
+        sizes = config.latent_size + generator.n_code_sums, conditions
         self.flow = LatentFlow(*sizes, config.flow)
         self.kde = LatentKde(*sizes, config.kde_most, config.kde_bandwidth)
 

@@ -128,16 +128,16 @@ class BibTraining:
 
     # encoding
 
-    def encode(self, cells: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return sums (B, n_sums), means and log variances (B, latent) of true showers (B, n_cells)."""
+    def encode(self, cells: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return conditions (B, n_conditions), sums (B, n_sums), means and log variances (B, latent) of true showers."""
         sums = self.generator.sums(cells, matrix)
         conditions = self.generator.conditioning(sums, matrix)
         mean, log_variance = self.encoder(self.generator.images(cells), conditions)
-        return sums, mean, log_variance
+        return conditions, sums, mean, log_variance
 
     def reconstruct(self, cells: Tensor, matrix: Tensor, z_noise: Tensor, noise: Tensor) -> Decoded:
         """Return decoded showers of encoded ones; normal numbers (B, latent) sample z, (B, noise) are the decoder's."""
-        sums, mean, log_variance = self.encode(cells, matrix)
+        _, sums, mean, log_variance = self.encode(cells, matrix)
         return self.generator.decode(mean + torch.exp(0.5 * log_variance) * z_noise, noise, sums, matrix)
 
     def reconstructed(
@@ -163,7 +163,7 @@ class BibTraining:
 
     @torch.no_grad()
     def encoded(self, data: TrainingData) -> Tensor:
-        """Return (1 or 2, N, k): context, sums in the code, means and standard deviations of all codes.
+        """Return (1 or 2, N, k): conditions, sums in the code, means and standard deviations of all codes.
 
         The second row, where there is one, is of the mirrored showers.
         """
@@ -174,9 +174,9 @@ class BibTraining:
                 mirror_x = images[0].new_tensor([1.0, -1.0, -1.0]).expand(len(batch), -1)
                 images.append(self.symmetry.cells(images[0], self.symmetry.flags(mirror_x)))
             for side, cells in enumerate(images):
-                sums, mean, log_variance = self.encode(cells, batch.conditions)
-                parts = self.generator.code_parts(sums, batch.conditions)
-                row = torch.cat([*parts, mean, torch.exp(0.5 * log_variance)], 1)
+                conditions, sums, mean, log_variance = self.encode(cells, batch.conditions)
+                sums = sums[:, : self.generator.n_code_sums]
+                row = torch.cat([conditions, sums, mean, torch.exp(0.5 * log_variance)], 1)
                 if not len(codes):
                     codes = row.new_zeros(len(images), len(data), row.shape[1])
                 codes[side, batch.indices] = row
@@ -185,7 +185,7 @@ class BibTraining:
     def sample_code(self, rows: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Return codes and contexts of rows (B, k) of ``encoded`` and normal numbers (B, latent)."""
         size = self.config.latent_size
-        sizes = [self.generator.n_context, self.generator.code_size - size, size, size]
+        sizes = [self.generator.n_conditions, self.generator.n_code_sums, size, size]
         context, sums, mean, std = torch.split(rows, sizes, 1)
         return torch.cat([sums, mean + std * normal], 1), context
 
@@ -203,14 +203,14 @@ class BibTraining:
         cells, matrix, n = apply_threshold(batch.cells), batch.conditions, len(batch)
         turn = updater.every(c.critic_steps)
         with torch.set_grad_enabled(turn):
-            sums, mean, log_variance = self.encode(cells, matrix)
+            conditions, sums, mean, log_variance = self.encode(cells, matrix)
             z = mean + torch.exp(0.5 * log_variance) * updater.normal(n, c.latent_size)
             decoded = generator.decode(z, updater.normal(n, c.noise), sums, matrix)
             fake = decoded.cells.flatten(1)
             if generator.joint:
                 fake = generator.finish(decoded, updater.normal(n, generator.n_cell_noise), matrix)
             views = generator.view(cells), generator.view(fake)
-        conditions = generator.conditioning(sums, matrix).detach()
+        conditions = conditions.detach()
         logs = {
             name: self._update_critic(name, critic, views, conditions, updater)
             for name, critic in self.critics.items()
