@@ -235,7 +235,7 @@ def read_files(data: Files, memory: float = float("inf"), storage: Storage | Non
     if storage is None:
         storage = "files" if cells is None else "memory" if 4 * n * n_cells <= memory else "packed"
     places = np.full(n, -1) if cells is None else np.arange(n)
-    cells = PackedCells(torch.empty(0, n_cells)) if cells is None else cells
+    cells = PackedCells(np.empty((0, n_cells), np.float32)) if cells is None else cells
     known_all = np.concatenate(known)
     return TrainingFiles(header, known_all, _joined_facts(facts), tuple(blocks), storage, cells, places)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from caloforge.showers import Showers
 
 __all__ = ["CellDataset", "CellPacker", "PackedCells"]
 
-_ROWS = 512
-"""Showers that are unpacked at a time."""
+_Index: TypeAlias = NDArray[np.uint16] | NDArray[np.int32]
 
 
 class PackedCells:
@@ -27,43 +26,37 @@ class PackedCells:
 
     Arguments:
         values: Dense cells (N, n_cells), MeV; or energies (H,) of all hits, shower by shower.
-        index: Cells (H,) of the hits: int32, or the bits of a uint16 as int16.
-        ends: Where in the hits each shower ends (N,) int64.
+        index: Cells (H,) of the hits.
+        ends: Where in the hits each shower ends (N,).
         n_cells: Cells of a shower.
     """
 
     def __init__(
-        self, values: Tensor, index: Tensor | None = None, ends: Tensor | None = None, n_cells: int = 0
+        self,
+        values: NDArray[np.float32],
+        index: _Index | None = None,
+        ends: NDArray[np.int64] | None = None,
+        n_cells: int = 0,
     ) -> None:
-        self.values, self._index, self._ends = values, index, ends
-        self.n_cells = n_cells if index is not None else values.shape[1]
-
-    @property
-    def packed(self) -> bool:
-        """Whether only hits are stored."""
-        return self._index is not None
+        self.values, self.index, self._ends = values, index, ends
+        self.n_cells = values.shape[1] if index is None else n_cells
 
     @property
     def nbytes(self) -> int:
         """Memory that the cells take."""
-        return sum(x.nbytes for x in (self.values, self._index, self._ends) if x is not None)
+        return sum(x.nbytes for x in (self.values, self.index, self._ends) if x is not None)
 
     def dense(self, rows: Tensor) -> Tensor:
         """Return the cells (n, n_cells) of some showers."""
-        if self._index is None or self._ends is None:
-            return self.values[rows]
-        cells = torch.zeros(len(rows), self.n_cells)
-        for part, some in zip(cells.split(_ROWS), rows.split(_ROWS), strict=True):
-            stops = self._ends[some]
-            starts = torch.where(some > 0, self._ends[some - 1], 0)
-            lengths = stops - starts
-            shower = torch.repeat_interleave(lengths)
-            place = torch.arange(len(shower)) + (stops - lengths.cumsum(0))[shower]
-            cell = self._index[place].long()
-            if self._index.dtype == torch.int16:
-                cell &= 0xFFFF
-            part.view(-1).scatter_(0, shower.mul_(self.n_cells).add_(cell), self.values[place])
-        return cells
+        if self.index is None or self._ends is None:
+            return torch.from_numpy(self.values)[rows]
+        cells = np.zeros((len(rows), self.n_cells), np.float32)
+        places = rows.numpy()
+        stops = self._ends[places]
+        starts = np.where(places > 0, self._ends[places - 1], 0)
+        for shower, start, stop in zip(cells, starts.tolist(), stops.tolist(), strict=True):
+            shower[self.index[start:stop]] = self.values[start:stop]
+        return torch.from_numpy(cells)
 
 
 class CellPacker:
@@ -77,9 +70,9 @@ class CellPacker:
 
     def __init__(self, n: int, n_cells: int, memory: float = float("inf")) -> None:
         self._n, self._n_cells, self._left = n, n_cells, memory
-        self._type = np.uint16 if n_cells <= 2**16 else np.int32
+        self._type: type[np.uint16 | np.int32] = np.uint16 if n_cells <= 2**16 else np.int32
         self._dense: NDArray[np.float32] | None = None
-        self._hits: list[tuple[NDArray[np.float32], NDArray[np.uint16 | np.int32]]] = []
+        self._hits: list[tuple[NDArray[np.float32], _Index]] = []
         self._counts: list[NDArray[np.int64]] = []
         self._row = 0
 
@@ -112,7 +105,7 @@ class CellPacker:
             return None
         if self._dense is not None or not self._row:
             dense = np.empty((0, self._n_cells), np.float32) if self._dense is None else self._dense
-            return PackedCells(torch.from_numpy(dense))
+            return PackedCells(dense)
         ends = np.cumsum(np.concatenate(self._counts))
         values, index = np.empty(ends[-1], np.float32), np.empty(ends[-1], self._type)
         stop = len(values)
@@ -120,10 +113,7 @@ class CellPacker:
             v, i = self._hits.pop()
             values[stop - len(v) : stop], index[stop - len(v) : stop] = v, i
             stop -= len(v)
-        signed = index.view(np.int16) if self._type is np.uint16 else index
-        return PackedCells(
-            torch.from_numpy(values), torch.from_numpy(signed), torch.from_numpy(ends), self._n_cells
-        )
+        return PackedCells(values, index, ends, self._n_cells)
 
 
 class CellDataset:
@@ -144,22 +134,21 @@ class CellDataset:
         rows: NDArray[np.int64] | None = None,
     ) -> None:
         self.device = device
-        places = torch.arange(len(conditions)) if rows is None else torch.from_numpy(rows)
+        self._cells, self._conditions = cells, conditions
+        self._rows = torch.arange(len(conditions)) if rows is None else torch.from_numpy(rows)
+        self._resident: Tensor | None = None
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            if 4 * len(places) * cells.n_cells < free / 2:
-                resident = torch.empty(len(places), cells.n_cells, device=device)
-                for part, some in zip(resident.split(_ROWS), places.split(_ROWS), strict=True):
+            if 4 * len(self) * cells.n_cells < free / 2:
+                self._resident = torch.empty(len(self), cells.n_cells, device=device)
+                for part, some in zip(self._resident.split(512), self._rows.split(512), strict=True):
                     part.copy_(cells.dense(some))
-                cells, places = PackedCells(resident), torch.arange(len(places), device=device)
-        self._cells, self._rows = cells, places
-        self._conditions = conditions.to(places.device)
+                self._conditions = conditions.to(device)
 
     @classmethod
     def of(cls, showers: Showers, model: ShowerModel, device: torch.device) -> Self:
         """Return showers in memory with the conditions of a model."""
-        cells = PackedCells(torch.from_numpy(np.ascontiguousarray(showers.cells)))
-        return cls(cells, model.condition_matrix(showers), device)
+        return cls(PackedCells(np.ascontiguousarray(showers.cells)), model.condition_matrix(showers), device)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -170,8 +159,11 @@ class CellDataset:
 
     def take(self, indices: Tensor) -> Batch:
         """Return the showers of these indices (B,), on the device."""
-        home = indices.to(self._rows.device)
-        parts = self._cells.dense(self._rows[home]), self._conditions[home], indices
+        if self._resident is not None:
+            mine = indices.to(self.device)
+            return Batch(self._resident[mine], self._conditions[mine], mine)
+        mine = indices.cpu()
+        parts = self._cells.dense(self._rows[mine]), self._conditions[mine], mine
         return Batch(*(part.to(self.device, non_blocking=True) for part in parts))
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -183,11 +175,13 @@ class CellDataset:
         """Return the first ``n`` showers, a random sample."""
         first = copy(self)
         first._rows, first._conditions = self._rows[:n], self._conditions[:n]
+        first._resident = None if self._resident is None else self._resident[:n]
         return first
 
     def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
         """Iterate over one shuffled epoch; a pure function of the arguments."""
         generator = torch.Generator().manual_seed(child_seed(seed, f"epoch/{stage}", epoch))
-        order = torch.randperm(len(self), generator=generator).to(self._rows.device)
+        order = torch.randperm(len(self), generator=generator)
+        order = order if self._resident is None else order.to(self.device)
         for batch in range(self.steps(size)):
             yield self.take(order[batch * size : (batch + 1) * size])
