@@ -26,8 +26,7 @@ import h5py
 import numpy as np
 
 from caloforge.showers import Showers, open_showers, read_showers, write_showers
-from caloforge.showers.container import check_cells
-from caloforge.showers.hdf5 import CHUNK_BYTES, rows_per_chunk
+from caloforge.showers.hdf5 import CHUNK_BYTES, check_cells, rows_per_chunk
 
 STREAM = """
 import sys

@@ -320,19 +320,6 @@ def test_columns_are_checked_as_well(make, tmp_path: Path) -> None:
         _ = file.incident_energy
 
 
-def test_empty_files_are_read_when_allowed(make, toy: Detector, tmp_path: Path) -> None:
-    from caloforge.showers import ShowerWriter
-
-    path = tmp_path / "s.h5"
-    with ShowerWriter(path, toy, allow_empty=True):
-        pass
-    with pytest.raises(FileFormatError, match="has no showers"):
-        open_showers(path)
-    with open_showers(path, allow_empty=True) as file:
-        assert (len(file), len(file[:]), list(file.chunks())) == (0, 0, [])
-        assert len(pickle.loads(pickle.dumps(file))) == 0
-
-
 def test_the_wrong_detector(make, tmp_path: Path, path: Path) -> None:
     with pytest.raises(FileFormatError, match="attribute 'detector': is 'toy'; expected 'ild-ecal'"):
         open_showers(path, detector="ild-ecal")

@@ -75,7 +75,7 @@ def test_layout_of_the_file(make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ild-ecal", "clic-ecal-wide", "ild-ecal-angled"])
 def test_chunks_are_of_one_to_four_megabytes(name: str, tmp_path: Path) -> None:
-    with ShowerWriter(tmp_path / "s.h5", name, allow_empty=True) as writer:
+    with pytest.raises(InputError, match="no showers"), ShowerWriter(tmp_path / "s.h5", name) as writer:
         chunks = writer._opened()[1]["showers"].chunks
     assert 2**20 <= 4 * chunks[0] * chunks[1] <= 2**22
 

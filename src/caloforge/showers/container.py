@@ -64,10 +64,12 @@ class ShowerSource(Protocol):
     @property
     def incident_energy(self) -> NDArray[np.float64]:
         """Incident energies (N,), MeV."""
+        return np.asarray(self.condition("incident_energy")[:, 0])
 
     @property
     def incident_theta(self) -> NDArray[np.float64]:
         """Angles (N,), degrees."""
+        return np.asarray(self.condition("incident_theta")[:, 0])
 
     def __len__(self) -> int:
         """Return the number of showers."""

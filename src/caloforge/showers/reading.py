@@ -43,20 +43,17 @@ _DETECTOR = "attribute 'detector'"
 _PREFIX = f"{CONDITIONS}/"
 
 
-def open_showers(
-    path: str | Path, detector: str | Path | Detector | None = None, allow_empty: bool = False
-) -> ShowerFile:
+def open_showers(path: str | Path, detector: str | Path | Detector | None = None) -> ShowerFile:
     """Open a file of showers for reading.
 
     Arguments:
         path: The file.
         detector: Detector that is expected; needed when the file names none.
-        allow_empty: Accept a file without showers.
 
     Raises:
         FileFormatError: When the file is not what it should be; says where and what was expected.
     """
-    return ShowerFile(path, detector, allow_empty)
+    return ShowerFile(path, detector)
 
 
 def open_with_default(path: str | Path, detector: str | Path | Detector | None) -> ShowerFile:
@@ -84,11 +81,8 @@ class ShowerFile:
     Arguments: see :func:`open_showers`.
     """
 
-    def __init__(
-        self, path: str | Path, detector: str | Path | Detector | None = None, allow_empty: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path, detector: str | Path | Detector | None = None) -> None:
         self.path = Path(path)
-        self._allow_empty = allow_empty
         self._file = open_hdf5(self.path)
         try:
             stored = plain_attributes(self._file)
@@ -97,10 +91,9 @@ class ShowerFile:
             self.source = str(stored.get("source", ""))
             self.seed: int | None = stored.get("seed")
             self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in RESERVED}
-            self.caloforge_version = str(stored.get("caloforge_version", ""))
             note = f" for detector '{self.detector.name}'"
             self._cells = self._open_numbers(CELLS, self.detector.n_cells, note)
-            if not len(self._cells) and not allow_empty:
+            if not len(self._cells):
                 self._reject(f"dataset '{CELLS}'", "has no showers; expected at least one")
             self._columns = self._open_columns()
         except BaseException:
@@ -168,7 +161,7 @@ class ShowerFile:
         return open_dataset(self._file, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_showers, (self.path, self.detector, self._allow_empty)
+        return open_showers, (self.path, self.detector)
 
     def __enter__(self) -> Self:
         return self

@@ -31,7 +31,7 @@ def conditions_of(source: ShowerSource) -> dict[str, NDArray[np.float64]]:
     return {name: np.asarray(source.condition(name), np.float64).reshape(len(source), -1) for name in names}
 
 
-class SourceView:
+class SourceView(ShowerSource):
     """A source of showers that reads from another one: the base of everything that wraps a source.
 
     All properties are those of the other source, and so are the showers, unless a subclass changes them. A subclass
@@ -104,16 +104,6 @@ class SourceView:
         """Names of the conditions beside energy and angle."""
         return self.base.condition_names
 
-    @property
-    def incident_energy(self) -> NDArray[np.float64]:
-        """Incident energies (N,), MeV."""
-        return self.base.incident_energy
-
-    @property
-    def incident_theta(self) -> NDArray[np.float64]:
-        """Angles (N,), degrees."""
-        return self.base.incident_theta
-
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (N, k); also "incident_energy" and "incident_theta"."""
         return self.base.condition(name)
@@ -146,16 +136,6 @@ class Selection(SourceView):
         """Iterate over the selection in order, ``size`` at a time."""
         step = chunk_size(size, rows_per_stream(4 * self.detector.n_cells, 1))
         return (self.base.take(self.indices[start : start + step]) for start in range(0, len(self), step))
-
-    @property
-    def incident_energy(self) -> NDArray[np.float64]:
-        """Incident energies (K,), MeV."""
-        return self.base.incident_energy[self.indices]
-
-    @property
-    def incident_theta(self) -> NDArray[np.float64]:
-        """Angles (K,), degrees."""
-        return self.base.incident_theta[self.indices]
 
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (K, k); also "incident_energy" and "incident_theta"."""
@@ -236,16 +216,6 @@ class JoinedShowers(SourceView):
         """Whether some part has angles; the others' are 90 degrees."""
         return any(part.has_theta for part in self.parts)
 
-    @cached_property
-    def incident_energy(self) -> NDArray[np.float64]:
-        """Incident energies (N,), MeV."""
-        return np.concatenate([part.incident_energy for part in self.parts])
-
-    @cached_property
-    def incident_theta(self) -> NDArray[np.float64]:
-        """Angles (N,), degrees."""
-        return np.concatenate([part.incident_theta for part in self.parts])
-
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (N, k); also "incident_energy" and "incident_theta"."""
         return np.concatenate([part.condition(name) for part in self.parts])
@@ -279,18 +249,13 @@ class ProjectedShowers(SourceView):
     @property
     def attributes(self) -> dict[str, Any]:
         """Facts about how the showers were made, without the base's ``shape``."""
-        return _without_shape(self.base.attributes)
+        return {key: value for key, value in self.base.attributes.items() if key != "shape"}
 
     def convert(self, showers: Showers) -> Showers:
         """Project showers of the base."""
         cells = project(showers.cells, showers.detector, self._image)
-        return showers.replace(
-            detector=self._image, cells=cells, attributes=_without_shape(showers.attributes)
-        )
-
-
-def _without_shape(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in attributes.items() if key != "shape"}
+        attributes = {key: value for key, value in showers.attributes.items() if key != "shape"}
+        return showers.replace(detector=self._image, cells=cells, attributes=attributes)
 
 
 def project_showers(source: ShowerSource, image: str | Detector) -> Showers:

@@ -95,13 +95,7 @@ class GuardedFile(io.RawIOBase):
         """Return True."""
         return True
 
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
+    writable = seekable = readable
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a position."""
@@ -154,7 +148,7 @@ class GuardedFile(io.RawIOBase):
 class ShowerWriter:
     """Writes showers to a file, batch by batch, in order.
 
-    The file appears under its name when the ``with`` block ends well; otherwise nothing is left. Memory is that of
+    The file appears under its name when the ``with`` block ends without an error; otherwise nothing is left. It needs the memory of
     two chunks of the file. ``attributes`` may be changed until the block ends. Identities and seeds that the batches' models
     have seen are written too.
 
@@ -166,7 +160,6 @@ class ShowerWriter:
         seed: Seed that they were made with.
         attributes: Further facts: texts, numbers, and lists of one of them; None is left out.
         force: Replace a file that is there.
-        allow_empty: Accept that no shower is written.
 
     Raises:
         OutputExistsError: On entering, when the file exists and ``force`` is not set.
@@ -182,7 +175,6 @@ class ShowerWriter:
         seed: int | None = None,
         attributes: Mapping[str, Any] | None = None,
         force: bool = False,
-        allow_empty: bool = False,
     ) -> None:
         self.path = Path(path)
         self.detector = get_detector(detector)
@@ -191,7 +183,6 @@ class ShowerWriter:
         self.seed = seed
         self.attributes: dict[str, Any] = dict(attributes or {})
         self._force = force
-        self._allow_empty = allow_empty
         self._n = 0
         self._seen: NDArray[np.uint64] = NO_IDENTITIES
         self._seen_seeds: set[int] = set()
@@ -235,9 +226,8 @@ class ShowerWriter:
         """
         raw, file = self._opened()
         if showers.detector != self.detector:
-            msg = (
-                f"{self.path}: showers of '{showers.detector.name}' cannot be added to '{self.detector.name}'"
-            )
+            found = showers.detector.name
+            msg = f"{self.path}: showers of '{found}' cannot be added to '{self.detector.name}'"
             raise IncompatibleError(msg)
         columns = columns_of(showers)
         if THETA in file:
@@ -293,7 +283,7 @@ class ShowerWriter:
     def _finish(self) -> None:
         """Write the attributes and flush everything."""
         raw, file = self._opened()
-        if not self._n and not self._allow_empty:
+        if not self._n:
             msg = f"{self.path}: no showers to write; expected at least one"
             raise InputError(msg)
         own = {
