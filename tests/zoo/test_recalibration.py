@@ -16,7 +16,7 @@ from caloforge.showers import read_showers
 from caloforge.showers.seen import identities
 from caloforge.train.checkpoint import load_weights
 from caloforge.train.folder import SeenByTraining
-from caloforge.zoo.recalibration import recalibrate
+from caloforge.zoo.build import recalibrate
 from caloforge.zoo.shipping import ship, write_seen
 from caloforge.zoo.store import ZOO, Card, find_card
 

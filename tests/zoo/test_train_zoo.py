@@ -204,9 +204,7 @@ def test_a_first_training_comes_before_and_is_begun_from(
     import tomllib
 
     shutil.copy(run.parent / "data.h5", folder / "data" / "a.h5")
-    recipe = (
-        '["atlas-photon/vae"]\nmodel = "vae"\ndata = ["a.h5"]\nfirst = ["epochs=1", "calibrate=false"]\nset = ["epochs=2", "calibrate=false"]\n'
-    )
+    recipe = '["atlas-photon/vae"]\nmodel = "vae"\ndata = ["a.h5"]\nfirst = ["epochs=1", "calibrate=false"]\nset = ["epochs=2", "calibrate=false"]\n'
     (folder / "zoo.toml").write_text(recipe + 'device = "cpu"\n')
     assert script("--train-only") == 0
     made = folder / "runs" / "atlas-photon"
