@@ -32,7 +32,6 @@ orders of derivatives use the three operations of a training step (T. Karras et 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, gcd
 from typing import Any
 
@@ -100,63 +99,47 @@ _ALIGNED = 8  # channels are padded to multiples of it
 _MOVED = 500.0  # products in the time that one number takes from and to memory
 
 
-@dataclass(frozen=True)
 class Axis:
     """One axis of a convolution with cells repeated before it, computed in blocks of outputs.
 
     Arguments:
-        size: Cells that come in.
+        size: Cells of the input.
         kernel: Cells of the kernel.
         up: How often each is repeated.
         before: Zeros before the repeated cells.
         after: Zeros behind them.
         block: Outputs computed together, a multiple of ``up``.
         multiple: The window is made a multiple of it.
+
+    Attributes:
+        out: Cells of the output.
+        blocks: Number of blocks; the last may reach beyond the output.
+        stride: Cells from one block's window to the next one's.
+        left: Zeros before the cells.
+        shift: Repeated cells from the start of a window to the first that its block reads.
+        window: Cells that a block reads.
+        right: Zeros behind the cells; negative when the last ones are not read.
     """
 
-    size: int
-    kernel: int
-    up: int = 1
-    before: int = 0
-    after: int = 0
-    block: int = 1
-    multiple: int = 1
-
-    @property
-    def out(self) -> int:
-        """Cells that come out."""
-        return self.size * self.up + self.before + self.after - self.kernel + 1
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks; the last may reach beyond the output."""
-        return ceil(self.out / self.block)
-
-    @property
-    def stride(self) -> int:
-        """Cells from one block's window to the next one's."""
-        return self.block // self.up
-
-    @property
-    def left(self) -> int:
-        """Zeros before the cells."""
-        return ceil(self.before / self.up)
-
-    @property
-    def shift(self) -> int:
-        """Repeated cells from the start of a window to the first that its block reads."""
-        return self.left * self.up - self.before
-
-    @property
-    def window(self) -> int:
-        """Cells that a block reads."""
-        cells = ceil((self.shift + self.block + self.kernel - 1) / self.up)
-        return ceil(cells / self.multiple) * self.multiple
-
-    @property
-    def right(self) -> int:
-        """Zeros behind the cells; negative when the last ones are not read."""
-        return (self.blocks - 1) * self.stride + self.window - self.left - self.size
+    def __init__(
+        self,
+        size: int,
+        kernel: int,
+        up: int = 1,
+        before: int = 0,
+        after: int = 0,
+        block: int = 1,
+        multiple: int = 1,
+    ) -> None:
+        self.size, self.kernel, self.up, self.before, self.after = size, kernel, up, before, after
+        self.block, self.multiple = block, multiple
+        self.out = size * up + before + after - kernel + 1
+        self.blocks = ceil(self.out / block)
+        self.stride = block // up
+        self.left = ceil(before / up)
+        self.shift = self.left * up - before
+        self.window = ceil(ceil((self.shift + block + kernel - 1) / up) / multiple) * multiple
+        self.right = (self.blocks - 1) * self.stride + self.window - self.left - size
 
     def band(self, weight: Tensor) -> Tensor:
         """Return weights (..., block, window) of weights (..., kernel).
@@ -175,17 +158,16 @@ def choose_block(axis: Axis, inputs: int, outputs: int, taps: int, tile: int = _
 
     Arguments:
         axis: The axis.
-        inputs: Channels that come in.
-        outputs: Channels that come out, for one layer of a block.
+        inputs: Channels of the input.
+        outputs: Channels of the output, for one layer of a block.
         taps: Taps of the kernel along the other axes.
         tile: Channels that are computed at once.
     """
     multiple = _ALIGNED // gcd(inputs, _ALIGNED)
 
     def cost(candidate: Axis) -> float:
-        read = inputs * candidate.window
-        made = outputs * candidate.block
-        return candidate.blocks * (ceil(made / tile) * tile * read * taps + _MOVED * (read + made))
+        read, written = inputs * candidate.window, outputs * candidate.block
+        return candidate.blocks * (ceil(written / tile) * tile * read * taps + _MOVED * (read + written))
 
     candidates = [
         Axis(axis.size, axis.kernel, axis.up, axis.before, axis.after, block, multiple)
@@ -199,16 +181,17 @@ class BandedConv3d(nn.Conv3d):
     """Repeat cells, pad with zeros, convolve: as ``nn.Upsample``, ``F.pad`` and ``nn.Conv3d``, or banded.
 
     Arguments:
-        inputs: Channels that come in.
-        outputs: Channels that come out.
+        inputs: Channels of the input.
+        outputs: Channels of the output.
         kernel: Cells of the kernel along x, y and the layers.
-        size: Size of the grid that comes in.
+        size: Size of the input grid.
         up: How often each cell is repeated along each axis.
         pads: Zeros before and behind, for each axis.
         bias: Whether a bias is added.
 
     Attributes:
         axes: How the three axes are computed in the banded form.
+        size: Size of the output grid.
         banded: Which form; None for the banded one on CUDA devices, and on others where cells are repeated, but
             for the plain one where a graph is traced for export.
     """
@@ -230,6 +213,7 @@ class BandedConv3d(nn.Conv3d):
         x, y, z = (Axis(n, k, u, *pad, block=u) for n, k, u, pad in zip(size, kernel, up, pads, strict=True))
         z = choose_block(z, inputs, outputs * x.block * y.block, x.window * y.window)
         self.axes = (x, y, z)
+        self.size = x.out, y.out, z.out
 
     def forward(self, grid: Tensor) -> Tensor:
         """Return (B, outputs, X', Y', L') of a grid (B, inputs, X, Y, L)."""

@@ -52,7 +52,6 @@ __all__ = [
     "GridStack",
     "SeededStack",
     "Size",
-    "output_size",
 ]
 
 
@@ -66,7 +65,7 @@ class Conv:
     """One layer: repeat cells, pad, convolve, then activation and perhaps batch norm and dropout.
 
     Arguments:
-        channels: Channels that come out.
+        channels: Channels of the output.
         kernel: Cells of the kernel along x, y and the layers.
         pad: Zeros on each side; None for as many as keep the size.
         up: How often each cell is repeated along each axis, before all else.
@@ -82,23 +81,15 @@ class Conv:
     bias: bool = True
 
 
-def output_size(size: Size, layer: Conv) -> Size:
-    """Return the size of the grid behind a layer."""
-    x, y, z = (
-        n * up if layer.pad is None else n * up + 2 * pad - k + 1
-        for n, up, pad, k in zip(size, layer.up, layer.pad or (0, 0, 0), layer.kernel, strict=True)
-    )
-    return x, y, z
-
-
 def _stack(
     channels: int, size: Size, layers: Sequence[Conv], slope: float, norm: bool, dropout: float
 ) -> tuple[nn.Sequential, int, Size]:
     """Return blocks of convolution, rectifier, and perhaps batch norm and dropout, and the channels and size of their output."""
     blocks = []
     for layer in layers:
-        parts = [_convolution(channels, size, layer), nn.LeakyReLU(slope)]
-        channels, size = layer.channels, output_size(size, layer)
+        convolution = _convolution(channels, size, layer)
+        parts = [convolution, nn.LeakyReLU(slope)]
+        channels, size = layer.channels, convolution.size
         if norm and layer.norm:
             parts.append(nn.BatchNorm3d(channels, momentum=_MOMENTUM))
         if dropout:
@@ -150,7 +141,7 @@ class GridStack(nn.Module):
     """The body of a discriminator: convolutions, average pool of 2 along each axis, flattened.
 
     Arguments:
-        channels: Channels that come in.
+        channels: Channels of the input.
         size: Size of the grid.
         layers: Layers.
         norm: Whether batch norms follow the layers with ``Conv.norm``.
