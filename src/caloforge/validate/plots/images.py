@@ -118,9 +118,8 @@ def images(samples: Sequence[Sample]) -> list[Heat]:
     for name, title, x_label, y_label, x_edges, y_edges, parts in _views(detector, means):
         axes = x_label, y_label, x_edges, y_edges
         shown = tuple(Image(sample.label, part) for sample, part in zip(samples, parts, strict=True))
-        heats.append(
-            Heat(f"image_{name}", f"Mean energy, {title}", *axes, shown, "mean energy [MeV]", log=True)
-        )
+        mean = f"Mean energy, {title}"
+        heats.append(Heat(f"image_{name}", mean, *axes, shown, "mean energy [MeV]", log=True))
         below = parts[0]
         known = below > 1e-5 * below.max(initial=0.0)  # above 1e-5 of the reference's largest value
         ratios = [np.where(known, part / np.where(known, below, 1.0) - 1.0, np.nan) for part in parts]
@@ -128,8 +127,8 @@ def images(samples: Sequence[Sample]) -> list[Heat]:
             Image(f"{sample.label} / reference − 1", ratio)
             for sample, ratio in zip(samples[1:], ratios[1:], strict=True)
         )
-        text = f"image_{name}_ratio", f"Ratio to the reference, {title}"
-        heats.append(Heat(*text, *axes, shown, "ratio − 1", symmetric=_RATIO))
+        name, title = f"image_{name}_ratio", f"Ratio to the reference, {title}"
+        heats.append(Heat(name, title, *axes, shown, "ratio − 1", symmetric=_RATIO))
     return heats
 
 
