@@ -203,8 +203,8 @@ def test_sorted_losses_against_sorting_by_hand() -> None:
 
 def test_the_calibration_moves_the_energies_of_hits_and_keeps_their_places_and_sums() -> None:
     model, _ = _trained("improved")
-    assert "cell-spectrum" in [stage.name for stage in model.stages()]
-    assert "cell-spectrum" not in [stage.name for stage in _trained("paper")[0].stages()]
+    assert "calibrate" in [stage.name for stage in model.stages()]
+    assert "calibrate" not in [stage.name for stage in _trained("paper")[0].stages()]
     conditions = _conditions(model)
     spectrum = model.generator.spectrum
     assert spectrum is not None

@@ -7,7 +7,7 @@ Stages, one after another:
    latent number, of the discrepancy (MMD) of z from N(0, 1), and the Kullback-Leibler divergence;
 2. ``post-processor``: with the decoder frozen it is trained on the cells' energies, first cell by cell alone, then with losses on
    the sorted cells (:mod:`~caloforge.models.bib_ae.critics`);
-3. ``cell-spectrum`` (``improved`` only): a map of the energies of hits to the true spectrum;
+3. ``calibrate`` (``improved`` only): a map of the energies of hits to the true spectrum;
 4. ``latent-kde`` and ``latent-flow``: the conditional density of the codes of the training showers.
 
 Latents come from N(0, 1), from the kernel density or from the flow: setting ``latent``, or at generation

@@ -22,6 +22,7 @@ from caloforge.models.bib_ae.generators import Decoded, ShowerGenerator, apply_t
 from caloforge.models.bib_ae.latents import LatentFlow, LatentKde
 from caloforge.models.bib_ae.networks import BibEncoder
 from caloforge.models.bib_ae.settings import BibAeConfig
+from caloforge.models.calibration.base import STAGE
 from caloforge.models.nn.adversarial import CRITIC_LOSSES, Critic
 from caloforge.models.nn.mlp import reinitialise
 from caloforge.models.nn.symmetry import BeamSymmetry
@@ -118,7 +119,7 @@ class BibTraining:
             "post-processor", c.post_epochs, c.batch_size, {"post": OptimizerSpec.of(c.post, post)}, self.second_step,
             validate=self.validate_showers, metric="selection", frozen=(self.encoder, decoder),
         )  # fmt: skip
-        spectrum = (Stage("cell-spectrum", fit=self.fit_spectrum),) if generator.spectrum else ()
+        spectrum = (Stage(STAGE, fit=self.fit_spectrum),) if generator.spectrum else ()
         optimizers = {"flow": OptimizerSpec.of(c.flow_optimizer, self.flow)}
         flow = Stage(
             "latent-flow", c.flow_epochs, c.flow_batch_size, optimizers, self.flow_step,
