@@ -170,15 +170,6 @@ def test_joining_refuses(make) -> None:
         Showers.concatenate([])
 
 
-def test_check_says_where(make) -> None:
-    showers = make(5)
-    cells = showers.cells.copy()
-    cells[3, 17] = -1
-    with pytest.raises(InputError, match="dataset 'showers', row 3: cell 17 is -1; expected a finite energy"):
-        showers.replace(cells=cells).check()
-    assert showers.check() is showers
-
-
 def test_repr(make) -> None:
     assert repr(make(2)) == "Showers(2 x toy, test gamma)"
 

@@ -54,7 +54,7 @@ def simulate(
         force=force,
         physics_list=physics_list,
         production_cut=production_cut,
-        download_data=download_data,
+        download_data=download_data or None,
     )
     what = f"{number} showers of {engine} in {detector}"
     print_result(as_json, output, what, n=number, engine=engine, seed=seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -215,7 +216,7 @@ class Readout:
         layer = np.asarray(layer, np.int64)
         x = np.asarray(ix, np.int64) - self._shift(layer, "x", conditions)
         y = np.asarray(iy, np.int64) - self._shift(layer, "y", conditions)
-        table = self._table()
+        table = self._table
         x //= table["group_x"][layer]
         y //= table["group_y"][layer]
         nx, ny = table["nx"][layer], table["ny"][layer]
@@ -233,9 +234,9 @@ class Readout:
     ) -> NDArray[np.int64]:
         """Return the cell at each position (mm, relative to the axis), -1 outside; see :meth:`fold`."""
         layer = np.asarray(layer, np.int64)
-        table = self._table()
-        ix = np.floor(np.asarray(x) / table["pitch_x"][layer] + table["fine_nx"][layer] / 2.0)
-        iy = np.floor(np.asarray(y) / table["pitch_y"][layer] + table["fine_ny"][layer] / 2.0)
+        table = self._table
+        ix = np.floor(np.asarray(x) / table["fine_pitch_x"][layer] + table["fine_nx"][layer] / 2.0)
+        iy = np.floor(np.asarray(y) / table["fine_pitch_y"][layer] + table["fine_ny"][layer] / 2.0)
         far = 2.0**31
         fx, fy = np.clip(ix, -far, far).astype(np.int64), np.clip(iy, -far, far).astype(np.int64)
         cell = self.fold(layer, fx, fy, conditions)
@@ -266,7 +267,7 @@ class Readout:
         self, layer: NDArray[np.int64], axis: str, conditions: Mapping[str, ArrayLike] | None
     ) -> NDArray[np.int64]:
         """Return the fine index (H,) at which the first cell of each hit's layer begins."""
-        start = self._table()[f"start_{axis}"][layer]
+        start = self._table[f"start_{axis}"][layer]
         for number, entry in enumerate(self.layers):
             alignment: Alignment | None = getattr(entry, f"align_{axis}")
             if alignment is not None:
@@ -274,17 +275,13 @@ class Readout:
                 start = start + np.where(layer == number, alignment.sign * value, 0)
         return start
 
+    @cached_property
     def _table(self) -> dict[str, NDArray[Any]]:
-        """Return the layers' numbers as arrays (n_layers,)."""
-        cached: dict[str, NDArray[Any]] | None = self.__dict__.get("_columns")
-        if cached is None:
-            names = ("nx", "ny", "group_x", "group_y", "start_x", "start_y")
-            cached = {name: np.array([getattr(e, name) for e in self.layers], np.int64) for name in names}
-            counts = cached["nx"] * cached["ny"]
-            cached["offset"] = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            cached["fine_nx"] = np.array([e.fine.nx for e in self.layers], np.int64)
-            cached["fine_ny"] = np.array([e.fine.ny for e in self.layers], np.int64)
-            cached["pitch_x"] = np.array([e.fine.pitch_x for e in self.layers])
-            cached["pitch_y"] = np.array([e.fine.pitch_y for e in self.layers])
-            self.__dict__["_columns"] = cached
-        return cached
+        """The layers' numbers as arrays (n_layers,)."""
+        names = ("nx", "ny", "group_x", "group_y", "start_x", "start_y")
+        table = {name: np.array([getattr(e, name) for e in self.layers], np.int64) for name in names}
+        counts = table["nx"] * table["ny"]
+        table["offset"] = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        for name in ("nx", "ny", "pitch_x", "pitch_y"):
+            table[f"fine_{name}"] = np.array([getattr(e.fine, name) for e in self.layers])
+        return table

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import IncompatibleError, InputError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
-from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, check_values, rows_per_stream
+from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, rows_per_stream
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.showers.writing import columns_of, write_showers
+from caloforge.showers.writing import write_showers
 
 __all__ = ["Index", "ShowerSource", "Showers", "as_selection", "chunk_size"]
 
@@ -90,8 +90,7 @@ class ShowerSource(Protocol):
 class Showers:
     """Showers of one detector, in memory.
 
-    Slices are views: they share the arrays' memory. Shapes are checked here; the values are looked at by
-    :meth:`check`, which is part of every write, and by every read.
+    Slices are views: they share the arrays' memory. Shapes are checked here, values by every write and every read.
 
     Arguments:
         detector: The detector, or its name.
@@ -102,8 +101,8 @@ class Showers:
         particle: Incident particle, "gamma" or "e-".
         source: What made them: geant4, gflash or a model's name.
         seed: Seed that they were made with.
-        attributes: Further facts, kept in files.
-        seen: Identities (M,) uint64 of the showers that trained or selected the model that made these; kept in files.
+        attributes: Further facts, stored in files.
+        seen: Identities (M,) uint64 of the showers that trained or selected the model that made these; stored in files.
 
     Raises:
         InputError: When shapes or lengths do not fit.
@@ -222,18 +221,6 @@ class Showers:
         total: NDArray[np.float64] = self.cells.sum(axis=1, dtype=np.float64)
         return total
 
-    def check(self) -> Showers:
-        """Check every value and return the showers themselves.
-
-        Raises:
-            InputError: At the first value that is not finite or out of range; says which and where.
-        """
-        fault = check_values(self.cells, columns_of(self))
-        if fault is not None:
-            msg = f"showers: {fault.where}: {fault.message}"
-            raise InputError(msg)
-        return self
-
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write them to a file, see :func:`~caloforge.showers.write_showers`, and return its path."""
         return write_showers(path, self, force=force)
@@ -291,7 +278,7 @@ def _table(name: str, values: ArrayLike, n: int) -> NDArray[np.float32]:
 
 
 def _check_alike(first: Showers, other: Showers) -> None:
-    """Raise when two sets of showers cannot stand in one."""
+    """Raise when two sets of showers cannot be joined."""
     if other.detector != first.detector:
         msg = f"showers of detector '{other.detector.name}' do not go with those of '{first.detector.name}'"
         raise IncompatibleError(msg)

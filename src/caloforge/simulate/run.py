@@ -41,11 +41,9 @@ def simulate(
     workers: int = 1,
     output: None = None,
     force: bool = False,
-    physics_list: str | None = None,
-    production_cut: float | None = None,
-    download_data: bool = False,
     threshold: float = THRESHOLD,
     mantissa_bits: int = MANTISSA_BITS,
+    **options: Any,
 ) -> Showers: ...
 
 
@@ -62,11 +60,9 @@ def simulate(
     *,
     output: str | Path,
     force: bool = False,
-    physics_list: str | None = None,
-    production_cut: float | None = None,
-    download_data: bool = False,
     threshold: float = THRESHOLD,
     mantissa_bits: int = MANTISSA_BITS,
+    **options: Any,
 ) -> Path: ...
 
 
@@ -81,11 +77,9 @@ def simulate(
     workers: int = 1,
     output: str | Path | None = None,
     force: bool = False,
-    physics_list: str | None = None,
-    production_cut: float | None = None,
-    download_data: bool = False,
     threshold: float = THRESHOLD,
     mantissa_bits: int = MANTISSA_BITS,
+    **options: Any,
 ) -> Showers | Path:
     """Simulate showers.
 
@@ -103,11 +97,11 @@ def simulate(
         workers: Number of processes.
         output: HDF5 file to write; None for showers in memory.
         force: Replace an output that exists, and chunks of another simulation beside it.
-        physics_list: Geant4's physics: an electromagnetic constructor or a reference list.
-        production_cut: Geant4's production cut, mm; by default 1.0, or 0.7 in a reference list, as in Geant4.
-        download_data: Let geant4-pybind download Geant4's data sets when they are missing.
         threshold: Cells below it are set to zero, MeV.
-        mantissa_bits: Bits of mantissa that cells keep; 23 keeps all.
+        mantissa_bits: Bits of mantissa of the cells; 23 are all.
+        options: The engine's own. Geant4's are ``physics_list``, an electromagnetic constructor or a reference list;
+            ``production_cut``, mm, by default 1.0, or 0.7 in a reference list, as in Geant4; and ``download_data``, True
+            to let geant4-pybind download missing data sets. None counts as not set.
 
     Returns:
         The showers, or the path of the file.
@@ -125,14 +119,10 @@ def simulate(
     if not place.simulable:
         msg = f"detector '{place.name}' is a mesh without a stack of slabs and cannot be simulated"
         raise IncompatibleError(msg)
-    options = {"physics_list": physics_list, "production_cut": production_cut}
-    chosen = {name: value for name, value in options.items() if value is not None}
-    if download_data:
-        chosen["download_data"] = True
     if output is not None:
         check_output(output, force)
     job = Job(
-        engine=_make_engine(engine, chosen),
+        engine=_make_engine(engine, options),
         detector=place,
         beam=place.beam.replace(energy=energy, theta=theta, particle=particle),
         seed=seed,
@@ -157,12 +147,11 @@ def simulate(
 def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     """Return an engine with its options, or refuse options that it does not have."""
     build = ENGINES[name]
-    known = inspect.signature(build).parameters
-    for option in options:
-        if option not in known:
-            msg = f"engine '{name}' has no option '{option}'"
-            raise InputError(msg)
-    return build(**options)
+    chosen = {option: value for option, value in options.items() if value is not None}
+    for option in chosen.keys() - inspect.signature(build).parameters.keys():
+        msg = f"engine '{name}' has no option '{option}'"
+        raise InputError(msg)
+    return build(**chosen)
 
 
 def _make(store: InMemory, chunks: Sequence[Chunk], n: int, workers: int) -> None:
