@@ -48,11 +48,19 @@ def test_nested_and_textual_values() -> None:
         ("preset=best", r"unknown preset 'best'; known: improved, paper"),
         ("precision=8", r"key 'precision'"),
         ("optimizer.lr=nan", r"key 'optimizer.lr'.*finite"),
+        ("data.memory=4", r"key 'data.memory'"),
+        ("data.memory=4 apples", r"key 'data.memory'.*such as 500MB or 4GB.*'4 apples'"),
     ],
 )
 def test_a_wrong_value_names_its_key(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve("toy-adversarial", None, [text])
+
+
+def test_the_memory_for_the_data() -> None:
+    sizes = [resolve("toy-mean", None, [f"data.memory={size}"]).train.data.bytes for size in ("4GB", "1.5 MB")]
+    assert sizes == [4e9, 1.5e6]
+    assert 1e6 < resolve("toy-mean").train.data.bytes < 1e15
 
 
 @pytest.mark.parametrize(

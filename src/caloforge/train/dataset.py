@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from typing import Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,15 +18,13 @@ from caloforge.showers import Showers
 
 __all__ = ["CellDataset", "CellPacker", "PackedCells"]
 
-_Index: TypeAlias = NDArray[np.uint16] | NDArray[np.int32]
-
 
 class PackedCells:
     """Cells of showers in memory: dense, or the hits alone (compressed sparse rows).
 
     Arguments:
         values: Dense cells (N, n_cells), MeV; or energies (H,) of all hits, shower by shower.
-        index: Cells (H,) of the hits.
+        index: Cells (H,) of the hits, whole numbers.
         ends: Where in the hits each shower ends (N,).
         n_cells: Cells of a shower.
     """
@@ -34,7 +32,7 @@ class PackedCells:
     def __init__(
         self,
         values: NDArray[np.float32],
-        index: _Index | None = None,
+        index: NDArray[Any] | None = None,
         ends: NDArray[np.int64] | None = None,
         n_cells: int = 0,
     ) -> None:
@@ -70,9 +68,9 @@ class CellPacker:
 
     def __init__(self, n: int, n_cells: int, memory: float = float("inf")) -> None:
         self._n, self._n_cells, self._left = n, n_cells, memory
-        self._type: type[np.uint16 | np.int32] = np.uint16 if n_cells <= 2**16 else np.int32
+        self._type = np.dtype(np.uint16 if n_cells <= 2**16 else np.int32)
         self._dense: NDArray[np.float32] | None = None
-        self._hits: list[tuple[NDArray[np.float32], _Index]] = []
+        self._hits: list[tuple[NDArray[np.float32], NDArray[Any]]] = []
         self._counts: list[NDArray[np.int64]] = []
         self._row = 0
 
@@ -82,7 +80,7 @@ class CellPacker:
             return
         if self._dense is None:
             flat = np.flatnonzero(cells)
-            hit_bytes = len(flat) * (4 + np.dtype(self._type).itemsize) + 8 * len(cells)
+            hit_bytes = len(flat) * (4 + self._type.itemsize) + 8 * len(cells)
             if not self._row and 2 * hit_bytes > cells.nbytes:
                 self._left -= 4 * self._n * self._n_cells
                 if self._left >= 0:
@@ -141,7 +139,9 @@ class CellDataset:
             free, _ = torch.cuda.mem_get_info(device)
             if 4 * len(self) * cells.n_cells < free / 2:
                 self._resident = torch.empty(len(self), cells.n_cells, device=device)
-                for part, some in zip(self._resident.split(512), self._rows.split(512), strict=True):
+                for part, some in zip(
+                    torch.split(self._resident, 512), torch.split(self._rows, 512), strict=True
+                ):
                     part.copy_(cells.dense(some))
                 self._conditions = conditions.to(device)
 
@@ -168,7 +168,7 @@ class CellDataset:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Iterate over all showers in order."""
-        for part in torch.arange(len(self)).split(size):
+        for part in torch.split(torch.arange(len(self)), size):
             yield self.take(part)
 
     def subset(self, n: int) -> Self:

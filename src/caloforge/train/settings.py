@@ -1,4 +1,4 @@
-"""Settings of a training, and where they come from: presets, a TOML file, single overrides."""
+"""Settings of a training, from presets, a TOML file and single overrides."""
 
 from __future__ import annotations
 
@@ -32,15 +32,12 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 
 _SECTIONS = ("model", "train")
-
-
-_UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2**20, "GiB": 2**30}
+_BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 def _size(text: str) -> str:
-    number = re.fullmatch(rf"(\d+\.?\d*) ?({'|'.join(_UNITS)})", text)
-    if text != "auto" and number is None:
-        msg = f"expected auto, or a number with one of the units {', '.join(_UNITS)}, such as 4GB"
+    if not re.fullmatch(r"auto|\d+(\.\d+)? ?[kMGT]B", text):
+        msg = "expected auto, or a size such as 500MB or 4GB"
         raise ValueError(msg)
     return text
 
@@ -76,8 +73,7 @@ class DataConfig(Settings):
         """The memory in bytes."""
         if self.memory == "auto":
             return free_memory() / 2
-        number = self.memory.rstrip("kMGTiB ")
-        return float(number) * _UNITS[self.memory.removeprefix(number).strip()]
+        return float(self.memory[:-2]) * _BYTES[self.memory[-2:]]
 
 
 class TrainConfig(Settings):
@@ -133,7 +129,7 @@ class Resolved:
     train: TrainConfig
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as ``config.toml`` holds them."""
+        """Return plain values, as in ``config.toml``."""
         return {
             "name": self.model_name,
             "model": self.model.model_dump(mode="json"),
@@ -146,7 +142,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileFormatError: When it is missing or not TOML.
-        ConfigError: When it holds another key; names the file and the key.
+        ConfigError: When it has another key; names the file and the key.
     """
     content = read_toml(path)
     for key, value in content.items():
@@ -171,10 +167,10 @@ def resolve(
         overrides: Texts ``key=value``; the key is dotted and may begin with ``model.`` or ``train.``; the value is
             read as TOML and, when it is not, as text.
         preset: Preset of the model; stands before all others.
-        train: Settings of the training that were given by name; None is left out.
+        train: Single settings of the training; None is left out.
 
     Raises:
-        ConfigError: For a key that nothing knows, or a wrong value; says where it came from.
+        ConfigError: For an unknown key or a wrong value; says where it came from.
         UnknownNameError: For an unknown model.
     """
     model = MODELS[model_name]
@@ -203,7 +199,7 @@ def resolve(
 
 
 def _override(text: str, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]:
-    """Return the section and the nested change that ``key=value`` asks for."""
+    """Return the section and the nested change of ``key=value``."""
     key, value = assignment(text)
     parts = [part.strip() for part in key.split(".")]
     if parts[0] in _SECTIONS and len(parts) > 1:

@@ -84,7 +84,7 @@ def build_optimizer(spec: OptimizerSpec, fused: bool = False) -> Optimizer:
     s, parameters = spec.settings, list(spec.parameters)
     if s.kind == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=s.lr, alpha=s.alpha, weight_decay=s.weight_decay)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.kind]
+    kind = torch.optim.Adam if s.kind == "adam" else torch.optim.AdamW
     return kind(parameters, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, fused=fused)
 
 
@@ -174,7 +174,8 @@ class StageUpdater:
         s, optimizer = slot.settings, slot.optimizer
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=False):
-            self._scaler.scale(loss).backward(inputs=slot.parameters, retain_graph=retain_graph)
+            scaled = self._scaler.scale(loss)
+            torch.autograd.backward(scaled, inputs=slot.parameters, retain_graph=retain_graph)
             if s.clip:
                 self._scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(slot.parameters, s.clip)
