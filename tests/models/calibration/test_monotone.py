@@ -13,12 +13,12 @@ from torch import Tensor
 from caloforge.models.calibration.monotone import (
     Labelled,
     MonotoneMap,
-    SinhArcsinh,
     energy_groups,
     normal_levels,
     quantiles,
     smooth_quantiles,
 )
+from caloforge.models.calibration.sinh_arcsinh import SinhArcsinh
 
 N = 20_000
 KNOT = 0.05

@@ -13,7 +13,7 @@ from torch.nn import functional
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.calibration.base import Calibration, Sample, Step
 from caloforge.models.calibration.moments import ConditionalMoments, EnergyMoments, least_squares
-from caloforge.models.calibration.monotone import SinhArcsinh
+from caloforge.models.calibration.sinh_arcsinh import SinhArcsinh
 
 __all__ = ["CellWidths", "ImageCalibration", "ImageNumbers", "NumberMaps"]
 

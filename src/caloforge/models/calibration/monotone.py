@@ -1,24 +1,20 @@
-r"""Monotone maps between distributions: tables of quantiles, and the sinh-arcsinh family.
+r"""Monotone maps between distributions, as tables of quantiles.
 
-A table has knots x_0 <= ... <= x_K and values y_0 <= ... <= y_K and interpolates linearly between them. With the quantiles of
-generated numbers at x and those of reference numbers at the same probabilities at y it is quantile mapping,
+A table interpolates linearly between knots x_k and values y_k. With the quantiles of generated numbers as x and those of reference
+numbers at the same probabilities as y it is quantile mapping,
 
 .. math:: x \mapsto F_{ref}^{-1}(F_{gen}(x)) ,
 
-which keeps the order of showers in each number, and so the correlations that the model has learnt. With y = z, the normal numbers of
-these probabilities, it turns a distribution into the standard normal one, and its inverse draws from the distribution.
+which keeps the order of showers, and so the correlations that the model has learnt. With y the normal numbers of these probabilities
+it turns a distribution into the standard normal one. The probabilities are those of equally spaced normal numbers.
 
-The probabilities are those of equally spaced normal numbers. The quantiles of n training numbers fluctuate about the true ones with
-
-.. math:: \mathrm{Var}(q_k) = \frac{p_k (1 - p_k)}{n \, f(q_k)^2} ,
-
-which a table of many knots repeats. :func:`smooth_quantiles` therefore fits a curve q(z) that is as smooth as the two halves of
-the sample allow (Whittaker-Henderson smoothing, its strength by cross-validation), with straight tails.
+Quantiles of n training numbers fluctuate about the true ones with variance :math:`p_k (1 - p_k) / (n f(q_k)^2)`, which a table of
+many knots repeats. :func:`smooth_quantiles` therefore fits a curve that is as smooth as two halves of the sample allow
+(Whittaker-Henderson smoothing, its strength by cross-validation), with straight tails.
 
 References:
     H. A. David, H. N. Nagaraja, Order Statistics (2003), section 2.5 (variance of quantiles).
     P. H. C. Eilers, A perfect smoother, Anal. Chem. 75 (2003) 3631.
-    M. C. Jones, A. Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009) 761.
 """
 
 from __future__ import annotations
@@ -29,13 +25,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 __all__ = [
     "Labelled",
     "MonotoneMap",
-    "SinhArcsinh",
     "energy_groups",
     "neighbours",
     "normal_levels",
@@ -78,14 +72,12 @@ def normal_levels(knots: int, reach: float, ends: bool = False) -> Tensor:
     return levels
 
 
-_PENALTIES = torch.cat(
-    [torch.zeros(1, dtype=torch.float64), 10.0 ** torch.arange(-2.0, 8.0, dtype=torch.float64)]
-)
+_PENALTIES = (0.0, *10.0 ** np.arange(-2.0, 8.0))
 _SPLITS = 4
-_BEYOND = 0.5
-"""Showers beyond the last knot that is fitted; further out the curve is straight."""
 _FEWEST = 40
 """Values from which on quantiles are smoothed."""
+_BEYOND = 0.5
+"""Expected values beyond the last knot that is fitted; further out the curve is straight."""
 
 
 def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
@@ -100,50 +92,49 @@ def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
         knots: Number of quantiles.
         reach: Normal number of the last one.
     """
-    levels = normal_levels(knots, reach).to(values.device)
+    levels, n = normal_levels(knots, reach), len(values)
+    values = values.double().cpu()
     raw = quantiles(values, levels)
-    inside = _inside(len(values) // 2, knots, reach)
-    if len(values) < _FEWEST or bool((raw.diff()[inside[:-1] & inside[1:]] <= 0).any()):
+    weights, smoothers = _smoothers(n // 2, knots, reach)
+    if n < _FEWEST or bool((raw.diff() <= 0)[(weights[1:] > 0) & (weights[:-1] > 0)].any()):
         return raw
-    weights, smoothers = (x.to(values.device) for x in _smoothers(len(values) // 2, knots, reach))
-    generator = torch.Generator().manual_seed(len(values))
-    score = torch.zeros(len(_PENALTIES), dtype=torch.float64, device=values.device)
+    generator = torch.Generator().manual_seed(n)
+    score = torch.zeros(len(_PENALTIES), dtype=torch.float64)
     for _ in range(_SPLITS):
-        order = torch.randperm(len(values), generator=generator).to(values.device)
-        halves = [quantiles(values[part], levels) for part in torch.chunk(order, 2)]
-        for one, other in (halves, halves[::-1]):
-            score += (weights * (smoothers @ one - other).square()).sum(1)
+        one, other = (quantiles(values[p], levels) for p in torch.randperm(n, generator=generator).chunk(2))
+        score += (weights * ((smoothers @ one - other).square() + (smoothers @ other - one).square())).sum(1)
     chosen = int(score.argmin())
-    if not chosen:
+    if _PENALTIES[chosen] == 0:
         return raw
-    best = _smoothers(len(values), knots, reach)[1][chosen].to(values.device) @ raw
-    fitted = torch.nonzero(_inside(len(values), knots, reach))[:, 0]
+    weights, smoothers = _smoothers(n, knots, reach)
+    best, fitted = smoothers[chosen] @ raw, torch.nonzero(weights)[:, 0]
     first, last = int(fitted[0]), int(fitted[-1])
-    outer = min(_OUTER, last - first)
-    index = torch.arange(knots, device=values.device)
+    outer, index = min(_OUTER, last - first), torch.arange(knots)
     low, high = (best[first + outer] - best[first]) / outer, (best[last] - best[last - outer]) / outer
-    best = best[first : last + 1][(index - first).clamp(0, last - first)]
-    best = best + (index - first).clamp_max(0) * low + (index - last).clamp_min(0) * high
+    best = (
+        best[index.clamp(first, last)]
+        + (index - first).clamp_max(0) * low
+        + (index - last).clamp_min(0) * high
+    )
     return best.cummax(0).values
-
-
-def _inside(n: int, knots: int, reach: float) -> Tensor:
-    """Return which knots (knots,) have some of n values beyond them on both sides."""
-    levels = normal_levels(knots, reach)
-    return n * torch.minimum(levels, 1.0 - levels) >= min(_BEYOND, 0.1 * n)
 
 
 @lru_cache(maxsize=64)
 def _smoothers(n: int, knots: int, reach: float) -> tuple[Tensor, Tensor]:
-    """Return the weights (knots,) of n values' quantiles and the smoothing matrices (penalties, knots, knots)."""
-    z = torch.linspace(-reach, reach, knots, dtype=torch.float64)
+    """Return the weights (knots,) of n values' quantiles, 0 in the tails, and the matrices (penalties, knots, knots)."""
     levels = normal_levels(knots, reach)
-    density = torch.exp(-0.5 * z.square()) / math.sqrt(2.0 * math.pi)
-    weights = density.square() / (levels * (1.0 - levels)) * _inside(n, knots, reach)
-    bends = torch.eye(knots, dtype=torch.float64).diff(n=2, dim=0)
-    matrix = torch.diag(weights) + _PENALTIES[1:, None, None] * (bends.T @ bends)
-    smoothed = torch.linalg.solve(matrix, torch.diag(weights).expand_as(matrix))
-    return weights, torch.cat([torch.eye(knots, dtype=torch.float64)[None], smoothed])
+    tail = torch.minimum(levels, 1.0 - levels)
+    density = torch.exp(-0.5 * torch.linspace(-reach, reach, knots, dtype=torch.float64).square())
+    weights = density.square() / (tail * (1.0 - tail)) / (2.0 * math.pi) * (n * tail >= min(_BEYOND, 0.1 * n))
+    eye = torch.eye(knots, dtype=torch.float64)
+    bends = eye.diff(n=2, dim=0)
+    matrices = [
+        torch.linalg.solve(torch.diag(weights) + penalty * bends.T @ bends, torch.diag(weights))
+        if penalty
+        else eye
+        for penalty in _PENALTIES
+    ]
+    return weights, torch.stack(matrices)
 
 
 def energy_groups(energy: Tensor, most: int = _GROUPS) -> tuple[Tensor, Tensor]:
@@ -384,80 +375,3 @@ def _interpolated(
     if high is not None:
         found = found + (values - last_x).clamp_min(0.0) * high
     return found
-
-
-_LEVELS = 40
-"""Most quantiles that are compared."""
-_EACH = 5
-"""Fewest numbers for one of them."""
-_SLOPE = 1e-3
-_RIDGE = 1e-6
-_LOW = (-np.inf, 0.0, -2.0, 0.3)
-_HIGH = (np.inf, np.inf, 2.0, 3.0)
-
-Array = NDArray[np.float64]
-
-
-class SinhArcsinh(nn.Module):
-    r"""Rising maps of four numbers each, one for each column: shift, width, skewness and tails.
-
-    .. math:: f(x) = a + b \sinh(\delta \, \mathrm{arsinh}\, x + \epsilon), \qquad b, \delta > 0
-
-    So few numbers repeat none of the fluctuations of single showers. The fit compares quantiles at equally spaced probabilities p by
-    least squares, with the covariance that quantiles of independent numbers have,
-
-    .. math:: \mathrm{Cov}(q_i, q_j) \propto \frac{dq}{dp}\Big|_i \frac{dq}{dp}\Big|_j \, (\min(p_i, p_j) - p_i p_j),
-
-    the slopes those of the generated numbers; then a and b are set so that mean and standard deviation are the reference's.
-
-    Arguments:
-        columns: Numbers a shower.
-
-    Attributes:
-        terms: (columns, 4): a, b, epsilon, delta.
-    """
-
-    terms: Tensor
-
-    def __init__(self, columns: int) -> None:
-        super().__init__()
-        self.register_buffer("terms", torch.tensor([0.0, 1.0, 0.0, 1.0]).repeat(columns, 1))
-
-    @torch.no_grad()
-    def fit(self, generated: Tensor, reference: Tensor) -> None:
-        """Set the maps from generated numbers (M, columns), of about unit width, to reference ones (N, columns)."""
-        columns = zip(generated.T.double().cpu().numpy(), reference.T.double().cpu().numpy(), strict=True)
-        self.terms.copy_(torch.tensor(np.array([_fit_terms(*pair) for pair in columns])))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the mapped numbers (B, columns) of values (B, columns)."""
-        shift, width, lean, tails = self.terms.unbind(1)
-        mapped: Tensor = shift + width * torch.sinh(tails * torch.asinh(values) + lean)
-        return mapped
-
-
-def _fit_terms(generated: Array, reference: Array) -> Array:
-    """Return the four numbers (4,) of the map from generated (M,) to reference numbers (N,)."""
-    from scipy.optimize import least_squares
-
-    count = int(np.clip(len(reference) // _EACH, 2 * _EACH, _LEVELS))
-    levels = (np.arange(count) + 0.5) / count
-    x, y = np.quantile(generated, levels), np.quantile(reference, levels)
-    slope = np.maximum(np.gradient(x, levels), _SLOPE)
-    covariance = (np.minimum.outer(levels, levels) - np.outer(levels, levels)) * np.outer(slope, slope)
-    white = np.linalg.inv(np.linalg.cholesky(covariance + _RIDGE * np.eye(count)))
-    unit = max(float(reference.std()), _RIDGE)
-
-    def mapped(terms: Array, x: Array) -> Array:
-        shift, width, lean, tails = terms
-        return np.asarray(shift + width * np.sinh(tails * np.arcsinh(x) + lean))
-
-    def misfit(terms: Array) -> Array:
-        return np.asarray(white @ (mapped(terms, x) - y) / unit)
-
-    start = (float(reference.mean()), unit, 0.0, 1.0)
-    terms = np.asarray(least_squares(misfit, start, bounds=(_LOW, _HIGH), x_scale="jac").x)
-    found = mapped(terms, generated)
-    factor = reference.std() / found.std() if found.std() > 0 else 1.0
-    terms[:2] = reference.mean() + factor * (terms[0] - found.mean()), factor * terms[1]
-    return terms
