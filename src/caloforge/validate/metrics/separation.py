@@ -66,21 +66,17 @@ _SPECTRUM_BINS = 49
 _SPECTRUM_SHOWERS = 5000  # a side
 
 
-def _ranges(
-    centre: tuple[float, float], width: float, r: tuple[float, float] | None, *, xy: bool = True
-) -> _Ranges:
-    """Return the ranges, mm, of centres and widths in x and y, and of centres and widths in r."""
-    out: _Ranges = {}
-    for axis in "xy" if xy else "":
-        out |= {f"layer_centre_{axis}": centre, f"layer_width_{axis}": (0.0, width)}
-    if r is not None:
-        out |= {"layer_centre_r": (0.0, r[0]), "layer_width_r": (0.0, r[1])}
+def _ranges(centre: float, width: float, centre_r: float, width_r: float) -> _Ranges:
+    """Return the ranges of centres (from -centre) and widths in x and y, and of centres and widths in r, from their ends, mm."""
+    out: _Ranges = {"layer_centre_r": (0.0, centre_r), "layer_width_r": (0.0, width_r)}
+    for axis in "xy":
+        out |= {f"layer_centre_{axis}": (-centre, centre), f"layer_width_{axis}": (0.0, width)}
     return out
 
 
-_REGULAR = _ranges((-30.0, 30.0), 30.0, (42.0, 20.0))
-_ATLAS = _ranges((-100.0, 100.0), 100.0, (500.0, 500.0))
-_HADRONIC = _ranges((-500.0, 500.0), 400.0, (1500.0, 1500.0))
+_REGULAR = _ranges(30.0, 30.0, 42.0, 20.0)
+_ATLAS = _ranges(100.0, 100.0, 500.0, 500.0)
+_HADRONIC = _ranges(500.0, 400.0, 1500.0, 1500.0)
 _MESHES = {
     "calochallenge-1-photons": _ATLAS,
     "calochallenge-1-pions": _ATLAS,
