@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from caloforge.models.calibration.images import SinhArcsinh
 from caloforge.models.calibration.monotone import (
     Labelled,
     MonotoneMap,
@@ -18,7 +19,6 @@ from caloforge.models.calibration.monotone import (
     quantiles,
     smooth_quantiles,
 )
-from caloforge.models.calibration.sinh_arcsinh import SinhArcsinh
 
 N = 20_000
 KNOT = 0.05

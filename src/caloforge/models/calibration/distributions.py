@@ -167,13 +167,9 @@ class VisibleEnergy(nn.Module):
 
     @torch.no_grad()
     def fit(self, encoded: Tensor, energy: Tensor, visible: Tensor) -> None:
-        """Fit to showers.
+        """Fit to encoded conditions (N, width), incident and visible energies (N,), MeV, on the CPU."""
+        from scipy.optimize import nnls
 
-        Arguments:
-            encoded: Encoded conditions (N, width).
-            energy: Incident energy (N,), MeV.
-            visible: Visible energy (N,), MeV.
-        """
         self.terms.fit(encoded)
         phi = self.terms(encoded).double()
         energy, response = energy.double(), (visible / energy).double()
@@ -182,21 +178,18 @@ class VisibleEnergy(nn.Module):
         design = torch.stack([_GEV / energy, torch.ones_like(energy)], 1)
         floor = 1e-12 + 1e-6 * float(response.mean()) ** 2
         variance = residual.square().mean().clamp_min(floor).expand_as(energy)
-        terms = torch.zeros(2, dtype=torch.float64)
         for _ in range(5):  # weighted least squares of the squares; their own variance is 2 sigma^4
-            terms = _positive_fit(design / variance[:, None], residual.square() / variance)
-            variance = (design @ terms).clamp_min(floor)
+            terms, _ = nnls((design / variance[:, None]).numpy(), (residual.square() / variance).numpy())
+            self.resolution.copy_(torch.from_numpy(terms))
+            variance = (design @ torch.from_numpy(terms)).clamp_min(floor)
         self.weights.copy_(weights)
-        self.resolution.copy_(terms)
-        self.shape.y[0, 0, 0] = quantiles(residual / variance.sqrt(), normal_levels(_KNOTS, _REACH)).to(
-            self.weights
-        )
+        t = residual / variance.sqrt()
+        self.shape.y[0, 0, 0] = quantiles(t, normal_levels(_KNOTS, _REACH)).to(self.weights)
 
     def mean(self, encoded: Tensor, energy: Tensor) -> Tensor:
         """Return the mean visible energy (B,), MeV."""
-        response: Tensor = (self.terms(encoded) * self.weights).sum(
-            1
-        )  # mixed precision would round a matrix product
+        # mixed precision would round a matrix product
+        response: Tensor = (self.terms(encoded) * self.weights).sum(1)
         return response.clamp_min(1e-6) * energy
 
     def spread(self, energy: Tensor) -> Tensor:
@@ -209,17 +202,6 @@ class VisibleEnergy(nn.Module):
         mean = self.mean(encoded, energy)
         t = self.shape(normal[:, None])[:, 0]
         return torch.maximum(mean + t * self.spread(energy), 0.05 * mean)
-
-
-def _positive_fit(design: Tensor, wanted: Tensor) -> Tensor:
-    """Return the two terms (2,), none negative, that fit ``wanted`` (N,) best by a design (N, 2)."""
-    best = least_squares(design, wanted)
-    if bool((best >= 0).all()):
-        return best
-    alone = (design * wanted[:, None]).sum(0) / design.square().sum(0)
-    each = torch.diag(alone.clamp_min(0.0))
-    chosen: Tensor = each[(design @ each.T - wanted[:, None]).square().sum(0).argmin()]
-    return chosen
 
 
 _NEWTON = 7

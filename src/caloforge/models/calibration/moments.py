@@ -19,10 +19,9 @@ __all__ = ["ConditionalMoments", "CoreMoments", "EnergyMoments", "Polynomial", "
 
 
 def least_squares(design: Tensor, values: Tensor) -> Tensor:
-    """Return the least-squares solution (n, ...) of a design (N, n) for values (N, ...), the shortest where it is not unique."""
-    columns = values if values.dim() > 1 else values[:, None]
-    solution: Tensor = torch.linalg.lstsq(design.cpu(), columns.cpu(), driver="gelsd").solution.to(values)
-    return solution if values.dim() > 1 else solution[:, 0]
+    """Return the least-squares solution (n,) of a design (N, n) for values (N,), the shortest where it is not unique."""
+    solution: Tensor = torch.linalg.lstsq(design.cpu(), values[:, None].cpu(), driver="gelsd").solution
+    return solution[:, 0].to(values)
 
 
 def _ridge(design: Tensor, values: Tensor, ridge: float) -> Tensor:
@@ -33,10 +32,7 @@ def _ridge(design: Tensor, values: Tensor, ridge: float) -> Tensor:
 
 
 class EnergyMoments(nn.Module):
-    """Mean and standard deviation of groups of showers ordered by ln E, interpolated linearly in ln E, constant beyond the ends.
-
-    Energies of a beam with few values make a group each, others groups of equal numbers. So a quantity whose width falls like
-    1/sqrt(E) has unit width at every energy once it is standardised.
+    """Mean and standard deviation of groups of showers of like energy, interpolated linearly in ln E, constant beyond the ends.
 
     Arguments:
         size: Number of quantities.
@@ -65,10 +61,8 @@ class EnergyMoments(nn.Module):
         """Set the constants from quantities (N, size) at incident energies (N,), MeV."""
         group, position = energy_groups(energy.double(), self.knots)
         rows = [values[group == g].double() for g in range(len(position))]
-        self.position = position.to(self.mean)
-        self.std = (
-            torch.stack([row.std(0, unbiased=False) for row in rows]).clamp_min(self.floor).to(self.mean)
-        )
+        std = torch.stack([row.std(0, unbiased=False) for row in rows])
+        self.position, self.std = position.to(self.mean), std.clamp_min(self.floor).to(self.mean)
         self.mean = torch.stack([row.mean(0) for row in rows]).to(self.mean)
 
     def forward(self, energy: Tensor) -> tuple[Tensor, Tensor]:
