@@ -1,9 +1,7 @@
-"""Exceptions of caloforge, and optional dependencies named with their install command when missing.
+"""Exceptions of caloforge, and the import of optional dependencies.
 
-Exceptions of caloforge.
-
-Each carries the exit code that the command line answers with: 2 for bad usage or input, 1 for a failure
-of the work itself. Every message is one line that says what is wrong, where, and what was expected.
+Each has the exit code of the command line: 2 for bad usage or input, 1 for a failure of the work itself. Every message is
+one line that says what is wrong, where, and what was expected.
 """
 
 from __future__ import annotations
@@ -58,7 +56,7 @@ class UnknownNameError(InputError, KeyError):
 
 
 class ConfigError(InputError):
-    """A configuration value or file that does not say what it must."""
+    """An invalid configuration value or file."""
 
 
 class UnitError(InputError):
@@ -66,7 +64,7 @@ class UnitError(InputError):
 
 
 class FileFormatError(InputError):
-    """A file that is not what it should be: says which file, which dataset or row, and what was expected."""
+    """A file with missing or invalid content: says which file, which dataset or row, and what was expected."""
 
     def __init__(self, path: str | Path, where: str, message: str) -> None:
         self.path, self.where = Path(path), where
@@ -74,7 +72,7 @@ class FileFormatError(InputError):
 
 
 class OutputError(InputError):
-    """An output that cannot be written where it was asked for."""
+    """An output that cannot be written."""
 
 
 class OutputExistsError(OutputError):
@@ -86,7 +84,7 @@ class OutputExistsError(OutputError):
 
 
 class IncompatibleError(InputError):
-    """Two inputs that do not go together (detectors, conditions, versions)."""
+    """Two inputs that do not fit each other (detectors, conditions, versions)."""
 
 
 class SeenShowersError(InputError):
@@ -102,7 +100,7 @@ class MissingExtraError(InputError):
 
 
 class Geant4DataError(InputError):
-    """Geant4's physics tables are not to be found."""
+    """Geant4's physics tables are not found."""
 
 
 class TooFewShowersError(InputError):
@@ -114,15 +112,15 @@ class WriteError(CaloforgeError):
 
 
 class SimulationError(CaloforgeError):
-    """The simulation did not come to its end."""
+    """The simulation did not finish."""
 
 
 class UnfinishedError(CaloforgeError):
-    """A training that ended before all of its stages were trained; what was reached is kept."""
+    """A training that ended before all of its stages were trained; the trained stages are kept."""
 
 
 class GateError(CaloforgeError):
-    """A validation limit was passed."""
+    """A validation limit was exceeded."""
 
 
 def require(module: str, extra: str) -> Any:

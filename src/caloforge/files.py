@@ -74,16 +74,15 @@ def atomic_path(path: str | Path, force: bool = False) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def ensure_output_dir(path: str | Path, force: bool = False, resume: bool = False) -> Path:
+def ensure_output_dir(path: str | Path, force: bool = False) -> Path:
     """Make an output folder.
 
     Arguments:
         path: The folder.
-        force: Accept one that already holds files.
-        resume: Accept one that already holds files, since the work goes on in it.
+        force: Accept one that is not empty, to replace files or to continue the work in it.
 
     Raises:
-        OutputExistsError: When it holds files and neither flag is set.
+        OutputExistsError: When it is not empty and ``force`` is not set.
         OutputError: When it cannot be made or written to.
     """
     path = Path(path)
@@ -95,7 +94,7 @@ def ensure_output_dir(path: str | Path, force: bool = False, resume: bool = Fals
     if not os.access(path, os.W_OK | os.X_OK):
         msg = f"{path}: the folder is not writable"
         raise OutputError(msg)
-    if any(path.iterdir()) and not (force or resume):
+    if any(path.iterdir()) and not force:
         raise OutputExistsError(path)
     return path
 
@@ -139,7 +138,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn NumPy values, paths and non-finite numbers into what JSON can hold."""
+    """Turn NumPy values, paths and non-finite numbers into plain JSON values."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """Random numbers counted per shower.
 
-The numbers of shower ``i`` depend on (seed, stream, i) alone and not on how many showers are asked for at
-once, by whom, or after which restart. The counter-based generator Philox-4x64 makes this exact: each
+The numbers of shower ``i`` depend on (seed, stream, i) alone and not on the number of showers of a
+call, on who calls, or on restarts. The counter-based generator Philox-4x64 makes this exact: each
 (seed, stream) is a key, and each shower owns a fixed stretch of the counter.
 
 References:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names and what they stand for.
+    """Names and their entries.
 
     Arguments:
         kind: What the entries are, in the singular, for messages ("model", "detector").

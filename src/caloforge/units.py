@@ -67,7 +67,9 @@ class EnergySpec:
         low = float(first) * _UNITS[unit1 or unit]
         if last is None:
             if rule is not None:
-                msg = f"energy '{text}' gives the rule ':{rule}' without a range: expected such as 1-262GeV:log2"
+                msg = (
+                    f"energy '{text}' has the rule ':{rule}' without a range: expected such as 1-262GeV:log2"
+                )
                 raise UnitError(msg)
             return cls(low, low, "fixed")
         high = float(last) * _UNITS[unit]

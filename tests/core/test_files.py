@@ -51,7 +51,7 @@ def test_refusals(tmp_path: Path) -> None:
         ensure_output_dir(tmp_path / "a" / "b")
     with pytest.raises(OutputExistsError):
         ensure_output_dir(tmp_path)
-    assert ensure_output_dir(tmp_path, resume=True) == tmp_path
+    assert ensure_output_dir(tmp_path, force=True) == tmp_path
 
 
 def test_json_holds_numpy_and_no_nan(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _first_line(model: type[ShowerModel]) -> str:
 
 
 def _fitting_detector(model: type[ShowerModel], wanted: str | None) -> Detector:
-    """Return the detector asked for, or the smallest simulable one that the model can describe."""
+    """Return the wanted detector, or the smallest simulable one that the model can describe."""
     from caloforge.errors import IncompatibleError
     from caloforge.geometry import DETECTORS, get_detector
 

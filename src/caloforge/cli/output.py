@@ -51,7 +51,7 @@ AllowSeen = Annotated[
     bool,
     typer.Option(
         "--allow-seen",
-        help="Go on with trusted showers that trained or selected a model; the result says so.",
+        help="Go on with reference showers that trained or selected a model; the result says so.",
     ),
 ]
 Energy = Annotated[

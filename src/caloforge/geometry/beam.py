@@ -84,7 +84,7 @@ class Beam:
         theta: str | float | AngleSpec | None = None,
         particle: str | None = None,
     ) -> Beam:
-        """Return the same beam with another energy, angle or particle; None keeps what there is."""
+        """Return the same beam with another energy, angle or particle; None leaves one unchanged."""
         return dataclasses.replace(
             self,
             energy=self.energy if energy is None else EnergySpec.parse(energy),

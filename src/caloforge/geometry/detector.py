@@ -158,7 +158,7 @@ class Detector:
 
     @cached_property
     def cell_centres(self) -> NDArray[np.float64]:
-        """Nominal centres (n_cells, 3), mm; meshes give x = r cos(alpha), y = r sin(alpha)."""
+        """Nominal centres (n_cells, 3), mm; meshes have x = r cos(alpha), y = r sin(alpha)."""
         centres = np.empty((self.n_cells, 3))
         for layer, cells in zip(self.layers, self.layer_cells, strict=True):
             centres[cells] = layer.centres()

@@ -1,7 +1,7 @@
 """The ATLAS electromagnetic barrel around one middle-layer cell: 266 cells in four layers.
 
-Flat lead-iron plates in liquid argon stand for the accordion; 150 mm of aluminium (1.7 X0) upstream stands
-for tracker, solenoid and cryostat. x is eta, y is phi. Cells follow ATL-SOFT-PUB-2018-001: presampler 7 x 3,
+Flat lead-iron plates in liquid argon replace the accordion; 150 mm of aluminium (1.7 X0) upstream replaces
+tracker, solenoid and cryostat. x is eta, y is phi. Cells follow ATL-SOFT-PUB-2018-001: presampler 7 x 3,
 front 56 x 3, middle 7 x 7, back 4 x 7. Presampler and front cells span four middle cells in phi, so there are
 four alignments of them around the impact cell; back cells span two in eta, so there are two.
 """

@@ -244,7 +244,7 @@ class Readout:
         return np.where(scored, cell, -1)
 
     def shift(self, layer: int, conditions: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
-        """Return by how much (N, 2) mm a layer's cells lie off their nominal centres."""
+        """Return the offsets (N, 2) mm of a layer's cells from their nominal centres."""
         entry = self.layers[layer]
         columns: list[NDArray[np.float64]] = []
         n = 1

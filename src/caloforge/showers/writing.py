@@ -81,7 +81,7 @@ def columns_of(showers: ShowerBatch) -> dict[str, NDArray[Any]]:
 class GuardedFile(io.RawIOBase):
     """A file for HDF5 to write to whose errors never reach HDF5.
 
-    After an I/O error the HDF5 library cannot close its file any more and may bring the process down when it
+    After an I/O error the HDF5 library cannot close its file any more and may crash the process when it
     ends. Here the first error is stored in :attr:`error`, later writes are discarded, HDF5 closes normally, and the
     writer, which checks :attr:`error`, removes the file.
     """
@@ -196,7 +196,7 @@ class ShowerWriter:
         with ExitStack() as stack:
             part = stack.enter_context(atomic_path(self.path, self._force))
             raw = stack.enter_context(GuardedFile(part))
-            # Full chunks leave the cache first (w0 = 1); it holds the one that is still being filled.
+            # Full chunks leave the cache first (w0 = 1); the one that is still being filled stays in it.
             cache = max(2 * CHUNK_BYTES, 8 * self.detector.n_cells)
             file = h5py.File(raw, "w", libver=("v108", "v110"), rdcc_nbytes=cache, rdcc_w0=1.0)
             stack.callback(_close_quietly, file)
@@ -254,15 +254,15 @@ class ShowerWriter:
             file[THETA].resize(self._n, axis=0)
             file[THETA][:] = PERPENDICULAR
         prefix = f"{CONDITIONS}/"
-        given = {name: values.shape[1] for name, values in columns.items() if name.startswith(prefix)}
+        found = {name: values.shape[1] for name, values in columns.items() if name.startswith(prefix)}
         stored = {f"{prefix}{name}": dataset.shape[1] for name, dataset in file.get(CONDITIONS, {}).items()}
         if not self._n:
-            for name in given.keys() - stored.keys():
-                self._create(file, name, given[name], np.float32)
-            stored = given | stored
-        if given != stored:
+            for name in found.keys() - stored.keys():
+                self._create(file, name, found[name], np.float32)
+            stored = found | stored
+        if found != stored:
             msg = (
-                f"{self.path}: showers with {given or 'no conditions'} cannot be added to {stored or 'none'}"
+                f"{self.path}: showers with {found or 'no conditions'} cannot be added to {stored or 'none'}"
             )
             raise IncompatibleError(msg)
 

@@ -1,6 +1,6 @@
 """The chunks of a simulation: simulated in processes, stored when finished, joined at the end.
 
-Chunks lie at fixed places and depend on nothing but the job, so the result does not depend on how many
+Chunks begin at fixed places and depend on nothing but the job, so the result does not depend on how many
 processes there are, in which order they finish, or how often the work was interrupted. Anything else that can
 call :meth:`Job.run` (a cluster's scheduler) may make the same parts.
 """
@@ -85,7 +85,7 @@ class Parts(InMemory):
         force: Remove parts of another job instead of refusing.
 
     Raises:
-        IncompatibleError: When the folder holds parts of another job and ``force`` is not set.
+        IncompatibleError: When the folder has parts of another job and ``force`` is not set.
         OutputError: When another process works on them.
     """
 
@@ -95,7 +95,7 @@ class Parts(InMemory):
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> Parts:
-        ensure_output_dir(self.folder, resume=True)
+        ensure_output_dir(self.folder, force=True)
         self._lock = (self.folder / "lock").open("wb")
         if not _lock(self._lock):
             self._lock.close()
@@ -133,7 +133,7 @@ class Parts(InMemory):
         if theirs is not None and self._finished() and not self._force:
             keys = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
             msg = (
-                f"{self.folder} holds chunks of another simulation (it differs in: {', '.join(keys)});"
+                f"{self.folder} has chunks of another simulation (it differs in: {', '.join(keys)});"
                 " remove it, use --force, or name another output"
             )
             raise IncompatibleError(msg)

@@ -64,7 +64,7 @@ class Engine(Protocol):
     def run(self, detector: Detector, beam: Beam, seed: int, start: int, n: int) -> Showers:
         """Return showers ``start`` to ``start + n`` of the seed.
 
-        Their attributes may give ``cpu_seconds``, the processor time of the showers alone; otherwise that of
+        Their attributes may contain ``cpu_seconds``, the processor time of the showers alone; otherwise that of
         the whole call counts.
         """
 
@@ -74,7 +74,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class IsolatedEngine(Engine, Protocol):
-    """An engine that needs a process of its own: it has global state, prints, or may crash."""
+    """An engine that needs a separate process: it has global state, prints, or may crash."""
 
     def diagnose(self, log: str) -> CaloforgeError | None:
         """Return the error that ended the process, read from what it printed; None when there is none."""

@@ -84,7 +84,7 @@ def simulate(
     """Simulate showers.
 
     Shower i depends on the arguments and i alone: not on ``n``, nor on ``workers``. With an ``output``, finished
-    chunks lie in ``OUTPUT.parts/`` until all are done, and the same call made again goes on from there.
+    chunks are stored in ``OUTPUT.parts/`` until all are finished, and the same call repeated continues from there.
 
     Arguments:
         detector: Name, TOML file or detector.
@@ -107,7 +107,7 @@ def simulate(
         The showers, or the path of the file.
 
     Raises:
-        InputError: When an argument is not what it must be.
+        InputError: When an argument is out of range.
         IncompatibleError: When the detector cannot be simulated.
         SimulationError: When the engine failed.
     """

@@ -131,7 +131,7 @@ def _open_folder(folder: Path, key: str, force: bool) -> Path:
         raise OutputExistsError(folder)
     state = folder / "cache" / "inputs.json"
     same = state.exists() and read_json(state).get("key") == key
-    ensure_output_dir(folder, force=force, resume=same)
+    ensure_output_dir(folder, force=force or same)
     (folder / "cache").mkdir(exist_ok=True)
     write_json(state, {"key": key})
     return folder

@@ -88,7 +88,7 @@ def train(
         names = " ".join(str(path) for path in data_paths(data))
         msg = f"{names}: none of the {len(parts.train)} showers to train on has any energy"
         raise InputError(msg)
-    folder = RunFolder(ensure_output_dir(output, force=force, resume=resume))
+    folder = RunFolder(ensure_output_dir(output, force=force or resume))
     before = inherited_from(Path(settings.train.initial)) if settings.train.initial else SeenByTraining()
     seen = replace(
         before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])

@@ -1,8 +1,8 @@
-"""Geant4's data sets: where they are, and what to do when they are not there.
+"""Geant4's data sets: where they are, and their download.
 
 geant4-pybind asks on standard input for a download when it is imported without them, and downloads unasked where
 ``CI`` is ``true``. So they are looked for before the import, in the same places: a variable for each set, a folder
-``GEANT4_DATA_DIR`` that holds all, and ``~/.geant4_pybind``, where geant4-pybind puts its own downloads. The
+``GEANT4_DATA_DIR`` with all, and ``~/.geant4_pybind``, where geant4-pybind puts its own downloads. The
 import then runs with ``GEANT4_DATA_DIR`` set, which keeps it from asking.
 """
 
@@ -36,10 +36,10 @@ DATA_SETS: dict[str, str] = {
 """Variable of each set to the name of its folder, without the version that follows it."""
 
 ELECTROMAGNETIC = ("G4LEDATA", "G4LEVELGAMMADATA", "G4ENSDFSTATEDATA")
-"""What an electromagnetic list asks for; the lists with hadrons ask for all."""
+"""Data sets that an electromagnetic list needs; the lists with hadrons need all."""
 
 _REMEDY = (
-    "set GEANT4_DATA_DIR to the folder that holds them, or G4LEDATA and the like to each of them, or let"
+    "set GEANT4_DATA_DIR to their folder, or G4LEDATA and the like to each of them, or let"
     " geant4-pybind download them into ~/.geant4_pybind with --download-data (in Python: download_data=True)"
 )
 

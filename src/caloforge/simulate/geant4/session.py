@@ -196,6 +196,6 @@ def session(detector: Detector, physics_list: str, cut: float) -> Session:
     if _active is None:
         _active = Session(detector, physics_list, cut)
     if (_active.detector, _active.physics_list, _active.cut) != (detector, physics_list, cut):
-        msg = "a process can hold one Geant4 set-up only; use caloforge.simulate, which starts a process for each"
+        msg = "a process can have one Geant4 set-up only; use caloforge.simulate, which starts a process for each"
         raise SimulationError(msg)
     return _active
