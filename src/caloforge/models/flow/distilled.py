@@ -36,7 +36,7 @@ from caloforge.models.flow.model import ADAMW, FlowMatching, FlowMatchingConfig
 from caloforge.models.flow.networks import CellNetwork, SummaryNetwork
 from caloforge.models.flow.path import jump, rowwise_heun, time_grid
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
-from caloforge.models.stage import Batch, OptimizerSpec, Random, Stage, TrainingData, Updater
+from caloforge.models.stage import Batch, Random, Stage, TrainingData
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 
 __all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
@@ -129,27 +129,23 @@ class FlowMatchingFast(FlowMatching):
         return (
             *super().stages(),
             Stage("copy", fit=self._copy),
-            Stage(
+            self._stage(
                 "summary-student",
                 c.summary_student_epochs,
                 c.summary_batch_size,
-                {"student": OptimizerSpec.of(c.student, self.summary_student)},
-                self.summary_student_step,
-                validate=self.validate_summary_student,
-                metric="summary_student_loss",
-                frozen=(self.summary_net,),
-                compiled=(self.summary_student, self.summary_net),
+                c.student,
+                self.summary_student,
+                self.summary_distance,
+                (self.summary_net,),
             ),
-            Stage(
+            self._stage(
                 "cell-student",
                 c.student_epochs,
                 c.batch_size,
-                {"student": OptimizerSpec.of(c.student, self.cell_student)},
-                self.cell_student_step,
-                validate=self.validate_cell_student,
-                metric="cell_student_loss",
-                frozen=(self.cell_net,),
-                compiled=(self.cell_student, self.cell_net),
+                c.student,
+                self.cell_student,
+                self.cell_distance,
+                (self.cell_net,),
             ),
             *((Stage(STAGE, fit=self._calibrate),) if c.calibration else ()),
         )
@@ -210,32 +206,14 @@ class FlowMatchingFast(FlowMatching):
             else:
                 student.load_state_dict(teacher.state_dict())
 
-    def summary_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Minimise the distance of the summary's student to its teacher."""
-        loss = self._summary_distance(batch, updater)
-        updater.update("student", loss)
-        return {"summary_student": loss}
-
-    def cell_student_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Minimise the distance of the cells' student to its teacher."""
-        loss = self._cell_distance(batch, updater, self.config.blur)
-        updater.update("student", loss)
-        return {"cell_student": loss}
-
-    def validate_summary_student(self, data: TrainingData) -> dict[str, float]:
-        """Return the distance of the summary's student to its teacher on held-out showers."""
-        return {"summary_student_loss": self._mean(data, self._summary_distance)}
-
-    def validate_cell_student(self, data: TrainingData) -> dict[str, float]:
-        """Return the distance of the cells' student to its teacher on held-out showers."""
-        return {"cell_student_loss": self._mean(data, self._cell_distance)}
-
-    def _summary_distance(self, batch: Batch, random: Random) -> Tensor:
+    def summary_distance(self, batch: Batch, random: Random, blur: float) -> Tensor:
+        """Return the distance of the summary's student to its teacher; ``blur`` is not used."""
         summary, encoded = self._summary_data(batch, random)
         nets = self.summary_net, self.summary_student
         return self._distance(nets, (encoded,), summary, random.normal(*summary.shape), self.summary_times)
 
-    def _cell_distance(self, batch: Batch, random: Random, blur: float = 0.0) -> Tensor:
+    def cell_distance(self, batch: Batch, random: Random, blur: float) -> Tensor:
+        """Return the distance of the cells' student to its teacher, with a summary blurred by normal noise of that width."""
         values, summary, encoded = self._cell_data(batch, random, blur)
         nets = self.cell_net, self.cell_student
         return self._distance(nets, (encoded, summary), values, random.normal(*values.shape), self.cell_times)

@@ -21,11 +21,12 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
@@ -266,27 +267,48 @@ class FlowMatching(ShowerModel):
         """Return the two stages: the summary, then the cells."""
         c = self.config
         return (
-            Stage(
+            self._stage(
                 "summary",
                 c.summary_epochs,
                 c.summary_batch_size,
-                {"summary": OptimizerSpec.of(c.summary, self.summary_net)},
-                self.summary_step,
-                validate=self.validate_summary,
-                metric="summary_loss",
-                compiled=(self.summary_net,),
+                c.summary,
+                self.summary_net,
+                self.summary_loss,
             ),
-            Stage(
-                "cells",
-                c.epochs,
-                c.batch_size,
-                {"cells": OptimizerSpec.of(c.optimizer, self.cell_net)},
-                self.cell_step,
-                validate=self.validate_cells,
-                metric="cell_loss",
-                compiled=(self.cell_net,),
-            ),
+            self._stage("cells", c.epochs, c.batch_size, c.optimizer, self.cell_net, self.cell_loss),
         )
+
+    def _stage(
+        self,
+        name: str,
+        epochs: int,
+        batch_size: int,
+        optimizer: OptimizerSettings,
+        network: nn.Module,
+        loss: Callable[[Batch, Random, float], Tensor],
+        teacher: tuple[nn.Module, ...] = (),
+    ) -> Stage:
+        """Return a stage that trains one network by a loss of (batch, random numbers, blur), the teacher's networks frozen."""
+        figure = f"{name.replace('-', '_')}_loss"
+
+        def step(batch: Batch, updater: Updater) -> dict[str, Tensor]:
+            value = loss(batch, updater, self.config.blur)
+            updater.update(name, value)
+            return {name: value}
+
+        @torch.no_grad()
+        def validate(data: TrainingData) -> dict[str, float]:
+            random = _Seeded(data.device)
+            sums, count = torch.zeros((), device=data.device), 0
+            for _ in range(max(1, 2000 // len(data))):  # few showers are used several times
+                for batch in data.batches(self.config.batch_size):
+                    sums = sums + loss(batch, random, 0.0) * len(batch)
+                    count += len(batch)
+            return {figure: float(sums) / count}
+
+        spec = {name: OptimizerSpec.of(optimizer, network)}
+        stage = Stage(name, epochs, batch_size, spec, step, validate=validate, metric=figure)
+        return replace(stage, frozen=teacher, compiled=(network, *teacher))
 
     def prepared(self, batch: Batch, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cells above the cut (B, n_cells), the summary (B, rows, kinds) and the encoded conditions."""
@@ -301,32 +323,14 @@ class FlowMatching(ShowerModel):
         """Return training times (B,) of normal numbers (B,)."""
         return torch.sigmoid(self.config.time_mean + self.config.time_spread * normal)
 
-    def summary_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Minimise the loss of the summary's flow."""
-        loss = self._summary_loss(batch, updater)
-        updater.update("summary", loss)
-        return {"summary": loss}
-
-    def cell_step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
-        """Minimise the loss of the cells' flow."""
-        loss = self._cell_loss(batch, updater, self.config.blur)
-        updater.update("cells", loss)
-        return {"cells": loss}
-
-    def validate_summary(self, data: TrainingData) -> dict[str, float]:
-        """Return the loss of the summary on held-out showers, with the same noise at every call."""
-        return {"summary_loss": self._mean(data, self._summary_loss)}
-
-    def validate_cells(self, data: TrainingData) -> dict[str, float]:
-        """Return the loss of the cells on held-out showers, with the same noise at every call."""
-        return {"cell_loss": self._mean(data, self._cell_loss)}
-
-    def _summary_loss(self, batch: Batch, random: Random) -> Tensor:
+    def summary_loss(self, batch: Batch, random: Random, blur: float) -> Tensor:
+        """Return the loss of the summary's flow; ``blur`` is not used."""
         summary, encoded = self._summary_data(batch, random)
         noise, times = random.normal(*summary.shape), self.times(random.normal(len(batch)))
         return flow_loss(self.summary_denoiser(encoded), summary, noise, times)
 
-    def _cell_loss(self, batch: Batch, random: Random, blur: float = 0.0) -> Tensor:
+    def cell_loss(self, batch: Batch, random: Random, blur: float) -> Tensor:
+        """Return the loss of the cells' flow, with a summary blurred by normal noise of that width."""
         values, summary, encoded = self._cell_data(batch, random, blur)
         noise, times = random.normal(*values.shape), self.times(random.normal(len(batch)))
         return flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
@@ -344,17 +348,6 @@ class FlowMatching(ShowerModel):
         cells, summary, encoded = self.prepared(batch, uniform)
         values = self.core(self.values(cells), summary, encoded)
         return values, summary + blur * random.normal(*summary.shape) if blur else summary, encoded
-
-    @torch.no_grad()
-    def _mean(self, data: TrainingData, loss: Callable[[Batch, Random], Tensor]) -> float:
-        """Return the mean loss of held-out showers, each used several times if they are few."""
-        random = _Seeded(data.device)
-        sums, count = torch.zeros((), device=data.device), 0
-        for _ in range(max(1, 2000 // len(data))):
-            for batch in data.batches(self.config.batch_size):
-                sums = sums + loss(batch, random) * len(batch)
-                count += len(batch)
-        return float(sums) / count
 
 
 class _Seeded:
