@@ -69,25 +69,6 @@ def _kill_after(name: str, file: Path, run: Path, checkpoints: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "checkpoints"),
-    [("toy-adversarial", 2), ("toy-two-stage", 3)],
-    ids=["adversarial", "in the second stage"],
-)
-def test_killed_and_resumed_is_the_same(name: str, checkpoints: int, toy_file: Path, tmp_path: Path) -> None:
-    _kill_after(name, toy_file, tmp_path / "killed", checkpoints)
-    assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    with pytest.raises(FileFormatError, match=r"not finished.*--resume"):
-        RunFolder(tmp_path / "killed").models()
-    train(name, toy_file, tmp_path / "killed", overrides=SETTINGS, device="cpu", seed=3, resume=True)
-    train(name, toy_file, tmp_path / "whole", overrides=SETTINGS, device="cpu", seed=3)
-    _same(tmp_path / "killed", tmp_path / "whole")
-    assert (tmp_path / "killed" / "metrics.csv").read_text() == (
-        tmp_path / "whole" / "metrics.csv"
-    ).read_text()
-    assert not (tmp_path / "killed" / "state.pt").exists()
-
-
 def _stopped(monkeypatch: pytest.MonkeyPatch, name: str, file: Path, run: Path, after: int, **how) -> None:
     """Train in this process and break off after some checkpoints, as if killed."""
     from caloforge.train import run as module
@@ -108,6 +89,26 @@ def _stopped(monkeypatch: pytest.MonkeyPatch, name: str, file: Path, run: Path, 
         patch.setattr(module, "save_state", save)
         with pytest.raises(Killed):
             train(name, file, run, device="cpu", **how)
+
+
+@pytest.mark.parametrize(("name", "checkpoints"), [("toy-adversarial", 2), ("toy-two-stage", 3)])
+def test_killed_and_resumed_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, name: str, checkpoints: int, toy_file: Path, tmp_path: Path
+) -> None:
+    how = {"overrides": SETTINGS, "device": "cpu", "seed": 3}
+    if name == "toy-two-stage":  # in its second stage
+        _kill_after(name, toy_file, tmp_path / "killed", checkpoints)
+    else:
+        _stopped(monkeypatch, name, toy_file, tmp_path / "killed", checkpoints, overrides=SETTINGS, seed=3)
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    with pytest.raises(FileFormatError, match=r"not finished.*--resume"):
+        RunFolder(tmp_path / "killed").models()
+    train(name, toy_file, tmp_path / "killed", resume=True, **how)
+    train(name, toy_file, tmp_path / "whole", **how)
+    _same(tmp_path / "killed", tmp_path / "whole")
+    logs = [RunFolder(tmp_path / run).log.read_text() for run in ("killed", "whole")]
+    assert logs[0] == logs[1]
+    assert not (tmp_path / "killed" / "state.pt").exists()
 
 
 @pytest.mark.parametrize("after", [2, 5])

@@ -58,7 +58,9 @@ def test_a_wrong_value_names_its_key(text: str, message: str) -> None:
 
 
 def test_the_memory_for_the_data() -> None:
-    sizes = [resolve("toy-mean", None, [f"data.memory={size}"]).train.data.bytes for size in ("4GB", "1.5 MB")]
+    sizes = [
+        resolve("toy-mean", None, [f"data.memory={size}"]).train.data.bytes for size in ("4GB", "1.5 MB")
+    ]
     assert sizes == [4e9, 1.5e6]
     assert 1e6 < resolve("toy-mean").train.data.bytes < 1e15
 

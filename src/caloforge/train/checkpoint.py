@@ -1,17 +1,15 @@
 """Checkpoints: whole or not there, never pickled objects.
 
-``weights.safetensors`` holds the best weights; ``state.pt`` what a stopped training needs to go on bit for bit. The
-latter is torch's format and is read back with ``weights_only=True``, so that it cannot run code.
+``weights.safetensors`` has the best weights; ``state.pt`` what a stopped training needs to go on bit for bit. The latter is
+in torch's format and is read with ``weights_only=True``, so that it cannot run code.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -43,7 +41,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise FileFormatError(path, "", "is missing; expected weights as safetensors") from error
     except (SafetensorError, OSError) as error:
-        raise FileFormatError(path, "", f"does not hold weights as safetensors: {error}") from error
+        raise FileFormatError(path, "", f"is not a file of weights as safetensors: {error}") from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -61,41 +59,20 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
-        raise FileFormatError(
-            path, "", "does not hold the state of a training; start again with --force"
-        ) from error
+        raise FileFormatError(path, "", "is not the state of a training; start again with --force") from error
     if state.get("format") != FORMAT:
         raise FileFormatError(path, "format", f"is {state.get('format')}; expected {FORMAT}")
     return state
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of the global generators of torch, NumPy and Python."""
-    state: Any = np.random.get_state(legacy=True)  # noqa: NPY002
-    name, keys, position, has_gauss, cached = state
-    version, words, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [
-            str(name),
-            torch.from_numpy(keys.astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
-        "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
-    }
+    """Return the states of torch's global generators, which dropout and initialisation use."""
+    on_gpu = torch.cuda.is_available()
+    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if on_gpu else []}
 
 
 def restore_random(state: Mapping[str, Any]) -> None:
-    """Set the global generators."""
+    """Set torch's global generators."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(  # noqa: NPY002
-        (name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached)
-    )
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words.tolist()), gauss))

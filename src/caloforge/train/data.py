@@ -48,7 +48,7 @@ __all__ = [
 
 Files: TypeAlias = "str | Path | Sequence[str | Path]"
 Storage: TypeAlias = Literal["memory", "packed", "files"]
-"""Where the cells are: in memory, also when dense; in memory packed, too large when dense; in the files."""
+"""Where the cells are: in memory, with room for a dense copy; in memory without; in the files."""
 
 LEAST = 10
 """Fewest showers to train on."""
@@ -233,7 +233,8 @@ def read_files(data: Files, memory: float = float("inf"), storage: Storage | Non
             facts.append({"file": path.name, "sha256": digest.hexdigest(), "showers": len(file)})
     cells = packer.packed()
     if storage is None:
-        storage = "files" if cells is None else "memory" if 4 * n * n_cells <= memory else "packed"
+        dense = 4 * n * n_cells
+        storage = "files" if cells is None else "memory" if cells.nbytes + dense <= memory else "packed"
     places = np.full(n, -1) if cells is None else np.arange(n)
     cells = PackedCells(np.empty((0, n_cells), np.float32)) if cells is None else cells
     known_all = np.concatenate(known)
