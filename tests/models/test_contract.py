@@ -261,7 +261,7 @@ def test_epochs_are_selected_with_other_noise_than_generation_uses(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = _trained(name)
-    data = CellDataset(trained.showers, trained.model, torch.device("cpu"))
+    data = CellDataset.of(trained.showers, trained.model, torch.device("cpu"))
     streams: set[str] = set()
 
     def recorded(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[np.float64]:
