@@ -33,9 +33,18 @@ __all__ = [
 
 
 class CaloforgeError(Exception):
-    """Base of every error that caloforge raises on purpose."""
+    """Base of every error that caloforge raises on purpose; it can be pickled, whatever its constructor takes."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args), vars(self)
+
+
+def _rebuild(kind: type[CaloforgeError], args: tuple[Any, ...]) -> CaloforgeError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InputError(CaloforgeError, ValueError):

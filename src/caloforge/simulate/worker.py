@@ -1,6 +1,7 @@
 """Worker processes: the parent's end, and the process that simulates chunks.
 
-The worker reads requests from standard input and answers on standard output. What the engine prints, from Python or from C++,
+The worker reads requests from standard input, first (module paths, pickled job), then (start, n, file or None) for each chunk,
+and answers on standard output: the packed chunk, None when it was written to the file, or an error. What the engine prints, from Python or from C++,
 goes to standard error, whose end the parent keeps as a log. When the parent is gone, for whatever reason, standard
 input ends and the worker ends with it.
 """
@@ -16,7 +17,6 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,49 +38,6 @@ def write_part(path: Path, archive: bytes) -> None:
     """
     with atomic_path(path, force=True) as part:
         part.write_bytes(archive)
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """First message: where to look for modules, and the pickled job."""
-
-    path: list[str]
-    job: bytes
-
-
-@dataclass(frozen=True)
-class _Request:
-    """Later messages: a chunk, and the file to write it to; None: send it back."""
-
-    start: int
-    n: int
-    part: Path | None
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """The packed chunk, nothing when it was written to a file, or an error."""
-
-    archive: bytes | None = None
-    error: type[CaloforgeError] | None = None
-    message: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, error: Exception) -> _Answer:
-        """Return the answer that reports an error."""
-        if isinstance(error, CaloforgeError):
-            return cls(None, type(error), str(error), dict(vars(error)))
-        return cls(None, SimulationError, f"{type(error).__name__}: {error}")
-
-    def result(self) -> bytes | None:
-        """Return the packed chunk, or raise the reported error."""
-        if self.error is not None:
-            error = self.error.__new__(self.error)
-            error.args = (self.message,)
-            vars(error).update(self.details)
-            raise error
-        return self.archive
 
 
 class WorkerDiedError(SimulationError):
@@ -117,7 +74,7 @@ class WorkerProcess:
         self._log: deque[bytes] = deque(maxlen=_LOG_LINES)
         self._logging = threading.Thread(target=self._log.extend, args=(process.stderr,), daemon=True)
         self._logging.start()
-        self._setup: _Setup | None = _Setup([entry or os.getcwd() for entry in sys.path], pickle.dumps(job))
+        self._setup: Any = [entry or os.getcwd() for entry in sys.path], pickle.dumps(job)
 
     @property
     def pid(self) -> int:
@@ -135,16 +92,18 @@ class WorkerProcess:
             if self._setup is not None:
                 pickle.dump(self._setup, self._requests)
                 self._setup = None
-            pickle.dump(_Request(start, n, part), self._requests)
+            pickle.dump((start, n, part), self._requests)
             self._requests.flush()
-            answer: _Answer = pickle.load(self._answers)
+            answer: bytes | CaloforgeError | None = pickle.load(self._answers)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             self._process.kill()
             code = self._process.wait()
             self._logging.join(_PATIENCE)
             log = b"".join(list(self._log)).decode(errors="replace")
             raise WorkerDiedError(code, log) from error
-        return answer.result()
+        if isinstance(answer, CaloforgeError):
+            raise answer
+        return answer
 
     def kill(self) -> None:
         """End the process at once, whatever it does; may be called from another thread."""
@@ -176,29 +135,34 @@ def main() -> None:
     os.dup2(2, 1)
     todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, todo), daemon=True).start()
-    setup: _Setup = todo.get()
-    sys.path.extend(entry for entry in setup.path if entry not in sys.path)
+    paths, pickled = todo.get()
+    sys.path.extend(entry for entry in paths if entry not in sys.path)
     try:
-        job: Job = pickle.loads(setup.job)
+        job: Job = pickle.loads(pickled)
     except Exception as error:
-        _send(answers, _Answer.of(error))
+        _send(answers, _as_ours(error))
         _leave()
     while True:
-        _send(answers, _serve(job, todo.get()))
+        _send(answers, _serve(job, *todo.get()))
 
 
-def _serve(job: Job, request: _Request) -> _Answer:
+def _serve(job: Job, start: int, n: int, part: Path | None) -> bytes | CaloforgeError | None:
+    """Return a packed chunk, nothing when it was written to a file, or the error."""
     try:
-        archive = job.pack(job.run(request.start, request.n))
-        if request.part is None:
-            return _Answer(archive)
-        write_part(request.part, archive)
+        archive = job.pack(job.run(start, n))
+        if part is None:
+            return archive
+        write_part(part, archive)
     except Exception as error:
         import traceback
 
         traceback.print_exc()
-        return _Answer.of(error)
-    return _Answer()
+        return _as_ours(error)
+    return None
+
+
+def _as_ours(error: Exception) -> CaloforgeError:
+    return error if isinstance(error, CaloforgeError) else SimulationError(f"{type(error).__name__}: {error}")
 
 
 def _listen(requests: IO[bytes], todo: queue.SimpleQueue[Any]) -> None:
@@ -211,7 +175,7 @@ def _listen(requests: IO[bytes], todo: queue.SimpleQueue[Any]) -> None:
         todo.put(message)
 
 
-def _send(answers: IO[bytes], answer: _Answer) -> None:
+def _send(answers: IO[bytes], answer: bytes | CaloforgeError | None) -> None:
     """Send an answer; end the process when nobody listens."""
     try:
         pickle.dump(answer, answers)
