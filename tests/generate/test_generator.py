@@ -29,7 +29,10 @@ def test_what_a_shower_is(run: Path) -> None:
     assert showers.seed == 0
     assert showers.particle == "gamma"
     assert np.all(showers.incident_energy == 65536.0)
-    assert set(showers.conditions) == {"alignment_phi", "alignment_eta"}  # not the impact, which the model averages over
+    assert set(showers.conditions) == {
+        "alignment_phi",
+        "alignment_eta",
+    }  # not the impact, which the model averages over
     assert np.all(np.isfinite(showers.cells))
     assert np.all(showers.cells >= 0)
     assert showers.visible_energy.mean() == pytest.approx(0.1765 * 65536, rel=0.2)

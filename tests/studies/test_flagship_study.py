@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caloforge.models.calibration.monotone import MonotoneMap
 
 from caloforge.data import sample_path
 from caloforge.files import read_json, sha256_file, write_json
-from caloforge.models.calibration.quantile_maps import ValueTable
 from caloforge.models.flow.model import FlowMatching, FlowSampling
 from caloforge.showers import read_showers
 from caloforge.train import RunFolder
@@ -180,9 +180,9 @@ def test_the_teacher_in_a_students_run(folder: Path) -> None:
     teacher = teacher_of(student, {"steps": 3, "summary_steps": 3})
     (slow,) = RunFolder(folder / "runs" / "student").models()
     object.__setattr__(slow, "sampling", FlowSampling(steps=3, summary_steps=3))
-    fitted = slow.values.carried
+    fitted = slow.values.calibrated
     gains, slow.rings = slow.rings, None
-    slow.values.carried = ValueTable(slow.detector.n_layers)  # the student's
+    slow.values.calibrated = MonotoneMap(slow.detector.n_layers, 65, 3.5, beyond=1.0)  # the student's
     for method in (FlowMatching.summarise, FlowMatching.shape):
         setattr(slow, method.__name__, types.MethodType(method, slow))
     like = read_showers(folder / "held.h5")[:20]
@@ -190,7 +190,7 @@ def test_the_teacher_in_a_students_run(folder: Path) -> None:
     made = teacher.generate(like=like, seed=4).cells
     np.testing.assert_allclose(made, expected, rtol=1e-3, atol=1e-2)
     assert not np.allclose(made, student.generate(like=like, seed=4).cells, rtol=1e-3, atol=1e-2)
-    slow.values.carried, slow.rings = fitted, gains
+    slow.values.calibrated, slow.rings = fitted, gains
     assert not np.allclose(made, slow.draw(slow.condition_matrix(like), seed=4).numpy(), rtol=1e-3, atol=1e-2)
 
 

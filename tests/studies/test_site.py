@@ -28,7 +28,7 @@ from caloforge.studies.run import study_command
 from caloforge.studies.site.plan import Group, read_groups, truth_files
 from caloforge.studies.sources import Source, cached_generation, open_sources
 from caloforge.train import RunFolder
-from caloforge.train.checkpoint import save_weights
+from caloforge.train.folder import save_weights
 from caloforge.train.settings import read_settings
 
 SETTINGS = {

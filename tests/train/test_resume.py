@@ -21,8 +21,7 @@ from caloforge.errors import (
 )
 from caloforge.showers import write_showers
 from caloforge.train import train
-from caloforge.train.checkpoint import load_state, load_weights
-from caloforge.train.folder import RunFolder
+from caloforge.train.folder import RunFolder, load_state, load_weights
 
 pytestmark = pytest.mark.usefixtures("toys")
 

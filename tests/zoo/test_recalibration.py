@@ -14,8 +14,7 @@ from caloforge.errors import IncompatibleError
 from caloforge.files import write_json
 from caloforge.showers import read_showers
 from caloforge.showers.seen import identities
-from caloforge.train.checkpoint import load_weights
-from caloforge.train.folder import SeenByTraining
+from caloforge.train.folder import SeenByTraining, load_weights
 from caloforge.zoo.build import recalibrate
 from caloforge.zoo.shipping import ship, write_seen
 from caloforge.zoo.store import ZOO, Card, find_card

@@ -16,7 +16,7 @@ from caloforge.showers import Showers, read_showers, write_showers
 from caloforge.showers.seen import identities
 from caloforge.showers.views import project_showers
 from caloforge.train import RunFolder, train
-from caloforge.train.checkpoint import load_weights, save_weights
+from caloforge.train.folder import load_weights, save_weights
 from caloforge.zoo.shipping import add_to_card, settings_of_command, ship
 from caloforge.zoo.store import Card, find_card, load, shipped_models
 

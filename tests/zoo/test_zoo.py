@@ -9,7 +9,7 @@ import pytest
 from caloforge.errors import UnknownNameError
 from caloforge.generate import Generator
 from caloforge.train import RunFolder
-from caloforge.train.checkpoint import save_weights
+from caloforge.train.folder import save_weights
 from caloforge.train.settings import read_settings
 from caloforge.zoo.store import find_card, load, shipped_models
 

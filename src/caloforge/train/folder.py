@@ -2,7 +2,8 @@
 
 ``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and
 result; ``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
-``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on, removed at the end.
+``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on bit for bit, removed at the end: it is in torch's
+format and is read with ``weights_only=True``, so that it cannot run code. Every file is written whole or not at all.
 
 ``identities.npz`` has three sorted sets of identities of showers (uint64): ``training``, on which the model is calibrated
 too, ``selection`` (held-out showers, by which epochs are chosen) and ``inherited`` (what the weights of ``train.initial``
@@ -12,14 +13,18 @@ had seen before). A shipped model has ``MODEL.identities.npy`` with all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path, read_json
@@ -28,14 +33,19 @@ from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.train.checkpoint import load_weights
 from caloforge.train.settings import read_settings
 
 __all__ = [
     "RunFolder",
     "SeenByTraining",
     "inherited_from",
+    "load_state",
+    "load_weights",
+    "random_state",
     "read_identities",
+    "restore_random",
+    "save_state",
+    "save_weights",
     "shipped_identities",
     "unfinished_text",
     "write_identities",
@@ -44,6 +54,62 @@ __all__ = [
 _NAMES = ("training", "selection", "inherited")
 _MEMBER = re.compile(r"-\d+$")
 RUN_FILE, IDENTITIES = "run.json", "identities.npz"
+FORMAT = 1
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights as safetensors."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    with atomic_path(path, force=True) as part:
+        save_file(plain, str(part))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read weights from safetensors.
+
+    Raises:
+        FileFormatError: When the file is missing or broken.
+    """
+    try:
+        return dict(load_file(str(path)))
+    except FileNotFoundError as error:
+        raise FileFormatError(path, "", "is missing; expected weights as safetensors") from error
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(path, "", f"is not a file of weights as safetensors: {error}") from error
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write the state of a training."""
+    with atomic_path(path, force=True) as part:
+        torch.save({"format": FORMAT, **state}, part)
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read the state of a training.
+
+    Raises:
+        FileFormatError: When it is broken or of another format.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        raise FileFormatError(path, "", "is not the state of a training; start again with --force") from error
+    if state.get("format") != FORMAT:
+        raise FileFormatError(path, "format", f"is {state.get('format')}; expected {FORMAT}")
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of torch's global generators, which dropout and initialisation use."""
+    on_gpu = torch.cuda.is_available()
+    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if on_gpu else []}
+
+
+def restore_random(state: Mapping[str, Any]) -> None:
+    """Set torch's global generators."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
 
 
 @dataclass(frozen=True)

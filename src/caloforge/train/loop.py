@@ -19,9 +19,9 @@ from torch import Tensor
 from caloforge.errors import ConfigError, require
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
-from caloforge.train.checkpoint import random_state, restore_random
 from caloforge.train.data import StreamedDataset
 from caloforge.train.dataset import CellDataset
+from caloforge.train.folder import random_state, restore_random
 from caloforge.train.settings import TrainConfig
 from caloforge.train.updater import StageUpdater
 

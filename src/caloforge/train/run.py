@@ -27,10 +27,18 @@ from caloforge.random import child_seed
 from caloforge.settings import torch_device
 from caloforge.showers import Showers
 from caloforge.showers.identity import seen_union
-from caloforge.train.checkpoint import load_state, load_weights, save_state, save_weights
 from caloforge.train.data import Files, Split, StreamedDataset, TrainingFiles, data_paths, read_files, split
 from caloforge.train.dataset import CellDataset
-from caloforge.train.folder import RunFolder, SeenByTraining, inherited_from, unfinished_text
+from caloforge.train.folder import (
+    RunFolder,
+    SeenByTraining,
+    inherited_from,
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
+    unfinished_text,
+)
 from caloforge.train.loop import MetricLog, StageLoop
 from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve, to_toml
 

@@ -23,9 +23,14 @@ from caloforge.models.base import ShowerModel
 from caloforge.showers import ShowerFile, open_showers
 from caloforge.showers.identity import seen_union
 from caloforge.showers.seen import identities
-from caloforge.train.checkpoint import save_weights
 from caloforge.train.data import Files, data_paths, describe_files
-from caloforge.train.folder import RunFolder, SeenByTraining, shipped_identities, write_identities
+from caloforge.train.folder import (
+    RunFolder,
+    SeenByTraining,
+    save_weights,
+    shipped_identities,
+    write_identities,
+)
 from caloforge.train.settings import Resolved, read_settings, resolve, to_toml
 from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 

@@ -23,8 +23,7 @@ from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.settings import torch_device
 from caloforge.showers.hdf5 import MODEL_STATUS
-from caloforge.train.checkpoint import load_weights
-from caloforge.train.folder import RunFolder, SeenByTraining, read_identities
+from caloforge.train.folder import RunFolder, SeenByTraining, load_weights, read_identities
 
 __all__ = ["Card", "find_card", "load", "shipped_models"]
 

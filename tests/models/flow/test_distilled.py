@@ -16,7 +16,7 @@ from caloforge.errors import IncompatibleError
 from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.models.flow.path import integrate, jump, time_grid
 from caloforge.models.stage import Batch
-from caloforge.train.checkpoint import load_weights
+from caloforge.train.folder import load_weights
 
 NAME = "flow-matching-fast"
 

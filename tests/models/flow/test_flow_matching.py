@@ -13,7 +13,7 @@ from torch import Tensor
 from caloforge.geometry import get_detector
 from caloforge.models.flow.model import FlowMatching
 from caloforge.models.stage import Batch
-from caloforge.train.checkpoint import load_weights
+from caloforge.train.folder import load_weights
 
 NAME = "flow-matching"
 SHORT = ("summary_epochs=24", "epochs=4")

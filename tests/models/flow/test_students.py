@@ -13,7 +13,7 @@ from caloforge.geometry import get_detector
 from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.models.flow.path import integrate, time_grid
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps
-from caloforge.train.checkpoint import load_weights
+from caloforge.train.folder import load_weights
 
 NAME = "flow-matching-fast"
 SMALL = {"small": {"width": 16, "summary_width": 16}, "jumps": 2, "summary_jumps": 3, "shift": 1.0}
