@@ -21,13 +21,14 @@ energies of these cells, or of all cells of a small detector (:func:`tracked_cel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.validate.observables.base import Observable, needs_layers
+from caloforge.validate.observables.base import Axis, Observable, needs_layers
 from caloforge.validate.observables.batch import ShowerBatch, cell_positions, is_filled
 
 __all__ = ["beam_window", "tracked_cells"]
@@ -35,13 +36,14 @@ __all__ = ["beam_window", "tracked_cells"]
 Array = NDArray[np.float64]
 
 
-def _response(batch: ShowerBatch) -> Array:
-    return batch.total / (batch.detector.sampling_fraction * batch.showers.incident_energy)
-
-
-VISIBLE_ENERGY = Observable("visible_energy", "visible energy", "MeV", lambda batch: batch.total)
-RESPONSE = Observable("response", "visible / (sampling fraction x incident energy)", "", _response)
-PEAK_ENERGY = Observable("peak_energy", "highest cell energy", "MeV", lambda batch: batch.max(batch.energy))
+_VISIBLE = "visible / (sampling fraction x incident energy)"
+_CONTAINED = 0.9
+_START = 0.01
+_ROUNDING = 1e-12  # relative; keeps the last layer's cumulative sum above a target of the whole
+_SIZE = 7  # of the window around the beam, cells and layers
+_BEFORE = 2
+_FIRST_LAYER = 0.4
+_WHOLE = 600  # cells up to which a detector is tracked whole
 
 
 def _layer_sparsity(batch: ShowerBatch) -> Array:
@@ -50,36 +52,10 @@ def _layer_sparsity(batch: ShowerBatch) -> Array:
     return np.asarray(1.0 - counts / sizes)
 
 
-def _sparsity(batch: ShowerBatch) -> Array:
-    return 1.0 - np.diff(batch.bounds) / batch.detector.n_cells
-
-
-HITS = Observable("hits", "cells above threshold", "", lambda batch: batch.n_hits)
-SPARSITY = Observable("sparsity", "fraction of empty cells", "", _sparsity)
-LAYER_SPARSITY = Observable("layer_sparsity", "fraction of empty cells", "", _layer_sparsity, "layer")
-
-
 def _fraction(batch: ShowerBatch) -> Array:
     out = np.zeros_like(batch.layer_energy)
     np.divide(batch.layer_energy, batch.total[:, None], out=out, where=batch.filled[:, None])
     return out
-
-
-LAYER_ENERGY = Observable(
-    "layer_energy", "layer energy", "MeV", lambda batch: batch.layer_energy, "layer", rule=needs_layers(2)
-)
-LAYER_FRACTION = Observable(
-    "layer_fraction", "layer energy / visible energy", "", _fraction, "layer", rule=needs_layers(2)
-)
-
-
-_START = 0.01
-_CONTAINED = 0.9
-_ROUNDING = 1e-12  # relative; keeps the last layer's cumulative sum above a target of the whole
-
-
-def _depth(batch: ShowerBatch) -> Array:
-    return batch.over_total(batch.layer_energy @ np.arange(batch.detector.n_layers, dtype=np.float64))
 
 
 def _start(batch: ShowerBatch) -> Array:
@@ -102,24 +78,6 @@ def _depth_90(batch: ShowerBatch) -> Array:
     np.divide(target - lower, upper - lower, out=part, where=total > 0)
     depth: Array = edges[last] + part * (edges[last + 1] - edges[last])
     return depth
-
-
-_EMPTY = "empty showers"
-SHOWER_DEPTH = Observable(
-    "shower_depth", "shower depth", "layers", _depth, missing=_EMPTY, rule=needs_layers(2)
-)
-SHOWER_START = Observable(
-    "shower_start", "shower start", "layers", _start, missing=_EMPTY, rule=needs_layers(2)
-)
-DEPTH_90 = Observable(
-    "depth_90", "depth of 90 % of the energy", "mm", _depth_90, missing=_EMPTY, rule=needs_layers(2)
-)
-
-
-_SIZE = 7
-_BEFORE = 2
-_FIRST_LAYER = 0.4
-_WHOLE = 600  # cells up to which a detector is tracked whole
 
 
 def _window(n: int, first: int) -> NDArray[np.int64]:
@@ -162,18 +120,51 @@ def _energies(batch: ShowerBatch, cells: NDArray[np.int64]) -> NDArray[np.float3
     return np.where(is_filled(chosen, batch.cut), chosen, np.float32(0))
 
 
-def _tracked(batch: ShowerBatch) -> NDArray[np.float32]:
-    return _energies(batch, tracked_cells(batch.detector))
+def _of_layers(
+    name: str, label: str, unit: str, compute: Callable[[ShowerBatch], Array], axis: Axis = "layer"
+) -> Observable:
+    """Return an observable of a detector of several layers; NaN for empty showers when it is one number a shower."""
+    missing = "" if axis == "layer" else "empty showers"
+    return Observable(name, label, unit, compute, axis, missing, rule=needs_layers(2))
 
 
-def _mean(batch: ShowerBatch) -> Array:
-    return np.asarray(_energies(batch, beam_window(batch.detector)).mean(axis=1, dtype=np.float64))
-
-
-def _std(batch: ShowerBatch) -> Array:
-    return np.asarray(_energies(batch, beam_window(batch.detector)).std(axis=1, dtype=np.float64))
-
-
-CORE_CELLS = Observable("core_cells", "energies of the tracked cells", "MeV", _tracked, "cell")
-CORE_MEAN = Observable("core_mean", "mean energy of the cells around the beam", "MeV", _mean)
-CORE_STD = Observable("core_std", "standard deviation of the cells around the beam", "MeV", _std)
+VISIBLE_ENERGY = Observable("visible_energy", "visible energy", "MeV", lambda x: x.total)
+RESPONSE = Observable(
+    "response", _VISIBLE, "", lambda x: x.total / (x.detector.sampling_fraction * x.showers.incident_energy)
+)
+PEAK_ENERGY = Observable("peak_energy", "highest cell energy", "MeV", lambda x: x.max(x.energy))
+HITS = Observable("hits", "cells above threshold", "", lambda x: x.n_hits)
+SPARSITY = Observable(
+    "sparsity", "fraction of empty cells", "", lambda x: 1.0 - np.diff(x.bounds) / x.detector.n_cells
+)
+LAYER_SPARSITY = Observable("layer_sparsity", "fraction of empty cells", "", _layer_sparsity, "layer")
+LAYER_ENERGY = _of_layers("layer_energy", "layer energy", "MeV", lambda x: x.layer_energy)
+LAYER_FRACTION = _of_layers("layer_fraction", "layer energy / visible energy", "", _fraction)
+SHOWER_DEPTH = _of_layers(
+    "shower_depth",
+    "shower depth",
+    "layers",
+    lambda x: x.over_total(x.layer_energy @ np.arange(x.detector.n_layers, dtype=np.float64)),
+    "shower",
+)
+SHOWER_START = _of_layers("shower_start", "shower start", "layers", _start, "shower")
+DEPTH_90 = _of_layers("depth_90", "depth of 90 % of the energy", "mm", _depth_90, "shower")
+CORE_CELLS = Observable(
+    "core_cells",
+    "energies of the tracked cells",
+    "MeV",
+    lambda x: _energies(x, tracked_cells(x.detector)),
+    "cell",
+)
+CORE_MEAN = Observable(
+    "core_mean",
+    "mean energy of the cells around the beam",
+    "MeV",
+    lambda x: np.asarray(_energies(x, beam_window(x.detector)).mean(axis=1, dtype=np.float64)),
+)
+CORE_STD = Observable(
+    "core_std",
+    "standard deviation of the cells around the beam",
+    "MeV",
+    lambda x: np.asarray(_energies(x, beam_window(x.detector)).std(axis=1, dtype=np.float64)),
+)
