@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from caloforge.cli.output import (
     print_warnings,
     print_written,
 )
-
-if TYPE_CHECKING:
-    from caloforge.validate.driver import Report
 
 __all__ = ["validate"]
 
@@ -119,7 +116,7 @@ def validate(
         if not as_json:
             _print_outputs(output)
         raise
-    print_warnings(_warnings(report))
+    print_warnings(report.warnings())
     if as_json:
         limits = [
             {"sample": row.sample, "name": row.name, "value": row.value, "passed": row.passed}
@@ -140,21 +137,6 @@ def _leave_cores_to_others() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-
-
-def _warnings(report: Report) -> list[str]:
-    """Return a line for what is wrong with each model: unfinished, or its training showers not all known or seen again."""
-    from caloforge.showers.seen import warnings_of
-
-    lines = []
-    for label, sample in report.metrics["samples"].items():
-        lines += warnings_of(label, sample["provenance"]["attributes"])
-        seen = sample.get("seen", {"n": 0})
-        if seen["n"]:
-            lines.append(
-                f"{label}: {seen['n']} of {seen['of']} reference showers were used to train or select the model"
-            )
-    return lines
 
 
 def _print_outputs(output: Path) -> None:

@@ -145,12 +145,15 @@ def seeds_of(source: ShowerSource) -> tuple[int, ...]:
     return tuple(sorted({*several, *(() if source.seed is None else (int(source.seed),))}))
 
 
-def warnings_of(label: str, attributes: Mapping[str, Any]) -> list[str]:
-    """Return a line for everything that a user of generated showers must know of their model.
+def warnings_of(
+    label: str, attributes: Mapping[str, Any], seen: Mapping[str, int] | None = None
+) -> list[str]:
+    """Return a line for what is wrong with the model of generated showers: unfinished, or its training showers unknown or seen again.
 
     Arguments:
         label: Name of the showers.
         attributes: Attributes of the showers.
+        seen: How many (``n``) of how many (``of``) reference showers the model has seen, where known.
     """
     lines = []
     if attributes.get(MODEL_STATUS):
@@ -159,4 +162,7 @@ def warnings_of(label: str, attributes: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{label}: not all showers that trained the model are known: {attributes[SEEN_INCOMPLETE]}"
         )
+    if seen and seen["n"]:
+        count = f"{seen['n']} of {seen['of']}"
+        lines.append(f"{label}: {count} reference showers were used to train or select the model")
     return lines

@@ -163,11 +163,11 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
     ``generated``, ``seen`` (of each sample: ``n`` of ``of`` reference showers were used to train or select its model),
     ``warnings`` (one line each), ``rows`` (each with the paper's number in full), ``texts``, ``figures`` and ``data``.
     """
-    warnings = [line for source in context.generated for line in warnings_of(source.label, source.attributes)]
-    warnings += [
-        f"{label}: {count} reference showers were used to train or select the model"
-        for label, count in context.seen.items()
-        if count.n
+    seen = {label: count.as_dict() for label, count in context.seen.items()}
+    warnings = [
+        line
+        for source in context.generated
+        for line in warnings_of(source.label, source.attributes, seen.get(source.label))
     ]
     rows = [
         asdict(row) | {"paper": None if row.paper is None else paper(row.paper).as_dict()}
@@ -186,7 +186,7 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
         "settings": context.settings.model_dump(mode="json"),
         "references": [source.provenance() for source in context.references],
         "generated": [source.provenance() for source in context.generated],
-        "seen": {label: count.as_dict() for label, count in context.seen.items()},
+        "seen": seen,
         "warnings": warnings,
         "rows": rows,
         "texts": list(result.texts),

@@ -35,7 +35,7 @@ from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.provenance import source_digest
-from caloforge.showers.seen import SeenCount
+from caloforge.showers.seen import SeenCount, warnings_of
 from caloforge.validate.inputs import (
     Input,
     ShowersLike,
@@ -79,6 +79,14 @@ class Report:
     def folder(self) -> Path | None:
         """The output folder."""
         return None if self.path is None else self.path.parent
+
+    def warnings(self) -> list[str]:
+        """Return a line for each thing that is wrong with a model; see :func:`caloforge.showers.seen.warnings_of`."""
+        return [
+            line
+            for label, sample in self.metrics["samples"].items()
+            for line in warnings_of(label, sample["provenance"]["attributes"], sample.get("seen"))
+        ]
 
     def summary(self) -> Table:
         """Return the summary as a table for a terminal: the nearest sample first."""
