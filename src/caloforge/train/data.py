@@ -32,7 +32,7 @@ from caloforge.models.stage import Batch
 from caloforge.random import child_seed
 from caloforge.showers import Showers, open_showers
 from caloforge.showers.identity import hash_showers, mixed
-from caloforge.train.dataset import CellDataset, CellPacker, PackedCells
+from caloforge.train.dataset import CellPacker, PackedCells
 from caloforge.train.settings import TrainConfig
 
 __all__ = [
@@ -279,10 +279,10 @@ def split(identities: NDArray[np.uint64], config: TrainConfig) -> Split:
 
 
 class StreamedDataset:
-    """Training showers that stay in their files, as batches on the device: the same interface as :class:`CellDataset`.
+    """Training showers that stay in their files, as batches on the device: the same interface as :class:`~caloforge.train.dataset.CellDataset`.
 
     An epoch reads the blocks of the files in random order, collects about 512 MiB of cells in a buffer, whose showers it
-    hands out in random order, and reads ahead meanwhile. The order depends on the files, the seed, the stage and the epoch
+    yields in random order, and reads ahead meanwhile. The order depends on the files, the seed, the stage and the epoch
     alone, not on the memory.
 
     Arguments:
@@ -317,11 +317,6 @@ class StreamedDataset:
         """Iterate over all showers in the order of the files."""
         for start in range(0, len(self), size):
             yield self.take(torch.from_numpy(self._in_order[start : start + size]))
-
-    def subset(self, n: int) -> CellDataset:
-        """Return the first ``n`` showers, a random sample, in memory."""
-        cells, place = self._files.load(self._rows[:n])
-        return CellDataset(cells, self._conditions[:n], self.device, place)
 
     def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
         """Iterate over one shuffled epoch in whole batches; a pure function of the arguments and the files."""

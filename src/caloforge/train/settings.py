@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tomli_w
 from pydantic import AfterValidator, Field
@@ -17,7 +17,7 @@ from caloforge.files import read_toml
 from caloforge.models import MODELS
 from caloforge.settings import ModelConfig, Settings, assignment, merge, validated
 
-__all__ = ["DataConfig", "Resolved", "TrainConfig", "read_settings", "resolve", "to_toml"]
+__all__ = ["DataConfig", "Precision", "Resolved", "TrainConfig", "read_settings", "resolve", "to_toml"]
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
@@ -32,6 +32,7 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 
 _SECTIONS = ("model", "train")
+Precision: TypeAlias = Literal["32", "bf16", "16"]
 _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
@@ -111,7 +112,7 @@ class TrainConfig(Settings):
     checkpoint_epochs: Annotated[int, Field(ge=0)] = 0
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_seconds: Annotated[float, Field(ge=0)] = 0.0
-    precision: Literal["32", "bf16", "16"] = "32"
+    precision: Precision = "32"
     compile: bool = False
     trainings: Annotated[int, Field(ge=1, le=64)] = 1
     combine: Literal["best", "ensemble"] = "best"

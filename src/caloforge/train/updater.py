@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,9 @@ from torch.optim import Optimizer
 from caloforge.errors import UnknownNameError
 from caloforge.models.stage import OptimizerSpec, Stage
 from caloforge.settings import OptimizerSettings
+from caloforge.train.settings import Precision
 
-__all__ = ["MovingAverage", "Precision", "StageUpdater", "build_optimizer", "learning_rate"]
-
-Precision: TypeAlias = Literal["32", "bf16", "16"]
-"""Of the arithmetic: 32 bits, or mixed with bfloat16 or float16."""
+__all__ = ["MovingAverage", "StageUpdater", "build_optimizer", "learning_rate"]
 
 
 class MovingAverage:
