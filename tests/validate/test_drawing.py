@@ -15,7 +15,7 @@ import pytest
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.validate.plots import draw as parallel
-from caloforge.validate.plots.draw import Drawing, Figure, draw_figures
+from caloforge.validate.plots.draw import Drawing, Figure
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import Curve, Panel
 
@@ -43,27 +43,18 @@ def check(paths: list[Path], figures: list[Figure]) -> None:
     assert not [path for path in paths[0].parent.iterdir() if path not in paths]
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_every_figure_is_there_in_the_end(
-    tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parallel, "_FEW", 1)
+def test_other_processes_draw_what_this_one_does(tmp_path: Path) -> None:
     figures = [*panels(2), event()]
-    seen: list[int] = []
-    with Drawing(figures, tmp_path, processes) as drawing:
-        paths = drawing.finish(seen.append)
-    check(paths, figures)
-    assert sum(seen) == len(figures)
-
-
-def test_another_process_draws_the_same_pixels(tmp_path: Path) -> None:
-    figures = panels(1)
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-    draw_figures(figures, tmp_path / "here")
-    with Drawing(figures, tmp_path / "there", 1) as drawing:
-        drawing.finish()
-    assert (tmp_path / "here" / "p0.png").read_bytes() == (tmp_path / "there" / "p0.png").read_bytes()
+    drawn = []
+    for processes in (0, 1):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        seen: list[int] = []
+        with Drawing(figures, folder, processes) as drawing:
+            check(drawing.finish(seen.append), figures)
+        assert sum(seen) == len(figures)
+        drawn.append([(folder / f"{figure.name}.png").read_bytes() for figure in figures])
+    assert drawn[0] == drawn[1]
 
 
 def test_what_a_killed_process_left_is_drawn_here(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -24,6 +25,7 @@ def _pixels(picture: bytes) -> NDArray[np.int64]:
     return np.asarray(Image.open(BytesIO(picture)).convert("RGB")).astype(np.int64)
 
 
+@cache
 def _lines() -> bytes:
     """Return a figure of curves, points, bands and letters."""
     rng = np.random.default_rng(1)
@@ -41,6 +43,11 @@ def _lines() -> bytes:
     return out.getvalue()
 
 
+@cache
+def _packed_lines() -> bytes:
+    return small_picture(_lines())
+
+
 @pytest.mark.parametrize("webp", [True, False])
 def test_few_colours_are_kept_exactly(webp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not webp:
@@ -54,8 +61,7 @@ def test_few_colours_are_kept_exactly(webp: bool, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_drawing_is_much_smaller_and_looks_the_same() -> None:
-    png = _lines()
-    packed = small_picture(png)
+    png, packed = _lines(), _packed_lines()
     assert len(packed) < 0.4 * len(png)
     difference = np.abs(_pixels(packed) - _pixels(png)).max(axis=2)
     assert difference.mean() < 0.5
@@ -80,7 +86,7 @@ def test_noise_is_never_made_larger() -> None:
 
 def test_a_page_names_the_type_of_each_picture() -> None:
     png = _png(Image.new("RGB", (1, 1), "red"))
-    packed = small_picture(_lines())
+    packed = _packed_lines()
     text = Page("Two", [Section("Pictures", [Images({"first": png, "second": packed})])]).render()
     assert text.count("data:image/png;base64,") == 1
     assert text.count(f"data:{MIME[packed[:4]]};base64,") == 1
@@ -88,5 +94,5 @@ def test_a_page_names_the_type_of_each_picture() -> None:
 
 
 def test_pillow_reads_what_a_browser_gets() -> None:
-    kept: Any = Image.open(BytesIO(small_picture(_lines())))
+    kept: Any = Image.open(BytesIO(_packed_lines()))
     assert kept.size == Image.open(BytesIO(_lines())).size
