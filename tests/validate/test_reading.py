@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from caloforge.files import sha256_file
 from caloforge.geometry import get_detector
-from caloforge.showers import ShowerFile, Showers
+from caloforge.showers import ShowerFile, Showers, write_showers
 from caloforge.showers import reading as file_reading
 from caloforge.validate import driver
 from caloforge.validate.driver import validate
@@ -161,6 +162,21 @@ def test_kept_cells_are_sparse_where_that_is_smaller() -> None:
             sum(values.nbytes + (0 if index is None else index.nbytes) for _, index, values in kept._blocks)
         )
     assert sizes[0] < 0.1 * sizes[1] == 0.1 * 5 * 4 * thin.detector.n_cells
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """A file of 162 MB of cells, of which 16 MiB may be kept for classifiers."""
+    some = showers(100, 1)
+    write_showers(tmp_path / "large.h5", (some for _ in range(15)))
+    settings = Settings(device="cpu", max_bytes=1 << 24, reconstruction=False)
+    tracemalloc.start()
+    try:
+        with ExitStack() as stack:
+            _read(stack, [tmp_path / "large.h5"] * 2, settings)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1500 * 4 * some.detector.n_cells * 0.7
 
 
 def test_damaged_cells_are_an_error_of_the_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
