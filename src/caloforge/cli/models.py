@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from caloforge.geometry import Detector
     from caloforge.models.base import ShowerModel
-    from caloforge.zoo.store import Card
 
 __all__ = ["models"]
 
@@ -51,16 +50,17 @@ def models(
                 title = "\nshipped, ready to generate (* the best of its data set)"
                 print_table(list_columns(), rows_shipped, title=title)
         return
-    if name not in MODELS and _is_shipped(name, shipped_models()):
-        found = find_card(name)
+    if name not in MODELS:
+        try:
+            found = find_card(name)
+        except UnknownNameError as error:
+            raise UnknownNameError("model", name, [*MODELS.names(), *shipped_models()]) from error
         content = {"name": found.name, **found.content}
         if as_json:
             print_json(content)
         else:
             _print_shipped(content)
         return
-    if name not in MODELS:
-        raise UnknownNameError("model", name, [*MODELS.names(), *shipped_models()])
     model = MODELS[name]
     card = _card(name, model, _fitting_detector(model, detector))
     if as_json:
@@ -78,13 +78,6 @@ def _print_shipped(content: Mapping[str, Any]) -> None:
             print_lines([block])
         else:
             print_table(block.columns, block.rows)
-
-
-def _is_shipped(name: str, cards: Mapping[str, Card]) -> bool:
-    """Return whether a name is that of a shipped model, or of a data set that has a best one."""
-    return name in cards or any(
-        one.partition("/")[0] == name and card.content.get("best") for one, card in cards.items()
-    )
 
 
 def _first_line(model: type[ShowerModel]) -> str:
