@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import caloforge.validate.metrics as metrics_room
-import caloforge.validate.sample as sample_room
+import caloforge.validate.reading as reading_room
 from caloforge.showers import open_showers
 from caloforge.validate.driver import validate
 from caloforge.validate.metrics import Settings
@@ -87,13 +87,13 @@ class Meter:
 
 
 def watched(meter: Meter) -> None:
-    """Let the observables' pass and the metrics of a comparison tell the meter where they are."""
-    observe: Callable[..., Any] = sample_room.observe
+    """Switch the meter to the part that a comparison is in: the read of each sample, then metric by metric."""
+    read: Callable[..., Any] = reading_room.read_samples
     compute: Callable[..., Any] = metrics_room.compute_metrics
 
     def observed(*arguments: Any, **options: Any) -> Any:
-        with meter.inside("observables"):
-            return observe(*arguments, **options)
+        with meter.inside("reading, observables"):
+            return read(*arguments, **options)
 
     def computed(reference: Any, generated: Any, settings: Any) -> Any:
         def told(name: str, done: int, total: int) -> None:
@@ -101,7 +101,7 @@ def watched(meter: Meter) -> None:
 
         return compute(reference, generated, settings, progress=told)
 
-    sample_room.observe = observed
+    reading_room.read_samples = observed
     metrics_room.compute_metrics = computed
 
 
