@@ -13,29 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.validate.plots.panel import BAND, INK, colour
+from caloforge.validate.plots.panel import BAND, INK, colour, marker
 
 __all__ = [
-    "MARKERS",
     "Margins",
     "errorbars",
     "histograms",
     "legend",
-    "marker",
     "number_map",
     "panel_row",
     "panels",
     "shower_image",
 ]
 
-MARKERS = ("o", "s", "D", "^", "P", "X")
 _KEY, _LETTER = 0.75, 0.095
 """Width of a legend's line and of a letter beside it, inches."""
-
-
-def marker(role: int) -> str:
-    """Return matplotlib's marker of a sample: 0 is the reference."""
-    return MARKERS[role % len(MARKERS)]
 
 
 @dataclass(frozen=True)
@@ -161,7 +153,7 @@ def errorbars(
         y,
         np.nan_to_num(error),
         color=colour(role),
-        fmt=marker(role),
+        fmt=marker(role, paper=True),
         ms=4.5,
         lw=1.1,
         ls="-" if role == 0 else "none",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from caloforge.statistics.effective_size import SHOWERS_A_BIN, ToyResult
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves
 from caloforge.studies.base import Figure
-from caloforge.studies.drawing import Margins, marker, panel_row, panels
-from caloforge.validate.plots.panel import INK, colour
+from caloforge.studies.drawing import Margins, panel_row, panels
+from caloforge.validate.plots.panel import INK, colour, marker
 
 __all__ = ["Panels", "divergence_figure", "effective_figure", "plateau_figure", "toy_figure"]
 
@@ -75,7 +75,7 @@ class Panels:
     def generated(self, number: int) -> list[tuple[str, SampleCurves, str, str]]:
         """Return label, curves, colour and marker of each generated sample of a quantity."""
         return [
-            (name, curves[number], colour(role), marker(role - 1))
+            (name, curves[number], colour(role), marker(role - 1, paper=True))
             for role, (name, curves) in enumerate(self.samples.items(), start=1)
         ]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caloforge.studies.drawing import MARKERS, Margins, panels
+from caloforge.studies.drawing import Margins, panels
 from caloforge.studies.flagship.measure import AUCS, Difference, by_series
-from caloforge.validate.plots.panel import BAND, INK, colour, figure_style
+from caloforge.validate.plots.panel import BAND, INK, colour, figure_style, marker
 
 __all__ = ["draw_all"]
 
@@ -122,7 +122,7 @@ def _points(
         [entry["figures"][name]["value"] for entry in known],
         [entry["figures"][name].get("uncertainty") or 0.0 for entry in known],
         color=colour(role),
-        fmt=MARKERS[role % len(MARKERS)] if style == "-" else "*",
+        fmt=marker(role, paper=True) if style == "-" else "*",
         ms=4.5 if style == "-" else 9,
         lw=1.1,
         ls=style,
