@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caloforge.models.calibration.monotone import MonotoneMap
 
 from caloforge.data import sample_path
 from caloforge.files import read_json, sha256_file, write_json
+from caloforge.models.calibration.monotone import MonotoneMap
 from caloforge.models.flow.model import FlowMatching, FlowSampling
 from caloforge.showers import read_showers
 from caloforge.train import RunFolder
@@ -183,7 +183,7 @@ def test_the_teacher_in_a_students_run(folder: Path) -> None:
     fitted = slow.values.calibrated
     gains, slow.rings = slow.rings, None
     slow.values.calibrated = MonotoneMap(slow.detector.n_layers, 65, 3.5, beyond=1.0)  # the student's
-    for method in (FlowMatching.summarise, FlowMatching.shape):
+    for method in (FlowMatching.summarise, FlowMatching.shape, FlowMatching.sample):
         setattr(slow, method.__name__, types.MethodType(method, slow))
     like = read_showers(folder / "held.h5")[:20]
     expected = slow.draw(slow.condition_matrix(like), seed=4).numpy()

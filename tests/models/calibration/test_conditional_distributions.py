@@ -118,7 +118,7 @@ def _layers(n: int = 3_000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return layers, energy, torch.stack([2 * u[:, 0] - 1, 2 * u[:, 1] - 1], 1)
 
 
-def test_showers_are_brought_to_both_energies() -> None:
+def test_showers_are_scaled_to_both_energies() -> None:
     layers, energy, conditions = _layers()
     sums = ShowerSums(get_detector("ild-ecal-angled"), 2, 1)
     sums.fit(layers, energy, conditions)
@@ -143,7 +143,7 @@ def test_a_shower_that_has_its_energies_is_not_changed() -> None:
     assert (sums.factors(layers, sums.of(layers)) - 1.0).abs().max() < 1e-3
 
 
-def test_drawn_energies_are_those_of_the_showers_they_were_told_of() -> None:
+def test_energies_of_showers_come_back_from_their_normal_numbers() -> None:
     layers, energy, conditions = _layers()
     sums = ShowerSums(get_detector("ild-ecal-angled"), 2, 1)
     sums.fit(layers, energy, conditions)

@@ -242,7 +242,7 @@ def test_the_numbers_are_those_by_hand() -> None:
     assert y == pytest.approx(centres[4, 5, 1] / layer.pitch_y, rel=1e-5)
 
 
-def test_changed_images_have_the_numbers_that_were_asked_for() -> None:
+def test_changed_images_have_the_new_numbers() -> None:
     cells, energy = _gev_images()
     own, other = NUMBERS(cells, energy), _wanted(100)
     wanted = own + 0.02 * (other - own)
@@ -260,7 +260,7 @@ def test_an_image_s_own_numbers_leave_it_alone() -> None:
     )
 
 
-def test_cells_stay_positive_and_empty_ones_empty_whatever_is_asked_for() -> None:
+def test_cells_stay_positive_and_empty_ones_empty_for_any_numbers() -> None:
     cells, energy = _gev_images()
     for factor in (-1.0, 0.0, 3.0, 100.0):
         changed = NUMBERS.change(cells, energy, factor * _wanted(100))

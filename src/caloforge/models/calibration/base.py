@@ -9,7 +9,7 @@ correct what the others change. At generation the fitted steps follow the networ
             ...
             self.calibration = Calibration(MyStep(detector)) if config.calibrate else None
 
-        def make(self, noise, conditions): ...          # what the network says
+        def make(self, noise, conditions): ...  # the cells of the network
 
         def stages(self):
             return (Stage("main", ...), *self.calibration_stages())

@@ -3,7 +3,7 @@ r"""Distributions of one number under conditions, drawn from a normal number: co
 .. math:: q = m(c) + \sigma(c) \, t(z), \qquad z \sim N(0, 1),
 
 t a monotone map (:class:`~caloforge.models.calibration.monotone.MonotoneMap`). So q rises with z, and unlike a flow's its
-mean and width at given conditions are fitted alone.
+mean and width under the conditions are fitted alone.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Sums(NamedTuple):
 
 
 class ShowerSums(nn.Module):
-    r"""Distribution of two sums of a shower, and layer factors with which a shower has given sums,
+    r"""Distribution of two sums of a shower, and layer factors that scale a shower to chosen sums,
 
     .. math:: V = \sum_l E_l, \qquad W = \sum_l \rho_l E_l
 

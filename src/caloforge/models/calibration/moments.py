@@ -211,7 +211,7 @@ _LEAST = 0.02
 class CoreMoments(nn.Module):
     r"""Mean and width of the cells that most showers fill, under conditions and the summary of their layer.
 
-    Such cells hold most of the energy, and their values vary little once the energy of their layer is known: less than the
+    Most of the energy is in such cells, and their values vary little once the energy of their layer is known: less than the
     noise of a flow by far. For each of them
 
     .. math:: y = \frac{x - a \cdot \phi}{\sigma},
