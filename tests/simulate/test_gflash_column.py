@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from caloforge.errors import IncompatibleError
-from caloforge.geometry import get_detector, get_material
-from caloforge.simulate.gflash.column import Medium, column_of, effective_medium, one_minus_e_mip
+from caloforge.geometry import e_over_mip, get_detector, get_material
+from caloforge.simulate.gflash.column import Medium, column_of, effective_medium
 
 SIMULABLE = ["ild-ecal", "ild-ecal-angled", "clic-ecal", "clic-ecal-wide", "atlas-em-barrel"]
 
@@ -91,8 +91,8 @@ def test_gaps_dilute_the_medium_but_hardly_change_its_composition():
 
 
 def test_e_mip_is_one_for_equal_materials_and_below_for_heavy_absorbers():
-    assert one_minus_e_mip(18.0, 18.0) == 0.0
-    assert one_minus_e_mip(82.0, 18.0) == pytest.approx(1 - 1 / 1.448)
+    assert e_over_mip(18.0, 18.0) == 1.0
+    assert e_over_mip(82.0, 18.0) == pytest.approx(1 / 1.448)
 
 
 def test_mean_weights_every_field():

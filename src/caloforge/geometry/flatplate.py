@@ -44,7 +44,7 @@ from caloforge.errors import ConfigError
 from caloforge.files import read_toml
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.materials import get_material
+from caloforge.geometry.materials import e_over_mip, get_material
 from caloforge.geometry.readout import FineGrid, LayerReadout, Readout, ReadoutLayer
 from caloforge.settings import Settings, validated
 from caloforge.units import AngleSpec, EnergySpec
@@ -153,14 +153,13 @@ class FlatPlate(Settings):
     def estimate(self) -> float:
         """Estimate the sampling fraction from energy losses, for a detector without a measured one.
 
-        The share of a minimum-ionising particle, times e/mip = 1 / (1 + 0.007 (Z_passive - Z_active)) of
-        Grindhammer and Peters (arXiv:hep-ex/0001020), each layer weighted by its depth in X0.
+        The share of a minimum-ionising particle times e/mip, each layer weighted by its depth in X0.
         """
         total = weight = 0.0
         for run in self._each():
             absorber, active = get_material(run.absorber), get_material(run.active)
             visible = active.mip_energy(run.active_mm)
-            e_mip = 1.0 / (1.0 + 0.007 * max(absorber.z - active.z, 0.0))
+            e_mip = e_over_mip(max(absorber.z, active.z), active.z)
             depth = run.absorber_mm / absorber.x0
             total += depth * e_mip * visible / (visible + absorber.mip_energy(run.absorber_mm))
             weight += depth

@@ -1,9 +1,9 @@
 """Materials of calorimeters and their constants in shower theory.
 
 Numbers are those of the Geant4 NIST database and of the Particle Data Group's tables; the names are
-Geant4's. The critical energy follows the parametrisation of Grindhammer and Peters::
+Geant4's. The critical energy and the ratio e/mip follow the parametrisation of Grindhammer and Peters::
 
-    Ec = 2.66 MeV (X0 Z / A)^1.1        (X0 in g/cm2)
+    Ec = 2.66 MeV (X0 Z / A)^1.1        e/mip = 1 / (1 + 0.007 (Z_passive - Z_active))        (X0 in g/cm2)
 
 References:
     Particle Data Group, Review of Particle Physics, Atomic and nuclear properties of materials (2024).
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from caloforge.errors import UnknownNameError
 
-__all__ = ["MATERIALS", "Material", "get_material"]
+__all__ = ["MATERIALS", "Material", "e_over_mip", "get_material"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ _TABLE = (
 )
 
 MATERIALS: dict[str, Material] = {material.name: material for material in _TABLE}
+
+
+def e_over_mip(z_passive: float, z_active: float) -> float:
+    """Return e/mip of a sampling unit from the atomic numbers of its passive and active matter."""
+    return 1.0 / (1.0 + 0.007 * (z_passive - z_active))
 
 
 def get_material(name: str) -> Material:

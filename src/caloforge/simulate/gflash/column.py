@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import IncompatibleError
-from caloforge.geometry import Detector, Material, Slab
+from caloforge.geometry import Detector, Material, Slab, e_over_mip
 
 __all__ = [
     "SCATTERING_ENERGY",
@@ -46,7 +46,6 @@ __all__ = [
     "Medium",
     "column_of",
     "effective_medium",
-    "one_minus_e_mip",
 ]
 
 
@@ -82,11 +81,6 @@ class Medium:
         return Medium(
             weights @ self.z, weights @ self.critical_energy, weights @ self.depth, weights @ self.e
         )
-
-
-def one_minus_e_mip(z_passive: float, z_active: float) -> float:
-    """Return 1 - e/mip of one sampling unit from its mean atomic numbers."""
-    return 1.0 - 1.0 / (1.0 + 0.007 * (z_passive - z_active))
 
 
 def effective_medium(materials: Sequence[Material], thickness: Sequence[float]) -> tuple[float, float, float]:
@@ -190,7 +184,7 @@ def _unit(slab: Slab, parts: list[tuple[Material, float]], start: float) -> tupl
     loss_passive, e = loss_active, 0.0
     if parts:
         passive_z, _, _ = effective_medium(*zip(*parts, strict=True))
-        e = one_minus_e_mip(passive_z, slab.material.z)
+        e = 1.0 - e_over_mip(passive_z, slab.material.z)
         loss_passive = sum(material.mip_energy(length) for material, length in parts) / before
     enter = start + before
     return z_eff, energy, before + within, e, enter, enter + within, loss_passive, loss_active, x0
