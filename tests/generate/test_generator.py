@@ -117,5 +117,5 @@ def test_unfinished_and_foreign_folders(run: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text((run / "run.json").read_text().replace("finished", "running"))
     with pytest.raises(FileFormatError, match="not finished"):
         load(tmp_path)
-    with pytest.raises(InputError, match="expected auto, cpu or cuda"):
+    with pytest.raises(InputError, match="expected auto, cpu, cuda"):
         load(run, device="abacus")

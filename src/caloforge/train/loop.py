@@ -1,6 +1,6 @@
 """The loop over the epochs of one stage: steps, figures of held-out showers, the best weights, checkpoints, log.
 
-A checkpoint is taken between two epochs and contains the model, the optimisers, every generator of random numbers and the
+A checkpoint is taken between two epochs and contains the model, the optimisers, torch's generators of random numbers and the
 best weights so far, so that the epochs after it are the same whether or not the process was killed in between.
 """
 
