@@ -54,7 +54,7 @@ class InMemory:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._finished_chunks: dict[Chunk, Showers] = {}
+        self._made: dict[Chunk, Showers] = {}
 
     def path(self, chunk: Chunk) -> Path | None:
         """Return the file that a worker writes a chunk to; None: it sends the chunk back."""
@@ -62,15 +62,15 @@ class InMemory:
 
     def has(self, chunk: Chunk) -> bool:
         """Whether a chunk is finished."""
-        return chunk in self._finished_chunks
+        return chunk in self._made
 
     def put(self, chunk: Chunk, showers: Showers) -> None:
         """Store a finished chunk."""
-        self._finished_chunks[chunk] = showers
+        self._made[chunk] = showers
 
     def take(self, chunk: Chunk) -> Showers:
         """Return a finished chunk, once."""
-        return self._finished_chunks.pop(chunk)
+        return self._made.pop(chunk)
 
 
 class Parts(InMemory):
