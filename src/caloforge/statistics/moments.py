@@ -36,6 +36,7 @@ __all__ = [
     "moment_ratios",
     "moments_in_bins",
     "ratio_with_error",
+    "significance_of_largest",
     "std_error",
     "weighted_moments",
 ]
@@ -81,6 +82,15 @@ def ratio_with_error(above: tuple[float, float], below: tuple[float, float]) -> 
     """Return the ratio of two independent numbers, each (value, error), with its error; NaN when divided by zero."""
     (a, error_a), (b, error_b) = above, below
     return (a / b, float(np.hypot(error_a, a / b * error_b)) / abs(b)) if b != 0 else (_NAN, _NAN)
+
+
+def significance_of_largest(z: float, trials: int) -> float:
+    r"""Return the significance of the largest of N deviations of z standard deviations, :math:`\sqrt{z^2 - 2 \ln N}`, 0 at least.
+
+    References:
+        E. Gross, O. Vitells, Eur. Phys. J. C 70 (2010) 525, arXiv:1005.1891.
+    """
+    return float(np.sqrt(max(z * z - 2.0 * np.log(trials), 0.0)))
 
 
 def central_width(x: Array) -> tuple[Array, Array]:

@@ -39,7 +39,6 @@ __all__ = [
     "bootstrap_counts",
     "floor_at",
     "floor_scale",
-    "half_masks",
     "halves",
     "resample",
     "spread",
@@ -61,16 +60,6 @@ def halves(n: int, index: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np
     """Return sorted indices of two disjoint random halves of ``n`` rows, each of ``n // 2``."""
     order = generator(seed, "halves", index).permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 : 2 * (n // 2)])
-
-
-def half_masks(n: int, samples: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the halves of :func:`halves` as weights of 0 and 1, each (samples, n)."""
-    first, second = np.zeros((samples, n), np.uint8), np.zeros((samples, n), np.uint8)
-    for index in range(samples):
-        a, b = halves(n, index, seed)
-        first[index, a] = 1
-        second[index, b] = 1
-    return first, second
 
 
 def resample(

@@ -47,7 +47,7 @@ from caloforge.statistics.feature_distances import (
     kpd,
     normalise,
 )
-from caloforge.statistics.resampling import Floor, bootstrap_counts, floor_at, half_masks, halves, spread
+from caloforge.statistics.resampling import Floor, bootstrap_counts, floor_at, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import (
     Column,
@@ -95,8 +95,10 @@ class _Repeats:
         a = bootstrap_counts(n, s.n_bootstrap, s.seed, "reference").T / np.float32(n)
         b = bootstrap_counts(m, s.n_bootstrap, s.seed, "generated").T / np.float32(-m)
         self._boot = np.concatenate([a, b]).astype(np.float32)
-        first, second = half_masks(n, s.n_halves if n > 3 else 0, s.seed)
-        self._floor = ((first.astype(np.float32) - second) / np.float32(max(1, n // 2))).T
+        self._floor = np.zeros((n, s.n_halves if n > 3 else 0), np.float32)
+        for index, weights in enumerate(self._floor.T):
+            first, second = halves(n, index, s.seed)
+            weights[first], weights[second] = 1.0 / len(first), -1.0 / len(second)
 
     def of(self, column: Column) -> tuple[Array, Array]:
         """Return both distances (2, S) of the bootstrap samples and (2, H) of the halves."""

@@ -34,6 +34,7 @@ from caloforge.statistics.moments import (
     mean_and_std,
     mean_with_error,
     ratio_with_error,
+    significance_of_largest,
 )
 from caloforge.statistics.resampling import floor_at, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
@@ -154,9 +155,7 @@ def _columns(reference: Sample, generated: Sample) -> Iterator[tuple[str, str, A
 
 def _ratio(slices: list[Slice], unit: str, by_slice: bool) -> Value:
     """Return the ratio of the means over all slices."""
-    w = np.array([s.weight for s in slices])
-    r, er = np.array([s.reference[:2] for s in slices]).T
-    g, eg = np.array([s.generated[:2] for s in slices]).T
+    w, r, er, g, eg = np.array([(s.weight, *s.reference[:2], *s.generated[:2]) for s in slices]).T
     below = float(w @ r)
     value = float(w @ g) / below
     error = float(np.sqrt((w**2) @ (eg**2 + (value * er) ** 2))) / below
@@ -169,8 +168,7 @@ def _ratio(slices: list[Slice], unit: str, by_slice: bool) -> Value:
 
 def _width(slices: list[Slice]) -> Value:
     """Return the mean over the slices of the ratios of the standard deviations."""
-    w = np.array([s.weight for s in slices])
-    value, error = np.array([s.width_ratio() for s in slices]).T
+    w, value, error = np.array([(s.weight, *s.width_ratio()) for s in slices]).T
     return Value(float(w @ value), float(np.sqrt((w**2) @ error**2)), 1.0, 0.0)
 
 
@@ -185,14 +183,8 @@ def _resolution(slices: list[Slice], settings: Settings) -> Value:
             pairs.append((float(_relative_width(x[None])[0]), spread(_relative_width(drawn))))
         ((r, _), (g, _)), (ratio, error) = pairs, ratio_with_error(pairs[1], pairs[0])
         if r > 0 and np.isfinite(ratio):
-            row = {
-                "energy": part.energy,
-                "ratio": ratio,
-                "uncertainty": error,
-                "reference": r,
-                "generated": g,
-            }
-            rows.append({**row, "weight": float(len(part.values[0]))})
+            row = {"energy": part.energy, "ratio": ratio, "uncertainty": error}
+            rows.append({**row, "reference": r, "generated": g, "weight": float(len(part.values[0]))})
     if not rows:
         return Value.missing("no slice of the energy has a response above zero")
     w = np.array([row["weight"] for row in rows])
@@ -211,9 +203,7 @@ def _relative_width(x: Array) -> Array:
 
 def _shift(slices: list[Slice], unit: str) -> Value:
     """Return the difference of the means in standard deviations of the reference within a slice."""
-    w = np.array([s.weight for s in slices])
-    r, er, sr, _ = np.array([s.reference for s in slices]).T
-    g, eg, _, _ = np.array([s.generated for s in slices]).T
+    w, r, er, sr, g, eg = np.array([(s.weight, *s.reference[:3], *s.generated[:2]) for s in slices]).T
     scale = float(np.sqrt(w @ sr**2))
     error = float(np.sqrt((w**2) @ (er**2 + eg**2)))
     return Value(float(w @ (g - r)) / scale, error / scale, 0.0, 0.0, {"width": scale, "unit": unit})
@@ -226,8 +216,7 @@ def _by_slice(rows: list[dict[str, float]]) -> dict[str, Any]:
         return {}
     worst = max(known, key=lambda row: abs(row["ratio"] - 1.0) / row["uncertainty"])
     z = abs(worst["ratio"] - 1.0) / worst["uncertainty"]
-    corrected = float(np.sqrt(max(z * z - 2.0 * np.log(len(known)), 0.0)))
-    return {"slices": rows, "worst": {**worst, "significance": corrected}}
+    return {"slices": rows, "worst": {**worst, "significance": significance_of_largest(z, len(known))}}
 
 
 class SamplingFraction(Metric):

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.statistics.moments import significance_of_largest
 from caloforge.statistics.resampling import bootstrap_counts, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import cell_histograms
@@ -251,14 +252,9 @@ def _weighted(counts: Array, weights: Array) -> Iterator[tuple[Array, Array]]:
         yield mean, np.maximum(np.maximum(square - mean**2, 0.0) * n / (n - 1), mean) / n
 
 
-def _global(z: float, trials: int) -> float:
-    """Return the significance after a choice among so many bins."""
-    return float(np.sqrt(max(z * z - 2.0 * np.log(trials), 0.0)))
-
-
 def _ratio(scope: _Scope, trials: int) -> Value:
     """Return the significant bin of largest deviance, or 1 when there is none."""
-    found = [entry for entry in scope.bins if _global(entry.z, trials) > _SIGNIFICANT]
+    found = [entry for entry in scope.bins if significance_of_largest(entry.z, trials) > _SIGNIFICANT]
     chosen = max(found, key=lambda x: x.deviance) if found else max(scope.bins, key=lambda x: abs(x.z))
     regions = _regions(scope, trials)
     sizes = np.array([(entry.error, entry.r) for entry in scope.bins if not entry.place])
@@ -270,7 +266,7 @@ def _ratio(scope: _Scope, trials: int) -> Value:
         "ratio": chosen.ratio,
         "reference": chosen.r,
         "generated": chosen.g,
-        "significance": _global(chosen.z, trials),
+        "significance": significance_of_largest(chosen.z, trials),
         "local_significance": abs(chosen.z),
         "significant": bool(found),
         "deviance": chosen.deviance,
@@ -292,7 +288,7 @@ def _regions(scope: _Scope, trials: int) -> list[_Bin]:
     joined: list[_Bin] = []
     open_run = False
     for entry in (entry for entry in scope.bins if not entry.place):
-        if _global(entry.z, trials) <= _SIGNIFICANT:
+        if significance_of_largest(entry.z, trials) <= _SIGNIFICANT:
             open_run = False
             continue
         if open_run and (joined[-1].z > 0) == (entry.z > 0):
@@ -301,7 +297,11 @@ def _regions(scope: _Scope, trials: int) -> list[_Bin]:
         else:
             joined.append(entry)
         open_run = True
-    narrow = [entry for entry in scope.bins if entry.place and _global(entry.z, trials) > _SIGNIFICANT]
+    narrow = [
+        entry
+        for entry in scope.bins
+        if entry.place and significance_of_largest(entry.z, trials) > _SIGNIFICANT
+    ]
     kept: list[_Bin] = []
     for entry in sorted([*joined, *narrow], key=lambda entry: -entry.deviance):
         if not any(k.low < entry.high and entry.low < k.high and (k.z > 0) == (entry.z > 0) for k in kept):

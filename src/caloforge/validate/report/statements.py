@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from caloforge.statistics.moments import significance_of_largest
 from caloforge.validate.report.page import format_count, format_percent, format_value
 from caloforge.validate.report.tolerances import (
     TOLERANCES,
@@ -97,7 +98,7 @@ def _worst_of(rows: Sequence[tuple[float, float, float]]) -> tuple[int, str, flo
         effective = error
         if deviation >= 3 * error and deviation > 0:
             z = deviation / error if error > 0 else math.inf
-            corrected = math.sqrt(max(z * z - 2.0 * math.log(len(rows)), 0.0))
+            corrected = significance_of_largest(z, len(rows))
             effective = max(error, deviation / corrected if corrected > 0 else math.inf)
         flag = flag_of(deviation, effective, tolerance)
         flags.append(flag if flag in ("warn", "bad") or error > tolerance else "good")
