@@ -13,14 +13,24 @@ from caloforge.simulate import simulate
 from caloforge.studies import page
 from caloforge.train import train
 
+_WHOLE = {name: getattr(page, name) for name in ("_PAGE_DPI", "_OPTIONS", "small_picture")}
+
 
 @pytest.fixture(scope="session", autouse=True)
 def light_figures() -> Iterator[None]:
-    """Draw figures with few dots: their content does not depend on it."""
+    """Write figures as PNG of few dots: drawing takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "_PAGE_DPI", 30)
-        patch.setitem(page._OPTIONS, "png", {"dpi": 40})
+        patch.setattr(page, "_OPTIONS", {"png": {"dpi": 40}})
+        patch.setattr(page, "small_picture", lambda picture: picture)
         yield
+
+
+@pytest.fixture
+def whole_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write figures as users get them."""
+    for name, value in _WHOLE.items():
+        monkeypatch.setattr(page, name, value)
 
 
 @pytest.fixture(scope="session")

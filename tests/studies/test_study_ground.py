@@ -155,7 +155,7 @@ def test_joined_files_read_as_one(gflash_images: Path, other_images: Path) -> No
 
 
 def test_a_study_leaves_numbers_figures_and_a_page(
-    count: type[Count], gflash_images: Path, other_images: Path, tmp_path: Path
+    whole_figures: None, count: type[Count], gflash_images: Path, other_images: Path, tmp_path: Path
 ) -> None:
     result = run_study(
         "count", gflash_images, other_images, output=tmp_path / "out", settings=["threshold=0.5"], seed=4

@@ -173,7 +173,9 @@ def test_rows_stand_beside_the_notes_numbers(showers: Showers) -> None:
 def test_a_sample_called_reference_does_not_hide_the_reference(showers: Showers) -> None:
     louder = showers.replace(cells=1.02 * showers.cells)
     result = run_study("layers", showers, louder, labels=["reference"])
-    trusted, other = (result.data[name]["response"]["response"] for name in ("reference showers", "reference"))
+    trusted, other = (
+        result.data[name]["response"]["response"] for name in ("reference showers", "reference")
+    )
     np.testing.assert_allclose(other, 1.02 * np.array(trusted))
 
 
@@ -212,5 +214,5 @@ def test_the_command_line_writes_the_study(showers: Showers, tmp_path: Path) -> 
     assert content["data"]["energies_mev"][content["data"]["shown_slice"]] == pytest.approx(8192.0)
     rows = {row["quantity"]: row for row in content["rows"] if row["sample"] == "fake"}
     assert rows["largest deviation, mean response, all energies"]["ours"] == pytest.approx(3.0, abs=1e-3)
-    assert (tmp_path / "out" / "figures" / "profile_y.pdf").is_file()
+    assert (tmp_path / "out" / "figures" / "profile_y.png").is_file()
     assert "VAE (note)" in (tmp_path / "out" / "report.html").read_text()

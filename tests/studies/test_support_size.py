@@ -91,11 +91,7 @@ def test_page_figures_and_papers_numbers_are_there(written):
     output, result = written
     names = ["birthday", "support_size", "sensitivity", "closest_0", "closest_1"]
     assert [figure.name for figure in result.figures] == names
-    assert all(
-        (output / "figures" / f"{name}{end}").stat().st_size > 2000
-        for name in names
-        for end in (".png", ".pdf")
-    )
+    assert all((output / "figures" / f"{name}.png").stat().st_size > 1000 for name in names)
     page = (output / "report.html").read_text()
     assert "above 40000" in page.replace(",", "")
     rows = json.loads((output / "study.json").read_text())["rows"]

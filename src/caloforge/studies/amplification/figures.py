@@ -80,6 +80,12 @@ class Panels:
         ]
 
 
+def _quantile_axes(place: Any) -> None:
+    """Make both axes logarithmic; labels of minor ticks would overlap."""
+    place.set(xscale="log", yscale="log")
+    place.tick_params(axis="x", which="minor", labelbottom=False)
+
+
 def _split_line(
     place: Any, x: NDArray[Any], y: NDArray[Any], counted: NDArray[np.bool_], **options: Any
 ) -> None:
@@ -106,7 +112,7 @@ def divergence_figure(shown: Panels, name: str = "divergence", title: str = "", 
             line = {"color": shade, "label": f"{label}, {n:,}", "marker": mark, "ms": 4}
             _split_line(place, x, y, truth.counts_for(n), **line)
             place.errorbar(x, y, curve.error[-1], fmt="none", color=shade, lw=1)
-        place.set(xscale="log", yscale="log")
+        _quantile_axes(place)
         place.set_xlim(1.7, x[-1] * 1.2)
         place.set_ylim(bottom=max(place.get_ylim()[0], 0.2 * float(truth.floor()[0])))
 
@@ -160,7 +166,7 @@ def effective_figure(shown: Panels, trained: Mapping[str, int | None]) -> Figure
             place.plot(x[~known], low[~known], "^", mfc="none", color=shade, ms=6)
             if trained.get(label):
                 place.axhline(float(trained[label] or 0), color=shade, ls=(0, (1, 2)), lw=1.2)
-        place.set(xscale="log", yscale="log")
+        _quantile_axes(place)
 
     caption = (
         "By formula, with one standard deviation; open triangles are lower limits (two standard deviations). "
@@ -179,7 +185,8 @@ def toy_figure(toy: ToyResult) -> Figure:
         place.plot(toy.quantiles, toy.known, color=INK, label="closed form")
         style = {"color": colour(1), "fmt": "o", "ms": 5, "label": "estimator of the study"}
         place.errorbar(toy.quantiles, toy.found, toy.uncertainty, **style)
-        place.set(xscale="log", yscale="log", xlabel="quantiles", ylabel="amplification of a Gaussian fit")
+        _quantile_axes(place)
+        place.set(xlabel="quantiles", ylabel="amplification of a Gaussian fit")
         place.legend(loc="upper left")
         return drawn
 

@@ -190,6 +190,7 @@ def _definition_panels(
     figure, axes = panels(pyplot, 1, len(used), 4.4, height, margins, small=False, sharey=True)
     for place, definition in zip(axes[0], used, strict=True):
         place.set_xscale("log")
+        place.tick_params(axis="x", which="minor", labelbottom=False)  # 3 x 10^4 runs into 4 x 10^4
         place.set_title(definition.label, fontsize=14, loc="left")
         place.set_xlabel(x_label, fontsize=14)
     return figure, axes[0]
@@ -246,7 +247,6 @@ def _support(results: Sequence[SampleResult], used: Sequence[Definition], alpha:
                 row += 1
             place.grid(axis="x", color=BAND, lw=0.6)
             place.tick_params(axis="y", which="minor", left=False, right=False)
-            place.tick_params(axis="x", which="minor", labelbottom=False)  # 3 x 10^4 runs into 4 x 10^4
             low, high = place.get_xlim()
             if math.floor(math.log10(high)) < math.log10(low):  # no power of ten inside
                 place.set_xlim(10 ** math.floor(math.log10(low)), high)
