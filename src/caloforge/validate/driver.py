@@ -63,17 +63,11 @@ _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 
 @dataclass
 class Report:
-    """The outcome of a comparison.
+    """The outcome of a comparison."""
 
-    Attributes:
-        metrics: The content of ``metrics.json``.
-        path: The page; None without an output folder.
-        limits: The outcome of each limit.
-    """
-
-    metrics: dict[str, Any]
-    path: Path | None = None
-    limits: list[Row] = field(default_factory=list)
+    metrics: dict[str, Any]  # the content of ``metrics.json``
+    path: Path | None = None  # the page; None without an output folder
+    limits: list[Row] = field(default_factory=list)  # the outcome of each limit
 
     @property
     def folder(self) -> Path | None:

@@ -108,29 +108,17 @@ _MEASURES = ("statistics", "validate", "zoo", "generate")
 
 @dataclass(frozen=True)
 class ZooBuilder:
-    """Builds shipped models.
+    """Builds shipped models."""
 
-    Attributes:
-        recipes: Recipes by ``DATASET/MODEL``.
-        sealed: Sealed simulation seeds of each data set.
-        data: Folder of the training showers.
-        test: Folder of the sealed showers; None for ``data``.
-        jobs: Where trainings run.
-        zoo: Folder of the weights and cards.
-        n: Showers at most to measure with or to calibrate on; None for all.
-        settings: Settings of the metrics.
-        metrics: Metrics of the cards; None for all that run unless switched off.
-    """
-
-    recipes: Mapping[str, Recipe]
-    sealed: Mapping[str, Collection[int]]
-    data: Path
-    test: Path | None = None
-    jobs: Jobs = field(default_factory=lambda: Jobs(Path("runs")))
-    zoo: Path = ZOO
-    n: int | None = None
-    settings: Settings = field(default_factory=lambda: Settings(seed=1))
-    metrics: Sequence[str] | None = None
+    recipes: Mapping[str, Recipe]  # recipes by ``DATASET/MODEL``
+    sealed: Mapping[str, Collection[int]]  # sealed simulation seeds of each data set
+    data: Path  # folder of the training showers
+    test: Path | None = None  # folder of the sealed showers; None for ``data``
+    jobs: Jobs = field(default_factory=lambda: Jobs(Path("runs")))  # where trainings run
+    zoo: Path = ZOO  # folder of the weights and cards
+    n: int | None = None  # showers at most to measure with or to calibrate on; None for all
+    settings: Settings = field(default_factory=lambda: Settings(seed=1))  # settings of the metrics
+    metrics: Sequence[str] | None = None  # metrics of the cards; None for all that run unless switched off
 
     def train(self) -> list[str]:
         """Train all recipes and time them on the GPU; return the names of those that failed.

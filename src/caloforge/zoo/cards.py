@@ -121,19 +121,12 @@ _CORE = (250_000.0, 2_000.0, 200)  # its energy, the half width around it (MeV),
 
 @dataclass(frozen=True)
 class TestShowers:
-    """Showers that a model has not seen.
+    """Showers that a model has not seen."""
 
-    Attributes:
-        showers: All of them.
-        described: Where they come from, an entry for each file.
-        seeds: The simulation seeds of all files.
-        sealed: Whether all seeds are sealed: nobody has made a choice by looking at these showers.
-    """
-
-    showers: ShowerSource
-    described: tuple[dict[str, Any], ...]
-    seeds: tuple[int, ...] = ()
-    sealed: bool = False
+    showers: ShowerSource  # all of them
+    described: tuple[dict[str, Any], ...]  # where they come from, an entry for each file
+    seeds: tuple[int, ...] = ()  # the simulation seeds of all files
+    sealed: bool = False  # whether all seeds are sealed: nobody has made a choice by looking at these showers
 
 
 def open_test_showers(

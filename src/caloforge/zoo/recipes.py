@@ -207,23 +207,14 @@ def train_words(recipe: Recipe, data: Sequence[Path], run: Path, device: str, fr
 
 @dataclass(frozen=True)
 class Jobs:
-    """Where trainings run side by side.
+    """Where trainings run side by side."""
 
-    Attributes:
-        runs: Folder of the run folders and their logs.
-        number: Trainings at a time; None for one on each GPU, or one without GPUs.
-        gpus: Numbers of the GPUs; None for all of this machine.
-        device: ``cpu`` or ``cuda`` instead of the recipes' devices.
-        threads: CPU threads of a training.
-        fresh: Train again from nothing.
-    """
-
-    runs: Path
-    number: int | None = None
-    gpus: tuple[str, ...] | None = None
-    device: str | None = None
-    threads: int = 1
-    fresh: bool = False
+    runs: Path  # folder of the run folders and their logs
+    number: int | None = None  # trainings at a time; None for one on each GPU, or one without GPUs
+    gpus: tuple[str, ...] | None = None  # numbers of the GPUs; None for all of this machine
+    device: str | None = None  # ``cpu`` or ``cuda`` instead of the recipes' devices
+    threads: int = 1  # CPU threads of a training
+    fresh: bool = False  # train again from nothing
 
     def gpu_numbers(self) -> tuple[str, ...]:
         """Return the GPUs to use, none where everything runs on the CPU."""

@@ -33,13 +33,7 @@ ZOO = Path(__file__).parents[1] / "zoo"
 
 @dataclass(frozen=True)
 class Card:
-    """One shipped model.
-
-    Arguments:
-        name: ``DATASET/MODEL``.
-        path: The card's file.
-        content: What it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more.
-    """
+    """One shipped model."""
 
     def generator(self, device: str = "cpu", options: dict[str, Any] | None = None) -> Generator:
         """Return the model as a generator on a device, with the identities of the showers that it has seen.
@@ -69,8 +63,9 @@ class Card:
         seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
         return SeenByTraining(training=found, seeds=seeds, missing=str(facts.get("missing", "")))
 
-    name: str
-    path: Path
+    name: str  # ``DATASET/MODEL``
+    path: Path  # the card's file
+    # what it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more
     content: dict[str, Any]
 
     def models(self) -> list[ShowerModel]:

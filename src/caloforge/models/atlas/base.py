@@ -21,15 +21,10 @@ __all__ = ["AtlasConfig", "AtlasModel"]
 
 
 class AtlasConfig(ModelConfig):
-    """Settings of both models.
+    """Settings of both models."""
 
-    Arguments:
-        symmetries: Mirror training showers as the beam allows.
-        calibrate: Post-training calibration of layer energies and cells by quantile mapping.
-    """
-
-    symmetries: bool = True
-    calibrate: bool = True
+    symmetries: bool = True  # mirror training showers as the beam allows
+    calibrate: bool = True  # post-training calibration of layer energies and cells by quantile mapping
 
 
 class AtlasModel(CalibratedModel):

@@ -174,29 +174,20 @@ CODES: Mapping[str, type[FractionCode] | type[LayerCode]] = {"fractions": Fracti
 
 
 class VaeConfig(AtlasConfig):
-    """Settings of the autoencoder, beside those of :class:`~caloforge.models.atlas.base.AtlasConfig`.
+    """Settings of the autoencoder, beside those of :class:`~caloforge.models.atlas.base.AtlasConfig`."""
 
-    Arguments:
-        code: Representation of the showers: ``fractions`` as published, or ``layers``.
-        latent: Latent variables.
-        hidden: Widths of the encoder, mirrored in the decoder.
-        kl: Weight of the KL term.
-        kl_warmup: Part of the training over which that weight rises from 0.
-        published_init: Variance-scaling kernels and biases of one.
-        epochs: Passes over the training set.
-        batch_size: Showers a step.
-        optimizer: The optimiser.
-    """
-
+    # representation of the showers: ``fractions`` as published, or ``layers``
     code: Literal["fractions", "layers"] = "layers"
-    latent: Annotated[int, Field(ge=1)] = 24
+    latent: Annotated[int, Field(ge=1)] = 24  # latent variables
+    # widths of the encoder, mirrored in the decoder
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (384, 256, 128)
-    kl: Annotated[float, Field(ge=0)] = 1.0
+    kl: Annotated[float, Field(ge=0)] = 1.0  # weight of the KL term
+    # part of the training over which that weight rises from 0
     kl_warmup: Annotated[float, Field(ge=0, le=1)] = 0.2
-    published_init: bool = False
-    epochs: Annotated[int, Field(ge=1)] = 150
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    optimizer: OptimizerSettings = OptimizerSettings(
+    published_init: bool = False  # variance-scaling kernels and biases of one
+    epochs: Annotated[int, Field(ge=1)] = 150  # passes over the training set
+    batch_size: Annotated[int, Field(ge=1)] = 128  # showers a step
+    optimizer: OptimizerSettings = OptimizerSettings(  # the optimiser
         lr=1e-3, schedule="cosine", warmup=100, clip=20.0, ema=0.995
     )
 

@@ -71,36 +71,25 @@ class SparseSigmoid(nn.Module):
 
 
 class WganGpConfig(AtlasConfig):
-    """Settings of the WGAN-GP, beside those of :class:`~caloforge.models.atlas.base.AtlasConfig`.
+    """Settings of the WGAN-GP, beside those of :class:`~caloforge.models.atlas.base.AtlasConfig`."""
 
-    Arguments:
-        latent: Normal numbers of a shower.
-        cells: Representation of the cells: ``plain`` as published, or ``layered``.
-        generator: Widths of the generator.
-        critic: Widths of the critic.
-        penalty: Weight of the gradient penalty.
-        activity: Weight of the L1 norm of the output, cells over visible energy.
-        critic_steps: Critic steps for one generator step.
-        epochs: Passes over the showers.
-        batch_size: Showers a step.
-        keep_by: Figure that keeps the best epoch and seed.
-        generator_optimizer: Of the generator.
-        critic_optimizer: Of the critic.
-    """
-
-    latent: Annotated[int, Field(ge=1)] = 128
+    latent: Annotated[int, Field(ge=1)] = 128  # normal numbers of a shower
+    # representation of the cells: ``plain`` as published, or ``layered``
     cells: Literal["plain", "layered"] = "layered"
-    generator: tuple[int, ...] = (256, 256, 512)
-    critic: Annotated[tuple[int, ...], Field(min_length=1)] = (512, 512, 512)
-    penalty: Annotated[float, Field(ge=0)] = 10.0
+    generator: tuple[int, ...] = (256, 256, 512)  # widths of the generator
+    critic: Annotated[tuple[int, ...], Field(min_length=1)] = (512, 512, 512)  # widths of the critic
+    penalty: Annotated[float, Field(ge=0)] = 10.0  # weight of the gradient penalty
+    # weight of the L1 norm of the output, cells over visible energy
     activity: Annotated[float, Field(ge=0)] = 1e-5
-    critic_steps: Annotated[int, Field(ge=1)] = 5
-    epochs: Annotated[int, Field(ge=0)] = 600
-    batch_size: Annotated[int, Field(ge=2)] = 256
+    critic_steps: Annotated[int, Field(ge=1)] = 5  # critic steps for one generator step
+    epochs: Annotated[int, Field(ge=0)] = 600  # passes over the showers
+    batch_size: Annotated[int, Field(ge=2)] = 256  # showers a step
+    # figure that keeps the best epoch and seed
     keep_by: Literal["covariance", "selection", "physics"] = "selection"
-    generator_optimizer: OptimizerSettings = OptimizerSettings(
+    generator_optimizer: OptimizerSettings = OptimizerSettings(  # of the generator
         lr=2e-4, betas=(0.0, 0.9), schedule="cosine", ema=0.999
     )
+    # of the critic
     critic_optimizer: OptimizerSettings = OptimizerSettings(lr=2e-4, betas=(0.0, 0.9), schedule="cosine")
 
 

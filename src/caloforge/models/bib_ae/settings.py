@@ -28,43 +28,25 @@ class BibSampling(CalibratedSampling):
 
 
 class BibWeights(Settings):
-    """Weights of the losses of encoder and decoder.
+    """Weights of the losses of encoder and decoder."""
 
-    Arguments:
-        likelihood: Of the mean energies and of the sampled cells, where the generator has them.
-        critic: Of the critic that is trained throughout.
-        fresh: Of the critic that is initialised again.
-        latent_critic: Of the critic of latents.
-        latent_mmd: Of the discrepancy (MMD) of latents from N(0, 1).
-        kl: Of the Kullback-Leibler divergence, summed over latents.
-    """
-
-    likelihood: Weight = 0.01
-    critic: Weight = 0.05
-    fresh: Weight = 0.05
-    latent_critic: Weight = 0.05
-    latent_mmd: Weight = 1.0
-    kl: Weight = 0.005
+    likelihood: Weight = 0.01  # of the mean energies and of the sampled cells, where the generator has them
+    critic: Weight = 0.05  # of the critic that is trained throughout
+    fresh: Weight = 0.05  # of the critic that is initialised again
+    latent_critic: Weight = 0.05  # of the critic of latents
+    latent_mmd: Weight = 1.0  # of the discrepancy (MMD) of latents from N(0, 1)
+    kl: Weight = 0.005  # of the Kullback-Leibler divergence, summed over latents
 
 
 class SortedWeights(Settings):
-    """Weights of the losses of the post-processor.
+    """Weights of the losses of the post-processor."""
 
-    Arguments:
-        fidelity: Of the squared error, or of the likelihood, cell by cell.
-        mmd: Of the two discrepancies of the sorted cells.
-        mse: Of the squared error of the sorted cells.
-        mae: Of the absolute error of the sorted cells.
-        total: Of the squared difference of the sums, MeV^2.
-        stride: Cells between two windows of the discrepancies.
-    """
-
-    fidelity: Weight = 0.01
-    mmd: Weight = 1.0
-    mse: Weight = 0.01
-    mae: Weight = 0.1
-    total: Weight = 0.0
-    stride: Count = 75
+    fidelity: Weight = 0.01  # of the squared error, or of the likelihood, cell by cell
+    mmd: Weight = 1.0  # of the two discrepancies of the sorted cells
+    mse: Weight = 0.01  # of the squared error of the sorted cells
+    mae: Weight = 0.1  # of the absolute error of the sorted cells
+    total: Weight = 0.0  # of the squared difference of the sums, MeV^2
+    stride: Count = 75  # cells between two windows of the discrepancies
 
 
 class FlowSettings(Settings):
@@ -78,77 +60,52 @@ class FlowSettings(Settings):
 
 
 class BibAeConfig(ModelConfig):
-    """Settings of the BIB-AE.
+    """Settings of the BIB-AE."""
 
-    Arguments:
-        decoder: Decoder and post-processor: ``published``, or along the shower ``axis`` (:mod:`~caloforge.models.bib_ae.generators`).
-        latent_size: Latents.
-        noise: Further normal numbers of the decoder.
-        cell_noise: Normal numbers for the cells; distant cells share one where there are more cells.
-        width: Channels of the post-processor.
-        features: Maps of the decoder for the post-processor, beside the energy.
-        latent: Density of the latents at generation: ``normal``, ``kde`` or ``flow``.
-        adversarial: Losses of critics and generator (:mod:`~caloforge.models.nn.adversarial`), with the penalty of each.
-        penalty: Weight of the critics' gradient penalty.
-        penalty_every: Steps between two penalties, whose weight is that much larger.
-        critic_steps: Critic steps for one step of encoder and decoder.
-        critics_ramp: Part of the first stage over which the critics' weights rise from 0.
-        differences: Whether the critics see the difference to the encoded shower.
-        fresh_every: Epochs after which the second critic is initialised again.
-        symmetries: Mirror training showers in x where the beam enters in the middle.
-        weights: Of the first stage.
-        sorted: Of the second stage.
-        flow: Sizes of the flow.
-        kde_most: Most components of the kernel density.
-        kde_bandwidth: Factor on its bandwidth.
-        epochs: Of the first stage.
-        post_epochs: Of the second stage.
-        post_first: Part of the second stage with the cell-by-cell loss alone.
-        flow_epochs: Of the last stage.
-        batch_size: Showers a step.
-        flow_batch_size: Codes a step of the flow.
-        generator: Optimiser of encoder and decoder.
-        critic: Optimiser of each critic of showers.
-        latent_critic: Optimiser of the latent critic.
-        post: Optimiser of the post-processor.
-        flow_optimizer: Optimiser of the flow.
-    """
-
+    # decoder and post-processor: ``published``, or along the shower ``axis``
+    # (:mod:`~caloforge.models.bib_ae.generators`)
     decoder: Literal["published", "axis"] = "axis"
-    latent_size: Count = 24
-    noise: Count = 64
+    latent_size: Count = 24  # latents
+    noise: Count = 64  # further normal numbers of the decoder
+    # normal numbers for the cells; distant cells share one where there are more cells
     cell_noise: Annotated[int, Field(ge=16)] = 8192
-    width: Count = 32
-    features: Annotated[int, Field(ge=0)] = 4
+    width: Count = 32  # channels of the post-processor
+    features: Annotated[int, Field(ge=0)] = 4  # maps of the decoder for the post-processor, beside the energy
+    # density of the latents at generation: ``normal``, ``kde`` or ``flow``
     latent: Literal["normal", "kde", "flow"] = "flow"
+    # losses of critics and generator (:mod:`~caloforge.models.nn.adversarial`), with the penalty of each
     adversarial: Literal["wasserstein", "bce"] = "bce"
-    penalty: Weight = 0.1
-    penalty_every: Count = 8
-    critic_steps: Count = 1
+    penalty: Weight = 0.1  # weight of the critics' gradient penalty
+    penalty_every: Count = 8  # steps between two penalties, whose weight is that much larger
+    critic_steps: Count = 1  # critic steps for one step of encoder and decoder
+    # part of the first stage over which the critics' weights rise from 0
     critics_ramp: Annotated[float, Field(ge=0, le=1)] = 0.3
-    differences: bool = False
-    fresh_every: Count = 20
-    symmetries: bool = True
-    weights: BibWeights = BibWeights()
-    sorted: SortedWeights = SortedWeights()
-    flow: FlowSettings = FlowSettings()
-    kde_most: Count = 2000
-    kde_bandwidth: Annotated[float, Field(gt=0)] = 0.5
-    epochs: Count = 100
-    post_epochs: Annotated[int, Field(ge=0)] = 20
+    differences: bool = False  # whether the critics see the difference to the encoded shower
+    fresh_every: Count = 20  # epochs after which the second critic is initialised again
+    symmetries: bool = True  # mirror training showers in x where the beam enters in the middle
+    weights: BibWeights = BibWeights()  # of the first stage
+    sorted: SortedWeights = SortedWeights()  # of the second stage
+    flow: FlowSettings = FlowSettings()  # sizes of the flow
+    kde_most: Count = 2000  # most components of the kernel density
+    kde_bandwidth: Annotated[float, Field(gt=0)] = 0.5  # factor on its bandwidth
+    epochs: Count = 100  # of the first stage
+    post_epochs: Annotated[int, Field(ge=0)] = 20  # of the second stage
+    # part of the second stage with the cell-by-cell loss alone
     post_first: Annotated[float, Field(ge=0, le=1)] = 0.5
-    flow_epochs: Annotated[int, Field(ge=0)] = 300
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    flow_batch_size: Annotated[int, Field(ge=2)] = 512
-    generator: OptimizerSettings = OptimizerSettings(
+    flow_epochs: Annotated[int, Field(ge=0)] = 300  # of the last stage
+    batch_size: Annotated[int, Field(ge=2)] = 64  # showers a step
+    flow_batch_size: Annotated[int, Field(ge=2)] = 512  # codes a step of the flow
+    generator: OptimizerSettings = OptimizerSettings(  # optimiser of encoder and decoder
         lr=1e-3, betas=(0.9, 0.99), schedule="cosine", final=0.02, warmup=200, clip=5.0, ema=0.999
     )
+    # optimiser of each critic of showers
     critic: OptimizerSettings = OptimizerSettings(lr=3e-4, betas=(0.0, 0.99), schedule="cosine", final=0.05)
+    # optimiser of the latent critic
     latent_critic: OptimizerSettings = OptimizerSettings(lr=3e-4, betas=(0.0, 0.99), schedule="cosine")
-    post: OptimizerSettings = OptimizerSettings(
+    post: OptimizerSettings = OptimizerSettings(  # optimiser of the post-processor
         lr=1e-3, betas=(0.9, 0.99), schedule="cosine", warmup=50, clip=5.0, ema=0.995
     )
-    flow_optimizer: OptimizerSettings = OptimizerSettings(
+    flow_optimizer: OptimizerSettings = OptimizerSettings(  # optimiser of the flow
         lr=1e-3, schedule="cosine", warmup=50, clip=5.0, ema=0.995
     )
 

@@ -66,30 +66,19 @@ def bib_figures(truth: Tensor, fake: Tensor, energy: Tensor, layer: Tensor) -> d
 
 @dataclass(eq=False)
 class BibTraining:
-    """The stages, made of the parts of a model.
+    """The stages, made of the parts of a model."""
 
-    Arguments:
-        config: Its settings.
-        layer: Layer of each cell (n_cells,).
-        encoder: The encoder.
-        generator: Decoder and post-processor.
-        critics: Critics of showers: ``critic``, and ``fresh``, which is initialised again.
-        latent_critic: Critic of latents.
-        flow: Normalising flow of codes.
-        kde: Kernel density of codes.
-        symmetry: The symmetry of the beam whose mirror in x doubles the codes, or None.
-        imitate: Held-out and generated cells and incident energies, ``ShowerModel.imitate``.
-    """
-
-    config: BibAeConfig
-    layer: Tensor
-    encoder: BibEncoder
-    generator: ShowerGenerator
+    config: BibAeConfig  # its settings
+    layer: Tensor  # layer of each cell (n_cells,)
+    encoder: BibEncoder  # the encoder
+    generator: ShowerGenerator  # decoder and post-processor
+    # critics of showers: ``critic``, and ``fresh``, which is initialised again
     critics: Mapping[str, ShowerCritic]
-    latent_critic: LatentCritic
-    flow: LatentFlow
-    kde: LatentKde
-    symmetry: BeamSymmetry | None
+    latent_critic: LatentCritic  # critic of latents
+    flow: LatentFlow  # normalising flow of codes
+    kde: LatentKde  # kernel density of codes
+    symmetry: BeamSymmetry | None  # the symmetry of the beam whose mirror in x doubles the codes, or None
+    # held-out and generated cells and incident energies, ``ShowerModel.imitate``
     imitate: Callable[[TrainingData], tuple[Tensor, Tensor, Tensor]]
     _codes: Tensor = field(default_factory=lambda: torch.zeros(0))
 

@@ -73,43 +73,31 @@ _EACH = 25
 
 
 class VaeGanConfig(ModelConfig):
-    """Settings of the VAE-GAN.
+    """Settings of the VAE-GAN."""
 
-    Arguments:
-        latent: Latent numbers.
-        cells: Representation of the pixels: ``plain`` as published, or ``layered``.
-        generator: Channels of the generator: dense layer, convolution, two locally connected layers.
-        discriminator: Channels of the discriminator: convolution, locally connected layers.
-        dropout: Of the discriminator.
-        label: Label of real images; below 1 is smoothing.
-        kl: Weight of the Kullback-Leibler divergence.
-        prior: Weight of images from N(0, 1) in both losses, that of reconstructions being 1; 0 for none.
-        discriminator_steps: Discriminator steps for one step of generator and encoder.
-        epochs: Passes over the images.
-        batch_size: Images a step.
-        n_selection: Images generated for the five histograms; 25 for each held-out one at most.
-        calibrate: Post-training calibration of visible energy, peak, centres of gravity and cells.
-        generator_optimizer: Of generator and encoder.
-        discriminator_optimizer: Of the discriminator.
-    """
-
-    latent: Annotated[int, Field(ge=1)] = 64
+    latent: Annotated[int, Field(ge=1)] = 64  # latent numbers
+    # representation of the pixels: ``plain`` as published, or ``layered``
     cells: Literal["plain", "layered"] = "layered"
+    # channels of the generator: dense layer, convolution, two locally connected layers
     generator: tuple[int, int, int, int] = (128, 32, 12, 12)
+    # channels of the discriminator: convolution, locally connected layers
     discriminator: tuple[int, int] = (32, 16)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    label: Annotated[float, Field(gt=0.5, le=1)] = 0.9
-    kl: Annotated[float, Field(ge=0)] = 0.05
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the discriminator
+    label: Annotated[float, Field(gt=0.5, le=1)] = 0.9  # label of real images; below 1 is smoothing
+    kl: Annotated[float, Field(ge=0)] = 0.05  # weight of the Kullback-Leibler divergence
+    # weight of images from N(0, 1) in both losses, that of reconstructions being 1; 0 for none
     prior: Annotated[float, Field(ge=0)] = 1.0
+    # discriminator steps for one step of generator and encoder
     discriminator_steps: Annotated[int, Field(ge=1)] = 2
-    epochs: Annotated[int, Field(ge=0)] = 4_000
-    batch_size: Annotated[int, Field(ge=2)] = 100
+    epochs: Annotated[int, Field(ge=0)] = 4_000  # passes over the images
+    batch_size: Annotated[int, Field(ge=2)] = 100  # images a step
+    # images generated for the five histograms; 25 for each held-out one at most
     n_selection: Annotated[int, Field(ge=1)] = 20_000
-    calibrate: bool = True
-    generator_optimizer: OptimizerSettings = OptimizerSettings(
+    calibrate: bool = True  # post-training calibration of visible energy, peak, centres of gravity and cells
+    generator_optimizer: OptimizerSettings = OptimizerSettings(  # of generator and encoder
         lr=1e-4, betas=(0.5, 0.999), schedule="cosine", ema=0.999
     )
-    discriminator_optimizer: OptimizerSettings = OptimizerSettings(
+    discriminator_optimizer: OptimizerSettings = OptimizerSettings(  # of the discriminator
         lr=1e-4, betas=(0.5, 0.999), schedule="cosine"
     )
 

@@ -168,21 +168,13 @@ _LARGE = 10_000  # showers at once when a GPU is timed
 
 @dataclass(frozen=True)
 class Measurement:
-    """How everything is measured.
+    """How everything is measured."""
 
-    Attributes:
-        files: Geant4 showers that nothing was trained on.
-        settings: Of the metrics.
-        n: Showers at most, drawn at random; None for all.
-        device: Where to generate.
-        seconds: How long each is timed.
-    """
-
-    files: tuple[Path, ...]
-    settings: Settings
-    n: int | None = None
-    device: str = "auto"
-    seconds: float = 2.0
+    files: tuple[Path, ...]  # Geant4 showers that nothing was trained on
+    settings: Settings  # of the metrics
+    n: int | None = None  # showers at most, drawn at random; None for all
+    device: str = "auto"  # where to generate
+    seconds: float = 2.0  # how long each is timed
 
     def key(self, task: Task) -> str:
         """Return a hash of everything that the figures of a task depend on."""

@@ -110,21 +110,13 @@ STEPS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Source:
-    """A run folder or a shipped model, with its description.
+    """A run folder or a shipped model, with its description."""
 
-    Attributes:
-        path: The folder, or ``DATASET/MODEL``.
-        model: Registered name of the model.
-        weights: Hashes of its weights.
-        data: Hashes of the files that it was trained on.
-        facts: What the results say of the training.
-    """
-
-    path: str
-    model: str
-    weights: tuple[str, ...]
-    data: tuple[str, ...]
-    facts: Mapping[str, Any]
+    path: str  # the folder, or ``DATASET/MODEL``
+    model: str  # registered name of the model
+    weights: tuple[str, ...]  # hashes of its weights
+    data: tuple[str, ...]  # hashes of the files that it was trained on
+    facts: Mapping[str, Any]  # what the results say of the training
 
     @classmethod
     def of(cls, path: str | Path) -> Source:
@@ -174,21 +166,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """One generator to measure.
+    """One generator to measure."""
 
-    Attributes:
-        name: Key in the results: the run's name, with ``@STEPS`` where they are chosen.
-        source: Where its weights are.
-        facts: Title, figures and series.
-        options: What is chosen at generation.
-        teacher: Take the teacher out of the run of a student.
-    """
-
-    name: str
-    source: Source
-    facts: Mapping[str, Any]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    teacher: bool = False
+    name: str  # key in the results: the run's name, with ``@STEPS`` where they are chosen
+    source: Source  # where its weights are
+    facts: Mapping[str, Any]  # title, figures and series
+    options: Mapping[str, Any] = field(default_factory=dict)  # what is chosen at generation
+    teacher: bool = False  # take the teacher out of the run of a student
 
     def generator(self, device: str) -> Generator:
         """Load it."""

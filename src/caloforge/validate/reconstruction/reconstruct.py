@@ -157,23 +157,14 @@ class Reconstructed:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """Settings and constants of the reconstruction of one detector.
+    """Settings and constants of the reconstruction of one detector."""
 
-    Arguments:
-        detector: The detector.
-        mip: (n_layers,) energy of a MIP, MeV.
-        threshold: Smallest energy read out, MIP.
-        saturation: Largest energy read out, MIP; None for no limit.
-        corners: Whether cells of a grid that share only an edge or a corner are neighbours, too.
-        calibration: c of the module, incident over weighted visible energy.
-    """
-
-    detector: Detector
-    mip: NDArray[np.float64]
-    threshold: float = 0.5
-    saturation: float | None = 3000.0
-    corners: bool = True
-    calibration: float = 1.0
+    detector: Detector  # the detector
+    mip: NDArray[np.float64]  # (n_layers,) energy of a MIP, MeV
+    threshold: float = 0.5  # smallest energy read out, MIP
+    saturation: float | None = 3000.0  # largest energy read out, MIP; None for no limit
+    corners: bool = True  # whether cells of a grid that share only an edge or a corner are neighbours, too
+    calibration: float = 1.0  # c of the module, incident over weighted visible energy
 
     @classmethod
     def uncalibrated(
