@@ -95,7 +95,7 @@ def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
     levels, n = normal_levels(knots, reach), len(values)
     values = values.double().cpu()
     raw = quantiles(values, levels)
-    weights, smoothers = _smoothers(n // 2, knots, reach)
+    weights, smoothers = _smoothers(_rounded(n // 2), knots, reach)
     if n < _FEWEST or bool((raw.diff() <= 0)[(weights[1:] > 0) & (weights[:-1] > 0)].any()):
         return raw
     generator = torch.Generator().manual_seed(n)
@@ -106,7 +106,7 @@ def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
     chosen = int(score.argmin())
     if _PENALTIES[chosen] == 0:
         return raw
-    weights, smoothers = _smoothers(n, knots, reach)
+    weights, smoothers = _smoothers(_rounded(n), knots, reach)
     best, fitted = smoothers[chosen] @ raw, torch.nonzero(weights)[:, 0]
     first, last = int(fitted[0]), int(fitted[-1])
     outer, index = min(_OUTER, last - first), torch.arange(knots)
@@ -119,7 +119,12 @@ def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
     return best.cummax(0).values
 
 
-@lru_cache(maxsize=64)
+def _rounded(n: int) -> int:
+    """Return the power of 2 at or below n, so that few matrices are computed."""
+    return 1 << max(0, n.bit_length() - 1)
+
+
+@lru_cache(maxsize=16)
 def _smoothers(n: int, knots: int, reach: float) -> tuple[Tensor, Tensor]:
     """Return the weights (knots,) of n values' quantiles, 0 in the tails, and the matrices (penalties, knots, knots)."""
     levels = normal_levels(knots, reach)
