@@ -185,7 +185,7 @@ class CellValues(nn.Module):
             calibrated: Whether the calibration of the values is applied.
         """
         filled = torch.maximum(targets.hits + targets.faint, (targets.sums > self.cut).to(targets.hits))
-        view, places = self._largest(values, filled)
+        view, places = self._filled(values, filled)
         sums = targets.sums[:, :, None]
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
         is_filled = (rank < filled[:, :, None]) & real
@@ -209,26 +209,26 @@ class CellValues(nn.Module):
             pairs: Values of a model (B, n_cells) with the filled cells of each layer (B, n_layers).
             cells: Training showers (N, n_cells), MeV.
         """
-        made: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
+        generated: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
         for values, filled in pairs:
-            view, _ = self._largest(values, filled)
+            view, _ = self._filled(values, filled)
             chosen = torch.arange(view.shape[2], device=view.device) < filled[:, :, None]
-            for layer, parts in enumerate(made):
+            for layer, parts in enumerate(generated):
                 parts.append(view[:, layer][chosen[:, layer]].cpu())
-        for layer, (parts, true) in enumerate(zip(made, self._by_layer(cells), strict=True)):
+        for layer, (parts, true) in enumerate(zip(generated, self._by_layer(cells), strict=True)):
             values = torch.cat(parts)
             if min(len(values), len(true)) >= _FEWEST:
                 self.calibrated.fit_column(layer, values, true.to(values.device))
 
     @torch.no_grad()
-    def refine(self, made: Tensor, cells: Tensor) -> None:
+    def refine(self, generated: Tensor, cells: Tensor) -> None:
         """Correct that map for what scaling and moments change.
 
         Arguments:
-            made: Decoded showers (M, n_cells), MeV, with the present map.
+            generated: Decoded showers (M, n_cells), MeV, with the present map.
             cells: Training showers (N, n_cells), MeV.
         """
-        for layer, (found, true) in enumerate(zip(self._by_layer(made), self._by_layer(cells), strict=True)):
+        for layer, (found, true) in enumerate(zip(self._by_layer(generated), self._by_layer(cells), strict=True)):
             if min(len(found), len(true)) >= _FEWEST:
                 self.calibrated.correct_column(layer, found, true)
 
@@ -240,7 +240,7 @@ class CellValues(nn.Module):
         values = self._unclamped(torch.log(torch.where(filled, share, 1.0)))
         return [values[:, layer][filled[:, layer]] for layer in range(self.view.n_layers)]
 
-    def _largest(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+    def _filled(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values of the cells that are filled and their places, see :func:`topk_ragged`."""
         return topk_ragged(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
 

@@ -176,25 +176,25 @@ class FlowMatchingFast(FlowMatching):
             self.rings.reset()
         indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
         batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
-        made = []
+        drawn = []
         for batch in batches:
             noise = torch.randn((len(batch), self.noise_size), generator=generator, device=generator.device)
-            made.append(self.drawn(noise.to(data.device), batch.conditions))
+            drawn.append(self.drawn(noise.to(data.device), batch.conditions))
         cells = self.clean(torch.cat([batch.cells for batch in batches]))
         conditions = torch.cat([batch.conditions for batch in batches])
         theta, view = self._theta(conditions), self.values.view
         true = None if self.rings is None else self.rings.shares(cells, view, theta)
-        self.values.calibrate(((values, targets.hits + targets.faint) for values, targets in made), cells)
+        self.values.calibrate(((values, targets.hits + targets.faint) for values, targets in drawn), cells)
         for number in range(_ROUNDS):
             if number:
-                self.values.refine(self._decoded(made, batches), cells)
+                self.values.refine(self._decoded(drawn, batches), cells)
             if self.rings is not None and true is not None:
-                found = self.rings.shares(self._decoded(made, batches), view, theta)
+                found = self.rings.shares(self._decoded(drawn, batches), view, theta)
                 self.rings.fit(true, found, self.encoder.standardised(conditions))
 
-    def _decoded(self, made: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
+    def _decoded(self, drawn: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
         """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""
-        pairs = zip(made, batches, strict=True)
+        pairs = zip(drawn, batches, strict=True)
         return torch.cat([self.values.decode(*pair, self.gain(batch.conditions)) for pair, batch in pairs])
 
     def _copy(self, data: TrainingData, generator: torch.Generator) -> None:

@@ -48,6 +48,8 @@ __all__ = ["ADAMW", "FlowMatching", "FlowMatchingConfig", "FlowSampling"]
 _FIT_SEED = 20
 _FIT_MOST = 20_000
 _CORE_MOST = 5_000
+_LEAST_HELD_OUT = 2_000
+"""Held-out showers of a loss; fewer are used several times."""
 
 
 ADAMW: Mapping[str, Any] = {
@@ -300,7 +302,7 @@ class FlowMatching(ShowerModel):
         def validate(data: TrainingData) -> dict[str, float]:
             random = _Seeded(data.device)
             sums, count = torch.zeros((), device=data.device), 0
-            for _ in range(max(1, 2000 // len(data))):  # few showers are used several times
+            for _ in range(max(1, _LEAST_HELD_OUT // len(data))):
                 for batch in data.batches(self.config.batch_size):
                     sums = sums + loss(batch, random, 0.0) * len(batch)
                     count += len(batch)

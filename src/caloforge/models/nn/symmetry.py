@@ -78,8 +78,8 @@ class BeamSymmetry(nn.Module):
         """Allow the symmetries of showers of the polar angles (N,), degrees."""
         upright = bool((abs(theta - 90.0) < _ON_CENTRE).all())
         x, y, swap = self.possible
-        holds = [x, y and (upright or self.angled), swap and upright]
-        self.allowed.copy_(torch.tensor(holds, dtype=torch.float32))
+        allowed = [x, y and (upright or self.angled), swap and upright]
+        self.allowed.copy_(torch.tensor(allowed, dtype=torch.float32))
 
     def flags(self, numbers: Tensor) -> Tensor:
         """Return flags (B, 3), bool, of numbers (B, 3): set where positive and allowed."""
