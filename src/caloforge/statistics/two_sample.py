@@ -142,9 +142,8 @@ def _matched(in_reference: NDArray[np.int64], in_generated: NDArray[np.int64]) -
     both = in_reference + in_generated
     if both[equal].sum() >= _EQUAL * both.sum():
         return equal
-    return np.asarray(
-        equal & (in_reference == 1)
-    )  # a value that occurs once in either sample is no coincidence
+    # a value that occurs once in either sample is no coincidence
+    return np.asarray(equal & (in_reference == 1))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ __all__ = [
     "Observable",
     "always",
     "axis_edges",
+    "decade_edges",
     "lateral_edges",
     "needs_layers",
     "radial_edges",
@@ -57,11 +58,14 @@ AXIS_LABELS: dict[Axis, tuple[str, str]] = {
 }
 """Label and unit of each axis, for figures."""
 
-_DECADES = (-3, 6)
-_PER_DECADE = 20
-SPECTRUM_EDGES: Array = 10.0 ** (
-    _DECADES[0] + np.arange((_DECADES[1] - _DECADES[0]) * _PER_DECADE + 1) / _PER_DECADE
-)
+
+def decade_edges(first: int, last: int, bins: int = 20) -> Array:
+    """Return edges from 10^first to 10^last, ``bins`` a decade."""
+    out: Array = 10.0 ** (first + np.arange((last - first) * bins + 1) / bins)
+    return out
+
+
+SPECTRUM_EDGES: Array = decade_edges(-3, 6)
 """Edges (181,) of the cell-energy spectrum, MeV."""
 
 _MESH_BINS = 20

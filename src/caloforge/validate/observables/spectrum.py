@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
-from caloforge.validate.observables.base import SPECTRUM_EDGES, Observable
+from caloforge.validate.observables.base import SPECTRUM_EDGES, Observable, decade_edges
 from caloforge.validate.observables.batch import ShowerBatch
 
 __all__ = ["FINE_EDGES", "CellCounter", "CellHistograms", "LayerGroup", "Window", "layer_groups", "mip_peak"]
@@ -29,11 +29,7 @@ __all__ = ["FINE_EDGES", "CellCounter", "CellHistograms", "LayerGroup", "Window"
 
 Array = NDArray[np.float64]
 
-_DECADES = (-4, 6)
-_PER_DECADE = 20
-FINE_EDGES: Array = 10.0 ** (
-    _DECADES[0] + np.arange((_DECADES[1] - _DECADES[0]) * _PER_DECADE + 1) / _PER_DECADE
-)
+FINE_EDGES: Array = decade_edges(-4, 6)
 """Edges (201,) of the bins, MeV; the underflow lies below the first, the overflow at and above the last."""
 
 _BINS = len(FINE_EDGES) + 1  # with underflow and overflow

@@ -224,7 +224,7 @@ def _column(entry: Observable, detector: Detector, n: int, first: NDArray[np.gen
 def cell_statistics(
     source: Chunked, cut: float | None = None, chunk_size: int | None = None
 ) -> CellStatistics:
-    """Compute mean, spread and occupancy of every cell in one streaming pass."""
+    """Return mean, standard deviation and occupancy of every cell in one streaming pass."""
     sums = CellSums(source.detector)
     stream(source, [sums], cut=cut, chunk_size=chunk_size)
     return sums.result()

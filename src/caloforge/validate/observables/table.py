@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,14 +19,9 @@ __all__ = ["Histogram", "ObservableTable"]
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """A spectrum over a sample, with the entries outside its range.
+    """Entries (k,) of all showers between edges (k + 1,), below the first and from the last edge on.
 
-    Attributes:
-        edges: (k + 1,).
-        counts: (k,) entries of all showers.
-        errors: (k,) one standard deviation, from the variance between showers, since cells of a shower are correlated.
-        underflow: Entries below the first edge.
-        overflow: Entries at or above the last edge.
+    The errors (k,) are from the variance between showers, since cells of a shower are correlated.
     """
 
     edges: NDArray[np.float64]
@@ -104,15 +99,12 @@ class ObservableTable:
             msg = "the statistics of all cells are not kept by shower; take a subset of the Sample instead"
             raise InputError(msg)
 
-        return ObservableTable(
-            detector=self.detector,
+        return replace(
+            self,
             values={name: values[chosen] for name, values in self.values.items()},
             incident_energy=self.incident_energy[chosen],
             incident_theta=self.incident_theta[chosen],
-            threshold=self.threshold,
-            cut=self.cut,
             statistics=statistics or unknown,
-            skipped=self.skipped,
         )
 
     @cached_property
@@ -135,7 +127,7 @@ class ObservableTable:
 
     @cached_property
     def cells(self) -> CellStatistics:
-        """Mean, spread and occupancy of every cell; another pass over the data for subsets."""
+        """Mean, standard deviation and occupancy of every cell; another pass over the data for subsets."""
         return self.statistics()
 
     @property
