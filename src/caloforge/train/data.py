@@ -339,7 +339,8 @@ class StreamedDataset:
                 while start < len(order):
                     mine = order[start : start + size - len(left)]
                     start += len(mine)
-                    rest = torch.cat([rest, cells.dense(torch.from_numpy(place)[mine])])
+                    found = cells.dense(torch.from_numpy(place)[mine])
+                    rest = torch.cat([rest, found]) if len(left) else found
                     left = torch.cat([left, torch.from_numpy(group)[mine]])
                     if len(left) == size:
                         yield self._batch(rest, left)
