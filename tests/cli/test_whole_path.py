@@ -208,7 +208,7 @@ def test_the_demo(
     tmp_path: Path, run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("plotly", reason="needs the extra 'report'")
-    monkeypatch.setattr("caloforge.cli.demo.HELD_OUT", 300)
+    monkeypatch.setattr("caloforge.demo.HELD_OUT", 300)
     monkeypatch.setattr(  # drawn above already
         "caloforge.validate.report.build.Drawing", lambda figures, folder: Drawing([], folder)
     )
