@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import caloforge.validate.metrics as metrics_room
-import caloforge.validate.reading as reading_room
+import caloforge.validate.driver as reading_room
 from caloforge.showers import open_showers
 from caloforge.validate.driver import validate
 from caloforge.validate.metrics import Settings

@@ -10,8 +10,14 @@ import pytest
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.validate.sample import Sample
-from caloforge.zoo.card_statistics import SPECTRUM_CARD_EDGES, compare_moments, mean_spectrum, spectrum
-from caloforge.zoo.cards import describe_conditions, showers_like
+from caloforge.zoo.cards import (
+    SPECTRUM_CARD_EDGES,
+    compare_moments,
+    describe_conditions,
+    mean_spectrum,
+    showers_like,
+    spectrum,
+)
 
 
 def sparse(name: str, n: int, seed: int = 0) -> Showers:

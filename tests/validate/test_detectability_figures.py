@@ -11,7 +11,7 @@ import pytest
 
 from caloforge.validate.plots.draw import draw_figures
 from caloforge.validate.plots.panel import Bars, Growth
-from caloforge.validate.report.detectability import (
+from caloforge.validate.report.build import (
     detectability_blocks,
     detectability_figures,
     growth_curves,

@@ -12,9 +12,8 @@ import pytest
 from caloforge.data import sample_path
 from caloforge.showers import Showers, open_showers
 from caloforge.validate.metrics import Settings, compute_metrics
-from caloforge.validate.report.judgement import judge, judge_all
 from caloforge.validate.report.page import format_count, format_percent
-from caloforge.validate.report.summary import summary_rows, verdicts
+from caloforge.validate.report.summary import judge, judge_all, summary_rows, verdicts
 from caloforge.validate.report.tolerances import TOLERANCES, flag_of, severity_of, worst_flag
 from caloforge.validate.sample import Sample
 

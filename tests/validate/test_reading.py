@@ -16,15 +16,14 @@ from caloforge.geometry import get_detector
 from caloforge.showers import ShowerFile, Showers, write_showers
 from caloforge.showers import reading as file_reading
 from caloforge.validate import driver
-from caloforge.validate.driver import validate
+from caloforge.validate.driver import read_samples, validate
 from caloforge.validate.inputs import open_inputs
 from caloforge.validate.metrics.base import METRICS, Settings
 from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.observables import observe
 from caloforge.validate.plots.draw import Drawing
 from caloforge.validate.plots.families import FAMILIES
-from caloforge.validate.reading import read_samples
-from caloforge.validate.reconstruction.reconstruct import Reconstruction
+from caloforge.validate.reconstruction import Reconstruction
 from caloforge.validate.reconstruction.sample import reconstruct
 from caloforge.validate.sample import KeptCells, Sample
 
@@ -76,7 +75,6 @@ def test_every_shower_is_read_once(
     match: bool,
 ) -> None:
     from caloforge.validate.report import build
-
     METRICS.names()
     monkeypatch.setattr(METRICS, "_entries", {k: v for k, v in METRICS._entries.items() if k in CELLS})
     monkeypatch.setattr(build, "Drawing", lambda figures, folder: Drawing([], folder))
@@ -201,7 +199,6 @@ def test_results_do_not_survive_a_change_of_the_code(
     import caloforge.validate.metrics as metrics_module
     from caloforge.errors import OutputExistsError
     from caloforge.validate.report import build
-
     monkeypatch.setattr(build, "Drawing", lambda figures, folder: Drawing([], folder))
     FAMILIES.names()
     monkeypatch.setattr(FAMILIES, "_entries", {})

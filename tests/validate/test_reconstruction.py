@@ -10,7 +10,7 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers
 from caloforge.showers.container import ShowerSource
 from caloforge.validate.observables import OBSERVABLES, ShowerBatch
-from caloforge.validate.reconstruction.reconstruct import (
+from caloforge.validate.reconstruction import (
     Reconstruction,
     label_clusters,
     layer_weights,

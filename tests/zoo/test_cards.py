@@ -13,8 +13,7 @@ from caloforge.files import sha256_file
 from caloforge.showers import read_showers
 from caloforge.validate.metrics.base import Settings
 from caloforge.zoo import cards
-from caloforge.zoo.card_statistics import compare_moments
-from caloforge.zoo.cards import measure, measure_card, open_test_showers, speed_of
+from caloforge.zoo.cards import compare_moments, measure, measure_card, open_test_showers, speed_of
 from caloforge.zoo.shipping import ship
 from caloforge.zoo.store import load
 

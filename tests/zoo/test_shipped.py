@@ -17,7 +17,7 @@ from caloforge.generate import generator as generation
 from caloforge.models import MODELS
 from caloforge.showers import Showers, open_showers
 from caloforge.validate.sample import Sample
-from caloforge.zoo.card_statistics import mean_spectrum, moments, showers_like
+from caloforge.zoo.cards import mean_spectrum, moments, showers_like
 from caloforge.zoo.shipping import settings_of_command
 from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 

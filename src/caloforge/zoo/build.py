@@ -27,14 +27,7 @@ from caloforge.train.data import Files, read_files
 from caloforge.train.dataset import CellDataset
 from caloforge.validate.metrics.base import Settings
 from caloforge.zoo.cards import measure, measure_card, open_test_showers, speed_of
-from caloforge.zoo.recipes import (
-    Jobs,
-    Recipe,
-    finished,
-    found,
-    require_unsealed,
-    train_side_by_side,
-)
+from caloforge.zoo.recipes import Jobs, Recipe, finished, found, require_unsealed, train_side_by_side
 from caloforge.zoo.shipping import add_to_card, ship, write_weights
 from caloforge.zoo.store import ZOO, Card, find_card, load
 
@@ -49,7 +42,6 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
     """Fit the calibration of a shipped model again, and write its weights and card.
 
     Arguments:
-        card: The model.
         data: Files of showers that the model was trained on.
         device: Where its showers are generated: ``cpu`` or ``cuda``.
         seed: Seed of the choice of showers and of the noise.

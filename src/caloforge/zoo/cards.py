@@ -1,6 +1,19 @@
-"""The card of a shipped model: its quality on sealed showers and its speed.
+r"""The card of a shipped model: its quality on sealed showers and its speed.
 
 As many showers are generated as there are test showers, under the same conditions, so that every floor is that of two equal samples.
+
+For an observable with means :math:`\mu` and standard deviations :math:`\sigma` over N reference and M generated showers:
+
+.. math:: \text{shift} = \frac{\mu_g - \mu_r}{\sigma_r}, \qquad
+          \text{ratio} = \frac{\mu_g}{\mu_r}, \qquad \text{width} = \frac{\sigma_g}{\sigma_r} .
+
+Errors are those of :mod:`caloforge.statistics.moments`. Energies are divided by the incident energy where that varies.
+``generated_std_uncertainty`` is the error of :math:`\sigma_g` alone. The floor of a ratio is the standard deviation of the ratio
+of two reference samples.
+
+The spectrum of cell energies is the mean number of cells a shower in five bins a decade from 1e-4 to 1e4 MeV, with the cells below
+(0 to 1e-4 MeV) first and those above last. With the counts :math:`k_{s}` of N showers in a bin the error of their mean is
+:math:`\sigma(k) / \sqrt N`, the spread between showers, since the cells of one shower fluctuate together.
 """
 
 from __future__ import annotations
@@ -14,17 +27,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.generate import Generator
 from caloforge.generate.timing import time_generator
+from caloforge.geometry import Detector
 from caloforge.provenance import source_commit
+from caloforge.random import generator
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.seen import SeenCheck, seeds_of
 from caloforge.showers.views import JoinedShowers, project_showers
+from caloforge.statistics.moments import mean_and_std
 from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.base import Settings
+from caloforge.validate.metrics.features import cell_histograms
+from caloforge.validate.observables import OBSERVABLES
+from caloforge.validate.observables.spectrum import FINE_EDGES
 from caloforge.validate.resolution import EnergySlices, response_curve
 from caloforge.validate.sample import Sample
 from caloforge.validate.shape_tests import (
@@ -34,18 +54,151 @@ from caloforge.validate.shape_tests import (
     reference_core,
     shape_tests,
 )
-from caloforge.zoo.card_statistics import describe_conditions, moments, spectrum
 from caloforge.zoo.shipping import add_to_card, made
 from caloforge.zoo.store import Card
 
 __all__ = [
+    "SPECTRUM_CARD_EDGES",
     "TestShowers",
+    "compare_moments",
+    "describe_conditions",
     "hardware_name",
+    "mean_spectrum",
     "measure",
     "measure_card",
+    "moments",
     "open_test_showers",
+    "showers_like",
+    "spectrum",
     "speed_of",
 ]
+
+
+_FEWEST = 10
+
+
+def moments(reference: Sample, generated: Sample) -> dict[str, dict[str, Any]]:
+    """Return means, ratios and widths by observable; those that are constant or not finite are left out."""
+    energy = reference.incident_energy
+    varies = bool(np.ptp(energy) > 1e-6 * energy.max())
+    found = {}
+    for name, values in reference.observables.values.items():
+        if values.ndim != 1 or name not in generated.observables:
+            continue
+        a, b = reference.observables[name], generated.observables[name]
+        unit = OBSERVABLES[name].unit
+        if varies and unit == "MeV":
+            a, b, unit = a / energy, b / generated.incident_energy, "of the incident energy"
+        a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+        if min(len(a), len(b)) >= _FEWEST and a.std() > 0:
+            found[name] = {"unit": unit, **compare_moments(a, b)}
+    return found
+
+
+def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> dict[str, float]:
+    """Compare an observable (N,) of the reference with that of generated showers (M,).
+
+    ``ratio`` is only returned for observables that cannot be negative.
+    """
+    (mean_a, error_a, std_a, of_std_a), (mean_b, error_b, std_b, of_std_b) = map(
+        mean_and_std, (reference, generated)
+    )
+    out = {
+        "reference": mean_a, "generated": mean_b,
+        "reference_std": std_a, "generated_std": std_b, "generated_std_uncertainty": of_std_b,
+        "shift": (mean_b - mean_a) / std_a, "shift_uncertainty": float(np.hypot(error_a, error_b)) / std_a,
+        "width": std_b / std_a, "width_uncertainty": float(np.hypot(of_std_b, of_std_a * std_b / std_a)) / std_a,
+    }  # fmt: skip
+    if reference.min() >= 0 and mean_a > 0:
+        m = len(generated)
+        out["ratio"] = mean_b / mean_a
+        out["ratio_uncertainty"] = float(np.hypot(error_b, error_a * mean_b / mean_a)) / mean_a
+        out["ratio_floor"] = float(np.hypot(error_a, std_a / np.sqrt(m))) / mean_a
+    return out
+
+
+_MERGED = 4  # of the 20 bins a decade
+_DECADES = 8
+SPECTRUM_CARD_EDGES: NDArray[np.float64] = FINE_EDGES[: 20 * _DECADES + 1 : _MERGED]
+"""Edges (41,) of the bins, MeV."""
+
+
+def mean_spectrum(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean number of cells a shower (42,), and its error (42,): below the edges, 40 bins, above."""
+    histograms = cell_histograms(sample, n_max=sample.n)
+    fine = np.arange(len(FINE_EDGES) + 1)
+    wide = np.where(fine == 0, 0, 1 + np.minimum((fine - 1) // _MERGED, len(SPECTRUM_CARD_EDGES) - 1))
+    counts = histograms.sums(wide, np.arange(len(histograms.groups)))
+    if sample.n < 2:
+        return counts.mean(axis=0), np.full(counts.shape[1], np.nan)
+    return counts.mean(axis=0), counts.std(axis=0, ddof=1) / np.sqrt(sample.n)
+
+
+def spectrum(reference: Sample, generated: Sample) -> dict[str, Any]:
+    """Return the spectrum of cell energies for a card.
+
+    Returns:
+        ``low`` and ``high`` (MeV) and ``bins`` of the logarithmic bins; for ``reference`` and ``generated`` the ``cells``
+        a shower and their ``uncertainty``, each (bins + 2,): below, the bins, above.
+    """
+    low, high = float(SPECTRUM_CARD_EDGES[0]), float(SPECTRUM_CARD_EDGES[-1])
+    out: dict[str, Any] = {"low": low, "high": high, "bins": len(SPECTRUM_CARD_EDGES) - 1}
+    for side, sample in (("reference", reference), ("generated", generated)):
+        cells, errors = mean_spectrum(sample)
+        out[side] = {"cells": cells.tolist(), "uncertainty": errors.tolist()}
+    return out
+
+
+_MOST_VALUES = 32
+_QUANTILES = 41
+_ENERGY, _THETA = "incident_energy", "incident_theta"
+
+
+def describe_conditions(source: ShowerSource) -> dict[str, list[dict[str, Any]]]:
+    """Return, by condition, a description of each of its columns; of angles where the showers have any.
+
+    Returns:
+        ``incident_energy`` (MeV), ``incident_theta`` (degrees) and the named conditions, each a list of
+        ``{"values", "counts"}`` or ``{"quantiles"}``.
+    """
+    found: dict[str, NDArray[Any]] = {_ENERGY: source.incident_energy}
+    if source.has_theta:
+        found[_THETA] = source.incident_theta
+    found |= {name: source.condition(name) for name in source.condition_names}
+    return {
+        name: [_describe(column) for column in np.asarray(values, np.float64).reshape(len(source), -1).T]
+        for name, values in found.items()
+    }
+
+
+def _describe(column: NDArray[np.float64]) -> dict[str, Any]:
+    values, counts = np.unique(column, return_counts=True)
+    if len(values) <= _MOST_VALUES:
+        return {"values": values.tolist(), "counts": counts.tolist()}
+    quantiles = np.quantile(column, np.linspace(0.0, 1.0, _QUANTILES))
+    return {"quantiles": [float(f"{value:.7g}") for value in quantiles]}
+
+
+def showers_like(
+    described: Mapping[str, Sequence[Mapping[str, Any]]], detector: Detector, n: int, seed: int = 0
+) -> Showers:
+    """Return ``n`` empty showers with conditions as :func:`describe_conditions` found them, for ``generate(like=...)``."""
+    drawn = {}
+    for name, columns in described.items():
+        streams = [generator(seed, f"conditions/{name}", index) for index in range(len(columns))]
+        drawn[name] = np.stack([_draw(c, rng, n) for c, rng in zip(columns, streams, strict=True)], axis=1)
+    energy, theta = drawn.pop(_ENERGY)[:, 0], drawn.pop(_THETA, None)
+    empty = np.zeros((n, detector.n_cells), np.float32)
+    conditions = {name: values.astype(np.float32) for name, values in drawn.items()}
+    return Showers(detector, empty, energy, None if theta is None else theta[:, 0], conditions)
+
+
+def _draw(column: Mapping[str, Any], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    if "values" in column:
+        counts = np.asarray(column["counts"], np.float64)
+        return np.asarray(rng.choice(np.asarray(column["values"]), n, p=counts / counts.sum()), np.float64)
+    quantiles = np.asarray(column["quantiles"], np.float64)
+    return np.interp(rng.random(n), np.linspace(0.0, 1.0, len(quantiles)), quantiles)
 
 
 _CPU = Path("/proc/cpuinfo")
@@ -70,9 +223,7 @@ def speed_of(
     """Time a generator where it is: on a CPU with one thread, in processor time; on a GPU by the clock.
 
     Arguments:
-        generator: The model.
-        like: Showers whose conditions it takes.
-        batch: Showers at once.
+        like: Showers whose conditions it takes, ``batch`` at once.
         seconds: How long to repeat.
 
     Returns:
@@ -86,9 +237,10 @@ def speed_of(
         found = time_generator(generator, like, batch, seconds)
     finally:
         torch.set_num_threads(threads)
+    cost, error = float(f"{found.cost_ms:.4g}"), float(f"{found.cost_error:.2g}")
     return {
-        "ms": float(f"{found.cost_ms:.4g}"),
-        "uncertainty": float(f"{found.cost_error:.2g}"),
+        "ms": cost,
+        "uncertainty": error,
         "batch": batch,
         "threads": 1,
         "hardware": hardware_name(found.device),
@@ -97,22 +249,9 @@ def speed_of(
 
 _KEPT = ("value", "uncertainty", "floor", "floor_uncertainty")
 _DETAILS = (
-    "p",
-    "reason",
-    "generated",
-    "reference",
-    "classifier",
-    "n_used",
-    "lower_limit",
-    "extrapolated",
-    "n_2sigma",
-    "n_5sigma",
-    "energy_low",
-    "energy_high",
-    "significance",
-    "significant",
-    "finding",
-)
+    "p", "reason", "generated", "reference", "classifier", "n_used", "lower_limit", "extrapolated", "n_2sigma", "n_5sigma",
+    "energy_low", "energy_high", "significance", "significant", "finding",
+)  # fmt: skip
 _MANY = 8  # layers up to which a card has the figures of each
 _FEATURES = 8  # features of the attribution that a card keeps
 _LIKELY = 0.8  # the probability that the comparison of Conv2D and Conv3D counts from
@@ -136,10 +275,9 @@ def open_test_showers(
     generator: Generator | None = None,
     sealed: Collection[int] = (),
 ) -> TestShowers:
-    """Open files of showers that a model has not seen.
+    """Open files of showers that a model has not seen, until the stack ends.
 
     Arguments:
-        stack: Closes the files.
         detector: The model's detector; showers of others are projected to it.
         files: Files of other seeds than those of the training.
         generator: The model, to check that it has seen none of the showers.
@@ -184,8 +322,6 @@ def measure(
     """Return the ``metrics`` of a card.
 
     Arguments:
-        generator: The shipped model.
-        test: The showers to compare with.
         settings: Options of the metrics; one seed fixes all random choices, the generated showers too.
         n: Showers of the reference at most, drawn at random.
         bins: Slices in energy, where it has more than a few values.
@@ -201,14 +337,15 @@ def measure(
     generated = Sample(fake, generator.name)
     slices = EnergySlices.of(reference.incident_energy, bins)
     figures = compute_metrics(reference, generated, chosen, names)
+    showers = {
+        "n": reference.n,
+        "sealed": test.sealed,
+        "seeds": list(test.seeds),
+        "parts": list(test.described),
+    }
     found: dict[str, Any] = _rounded(
         {
-            "reference": {
-                "n": reference.n,
-                "sealed": test.sealed,
-                "seeds": list(test.seeds),
-                "parts": list(test.described),
-            },
+            "reference": showers,
             "commit": source_commit(),
             "generated": {"n": generated.n, "seed": chosen.seed},
             "figures": {key: _slim(entry) for key, entry in figures.items() if key != "skipped"},
@@ -227,15 +364,12 @@ def _response(reference: Sample, generated: Sample, slices: EnergySlices) -> lis
     """Return response and resolution in slices of energy, generated over reference with errors."""
     fraction = reference.detector.sampling_fraction
     curves = [
-        response_curve(
-            sample.observables["visible_energy"] / fraction, sample.incident_energy, edges=slices.edges
-        )
-        for sample in (reference, generated)
+        response_curve(x.observables["visible_energy"] / fraction, x.incident_energy, edges=slices.edges)
+        for x in (reference, generated)
     ]
-    n = curves[1].n
     rows = []
     for index in range(len(slices)):
-        row = {"energy": slices.centres[index], "n": int(n[index])}
+        row = {"energy": slices.centres[index], "n": int(curves[1].n[index])}
         for name in ("response", "resolution"):
             (x, dx), (y, dy) = (
                 (getattr(curve, name)[index], getattr(curve, f"{name}_error")[index]) for curve in curves
@@ -289,13 +423,9 @@ def _slim(entry: Any) -> Any:
     known = {key: detail[key] for key in _DETAILS if not isinstance(detail.get(key, []), list)}
     features = detail.get("features")
     if isinstance(features, list):  # of the attribution; elsewhere it is their number
-        known["features"] = [_slim_feature(feature) for feature in features[:_FEATURES]]
+        kept = ("feature", "kind", "importance", "uncertainty")
+        known["features"] = [{key: feature[key] for key in kept} for feature in features[:_FEATURES]]
     return {key: entry[key] for key in _KEPT if key in entry} | known
-
-
-def _slim_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a discriminating feature that a card keeps."""
-    return {key: feature[key] for key in ("feature", "kind", "importance", "uncertainty")}
 
 
 def _rounded(item: Any) -> Any:
@@ -322,12 +452,8 @@ def measure_card(
     The card's ``metrics`` are replaced; the weights and everything else of the card stay.
 
     Arguments:
-        card: The shipped model.
-        files: Files of sealed showers.
-        sealed: Sealed simulation seeds of the data set; where there are any, all files must have such seeds.
-        n: Showers at most, drawn at random.
-        settings: Options of the metrics.
-        names: Metrics to compute; by default all that run unless switched off.
+        sealed: See :func:`open_test_showers`.
+        n: See :func:`measure`, as for ``settings`` and ``names``.
 
     Raises:
         InputError: When there are no showers, or a file has a seed that is not sealed.

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from caloforge.errors import FileFormatError, InputError
 from caloforge.files import atomic_path, check_output, sha256_file
 from caloforge.geometry import get_detector
-from caloforge.showers import Showers, ShowerSource, open_showers, write_showers
+from caloforge.showers import Showers, open_showers, write_showers
 from caloforge.showers.reading import open_with_default
 from caloforge.showers.views import ProjectedShowers
 
@@ -51,11 +51,9 @@ def pack_projections(
 
     Arguments:
         sources: Files of ``ild-ecal`` showers or of their images, in the order in which they are kept.
-        output: The file to write.
         step: Step of the energies, a power of two, MeV.
         energy: The one incident energy that is expected, MeV.
         detector: Detector of files that do not name their own.
-        force: Replace a file that is there.
 
     Raises:
         InputError: For another energy, or a step that is no power of two.
@@ -82,17 +80,12 @@ def _images(sources: Sequence[str | Path], step: float, energy: float, detector:
                 low, high = file.incident_energy.min(), file.incident_energy.max()
                 msg = f"{path}: incident energies from {low:g} to {high:g} MeV; expected {energy:g}"
                 raise InputError(msg)
-            for chunk in _projected(file):
+            images = file if file.detector == get_detector(IMAGE) else ProjectedShowers(file, IMAGE)
+            for chunk in images.chunks():
                 cells = (np.round(chunk.cells / step) * step).astype(np.float32)
                 yield chunk.replace(
                     cells=cells, particle="gamma", source="geant4", seed=None, attributes={}, conditions={}
                 )
-
-
-def _projected(file: ShowerSource) -> Iterator[Showers]:
-    if file.detector == get_detector(IMAGE):
-        return file.chunks()
-    return ProjectedShowers(file, IMAGE).chunks()
 
 
 def _recompress(raw: Path, packed: Path, sources: Sequence[str | Path], step: float) -> None:
@@ -104,14 +97,8 @@ def _recompress(raw: Path, packed: Path, sources: Sequence[str | Path], step: fl
         new.attrs["packed_from"] = [Path(path).name for path in sources]
         new.attrs["packed_from_sha256"] = [sha256_file(path) for path in sources]
         for name, values in old.items():
-            new.create_dataset(
-                name,
-                data=values[:],
-                chunks=(min(len(values), 8192), values.shape[1]),
-                compression="gzip",
-                compression_opts=9,
-                shuffle=True,
-            )
+            best = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+            new.create_dataset(name, data=values[:], chunks=(min(len(values), 8192), values.shape[1]), **best)
 
 
 CUT = 1e-4
@@ -230,14 +217,13 @@ def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int 
     attributes = dict(header["attributes"])
     if all(part["cpu_seconds_per_shower"] is not None for part in parts):
         n = sum(part["showers"] for part in parts)
-        cost = sum(part["showers"] * part["cpu_seconds_per_shower"] for part in parts) / n
-        attributes["cpu_seconds_per_shower"] = cost
+        cost = sum(part["showers"] * part["cpu_seconds_per_shower"] for part in parts)
+        attributes["cpu_seconds_per_shower"] = cost / n
     seeds = [part["seed"] for part in parts]
     if len(seeds) > 1:
         attributes["seeds"] = seeds
-    planes = sorted(name for name in arrays if name.startswith("gap"))
     gap = np.zeros(len(arrays["code0"]), np.int64)
-    for k, name in enumerate(planes):
+    for k, name in enumerate(sorted(name for name in arrays if name.startswith("gap"))):
         gap += arrays[name].astype(np.int64) << (8 * k)
     energy = decode(arrays["code0"].astype(np.uint16) | (arrays["code1"].astype(np.uint16) << 8))
     ends = np.cumsum(arrays["counts"].astype(np.int64))
@@ -255,14 +241,6 @@ def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int 
         for name, width in sizes.items():
             named[name] = columns[:, offset : offset + width]
             offset += width
-        yield Showers(
-            detector,
-            cells,
-            columns[:, 0],
-            columns[:, 1] if header["theta"] else None,
-            named,
-            header["particle"],
-            header["source"],
-            seeds[0] if len(seeds) == 1 else None,
-            attributes,
-        )
+        theta, seed = columns[:, 1] if header["theta"] else None, seeds[0] if len(seeds) == 1 else None
+        facts = header["particle"], header["source"], seed, attributes
+        yield Showers(detector, cells, columns[:, 0], theta, named, *facts)

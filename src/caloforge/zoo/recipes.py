@@ -112,9 +112,8 @@ def read_sealed(path: Path) -> dict[str, tuple[int, ...]]:
         for part in str(text).split(","):
             found = _SEEDS.fullmatch(part.strip())
             if found is None:
-                msg = (
-                    f"{path}: [{SEALED}] {name}: '{text}' names no seeds; expected a text such as '9300-9399'"
-                )
+                where = f"{path}: [{SEALED}] {name}"
+                msg = f"{where}: '{text}' names no seeds; expected a text such as '9300-9399'"
                 raise ConfigError(msg)
             seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
         sealed[name] = tuple(seeds)
@@ -122,12 +121,7 @@ def read_sealed(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def require_unsealed(name: str, files: Sequence[Path], sealed: Mapping[str, Collection[int]]) -> None:
-    """Refuse to train a model on sealed showers of its data set.
-
-    Arguments:
-        name: ``DATASET/MODEL``.
-        files: Files that it is to be trained on.
-        sealed: Sealed seeds of each data set.
+    """Refuse to train a model, ``DATASET/MODEL``, on files with sealed showers of its data set.
 
     Raises:
         InputError: When a file has such a seed.
@@ -147,15 +141,12 @@ def chosen(recipes: dict[str, Recipe], only: Sequence[str]) -> dict[str, Recipe]
     Raises:
         InputError: When a name is nobody's.
     """
+    known = {one: {one, *one.split("/")} for one in recipes}
     for name in only:
-        if not any(name in (one, *one.split("/")) for one in recipes):
+        if not any(name in names for names in known.values()):
             msg = f"no recipe is called '{name}'; known: {', '.join(recipes)}"
             raise InputError(msg)
-    return {
-        one: recipe
-        for one, recipe in recipes.items()
-        if not only or any(name in (one, *one.split("/")) for name in only)
-    }
+    return {one: recipe for one, recipe in recipes.items() if not only or known[one] & set(only)}
 
 
 def found(patterns: Sequence[str], folders: Sequence[Path], needed: bool = True) -> list[Path]:
@@ -242,7 +233,6 @@ def train_side_by_side(
     Arguments:
         recipes: Recipes by name, which is that of the run folder.
         files: Files of showers by the same names.
-        jobs: Where and how many at a time.
 
     Returns:
         The names of those that failed.
@@ -259,9 +249,8 @@ def train_side_by_side(
         try:
             if recipe.first:
                 before = f"{name}-first"
-                if not finished(jobs.runs / before) and not _train(
-                    before, recipe.first_recipe(), files[name], gpu, jobs, running
-                ):
+                first = before, recipe.first_recipe(), files[name], gpu, jobs, running
+                if not finished(jobs.runs / before) and not _train(*first):
                     return False
                 recipe = recipe.begun(jobs.runs / before)
             return _train(name, recipe, files[name], gpu, jobs, running)

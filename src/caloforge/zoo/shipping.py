@@ -1,6 +1,4 @@
-"""From a finished run to a shipped model: weights in half precision, and a card with its training command.
-
-From a finished run to a shipped model: weights in half precision, and the card that says where they come from.
+"""From a finished run to a shipped model: weights in half precision, and the card that says where they come from.
 
 Figures on test showers are added to the card later, by :func:`add_to_card`.
 """
@@ -55,7 +53,6 @@ def train_command(run: RunFolder, data: Sequence[str], output: str, initial: str
     """Return the command line that trains a finished run again.
 
     Arguments:
-        run: The run.
         data: Files of showers, as the command is to name them.
         output: Run folder that it is to name.
         initial: Weights file that it is to begin from, where the run began from one.
@@ -129,7 +126,6 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
     """Write the weights and the card of a finished run.
 
     Arguments:
-        run: Run folder.
         name: ``DATASET/MODEL``.
         data: The files that it was trained on, in their order; or those of which its images are projections.
         zoo: Folder of all shipped models.
@@ -169,41 +165,26 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
     if resolved["train"]["initial"]:
         resolved["train"]["initial"] = _begun(f"runs/{name}", resolved["train"]["initial"])
     content = {
-        "name": name,
-        "model": info["model"],
+        "name": name, "model": info["model"],
         "description": f"{info['model']}, preset {resolved['model']['preset']}, for {info['detector']}",
-        "detector": info["detector"],
-        "particle": info["particle"],
-        "best": best,
-        "conditions": _conditions(members[0]),
-        "members": len(members),
-        "parameters": {"all": info["parameters"], "shipped": _parameters(members[0])},
-        "data": facts,
-        "train_showers": info["train_showers"],
-        "held_out_showers": info["held_out_showers"],
+        "detector": info["detector"], "particle": info["particle"], "best": best,
+        "conditions": _conditions(members[0]), "members": len(members),
+        "parameters": {"all": info["parameters"], "shipped": _parameters(members[0])}, "data": facts,
+        "train_showers": info["train_showers"], "held_out_showers": info["held_out_showers"],
         "prepare": [
             f"caloforge project {file} --to {info['detector']} -o {image}"
-            for file, image in zip(names, images, strict=True)
-            if image != file
+            for file, image in zip(names, images, strict=True) if image != file
         ],
-        "command": commands[-1],
-        "commands": commands,
-        "from_nothing": from_nothing,
-        "commit": info.get("commit"),
-        "seed": info["seed"],
+        "command": commands[-1], "commands": commands, "from_nothing": from_nothing,
+        "commit": info.get("commit"), "seed": info["seed"],
         "hardware": {
-            "device": info["device"],
-            "name": info["hardware"],
-            "wall_seconds": round(info["wall_seconds"], 3),
-            "cpu_seconds": round(info["cpu_seconds"], 1),
+            "device": info["device"], "name": info["hardware"],
+            "wall_seconds": round(info["wall_seconds"], 3), "cpu_seconds": round(info["cpu_seconds"], 1),
         },
-        "versions": info["versions"],
-        "stages": info["stages"],
-        "config": resolved["model"],
-        "train": resolved["train"],
-        "weights": write_weights(members, path),
-        "seen": write_seen(path, folder.seen()),
-    }
+        "versions": info["versions"], "stages": info["stages"],
+        "config": resolved["model"], "train": resolved["train"],
+        "weights": write_weights(members, path), "seen": write_seen(path, folder.seen()),
+    }  # fmt: skip
     write_json(path, content)
     if best:
         _only_best(name, Path(zoo))
@@ -216,11 +197,7 @@ def images_name(file: str, detector: str) -> str:
 
 
 def write_seen(card: Path, seen: SeenByTraining) -> dict[str, Any]:
-    """Write the identities of the showers that a model has seen beside its card, and return their entry of the card.
-
-    Arguments:
-        card: Path of the card.
-        seen: Identities and seeds.
+    """Write the identities of the showers that a model has seen beside its card (a path); return their entry of the card.
 
     Returns:
         ``file``, ``showers`` (how many), ``sha256``, ``seeds`` of simulations whose files are lost, and ``missing`` when more
@@ -228,12 +205,7 @@ def write_seen(card: Path, seen: SeenByTraining) -> dict[str, Any]:
     """
     path = shipped_identities(card)
     found = write_identities(path, [seen.all])
-    facts = {
-        "file": path.name,
-        "showers": len(found),
-        "sha256": sha256_file(path),
-        "seeds": list(seen.seeds),
-    }
+    facts = {"file": path.name, "showers": len(found), "sha256": sha256_file(path), "seeds": list(seen.seeds)}
     return facts | ({"missing": seen.missing} if seen.missing else {})
 
 
@@ -301,17 +273,13 @@ def _conditions(model: ShowerModel) -> dict[str, Any]:
     """Return the range of each condition in the training showers, a list for one of several columns."""
     ranges: dict[str, Any] = {}
     for name, columns in model.columns.items():
-        low, high = ([round(v, 6) for v in end[columns].tolist()] for end in _ends(model))
-        entry: dict[str, Any] = {
-            "low": low[0] if len(low) == 1 else low,
-            "high": high[0] if len(high) == 1 else high,
-        }
-        ranges[name] = entry | ({"unit": UNITS[name]} if name in UNITS else {})
+        entry = ranges[name] = {}
+        for key, end in (("low", model.condition_low), ("high", model.condition_high)):
+            values = [round(value, 6) for value in end[columns].tolist()]
+            entry[key] = values[0] if len(values) == 1 else values
+        if name in UNITS:
+            entry["unit"] = UNITS[name]
     return ranges
-
-
-def _ends(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
-    return model.condition_low.cpu(), model.condition_high.cpu()
 
 
 def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Shipped models by name: cards (JSON) and weights (float16 safetensors), and ``load``.
+"""Shipped models by name, and ``load``.
 
-Shipped models: a card (JSON) and weights (float16 safetensors) for each, named ``DATASET/MODEL``.
-
+Each has a card (JSON) and weights (float16 safetensors), named ``DATASET/MODEL``.
 ``zoo/DATASET/MODEL.json`` says of what data, by which command and on what hardware the model was trained, and what
 was measured on showers that it has not seen; ``zoo/DATASET/MODEL.safetensors`` holds the weights, further members of an
 ensemble ``MODEL-1.safetensors`` and so on; ``MODEL.identities.npy`` the identities of the showers that it has seen.
@@ -35,13 +34,13 @@ ZOO = Path(__file__).parents[1] / "zoo"
 class Card:
     """One shipped model."""
 
-    def generator(self, device: str = "cpu", options: dict[str, Any] | None = None) -> Generator:
-        """Return the model as a generator on a device, with the identities of the showers that it has seen.
+    name: str  # ``DATASET/MODEL``
+    path: Path  # the card's file
+    # what it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more
+    content: dict[str, Any]
 
-        Arguments:
-            device: ``cpu`` or ``cuda``.
-            options: What the model lets choose at generation.
-        """
+    def generator(self, device: str = "cpu", options: dict[str, Any] | None = None) -> Generator:
+        """Return the model as a generator on ``cpu`` or ``cuda``, with the showers that it has seen; options as for :func:`load`."""
         where, seen = torch.device(device), self.seen()
         members = [member.choose(options).to(where) for member in self.models()]
         particle = str(self.content.get("particle", ""))
@@ -63,11 +62,6 @@ class Card:
         seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
         return SeenByTraining(training=found, seeds=seeds, missing=str(facts.get("missing", "")))
 
-    name: str  # ``DATASET/MODEL``
-    path: Path  # the card's file
-    # what it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more
-    content: dict[str, Any]
-
     def models(self) -> list[ShowerModel]:
         """Return the model, or the members of the ensemble, on the CPU in evaluation mode."""
         kind = MODELS[self.content["model"]]
@@ -76,14 +70,9 @@ class Card:
         for member in range(int(self.content.get("members", 1))):
             model = kind(get_detector(self.content["detector"]), config)
             suffix = "" if member == 0 else f"-{member}"
-            weights = load_weights(self.path.with_name(f"{self.path.stem}{suffix}.safetensors"))
-            model.load_weights(
-                {
-                    name: value.float() if value.is_floating_point() else value
-                    for name, value in weights.items()
-                },
-                shipped=True,
-            )
+            half = load_weights(self.path.with_name(f"{self.path.stem}{suffix}.safetensors"))
+            weights = {key: w.float() if w.is_floating_point() else w for key, w in half.items()}
+            model.load_weights(weights, shipped=True)
             members.append(model.eval())
         return members
 
@@ -109,10 +98,8 @@ def find_card(name: str, folder: Path = ZOO) -> Card:
     best = [card for card in cards.values() if card.path.parent.name == name and card.content.get("best")]
     if best:
         return best[0]
-    kind = "shipped model or run folder"
-    raise UnknownNameError(
-        kind, name, list(cards) or ["none is shipped yet; give a run folder of caloforge train"]
-    )
+    known = list(cards) or ["none is shipped yet; give a run folder of caloforge train"]
+    raise UnknownNameError("shipped model or run folder", name, known)
 
 
 def load(source: str | Path, device: str = "auto", options: dict[str, Any] | None = None) -> Generator:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from caloforge.zoo.store import Card
 
@@ -51,7 +55,12 @@ _MOMENTS = (
 """Observables with means and widths in the tables."""
 _LISTED = ("auc_strongest", "auc_cells", "auc_observables", "auc_spectrum")
 """Figures of the list of all shipped models."""
-_PERCENT = 100.0
+_MADE = {
+    "source": "by",
+    "geant4_version": "version",
+    "physics_list": "physics",
+    "production_cut_mm": "cut in mm",
+}
 
 
 def list_columns() -> tuple[str, ...]:
@@ -89,24 +98,13 @@ def card_blocks(card: Mapping[str, Any]) -> Iterator[str | Block]:
 def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "detector", f"{card['detector']}, {card.get('particle', '')}"
     for name, span in card.get("conditions", {}).items():
-        low, high = (" ".join(f"{v:g}" for v in _listed(span[end])) for end in ("low", "high"))
-        yield (
-            name.replace("_", " "),
-            f"{low if low == high else f'{low} to {high}'} {span.get('unit', '')}".rstrip(),
-        )
+        low, high = (" ".join(f"{v:g}" for v in np.atleast_1d(span[end])) for end in ("low", "high"))
+        values = low if low == high else f"{low} to {high}"
+        yield name.replace("_", " "), f"{values} {span.get('unit', '')}".rstrip()
     data = card.get("data", {})
     for entry in data.get("files", ()):
         made = entry["made"]
-        how = ", ".join(
-            f"{label} {made[key]}"
-            for key, label in (
-                ("source", "by"),
-                ("geant4_version", "version"),
-                ("physics_list", "physics"),
-                ("production_cut_mm", "cut in mm"),
-            )
-            if key in made
-        )
+        how = ", ".join(f"{label} {made[key]}" for key, label in _MADE.items() if key in made)
         yield "data", f"{entry['file']}, {entry['showers']} showers, {how}"
         yield "", f"sha256 {entry['sha256']}"
     if data.get("projected"):
@@ -159,43 +157,32 @@ def _metric_blocks(metrics: Mapping[str, Any]) -> Iterator[str | Block]:
     yield f"against {reference['n']} {kind} ({parts})"
     figures = metrics["figures"]
     rows = [
-        (label, *_value(figures[key]), *_floor(figures[key]))
+        (label, *_pair(figures[key], "value", "uncertainty"), *_pair(figures[key], "floor"))
         for key, label in _FIGURES.items()
         if key in figures
     ]
     core = metrics.get("core", {})
     for key, label in (("mean_ratio", "means"), ("std_ratio", "deviations")):
         if key in core:
-            rows.append((f"core-cell {label}, {core['showers']}", *_value(core[key]), *_floor(core[key])))
+            pairs = *_pair(core[key], "value", "uncertainty"), *_pair(core[key], "floor")
+            rows.append((f"core-cell {label}, {core['showers']}", *pairs))
     share = metrics.get("ks_by_energy", {}).get("profiles_above_80_percent")
     if share is not None:
-        rows.append(("mean shapes with KS probability above 80 %", f"{_PERCENT * share:.0f} %", "", "", ""))
+        rows.append(("mean shapes with KS probability above 80 %", f"{100.0 * share:.0f} %", "", "", ""))
     yield Block(("figure", ">value", ">±", ">floor", ">±"), rows)
     moments = metrics.get("moments", {})
-    means = [
-        (
-            name.replace("_", " "),
-            _number(entry["generated"]),
-            _number(entry["reference"]),
-            entry["unit"],
-            *_pair(entry, "ratio"),
-            *_pair(entry, "width"),
-        )
-        for name, entry in moments.items()
-        if name in _MOMENTS
-    ]
+    means = []
+    for name in (name for name in moments if name in _MOMENTS):
+        entry = moments[name]
+        both = _number(entry["generated"]), _number(entry["reference"]), entry["unit"]
+        means.append((name.replace("_", " "), *both, *_pair(entry, "ratio"), *_pair(entry, "width")))
     yield Block(("mean", ">generated", ">Geant4", "unit", ">ratio", ">±", ">width, ratio", ">±"), means)
     response = metrics.get("response", ())
     if len(response) > 1:
-        slices = [
-            (
-                f"{row['energy'] / 1000.0:.3g} GeV",
-                str(row["n"]),
-                *_pair(row, "response_ratio", "response_uncertainty"),
-                *_pair(row, "resolution_ratio", "resolution_uncertainty"),
-            )
-            for row in response
-        ]
+        slices = []
+        for row in response:
+            pairs = (_pair(row, f"{key}_ratio", f"{key}_uncertainty") for key in ("response", "resolution"))
+            slices.append((f"{row['energy'] / 1000.0:.3g} GeV", str(row["n"]), *chain(*pairs)))
         columns = ("mean energy", ">showers", ">response, ratio", ">±", ">resolution, ratio", ">±")
         yield Block(columns, slices)
 
@@ -214,18 +201,6 @@ def _speeds(card: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         seconds = entry["made"].get("cpu_seconds_per_shower")
         if seconds is not None:
             yield "Geant4, of the training showers", _number(1000.0 * seconds), "one core, as the file says"
-
-
-def _listed(value: float | list[float]) -> list[float]:
-    return value if isinstance(value, list) else [value]
-
-
-def _value(entry: Mapping[str, Any]) -> tuple[str, str]:
-    return _number(entry.get("value")), _number(entry.get("uncertainty"), 2)
-
-
-def _floor(entry: Mapping[str, Any]) -> tuple[str, str]:
-    return _number(entry.get("floor")), _number(entry.get("floor_uncertainty"), 2)
 
 
 def _pair(entry: Mapping[str, Any], key: str, error: str = "") -> tuple[str, str]:
@@ -278,16 +253,19 @@ _ROWS = (
 _PAGE_MOMENTS = ("response", "hits", "peak_energy", "radius_90")
 
 
-def _figure_text(entry: Any) -> str:
+def _with_error(entry: Mapping[str, Any]) -> str:
+    error = entry.get("uncertainty")
+    return f"{entry['value']:.3g}" + ("" if error is None else f" ± {error:.1g}")
+
+
+def _figure_text(name: str, card: dict[str, Any]) -> str:
+    entry = card["metrics"]["figures"].get(name)
     if not isinstance(entry, dict) or entry.get("value") is None:
         return "–"
-    text = _short(entry["value"])
-    if entry.get("uncertainty") is not None:
-        text += f" ± {entry['uncertainty']:.1g}"
-    return text + (f" ({_short(entry['floor'])})" if entry.get("floor") is not None else "")
+    return _with_error(entry) + (f" ({entry['floor']:.3g})" if entry.get("floor") is not None else "")
 
 
-def _moment_text(card: dict[str, Any], name: str) -> str:
+def _moment_text(name: str, card: dict[str, Any]) -> str:
     entry = card["metrics"]["moments"].get(name)
     if not entry:
         return "–"
@@ -314,46 +292,33 @@ def _largest_ratio(card: dict[str, Any]) -> str:
         return "–"
     if not entry.get("significant", entry["value"] != 1.0):
         return "none"
-    text = f"{entry['value']:.3g}"
-    if entry.get("uncertainty") is not None:
-        text += f" ± {entry['uncertainty']:.1g}"
-    return text + f" at {entry['energy_low']:.3g} to {entry['energy_high']:.3g} MeV"
+    return f"{_with_error(entry)} at {entry['energy_low']:.3g} to {entry['energy_high']:.3g} MeV"
 
 
-def _speed(card: dict[str, Any], where: str) -> str:
-    entry = card.get("speed", {}).get(where)
+def _cpu_time(card: dict[str, Any]) -> str:
+    entry = card.get("speed", {}).get("cpu")
     return f"{entry['ms']:.3g}" if entry else "–"
 
 
 def _table(cards: list[Card]) -> list[str]:
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
+        "sealed showers": lambda c: f"{c['metrics']['reference']['n']:,}",
+        "training showers": lambda c: f"{c['train_showers']:,}",
+        "weights that generate": lambda c: f"{c['parameters']['shipped']:,}",
+        "trained in, on": lambda c: f"{c['hardware']['wall_seconds']:.0f} s, {c['hardware']['name']}",
+    }
+    for name in _PAGE_MOMENTS:
+        rows[f"{name.replace('_', ' ')}: mean; width ratio"] = partial(_moment_text, name)
+    rows |= {"largest deviation of the cell spectrum": _largest_ratio, "showers to 5 sigma": _detectability}
+    rows |= {label: partial(_figure_text, key) for label, key in _ROWS}
+    rows["ms a shower, one CPU thread"] = _cpu_time
     contents = [card.content for card in cards]
-    rows = [
-        ("sealed showers", [f"{c['metrics']['reference']['n']:,}" for c in contents]),
-        ("training showers", [f"{c['train_showers']:,}" for c in contents]),
-        ("weights that generate", [f"{c['parameters']['shipped']:,}" for c in contents]),
-        (
-            "trained in, on",
-            [f"{c['hardware']['wall_seconds']:.0f} s, {c['hardware']['name']}" for c in contents],
-        ),
-        *(
-            (f"{name.replace('_', ' ')}: mean; width ratio", [_moment_text(c, name) for c in contents])
-            for name in _PAGE_MOMENTS
-        ),
-        ("largest deviation of the cell spectrum", [_largest_ratio(c) for c in contents]),
-        ("showers to 5 sigma", [_detectability(c) for c in contents]),
-        *(
-            (label, [_figure_text(c["metrics"]["figures"].get(key)) for c in contents])
-            for label, key in _ROWS
-        ),
-        ("ms a shower, one CPU thread", [_speed(c, "cpu") for c in contents]),
-    ]
     names = [card.name.partition("/")[2] for card in cards]
     lines = ["| | " + " | ".join(f"`{name}`" for name in names) + " |", "| --- |" + " --- |" * len(names)]
-    return [*lines, *(f"| {label} | " + " | ".join(cells) + " |" for label, cells in rows)]
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return [
+        *lines,
+        *(f"| {label} | " + " | ".join(map(write, contents)) + " |" for label, write in rows.items()),
+    ]
 
 
 def models_page(cards: Mapping[str, Card]) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from adversaries import images
 
-from caloforge.models.image_gan.selection import OBSERVABLES, ImageHistograms
+from caloforge.models.image_gan.vae_gan import OBSERVABLES, ImageHistograms
 
 
 def test_the_observables_are_those_of_a_loop() -> None:

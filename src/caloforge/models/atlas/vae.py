@@ -43,7 +43,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.atlas.base import AtlasConfig, AtlasModel
+from caloforge.models.atlas import AtlasConfig, AtlasModel
 from caloforge.models.calibration.moments import EnergyMoments
 from caloforge.models.nn.cell_networks import LayerEnergies
 from caloforge.models.nn.layer_sums import LayerSums
@@ -106,7 +106,6 @@ class LayerCode(nn.Module):
     """Response and layer fractions, then cells on a logarithmic scale; see the module.
 
     Arguments:
-        detector: The detector.
         cut: The energy c below which a cell counts as empty, MeV.
 
     Attributes:
@@ -174,7 +173,7 @@ CODES: Mapping[str, type[FractionCode] | type[LayerCode]] = {"fractions": Fracti
 
 
 class VaeConfig(AtlasConfig):
-    """Settings of the autoencoder, beside those of :class:`~caloforge.models.atlas.base.AtlasConfig`."""
+    """Settings of the autoencoder, beside those of :class:`~caloforge.models.atlas.AtlasConfig`."""
 
     # representation of the showers: ``fractions`` as published, or ``layers``
     code: Literal["fractions", "layers"] = "layers"
@@ -192,29 +191,18 @@ class VaeConfig(AtlasConfig):
     )
 
 
-_RMSPROP = {"kind": "rmsprop", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "ema": 0}
-
-
 class Vae(AtlasModel):
     """Conditional variational autoencoder; see the module."""
 
     Config = VaeConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
-            "symmetries": False,
-            "calibrate": False,
-            "code": "fractions",
-            "latent": 10,
-            "hidden": (200, 150, 100, 50),
-            "kl": 1e-4,
-            "kl_warmup": 0.0,
-            "published_init": True,
-            "epochs": 100,
-            "batch_size": 100,
-            "optimizer": _RMSPROP,
+            "symmetries": False, "calibrate": False, "code": "fractions", "latent": 10, "hidden": (200, 150, 100, 50),
+            "kl": 1e-4, "kl_warmup": 0.0, "published_init": True, "epochs": 100, "batch_size": 100,
+            "optimizer": {"kind": "rmsprop", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "ema": 0},
         },
         "improved": {},
-    }
+    }  # fmt: skip
     training_only: ClassVar[tuple[str, ...]] = ("encoder",)
     config: VaeConfig
 
@@ -249,15 +237,10 @@ class Vae(AtlasModel):
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the training, then the calibration."""
-        training = Stage(
-            "vae",
-            self.config.epochs,
-            self.config.batch_size,
-            {"vae": OptimizerSpec.of(self.config.optimizer, self.encoder, self.decoder)},
-            self.step,
-            metric="physics",
-            compiled=(self.encoder, self.decoder),
-        )
+        c, parts = self.config, (self.encoder, self.decoder)
+        optimizers = {"vae": OptimizerSpec.of(c.optimizer, *parts)}
+        sizes = c.epochs, c.batch_size
+        training = Stage("vae", *sizes, optimizers, self.step, metric="physics", compiled=parts)
         return training, *self.calibration_stages()
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.atlas.base import AtlasConfig, AtlasModel
+from caloforge.models.atlas import AtlasConfig, AtlasModel
 from caloforge.models.nn.adversarial import CRITIC_LOSSES
 from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks
 from caloforge.models.nn.mlp import mlp
@@ -71,7 +71,7 @@ class SparseSigmoid(nn.Module):
 
 
 class WganGpConfig(AtlasConfig):
-    """Settings of the WGAN-GP, beside those of :class:`~caloforge.models.atlas.base.AtlasConfig`."""
+    """Settings of the WGAN-GP, beside those of :class:`~caloforge.models.atlas.AtlasConfig`."""
 
     latent: Annotated[int, Field(ge=1)] = 128  # normal numbers of a shower
     # representation of the cells: ``plain`` as published, or ``layered``
@@ -100,19 +100,12 @@ class WganGp(AtlasModel):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},
         "paper": {
-            "symmetries": False,
-            "calibrate": False,
-            "latent": 300,
-            "cells": "plain",
-            "generator": (128, 128, 128),
-            "critic": (128, 128, 128),
-            "epochs": 50_000,
-            "batch_size": 64,
-            "keep_by": "covariance",
+            "symmetries": False, "calibrate": False, "latent": 300, "cells": "plain", "generator": (128, 128, 128),
+            "critic": (128, 128, 128), "epochs": 50_000, "batch_size": 64, "keep_by": "covariance",
             "generator_optimizer": {"lr": 5e-5, "schedule": "constant", "ema": 0.0},
             "critic_optimizer": {"lr": 5e-5, "schedule": "constant"},
         },
-    }
+    }  # fmt: skip
     training_only = ("critic",)
     config: WganGpConfig
 

@@ -114,36 +114,19 @@ _PLAIN: Mapping[str, Any] = {"warmup": 0, "clip": 0.0, "ema": 0.0}
 _BETAS = {"betas": (0.5, 0.9), "schedule": "exponential", "gamma": 0.97, **_PLAIN}
 
 PAPER: Mapping[str, Any] = {
-    "decoder": "published",
-    "noise": 488,
-    "width": 128,
-    "features": 0,
-    "adversarial": "wasserstein",
-    "penalty": 10.0,
-    "penalty_every": 1,
-    "critic_steps": 5,
-    "critics_ramp": 0.0,
-    "differences": True,
-    "fresh_every": 1,
-    "symmetries": False,
+    "decoder": "published", "noise": 488, "width": 128, "features": 0,
+    "adversarial": "wasserstein", "penalty": 10.0, "penalty_every": 1, "critic_steps": 5, "critics_ramp": 0.0,
+    "differences": True, "fresh_every": 1, "symmetries": False,
     "weights": {
-        "likelihood": 0.0,
-        "critic": 1.0,
-        "fresh": 1.0,
-        "latent_critic": 100.0,
-        "latent_mmd": 100.0,
-        "kl": 0.1,
+        "likelihood": 0.0, "critic": 1.0, "fresh": 1.0, "latent_critic": 100.0, "latent_mmd": 100.0, "kl": 0.1,
     },
     "sorted": {"fidelity": 1.0, "mmd": 5.0, "mse": 10.0, "mae": 10.0, "total": 1e-4, "stride": 25},
     "flow": {"blocks": 8, "couplings": 3, "hidden": (250, 250), "spline_hidden": (100, 100)},
-    "epochs": 100,
-    "flow_epochs": 200,
-    "batch_size": 256,
-    "flow_batch_size": 2048,
+    "epochs": 100, "flow_epochs": 200, "batch_size": 256, "flow_batch_size": 2048,
     "generator": {"lr": 5e-5, **_BETAS},
     "critic": {"lr": 5e-5, **_BETAS},
     "latent_critic": {"lr": 2e-4, **_BETAS},
     "post": {"lr": 5e-5, "schedule": "constant", **_PLAIN},
     "flow_optimizer": {"lr": 1e-4, "schedule": "constant", **_PLAIN},
-}
+}  # fmt: skip
 """The preset ``paper``."""

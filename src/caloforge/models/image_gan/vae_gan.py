@@ -13,7 +13,7 @@ As published (preset ``paper``): these losses, non-saturating; two discriminator
 encoder; label smoothing; generator and discriminator after LAGAN with minibatch discrimination; spectral norm in place
 of batch norm in the discriminator; the difference in its last dense layer; encoder of three convolutions (LeakyReLU,
 LeakyReLU, ReLU) and two heads; Adam 8e-6; 50,000 epochs; no threshold in training; the epoch picked by five
-histograms against the training set (:mod:`caloforge.models.image_gan.selection`), 96,000 images each time (fewer with
+histograms against the training set (:class:`ImageHistograms`), 96,000 images each time (fewer with
 less than 3,840 held-out ones).
 
 Not published, so ours: the latent size (200, LAGAN's), the widths for 10 x 10 (see
@@ -47,6 +47,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -57,14 +58,93 @@ from caloforge.geometry import Detector
 from caloforge.models.calibration.base import CalibratedModel
 from caloforge.models.calibration.images import ImageCalibration
 from caloforge.models.image_gan.networks import ImageDiscriminator, ImageEncoder, ImageGenerator
-from caloforge.models.image_gan.selection import ImageHistograms
 from caloforge.models.nn.adversarial import CRITIC_LOSSES
 from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings
 from caloforge.showers import Showers
+from caloforge.statistics.distances import separation_power
 
-__all__ = ["VaeGan", "VaeGanConfig"]
+__all__ = ["OBSERVABLES", "ImageHistograms", "VaeGan", "VaeGanConfig"]
+
+
+OBSERVABLES = ("E_vis", "E_peak", "E_pixel", "CG_x", "CG_y")
+"""The five, in the order of the histograms."""
+_BINS = 100
+_THRESHOLD = 0.1  # MeV
+_PIXEL_THRESHOLD = 5.0  # MeV
+_TINY = 1e-12
+
+
+class ImageHistograms(nn.Module):
+    """Histograms of the training images, as constants, and the distance of others to them: epoch selection.
+
+    The observables of an image with cells e_i > 0.1 MeV at (x_i, y_i): visible energy E_vis = sum e_i, peak energy
+    E_peak = max e_i, energies of single pixels E_pixel above 5 MeV, and the centres of gravity CG_x = sum x_i e_i / sum e_i and
+    CG_y. Each histogram of 100 bins spans the range of the training showers, with underflow and overflow in its first and last
+    bin; pixel energies are binned in their logarithm. The figure is the sum of the five separation powers
+    (:func:`~caloforge.statistics.distances.separation_power`), each from 0 to 1.
+
+    References:
+        S. Bieringer et al., arXiv:2202.07352, section 4: the five histograms and their 100 bins. The distance and the ranges
+        are ours.
+    """
+
+    edges: Tensor
+    reference: Tensor
+    x: Tensor
+    y: Tensor
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        for axis, name in enumerate("xy"):
+            centres = torch.tensor(detector.cell_centres[:, axis], dtype=torch.float32)
+            self.register_buffer(name, centres, persistent=False)
+        self.register_buffer("edges", torch.zeros(len(OBSERVABLES), _BINS + 1))
+        self.register_buffer("reference", torch.zeros(len(OBSERVABLES), _BINS))
+
+    def values(self, cells: Tensor) -> tuple[Tensor, ...]:
+        """Return the five observables of cells (N, n_cells): each (N,), log pixel energies (n_pixels,).
+
+        Energies are MeV, positions mm; empty images have their centre at 0.
+        """
+        cells = torch.where(cells > _THRESHOLD, cells, 0.0)
+        visible = cells.sum(1)
+        total = visible.clamp_min(_TINY)
+        pixels = torch.log(cells[cells > _PIXEL_THRESHOLD])
+        return visible, cells.amax(1), pixels, cells @ self.x / total, cells @ self.y / total
+
+    def histograms(self, cells: Tensor) -> Tensor:
+        """Return the numbers of entries (5, 100) of cells (N, n_cells)."""
+        rows = []
+        for value, edges in zip(self.values(cells), self.edges, strict=True):
+            bins = torch.bucketize(value.contiguous(), edges[1:-1].contiguous(), right=True)
+            rows.append(torch.bincount(bins, minlength=_BINS))
+        return torch.stack(rows)
+
+    @torch.no_grad()
+    def fit(self, cells: Tensor) -> None:
+        """Set ranges and histograms from the training images (N, n_cells), MeV."""
+        parts = torch.linspace(0.0, 1.0, _BINS + 1)
+        rows = []
+        for value in self.values(cells):
+            low, high = (value.amin(), value.amax()) if len(value) else (torch.zeros(()), torch.ones(()))
+            rows.append(torch.lerp(low, torch.maximum(high, low + 1e-6 * low.abs() + 1e-6), parts))
+        self.edges.copy_(torch.stack(rows))
+        counts = self.histograms(cells)
+        self.reference.copy_(counts / counts.sum(1, keepdim=True).clamp_min(1))
+
+    @torch.no_grad()
+    def distance(self, cells: Tensor) -> dict[str, float]:
+        """Return the distance of images (N, n_cells) to the training images: of each, and ``histograms``, the sum.
+
+        A histogram without entries is at distance 1.
+        """
+        pairs = zip(self.reference.cpu().numpy(), self.histograms(cells).cpu().numpy(), strict=True)
+        each = [float(np.nan_to_num(separation_power(p, q), nan=1.0)) for p, q in pairs]
+        named = {f"histogram_{name}": d for name, d in zip(OBSERVABLES, each, strict=True)}
+        return {"histograms": sum(each)} | named
+
 
 _LEAST = 6
 """Fewest pixels along a side."""
@@ -109,20 +189,12 @@ class VaeGan(CalibratedModel):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},
         "paper": {
-            "latent": 200,
-            "cells": "plain",
-            "generator": (128, 64, 6, 6),
-            "discriminator": (32, 8),
-            "dropout": 0.2,
-            "kl": 1.0,
-            "prior": 0.0,
-            "epochs": 50_000,
-            "n_selection": 96_000,
-            "calibrate": False,
+            "latent": 200, "cells": "plain", "generator": (128, 64, 6, 6), "discriminator": (32, 8), "dropout": 0.2,
+            "kl": 1.0, "prior": 0.0, "epochs": 50_000, "n_selection": 96_000, "calibrate": False,
             "generator_optimizer": {"lr": 8e-6, "betas": (0.9, 0.999), "schedule": "constant", "ema": 0.0},
             "discriminator_optimizer": {"lr": 8e-6, "betas": (0.9, 0.999), "schedule": "constant"},
         },
-    }
+    }  # fmt: skip
     training_only = ("encoder", "discriminator", "histograms")
     config: VaeGanConfig
 
@@ -131,7 +203,7 @@ class VaeGan(CalibratedModel):
         if self.conditions != ("incident_energy",):
             msg = "vae-gan: key 'conditions': expected 'incident_energy' alone"
             raise ConfigError(msg)
-        size = (detector.shape[0], detector.shape[1])
+        size = detector.shape[0], detector.shape[1]
 
         def build(outputs: int) -> nn.Module:
             return ImageGenerator(size, config.latent, config.generator, outputs - detector.n_cells)
@@ -178,13 +250,12 @@ class VaeGan(CalibratedModel):
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the adversarial training, then the calibration."""
-        config = self.config
+        c = self.config
         optimizers = {
-            "discriminator": OptimizerSpec.of(config.discriminator_optimizer, self.discriminator),
-            "generator": OptimizerSpec.of(config.generator_optimizer, self.generator, self.encoder),
+            "discriminator": OptimizerSpec.of(c.discriminator_optimizer, self.discriminator),
+            "generator": OptimizerSpec.of(c.generator_optimizer, self.generator, self.encoder),
         }
-        size = config.batch_size
-        training = Stage("adversarial", config.epochs, size, optimizers, self.step, metric="histograms")
+        training = Stage("adversarial", c.epochs, c.batch_size, optimizers, self.step, metric="histograms")
         return training, *self.calibration_stages()
 
     def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from caloforge.showers import ShowerSource
 from caloforge.statistics.moments import condition_bins, moments_in_bins
 from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES, ShowerBatch
 from caloforge.validate.observables.streaming import batches, chunk_rows, prefetch
-from caloforge.validate.reconstruction.reconstruct import Reconstruction
+from caloforge.validate.reconstruction import Reconstruction
 from caloforge.validate.resolution import ResponseCurve, fit_resolution, plain_fields, response_curve
 
 __all__ = [

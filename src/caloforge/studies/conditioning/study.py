@@ -33,7 +33,7 @@ from caloforge.studies.conditioning.report import (
     summary_rows,
 )
 from caloforge.validate.observables import OBSERVABLES, mip_peak
-from caloforge.validate.reconstruction.reconstruct import Reconstruction
+from caloforge.validate.reconstruction import Reconstruction
 
 __all__ = ["ConditioningSettings", "ConditioningStudy"]
 

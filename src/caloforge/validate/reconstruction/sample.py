@@ -18,7 +18,7 @@ from caloforge.showers.views import Selection
 from caloforge.validate.metrics.features import histograms_key
 from caloforge.validate.observables.spectrum import CellCounter
 from caloforge.validate.observables.streaming import ObservableColumns, stream
-from caloforge.validate.reconstruction.reconstruct import ClusterColumns, Reconstructed, Reconstruction
+from caloforge.validate.reconstruction import ClusterColumns, Reconstructed, Reconstruction
 from caloforge.validate.sample import Sample
 
 if TYPE_CHECKING:

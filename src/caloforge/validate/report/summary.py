@@ -1,5 +1,10 @@
 """The verdict and the tables of the report, on the page and in the terminal.
 
+The statements on a sample come in the order in which a physicist asks: response, resolution, hits, layers, shape and cell spectrum,
+then classifiers and the number of showers that they need, then distances, and precision, recall, density and coverage together.
+Each is judged by size and significance (:mod:`caloforge.validate.report.tolerances`), and causes are named in physical terms: a
+missing layer, mode collapse, a wrong response, a pile-up of cells.
+
 In the tables of all metrics every number of ``metrics.json`` is a score. It compares a metric's distance from its ideal with
 the same distance of the floor (what a perfect generator would score with so many showers), in standard deviations of both:
 
@@ -11,8 +16,9 @@ A pull below 2 is as good as the reference itself at these sample sizes, above 5
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich import box
@@ -20,13 +26,16 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from caloforge.validate.limits import Row
-from caloforge.validate.report.judgement import Judgement, judge_all
+from caloforge.validate.report import statements
 from caloforge.validate.report.page import Block, Cell, Table, format_value
-from caloforge.validate.report.tolerances import SIGNS, TOLERANCES, Statement, excess_of
+from caloforge.validate.report.tolerances import SIGNS, SIMILARITY, TOLERANCES, Statement, excess_of
 
 __all__ = [
     "FLAGS",
+    "Judgement",
     "Score",
+    "judge",
+    "judge_all",
     "limits_table",
     "metrics_table",
     "scores_of",
@@ -36,6 +45,80 @@ __all__ = [
     "summary_table",
     "verdicts",
 ]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All statements on one sample."""
+
+    label: str  # the sample's
+    statements: Mapping[str, Statement]  # by name, in the summary's order
+    score: float  # weighted mean severity over the statements that all samples have; 0 is best, NaN when there are none
+    unfinished: str = ""  # status of a model whose training is unfinished; else empty
+    # seen: how many of the reference showers trained or selected the model, and of how many; None when it is not known
+    seen: tuple[int, int] | None = None
+
+    @property
+    def causes(self) -> list[Statement]:
+        """Physical causes first, then classifiers and distances; in each the bad ones before the doubtful ones."""
+
+        def order(s: Statement) -> tuple[bool, bool, int, float]:
+            return s.priority >= SIMILARITY, s.flag != "bad", s.priority, -s.weight * s.severity
+
+        return sorted(
+            (s for s in self.statements.values() if s.flag in ("bad", "warn") and s.finding), key=order
+        )
+
+    @property
+    def undecided(self) -> list[str]:
+        """Names of the statements whose test cannot tell."""
+        return [s.label.lower() for s in self.statements.values() if s.flag == "unknown"]
+
+
+def judge_all(metrics: Mapping[str, Any]) -> list[Judgement]:
+    """Return the judgement of every sample, the best first; unfinished models last."""
+    found = {label: judge(sample) for label, sample in metrics["samples"].items()}
+    common = [
+        name
+        for name, tolerance in TOLERANCES.items()
+        if tolerance.weight > 0 and all(name in judged for judged in found.values())
+    ]
+    total = sum(TOLERANCES[name].weight for name in common)
+    judgements = []
+    for label, judged in found.items():
+        severities = [judged[name].weight * judged[name].severity for name in common]
+        score = sum(severities) / total if common else math.nan
+        sample = metrics["samples"][label]
+        status = str(sample.get("provenance", {}).get("attributes", {}).get("model_status", ""))
+        unfinished = status if status.startswith("unfinished") else ""
+        seen = sample.get("seen")
+        judgements.append(
+            Judgement(label, judged, score, unfinished, None if seen is None else (seen["n"], seen["of"]))
+        )
+    return sorted(judgements, key=lambda j: (bool(j.unfinished), math.isnan(j.score), j.score))
+
+
+def judge(sample: Mapping[str, Any]) -> dict[str, Statement]:
+    """Return the statements on one sample by name, in the summary's order; those not measured are left out.
+
+    Arguments:
+        sample: A sample's part of ``metrics.json``.
+    """
+    found = {name: _RULES[name](sample) for name in TOLERANCES}
+    return {name: statement for name, statement in found.items() if statement is not None}
+
+
+_RULES: dict[str, Callable[[Mapping[str, Any]], Statement | None]] = {
+    **{name: partial(statements.ratio, name) for name in statements.RATIOS},
+    "layers": statements.layers,
+    "shapes": statements.shapes,
+    "spectrum": statements.spectrum,
+    "auc_strongest": statements.auc_strongest,
+    **{name: partial(statements.auc, name) for name in ("auc_cells", "auc_observables", "auc_spectrum")},
+    "detectability": statements.detectability,
+    **{name: partial(statements.distance, name) for name in ("fpd", "kpd")},
+    "prdc": statements.prdc,
+}
 
 
 FLAGS = {"good": "as the reference", "warn": "2 to 5 deviations off", "bad": "more than 5 deviations off"}
