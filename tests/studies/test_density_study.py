@@ -19,7 +19,7 @@ from caloforge.studies.amplification.density import fit_all
 from caloforge.studies.amplification.observables import QUANTITIES, Observed
 from caloforge.studies.cache import Cache
 
-SETTINGS = {"train_sizes": [200], "sets": 2, "draws": 5_000, "sizes": [200]}
+SETTINGS = {"train_sizes": [200], "sets": 2, "draws": 2_000, "sizes": [200]}
 
 
 def _normal(n: int, seed: int) -> Observed:
@@ -87,7 +87,9 @@ def test_the_study_from_end_to_end(gflash_images: Path, other_images: Path, tmp_
 
 
 def test_training_sets_and_truth_are_disjoint(gflash_images: Path) -> None:
-    result = run_study("density", gflash_images, settings=SETTINGS | {"train_sizes": [100, 800]})
+    result = run_study(
+        "density", gflash_images, settings=SETTINGS | {"train_sizes": [100, 800], "draws": 1_000}
+    )
     assert result.data["training"] == {"100": 2, "800": 1}
     assert result.data["n_truth"] == 400  # 1600 without the 800 that train, halved
 
