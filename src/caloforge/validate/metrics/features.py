@@ -144,10 +144,10 @@ def finite_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
 
 def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
     """Yield the sets of two to four observables that are compared together, named ``a*b``."""
-    table_a, table_b = reference.observables, generated.observables
+    tables = reference.observables, generated.observables
     for names in _JOINT:
-        if all(name in table_a.names for name in names):
-            a, b = (np.stack([table[name] for name in names], axis=1) for table in (table_a, table_b))
+        if all(name in tables[0] for name in names):
+            a, b = (np.stack([table[name] for name in names], axis=1) for table in tables)
             yield make_column("*".join(names), "*".join(names), a, b)
 
 
@@ -162,19 +162,14 @@ def angular_layers(detector: Detector) -> list[int]:
 
 def layer_energies(sample: Sample) -> Array:
     """Return the energy of each layer (N, L), MeV; of a single layer all visible energy."""
-    if sample.detector.n_layers == 1:
-        return np.asarray(sample.observables["visible_energy"], np.float64)[:, None]
-    return np.asarray(sample.observables["layer_energy"], np.float64)
+    table = sample.observables
+    return table["layer_energy"] if sample.detector.n_layers > 1 else table["visible_energy"][:, None]
 
 
 def profiles(sample: Sample) -> dict[str, Array]:
     """Return each shower's profiles along x, y and z (N, bins), MeV; z are the layers, if several."""
-    table = sample.observables
-    found = {axis: f"{axis}_profile" for axis in ("x", "y") if f"{axis}_profile" in table.names}
-    out = {axis: np.asarray(table[name], np.float64) for axis, name in found.items()}
-    if sample.detector.n_layers > 1:
-        out["z"] = layer_energies(sample)
-    return out
+    names = {"x": "x_profile", "y": "y_profile", "z": "layer_energy"}
+    return {axis: sample.observables[name] for axis, name in names.items() if name in sample.observables}
 
 
 def high_level_features(sample: Sample) -> tuple[Array, int]:
