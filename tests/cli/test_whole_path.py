@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from caloforge.geometry import get_detector
 from caloforge.showers import read_showers
+from caloforge.validate.driver import validate
 from caloforge.validate.plots.draw import Drawing
 from caloforge.validate.report.page import Images
 
@@ -219,6 +221,7 @@ def test_the_demo(
     monkeypatch.setattr(  # drawn above already
         "caloforge.validate.report.build.Drawing", lambda figures, folder: Drawing([], folder)
     )
+    monkeypatch.setattr("caloforge.demo.validate", partial(validate, settings={"quick": True}))
     output = tmp_path / "demo"
     quick = ("--set", "epochs=2", "--set", "train_size=300", "--set", "validate_every=2")
     text = run("demo", "-o", output, *quick).stdout
