@@ -10,10 +10,11 @@ import pytest
 from caloforge.data import sample_path
 from caloforge.errors import InputError, SeenShowersError
 from caloforge.files import sha256_file
+from caloforge.generate.timing import speed_of
 from caloforge.showers import read_showers
 from caloforge.validate.metrics.base import Settings
 from caloforge.zoo import cards
-from caloforge.zoo.cards import compare_moments, measure, measure_card, open_test_showers, speed_of
+from caloforge.zoo.cards import compare_moments, measure, measure_card, open_test_showers
 from caloforge.zoo.shipping import ship
 from caloforge.zoo.store import load
 

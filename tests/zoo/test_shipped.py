@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from like_cards import showers_like
 from typer.testing import CliRunner
 
 from caloforge.cli.app import app
@@ -17,7 +18,7 @@ from caloforge.generate import generator as generation
 from caloforge.models import MODELS
 from caloforge.showers import Showers, open_showers
 from caloforge.validate.sample import Sample
-from caloforge.zoo.cards import mean_spectrum, moments, showers_like
+from caloforge.zoo.cards import mean_spectrum, moments
 from caloforge.zoo.shipping import settings_of_command
 from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 

@@ -10,7 +10,7 @@ import torch
 
 from caloforge.data import sample_path
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnfinishedError
-from caloforge.files import sha256_file
+from caloforge.files import sha256_file, write_json
 from caloforge.generate import Generator
 from caloforge.showers import Showers, read_showers, write_showers
 from caloforge.showers.seen import identities
@@ -201,7 +201,7 @@ def test_runs_that_cannot_be_shipped(run: Path, data: Path, tmp_path: Path) -> N
     with pytest.raises(FileFormatError, match="without identities of its showers cannot be shipped"):
         ship(old, "atlas-photon/vae", data, tmp_path / "zoo")
     short = RunFolder(shutil.copytree(run, tmp_path / "short"))
-    short.write({**short.read(), "status": "unfinished", "not_trained": ["vae"]})
+    write_json(short.info, {**short.read(), "status": "unfinished", "not_trained": ["vae"]})
     with pytest.raises(UnfinishedError, match="stage vae not trained; only finished runs"):
         ship(short.path, "atlas-photon/vae", data, tmp_path / "zoo")
     broken = shutil.copytree(run, tmp_path / "run")

@@ -18,6 +18,7 @@ import torch
 
 from caloforge.errors import IncompatibleError
 from caloforge.files import read_json, write_json
+from caloforge.generate.timing import speed_of
 from caloforge.models.stage import Stage
 from caloforge.provenance import source_commit, source_digest
 from caloforge.random import child_seed
@@ -26,7 +27,7 @@ from caloforge.train import RunFolder
 from caloforge.train.data import Files, read_files
 from caloforge.train.dataset import CellDataset
 from caloforge.validate.metrics.base import Settings
-from caloforge.zoo.cards import measure, measure_card, open_test_showers, speed_of
+from caloforge.zoo.cards import measure, measure_card, open_test_showers
 from caloforge.zoo.recipes import Jobs, Recipe, finished, found, require_unsealed, train_side_by_side
 from caloforge.zoo.shipping import add_to_card, ship, write_weights
 from caloforge.zoo.store import ZOO, Card, find_card, load

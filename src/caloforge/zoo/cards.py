@@ -18,7 +18,6 @@ The spectrum of cell energies is the mean number of cells a shower in five bins 
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -32,10 +31,7 @@ from numpy.typing import NDArray
 from caloforge.errors import InputError
 from caloforge.files import sha256_file
 from caloforge.generate import Generator
-from caloforge.generate.timing import time_generator
-from caloforge.geometry import Detector
 from caloforge.provenance import source_commit
-from caloforge.random import generator
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.seen import SeenCheck, seeds_of
 from caloforge.showers.views import JoinedShowers, project_showers
@@ -62,15 +58,12 @@ __all__ = [
     "TestShowers",
     "compare_moments",
     "describe_conditions",
-    "hardware_name",
     "mean_spectrum",
     "measure",
     "measure_card",
     "moments",
     "open_test_showers",
-    "showers_like",
     "spectrum",
-    "speed_of",
 ]
 
 
@@ -151,7 +144,6 @@ def spectrum(reference: Sample, generated: Sample) -> dict[str, Any]:
 
 _MOST_VALUES = 32
 _QUANTILES = 41
-_ENERGY, _THETA = "incident_energy", "incident_theta"
 
 
 def describe_conditions(source: ShowerSource) -> dict[str, list[dict[str, Any]]]:
@@ -161,13 +153,10 @@ def describe_conditions(source: ShowerSource) -> dict[str, list[dict[str, Any]]]
         ``incident_energy`` (MeV), ``incident_theta`` (degrees) and the named conditions, each a list of
         ``{"values", "counts"}`` or ``{"quantiles"}``.
     """
-    found: dict[str, NDArray[Any]] = {_ENERGY: source.incident_energy}
-    if source.has_theta:
-        found[_THETA] = source.incident_theta
-    found |= {name: source.condition(name) for name in source.condition_names}
+    beam = ["incident_energy", "incident_theta"] if source.has_theta else ["incident_energy"]
     return {
-        name: [_describe(column) for column in np.asarray(values, np.float64).reshape(len(source), -1).T]
-        for name, values in found.items()
+        name: [_describe(column) for column in source.condition(name).astype(np.float64).T]
+        for name in (*beam, *source.condition_names)
     }
 
 
@@ -177,74 +166,6 @@ def _describe(column: NDArray[np.float64]) -> dict[str, Any]:
         return {"values": values.tolist(), "counts": counts.tolist()}
     quantiles = np.quantile(column, np.linspace(0.0, 1.0, _QUANTILES))
     return {"quantiles": [float(f"{value:.7g}") for value in quantiles]}
-
-
-def showers_like(
-    described: Mapping[str, Sequence[Mapping[str, Any]]], detector: Detector, n: int, seed: int = 0
-) -> Showers:
-    """Return ``n`` empty showers with conditions as :func:`describe_conditions` found them, for ``generate(like=...)``."""
-    drawn = {}
-    for name, columns in described.items():
-        streams = [generator(seed, f"conditions/{name}", index) for index in range(len(columns))]
-        drawn[name] = np.stack([_draw(c, rng, n) for c, rng in zip(columns, streams, strict=True)], axis=1)
-    energy, theta = drawn.pop(_ENERGY)[:, 0], drawn.pop(_THETA, None)
-    empty = np.zeros((n, detector.n_cells), np.float32)
-    conditions = {name: values.astype(np.float32) for name, values in drawn.items()}
-    return Showers(detector, empty, energy, None if theta is None else theta[:, 0], conditions)
-
-
-def _draw(column: Mapping[str, Any], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    if "values" in column:
-        counts = np.asarray(column["counts"], np.float64)
-        return np.asarray(rng.choice(np.asarray(column["values"]), n, p=counts / counts.sum()), np.float64)
-    quantiles = np.asarray(column["quantiles"], np.float64)
-    return np.interp(rng.random(n), np.linspace(0.0, 1.0, len(quantiles)), quantiles)
-
-
-_CPU = Path("/proc/cpuinfo")
-
-
-def hardware_name(device: str) -> str:
-    """Return the name of the GPU or of the CPU of this machine."""
-    if device == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name())
-    if _CPU.is_file():
-        for line in _CPU.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def speed_of(
-    generator: Generator, like: ShowerSource, batch: int = 100, seconds: float = 5.0
-) -> dict[str, Any]:
-    """Time a generator where it is: on a CPU with one thread, in processor time; on a GPU by the clock.
-
-    Arguments:
-        like: Showers whose conditions it takes, ``batch`` at once.
-        seconds: How long to repeat.
-
-    Returns:
-        ``ms`` a shower, ``uncertainty``, ``batch``, ``threads`` and ``hardware``.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        found = time_generator(generator, like, batch, seconds)
-    finally:
-        torch.set_num_threads(threads)
-    cost, error = float(f"{found.cost_ms:.4g}"), float(f"{found.cost_error:.2g}")
-    return {
-        "ms": cost,
-        "uncertainty": error,
-        "batch": batch,
-        "threads": 1,
-        "hardware": hardware_name(found.device),
-    }
 
 
 _KEPT = ("value", "uncertainty", "floor", "floor_uncertainty")

@@ -40,13 +40,13 @@ from caloforge import __version__
 from caloforge.errors import CaloforgeError, InputError
 from caloforge.files import dump_json, read_json, sha256_file, write_json
 from caloforge.generate import Generator
-from caloforge.generate.timing import count_parameters
+from caloforge.generate.timing import count_parameters, speed_of
 from caloforge.showers import ShowerSource, open_showers
 from caloforge.studies.flagship.plan import BASELINE, GROUPS, Task, facts_of_model
 from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.sample import Sample
-from caloforge.zoo.cards import TestShowers, open_test_showers, speed_of
+from caloforge.zoo.cards import TestShowers, open_test_showers
 
 __all__ = [
     "AUCS",

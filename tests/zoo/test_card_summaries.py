@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from like_cards import showers_like
 
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
@@ -15,7 +16,6 @@ from caloforge.zoo.cards import (
     compare_moments,
     describe_conditions,
     mean_spectrum,
-    showers_like,
     spectrum,
 )
 
