@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from adversaries import atlas_showers
-from caloforge.models.calibration.moments import EnergyMoments
 from torch import nn
 
 from caloforge.models.atlas.wgan_gp import SparseSigmoid
+from caloforge.models.calibration.moments import EnergyMoments
 from caloforge.models.nn.cell_networks import CELL_NETWORKS, LayerEnergies
 
 

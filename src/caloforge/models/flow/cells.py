@@ -228,7 +228,8 @@ class CellValues(nn.Module):
             generated: Decoded showers (M, n_cells), MeV, with the present map.
             cells: Training showers (N, n_cells), MeV.
         """
-        for layer, (found, true) in enumerate(zip(self._by_layer(generated), self._by_layer(cells), strict=True)):
+        pairs = zip(self._by_layer(generated), self._by_layer(cells), strict=True)
+        for layer, (found, true) in enumerate(pairs):
             if min(len(found), len(true)) >= _FEWEST:
                 self.calibrated.correct_column(layer, found, true)
 
