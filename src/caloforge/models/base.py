@@ -4,41 +4,7 @@ A model is built from (detector, config) alone. ``fit_transforms`` sets constant
 buffers, so that the weights file is enough to rebuild the model. ``sample`` is a pure function of noise and conditions, so that
 random numbers can be counted per shower and the model exported.
 
-A complete example::
-
-    class MyConfig(ModelConfig):
-        width: int = 128
-        epochs: int = 50
-        optimizer: OptimizerSettings = OptimizerSettings(lr=1e-3)
-
-    class MyModel(ShowerModel):
-        Config = MyConfig
-        presets = {"paper": {"width": 64}, "improved": {}}
-        config: MyConfig
-
-        def __init__(self, detector, config):
-            super().__init__(detector, config)
-            self.encoder = ConditionEncoder(detector, self.columns)
-            self.net = mlp(10 + self.encoder.width, config.width, detector.n_cells)
-
-        def fit_transforms(self, showers):
-            super().fit_transforms(showers)
-            self.encoder.fit(self.condition_matrix(showers))
-
-        @property
-        def noise_size(self): return 10
-
-        def sample(self, noise, conditions):
-            return torch.relu(self.net(torch.cat([noise, self.encoder(conditions)], 1)))
-
-        def stages(self):
-            spec = OptimizerSpec.of(self.config.optimizer, self.net)
-            return (Stage("main", self.config.epochs, 128, {"main": spec}, self.step, metric="physics"),)
-
-        def step(self, batch, updater):
-            loss = ...
-            updater.update("main", loss)
-            return {"loss": loss}
+A complete example is in ``docs/extending.md``.
 """
 
 from __future__ import annotations
@@ -95,7 +61,7 @@ def counted_noise(
 
 
 class ShowerModel(nn.Module, ABC):
-    """Base of all models; see the module for a whole example.
+    """Base of all models.
 
     Attributes:
         Config: Class of its settings.
