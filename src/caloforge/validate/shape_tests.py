@@ -31,10 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.showers import ShowerSource
-from caloforge.statistics.resampling import bootstrap_counts, halves, spread
-from caloforge.validate.metrics.cells import core_cells, moment_ratios
-from caloforge.validate.metrics.distances import ks_test
+from caloforge.statistics.distances import ks_test
+from caloforge.statistics.moments import core_cells
+from caloforge.statistics.resampling import halves, resample, spread
 from caloforge.validate.metrics.features import profiles
+from caloforge.validate.metrics.shapes import core_ratios
 from caloforge.validate.sample import Sample
 
 __all__ = [
@@ -157,7 +158,7 @@ def reference_core(
     mean = np.zeros(source.detector.n_cells)
     for block in _scaled(source, window, most):
         mean += block.sum(axis=0)
-    cells = core_cells(source.detector, mean)
+    cells = core_cells(mean, source.detector.shape)
     return cells, core_energies(source, window, cells, most)
 
 
@@ -177,13 +178,8 @@ def compare_cores(
         unknown = float("nan")
         empty = np.full(reference.shape[1], np.nan)
         return CoreRatios(m, unknown, unknown, unknown, unknown, (unknown, unknown), empty, empty)
-    mean, std = moment_ratios(reference, generated)
-    weights = zip(
-        bootstrap_counts(n, n_bootstrap, seed, "reference"),
-        bootstrap_counts(m, n_bootstrap, seed, "generated"),
-        strict=True,
-    )
-    repeats = np.array([moment_ratios(reference, generated, a, b) for a, b in weights])
+    mean, std = core_ratios(reference, generated)
+    repeats, _ = resample(core_ratios, reference, generated, n_bootstrap, 0, seed)
     first, second = halves(n, 0, seed)
     ratios = []
     for moment in ("mean", "std"):
@@ -195,7 +191,7 @@ def compare_cores(
         mean_error=spread(repeats[:, 0]),
         std=std,
         std_error=spread(repeats[:, 1]),
-        floor=moment_ratios(reference[first], reference[second]),
+        floor=core_ratios(reference[first], reference[second]),
         cell_mean=ratios[0],
         cell_std=ratios[1],
     )
