@@ -136,7 +136,8 @@ def decode(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
     """Pack files of showers of one detector and beam into one file; return the number of showers."""
-    counts, gaps, codes, conditions, parts = [], [], [], [], []
+    counts, gaps, codes, conditions = [], [], [], []
+    parts: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     for path in files:
         with open_showers(path) as source:
@@ -166,7 +167,7 @@ def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
                 codes.append(encode(chunk.cells[rows, cells]))
     gap, code = np.concatenate(gaps).astype(np.uint32), np.concatenate(codes)
     wide = bool(gap.max(initial=0) >= 1 << 16)
-    arrays = {
+    arrays: dict[str, Any] = {
         "counts": np.concatenate(counts).astype(np.uint32),
         "conditions": np.concatenate(conditions),
         **{f"gap{k}": (gap >> (8 * k)).astype(np.uint8) for k in range(3 if wide else 2)},
@@ -225,7 +226,7 @@ def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int 
     gap = np.zeros(len(arrays["code0"]), np.int64)
     for k, name in enumerate(sorted(name for name in arrays if name.startswith("gap"))):
         gap += arrays[name].astype(np.int64) << (8 * k)
-    energy = decode(arrays["code0"].astype(np.uint16) | (arrays["code1"].astype(np.uint16) << 8))
+    energy = decode((arrays["code0"] + 256 * arrays["code1"].astype(np.uint16)).astype(np.uint16))
     ends = np.cumsum(arrays["counts"].astype(np.int64))
     starts = ends - arrays["counts"]
     conditions, sizes = arrays["conditions"], header["conditions"]
