@@ -7,9 +7,10 @@ import pytest
 
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers
-from caloforge.validate.plots.families import FAMILIES, TITLES, all_figures, angle_slices, energy_slices
+from caloforge.validate.plots.families import FAMILIES, TITLES, all_figures
 from caloforge.validate.plots.images import correlation_matrix
 from caloforge.validate.plots.panel import Heat, Panel
+from caloforge.validate.plots.spectra import angle_slices, energy_slices
 from caloforge.validate.report.event import pick_showers
 from caloforge.validate.sample import Sample
 

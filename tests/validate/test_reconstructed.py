@@ -11,8 +11,7 @@ from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.validate.limits import check_limits, read_limits
 from caloforge.validate.metrics import Settings, compute_metrics
-from caloforge.validate.plots.families import all_figures
-from caloforge.validate.plots.response import reconstructed
+from caloforge.validate.plots.families import all_figures, reconstructed
 from caloforge.validate.reconstruction.sample import MAIN, can_reconstruct, fitted, reconstruct, why_not
 from caloforge.validate.report.build import before_after
 from caloforge.validate.report.page import Table

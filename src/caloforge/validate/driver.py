@@ -115,18 +115,11 @@ def read_samples(
 ) -> dict[str, SeenCount]:
     """Read every sample once, so that its metrics and figures need its file no more; fill in the hashes of the inputs.
 
-    Arguments:
-        inputs: The reference first.
-        samples: The showers of each that are compared.
-        settings: Sizes, seed and threshold.
-        allow_seen: Accept reference showers that were used to train or select a model.
-
     Returns:
         How many reference showers each model has seen, by label, where it is known.
 
     Raises:
-        SeenShowersError: When a model was trained or selected on reference showers, unless ``allow_seen``; before
-            the generated samples are read.
+        SeenShowersError: See :func:`validate`.
         InputError: When a cell is NaN, infinite or negative.
     """
     reference, *generated = samples
@@ -170,6 +163,7 @@ def _read(
 
 _OWN = ("provenance", "seen", "skipped")
 _CODE = ("validate", "statistics", "geometry", "showers", "random.py")
+_STATE = ".cache/inputs.json"
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
@@ -269,7 +263,7 @@ def validate(
             _check_folder(folder, force, key=key)
             ensure_output_dir(folder, force=True)
             (folder / ".cache").mkdir(exist_ok=True)
-            write_json(_state(folder), {"outline": outline, "key": key})
+            write_json(folder / _STATE, {"outline": outline, "key": key})
             figures = stack.enter_context(begin_figures(folder, samples, chosen))
         metrics = _measure(inputs, samples, chosen, folder, line, match_conditions, seen)
         rows = check_limits(wanted, metrics["samples"])
@@ -350,10 +344,6 @@ def _key(samples: Sequence[str], settings: Settings, match: bool) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
-def _state(folder: Path) -> Path:
-    return folder / ".cache" / "inputs.json"
-
-
 def _check_folder(folder: Path, force: bool, **known: str) -> None:
     """Refuse an output folder that has something else than the same comparison, which goes on.
 
@@ -369,6 +359,6 @@ def _check_folder(folder: Path, force: bool, **known: str) -> None:
         raise OutputError(msg)
     if force or not folder.exists() or not any(folder.iterdir()):
         return
-    state = read_json(_state(folder)) if _state(folder).exists() else {}
+    state = read_json(folder / _STATE) if (folder / _STATE).exists() else {}
     if any(state.get(name) != value for name, value in known.items()):
         raise OutputExistsError(folder)

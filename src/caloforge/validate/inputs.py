@@ -63,16 +63,11 @@ class Input:
         """Return where the showers come from, as ``metrics.json`` has it."""
         energy, theta = self.source.incident_energy, self.source.incident_theta
         facts: dict[str, Any] = {
-            "label": self.label,
-            "file": None if self.path is None else str(self.path),
-            "sha256": self.sha256,
-            "n_showers": len(self.source),
-            "detector": self.source.detector.name,
-            "particle": self.source.particle,
-            "source": self.source.source,
-            "seed": self.source.seed,
+            "label": self.label, "file": None if self.path is None else str(self.path), "sha256": self.sha256,
+            "n_showers": len(self.source), "detector": self.source.detector.name, "particle": self.source.particle,
+            "source": self.source.source, "seed": self.source.seed,
             "incident_energy": [float(energy.min()), float(energy.max())],
-        }
+        }  # fmt: skip
         if self.source.has_theta:
             facts["incident_theta"] = [float(theta.min()), float(theta.max())]
         if self.kept is not None:
@@ -89,7 +84,6 @@ def open_inputs(
     """Open the samples; files are closed when the stack ends.
 
     Arguments:
-        stack: Closes the files that were opened here.
         items: Paths, showers or open files, the reference first.
         detector: Detector of files that do not name their own.
         labels: Names of the samples, one each; by default the file's name or the source of the showers.
@@ -157,26 +151,21 @@ def command_line(
     """Return the command that makes the same comparison, or the call when not all samples are files.
 
     Arguments:
-        inputs: The reference first.
         settings: Those that the command line knows and that differ from its defaults are written out.
-        folder: The output folder.
-        limits: The file of limits, when it is one.
-        match: Whether conditions are matched.
-        labels: Names of the samples that the user chose.
-        detector: Detector that the user named, by its name or file.
-        allow_seen: Whether reference showers may be ones that a model has seen.
+        folder: The output folder; it and the others as the arguments of :func:`~caloforge.validate.driver.validate`.
     """
-    changed = {name: getattr(settings, name) for name in _changed(settings)}
+    fields = type(settings).model_fields.items()
+    changed = {
+        name: getattr(settings, name) for name, entry in fields if getattr(settings, name) != entry.default
+    }
     if not all(entry.path is not None for entry in inputs):
         words = [repr(str(x.path)) if x.path else x.label.split(" ")[0].lower() for x in inputs]
         words += [f"settings={changed!r}"] if changed else []
-        words += ["match_conditions=True"] if match else []
-        words += ["allow_seen=True"] if allow_seen else []
+        words += ["match_conditions=True"] * match + ["allow_seen=True"] * allow_seen
         return f"caloforge.validate({', '.join(words)})"
     words = ["caloforge", "validate", *(str(entry.path) for entry in inputs)]
     words += [] if folder is None else ["-o", str(folder)]
-    words += ["--match-conditions"] if match else []
-    words += ["--allow-seen"] if allow_seen else []
+    words += ["--match-conditions"] * match + ["--allow-seen"] * allow_seen
     words += ["--fail-on", str(limits)] if isinstance(limits, str | Path) else []
     words += ["--detector", str(detector)] if isinstance(detector, str | Path) else []
     words += [word for label in labels or () for word in ("--label", label)]
@@ -186,12 +175,6 @@ def command_line(
         elif value in _SWITCHES.get(name, {}):
             words.append(_SWITCHES[name][value])
     return shlex.join(words)
-
-
-def _changed(settings: Settings) -> list[str]:
-    """Return the names of the settings that are not at their defaults."""
-    fields = type(settings).model_fields
-    return [name for name, entry in fields.items() if getattr(settings, name) != entry.default]
 
 
 _OUTSIDE = 0.05  # most of a sample that may lie outside the other's range
@@ -292,12 +275,10 @@ def _compare(label: str, name: str, ours: NDArray[np.float64], theirs: NDArray[n
 
 @dataclass(frozen=True)
 class Matched:
-    """Samples with the same conditions."""
+    """Samples with the same conditions: the showers in the common range, generated ones thinned to the reference's distribution."""
 
-    reference: ShowerSource  # the showers of the reference in the common range
-    generated: dict[
-        str, ShowerSource
-    ]  # those of each generated sample, thinned to the reference's distribution
+    reference: ShowerSource
+    generated: dict[str, ShowerSource]
     kept: dict[str, tuple[int, int]]  # how many of how many showers are left, by label
 
 
@@ -310,7 +291,6 @@ def match_conditions(
     restricted in range.
 
     Arguments:
-        reference: The reference.
         generated: Label to sample.
         seed: Seed of the choice among the generated showers.
         minimum: Fewest showers that must be left of each sample.

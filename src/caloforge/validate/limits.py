@@ -133,7 +133,6 @@ def check_limits(limits: Iterable[Limit], samples: Mapping[str, Mapping[str, Any
     """Compare every sample's metrics with the limits.
 
     Arguments:
-        limits: From :func:`read_limits`.
         samples: Label to that sample's metrics, as under ``samples`` in ``metrics.json``.
 
     Returns:

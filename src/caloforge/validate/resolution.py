@@ -35,10 +35,8 @@ __all__ = [
 
 def plain_fields(record: Any) -> dict[str, Any]:
     """Return a dataclass of arrays and numbers as plain lists and numbers, by attribute."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()
-    }
+    values = ((field.name, getattr(record, field.name)) for field in fields(record))
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values}
 
 
 @dataclass(frozen=True, eq=False)

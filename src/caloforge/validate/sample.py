@@ -66,10 +66,9 @@ class KeptCells:
 
 
 class Sample:
-    """Showers to be compared.
+    """Showers in memory or in a file, to be compared.
 
     Arguments:
-        source: Showers in memory or in a file.
         label: What tables and figures call them.
         threshold: Energy above which a cell counts as a hit, MeV.
         cut: Cells below it are empty for every observable, MeV; the detector's ``evaluation_cut`` when None, which
@@ -118,8 +117,6 @@ class Sample:
         """Indices (n,) of the showers in the source, increasing."""
         return np.arange(len(self.source)) if self._rows is None else self._rows
 
-    # -- conditions --------------------------------------------------------------------------------------
-
     @cached_property
     def incident_energy(self) -> NDArray[np.float64]:
         """Incident energies (n,), MeV."""
@@ -137,16 +134,12 @@ class Sample:
     def _of_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         return values if self._rows is None else values[self._rows]
 
-    # -- observables -------------------------------------------------------------------------------------
-
     @cached_property
     def observables(self) -> ObservableTable:
         """Every observable of the showers, computed once."""
         if self._parent is None:
             return observe(self.source, threshold=self.threshold, cut=self.cut, label=self.label)
         return self._parent.observables.take(self.rows, lambda: cell_statistics(self, self.cut))
-
-    # -- showers -----------------------------------------------------------------------------------------
 
     def keep(self, n: int, seed: int = 0) -> KeptCells:
         """Return the consumer that keeps the cells of the showers that :meth:`take` will return first."""
@@ -156,11 +149,7 @@ class Sample:
     def take(self, n: int, seed: int = 0) -> Showers:
         """Return ``n`` showers in memory, the same ones for the same seed; all of them when there are not more.
 
-        Cells kept by :meth:`keep` are handed over, and let go of here.
-
-        Arguments:
-            n: How many at most.
-            seed: Which.
+        Cells kept by :meth:`keep` are returned, and no longer kept here.
         """
         if self._kept is None or self._kept[0] != (n, seed):
             return self.source.take(self.rows[self.choose(n, seed)])
@@ -177,19 +166,11 @@ class Sample:
         return self.source.take(self.rows[[row]])
 
     def _with_conditions(self, rows: NDArray[np.int64], cells: NDArray[np.float32]) -> Showers:
-        source = self.source
-        return Showers(
-            detector=source.detector,
-            cells=cells,
-            incident_energy=self.incident_energy[rows],
-            incident_theta=self.incident_theta[rows] if source.has_theta else None,
-            conditions={name: self.condition(name)[rows] for name in source.condition_names},
-            particle=source.particle,
-            source=source.source,
-            seed=source.seed,
-            attributes=source.attributes,
-            seen=source.seen,
-        )
+        source, energy = self.source, self.incident_energy[rows]
+        theta = self.incident_theta[rows] if source.has_theta else None
+        conditions = {name: self.condition(name)[rows] for name in source.condition_names}
+        facts = source.particle, source.source, source.seed, source.attributes
+        return Showers(self.detector, cells, energy, theta, conditions, *facts, seen=source.seen)
 
     def choose(self, n: int, seed: int = 0) -> NDArray[np.int64]:
         """Return the positions (at most n,), increasing, of the showers that :meth:`take` returns."""
@@ -230,7 +211,6 @@ class Sample:
         """Return two disjoint random halves, each of n // 2 showers.
 
         Arguments:
-            seed: Which halves.
             index: Number of the split, for repeated halves of one seed.
 
         Raises:

@@ -181,8 +181,8 @@ def _metric_blocks(metrics: Mapping[str, Any]) -> Iterator[str | Block]:
     if len(response) > 1:
         slices = []
         for row in response:
-            pairs = (_pair(row, f"{key}_ratio", f"{key}_uncertainty") for key in ("response", "resolution"))
-            slices.append((f"{row['energy'] / 1000.0:.3g} GeV", str(row["n"]), *chain(*pairs)))
+            ratios = (_pair(row, f"{key}_ratio", f"{key}_uncertainty") for key in ("response", "resolution"))
+            slices.append((f"{row['energy'] / 1000.0:.3g} GeV", str(row["n"]), *chain(*ratios)))
         columns = ("mean energy", ">showers", ">response, ratio", ">±", ">resolution, ratio", ">±")
         yield Block(columns, slices)
 

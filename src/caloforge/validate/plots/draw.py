@@ -58,7 +58,7 @@ def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -
                 if isinstance(figure, EventDrawing):
                     figure.draw({"png": first, "pdf": second})
                 else:
-                    drawn = _drawn(figure, pyplot)
+                    drawn = _DRAW[type(figure)](figure, pyplot)
                     for ending, path in (("png", first), ("pdf", second)):
                         drawn.savefig(path, format=ending, **_OPTIONS[ending])
                     pyplot.close(drawn)
@@ -66,14 +66,6 @@ def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -
             if advance is not None:
                 advance(1)
     return paths
-
-
-def _drawn(figure: Panel | Heat | Growth | Bars, pyplot: Any) -> Any:
-    if isinstance(figure, Panel):
-        return draw_panel(figure, pyplot)
-    if isinstance(figure, Heat):
-        return draw_heat(figure, pyplot)
-    return draw_growth(figure, pyplot) if isinstance(figure, Growth) else draw_bars(figure, pyplot)
 
 
 def draw_panel(panel: Panel, pyplot: Any) -> Any:
@@ -158,12 +150,11 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
         values = np.where(image.values > 0, image.values, np.nan) if heat.log else image.values
         mesh = place.pcolormesh(heat.x_edges, heat.y_edges, values.T, norm=norm, cmap=scale, rasterized=True)
         place.set_title(image.label, fontsize=13)
+        x, y = heat.centres()
         if heat.x_ticks:
-            place.set_xticks(
-                (heat.x_edges[1:] + heat.x_edges[:-1]) / 2, heat.x_ticks, rotation=90, fontsize=9
-            )
+            place.set_xticks(x, heat.x_ticks, rotation=90, fontsize=9)
         if heat.y_ticks:
-            place.set_yticks((heat.y_edges[1:] + heat.y_edges[:-1]) / 2, heat.y_ticks, fontsize=9)
+            place.set_yticks(y, heat.y_ticks, fontsize=9)
         if heat.x_ticks or heat.y_ticks:
             place.tick_params(which="both", length=0)
             place.minorticks_off()
@@ -199,10 +190,8 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
         for entry in curve.marks:
             axes.plot([entry.low, entry.high], [entry.auc] * 2, color=shade, lw=4.0, alpha=0.5)
             axes.plot(entry.showers, entry.auc, marker="|", ms=16, mew=2.2, color=shade)
-            axes.annotate(
-                entry.name, (entry.showers, entry.auc), (0, 12), textcoords="offset points",
-                ha="center", fontsize=11, color=shade,
-            )  # fmt: skip
+            text = {"textcoords": "offset points", "ha": "center", "fontsize": 11, "color": shade}
+            axes.annotate(entry.name, (entry.showers, entry.auc), (0, 12), **text)
     axes.set_xscale("log")
     axes.set(xlabel="showers a side", ylabel="AUC of the strongest classifier", ylim=growth.limits())
     axes.legend(loc="upper left")
@@ -228,17 +217,18 @@ def draw_bars(bars: Bars, pyplot: Any) -> Any:
     return figure
 
 
+_DRAW: dict[type, Callable[[Any, Any], Any]] = {
+    Panel: draw_panel, Heat: draw_heat, Growth: draw_growth, Bars: draw_bars,
+}  # fmt: skip
+
 _FEW = 8  # figures for which no further process is started
 _MOST_PROCESSES = 4
 
 
 class Drawing:
-    """Figures that other processes draw as PNG and PDF while this one measures; a context that ends them when it is left.
+    """Figures that other processes draw into a folder as PNG and PDF while this one measures; a context that ends them when left.
 
-    Arguments:
-        figures: What to draw.
-        folder: Where to.
-        processes: How many processes draw; by default half of the cores, and at least one where there are two.
+    ``processes`` of them draw; by default half of the cores, and at least one where there are two.
     """
 
     def __init__(self, figures: Sequence[Figure], folder: Path, processes: int | None = None) -> None:

@@ -76,7 +76,6 @@ def hit_boxes(shower: Showers, threshold: float = 0.1, most: int = 4000) -> HitB
     """Return the boxes of one shower's hits.
 
     Arguments:
-        shower: One shower.
         threshold: A cell with more energy than this is a hit, MeV.
         most: Most hits drawn; the least energetic ones are left out and counted.
 
@@ -99,16 +98,9 @@ def hit_boxes(shower: Showers, threshold: float = 0.1, most: int = 4000) -> HitB
     centres[:, :2] += offset
     corners, owner = _corners(detector, cells)
     corners[:, :, :2] += offset[owner][:, None, :]
-    order = np.argsort(owner, kind="stable")
-    return HitBoxes(
-        corners=corners[order],
-        energy=energy[cells][owner[order]],
-        centres=centres,
-        hits=energy[cells],
-        layers=layers,
-        hidden=len(dropped),
-        hidden_energy=float(energy[dropped].sum()),
-    )
+    order, hits = np.argsort(owner, kind="stable"), energy[cells]
+    hidden = len(dropped), float(energy[dropped].sum())
+    return HitBoxes(corners[order], hits[owner[order]], centres, hits, layers, *hidden)
 
 
 def _corners(detector: Detector, cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -196,11 +188,10 @@ def draw_event(
     """Draw one shower into files or buffers.
 
     Arguments:
-        shower: One shower.
         outputs: Format (``png``, ``pdf`` or ``svg``) to the file or buffer that it is written to.
         title: A line above it; by default what the shower is.
         threshold: A cell with more energy than this is drawn, MeV.
-        most: Most hits drawn.
+        most: Most hits drawn, the most energetic ones.
         limits: Ends of the colour scale, MeV.
         projections: Draw the side and front views beside the 3-D one.
     """
@@ -267,9 +258,8 @@ def _draw_flat(axes: Any, boxes: HitBoxes, plane: tuple[int, int], norm: Any, sc
     collections = require("matplotlib.collections", extra="report")
     points = boxes.corners[:, :, list(plane)]
     low, high = points.min(axis=1), points.max(axis=1)
-    outline = np.stack(
-        [low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1
-    )
+    (left, bottom), (right, top) = low.T, high.T
+    outline = np.stack([left, bottom, right, bottom, right, top, left, top], 1).reshape(-1, 4, 2)
     drawn = collections.PolyCollection(outline, facecolors=scale(norm(boxes.energy)), linewidths=0.0)
     axes.add_collection(drawn)
     axes.autoscale_view()
@@ -278,5 +268,5 @@ def _draw_flat(axes: Any, boxes: HitBoxes, plane: tuple[int, int], norm: Any, sc
     axes.tick_params(labelsize=10)
     if len(points):
         span = np.ptp(points.reshape(-1, 2), axis=0)
-        axes.set_xlim(low[:, 0].min() - 0.03 * span[0], high[:, 0].max() + 0.03 * span[0])
-        axes.set_ylim(low[:, 1].min() - 0.03 * span[1], high[:, 1].max() + 0.03 * span[1])
+        axes.set_xlim(left.min() - 0.03 * span[0], right.max() + 0.03 * span[0])
+        axes.set_ylim(bottom.min() - 0.03 * span[1], top.max() + 0.03 * span[1])

@@ -1,76 +1,120 @@
-"""The families of figures in the order of the report, and slices of samples in energy and angle."""
+"""The families of figures in the order of the report, and those of response and resolution.
+
+The response is visible over incident energy; mean, width and their errors are those of all showers in a slice
+(:mod:`caloforge.statistics.moments`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from caloforge.registry import Registry
-from caloforge.validate.plots.event import format_energy
-from caloforge.validate.plots.panel import Array, Heat, Panel
+from caloforge.statistics.moments import moments_in_bins
+from caloforge.validate.plots.images import profiles
+from caloforge.validate.plots.panel import Array, Curve, Heat, Panel
+from caloforge.validate.plots.spectra import (
+    Slices,
+    angle_slices,
+    common_names,
+    energy_slices,
+    histogram_panel,
+    observable_panel,
+    whole_spectrum,
+)
+from caloforge.validate.reconstruction.sample import can_reconstruct, reconstruct
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
-__all__ = ["FAMILIES", "TITLES", "Family", "Shown", "Slices", "all_figures", "angle_slices", "energy_slices"]
+__all__ = [
+    "FAMILIES",
+    "TITLES",
+    "Family",
+    "Shown",
+    "all_figures",
+    "reconstructed",
+    "response",
+    "response_panels",
+]
 
 
-_FEWEST = 10  # showers of each sample in a slice that is shown
+_FEWEST = 4  # showers of a slice that is shown
 
 
-@dataclass(frozen=True)
-class Slices:
-    """Slices of one condition, common to all samples."""
-
-    edges: Array  # (S + 1,) their ends
-    middles: Array  # (S,) mean of the reference's values in each
-    names: tuple[str, ...]  # what each is called
-    members: tuple[NDArray[np.int64], ...]  # for each sample, the slice (N,) of each shower, -1 outside
-
-    def enough(self, number: int) -> bool:
-        """Return whether every sample has ten showers in a slice."""
-        return all(int((member == number).sum()) >= _FEWEST for member in self.members)
+def response(samples: Sequence[Sample]) -> list[Panel]:
+    """Return linearity and resolution against energy and against angle, where these vary."""
+    return response_panels(samples, [s.observables["visible_energy"] / s.incident_energy for s in samples])
 
 
-def energy_slices(samples: Sequence[Sample], number: int = 8) -> Slices | None:
-    """Return slices of incident energy; None when all showers have the same."""
-    values = [sample.observables.incident_energy for sample in samples]
-    return _slices(values, number, format_energy)
+def response_panels(samples: Sequence[Sample], ratios: Sequence[Array], title: str = "") -> list[Panel]:
+    """Return mean and relative width of measured over incident energy (N,), by sample, against the conditions that vary."""
+    panels: list[Panel] = []
+    for slices, name, label in (
+        (energy_slices(samples, 10), "energy", "incident energy [GeV]"),
+        (angle_slices(samples, 8), "angle", "incident angle [degrees]"),
+    ):
+        if slices is not None:
+            pair = _pair(samples, ratios, slices, name, label)
+            panels += [replace(panel, title=f"{panel.title}{title}") for panel in pair]
+    return panels
 
 
-def angle_slices(samples: Sequence[Sample], number: int = 6) -> Slices | None:
-    """Return slices of the incident angle; None when all showers have the same."""
-    values = [sample.observables.incident_theta for sample in samples]
-    return _slices(values, number, lambda angle: f"{angle:.0f}°")
+def _pair(
+    samples: Sequence[Sample], ratios: Sequence[Array], slices: Slices, name: str, label: str
+) -> list[Panel]:
+    unit = 1e-3 if name == "energy" else 1.0
+    edges, x = slices.edges * unit, slices.middles * unit
+    log_x = name == "energy" and bool(edges[0] > 0 and edges[-1] > 20 * edges[0])
+    bins = np.arange(len(x) + 1, dtype=np.float64) - 0.5
+    found = [
+        moments_in_bins(ratio, member.astype(np.float64), bins, _FEWEST)
+        for ratio, member in zip(ratios, slices.members, strict=True)
+    ]
+    means = [(each.mean, each.mean_error) for each in found]
+    widths = [(each.std / np.abs(each.mean), each.std_error / np.abs(each.mean)) for each in found]
+    panels = []
+    for kind, title, y_label, values in (
+        ("linearity", "Mean response", "mean response", means),
+        ("resolution", "Resolution", "width / mean", widths),
+    ):
+        curves = tuple(Curve(role, samples[role].label, y, error) for role, (y, error) in enumerate(values))
+        text = f"{kind}_{name}", f"{title} against {name}", label, y_label
+        panels.append(Panel(*text, edges, curves, log_x, points=True, x=x))
+    return panels
 
 
-def _slices(values: Sequence[Array], number: int, write: Callable[[float], str]) -> Slices | None:
-    reference = values[0]
-    low, high = float(reference.min()), float(reference.max())
-    if high - low <= 1e-3 * abs(high):
-        return None
-    distinct = np.unique(np.round(reference, 3))
-    if len(distinct) <= 16:
-        x = np.log(distinct) if distinct[0] > 0 else distinct
-        inner = (x[1:] + x[:-1]) / 2
-        edges = np.concatenate([[2 * x[0] - inner[0]], inner, [2 * x[-1] - inner[-1]]])
-        edges = np.exp(edges) if distinct[0] > 0 else edges
-        names = tuple(write(value) for value in distinct)
-    else:
-        edges = np.quantile(reference, np.linspace(0, 1, number + 1))
-        edges[-1] += 1e-9 * abs(edges[-1])
-        names = tuple(f"{write(a)} to {write(b)}" for a, b in pairwise(edges))
-    members = []
-    for sample in values:
-        place = np.searchsorted(edges, sample, side="right") - 1
-        members.append(np.where((place >= 0) & (place < len(edges) - 1), place, -1))
-    middles = np.array([reference[members[0] == s].mean() for s in range(len(edges) - 1)])
-    return Slices(edges, middles, names, tuple(members))
+_PREFIX, _TITLE = "reconstructed_", ", reconstructed"
+_CLUSTERS = {  # title and axis of the columns of the clusters
+    "cluster_response": ("Cluster energy", "cluster energy / incident energy"),
+    "cluster_direction": ("Cluster direction", "cluster angle − incident angle [degrees]"),
+    "clusters": ("Clusters a shower", "clusters"),
+    "outside_cluster": ("Energy outside the leading cluster", "fraction of the digitised energy"),
+}
+_SPECTRA = ("visible_energy", "hits", "peak_energy", "shower_depth", "radius_90")
+_PROFILES = ("layer_energy", "radial_profile")
+
+
+def reconstructed(samples: Sequence[Sample]) -> list[Panel]:
+    """Return the figures after the reconstruction that is calibrated on the reference; none where it cannot be."""
+    if can_reconstruct(samples[0]):
+        return []
+    after = [reconstruct(samples[0], sample) for sample in samples]
+    labels = [sample.label for sample in samples]
+    panels = [
+        histogram_panel(name, title, axis, [each.clusters[name] for each in after], labels)
+        for name, (title, axis) in _CLUSTERS.items()
+    ]
+    cells = [each.sample for each in after]
+    panels += response_panels(cells, [each.response for each in after], title=" of the cluster energy")
+    names = set(common_names(cells))
+    alike = [observable_panel(name, cells) for name in _SPECTRA if name in names]
+    alike += [*profiles(cells, _PROFILES), *whole_spectrum(cells)]
+    panels += [replace(panel, title=panel.title + _TITLE) for panel in alike if panel is not None]
+    return [replace(panel, name=_PREFIX + panel.name) for panel in panels if panel is not None]
 
 
 Shown: TypeAlias = Panel | Heat
@@ -79,7 +123,7 @@ Family: TypeAlias = Callable[["Sequence[Sample]"], "Sequence[Panel | Heat]"]
 FAMILIES: Registry[Family] = Registry(
     "figure family",
     {
-        "response": "caloforge.validate.plots.response:response",
+        "response": "caloforge.validate.plots.families:response",
         "cells": "caloforge.validate.plots.spectra:cell_spectra",
         "energies": "caloforge.validate.plots.spectra:energies",
         "spectra": "caloforge.validate.plots.spectra:spectra",
@@ -87,7 +131,7 @@ FAMILIES: Registry[Family] = Registry(
         "layers": "caloforge.validate.plots.spectra:layer_spectra",
         "images": "caloforge.validate.plots.images:images",
         "correlations": "caloforge.validate.plots.images:correlations",
-        "reconstructed": "caloforge.validate.plots.response:reconstructed",
+        "reconstructed": "caloforge.validate.plots.families:reconstructed",
     },
 )
 

@@ -96,10 +96,8 @@ def _pair(
     place = axis, axis, edges, edges
     names: dict[str, Any] = {"x_ticks": ticks, "y_ticks": ticks}
     first = (Image(samples[0].label, matrices[0]),)
-    rest = tuple(
-        Image(f"{sample.label} − reference", matrix - matrices[0])
-        for sample, matrix in zip(samples[1:], matrices[1:], strict=True)
-    )
+    labels = (f"{sample.label} − reference" for sample in samples[1:])
+    rest = tuple(map(Image, labels, (matrix - matrices[0] for matrix in matrices[1:])))
     name, title = f"correlation_{name}", f"Correlation of {title}"
     whole = Heat(name, title, *place, first, "correlation", symmetric=1.0, **names)
     name, title = f"{name}_difference", f"{title}: difference from the reference"
@@ -113,20 +111,17 @@ _RATIO = 0.5  # ends of the colours of ratio - 1
 def images(samples: Sequence[Sample]) -> list[Heat]:
     """Return the mean images of all samples, each followed by its ratio to the reference."""
     detector = samples[0].detector
-    heats: list[Heat] = []
-    means = [sample.observables.cell_mean for sample in samples]
+    heats, means = [], [sample.observables.cell_mean for sample in samples]
     for name, title, x_label, y_label, x_edges, y_edges, parts in _views(detector, means):
         axes = x_label, y_label, x_edges, y_edges
-        shown = tuple(Image(sample.label, part) for sample, part in zip(samples, parts, strict=True))
+        shown = tuple(map(Image, (sample.label for sample in samples), parts))
         mean = f"Mean energy, {title}"
         heats.append(Heat(f"image_{name}", mean, *axes, shown, "mean energy [MeV]", log=True))
         below = parts[0]
         known = below > 1e-5 * below.max(initial=0.0)  # above 1e-5 of the reference's largest value
         ratios = [np.where(known, part / np.where(known, below, 1.0) - 1.0, np.nan) for part in parts]
-        shown = tuple(
-            Image(f"{sample.label} / reference − 1", ratio)
-            for sample, ratio in zip(samples[1:], ratios[1:], strict=True)
-        )
+        labels = (f"{sample.label} / reference − 1" for sample in samples[1:])
+        shown = tuple(map(Image, labels, ratios[1:]))
         name, title = f"image_{name}_ratio", f"Ratio to the reference, {title}"
         heats.append(Heat(name, title, *axes, shown, "ratio − 1", symmetric=_RATIO))
     return heats

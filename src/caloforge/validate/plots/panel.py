@@ -200,6 +200,10 @@ class Heat:
         low = float(positive.min()) if len(positive) else 1e-3
         return max(low, top * 1e-6), max(top, low * 1.01)
 
+    def centres(self) -> tuple[Array, Array]:
+        """Return the middles of the columns (nx,) and of the rows (ny,)."""
+        return (self.x_edges[1:] + self.x_edges[:-1]) / 2, (self.y_edges[1:] + self.y_edges[:-1]) / 2
+
 
 KINDS = {"observable": "#3f6fb5", "cell": "#c9501f", "spectrum bin": "#2f8f6b"}
 """Colour of each kind of feature."""

@@ -1,26 +1,32 @@
-"""Histograms of observables and spectra of cell and layer energies."""
+"""Histograms of observables, spectra of cell and layer energies, and slices of samples in energy and angle."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.observables.base import OBSERVABLES
 from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
-from caloforge.validate.plots.families import energy_slices
+from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = [
+    "Slices",
+    "angle_slices",
     "cell_spectra",
     "choose_edges",
     "common_names",
     "energies",
+    "energy_slices",
     "histogram_panel",
     "layer_spectra",
     "mean_panel",
@@ -35,14 +41,10 @@ _FEW, _MANY = 12, 50
 
 
 def choose_edges(reference: Array, others: Sequence[Array] = ()) -> tuple[Array, bool]:
-    """Return bin edges that show the reference, and whether they are logarithmic.
+    """Return bin edges that show the reference (N,) and the other samples, and whether they are logarithmic.
 
     The range covers all but 1 in 500 of the reference and the middle 98 % of the other samples, these only to twice
-    the reference's range. Whole numbers get whole bins. Values over more than two decades get logarithmic bins.
-
-    Arguments:
-        reference: (N,) finite values.
-        others: The same of the other samples.
+    the reference's range. Whole numbers get whole bins. Values over more than two decades get logarithmic bins. All are finite.
     """
     low, high = np.quantile(reference, [0.001, 0.999])
     span = high - low
@@ -97,8 +99,8 @@ def histogram_panel(
         counts = np.histogram(sample, bins)[0].astype(float)
         outside, missing = len(sample) - int(counts.sum()), len(whole) - len(sample)
         if outside or missing:
-            parts = [f"{outside} out of range" if outside else "", f"{missing} undefined" if missing else ""]
-            notes.append(f"{label}: {', '.join(part for part in parts if part)} of {len(whole)}")
+            parts = [f"{outside} out of range"] * bool(outside) + [f"{missing} undefined"] * bool(missing)
+            notes.append(f"{label}: {', '.join(parts)} of {len(whole)}")
         total = max(len(whole), 1)
         curves.append(Curve(role, label, counts / total, np.sqrt(counts) / total))
     shape = curves[0].y[curves[0].y > 0]
@@ -149,13 +151,8 @@ def common_names(samples: Sequence[Sample]) -> list[str]:
 def observable_panel(name: str, samples: Sequence[Sample]) -> Panel | None:
     """Return the histogram of an observable with one number a shower; None when the reference has no finite value."""
     observable = OBSERVABLES[name]
-    title, axis = (
-        observable.label[:1].upper() + observable.label[1:],
-        with_unit(observable.label, observable.unit),
-    )
-    return histogram_panel(
-        name, title, axis, [s.observables[name] for s in samples], [s.label for s in samples]
-    )
+    text = observable.label[:1].upper() + observable.label[1:], with_unit(observable.label, observable.unit)
+    return histogram_panel(name, *text, [s.observables[name] for s in samples], [s.label for s in samples])
 
 
 def spectra(samples: Sequence[Sample]) -> list[Panel]:
@@ -176,16 +173,14 @@ def cell_spectra(samples: Sequence[Sample]) -> list[Panel | Heat]:
 
     Errors are those of the spread over showers, since the cells of one shower fluctuate together.
     """
-    spectra = [cell_histograms(sample) for sample in samples]
-    labels = [sample.label for sample in samples]
+    spectra, labels = [cell_histograms(sample) for sample in samples], [sample.label for sample in samples]
     near = _near_threshold(spectra, labels, samples[0].threshold)
     return [*whole_spectrum(samples), *near, *_layer_map(spectra, labels)]
 
 
 def whole_spectrum(samples: Sequence[Sample]) -> list[Panel]:
     """Return the spectrum of all cells, from the lowest filled bin of any sample to the highest."""
-    spectra = [cell_histograms(sample) for sample in samples]
-    labels = [sample.label for sample in samples]
+    spectra, labels = [cell_histograms(sample) for sample in samples], [sample.label for sample in samples]
     every = np.arange(len(spectra[0].groups))
     bins = np.arange(-1, len(FINE_EDGES), dtype=np.int64)
     bins[-1] = -1  # neither underflow nor overflow
@@ -241,28 +236,14 @@ def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list
         ratio = np.where(known, rate / np.where(known, rates[0], 1.0), np.nan)
         values = np.log2(np.maximum(ratio, 2.0**-_REACH))[:, shown]
         images.append(Image(f"{label} / {labels[0]}", np.minimum(values, _REACH).T))
-    text = (
-        "cell_spectrum_layers",
-        "Ratio of the numbers of cells, by layer and energy",
-        "log10(cell energy / MeV)",
-        "",
-    )
+    name, title = "cell_spectrum_layers", "Ratio of the numbers of cells, by layer and energy"
     x_edges = np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1]
     y_edges = np.arange(len(groups) + 1, dtype=np.float64) - 0.5
     ticks = tuple(group.name for group in groups)
     note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white."
-    return [
-        Heat(
-            *text,
-            x_edges,
-            y_edges,
-            tuple(images),
-            "log2 of the ratio",
-            symmetric=_REACH,
-            y_ticks=ticks,
-            note=note,
-        )
-    ]
+    places = "log10(cell energy / MeV)", "", x_edges, y_edges
+    unit = "log2 of the ratio"
+    return [Heat(name, title, *places, tuple(images), unit, symmetric=_REACH, y_ticks=ticks, note=note)]
 
 
 def layer_spectra(samples: Sequence[Sample]) -> list[Panel]:
@@ -281,6 +262,58 @@ def layer_spectra(samples: Sequence[Sample]) -> list[Panel]:
         text = f"layer_energy_{layer:02d}", title, "layer energy [MeV]"
         panels.append(histogram_panel(*text, values, [s.label for s in samples]))
     return [panel for panel in panels if panel is not None]
+
+
+_FEWEST_IN_SLICE = 10  # showers of each sample in a slice that is shown
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Slices of one condition, common to all samples."""
+
+    edges: Array  # (S + 1,) their ends
+    middles: Array  # (S,) mean of the reference's values in each
+    names: tuple[str, ...]  # what each is called
+    members: tuple[NDArray[np.int64], ...]  # for each sample, the slice (N,) of each shower, -1 outside
+
+    def enough(self, number: int) -> bool:
+        """Return whether every sample has ten showers in a slice."""
+        return all(int((member == number).sum()) >= _FEWEST_IN_SLICE for member in self.members)
+
+
+def energy_slices(samples: Sequence[Sample], number: int = 8) -> Slices | None:
+    """Return slices of incident energy; None when all showers have the same."""
+    return _slices([sample.observables.incident_energy for sample in samples], number, format_energy)
+
+
+def angle_slices(samples: Sequence[Sample], number: int = 6) -> Slices | None:
+    """Return slices of the incident angle; None when all showers have the same."""
+    values = [sample.observables.incident_theta for sample in samples]
+    return _slices(values, number, lambda angle: f"{angle:.0f}°")
+
+
+def _slices(values: Sequence[Array], number: int, write: Callable[[float], str]) -> Slices | None:
+    reference = values[0]
+    low, high = float(reference.min()), float(reference.max())
+    if high - low <= 1e-3 * abs(high):
+        return None
+    distinct = np.unique(np.round(reference, 3))
+    if len(distinct) <= 16:
+        x = np.log(distinct) if distinct[0] > 0 else distinct
+        inner = (x[1:] + x[:-1]) / 2
+        edges = np.concatenate([[2 * x[0] - inner[0]], inner, [2 * x[-1] - inner[-1]]])
+        edges = np.exp(edges) if distinct[0] > 0 else edges
+        names = tuple(write(value) for value in distinct)
+    else:
+        edges = np.quantile(reference, np.linspace(0, 1, number + 1))
+        edges[-1] += 1e-9 * abs(edges[-1])
+        names = tuple(f"{write(a)} to {write(b)}" for a, b in pairwise(edges))
+    members = []
+    for sample in values:
+        place = np.searchsorted(edges, sample, side="right") - 1
+        members.append(np.where((place >= 0) & (place < len(edges) - 1), place, -1))
+    middles = np.array([reference[members[0] == s].mean() for s in range(len(edges) - 1)])
+    return Slices(edges, middles, names, tuple(members))
 
 
 def energies(samples: Sequence[Sample]) -> list[Panel]:

@@ -74,13 +74,9 @@ def mip_energies(source: ShowerSource) -> NDArray[np.float64]:
 
 
 def layer_weights(detector: Detector, mip: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weight of each layer's energy (n_layers,): radiation lengths for each MIP, over the median.
+    """Return the weight of each layer's energy (n_layers,): radiation lengths for each MIP (n_layers,), MeV, over the median.
 
     Without a known stack all weights are 1; see :meth:`Detector.sampled_depth`.
-
-    Arguments:
-        detector: The detector.
-        mip: (n_layers,) MeV.
     """
     if not detector.stack:
         return np.ones(detector.n_layers)
@@ -233,7 +229,6 @@ class Reconstruction:
         """Reconstruct showers in memory.
 
         Arguments:
-            showers: N showers.
             threshold: Energy above which a cell of the batch that is returned counts as a hit, MeV.
 
         Raises:
@@ -267,7 +262,6 @@ class ClusterColumns:
     """Consumer that reconstructs the showers of a pass and keeps energy, direction and number of the clusters.
 
     Arguments:
-        reconstruction: What is done to the showers.
         threshold: Energy above which a cell counts as a hit after reconstruction, MeV.
     """
 
@@ -310,8 +304,8 @@ class ReconstructedSource(SourceView):
     @property
     def attributes(self) -> dict[str, Any]:
         """Further facts, and the constants of the reconstruction."""
-        used = self.reconstruction
-        return super().attributes | {
-            "reconstruction_calibration": used.calibration,
-            "reconstruction_threshold_mip": used.threshold,
+        used = {
+            "calibration": self.reconstruction.calibration,
+            "threshold_mip": self.reconstruction.threshold,
         }
+        return super().attributes | {f"reconstruction_{name}": value for name, value in used.items()}

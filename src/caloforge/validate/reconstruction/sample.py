@@ -49,20 +49,14 @@ class After:
     @property
     def clusters(self) -> dict[str, NDArray[np.float64]]:
         """What the clusters say, by name, (n,) each."""
-        return {
-            "cluster_response": self.response,
-            "cluster_direction": self.direction,
-            "clusters": self.n_clusters,
-            "outside_cluster": self.outside,
-        }
+        names = "cluster_response", "cluster_direction", "clusters", "outside_cluster"
+        return dict(zip(names, (self.response, self.direction, self.n_clusters, self.outside), strict=True))
 
 
 def why_not(detector: Detector, wanted: bool | None) -> str:
     """Return why samples are not compared after reconstruction; empty when they are.
 
-    Arguments:
-        detector: The detector.
-        wanted: The user's choice; None for grids whose layers have a known MIP energy.
+    ``wanted`` is the user's choice, None for grids whose layers have a known MIP energy.
     """
     if wanted is None and not (detector.is_grid and all(layer.mip > 0 for layer in detector.layers)):
         return f"needs a grid of known MIP energy, which '{detector.name}' is not; --reconstruction forces it"
@@ -74,11 +68,7 @@ _BARE, _FITTED, _AFTER = ("reconstruction, c = 1",), ("reconstruction",), ("afte
 
 
 class AfterColumns(ClusterColumns):
-    """Consumer that reconstructs the showers of a sample, for :func:`reconstruct`.
-
-    Arguments:
-        reference: The reference.
-        sample: The sample that is read, the reference or another one.
+    """Consumer that reconstructs the showers of a sample, the reference or another one, for :func:`reconstruct`.
 
     Raises:
         InputError: When no MIP energy is known or found.

@@ -20,10 +20,10 @@ from caloforge.validate.metrics.base import Settings
 from caloforge.validate.plots.draw import Drawing, draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Shown, all_figures
-from caloforge.validate.plots.panel import Bars, Growth, GrowthCurve, Mark, Panel
+from caloforge.validate.plots.panel import Bars, Growth, GrowthCurve, Heat, Mark
 from caloforge.validate.reconstruction.sample import why_not
 from caloforge.validate.report.event import display_blocks, event_drawings, pick_showers
-from caloforge.validate.report.interactive import bars_figure, growth_figure, heat_figure, panel_figure
+from caloforge.validate.report.interactive import figure_of
 from caloforge.validate.report.page import (
     Block,
     Cell,
@@ -73,20 +73,16 @@ _SIGMAS = (("2 sigma", "n_2sigma"), ("5 sigma", "n_5sigma"))
 def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
     """Return the AUC against the number of showers, and each sample's most important features; none where not measured."""
     figures: list[Growth | Bars] = []
-    curves = growth_curves(metrics)
-    if curves:
+    if curves := growth_curves(metrics):
         note = "Dashed: extrapolated, with its 68 % band. Bars at the marks: 68 % range of the number of showers."
         title = f"How many showers tell it from {metrics['reference']['label']}"
         figures.append(Growth("detectability", title, tuple(curves), note))
     for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
-        rows = features_of(sample)[:_MOST_BARS]
-        if rows:
+        if rows := features_of(sample)[:_MOST_BARS]:
             text = f"attribution_{number}", f"Most important features of {label}", "loss of AUC when permuted"
             names, kinds = tuple(_feature(row) for row in rows), tuple(str(row["kind"]) for row in rows)
-            errors = np.array([float(row.get("uncertainty") or 0.0) for row in rows])
-            figures.append(
-                Bars(*text, names, kinds, np.array([float(row["importance"]) for row in rows]), errors)
-            )
+            sizes = np.array([(row["importance"], row.get("uncertainty") or 0.0) for row in rows], np.float64)
+            figures.append(Bars(*text, names, kinds, *sizes.T))
     return figures
 
 
@@ -101,20 +97,17 @@ def growth_curves(metrics: Mapping[str, Any]) -> list[GrowthCurve]:
             np.array(detail[key], np.float64) for key in ("sizes", "auc", "auc_uncertainty")
         )
         line = detail.get("extrapolation") or {}
-        grid, fitted, lower, upper = (np.array(line.get(key, [])) for key in ("sizes", "auc", "low", "high"))
-        band = grid, fitted, lower, upper
+        grid, fitted, *band = (np.array(line.get(key, [])) for key in ("sizes", "auc", "low", "high"))
         x, y = (grid, fitted) if len(grid) else (showers, auc)
         marks = []
         for name, key in _SIGMAS:
             found = detail.get(key) or {}
             if found.get("value"):
                 n = float(found["value"])
-                at = np.interp(math.log(n), np.log(x), y)
-                marks.append(
-                    Mark(name, n, float(found.get("low") or n), float(found.get("high") or n), float(at))
-                )
+                low, high = (float(found.get(end) or n) for end in ("low", "high"))
+                marks.append(Mark(name, n, low, high, float(np.interp(math.log(n), np.log(x), y))))
         measured = showers, auc, np.nan_to_num(error)
-        curves.append(GrowthCurve(role, label, *measured, *band, tuple(marks)))
+        curves.append(GrowthCurve(role, label, *measured, grid, fitted, band[0], band[1], tuple(marks)))
     return curves
 
 
@@ -124,10 +117,7 @@ def _feature(row: Mapping[str, Any]) -> str:
 
 def detectability_blocks(metrics: Mapping[str, Any]) -> list[Block]:
     """Return the figures and the table of the section, empty when nothing of it was measured."""
-    blocks: list[Block] = []
-    for figure in detectability_figures(metrics):
-        drawn = growth_figure(figure) if isinstance(figure, Growth) else bars_figure(figure)
-        blocks.append(Plot(drawn, figure.note, figure.title, isinstance(figure, Growth), key=figure.name))
+    blocks: list[Block] = [_plot(figure) for figure in detectability_figures(metrics)]
     rows = [
         [Cell(label), Cell(_feature(row)), Cell(str(row["kind"])), Cell(format_value(row["importance"], row.get("uncertainty")), row["importance"])]
         for label, sample in metrics["samples"].items()
@@ -140,16 +130,13 @@ def detectability_blocks(metrics: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-_MODULES = ("matplotlib", "mplhep", "plotly", "jinja2")
-
-
 def require_report() -> None:
     """Check that figures can be drawn and the page written.
 
     Raises:
         MissingExtraError: When a module of the ``report`` extra is not installed.
     """
-    for module in _MODULES:
+    for module in ("matplotlib", "mplhep", "plotly", "jinja2"):
         require(module, extra="report")
 
 
@@ -159,8 +146,7 @@ _CLUSTERS = ("reconstructed.response", "reconstructed.resolution", "reconstructe
 
 def before_after(metrics: Mapping[str, Any]) -> list[Block]:
     """Return the tables of a report: distances before and after, and the clusters' energy and direction."""
-    rows: list[list[Cell]] = []
-    clusters: list[list[Cell]] = []
+    rows, clusters = [], []
     for label, sample in metrics["samples"].items():
         scores = {score.name: score for score in scores_of(sample)}
         for item in [s.item for s in scores.values() if s.key == "reconstructed.separation_power"]:
@@ -176,11 +162,16 @@ def before_after(metrics: Mapping[str, Any]) -> list[Block]:
         columns = ["Sample", "Of the leading cluster", "Reference", "Generated", "Ratio"]
         blocks.append(Table(columns, clusters, key="clusters-table", texts=(0, 1)))
     if rows:
-        pairs = ["Separation power", "reconstructed", "Wasserstein-1", "reconstructed"]
+        columns = [
+            "Sample",
+            "Observable",
+            "Separation power",
+            "reconstructed",
+            "Wasserstein-1",
+            "reconstructed",
+        ]
         caption = "Before and after; a line is empty where there is no such observable before reconstruction."
-        blocks.append(
-            Table(["Sample", "Observable", *pairs], rows, caption, key="before-after-table", texts=(0, 1))
-        )
+        blocks.append(Table(columns, rows, caption, key="before-after-table", texts=(0, 1)))
     return blocks
 
 
@@ -204,13 +195,7 @@ class Figures:
 
 @contextmanager
 def begin_figures(folder: Path, samples: Sequence[Sample], settings: Settings) -> Iterator[Figures]:
-    """Have ``figures/`` drawn while the block runs; nothing of it needs the metrics.
-
-    Arguments:
-        folder: The output folder.
-        samples: The reference first.
-        settings: The comparison's options.
-    """
+    """Have ``figures/`` of the output folder drawn while the block runs, of the samples, the reference first; needs no metrics."""
     without = ("reconstructed",) if why_not(samples[0].detector, settings.reconstruction) else ()
     families = all_figures(samples, without)
     showers = pick_showers(samples)
@@ -232,11 +217,9 @@ def write_report(
     """Write ``report.html`` into a folder, wait for its ``figures/``, and return the page's path.
 
     Arguments:
-        folder: The output folder.
         samples: The reference first.
         metrics: The content of ``metrics.json``.
         limits: The outcome of each limit.
-        settings: The comparison's options.
         figures: From :func:`begin_figures`.
     """
     displays = display_blocks(samples, figures.showers, settings.threshold)
@@ -285,12 +268,10 @@ def build_page(
     return Page(title, sections, subtitle, _facts(metrics, samples))
 
 
-def _plot(drawing: Shown) -> Plot:
+def _plot(drawing: Shown | Growth | Bars) -> Plot:
     """Return a figure as a block of the page."""
-    if isinstance(drawing, Panel):
-        return Plot(panel_figure(drawing), drawing.note, drawing.title, key=drawing.name)
-    wide = len(drawing.images) > 1
-    return Plot(heat_figure(drawing), drawing.note, drawing.title, wide, key=drawing.name)
+    wide = isinstance(drawing, Growth) or (isinstance(drawing, Heat) and len(drawing.images) > 1)
+    return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name)
 
 
 def _facts(metrics: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, str]:

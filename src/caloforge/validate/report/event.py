@@ -46,7 +46,6 @@ def event_figure(
     """Return a plotly figure (data and layout) of one shower.
 
     Arguments:
-        shower: One shower.
         threshold: A cell with more energy than this is drawn, MeV.
         most: Most hits drawn; the others are the least energetic ones.
         limits: Ends of the colour scale, MeV, so that several displays share one.
@@ -187,12 +186,11 @@ def event_drawings(
     """Return the displays for paper: event_0 (the reference), event_1 and so on, all with the same colours."""
     boxes = [hit_boxes(shower, threshold) for shower in showers]
     limits = energy_limits(np.concatenate([box.hits for box in boxes]), threshold)
-    return [
-        EventDrawing(
-            f"event_{number}", shower, f"{sample.label}: {describe_shower(shower, box)}", threshold, limits
-        )
-        for number, (sample, shower, box) in enumerate(zip(samples, showers, boxes, strict=True))
-    ]
+    drawings = []
+    for number, (sample, shower, box) in enumerate(zip(samples, showers, boxes, strict=True)):
+        title = f"{sample.label}: {describe_shower(shower, box)}"
+        drawings.append(EventDrawing(f"event_{number}", shower, title, threshold, limits))
+    return drawings
 
 
 _FORMATS = (".html", ".png", ".pdf", ".svg")
@@ -209,12 +207,10 @@ def view(
     """Draw one shower.
 
     Arguments:
-        source: A file of showers, or showers.
         output: ``.html`` for an interactive page that works offline; ``.png``, ``.pdf`` or ``.svg`` for paper.
         event: Which shower, from 0.
         threshold: A cell with more energy than this is drawn, MeV.
         detector: The detector of a file that does not name its own.
-        force: Replace the output.
 
     Returns:
         The path written.
@@ -251,12 +247,10 @@ def _page(shower: Showers, event: int, threshold: float) -> Page:
     """Return the interactive page: the display and the shower's layers."""
     boxes = hit_boxes(shower, threshold)
     cells = shower.cells[0].astype(float)
-    rows: list[list[Cell | str | float]] = [
-        [number, layer.name, float(cells[members].sum()), int((cells[members] > threshold).sum())]
-        for number, (layer, members) in enumerate(
-            zip(shower.detector.layers, shower.detector.layer_cells, strict=True)
-        )
-    ]
+    rows: list[list[Cell | str | float]] = []
+    for layer, members in zip(shower.detector.layers, shower.detector.layer_cells, strict=True):
+        energy, hits = float(cells[members].sum()), int((cells[members] > threshold).sum())
+        rows.append([len(rows), layer.name, energy, hits])
     facts = {
         "Detector": shower.detector.name,
         "Particle": shower.particle,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,10 +28,17 @@ from caloforge.validate.plots.panel import (
 )  # fmt: skip
 from caloforge.validate.report.page import format_count
 
-__all__ = ["LAYOUT", "SCALE", "bars_figure", "growth_figure", "heat_figure", "packed", "panel_figure"]
+__all__ = [
+    "LAYOUT",
+    "SCALE",
+    "bars_figure",
+    "figure_of",
+    "growth_figure",
+    "heat_figure",
+    "packed",
+    "panel_figure",
+]
 
-
-_TYPES = {"float64": "f8", "float32": "f4", "int32": "i4", "uint16": "u2", "uint8": "u1"}
 
 LAYOUT: dict[str, Any] = {
     "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", "size": 13, "color": INK},
@@ -66,7 +74,7 @@ def packed(values: ArrayLike) -> Any:
     else:
         return array.tolist()
     data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-    specification = {"dtype": _TYPES[array.dtype.name], "bdata": data}
+    specification = {"dtype": array.dtype.str[1:], "bdata": data}
     if array.ndim > 1:
         specification["shape"] = ", ".join(map(str, array.shape))
     return specification
@@ -238,13 +246,12 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
             "colorbar": {"title": {"text": heat.unit, "side": "right"}, "thickness": 12, "outlinewidth": 0} | (_log_ticks(low, high) if heat.log else {}),
         },
     }  # fmt: skip
-    data = []
+    data, (x, y) = [], heat.centres()
     for number, image in enumerate(heat.images):
         row, column = divmod(number, columns)
         tag = "" if number == 0 else str(number + 1)
         values = np.asarray(image.values, float)
         shown = np.log10(np.where(values > 0, values, np.nan)) if heat.log else values
-        x, y = (heat.x_edges[1:] + heat.x_edges[:-1]) / 2, (heat.y_edges[1:] + heat.y_edges[:-1]) / 2
         data.append({
             "type": "heatmap", "x": packed(heat.x_edges), "y": packed(heat.y_edges), "z": packed(shown.T),
             "customdata": packed(values.T), "coloraxis": "coloraxis", "xaxis": f"x{tag}", "yaxis": f"y{tag}",
@@ -334,3 +341,13 @@ def bars_figure(bars: Bars) -> dict[str, Any]:
         "yaxis": _AXIS | {"categoryorder": "array", "categoryarray": order, "minor": {}, "ticks": ""},
     }  # fmt: skip
     return {"data": data, "layout": layout}
+
+
+_FIGURES: dict[type, Callable[[Any], dict[str, Any]]] = {
+    Panel: panel_figure, Heat: heat_figure, Growth: growth_figure, Bars: bars_figure,
+}  # fmt: skip
+
+
+def figure_of(content: Panel | Heat | Growth | Bars) -> dict[str, Any]:
+    """Return the plotly figure of any content."""
+    return _FIGURES[type(content)](content)

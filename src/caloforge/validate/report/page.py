@@ -266,13 +266,13 @@ class Page:
         def content(name: str) -> str:
             return (folder / name).read_text(encoding="utf-8")
 
-        environment = jinja2.Environment(
-            loader=jinja2.FunctionLoader(content),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
+        options = {
+            "autoescape": True,
+            "trim_blocks": True,
+            "lstrip_blocks": True,
+            "undefined": jinja2.StrictUndefined,
+        }
+        environment = jinja2.Environment(loader=jinja2.FunctionLoader(content), **options)
         markup = jinja2.utils.markupsafe.Markup
         plots = any(isinstance(block, Plot) for section in self.sections for block in section.blocks)
         parts = {

@@ -123,9 +123,8 @@ def layers(sample: Mapping[str, Any]) -> Statement | None:
     if not judged:
         return None
     tolerance = TOLERANCES["layers"].bad
-    rows = [
-        (abs(float(entries[k]["value"]) - 1.0), float(entries[k]["uncertainty"]), tolerance) for k in judged
-    ]
+    numbers = ((float(entries[k]["value"]), float(entries[k]["uncertainty"])) for k in judged)
+    rows = [(abs(value - 1.0), error, tolerance) for value, error in numbers]
     most, flag, severity = _worst_of(rows)
     name, value = f"layer {judged[most]}", float(entries[judged[most]]["value"])
     priority, finding = 4, f"energy of {name} {_words(value, ('too high', 'too low'))}"
@@ -151,11 +150,8 @@ def shapes(sample: Mapping[str, Any]) -> Statement | None:
         for observable in _SHAPES:
             entry = entry_of(sample, "moments", kind, observable)
             if entry is not None and entry.get("uncertainty") is not None:
-                name, value, error = (
-                    observable.replace("_", " "),
-                    float(entry["value"]),
-                    float(entry["uncertainty"]),
-                )
+                value, error = float(entry["value"]), float(entry["uncertainty"])
+                name = observable.replace("_", " ")
                 rows.append((kind, name, value, error, (abs(value - ideal), error, tolerance)))
     if not rows:
         return None
@@ -325,11 +321,8 @@ def prdc(sample: Mapping[str, Any]) -> Statement | None:
             deviation, bad = share[key] - 1.0, _DENSE
         flags[key], severities[key] = flag_of(deviation, error, bad), severity_of(deviation, error, bad)
     worst = max(severities, key=lambda key: severities[key])
-    finding, short, priority = (
-        f"{worst} {share[worst]:.2f} of its floor",
-        f"{worst} {entries[worst]['value']:.2g}",
-        6,
-    )
+    finding, priority = f"{worst} {share[worst]:.2f} of its floor", 6
+    short = f"{worst} {entries[worst]['value']:.2g}"
     recall = entries["recall"]
     if flags["recall"] == "bad" and share["recall"] < _COLLAPSED and share["precision"] > 1.0 - tolerance:
         finding = (

@@ -55,8 +55,9 @@ class Judgement:
     statements: Mapping[str, Statement]  # by name, in the summary's order
     score: float  # weighted mean severity over the statements that all samples have; 0 is best, NaN when there are none
     unfinished: str = ""  # status of a model whose training is unfinished; else empty
-    # seen: how many of the reference showers trained or selected the model, and of how many; None when it is not known
-    seen: tuple[int, int] | None = None
+    seen: tuple[int, int] | None = (
+        None  # reference showers that trained or selected it, of how many; None: not known
+    )
 
     @property
     def causes(self) -> list[Statement]:
@@ -65,9 +66,8 @@ class Judgement:
         def order(s: Statement) -> tuple[bool, bool, int, float]:
             return s.priority >= SIMILARITY, s.flag != "bad", s.priority, -s.weight * s.severity
 
-        return sorted(
-            (s for s in self.statements.values() if s.flag in ("bad", "warn") and s.finding), key=order
-        )
+        found = (s for s in self.statements.values() if s.flag in ("bad", "warn") and s.finding)
+        return sorted(found, key=order)
 
     @property
     def undecided(self) -> list[str]:
@@ -78,11 +78,8 @@ class Judgement:
 def judge_all(metrics: Mapping[str, Any]) -> list[Judgement]:
     """Return the judgement of every sample, the best first; unfinished models last."""
     found = {label: judge(sample) for label, sample in metrics["samples"].items()}
-    common = [
-        name
-        for name, tolerance in TOLERANCES.items()
-        if tolerance.weight > 0 and all(name in judged for judged in found.values())
-    ]
+    weighted = [name for name, tolerance in TOLERANCES.items() if tolerance.weight > 0]
+    common = [name for name in weighted if all(name in judged for judged in found.values())]
     total = sum(TOLERANCES[name].weight for name in common)
     judgements = []
     for label, judged in found.items():
@@ -91,19 +88,13 @@ def judge_all(metrics: Mapping[str, Any]) -> list[Judgement]:
         sample = metrics["samples"][label]
         status = str(sample.get("provenance", {}).get("attributes", {}).get("model_status", ""))
         unfinished = status if status.startswith("unfinished") else ""
-        seen = sample.get("seen")
-        judgements.append(
-            Judgement(label, judged, score, unfinished, None if seen is None else (seen["n"], seen["of"]))
-        )
+        seen = (sample["seen"]["n"], sample["seen"]["of"]) if sample.get("seen") is not None else None
+        judgements.append(Judgement(label, judged, score, unfinished, seen))
     return sorted(judgements, key=lambda j: (bool(j.unfinished), math.isnan(j.score), j.score))
 
 
 def judge(sample: Mapping[str, Any]) -> dict[str, Statement]:
-    """Return the statements on one sample by name, in the summary's order; those not measured are left out.
-
-    Arguments:
-        sample: A sample's part of ``metrics.json``.
-    """
+    """Return the statements on a sample's part of ``metrics.json`` by name, in the summary's order, without those not measured."""
     found = {name: _RULES[name](sample) for name in TOLERANCES}
     return {name: statement for name, statement in found.items() if statement is not None}
 
@@ -216,20 +207,17 @@ def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]
     judgements = judge_all(metrics)
     rows: list[list[Cell]] = []
     if len(judgements) > 1:
-        title = "weighted mean severity over the statements below; 0 is best"
-        rows.append(
-            [Cell("Rank", title=title), *(_rank(k, j.score) for k, j in enumerate(judgements, start=1))]
-        )
+        name = Cell("Rank", title="weighted mean severity over the statements below; 0 is best")
+        rows.append([name, *(_rank(k, j.score) for k, j in enumerate(judgements, start=1))])
     if any(j.unfinished for j in judgements):
         cells = [Cell(j.unfinished, flag="bad" if j.unfinished else "") for j in judgements]
         rows.append([Cell("Training", title="status of the model's training"), *cells])
     if any(j.seen for j in judgements):
         title = "reference showers that trained, calibrated or selected the model"
-        rows.append(
-            [Cell("Showers seen in training", title=title), *(_seen_cell(j.seen) for j in judgements)]
-        )
-    for name, tolerance in TOLERANCES.items():
-        found = [j.statements.get(name) for j in judgements]
+        name = Cell("Showers seen in training", title=title)
+        rows.append([name, *(_seen_cell(j.seen) for j in judgements)])
+    for key, tolerance in TOLERANCES.items():
+        found = [j.statements.get(key) for j in judgements]
         if any(found):
             rows.append([Cell(tolerance.label, title=tolerance.says), *(_statement_cell(s) for s in found)])
     rows.append([Cell("Fails most in", title="causes first"), *(_failing_cell(j) for j in judgements)])
@@ -309,8 +297,7 @@ def spectrum_tables(metrics: Mapping[str, Any]) -> list[Block]:
     for label, sample in metrics["samples"].items():
         for key, entry in sample.get("spectrum_ratio", {}).items():
             detail = entry.get("detail", {})
-            most = None if key == "all" else 1
-            for number, finding in enumerate(detail.get("findings", [])[:most]):
+            for number, finding in enumerate(detail.get("findings", [])[: None if key == "all" else 1]):
                 significance = float(detail["significance"]) if number == 0 else None
                 sigma = "" if significance is None else f"{significance:.1f}"
                 layer = "all" if key == "all" else str(detail.get("layer") or key)
@@ -332,38 +319,29 @@ def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Ta
         for score in scores_of(sample):
             if (score.by == "observable") != by_observable:
                 continue
-            flag = Cell(
-                "" if score.pull is None else f"{score.pull:+.1f}",
-                score.pull,
-                score.flag,
-                FLAGS.get(score.flag, ""),
-            )
+            pull = "" if score.pull is None else f"{score.pull:+.1f}"
             rows.append([
                 Cell(label), Cell(score.label), Cell(score.item.replace("_", " ")),
                 Cell(format_value(score.value, score.entry.get("uncertainty")), score.value, title=score.reason, small=score.reason),
                 Cell("" if score.floor is None else format_value(score.floor, score.entry.get("floor_uncertainty")), score.floor, title=score.floor_note),
-                Cell("" if score.ideal is None else f"{score.ideal:g}", score.ideal), flag,
+                Cell("" if score.ideal is None else f"{score.ideal:g}", score.ideal),
+                Cell(pull, score.pull, score.flag, FLAGS.get(score.flag, "")),
             ])  # fmt: skip
     columns = ["Sample", "Metric", "Of", "Value", "Floor", "Ideal", "Pull"]
     floor = f"what a perfect generator would score, {_FLOOR}"
-    pull = "distance from the ideal beyond the floor's, in standard deviations"
-    titles = ["", "", "", "with one standard deviation", floor, "", pull]
+    beyond = "distance from the ideal beyond the floor's, in standard deviations"
+    titles = ["", "", "", "with one standard deviation", floor, "", beyond]
     key = "observables-table" if by_observable else "metrics-table"
     return Table(columns, rows, _LEGEND, titles, key=key, texts=(0, 1, 2))
 
 
 def limits_table(rows: Sequence[Row]) -> Table:
     """Return the outcome of every limit, failing ones first."""
-    cells = [
-        [
-            Cell(row.sample),
-            Cell(row.name),
-            Cell("–" if row.value is None else f"{row.value:.4g}", row.value, small=row.reason),
-            Cell(str(row.limit)),
-            Cell("met" if row.passed else "fails", flag="good" if row.passed else "bad"),
-        ]
-        for row in sorted(rows, key=lambda row: row.passed)
-    ]
+    cells: list[list[Cell | str | float]] = []
+    for row in sorted(rows, key=lambda row: row.passed):
+        value = Cell("–" if row.value is None else f"{row.value:.4g}", row.value, small=row.reason)
+        outcome = Cell("met" if row.passed else "fails", flag="good" if row.passed else "bad")
+        cells.append([row.sample, row.name, value, str(row.limit), outcome])
     columns = ["Sample", "Metric", "Value", "Limit", "Outcome"]
     return Table(columns, cells, key="limits-table", texts=(0, 1, 3))
 

@@ -1,6 +1,4 @@
-r"""Statements of the summary, and the tolerances by which a deviation counts as wrong.
-
-What counts as wrong: the size of each deviation that a user of the showers would not accept, in one table.
+r"""Statements of the summary, and the tolerances: the size of each deviation that a user of the showers would not accept.
 
 A statement is judged by size and by significance. With the deviation d from what a perfect generator reaches (beyond the floor
 where there is one), its uncertainty u and the tolerance t of the table:
@@ -134,11 +132,11 @@ SIMILARITY = 7
 class Statement:
     """One line of the summary for one sample."""
 
-    name: str  # key in :data:`~caloforge.validate.report.tolerances.TOLERANCES`
+    name: str  # key in :data:`TOLERANCES`
     text: str  # the number with its uncertainty
     small: str = ""  # second line, in small print
     flag: str = ""  # ``good``, ``warn``, ``bad``, ``unknown`` (cannot tell), or empty
-    severity: float = 0.0  # see :func:`~caloforge.validate.report.tolerances.severity_of`
+    severity: float = 0.0  # see :func:`severity_of`
     finding: str = ""  # the deviation in words, for the verdict
     short: str = ""  # the deviation in few words, for tables
     priority: int = 5  # causes of a lower number are named first
