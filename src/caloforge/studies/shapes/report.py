@@ -16,7 +16,7 @@ from caloforge.validate.observables import SPECTRUM_EDGES
 from caloforge.validate.plots.draw import draw_panel
 from caloforge.validate.plots.images import profiles
 from caloforge.validate.plots.panel import INK, Curve, Panel, colour
-from caloforge.validate.plots.response import response
+from caloforge.validate.plots.families import response
 from caloforge.validate.report.page import Cell, Table
 from caloforge.validate.sample import Sample
 from caloforge.validate.shape_tests import CoreRatios, CoreWindow, ShapeTests
