@@ -26,8 +26,8 @@ def _page(results: dict[str, Any], folder: Path) -> str:
     from caloforge.studies.flagship.page import write_page
     from caloforge.studies.flagship.plan import read_plan
 
-    plan = read_plan(SCRIPTS / "flagship.toml")
-    return write_page(results, folder / "flagship.md", folder / "results", plan).read_text()
+    plan, text = read_plan(SCRIPTS / "flagship.toml"), (SCRIPTS / "flagship_intro.md").read_text().strip()
+    return write_page(results, folder / "flagship.md", folder / "results", plan, text).read_text()
 
 
 def test_the_documentation_holds_what_the_results_say(results: dict[str, Any], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 r"""Figures of each training on test showers, and the differences between them.
 
-Numbers of the flagship's page that come from several measurements: groups, series, differences to the baseline.
+All generators are measured with the same showers, seeds and splits, so that differences between them can be taken network by
+network. What is measured already, with the same weights and settings, is not measured again.
 
 A choice is compared with the mean of the M trainings of the baseline (one for each seed), network by network: classifiers of the
 same number have the same split of the same showers. With the K differences :math:`d_i` the uncertainty is
@@ -12,11 +13,6 @@ between seeds, which is left out when there is one seed.
 
 References:
     C. Nadeau, Y. Bengio, "Inference for the generalization error", Machine Learning 52 (2003) 239, section 4.
-
-Each generator of the study against Geant4: classifiers, Frechet distance and time, kept one by one.
-
-All are measured with the same showers, seeds and splits, so that differences between them can be taken network by network.
-What is measured already, with the same weights and settings, is not measured again.
 """
 
 from __future__ import annotations
@@ -39,7 +35,6 @@ import numpy as np
 from caloforge import __version__
 from caloforge.errors import CaloforgeError, InputError
 from caloforge.files import dump_json, read_json, sha256_file, write_json
-from caloforge.generate import Generator
 from caloforge.generate.timing import count_parameters, speed_of
 from caloforge.showers import ShowerSource, open_showers
 from caloforge.studies.flagship.plan import BASELINE, GROUPS, Task, facts_of_model
@@ -87,10 +82,7 @@ class Difference:
 
 def by_group(entries: Mapping[str, Entry]) -> dict[str, dict[str, Entry]]:
     """Return the entries of each group."""
-    return {
-        group: {name: entry for name, entry in entries.items() if group in entry["figure"]}
-        for group in GROUPS
-    }
+    return {group: {n: entry for n, entry in entries.items() if group in entry["figure"]} for group in GROUPS}
 
 
 def by_series(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
@@ -98,11 +90,9 @@ def by_series(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
     series: dict[str, list[Entry]] = {}
     for entry in entries.values():
         series.setdefault(entry["series"], []).append(entry)
-    order = {
-        name: sorted(group, key=lambda e: (e["kind"] != "teacher", e["steps"]))
-        for name, group in series.items()
+    return {
+        k: sorted(group, key=lambda e: (e["kind"] != "teacher", e["steps"])) for k, group in series.items()
     }
-    return order
 
 
 def repeats(entries: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -129,10 +119,8 @@ def difference(entry: Entry, baselines: Sequence[Entry], auc: str) -> Difference
         d = np.array(ours) - np.mean(theirs, axis=0)
         variance = (1.0 / len(d) + _TEST_TO_REST) * float(d.var(ddof=1))
         return Difference(float(d.mean()), float(np.sqrt(variance + of_seeds)))
-    values, errors = (
-        [one["figures"][auc].get(key) or 0.0 for one in (entry, *baselines)]
-        for key in ("value", "uncertainty")
-    )
+    figures = [one["figures"][auc] for one in (entry, *baselines)]
+    values, errors = ([one.get(key) or 0.0 for one in figures] for key in ("value", "uncertainty"))
     variance = errors[0] ** 2 + float(np.mean(np.square(errors[1:]))) / len(baselines)
     return Difference(values[0] - float(np.mean(values[1:])), float(np.sqrt(variance + of_seeds)))
 
@@ -153,11 +141,8 @@ def ablations(entries: Mapping[str, Entry]) -> dict[str, tuple[Difference, ...]]
     if BASELINE not in entries:
         return {}
     baselines = list(repeats(entries).values())
-    return {
-        name: tuple(difference(entry, baselines, auc) for auc in AUCS)
-        for name, entry in entries.items()
-        if entry["set"]
-    }
+    changed = {name: entry for name, entry in entries.items() if entry["set"]}
+    return {name: tuple(difference(entry, baselines, auc) for auc in AUCS) for name, entry in changed.items()}
 
 
 METRICS = ("classifier_high", "classifier_low", "fpd")
@@ -186,12 +171,8 @@ class Measurement:
         """Return a description of the test showers."""
         with ExitStack() as stack:
             test = self.test_showers(stack)
-            total = len(test.showers)
-            found = {
-                "files": list(test.described),
-                "detector": test.showers.detector.name,
-                "n": total if self.n is None else min(self.n, total),
-            }
+            n = len(test.showers) if self.n is None else min(self.n, len(test.showers))
+            found = {"files": list(test.described), "detector": test.showers.detector.name, "n": n}
             return json.loads(dump_json(found))  # type: ignore[no-any-return]
 
     def test_showers(self, stack: ExitStack) -> TestShowers:
@@ -224,16 +205,10 @@ def measure_one(task: Task, how: Measurement) -> dict[str, Any]:
         fake = model.generate(like=source, seed=how.settings.seed)
         samples = Sample(source, "Geant4"), Sample(fake, task.name)
         found = compute_metrics(*samples, how.settings, METRICS)
-    return {
-        **task.facts,
-        **facts_of_model(model.model),
-        "model": task.source.model,
-        "parameters": count_parameters(model),
-        **task.source.facts,
-        "figures": {name: _slim(found[name]) for name in _FIGURES},
-        "date": date.today().isoformat(),
-        "key": how.key(task),
-    }
+    facts = {"model": task.source.model, "parameters": count_parameters(model), **task.source.facts}
+    figures = {name: _slim(found[name]) for name in _FIGURES}
+    when = {"date": date.today().isoformat(), "key": how.key(task)}
+    return {**task.facts, **facts_of_model(model.model), **facts, "figures": figures, **when}
 
 
 def _slim(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,8 +231,6 @@ def measure_all(
     Results of other reference showers are dropped. Times are taken last, one after the other.
 
     Arguments:
-        tasks: What to measure.
-        how: How.
         output: The file.
         command: The command that asks for it.
         jobs: Processes.
@@ -271,17 +244,16 @@ def measure_all(
     for name in known.keys() & entries.keys():
         entries[name] |= known[name].facts
 
+    settings = how.settings.model_dump(exclude={"device"})
+    header = {
+        "caloforge_version": __version__,
+        "command": command,
+        "settings": settings,
+        "reference": reference,
+    }
+
     def keep() -> None:
-        write_json(
-            output,
-            {
-                "caloforge_version": __version__,
-                "command": command,
-                "settings": how.settings.model_dump(exclude={"device"}),
-                "reference": reference,
-                "entries": entries,
-            },
-        )
+        write_json(output, {**header, "entries": entries})
 
     keep()
     failed = []
@@ -297,7 +269,9 @@ def measure_all(
     for task in tasks:
         if task.name in entries and "time" not in entries[task.name]:
             with ExitStack() as stack:
-                entries[task.name]["time"] = _time(task.generator(how.device), how, how.showers(stack))
+                model = task.generator(how.device)
+                batch = 100 if model.device.type == "cpu" else _LARGE
+                entries[task.name]["time"] = speed_of(model, how.showers(stack), batch, how.seconds)
             keep()
     for line in losses_of_students(entries):
         print(line, flush=True)
@@ -311,12 +285,6 @@ def losses_of_students(entries: Mapping[str, Any]) -> list[str]:
         f"{low.value:+.3f} ± {low.uncertainty:.3f} on cells"
         for name, (high, low) in losses(entries).items()
     ]
-
-
-def _time(model: Generator, how: Measurement, like: ShowerSource) -> dict[str, Any]:
-    """Return how long a shower takes: alone, in large batches on a GPU."""
-    batch = 100 if model.device.type == "cpu" else _LARGE
-    return speed_of(model, like, batch, how.seconds)
 
 
 Result = tuple[str, "dict[str, Any] | str"]
@@ -333,9 +301,7 @@ def _results(tasks: Sequence[Task], how: Measurement, jobs: int, gpus: Sequence[
     places = context.SimpleQueue()
     for number in range(jobs):
         places.put(gpus[number % len(gpus)] if gpus else "")
-    with ProcessPoolExecutor(
-        min(jobs, len(tasks)), mp_context=context, initializer=_take_place, initargs=(places,)
-    ) as work:
+    with ProcessPoolExecutor(min(jobs, len(tasks)), context, _take_place, (places,)) as work:
         futures = [work.submit(_try, task, how) for task in tasks]
         try:
             for future in as_completed(futures):

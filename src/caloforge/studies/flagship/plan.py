@@ -98,11 +98,7 @@ def entries_of(plan: Mapping[str, Entry], only: Sequence[str]) -> dict[str, Entr
         if not any(wanted in names for names in known.values()):
             msg = f"no training is called '{wanted}'; known: {', '.join([*GROUPS, *plan])}"
             raise InputError(msg)
-    return {
-        name: entry
-        for name, entry in plan.items()
-        if not only or any(wanted in known[name] for wanted in only)
-    }
+    return {name: entry for name, entry in plan.items() if not only or set(only) & set(known[name])}
 
 
 STEPS = (1, 2, 4, 8, 16, 32)
@@ -127,36 +123,26 @@ class Source:
     def _of_run(cls, path: Path) -> Source:
         folder, info = RunFolder(path), RunFolder(path).read()
         files = info["data"].get("files", [info["data"]])
-        names = [entry["file"] for entry in files]
-        return cls(
-            str(path),
-            info["model"],
-            tuple(sha256_file(folder.weights(member)) for member in range(info["members"])),
-            tuple(entry["sha256"] for entry in files),
-            {
-                "train_showers": info["train_showers"],
-                "command": train_command(folder, names, f"runs/{path.name}"),
-                "trained": {"seconds": round(info["wall_seconds"]), "hardware": info["hardware"]},
-            },
-        )
+        weights = [sha256_file(folder.weights(member)) for member in range(info["members"])]
+        command = train_command(folder, [entry["file"] for entry in files], f"runs/{path.name}")
+        trained = info["train_showers"], command, info["wall_seconds"], info["hardware"]
+        return cls._described(str(path), info["model"], weights, files, *trained)
 
     @classmethod
     def _of_card(cls, name: str) -> Source:
-        content = find_card(name).content
-        return cls(
-            name,
-            content["model"],
-            tuple(entry["sha256"] for entry in content["weights"]),
-            tuple(entry["sha256"] for entry in content["data"]["files"]),
-            {
-                "train_showers": content["train_showers"],
-                "command": content["command"],
-                "trained": {
-                    "seconds": round(content["hardware"]["wall_seconds"]),
-                    "hardware": content["hardware"]["name"],
-                },
-            },
-        )
+        card = find_card(name).content
+        weights, hardware = [entry["sha256"] for entry in card["weights"]], card["hardware"]
+        trained = card["train_showers"], card["command"], hardware["wall_seconds"], hardware["name"]
+        return cls._described(name, card["model"], weights, card["data"]["files"], *trained)
+
+    @classmethod
+    def _described(
+        cls, path: str, model: str, weights: Sequence[str], files: Sequence[Mapping[str, Any]],
+        showers: int, command: str, seconds: float, hardware: str,
+    ) -> Source:  # fmt: skip
+        trained = {"seconds": round(seconds), "hardware": hardware}
+        facts = {"train_showers": showers, "command": command, "trained": trained}
+        return cls(path, model, tuple(weights), tuple(entry["sha256"] for entry in files), facts)
 
     @property
     def is_student(self) -> bool:
@@ -187,7 +173,6 @@ def tasks_of(
     """Yield the generators to measure: finished runs of the plan, then further students with their teachers.
 
     Arguments:
-        plan: The entries.
         runs: Folder of the run folders.
         students: Run folders or shipped models.
         steps: Steps of the group ``steps``.
