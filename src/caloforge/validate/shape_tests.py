@@ -9,9 +9,7 @@ wide window does not widen the cells' spread. The result says which window was u
 References:
     F. Rehm et al., arXiv:2103.13698.
 
-Kolmogorov-Smirnov probabilities of shower shapes at each energy.
-
-Two kinds are given.
+Two kinds of Kolmogorov-Smirnov probabilities:
 
 - Of a mean shape (x, y, z profile): with the cumulated, normalised mean profiles :math:`P` and :math:`G` of N and M showers,
   :math:`D = \max |P - G|` and the probability :math:`Q(D \sqrt{NM / (N + M)})` of the Kolmogorov distribution. A shower counts
@@ -52,24 +50,17 @@ __all__ = [
 ]
 
 
-_WIDENED = (1.0, 2.5, 5.0, 12.5, 25.0, 50.0)
-"""Factors by which the window is widened in turn."""
+_WIDENED = (1.0, 2.5, 5.0, 12.5, 25.0, 50.0)  # factors by which the window is widened in turn
 _BLOCK = 500  # showers read at once
 
 
 @dataclass(frozen=True)
 class CoreWindow:
-    """Energies of the showers that are compared.
+    """Energies of the showers that are compared."""
 
-    Attributes:
-        energy: Middle, MeV.
-        half_width: MeV; infinite for all showers.
-        n: Reference showers in it.
-    """
-
-    energy: float
-    half_width: float
-    n: int
+    energy: float  # middle, MeV
+    half_width: float  # MeV; infinite for all showers
+    n: int  # reference showers in it
 
     def rows(self, energy: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return which of the energies (N,) are inside, (K,) ascending."""
@@ -85,27 +76,16 @@ class CoreWindow:
 
 @dataclass(frozen=True, eq=False)
 class CoreRatios:
-    """Core cells of a generated sample over the reference's.
+    """Core cells of a generated sample over the reference's."""
 
-    Attributes:
-        n: Generated showers in the window.
-        mean: Mean over cells of the ratio of means.
-        mean_error: One standard deviation, from bootstrap samples of the showers.
-        std: Mean over cells of the ratio of standard deviations.
-        std_error: Likewise.
-        floor: The same two numbers between two halves of the reference.
-        cell_mean: (c,) ratio of means of each cell.
-        cell_std: (c,) ratio of standard deviations of each cell.
-    """
-
-    n: int
-    mean: float
-    mean_error: float
-    std: float
-    std_error: float
-    floor: tuple[float, float]
-    cell_mean: NDArray[np.float64]
-    cell_std: NDArray[np.float64]
+    n: int  # generated showers in the window
+    mean: float  # mean over cells of the ratio of means
+    mean_error: float  # one standard deviation, from bootstrap samples of the showers
+    std: float  # mean over cells of the ratio of standard deviations
+    std_error: float  # likewise
+    floor: tuple[float, float]  # the same two numbers between two halves of the reference
+    cell_mean: NDArray[np.float64]  # (c,) ratio of means of each cell
+    cell_std: NDArray[np.float64]  # (c,) ratio of standard deviations of each cell
 
 
 def core_window(
@@ -130,14 +110,7 @@ def core_window(
 def core_energies(
     source: ShowerSource, window: CoreWindow, cells: NDArray[np.int64], most: int = 4000
 ) -> NDArray[np.float64]:
-    """Return the energies of cells of the showers in a window, scaled to its middle (K, c), MeV.
-
-    Arguments:
-        source: Showers.
-        window: Which.
-        cells: Flat indices (c,).
-        most: Most showers.
-    """
+    """Return the energies of cells (c,) of ``most`` showers in a window, scaled to its middle (K, c), MeV."""
     parts = [part[:, cells] for part in _scaled(source, window, most)]
     return np.concatenate(parts) if parts else np.empty((0, len(cells)))
 
@@ -165,14 +138,7 @@ def reference_core(
 def compare_cores(
     reference: NDArray[np.float64], generated: NDArray[np.float64], n_bootstrap: int = 30, seed: int = 0
 ) -> CoreRatios:
-    """Compare core cells.
-
-    Arguments:
-        reference: (N, c) MeV.
-        generated: (M, c) MeV.
-        n_bootstrap: Bootstrap samples behind the errors.
-        seed: Their seed.
-    """
+    """Compare core cells (N, c) with generated ones (M, c), MeV; errors are those of bootstrap samples."""
     n, m = len(reference), len(generated)
     if n < 4 or m < 4:
         unknown = float("nan")
@@ -185,62 +151,31 @@ def compare_cores(
     for moment in ("mean", "std"):
         a, b = (getattr(np, moment)(x, axis=0) for x in (reference, generated))
         ratios.append(np.divide(b, a, out=np.full(len(a), np.nan), where=a > 0))
-    return CoreRatios(
-        n=m,
-        mean=mean,
-        mean_error=spread(repeats[:, 0]),
-        std=std,
-        std_error=spread(repeats[:, 1]),
-        floor=core_ratios(reference[first], reference[second]),
-        cell_mean=ratios[0],
-        cell_std=ratios[1],
-    )
+    floor, errors = core_ratios(reference[first], reference[second]), (spread(x) for x in repeats.T)
+    return CoreRatios(m, mean, next(errors), std, next(errors), floor, *ratios)
 
 
 FEWEST = 20
 """Showers of each sample in a slice below which nothing is said."""
 QUANTITIES = (
-    "visible_energy",
-    "peak_energy",
-    "hits",
-    "shower_depth",
-    "depth_90",
-    "radius_90",
-    "centre_x",
-    "centre_y",
-    "second_moment_x",
-    "second_moment_y",
-    "second_moment_z",
-    "core_mean",
-    "core_std",
-)
+    "visible_energy", "peak_energy", "hits", "shower_depth", "depth_90", "radius_90", "centre_x", "centre_y",
+    "second_moment_x", "second_moment_y", "second_moment_z", "core_mean", "core_std",
+)  # fmt: skip
 """Observables of one number a shower that are tested."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShapeTests:
-    """Probabilities and statistics by shape and energy, NaN where there are too few showers.
+    """Probabilities and statistics by shape and energy, NaN where there are too few showers."""
 
-    Attributes:
-        shapes: Names of the mean shapes, then of the quantities.
-        n_profiles: How many of them are mean shapes.
-        p: (shapes, S) probabilities.
-        statistic: (shapes, S) largest distances of the cumulated distributions.
-    """
-
-    shapes: tuple[str, ...]
-    n_profiles: int
-    p: NDArray[np.float64]
-    statistic: NDArray[np.float64]
+    shapes: tuple[str, ...]  # names of the mean shapes, then of the quantities
+    n_profiles: int  # how many of them are mean shapes
+    p: NDArray[np.float64]  # (shapes, S) probabilities
+    statistic: NDArray[np.float64]  # (shapes, S) largest distances of the cumulated distributions
 
 
 def profile_test(reference: NDArray[np.float64], generated: NDArray[np.float64]) -> tuple[float, float]:
-    """Return statistic and probability of two mean profiles of showers.
-
-    Arguments:
-        reference: (N, k) each shower's profile.
-        generated: (M, k).
-    """
+    """Return statistic and probability of the mean of showers' profiles, (N, k) and (M, k)."""
     from scipy.stats import kstwobign
 
     p, g = reference.sum(axis=0), generated.sum(axis=0)
@@ -257,8 +192,6 @@ def shape_tests(
     """Test every shape in every slice of energy.
 
     Arguments:
-        reference: The reference.
-        generated: The sample.
         members: Slice of each shower, of the reference (N,) and of the sample (M,).
         slices: Number of slices S.
     """

@@ -103,10 +103,8 @@ def _recompress(raw: Path, packed: Path, sources: Sequence[str | Path], step: fl
 
 CUT = 1e-4
 """Smallest energy of a cell, MeV."""
-_MANTISSA = 13
-"""Bits of a float32's mantissa that are dropped."""
-_FIRST = (127 - 14) << 10
-"""Code of 2^-14 MeV, the smallest energy that a code can represent."""
+_MANTISSA = 13  # bits of a float32's mantissa that are dropped
+_FIRST = (127 - 14) << 10  # code of 2^-14 MeV, the smallest energy that a code can represent
 _CODES = 1 << 15
 _OF_A_FILE = ("n", "cpu_seconds_per_shower", "caloforge_version")
 """Attributes that differ between files of one simulation."""

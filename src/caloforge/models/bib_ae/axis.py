@@ -49,24 +49,15 @@ __all__ = ["AxisDecoder", "AxisMaps", "CellSampler"]
 _RADII = (2.0, 10.0, 40.0)
 _SEED_CHANNELS = 16
 _TINY = 1e-3
-_UNIT = 0.2
-"""MeV; about the energy of a MIP in half a millimetre of silicon."""
+_UNIT = 0.2  # MeV; about the energy of a MIP in half a millimetre of silicon
 _LOWEST = 1e-6
 _TEMPERATURE = 0.3
 _EDGE = 1e-6
-_REACH = 10.0
-"""Largest |ln(e / 0.2 MeV)| of a cell."""
+_REACH = 10.0  # largest |ln(e / 0.2 MeV)| of a cell
 
 
 class AxisMaps(nn.Module):
-    """Position of each cell relative to the axis of the shower.
-
-    Arguments:
-        detector: A grid.
-
-    Attributes:
-        size: Number of maps.
-    """
+    """The ``size`` maps of the position of each cell of a grid relative to the axis of the shower."""
 
     x: Tensor
     y: Tensor
@@ -105,11 +96,8 @@ class AxisDecoder(nn.Module):
     """Latents to the share of each cell in the visible energy, see the module.
 
     Arguments:
-        detector: A grid.
         inputs: Latents, noise and conditions together.
         features: Maps beside the shares.
-        width: Width of the dense layers.
-        channels: Maps at full size.
     """
 
     def __init__(
@@ -138,14 +126,9 @@ class AxisDecoder(nn.Module):
         self.last = Pointwise(16, 1 + features)
 
     def forward(self, inputs: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode.
+        """Return logarithms of the shares (B, X, Y, L) and further maps (B, features, X, Y, L).
 
-        Arguments:
-            inputs: Latents, noise and conditions (B, inputs).
-            theta: Angles (B,), degrees.
-
-        Returns:
-            Logarithms of the shares (B, X, Y, L), and further maps (B, features, X, Y, L).
+        Of latents, noise and conditions (B, inputs) and angles (B,), degrees.
         """
         n, (nx, ny, n_layers) = len(inputs), self.shape
         hidden = functional.silu(self.trunk(inputs))
@@ -167,7 +150,6 @@ class CellSampler(nn.Module):
     Arguments:
         features: Maps beside the mean.
         conditions: Conditions of a shower.
-        width: Channels.
     """
 
     def __init__(self, features: int, conditions: int, width: int = 32) -> None:
@@ -183,10 +165,7 @@ class CellSampler(nn.Module):
     def describe(self, mean: Tensor, maps: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden features (B, width, X, Y, L) and the logit of p (B, X, Y, L).
 
-        Arguments:
-            mean: Decoded mean energies (B, X, Y, L), MeV.
-            maps: (B, features, X, Y, L).
-            conditions: (B, k).
+        Of decoded mean energies (B, X, Y, L), MeV, further maps (B, features, X, Y, L) and conditions (B, k).
         """
         log = torch.log(mean.clamp_min(_LOWEST) / _UNIT)[:, None]
         local = self.local(torch.cat([log / 4.0, maps], 1))
@@ -221,9 +200,7 @@ class CellSampler(nn.Module):
         """Return the losses of p and of q, sums over cells and means over showers.
 
         Arguments:
-            mean: Decoded mean energies (B, X, Y, L), MeV.
-            maps: (B, features, X, Y, L).
-            conditions: (B, k).
+            mean, maps, conditions: See :meth:`describe`.
             cells: True cells (B, X, Y, L), MeV.
             normal: Normal numbers (B, k) of the quantiles, which are trained at the k largest cells of each shower.
         """

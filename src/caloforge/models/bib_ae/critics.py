@@ -62,12 +62,9 @@ class BatchStatistics(nn.Module):
     .. math:: o_b = \Big( \langle h(s_b - s_{b'}) \rangle_{b'}, \; \mathrm{std}_{b'} \, h(s_b - s_{b'}) \Big)
 
     with mean and deviation over the whole batch, b itself included.
-
-    Attributes:
-        width: Output features of a shower.
     """
 
-    width = 2 * _STATISTICS
+    width = 2 * _STATISTICS  # output features of a shower
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,15 +79,7 @@ class BatchStatistics(nn.Module):
 
 
 class ShowerCritic(nn.Module):
-    """Critic of showers.
-
-    Arguments:
-        shape: Cells along x, y and the layers.
-        conditions: Number of conditions.
-        differences: Whether it sees the difference to the encoded shower.
-        logarithmic: Whether its inputs are logarithms.
-        widths: Channels of the streams.
-    """
+    """Critic of showers, see the module; ``shape`` counts cells along x, y and the layers, ``widths`` are channels of the streams."""
 
     def __init__(
         self,
@@ -125,9 +114,8 @@ class ShowerCritic(nn.Module):
         images = self._images(cells)
         if self.differences:
             images += [image - true for image, true in zip(images, self._images(encoded), strict=True)]
-        features = [
-            stream(image.view(-1, 1, *self.shape)) for stream, image in zip(self.streams, images, strict=True)
-        ]
+        pairs = zip(self.streams, images, strict=True)
+        features = [stream(image.view(-1, 1, *self.shape)) for stream, image in pairs]
         statistics = torch.cat([self.statistics(part) for part in images[0].chunk(groups)])
         features += [self.batch(statistics), self.condition(conditions)]
         joined = self.dense(torch.cat(features, 1))
@@ -154,11 +142,7 @@ def _stream(shape: Sequence[int], widths: Sequence[int]) -> nn.Module:
 
 
 class LatentCritic(nn.Module):
-    """Critic of each latent number by itself.
-
-    Arguments:
-        latent: Number of latents.
-    """
+    """Critic of each latent number by itself."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -196,8 +180,7 @@ def window_mmd(
     """Return the mean over showers and windows of MMD^2 between sorted cells.
 
     Arguments:
-        fake: (B, n) sorted energies, MeV.
-        true: (B, n) sorted energies, MeV.
+        fake, true: (B, n) sorted energies, MeV.
         alpha: Of the kernel, 1/MeV^2.
         window: Energies of a window; all of them when there are fewer.
         stride: Energies between two windows.

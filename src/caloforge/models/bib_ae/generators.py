@@ -56,43 +56,22 @@ def apply_threshold(cells: Tensor) -> Tensor:
 class Decoded(NamedTuple):
     """Output of the decoder."""
 
-    cells: Tensor
-    """(B, X, Y, L), MeV."""
-    maps: Tensor
-    """(B, features, X, Y, L)."""
-    sums: Tensor
-    """(B, n_sums), the energy sums of the showers, in the units of the generator."""
+    cells: Tensor  # (B, X, Y, L), MeV
+    maps: Tensor  # (B, features, X, Y, L)
+    sums: Tensor  # (B, n_sums), the energy sums of the showers, in the units of the generator
 
 
 class ShowerGenerator(nn.Module, ABC):
-    """Base of the two.
+    """Base of the two generators of a grid; ``columns`` are those of each condition in the condition matrix."""
 
-    Arguments:
-        detector: A grid.
-        config: Settings.
-        columns: Name of each condition to its columns in the condition matrix.
-
-    Attributes:
-        n_sums: Numbers that describe the energy sums of a shower.
-        n_images: Images of a shower for the encoder.
-        n_conditions: Conditions of encoder, decoder, critics and codes.
-        n_cell_noise: Normal numbers for the cells.
-        n_quantiles: Normal numbers a shower that ``cell_losses`` takes.
-        n_code_sums: How many of the sums are part of the code, beside the latents; the rest conditions its density.
-        logarithmic: Whether critics see logarithms, and the encoder begins with a stride of 2.
-        joint: Whether the first stage trains the post-processor too, and its critics judge finished cells.
-        spectrum: Table of the energies of hits, if there is one.
-        decoder, post_processor: The networks.
-    """
-
-    n_sums: int
-    n_images: int
-    n_conditions: int
-    n_cell_noise: int
-    n_quantiles = 0
-    n_code_sums: int
-    logarithmic: bool
-    joint: bool
+    n_sums: int  # numbers that describe the energy sums of a shower
+    n_images: int  # images of a shower for the encoder
+    n_conditions: int  # conditions of encoder, decoder, critics and codes
+    n_cell_noise: int  # normal numbers for the cells
+    n_quantiles = 0  # normal numbers a shower that ``cell_losses`` takes
+    n_code_sums: int  # sums that are part of the code, beside the latents; the others condition its density
+    logarithmic: bool  # whether critics see logarithms, and the encoder begins with a stride of 2
+    joint: bool  # whether the first stage trains the post-processor too, and its critics judge finished cells
     decoder: nn.Module
     post_processor: nn.Module
     ratios: Tensor
@@ -100,7 +79,7 @@ class ShowerGenerator(nn.Module, ABC):
     def __init__(self, detector: Detector, config: BibAeConfig, columns: Mapping[str, slice]) -> None:
         super().__init__()
         self.shape = detector.shape
-        self.spectrum: CellSpectrum | None = None
+        self.spectrum: CellSpectrum | None = None  # table of the energies of hits, if there is one
         self.energy_column = columns["incident_energy"].start
         self.theta_column = columns["incident_theta"].start if "incident_theta" in columns else None
         ratios = torch.as_tensor(detector.absorber_ratios, dtype=torch.float32)
@@ -168,13 +147,9 @@ class ShowerGenerator(nn.Module, ABC):
 
     @abstractmethod
     def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor, calibrated: bool = True) -> Tensor:
-        """Return the post-processed cells (B, n_cells), MeV.
+        """Return the post-processed cells (B, n_cells), MeV, of noise (B, n_cell_noise) and conditions (B, C).
 
-        Arguments:
-            decoded: Decoded showers.
-            noise: Normal numbers of the cells (B, n_cell_noise).
-            matrix: Conditions (B, C).
-            calibrated: Map the energies of hits by the table, where there is a fitted one.
+        ``calibrated`` maps the energies of hits by the table, where there is a fitted one.
         """
 
     @abstractmethod
@@ -183,12 +158,7 @@ class ShowerGenerator(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Return the cell-by-cell losses of the post-processor.
 
-        Arguments:
-            decoded: Decoded showers.
-            finished: The same after the post-processor (B, n_cells), MeV.
-            cells: True showers (B, n_cells), MeV.
-            matrix: Conditions (B, C).
-            normal: Normal numbers (B, n_quantiles).
+        Of showers that are decoded, finished (B, n_cells), MeV, and true, with conditions (B, C) and normal numbers (B, n_quantiles).
         """
 
     def decoder_losses(self, decoded: Decoded, cells: Tensor, matrix: Tensor) -> dict[str, Tensor]:

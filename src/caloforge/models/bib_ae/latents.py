@@ -47,13 +47,7 @@ _TINY = 1e-6
 
 
 class LatentFlow(nn.Module):
-    """Normalising flow of codes for a context.
-
-    Arguments:
-        size: Numbers of a code.
-        context: Numbers of the context.
-        settings: Sizes of the flow.
-    """
+    """Normalising flow of codes for a context."""
 
     mean: Tensor
     scale: Tensor
@@ -107,8 +101,6 @@ class LatentKde(nn.Module):
     """Kernel density of codes for a context.
 
     Arguments:
-        size: Numbers of a code.
-        context: Numbers of the context.
         most: Most components; a part of the showers is taken where there are more.
         bandwidth: Factor on Scott's bandwidth.
     """

@@ -87,18 +87,17 @@ class BibAe(ShowerModel):
             raise ConfigError(msg)
         self.generator = generator = GENERATORS[config.decoder](detector, config, self.columns)
         conditions, small = generator.n_conditions, generator.logarithmic
-        self.encoder = BibEncoder(
-            detector.shape, generator.n_images, conditions, config.latent_size, small=small
-        )
+        sizes = generator.n_images, conditions, config.latent_size
+        self.encoder = BibEncoder(detector.shape, *sizes, small=small)
         self.critic, self.fresh = (
             ShowerCritic(detector.shape, conditions, config.differences, generator.logarithmic)
             for _ in range(2)
         )
         self.latent_critic = LatentCritic(config.latent_size)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        sizes = config.latent_size + generator.n_code_sums, conditions
-        self.flow = LatentFlow(*sizes, config.flow)
-        self.kde = LatentKde(*sizes, config.kde_most, config.kde_bandwidth)
+        code = config.latent_size + generator.n_code_sums, conditions
+        self.flow = LatentFlow(*code, config.flow)
+        self.kde = LatentKde(*code, config.kde_most, config.kde_bandwidth)
 
     @classmethod
     def check_detector(cls, detector: Detector) -> None:
@@ -154,9 +153,8 @@ class BibAe(ShowerModel):
     def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells of showers that pass the network together."""
         energies, z, choice, free, cell_noise = torch.split(noise, self._parts, 1)
-        density = {"normal": None, "kde": self.kde, "flow": self.flow}[
-            self.sampling.latent or self.config.latent
-        ]
+        kind = self.sampling.latent or self.config.latent
+        density = {"normal": None, "kde": self.kde, "flow": self.flow}[kind]
         sums, z = self.generator.draw_code(density, energies, z, choice[:, 0], conditions)
         decoded = self.generator.decode(z, free, sums, conditions)
         finished = self.generator.finish(decoded, cell_noise, conditions, self.sampling.calibrated)

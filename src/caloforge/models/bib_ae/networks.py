@@ -35,21 +35,14 @@ __all__ = ["BibDecoder", "BibEncoder", "Pointwise", "PostProcessor", "seed_size"
 _SLOPE = 0.01
 _CHANNELS = (8, 8, 8, 16, 32, 16)
 _UNPADDED = 3
-_UNPADDED_FROM = 22
-"""Cells from which on the encoder can do without padding."""
+_UNPADDED_FROM = 22  # cells from which on the encoder can do without padding
 _SEED = 8
 _HIDDEN = (512, 800)
 _LAYERS = 6
 
 
 class Pointwise(nn.Module):
-    """1 x 1 x 1 convolution as a batched matrix product, whose gradient takes half the time of Conv3d's on a CPU.
-
-    Arguments:
-        inputs: Input channels.
-        outputs: Output channels.
-        bias: Whether each channel has an offset.
-    """
+    """1 x 1 x 1 convolution as a batched matrix product, whose gradient takes half the time of Conv3d's on a CPU."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
@@ -82,8 +75,6 @@ class BibEncoder(nn.Module):
     Arguments:
         shape: Cells along x, y and the layers.
         channels: Images of a shower.
-        conditions: Number of conditions.
-        latent: Number of latents.
         small: Begin with a stride of 2 along all axes: a quarter of the work.
     """
 
@@ -121,12 +112,7 @@ class BibEncoder(nn.Module):
 
 
 class BibDecoder(nn.Module):
-    """The published decoder.
-
-    Arguments:
-        shape: Cells along x, y and the layers.
-        inputs: Latents, noise and conditions together.
-    """
+    """The published decoder of latents, noise and conditions (``inputs``) to cells along x, y and the layers (``shape``)."""
 
     def __init__(self, shape: Sequence[int], inputs: int) -> None:
         super().__init__()
@@ -163,7 +149,6 @@ class PostProcessor(nn.Module):
 
     Arguments:
         conditions: Number of conditions beside the sum of the decoded cells.
-        width: Channels.
     """
 
     def __init__(self, conditions: int, width: int = 128) -> None:

@@ -36,8 +36,7 @@ _SORTED_ALPHAS = (40.0, 4.0)
 _MOST_CELLS = 40_000_000
 _ROWS = 64
 _CALIBRATION_ROWS = 16
-_CALIBRATED = 1000
-"""Training showers to which the energies of hits are fitted."""
+_CALIBRATED = 1000  # training showers to which the energies of hits are fitted
 _LOWEST, _HIGHEST, _BINS = -2.0, 3.0, 50
 _SPECTRUM_SCALE = 0.02
 
@@ -50,13 +49,9 @@ def spectrum_distance(truth: Tensor, fake: Tensor) -> float:
 
 
 def bib_figures(truth: Tensor, fake: Tensor, energy: Tensor, layer: Tensor) -> dict[str, float]:
-    """Return the module's figures of merit.
+    """Return the module's figures of merit for true and generated cells (N, n_cells) of the same incident energies (N,), MeV.
 
-    Arguments:
-        truth: (N, n_cells) MeV.
-        fake: (N, n_cells) MeV, of the same conditions.
-        energy: (N,) incident energies, MeV.
-        layer: (n_cells,) layer of each cell.
+    ``layer`` is that of each cell (n_cells,).
     """
     figures = compare(truth, fake, energy, layer.to(truth.device))
     figures["spectrum"] = spectrum_distance(truth, fake)
@@ -87,12 +82,8 @@ class BibTraining:
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages in order; the fit of the energies of hits only where the generator has a table of them."""
-        c, generator, decoder, post = (
-            self.config,
-            self.generator,
-            self.generator.decoder,
-            self.generator.post_processor,
-        )
+        c, generator = self.config, self.generator
+        decoder, post = generator.decoder, generator.post_processor
         trained = (decoder, post) if generator.joint else (decoder,)
         optimizers = {
             "generator": OptimizerSpec.of(c.generator, self.encoder, *trained),
@@ -135,11 +126,7 @@ class BibTraining:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Iterate over true cells, the same after encoder, decoder and post-processor, and conditions.
 
-        Arguments:
-            data: Showers.
-            n: Most showers.
-            rows: Showers at a time.
-            normal: Normal numbers (B, k) of ``start``, B and k.
+        Of ``n`` showers at most, ``rows`` at a time; ``normal`` returns normal numbers (B, k) of ``start``, B and k.
         """
         sizes = [self.config.latent_size, self.config.noise, self.generator.n_cell_noise]
         n = min(n, len(data))
@@ -201,15 +188,11 @@ class BibTraining:
                 fake = generator.finish(decoded, updater.normal(n, generator.n_cell_noise), matrix)
             views = generator.view(cells), generator.view(fake)
         conditions = conditions.detach()
-        logs = {
-            name: self._update_critic(name, critic, views, conditions, updater)
-            for name, critic in self.critics.items()
-        }
+        logs = {key: self._update_critic(key, views, conditions, updater) for key in self.critics}
         real, latent = updater.normal(*z.shape), z.detach()
         loss = self.losses.critic(self.latent_critic(real), self.latent_critic(latent))
-        logs["latent_critic"] = self._penalised(
-            "latent_critic", loss, self.latent_critic, real, latent, updater
-        )
+        pair = real, latent
+        logs["latent_critic"] = self._penalised("latent_critic", loss, self.latent_critic, *pair, updater)
         if not turn:
             return logs
         w, ramp = c.weights, min(1.0, (updater.progress + 1e-3) / max(c.critics_ramp, 1e-3))
@@ -230,14 +213,10 @@ class BibTraining:
         return logs | _update("generator", terms, updater)
 
     def _update_critic(
-        self,
-        name: str,
-        critic: ShowerCritic,
-        views: tuple[Tensor, Tensor],
-        conditions: Tensor,
-        updater: Updater,
+        self, name: str, views: tuple[Tensor, Tensor], conditions: Tensor, updater: Updater
     ) -> Tensor:
         """Update a critic by the views of true and generated showers (B, n_cells); return its loss."""
+        critic = self.critics[name]
         real, fake = (view.detach() for view in views)
         twice = torch.cat([conditions, conditions])
         both = critic(torch.cat([real, fake]), torch.cat([real, real]), twice, groups=2)

@@ -45,12 +45,8 @@ class LocallyConnected2d(nn.Module):
 
     Arguments:
         size: Height and width of the input.
-        inputs: Input channels.
-        outputs: Output channels.
-        kernel: Side of the square kernel.
         stride: Step between positions.
         padding: Zeros around the input.
-        bias: Add an offset for each position and output channel.
 
     Attributes:
         weight: (P, outputs, inputs x kernel x kernel).
@@ -174,10 +170,7 @@ class ImageEncoder(nn.Module):
     conv32 3x3 s1 p1, conv64 3x3 s2 p1, conv128 3x3 s2 p1: 10 x 10 becomes 3 x 3 x 128.
 
     Arguments:
-        size: Height and width of the images.
-        maps: Channels of the images.
         extras: Further features of a shower, inputs of the heads.
-        latent: Latent numbers.
     """
 
     def __init__(self, size: tuple[int, int], maps: int, extras: int, latent: int) -> None:
@@ -209,7 +202,6 @@ class ImageGenerator(nn.Module):
 
     Arguments:
         size: Height and width of the images; 2 more must be a multiple of 4.
-        latent: Latent numbers.
         channels: Of the dense layer, the convolution and the two locally connected layers.
         extras: Numbers of a shower before the pixels.
     """
@@ -245,11 +237,8 @@ class ImageDiscriminator(nn.Module):
     10 x 10 once is enough.
 
     Arguments:
-        size: Height and width of the images.
-        maps: Channels of the images.
         extras: Further features of a shower, inputs of the last layer.
         channels: Of the convolution and of the locally connected layers.
-        dropout: Probability of dropout.
     """
 
     def __init__(

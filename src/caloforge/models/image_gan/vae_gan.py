@@ -146,10 +146,8 @@ class ImageHistograms(nn.Module):
         return {"histograms": sum(each)} | named
 
 
-_LEAST = 6
-"""Fewest pixels along a side."""
-_EACH = 25
-"""Most images generated for the histograms for each held-out one."""
+_LEAST = 6  # fewest pixels along a side
+_EACH = 25  # most images generated for the histograms for each held-out one
 
 
 class VaeGanConfig(ModelConfig):

@@ -63,8 +63,7 @@ __all__ = [
 
 Entry = Mapping[str, Any]
 AUCS = ("auc_high", "auc_low")
-_TEST_TO_REST = 0.25
-"""Classifiers are tested on a fifth of the showers."""
+_TEST_TO_REST = 0.25  # classifiers are tested on a fifth of the showers
 
 
 @dataclass(frozen=True)

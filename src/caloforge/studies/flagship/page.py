@@ -41,12 +41,13 @@ def draw_all(
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
     with figure_style() as pyplot:
-        for group, draw, content in (
+        figures: tuple[tuple[str, Callable[..., Any], Mapping[str, Any] | None], ...] = (
             ("steps", _draw_steps, groups.get("steps")),
             ("size", partial(_line, key="parameters", label="parameters"), groups.get("size")),
             ("data", partial(_line, key="train_showers", label="training showers"), groups.get("data")),
             ("ablations", _draw_ablations, differences),
-        ):
+        )
+        for group, draw, content in figures:
             if content:
                 drawn[group] = folder / f"flagship-{group}.png"
                 draw(pyplot, content).savefig(drawn[group], dpi=_DPI, metadata={"Software": None})
@@ -145,8 +146,7 @@ def _draw_ablations(pyplot: Any, differences: Mapping[str, Sequence[Difference]]
     return figure
 
 
-_ROUGH = 1.2
-"""Times of one network further apart than by this factor are said to be rough."""
+_ROUGH = 1.2  # times of one network further apart than by this factor are said to be rough
 
 
 def notes(plan: Mapping[str, Entry], entries: Mapping[str, Any]) -> list[str]:
