@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Report", "Settings", "validate", "view"]
 
 _LAZY = {
-    "Report": "caloforge.validate.driver",
-    "Settings": "caloforge.validate.metrics.base",
-    "validate": "caloforge.validate.driver",
-    "view": "caloforge.validate.report.event",
-}
+    "Report": "caloforge.validate.driver", "Settings": "caloforge.validate.metrics.base",
+    "validate": "caloforge.validate.driver", "view": "caloforge.validate.report.event",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

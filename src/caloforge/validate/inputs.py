@@ -28,15 +28,9 @@ from caloforge.showers.views import Selection, conditions_of
 from caloforge.validate.metrics.base import Settings
 
 __all__ = [
-    "Input",
-    "Matched",
-    "ShowersLike",
-    "check_conditions",
-    "check_detectors",
-    "command_line",
-    "match_conditions",
-    "open_inputs",
-]
+    "Input", "Matched", "ShowersLike", "check_conditions", "check_detectors", "command_line",
+    "match_conditions", "open_inputs",
+]  # fmt: skip
 
 
 ShowersLike = str | Path | Showers | ShowerFile

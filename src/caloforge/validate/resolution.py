@@ -24,13 +24,8 @@ from caloforge.errors import TooFewShowersError
 from caloforge.statistics.moments import condition_bins, moments_in_bins
 
 __all__ = [
-    "EnergySlices",
-    "ResolutionFit",
-    "ResponseCurve",
-    "fit_resolution",
-    "plain_fields",
-    "response_curve",
-]
+    "EnergySlices", "ResolutionFit", "ResponseCurve", "fit_resolution", "plain_fields", "response_curve",
+]  # fmt: skip
 
 
 def plain_fields(record: Any) -> dict[str, Any]:

@@ -27,8 +27,7 @@ __all__ = ["KeptCells", "Sample"]
 class KeptCells:
     """Consumer that keeps the cells of some showers of a pass, sparse where that takes less memory.
 
-    Arguments:
-        rows: (K,) positions of the showers, increasing.
+    ``rows``: (K,) positions of the showers, increasing.
     """
 
     def __init__(self, rows: NDArray[np.int64]) -> None:
@@ -190,9 +189,7 @@ class Sample:
     def part(self, rows: ArrayLike, label: str | None = None) -> Sample:
         """Return a view of some showers.
 
-        Arguments:
-            rows: Positions in this sample (K,), or a mask (n,).
-            label: Its label; this sample's when None.
+        ``rows``: positions in this sample (K,), or a mask (n,); ``label``: its label; this sample's when None.
         """
         chosen = np.asarray(rows)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen)

@@ -37,17 +37,9 @@ from caloforge.validate.metrics.shapes import core_ratios
 from caloforge.validate.sample import Sample
 
 __all__ = [
-    "QUANTITIES",
-    "CoreRatios",
-    "CoreWindow",
-    "ShapeTests",
-    "compare_cores",
-    "core_energies",
-    "core_window",
-    "profile_test",
-    "reference_core",
-    "shape_tests",
-]
+    "QUANTITIES", "CoreRatios", "CoreWindow", "ShapeTests", "compare_cores", "core_energies", "core_window",
+    "profile_test", "reference_core", "shape_tests",
+]  # fmt: skip
 
 
 _WIDENED = (1.0, 2.5, 5.0, 12.5, 25.0, 50.0)  # factors by which the window is widened in turn
@@ -191,9 +183,7 @@ def shape_tests(
 ) -> ShapeTests:
     """Test every shape in every slice of energy.
 
-    Arguments:
-        members: Slice of each shower, of the reference (N,) and of the sample (M,).
-        slices: Number of slices S.
+    ``members``: slice of each shower, of the reference (N,) and of the sample (M,); ``slices``: number of slices S.
     """
     shapes_a, shapes_b = profiles(reference), profiles(generated)
     names = [name for name in QUANTITIES if name in reference.observables]

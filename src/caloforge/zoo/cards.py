@@ -54,17 +54,9 @@ from caloforge.zoo.shipping import add_to_card, made
 from caloforge.zoo.store import Card
 
 __all__ = [
-    "SPECTRUM_CARD_EDGES",
-    "TestShowers",
-    "compare_moments",
-    "describe_conditions",
-    "mean_spectrum",
-    "measure",
-    "measure_card",
-    "moments",
-    "open_test_showers",
-    "spectrum",
-]
+    "SPECTRUM_CARD_EDGES", "TestShowers", "compare_moments", "describe_conditions", "mean_spectrum",
+    "measure", "measure_card", "moments", "open_test_showers", "spectrum",
+]  # fmt: skip
 
 
 _FEWEST = 10

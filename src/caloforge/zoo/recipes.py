@@ -27,18 +27,9 @@ from caloforge.train.settings import resolve
 from caloforge.zoo.shipping import images_name
 
 __all__ = [
-    "Jobs",
-    "Recipe",
-    "chosen",
-    "finished",
-    "found",
-    "prepared",
-    "read_recipes",
-    "read_sealed",
-    "require_unsealed",
-    "train_side_by_side",
-    "train_words",
-]
+    "Jobs", "Recipe", "chosen", "finished", "found", "prepared", "read_recipes", "read_sealed",
+    "require_unsealed", "train_side_by_side", "train_words",
+]  # fmt: skip
 
 
 SEALED = "sealed"

@@ -33,16 +33,9 @@ from caloforge.train.settings import Resolved, read_settings, resolve, to_toml
 from caloforge.zoo.store import ZOO, Card, find_card, shipped_models
 
 __all__ = [
-    "UNITS",
-    "add_to_card",
-    "images_name",
-    "made",
-    "settings_of_command",
-    "ship",
-    "train_command",
-    "write_seen",
-    "write_weights",
-]
+    "UNITS", "add_to_card", "images_name", "made", "settings_of_command", "ship", "train_command",
+    "write_seen", "write_weights",
+]  # fmt: skip
 
 
 _IDLE = ("checkpoint_epochs", "checkpoint_seconds", "log_every", "tensorboard")

@@ -22,45 +22,25 @@ class Block(NamedTuple):
 
 
 _FIGURES = {
-    "auc_strongest": "AUC, strongest classifier",
-    "auc_cells": "AUC, cells",
-    "auc_observables": "AUC, observables",
-    "auc_spectrum": "AUC, cell spectrum",
-    "detectability": "showers a side to 5 sigma",
-    "auc_low": "AUC, CaloChallenge's classifier, cells",
-    "auc_high": "AUC, CaloChallenge's classifier, observables",
-    "shape_mse": "shower-shape MSE",
-    "cell_mean_ratio": "core-cell means, ratio",
-    "cell_std_ratio": "core-cell deviations, ratio",
+    "auc_strongest": "AUC, strongest classifier", "auc_cells": "AUC, cells",
+    "auc_observables": "AUC, observables", "auc_spectrum": "AUC, cell spectrum",
+    "detectability": "showers a side to 5 sigma", "auc_low": "AUC, CaloChallenge's classifier, cells",
+    "auc_high": "AUC, CaloChallenge's classifier, observables", "shape_mse": "shower-shape MSE",
+    "cell_mean_ratio": "core-cell means, ratio", "cell_std_ratio": "core-cell deviations, ratio",
     "layer_fractions": "largest layer fraction difference, points",
-    "covariance_distance": "covariance distance",
-    "fpd": "FPD",
-    "kpd": "KPD",
-    "precision": "precision",
-    "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
-}
+    "covariance_distance": "covariance distance", "fpd": "FPD", "kpd": "KPD", "precision": "precision",
+    "recall": "recall", "density": "density", "coverage": "coverage",
+}  # fmt: skip
 """Single figures of a card, in the order of the table."""
 _MOMENTS = (
-    "response",
-    "peak_energy",
-    "hits",
-    "shower_depth",
-    "radius_90",
-    "centre_x",
-    "centre_y",
-    "centre_z",
-)
+    "response", "peak_energy", "hits", "shower_depth", "radius_90", "centre_x", "centre_y", "centre_z",
+)  # fmt: skip
 """Observables with means and widths in the tables."""
 _LISTED = ("auc_strongest", "auc_cells", "auc_observables", "auc_spectrum")
 """Figures of the list of all shipped models."""
 _MADE = {
-    "source": "by",
-    "geant4_version": "version",
-    "physics_list": "physics",
-    "production_cut_mm": "cut in mm",
-}
+    "source": "by", "geant4_version": "version", "physics_list": "physics", "production_cut_mm": "cut in mm",
+}  # fmt: skip
 
 
 def list_columns() -> tuple[str, ...]:
@@ -233,23 +213,15 @@ This page is written by `python scripts/models_page.py` from the cards. `python 
 shipped weights and writes the cards; `data/` holds the sealed showers, which `python scripts/pack_showers.py unpack` unpacks.
 """
 _ROWS = (
-    ("AUC, strongest classifier", "auc_strongest"),
-    ("AUC, cells", "auc_cells"),
-    ("AUC, observables", "auc_observables"),
-    ("AUC, cell spectrum", "auc_spectrum"),
-    ("CaloChallenge's classifier, cells", "auc_low"),
-    ("CaloChallenge's classifier, observables", "auc_high"),
-    ("Frechet physics distance", "fpd"),
-    ("shower-shape MSE", "shape_mse"),
+    ("AUC, strongest classifier", "auc_strongest"), ("AUC, cells", "auc_cells"),
+    ("AUC, observables", "auc_observables"), ("AUC, cell spectrum", "auc_spectrum"),
+    ("CaloChallenge's classifier, cells", "auc_low"), ("CaloChallenge's classifier, observables", "auc_high"),
+    ("Frechet physics distance", "fpd"), ("shower-shape MSE", "shape_mse"),
     ("largest difference of a layer's share, points", "layer_fractions"),
-    ("core cells, mean ratio", "cell_mean_ratio"),
-    ("core cells, standard deviation ratio", "cell_std_ratio"),
-    ("covariance distance", "covariance_distance"),
-    ("precision", "precision"),
-    ("recall", "recall"),
-    ("density", "density"),
-    ("coverage", "coverage"),
-)
+    ("core cells, mean ratio", "cell_mean_ratio"), ("core cells, standard deviation ratio", "cell_std_ratio"),
+    ("covariance distance", "covariance_distance"), ("precision", "precision"), ("recall", "recall"),
+    ("density", "density"), ("coverage", "coverage"),
+)  # fmt: skip
 _PAGE_MOMENTS = ("response", "hits", "peak_energy", "radius_90")
 
 
@@ -322,11 +294,7 @@ def _table(cards: list[Card]) -> list[str]:
 
 
 def models_page(cards: Mapping[str, Card]) -> str:
-    """Return the page of all measured cards, Markdown, a table for each data set.
-
-    Arguments:
-        cards: Shipped models by name.
-    """
+    """Return the page of all measured cards, Markdown, a table for each data set; ``cards``: shipped models by name."""
     groups: dict[str, list[Card]] = {}
     for card in cards.values():
         if "metrics" in card.content:

@@ -95,9 +95,7 @@ class AxisMaps(nn.Module):
 class AxisDecoder(nn.Module):
     """Latents to the share of each cell in the visible energy, see the module.
 
-    Arguments:
-        inputs: Latents, noise and conditions together.
-        features: Maps beside the shares.
+    ``inputs``: latents, noise and conditions together; ``features``: maps beside the shares.
     """
 
     def __init__(
@@ -145,12 +143,7 @@ class AxisDecoder(nn.Module):
 
 
 class CellSampler(nn.Module):
-    """Sampler of cells, see the module.
-
-    Arguments:
-        features: Maps beside the mean.
-        conditions: Conditions of a shower.
-    """
+    """Sampler of cells, see the module; ``features``: maps beside the mean; ``conditions``: conditions of a shower."""
 
     def __init__(self, features: int, conditions: int, width: int = 32) -> None:
         super().__init__()

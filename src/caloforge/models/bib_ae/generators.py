@@ -29,13 +29,8 @@ from caloforge.models.calibration.spectrum import CellSpectrum
 from caloforge.models.nn.conditions import ConditionEncoder
 
 __all__ = [
-    "GENERATORS",
-    "AxisGenerator",
-    "Decoded",
-    "PublishedGenerator",
-    "ShowerGenerator",
-    "apply_threshold",
-]
+    "GENERATORS", "AxisGenerator", "Decoded", "PublishedGenerator", "ShowerGenerator", "apply_threshold",
+]  # fmt: skip
 
 THRESHOLD = 1e-4
 """Cells below it are empty, MeV."""

@@ -100,9 +100,7 @@ class LatentFlow(nn.Module):
 class LatentKde(nn.Module):
     """Kernel density of codes for a context.
 
-    Arguments:
-        most: Most components; a part of the showers is taken where there are more.
-        bandwidth: Factor on Scott's bandwidth.
+    ``most``: most components; a part of the showers is taken where there are more; ``bandwidth``: factor on Scott's bandwidth.
     """
 
     codes: Tensor

@@ -147,8 +147,7 @@ class BibDecoder(nn.Module):
 class PostProcessor(nn.Module):
     """The published post-processor, which corrects each decoded cell by itself.
 
-    Arguments:
-        conditions: Number of conditions beside the sum of the decoded cells.
+    ``conditions``: number of conditions beside the sum of the decoded cells.
     """
 
     def __init__(self, conditions: int, width: int = 128) -> None:

@@ -22,13 +22,9 @@ from torch.nn.utils import parametrize
 from caloforge.models.nn.mlp import mlp
 
 __all__ = [
-    "ImageDiscriminator",
-    "ImageEncoder",
-    "ImageGenerator",
-    "LocallyConnected2d",
-    "MinibatchDiscrimination",
+    "ImageDiscriminator", "ImageEncoder", "ImageGenerator", "LocallyConnected2d", "MinibatchDiscrimination",
     "spectral_norm",
-]
+]  # fmt: skip
 
 M = TypeVar("M", bound=nn.Module)
 _WARM_UP = 15

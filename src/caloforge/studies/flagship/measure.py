@@ -44,21 +44,9 @@ from caloforge.validate.sample import Sample
 from caloforge.zoo.cards import TestShowers, open_test_showers
 
 __all__ = [
-    "AUCS",
-    "METRICS",
-    "Difference",
-    "Measurement",
-    "ablations",
-    "by_group",
-    "by_series",
-    "difference",
-    "losses",
-    "losses_of_students",
-    "measure_all",
-    "measure_one",
-    "repeats",
-    "seed_scatter",
-]
+    "AUCS", "METRICS", "Difference", "Measurement", "ablations", "by_group", "by_series", "difference",
+    "losses", "losses_of_students", "measure_all", "measure_one", "repeats", "seed_scatter",
+]  # fmt: skip
 
 
 Entry = Mapping[str, Any]

@@ -24,19 +24,9 @@ from caloforge.zoo.shipping import train_command
 from caloforge.zoo.store import find_card, load
 
 __all__ = [
-    "BASELINE",
-    "GROUPS",
-    "STEPS",
-    "Entry",
-    "Group",
-    "Source",
-    "Task",
-    "entries_of",
-    "facts_of_model",
-    "read_plan",
-    "tasks_of",
-    "teacher_of",
-]
+    "BASELINE", "GROUPS", "STEPS", "Entry", "Group", "Source", "Task", "entries_of", "facts_of_model",
+    "read_plan", "tasks_of", "teacher_of",
+]  # fmt: skip
 
 
 Group = Literal["ablations", "size", "data", "steps"]

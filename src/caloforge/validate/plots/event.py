@@ -23,17 +23,9 @@ from caloforge.showers import Showers
 from caloforge.validate.plots.panel import SEQUENTIAL, figure_style
 
 __all__ = [
-    "FACES",
-    "EventDrawing",
-    "HitBoxes",
-    "describe_shower",
-    "draw_event",
-    "energy_limits",
-    "event_png",
-    "format_energy",
-    "hit_boxes",
-    "layer_extents",
-]
+    "FACES", "EventDrawing", "HitBoxes", "describe_shower", "draw_event", "energy_limits", "event_png",
+    "format_energy", "hit_boxes", "layer_extents",
+]  # fmt: skip
 
 
 # Corners of a box count in binary: bit 2 is the first axis, bit 1 the second, bit 0 along z.

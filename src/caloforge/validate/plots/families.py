@@ -31,15 +31,8 @@ if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = [
-    "FAMILIES",
-    "TITLES",
-    "Family",
-    "Shown",
-    "all_figures",
-    "reconstructed",
-    "response",
-    "response_panels",
-]
+    "FAMILIES", "TITLES", "Family", "Shown", "all_figures", "reconstructed", "response", "response_panels",
+]  # fmt: skip
 
 
 _FEWEST = 4  # showers of a slice that is shown
@@ -165,9 +158,7 @@ TITLES: dict[str, tuple[str, str]] = {
 def all_figures(samples: Sequence[Sample], without: Collection[str] = ()) -> dict[str, list[Shown]]:
     """Return every family's figures; families without one are left out.
 
-    Arguments:
-        samples: The reference first.
-        without: Families that are not wanted.
+    ``samples``: the reference first; ``without``: families that are not wanted.
     """
     drawn = {name: list(family(samples)) for name, family in FAMILIES.items() if name not in without}
     return {name: figures for name, figures in drawn.items() if figures}

@@ -20,24 +20,9 @@ from numpy.typing import NDArray
 from caloforge.errors import require
 
 __all__ = [
-    "BAND",
-    "INK",
-    "KINDS",
-    "SEQUENTIAL",
-    "Array",
-    "Bars",
-    "Curve",
-    "Growth",
-    "GrowthCurve",
-    "Heat",
-    "Image",
-    "Mark",
-    "Panel",
-    "colour",
-    "dash",
-    "figure_style",
-    "marker",
-]
+    "BAND", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image",
+    "Mark", "Panel", "colour", "dash", "figure_style", "marker",
+]  # fmt: skip
 
 
 INK = "#1b1f24"

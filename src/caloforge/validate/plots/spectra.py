@@ -20,21 +20,10 @@ if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = [
-    "Slices",
-    "angle_slices",
-    "cell_spectra",
-    "choose_edges",
-    "common_names",
-    "energies",
-    "energy_slices",
-    "histogram_panel",
-    "layer_spectra",
-    "mean_panel",
-    "observable_panel",
-    "spectra",
-    "whole_spectrum",
+    "Slices", "angle_slices", "cell_spectra", "choose_edges", "common_names", "energies", "energy_slices",
+    "histogram_panel", "layer_spectra", "mean_panel", "observable_panel", "spectra", "whole_spectrum",
     "with_unit",
-]
+]  # fmt: skip
 
 
 _FEW, _MANY = 12, 50

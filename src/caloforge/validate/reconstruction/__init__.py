@@ -39,15 +39,9 @@ from caloforge.validate.observables.spectrum import mip_peak
 from caloforge.validate.observables.streaming import chunk_rows, observe, stream
 
 __all__ = [
-    "ClusterColumns",
-    "Reconstructed",
-    "ReconstructedSource",
-    "Reconstruction",
-    "label_clusters",
-    "layer_weights",
-    "leading_cluster",
-    "mip_energies",
-]
+    "ClusterColumns", "Reconstructed", "ReconstructedSource", "Reconstruction", "label_clusters",
+    "layer_weights", "leading_cluster", "mip_energies",
+]  # fmt: skip
 
 _MIP_SHOWERS = 1000  # showers from which the MIP peak is measured where the detector does not give it
 
@@ -261,8 +255,7 @@ class Reconstruction:
 class ClusterColumns:
     """Consumer that reconstructs the showers of a pass and keeps energy, direction and number of the clusters.
 
-    Arguments:
-        threshold: Energy above which a cell counts as a hit after reconstruction, MeV.
+    ``threshold``: energy above which a cell counts as a hit after reconstruction, MeV.
     """
 
     _names = ("energy", "theta", "n_clusters", "outside")

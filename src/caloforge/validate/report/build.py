@@ -53,16 +53,9 @@ if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
 
 __all__ = [
-    "Figures",
-    "before_after",
-    "begin_figures",
-    "build_page",
-    "detectability_blocks",
-    "detectability_figures",
-    "growth_curves",
-    "require_report",
-    "write_report",
-]
+    "Figures", "before_after", "begin_figures", "build_page", "detectability_blocks", "detectability_figures",
+    "growth_curves", "require_report", "write_report",
+]  # fmt: skip
 
 
 _MOST_BARS = 12

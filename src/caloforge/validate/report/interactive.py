@@ -29,15 +29,8 @@ from caloforge.validate.plots.panel import (
 from caloforge.validate.report.page import format_count
 
 __all__ = [
-    "LAYOUT",
-    "SCALE",
-    "bars_figure",
-    "figure_of",
-    "growth_figure",
-    "heat_figure",
-    "packed",
-    "panel_figure",
-]
+    "LAYOUT", "SCALE", "bars_figure", "figure_of", "growth_figure", "heat_figure", "packed", "panel_figure",
+]  # fmt: skip
 
 
 LAYOUT: dict[str, Any] = {

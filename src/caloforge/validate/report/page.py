@@ -33,23 +33,9 @@ from caloforge.errors import require
 from caloforge.files import atomic_path
 
 __all__ = [
-    "COLOURS",
-    "MIME",
-    "Block",
-    "Cell",
-    "Code",
-    "Facts",
-    "Images",
-    "Page",
-    "Plot",
-    "Section",
-    "Table",
-    "Text",
-    "format_count",
-    "format_percent",
-    "format_value",
-    "small_picture",
-]
+    "COLOURS", "MIME", "Block", "Cell", "Code", "Facts", "Images", "Page", "Plot", "Section", "Table", "Text",
+    "format_count", "format_percent", "format_value", "small_picture",
+]  # fmt: skip
 
 
 def format_value(value: float | None, uncertainty: float | None = None) -> str:

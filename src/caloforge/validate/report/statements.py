@@ -19,18 +19,9 @@ from caloforge.validate.report.tolerances import (
 )
 
 __all__ = [
-    "RATIOS",
-    "auc",
-    "auc_strongest",
-    "detectability",
-    "distance",
-    "features_of",
-    "layers",
-    "prdc",
-    "ratio",
-    "shapes",
-    "spectrum",
-]
+    "RATIOS", "auc", "auc_strongest", "detectability", "distance", "features_of", "layers", "prdc", "ratio",
+    "shapes", "spectrum",
+]  # fmt: skip
 
 
 RATIOS: dict[str, tuple[tuple[str, ...], str, tuple[str, str], int]] = {
@@ -209,13 +200,10 @@ _MANY_SHOWERS = 10_000
 _SIGNIFICANT = 3.0  # standard deviations of an importance that is shown
 _PRDC = ("precision", "recall", "density", "coverage")
 _AUCS = {
-    "auc_spectrum": "cell spectrum",
-    "auc_cells": "cells",
-    "auc_observables": "observables",
-    "auc_low": "cells (CaloChallenge network)",
-    "auc_high": "observables (CaloChallenge network)",
+    "auc_spectrum": "cell spectrum", "auc_cells": "cells", "auc_observables": "observables",
+    "auc_low": "cells (CaloChallenge network)", "auc_high": "observables (CaloChallenge network)",
     "auc_cnn": "3-D images",
-}
+}  # fmt: skip
 
 
 def _statement(

@@ -31,20 +31,9 @@ from caloforge.validate.report.page import Block, Cell, Table, format_value
 from caloforge.validate.report.tolerances import SIGNS, SIMILARITY, TOLERANCES, Statement, excess_of
 
 __all__ = [
-    "FLAGS",
-    "Judgement",
-    "Score",
-    "judge",
-    "judge_all",
-    "limits_table",
-    "metrics_table",
-    "scores_of",
-    "spectrum_tables",
-    "summary_for_terminal",
-    "summary_rows",
-    "summary_table",
-    "verdicts",
-]
+    "FLAGS", "Judgement", "Score", "judge", "judge_all", "limits_table", "metrics_table", "scores_of",
+    "spectrum_tables", "summary_for_terminal", "summary_rows", "summary_table", "verdicts",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

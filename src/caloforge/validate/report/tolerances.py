@@ -26,17 +26,9 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "SIGNS",
-    "SIMILARITY",
-    "TOLERANCES",
-    "Statement",
-    "Tolerance",
-    "entry_of",
-    "excess_of",
-    "flag_of",
-    "severity_of",
-    "worst_flag",
-]
+    "SIGNS", "SIMILARITY", "TOLERANCES", "Statement", "Tolerance", "entry_of", "excess_of", "flag_of",
+    "severity_of", "worst_flag",
+]  # fmt: skip
 
 
 SIGNS = {"good": "✓", "warn": "△", "bad": "✗", "unknown": "?"}
