@@ -57,7 +57,7 @@ from caloforge.validate.inputs import (
     open_inputs,
 )
 from caloforge.validate.limits import Row, check_limits, check_names, raise_if_failed, read_limits
-from caloforge.validate.metrics.base import Settings
+from caloforge.validate.metrics.base import METRICS, Settings
 from caloforge.validate.metrics.features import histograms_key
 from caloforge.validate.observables.batch import ShowerBatch
 from caloforge.validate.observables.spectrum import CellCounter
@@ -276,9 +276,6 @@ def validate(
 
 
 def _known_keys() -> list[str]:
-    """Return every key that some metric writes."""
-    from caloforge.validate.metrics.base import METRICS
-
     keys = [key.top for _, metric in METRICS.items() for key in metric.keys]
     return [*keys, "n_reference", "n_generated"]
 
@@ -290,8 +287,7 @@ def _compatible(inputs: Sequence[Input], match: bool, seed: int) -> list[Any]:
     if not match:
         check_conditions(inputs[0].source, sources)
         return [entry.source for entry in inputs]
-    matched = match_conditions(inputs[0].source, sources, seed)
-    parts = [matched.reference, *matched.generated.values()]
+    parts = match_conditions(inputs[0].source, sources, seed)
     for entry, part in zip(inputs, parts, strict=True):
         entry.kept = len(part)
     return parts

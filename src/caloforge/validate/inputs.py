@@ -28,7 +28,7 @@ from caloforge.showers.views import Selection, conditions_of
 from caloforge.validate.metrics.base import Settings
 
 __all__ = [
-    "Input", "Matched", "ShowersLike", "check_conditions", "check_detectors", "command_line",
+    "Input", "ShowersLike", "check_conditions", "check_detectors", "command_line",
     "match_conditions", "open_inputs",
 ]  # fmt: skip
 
@@ -204,16 +204,11 @@ def check_detectors(reference: ShowerSource, generated: Mapping[str, ShowerSourc
         raise IncompatibleError(msg)
 
 
-@dataclass(frozen=True)
 class _Range:
     """The range of one column of a condition, and the same with some slack."""
 
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: NDArray[np.float64]) -> _Range:
-        return cls(float(values.min()), float(values.max()))
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.low, self.high = float(values.min()), float(values.max())
 
     def inside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         slack = _SLACK * (self.high - self.low) + 1e-3 * max(abs(self.low), abs(self.high))
@@ -249,7 +244,7 @@ def check_conditions(reference: ShowerSource, generated: Mapping[str, ShowerSour
 
 
 def _compare(label: str, name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
-    first, second = _Range.of(ours), _Range.of(theirs)
+    first, second = _Range(ours), _Range(theirs)
     unit = _UNITS.get(name, "")
     ranges = [f"{limits} {unit}".rstrip() for limits in (second, first)]
     ends = np.array([second.low, second.high])
@@ -267,27 +262,13 @@ def _compare(label: str, name: str, ours: NDArray[np.float64], theirs: NDArray[n
         raise IncompatibleError(msg)
 
 
-@dataclass(frozen=True)
-class Matched:
-    """Samples with the same conditions: the showers in the common range, generated ones thinned to the reference's distribution."""
-
-    reference: ShowerSource
-    generated: dict[str, ShowerSource]
-    kept: dict[str, tuple[int, int]]  # how many of how many showers are left, by label
-
-
 def match_conditions(
     reference: ShowerSource, generated: Mapping[str, ShowerSource], seed: int = 0, minimum: int = 10
-) -> Matched:
-    """Restrict samples to their common range of conditions and give them the same distribution there.
+) -> list[ShowerSource]:
+    """Return the showers of the reference and of each generated sample in their common range of conditions.
 
-    Energy and angle are matched in 20 bins each (or at each value, when there are few); named conditions are only
-    restricted in range.
-
-    Arguments:
-        generated: Label to sample.
-        seed: Seed of the choice among the generated showers.
-        minimum: Fewest showers that must be left of each sample.
+    Generated samples are thinned to the reference's distribution of energy and angle in 20 bins each (or at each value, when
+    there are few); named conditions are only restricted in range. At least ``minimum`` showers must be left of each sample.
 
     Raises:
         IncompatibleError: When there is no common range.
@@ -298,15 +279,13 @@ def match_conditions(
     inside = [np.ones(len(source), bool) for source in sources]
     for name in [name for name in columns[0] if all(name in each for each in columns)]:
         for k in range(min(each[name].shape[1] for each in columns)):
-            ranges = [_Range.of(each[name][:, k]) for each in columns]
+            ranges = [_Range(each[name][:, k]) for each in columns]
             for mask, each in zip(inside, columns, strict=True):
                 for limit in ranges:
                     mask &= limit.inside(each[name][:, k])
     chosen = [np.flatnonzero(mask) for mask in inside]
     if not all(len(indices) for indices in chosen):
-        msg = (
-            "the samples' conditions have no range in common, so --match-conditions leaves nothing to compare"
-        )
+        msg = "the samples' conditions have no range in common: --match-conditions leaves nothing to compare"
         raise IncompatibleError(msg)
     bins = _bins(columns, chosen)
     size = 1 + max(int(values.max()) for values in bins)
@@ -315,14 +294,11 @@ def match_conditions(
     chosen[0] = chosen[0][wanted[bins[0]] > 0]
     for number in range(1, len(sources)):
         chosen[number] = chosen[number][_thin(bins[number], wanted, seed, number - 1)]
-    labels = ["reference", *generated]
-    kept = {label: (len(c), len(source)) for label, c, source in zip(labels, chosen, sources, strict=True)}
-    for label, (left, _) in kept.items():
+    for label, left in zip(["reference", *generated], map(len, chosen), strict=True):
         if left < minimum:
             msg = f"{label}: --match-conditions leaves {left} showers in the common range; expected at least {minimum}"
             raise TooFewShowersError(msg)
-    first, *others = (Selection(source, indices) for source, indices in zip(sources, chosen, strict=True))
-    return Matched(first, dict(zip(generated, others, strict=True)), kept)
+    return [Selection(source, indices) for source, indices in zip(sources, chosen, strict=True)]
 
 
 def _bins(

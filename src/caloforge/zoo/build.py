@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,12 +73,8 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
         assert stage.fit is not None
         stage.fit(data_set, torch.Generator(where).manual_seed(child_seed(seed, "recalibration", number)))
         model.cpu()
-    facts: dict[str, Any] = {
-        "data": files.facts,
-        "showers": min(len(chosen), getattr(members[0].config, "calibration", len(chosen))),
-        "seed": seed,
-        "commit": source_commit(),
-    }
+    most = min(len(chosen), getattr(members[0].config, "calibration", len(chosen)))
+    facts = {"data": files.facts, "showers": most, "seed": seed, "commit": source_commit()}
     weights = write_weights(members, card.path)
     content = {key: value for key, value in card.content.items() if key not in ("metrics", "speed")}
     write_json(card.path, content | {"weights": weights, "calibration": facts})
@@ -87,7 +82,6 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
 
 
 def _stage(card: Card, stages: tuple[Stage, ...]) -> Stage:
-    """Return the stage that calibrates."""
     for stage in stages:
         if stage.name == STAGE and stage.fit is not None:
             return stage
@@ -155,10 +149,8 @@ class ZooBuilder:
             known = read_json(store) if store.exists() else {}
             if known.get("key") != key:
                 print(f"{name}: measured against {len(test.showers)} showers", flush=True)
-                known = {
-                    "key": key,
-                    "metrics": measure(model, test, self.settings, n=self.n, names=self.metrics),
-                }
+                metrics = measure(model, test, self.settings, n=self.n, names=self.metrics)
+                known = {"key": key, "metrics": metrics}
                 write_json(store, known)
             known["metrics"]["reference"]["parts"] = list(test.described)
             speed = {"cpu": speed_of(model, test.showers)}
@@ -173,9 +165,8 @@ class ZooBuilder:
         """Measure shipped weights again, without a run folder, and write the card."""
         paths = self._test_files(name)
         print(f"{name}: measured against {', '.join(path.name for path in paths)}", flush=True)
-        card = measure_card(
-            find_card(name, self.zoo), paths, self._seeds(name), self.n, self.settings, self.metrics
-        )
+        how = self._seeds(name), self.n, self.settings, self.metrics
+        card = measure_card(find_card(name, self.zoo), paths, *how)
         reference = card.content["metrics"]["reference"]
         print(f"wrote {card.path} ({reference['n']} showers, sealed: {reference['sealed']})", flush=True)
         return card
@@ -185,9 +176,8 @@ class ZooBuilder:
         device = "cuda" if self.jobs.device == "cuda" else "cpu"
         files = found(self.recipes[name].data, [self.data], needed=False)
         card = recalibrate(find_card(name, self.zoo), files, device, n=self.n)
-        print(
-            f"wrote {card.path} (calibrated on {card.content['calibration']['showers']} showers)", flush=True
-        )
+        n = card.content["calibration"]["showers"]
+        print(f"wrote {card.path} (calibrated on {n} showers)", flush=True)
         return card
 
     def _training_files(self, name: str) -> list[Path]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self, TypeVar
 
 from pydantic import Field
 
@@ -23,11 +23,11 @@ from caloforge.showers import open_showers, write_showers
 from caloforge.showers.seen import seeds_of
 from caloforge.showers.views import ProjectedShowers
 from caloforge.train import RunFolder
-from caloforge.train.settings import resolve
+from caloforge.train.settings import Resolved, resolve
 from caloforge.zoo.shipping import images_name
 
 __all__ = [
-    "Jobs", "Recipe", "chosen", "finished", "found", "prepared", "read_recipes", "read_sealed",
+    "Jobs", "Recipe", "chosen", "finished", "found", "named", "prepared", "read_recipes", "read_sealed",
     "require_unsealed", "train_side_by_side", "train_words",
 ]  # fmt: skip
 
@@ -58,6 +58,20 @@ class Recipe(Settings):
         several = [f"train.trainings={self.trainings}", f'train.combine="{self.combine}"']
         return [*self.set, *(several if self.trainings > 1 else [])]
 
+    def resolved(self) -> Resolved:
+        """Return all its settings."""
+        return resolve(self.model, overrides=self.overrides(), preset=self.preset)
+
+    def checked(self, where: str) -> Self:
+        """Return the recipe; raise ConfigError when a setting of one of its trainings is wrong."""
+        try:
+            self.resolved()
+            resolve(self.model, overrides=self.first, preset=self.preset)
+        except InputError as error:
+            msg = f"{where}: {error}"
+            raise ConfigError(msg) from error
+        return self
+
     def first_recipe(self) -> Recipe:
         """Return the recipe of the first training, with its settings."""
         return self.model_copy(update={"set": self.first, "first": ()})
@@ -80,13 +94,7 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
         if name == SEALED:
             continue
         recipe = validated(Recipe, values, f"{path}: [{name}]")
-        try:
-            resolve(recipe.model, overrides=recipe.overrides(), preset=recipe.preset)
-            resolve(recipe.model, overrides=recipe.first, preset=recipe.preset)
-        except InputError as error:
-            msg = f"{path}: [{name}]: {error}"
-            raise ConfigError(msg) from error
-        recipes[name] = recipe
+        recipes[name] = recipe.checked(f"{path}: [{name}]")
     return recipes
 
 
@@ -126,18 +134,31 @@ def require_unsealed(name: str, files: Sequence[Path], sealed: Mapping[str, Coll
             raise InputError(msg)
 
 
-def chosen(recipes: dict[str, Recipe], only: Sequence[str]) -> dict[str, Recipe]:
+R = TypeVar("R", bound=Recipe)
+
+
+def chosen(recipes: Mapping[str, R], only: Sequence[str]) -> dict[str, R]:
     """Return the recipes of these names, ``DATASET/MODEL``, ``DATASET`` or ``MODEL``; all when there are none.
 
     Raises:
         InputError: When a name is nobody's.
     """
-    known = {one: {one, *one.split("/")} for one in recipes}
-    for name in only:
-        if not any(name in names for names in known.values()):
-            msg = f"no recipe is called '{name}'; known: {', '.join(recipes)}"
+    return named(recipes, {one: (one, *one.split("/")) for one in recipes}, only, "recipe", recipes)
+
+
+def named(
+    recipes: Mapping[str, R],
+    names: Mapping[str, Collection[str]],
+    only: Sequence[str],
+    kind: str,
+    known: Collection[str],
+) -> dict[str, R]:
+    """Return the recipes one of whose ``names`` is wanted; ``kind`` and the ``known`` names are for the message."""
+    for wanted in only:
+        if not any(wanted in own for own in names.values()):
+            msg = f"no {kind} is called '{wanted}'; known: {', '.join(known)}"
             raise InputError(msg)
-    return {one: recipe for one, recipe in recipes.items() if not only or known[one] & set(only)}
+    return {one: recipe for one, recipe in recipes.items() if not only or set(only) & set(names[one])}
 
 
 def found(patterns: Sequence[str], folders: Sequence[Path], needed: bool = True) -> list[Path]:

@@ -59,13 +59,7 @@ _LAYERS = (8e-2, 6e-1, 2e-1)
 
 
 class FractionCode(nn.Module):
-    """Cells over the mean visible energy.
-
-    Attributes:
-        size: Numbers of a shower.
-        outputs: Outputs of the decoder.
-        noise: Normal numbers that ``decode`` takes.
-    """
+    """Cells over the mean visible energy: ``size`` numbers of a shower, ``outputs`` of the decoder, ``noise`` for ``decode``."""
 
     weights: Tensor
 
@@ -107,9 +101,6 @@ class LayerCode(nn.Module):
 
     Arguments:
         cut: The energy c below which a cell counts as empty, MeV.
-
-    Attributes:
-        size, outputs, noise: As above.
     """
 
     top: Tensor

@@ -17,13 +17,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class BibSampling(CalibratedSampling):
-    """Options of generation.
+    """Options of generation; ``calibrated``: whether the energies of hits are mapped to the true spectrum."""
 
-    Arguments:
-        calibrated: Whether the energies of hits are mapped to the true spectrum.
-        latent: Density of the latents: ``normal``, ``kde`` or ``flow``; empty: the model's setting.
-    """
-
+    # density of the latents: ``normal``, ``kde`` or ``flow``; empty: the model's setting
     latent: Literal["", "normal", "kde", "flow"] = ""
 
 

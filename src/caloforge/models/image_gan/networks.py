@@ -43,29 +43,19 @@ class LocallyConnected2d(nn.Module):
         size: Height and width of the input.
         stride: Step between positions.
         padding: Zeros around the input.
-
-    Attributes:
-        weight: (P, outputs, inputs x kernel x kernel).
-        bias: (P, outputs), or None.
-        out_size: Height and width of the output, P = height x width.
     """
 
     bias: nn.Parameter | None
 
     def __init__(
-        self,
-        size: tuple[int, int],
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        stride: int = 1,
-        padding: int = 0,
-        bias: bool = True,
-    ) -> None:
+        self, size: tuple[int, int], inputs: int, outputs: int, kernel: int,
+        stride: int = 1, padding: int = 0, bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.kernel, self.stride, self.padding = kernel, stride, padding
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in size)
         self.out_size = (height, width)
+        # (P, outputs, inputs x kernel x kernel) with P = height x width of the output; the bias is (P, outputs)
         self.weight = nn.Parameter(torch.empty(height * width, outputs, inputs * kernel * kernel))
         self.bias = nn.Parameter(torch.empty(height * width, outputs)) if bias else None
         bound = 1.0 / math.sqrt(self.weight.shape[2])  # as torch's convolutions

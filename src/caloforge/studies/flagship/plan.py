@@ -18,8 +18,7 @@ from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.models.flow.model import FlowMatching, FlowSampling
 from caloforge.settings import validated
 from caloforge.train import RunFolder
-from caloforge.train.settings import Resolved, resolve
-from caloforge.zoo.recipes import Recipe, finished
+from caloforge.zoo.recipes import Recipe, finished, named
 from caloforge.zoo.shipping import train_command
 from caloforge.zoo.store import find_card, load
 
@@ -44,10 +43,6 @@ class Entry(Recipe):
     own: tuple[str, ...] = ()
     note: str = ""
 
-    def resolved(self) -> Resolved:
-        """Return all its settings."""
-        return resolve(self.model, overrides=self.overrides(), preset=self.preset)
-
 
 def read_plan(path: Path) -> dict[str, Entry]:
     """Read the trainings by name; check every setting of every one, and that the baseline is among them.
@@ -64,13 +59,7 @@ def read_plan(path: Path) -> dict[str, Entry]:
     for name, values in content.items():
         own = values.get("set", [])
         merged = {**common, **values, "set": [*common.get("set", []), *own], "own": own}
-        entry = validated(Entry, merged, f"{path}: [{name}]")
-        try:
-            entry.resolved()
-        except InputError as error:
-            msg = f"{path}: [{name}]: {error}"
-            raise ConfigError(msg) from error
-        plan[name] = entry
+        plan[name] = validated(Entry, merged, f"{path}: [{name}]").checked(f"{path}: [{name}]")
     if BASELINE not in plan:
         msg = f"{path}: [{BASELINE}] is missing; the others are compared with it"
         raise ConfigError(msg)
@@ -83,12 +72,8 @@ def entries_of(plan: Mapping[str, Entry], only: Sequence[str]) -> dict[str, Entr
     Raises:
         InputError: When a name is nobody's.
     """
-    known = {name: (name, *entry.figure, entry.dataset, entry.model) for name, entry in plan.items()}
-    for wanted in only:
-        if not any(wanted in names for names in known.values()):
-            msg = f"no training is called '{wanted}'; known: {', '.join([*GROUPS, *plan])}"
-            raise InputError(msg)
-    return {name: entry for name, entry in plan.items() if not only or set(only) & set(known[name])}
+    names = {name: (name, *entry.figure, entry.dataset, entry.model) for name, entry in plan.items()}
+    return named(plan, names, only, "training", [*GROUPS, *plan])
 
 
 STEPS = (1, 2, 4, 8, 16, 32)

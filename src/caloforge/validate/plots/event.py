@@ -46,7 +46,6 @@ class HitBoxes:
     hits: NDArray[np.float64]  # (H,) MeV of the hit cells
     layers: NDArray[np.int64]  # (H,) their layers
     hidden: int  # hits above the threshold that were left out to keep the drawing small
-    hidden_energy: float  # their energy, MeV
 
 
 def layer_extents(detector: Detector) -> NDArray[np.float64]:
@@ -91,8 +90,7 @@ def hit_boxes(shower: Showers, threshold: float = 0.1, most: int = 4000) -> HitB
     corners, owner = _corners(detector, cells)
     corners[:, :, :2] += offset[owner][:, None, :]
     order, hits = np.argsort(owner, kind="stable"), energy[cells]
-    hidden = len(dropped), float(energy[dropped].sum())
-    return HitBoxes(corners[order], hits[owner[order]], centres, hits, layers, *hidden)
+    return HitBoxes(corners[order], hits[owner[order]], centres, hits, layers, len(dropped))
 
 
 def _corners(detector: Detector, cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

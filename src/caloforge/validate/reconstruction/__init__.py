@@ -178,11 +178,7 @@ class Reconstruction:
         return cls(detector, np.broadcast_to(energies, (detector.n_layers,)), **settings)
 
     def calibrated(self, weighted: NDArray[np.float64], incident: NDArray[np.float64]) -> Reconstruction:
-        """Return the same with the constant c that fits the reference.
-
-        Arguments:
-            weighted: (N,) weighted energies W of the reference, MeV: its energies with c = 1.
-            incident: (N,) incident energies, MeV.
+        """Return the same with the constant c that fits weighted energies W (N,) of the reference to incident ones (N,), MeV.
 
         Raises:
             TooFewShowersError: When no shower leaves a cluster.
@@ -199,8 +195,7 @@ class Reconstruction:
 
         Arguments:
             reference: Showers of known incident energy, read once.
-            mip: See :meth:`uncalibrated`.
-            settings: See the class.
+            mip, settings: See :meth:`uncalibrated`.
 
         Raises:
             TooFewShowersError: When no shower leaves a cluster.
