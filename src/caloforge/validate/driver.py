@@ -294,14 +294,9 @@ def _compatible(inputs: Sequence[Input], match: bool, seed: int) -> list[Any]:
 
 
 def _measure(
-    inputs: Sequence[Input],
-    samples: Sequence[Sample],
-    settings: Settings,
-    folder: Path | None,
-    command: str,
-    match: bool,
-    seen: Mapping[str, SeenCount],
-) -> dict[str, Any]:
+    inputs: Sequence[Input], samples: Sequence[Sample], settings: Settings, folder: Path | None, command: str,
+    match: bool, seen: Mapping[str, SeenCount],
+) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``, with finished samples taken from the cache."""
     from caloforge.validate.metrics import compute_metrics
 

@@ -117,7 +117,6 @@ def _label(source: Showers | ShowerFile, path: Path | None, number: int, before:
 
 
 def _hash(arrays: Iterable[NDArray[Any]], name: str = "") -> str:
-    """Return the SHA-256 of a name and of arrays."""
     digest = hashlib.sha256(name.encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -133,15 +132,10 @@ _SWITCHES = {
 
 
 def command_line(
-    inputs: Sequence[Input],
-    settings: Settings,
-    folder: Path | None = None,
-    limits: object = None,
-    match: bool = False,
-    labels: Sequence[str] | None = None,
-    detector: object = None,
+    inputs: Sequence[Input], settings: Settings, folder: Path | None = None, limits: object = None,
+    match: bool = False, labels: Sequence[str] | None = None, detector: object = None,
     allow_seen: bool = False,
-) -> str:
+) -> str:  # fmt: skip
     """Return the command that makes the same comparison, or the call when not all samples are files.
 
     Arguments:

@@ -70,13 +70,9 @@ class ResolutionFit:
 
 
 def response_curve(
-    measured: NDArray[np.float64],
-    incident: NDArray[np.float64],
-    variable: NDArray[np.float64] | None = None,
-    edges: NDArray[np.float64] | None = None,
-    name: str = "incident_energy",
-    fewest: int = 10,
-) -> ResponseCurve:
+    measured: NDArray[np.float64], incident: NDArray[np.float64], variable: NDArray[np.float64] | None = None,
+    edges: NDArray[np.float64] | None = None, name: str = "incident_energy", fewest: int = 10,
+) -> ResponseCurve:  # fmt: skip
     """Return response, linearity and resolution in bins of the incident energy or another variable.
 
     Arguments:

@@ -58,10 +58,7 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
     members = card.models()
     known = np.isin(identities(showers, members[0].detector), card.seen().all)
     if not known.all():
-        msg = (
-            f"{card.name}: {int((~known).sum())} of {len(known)} showers were not used to train it; expected training "
-            "showers alone"
-        )
+        msg = f"{card.name}: {int((~known).sum())} of {len(known)} showers were not used to train it; expected training showers alone"
         raise IncompatibleError(msg)
     order = np.random.default_rng(child_seed(seed, "recalibration")).permutation(len(showers))
     chosen = showers[order[:n]]

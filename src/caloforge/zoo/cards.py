@@ -182,12 +182,9 @@ class TestShowers:
 
 
 def open_test_showers(
-    stack: ExitStack,
-    detector: str,
-    files: Sequence[str | Path],
-    generator: Generator | None = None,
+    stack: ExitStack, detector: str, files: Sequence[str | Path], generator: Generator | None = None,
     sealed: Collection[int] = (),
-) -> TestShowers:
+) -> TestShowers:  # fmt: skip
     """Open files of showers that a model has not seen, until the stack ends.
 
     Arguments:
@@ -225,13 +222,9 @@ def open_test_showers(
 
 
 def measure(
-    generator: Generator,
-    test: TestShowers,
-    settings: Settings | None = None,
-    n: int | None = None,
-    bins: int = 5,
-    names: Sequence[str] | None = None,
-) -> dict[str, Any]:
+    generator: Generator, test: TestShowers, settings: Settings | None = None, n: int | None = None,
+    bins: int = 5, names: Sequence[str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the ``metrics`` of a card.
 
     Arguments:
@@ -353,13 +346,9 @@ def _rounded(item: Any) -> Any:
 
 
 def measure_card(
-    card: Card,
-    files: Sequence[str | Path],
-    sealed: Collection[int] = (),
-    n: int | None = None,
-    settings: Settings | None = None,
-    names: Sequence[str] | None = None,
-) -> Card:
+    card: Card, files: Sequence[str | Path], sealed: Collection[int] = (), n: int | None = None,
+    settings: Settings | None = None, names: Sequence[str] | None = None,
+) -> Card:  # fmt: skip
     """Measure a shipped model on showers that it has not seen, write its card, and return it.
 
     The card's ``metrics`` are replaced; the weights and everything else of the card stay.

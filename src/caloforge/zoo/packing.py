@@ -40,13 +40,9 @@ STEP = 1.0 / 256.0
 
 
 def pack_projections(
-    sources: Sequence[str | Path],
-    output: str | Path,
-    step: float = STEP,
-    energy: float = 50_000.0,
-    detector: str = "ild-ecal",
-    force: bool = False,
-) -> Path:
+    sources: Sequence[str | Path], output: str | Path, step: float = STEP, energy: float = 50_000.0,
+    detector: str = "ild-ecal", force: bool = False,
+) -> Path:  # fmt: skip
     """Project files of showers and pack them into one.
 
     Arguments:
@@ -196,7 +192,6 @@ def unpack(path: Path, output: Path, force: bool = False) -> int:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return header and arrays of a packed file."""
     try:
         arrays = dict(np.load(io.BytesIO(lzma.decompress(path.read_bytes()))))
         header: dict[str, Any] = json.loads(str(arrays["header"]))
@@ -210,7 +205,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int = 250) -> Iterator[Showers]:
-    """Yield the showers of a packed file, ``size`` at a time."""
     detector = get_detector(header["detector"])
     parts = header["parts"]
     attributes = dict(header["attributes"])

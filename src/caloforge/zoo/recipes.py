@@ -284,13 +284,9 @@ def train_side_by_side(
 
 
 def _train(
-    name: str,
-    recipe: Recipe,
-    files: Sequence[Path],
-    gpu: str,
-    jobs: Jobs,
+    name: str, recipe: Recipe, files: Sequence[Path], gpu: str, jobs: Jobs,
     running: list[subprocess.Popen[bytes]],
-) -> bool:
+) -> bool:  # fmt: skip
     """Train one recipe in a process, its output in a log; return whether it ended well."""
     run = jobs.runs / name
     run.parent.mkdir(parents=True, exist_ok=True)

@@ -82,13 +82,9 @@ class ShowerCritic(nn.Module):
     """Critic of showers, see the module; ``shape`` counts cells along x, y and the layers, ``widths`` are channels of the streams."""
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        conditions: int,
-        differences: bool = True,
-        logarithmic: bool = False,
+        self, shape: Sequence[int], conditions: int, differences: bool = True, logarithmic: bool = False,
         widths: Sequence[int] = (16, 32, 32),
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shape, self.differences, self.logarithmic = tuple(shape), differences, logarithmic
         n_streams = 4 if differences else 2

@@ -151,7 +151,6 @@ class BibAe(ShowerModel):
         return torch.cat([self._sample(*part) for part in parts])
 
     def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Return cells of showers that pass the network together."""
         energies, z, choice, free, cell_noise = torch.split(noise, self._parts, 1)
         kind = self.sampling.latent or self.config.latent
         density = {"normal": None, "kde": self.kde, "flow": self.flow}[kind]

@@ -206,13 +206,9 @@ def _slim(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_all(
-    tasks: Sequence[Task],
-    how: Measurement,
-    output: Path,
-    command: str = "",
-    jobs: int = 1,
+    tasks: Sequence[Task], how: Measurement, output: Path, command: str = "", jobs: int = 1,
     gpus: Sequence[str] = (),
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Measure the missing entries of a file of results, writing it after each; return the names of what failed.
 
     Results of other reference showers are dropped. Times are taken last, one after the other.
@@ -279,7 +275,6 @@ Result = tuple[str, "dict[str, Any] | str"]
 
 
 def _results(tasks: Sequence[Task], how: Measurement, jobs: int, gpus: Sequence[str]) -> Iterator[Result]:
-    """Yield results as they come."""
     if jobs <= 1 or len(tasks) <= 1:
         yield from (_try(task, how) for task in tasks)
         return
@@ -306,7 +301,6 @@ def _try(task: Task, how: Measurement) -> Result:
 
 
 def _take_place(places: Any) -> None:
-    """Let this process work on one GPU."""
     gpu = places.get()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

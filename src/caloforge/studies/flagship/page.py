@@ -98,7 +98,6 @@ def _short(value: float) -> str:
 
 
 def _pair(pyplot: Any, entries: Entries, label: str) -> tuple[Any, Any]:
-    """Return a figure with a panel for each AUC and its floor."""
     figure, axes = panels(pyplot, 1, 2, 3.4, 2.6, Margins(bottom=0.6, top=0.2, across=0.95))
     first = next(iter(entries.values()))
     for place, name in zip(axes[0], AUCS, strict=True):
@@ -115,7 +114,6 @@ def _pair(pyplot: Any, entries: Entries, label: str) -> tuple[Any, Any]:
 def _points(
     place: Any, entries: Sequence[Measured], key: str, name: str, role: int, style: str, label: str
 ) -> None:
-    """Draw one AUC of entries against one of their numbers."""
     if not entries:
         return
     known = sorted(entries, key=lambda entry: float(entry[key]))
@@ -292,7 +290,6 @@ def _steps(entries: Entries) -> list[str]:
 
 
 def _timed(entries: Entries) -> list[str]:
-    """Say where the times were taken."""
     times = [entry["time"] for entry in entries.values() if "time" in entry]
     where = sorted({f"{time['batch']:,} showers at once on {time['hardware']}" for time in times})
     return (

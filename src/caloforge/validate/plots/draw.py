@@ -275,7 +275,6 @@ class Drawing:
 
 
 def _processes() -> int:
-    """Return how many processes draw beside this one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(_MOST_PROCESSES, cores // 2)
 

@@ -167,14 +167,9 @@ class EventDrawing:
 
 
 def draw_event(
-    shower: Showers,
-    outputs: Mapping[str, Path | BytesIO],
-    title: str = "",
-    threshold: float = 0.1,
-    most: int = 3000,
-    limits: tuple[float, float] | None = None,
-    projections: bool = True,
-) -> None:
+    shower: Showers, outputs: Mapping[str, Path | BytesIO], title: str = "", threshold: float = 0.1,
+    most: int = 3000, limits: tuple[float, float] | None = None, projections: bool = True,
+) -> None:  # fmt: skip
     """Draw one shower into files or buffers.
 
     Arguments:

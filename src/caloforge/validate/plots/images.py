@@ -147,7 +147,6 @@ def _edges(layer: ReadoutLayer) -> tuple[Any, Any]:
 
 
 def _grid(detector: Detector, first: ReadoutLayer, means: list[Array]) -> list[_View]:
-    """Return the three projections of a regular grid."""
     x, y = _edges(first)
     cubes = [mean.reshape(detector.shape) for mean in means]
     front, side, top = ([cube.sum(axis=k) for cube in cubes] for k in (2, 0, 1))

@@ -67,13 +67,8 @@ def _reach(low: float, high: float, span: float, others: Sequence[Array]) -> tup
 
 
 def histogram_panel(
-    name: str,
-    title: str,
-    x_label: str,
-    values: Sequence[Array],
-    labels: Sequence[str],
-    edges: Array | None = None,
-) -> Panel | None:
+    name: str, title: str, x_label: str, values: Sequence[Array], labels: Sequence[str], edges: Array | None = None
+) -> Panel | None:  # fmt: skip
     """Return normalised histograms of (N,) values, one a sample; None when the reference has no finite value.
 
     Every bin is the fraction of all showers of its sample, with the binomial uncertainty neglecting the
@@ -99,16 +94,9 @@ def histogram_panel(
 
 
 def mean_panel(
-    name: str,
-    title: str,
-    x_label: str,
-    y_label: str,
-    edges: Array,
-    values: Sequence[Array],
-    labels: Sequence[str],
-    ticks: tuple[str, ...] = (),
-    log_y: bool = False,
-) -> Panel:
+    name: str, title: str, x_label: str, y_label: str, edges: Array, values: Sequence[Array], labels: Sequence[str],
+    ticks: tuple[str, ...] = (), log_y: bool = False,
+) -> Panel:  # fmt: skip
     """Return the mean over showers of (N, k) values, one curve a sample, with the error of the mean.
 
     Values that are not finite are left out of the mean of their bin.
@@ -206,7 +194,6 @@ def _near_threshold(
 
 
 def _mean_and_error(counts: Array) -> tuple[Array, Array]:
-    """Return the mean of counts (n, K) over showers, and its error."""
     return counts.mean(axis=0), counts.std(axis=0) / np.sqrt(max(len(counts) - 1, 1))
 
 
@@ -247,8 +234,8 @@ def layer_spectra(samples: Sequence[Sample]) -> list[Panel]:
     for layer in chosen:
         values = [sample.observables["layer_energy"][:, layer] for sample in samples]
         named = layers[layer].name
-        title = f"Energy in {named if not named.isdigit() else f'layer {layer}'}"
-        text = f"layer_energy_{layer:02d}", title, "layer energy [MeV]"
+        where = f"layer {layer}" if named.isdigit() else named
+        text = f"layer_energy_{layer:02d}", f"Energy in {where}", "layer energy [MeV]"
         panels.append(histogram_panel(*text, values, [s.label for s in samples]))
     return [panel for panel in panels if panel is not None]
 

@@ -158,7 +158,6 @@ def can_reconstruct(reference: Sample) -> str:
 
 
 def _read(reference: Sample, sample: Sample) -> None:
-    """Reconstruct a sample in a separate pass."""
     columns = AfterColumns.of(reference, sample)
     if columns is not None:
         stream(sample, [columns], sample.threshold)

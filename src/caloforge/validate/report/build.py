@@ -200,13 +200,9 @@ def begin_figures(folder: Path, samples: Sequence[Sample], settings: Settings) -
 
 
 def write_report(
-    folder: Path,
-    samples: Sequence[Sample],
-    metrics: Mapping[str, Any],
-    limits: Sequence[Row],
-    settings: Settings,
-    figures: Figures,
-) -> Path:
+    folder: Path, samples: Sequence[Sample], metrics: Mapping[str, Any], limits: Sequence[Row],
+    settings: Settings, figures: Figures,
+) -> Path:  # fmt: skip
     """Write ``report.html`` into a folder, wait for its ``figures/``, and return the page's path.
 
     Arguments:
@@ -225,12 +221,9 @@ def write_report(
 
 
 def build_page(
-    samples: Sequence[Sample],
-    metrics: Mapping[str, Any],
-    limits: Sequence[Row],
-    drawings: Mapping[str, Sequence[Shown]],
-    displays: Sequence[Plot],
-) -> Page:
+    samples: Sequence[Sample], metrics: Mapping[str, Any], limits: Sequence[Row],
+    drawings: Mapping[str, Sequence[Shown]], displays: Sequence[Plot],
+) -> Page:  # fmt: skip
     """Return the page; see :func:`write_report` for the arguments."""
     reference = metrics["reference"]
     summary: list[Block] = [*(Text(sentence) for sentence in verdicts(metrics)), summary_table(metrics)]
@@ -262,7 +255,6 @@ def build_page(
 
 
 def _plot(drawing: Shown | Growth | Bars) -> Plot:
-    """Return a figure as a block of the page."""
     wide = isinstance(drawing, Growth) or (isinstance(drawing, Heat) and len(drawing.images) > 1)
     return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name)
 
@@ -288,7 +280,6 @@ def _facts(metrics: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, s
 
 
 def _skipped(metrics: Mapping[str, Any]) -> list[Block]:
-    """Return what was not measured and why."""
     notes = {
         f"{label}: {name}": str(reason)
         for label, sample in metrics["samples"].items()
@@ -314,7 +305,6 @@ def _provenance(metrics: Mapping[str, Any]) -> list[Block]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as a short text."""
     if value is None:
         return ""
     if isinstance(value, float):

@@ -36,13 +36,9 @@ _OPACITY = (0.3, 0.7, 1.0)  # of the lowest, middle and highest third of the col
 
 
 def event_figure(
-    shower: Showers,
-    threshold: float = 0.1,
-    most: int = 4000,
-    limits: tuple[float, float] | None = None,
-    extent: NDArray[np.float64] | None = None,
-    height: int = 560,
-) -> dict[str, Any]:
+    shower: Showers, threshold: float = 0.1, most: int = 4000, limits: tuple[float, float] | None = None,
+    extent: NDArray[np.float64] | None = None, height: int = 560,
+) -> dict[str, Any]:  # fmt: skip
     """Return a plotly figure (data and layout) of one shower.
 
     Arguments:
@@ -236,7 +232,6 @@ def view(
 
 
 def _pick(source: Showers | ShowerFile, event: int, name: str) -> Showers:
-    """Return one shower as a sample of one."""
     if not 0 <= event < len(source):
         msg = f"{name}: there is no shower {event}; expected 0 to {len(source) - 1}"
         raise InputError(msg)

@@ -90,7 +90,8 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     bottom, top = panel.y_limits()
     for curve in panel.curves:
         data += [_band(panel, curve, bottom), _line(panel, curve)]
-    data.append(_ratio_band(panel))
+    error = np.nan_to_num(panel.ratio(panel.curves[0])[1])  # the reference's relative uncertainty around one
+    data.append(_polygon(panel, 1.0 - error, 1.0 + error, "y2") | {"fillcolor": BAND, "opacity": 0.8})
     low, high = panel.ratio_limits()
     for curve in panel.curves[1:]:
         data += _ratio(panel, curve, low, high)
@@ -144,7 +145,6 @@ def _steps(panel: Panel, y: Array) -> tuple[Array, Array]:
 
 
 def _line(panel: Panel, curve: Curve) -> dict[str, Any]:
-    """Return a curve's line, or its markers with error bars."""
     shade = colour(curve.role)
     trace: dict[str, Any] = {
         "type": "scatter", "name": curve.label, "legendgroup": curve.label,
@@ -168,7 +168,6 @@ def _error_bars(error: Array, shade: str) -> dict[str, Any]:
 
 
 def _band(panel: Panel, curve: Curve, bottom: float) -> dict[str, Any]:
-    """Return a curve's statistical uncertainty as a band."""
     error = np.nan_to_num(curve.error)
     y = np.nan_to_num(curve.y)
     low, high = y - error, y + error
@@ -190,13 +189,6 @@ def _polygon(panel: Panel, low: Array, high: Array, axis: str) -> dict[str, Any]
         "showlegend": False, "yaxis": axis,
         "x": packed(np.concatenate([x, x[::-1]])), "y": packed(np.concatenate([upper, lower[::-1]])),
     }  # fmt: skip
-
-
-def _ratio_band(panel: Panel) -> dict[str, Any]:
-    """Return the reference's relative uncertainty around one."""
-    _, error = panel.ratio(panel.curves[0])
-    error = np.nan_to_num(error)
-    return _polygon(panel, 1.0 - error, 1.0 + error, "y2") | {"fillcolor": BAND, "opacity": 0.8}
 
 
 def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str, Any]]:
@@ -272,7 +264,6 @@ def heat_figure(heat: Heat) -> dict[str, Any]:
 
 
 def _log_ticks(low: float, high: float) -> dict[str, Any]:
-    """Return the colour bar's ticks at whole decades."""
     ticks = np.arange(np.ceil(np.log10(low) - 1e-9), np.floor(np.log10(high) + 1e-9) + 1)
     if len(ticks) < 2:
         return {}

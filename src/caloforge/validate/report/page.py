@@ -278,7 +278,6 @@ class Page:
 
 
 def _cell(value: Cell | str | float) -> Cell:
-    """Wrap a plain text or number."""
     if isinstance(value, Cell):
         return value
     if isinstance(value, str):
