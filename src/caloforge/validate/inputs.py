@@ -142,10 +142,8 @@ def command_line(
         settings: Those that the command line knows and that differ from its defaults are written out.
         folder: The output folder; it and the others as the arguments of :func:`~caloforge.validate.driver.validate`.
     """
-    fields = type(settings).model_fields.items()
-    changed = {
-        name: getattr(settings, name) for name, entry in fields if getattr(settings, name) != entry.default
-    }
+    defaults = {name: entry.default for name, entry in type(settings).model_fields.items()}
+    changed = {name: value for name, value in settings if value != defaults[name]}
     if not all(entry.path is not None for entry in inputs):
         words = [repr(str(x.path)) if x.path else x.label.split(" ")[0].lower() for x in inputs]
         words += [f"settings={changed!r}"] if changed else []
@@ -226,9 +224,7 @@ def check_conditions(reference: ShowerSource, generated: Mapping[str, ShowerSour
         # a model may average over the point of impact, and its showers do not have it then
         missing = [name for name in first if name not in second and name != impact]
         if missing:
-            msg = (
-                f"{label}: has no condition '{missing[0]}', which the reference has; generate it with --like"
-            )
+            msg = f"{label}: has no condition '{missing[0]}' of the reference; generate it with --like"
             raise IncompatibleError(msg)
         for name, ours in first.items():
             if name not in second:

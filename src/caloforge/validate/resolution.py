@@ -97,18 +97,13 @@ def response_curve(
     whole = ratio[inside].mean() if inside.any() else np.nan
     mean = np.where(found.mean > 0, found.mean, np.nan)
     return ResponseCurve(
-        variable=name,
-        edges=edges,
-        centre=found.centre,
-        n=found.n,
-        response=found.mean,
-        response_error=found.mean_error,
+        variable=name, edges=edges, centre=found.centre, n=found.n,
+        response=found.mean, response_error=found.mean_error,
         linearity=found.mean / (whole if whole > 0 else np.nan) - 1.0,
-        resolution=found.std / mean,
-        resolution_error=found.std_error / mean,
+        resolution=found.std / mean, resolution_error=found.std_error / mean,
         width68=found.half_width / np.where(found.median > 0, found.median, np.nan),
         out_of_range=int((~inside).sum()),
-    )
+    )  # fmt: skip
 
 
 def fit_resolution(curve: ResponseCurve) -> ResolutionFit:

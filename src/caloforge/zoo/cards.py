@@ -85,9 +85,8 @@ def compare_moments(reference: NDArray[np.float64], generated: NDArray[np.float6
 
     ``ratio`` is only returned for observables that cannot be negative.
     """
-    (mean_a, error_a, std_a, of_std_a), (mean_b, error_b, std_b, of_std_b) = map(
-        mean_and_std, (reference, generated)
-    )
+    mean_a, error_a, std_a, of_std_a = mean_and_std(reference)
+    mean_b, error_b, std_b, of_std_b = mean_and_std(generated)
     out = {
         "reference": mean_a, "generated": mean_b,
         "reference_std": std_a, "generated_std": std_b, "generated_std_uncertainty": of_std_b,
@@ -277,9 +276,8 @@ def _response(reference: Sample, generated: Sample, slices: EnergySlices) -> lis
     for index in range(len(slices)):
         row = {"energy": slices.centres[index], "n": int(curves[1].n[index])}
         for name in ("response", "resolution"):
-            (x, dx), (y, dy) = (
-                (getattr(curve, name)[index], getattr(curve, f"{name}_error")[index]) for curve in curves
-            )
+            x, y = (getattr(curve, name)[index] for curve in curves)
+            dx, dy = (getattr(curve, f"{name}_error")[index] for curve in curves)
             ratio = y / x
             row[f"{name}_ratio"] = ratio
             row[f"{name}_uncertainty"] = float(np.hypot(dy / x, ratio * dx / x))

@@ -79,9 +79,14 @@ def _images(sources: Sequence[str | Path], step: float, energy: float, detector:
             images = file if file.detector == get_detector(IMAGE) else ProjectedShowers(file, IMAGE)
             for chunk in images.chunks():
                 cells = (np.round(chunk.cells / step) * step).astype(np.float32)
-                yield chunk.replace(
-                    cells=cells, particle="gamma", source="geant4", seed=None, attributes={}, conditions={}
-                )
+                common = {
+                    "particle": "gamma",
+                    "source": "geant4",
+                    "seed": None,
+                    "attributes": {},
+                    "conditions": {},
+                }
+                yield chunk.replace(cells=cells, **common)
 
 
 def _recompress(raw: Path, packed: Path, sources: Sequence[str | Path], step: float) -> None:

@@ -145,9 +145,8 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         msg = f"{folder.path}: was trained for the user's detector '{info['detector']}'; only built-in ones are shipped"
         raise InputError(msg)
     if not folder.identities.is_file():
-        raise FileFormatError(
-            folder.identities, "", "is missing; a run without identities of its showers cannot be shipped"
-        )
+        msg = "is missing; a run without identities of its showers cannot be shipped"
+        raise FileFormatError(folder.identities, "", msg)
     facts = _data(folder, members[0], data)
     names = [str(entry["file"]) for entry in facts["files"]]
     images = [images_name(file, info["detector"]) for file in names] if facts["projected"] else names

@@ -39,9 +39,8 @@ class AtlasModel(CalibratedModel):
             raise ConfigError(msg)
         self.condition_encoder = ConditionEncoder(detector, self.columns)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        self.calibration = (
-            ShowerCalibration(detector, self.columns, self.symmetry) if config.calibrate else None
-        )
+        parts = detector, self.columns, self.symmetry
+        self.calibration = ShowerCalibration(*parts) if config.calibrate else None
 
     def fit_transforms(self, showers: Showers) -> None:
         """Set the scales of the conditions and the symmetries."""

@@ -310,9 +310,8 @@ class AxisGenerator(ShowerGenerator):
     ) -> dict[str, Tensor]:
         """Return the losses of the cells' distribution; they do not move the means."""
         conditions = self.conditioning(decoded.sums, matrix)
-        return self.post_processor.losses(
-            decoded.cells.detach(), decoded.maps, conditions, self.grid(cells), normal
-        )
+        inputs = decoded.cells.detach(), decoded.maps, conditions
+        return self.post_processor.losses(*inputs, self.grid(cells), normal)
 
 
 GENERATORS: Mapping[str, type[ShowerGenerator]] = {"published": PublishedGenerator, "axis": AxisGenerator}

@@ -161,15 +161,10 @@ class BibAe(ShowerModel):
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the module."""
-        return BibTraining(
-            config=self.config,
-            layer=torch.from_numpy(self.detector.cell_layer),
-            encoder=self.encoder,
-            generator=self.generator,
-            critics={"critic": self.critic, "fresh": self.fresh},
-            latent_critic=self.latent_critic,
-            flow=self.flow,
-            kde=self.kde,
-            symmetry=self.symmetry if self.config.symmetries and self.symmetry.possible[0] else None,
-            imitate=self.imitate,
-        ).stages()
+        layer, critics = (
+            torch.from_numpy(self.detector.cell_layer),
+            {"critic": self.critic, "fresh": self.fresh},
+        )
+        mirrored = self.symmetry if self.config.symmetries and self.symmetry.possible[0] else None
+        networks = self.encoder, self.generator, critics, self.latent_critic, self.flow, self.kde
+        return BibTraining(self.config, layer, *networks, mirrored, self.imitate).stages()

@@ -77,9 +77,9 @@ def by_series(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
     series: dict[str, list[Entry]] = {}
     for entry in entries.values():
         series.setdefault(entry["series"], []).append(entry)
-    return {
-        k: sorted(group, key=lambda e: (e["kind"] != "teacher", e["steps"])) for k, group in series.items()
-    }
+    for group in series.values():
+        group.sort(key=lambda entry: (entry["kind"] != "teacher", entry["steps"]))
+    return series
 
 
 def repeats(entries: Mapping[str, Entry]) -> dict[str, Entry]:

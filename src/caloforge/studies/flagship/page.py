@@ -292,9 +292,8 @@ def _steps(entries: Entries) -> list[str]:
 def _timed(entries: Entries) -> list[str]:
     times = [entry["time"] for entry in entries.values() if "time" in entry]
     where = sorted({f"{time['batch']:,} showers at once on {time['hardware']}" for time in times})
-    return (
-        [f"Times: {'; '.join(where)}; noise, decoding and the copy of the cells included."] if where else []
-    )
+    text = f"Times: {'; '.join(where)}; noise, decoding and the copy of the cells included."
+    return [text] if where else []
 
 
 def _size(entries: Entries) -> list[str]:

@@ -86,9 +86,8 @@ def growth_curves(metrics: Mapping[str, Any]) -> list[GrowthCurve]:
         detail = sample.get("detectability", {}).get("detail", {})
         if not detail.get("sizes"):
             continue
-        showers, auc, error = (
-            np.array(detail[key], np.float64) for key in ("sizes", "auc", "auc_uncertainty")
-        )
+        keys = "sizes", "auc", "auc_uncertainty"
+        showers, auc, error = (np.array(detail[key], np.float64) for key in keys)
         line = detail.get("extrapolation") or {}
         grid, fitted, *band = (np.array(line.get(key, [])) for key in ("sizes", "auc", "low", "high"))
         x, y = (grid, fitted) if len(grid) else (showers, auc)

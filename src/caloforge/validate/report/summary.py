@@ -45,7 +45,7 @@ class Judgement:
     score: float  # weighted mean severity over the statements that all samples have; 0 is best, NaN when there are none
     unfinished: str = ""  # status of a model whose training is unfinished; else empty
     seen: tuple[int, int] | None = (
-        None  # reference showers that trained or selected it, of how many; None: not known
+        None  # reference showers that the model has seen, of how many; None: not known
     )
 
     @property
@@ -354,9 +354,8 @@ def summary_for_terminal(metrics: Mapping[str, Any]) -> TerminalTable:
 
 def _text(cell: Cell) -> Text:
     """Return a cell's sign and number, and below it what the page shows in small print."""
-    text = Text(
-        f"{SIGNS[cell.flag]} {cell.text}" if cell.flag else cell.text, style=_STYLES.get(cell.flag, "")
-    )
+    shown = f"{SIGNS[cell.flag]} {cell.text}" if cell.flag else cell.text
+    text = Text(shown, style=_STYLES.get(cell.flag, ""))
     if cell.small:
         text.append(f"\n{cell.small}", style="dim not bold")
     return text
