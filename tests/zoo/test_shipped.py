@@ -116,7 +116,10 @@ def test_held_out_figures_have_uncertainties_and_floors(card: Card) -> None:
 
 
 @each
-def test_it_generates_from_the_command_line(card: Card, tmp_path: Path) -> None:
+def test_it_generates_from_the_command_line(
+    card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "BLOCK", BLOCK)  # few showers are padded to whole blocks
     span = card.content["conditions"]["incident_energy"]
     middle = np.sqrt(span["low"] * span["high"])
     words = ["generate", card.name, "-n", "20", "--energy", f"{middle / 1000:.6g}GeV", "--device", "cpu"]
