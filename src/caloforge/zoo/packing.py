@@ -79,7 +79,7 @@ def _images(sources: Sequence[str | Path], step: float, energy: float, detector:
             images = file if file.detector == get_detector(IMAGE) else ProjectedShowers(file, IMAGE)
             for chunk in images.chunks():
                 cells = (np.round(chunk.cells / step) * step).astype(np.float32)
-                common = {
+                common: dict[str, Any] = {
                     "particle": "gamma",
                     "source": "geant4",
                     "seed": None,

@@ -100,7 +100,7 @@ def small_picture(png: bytes, colours: int = COLOURS) -> bytes:
         picture = picture.quantize(colours, **options)
     out = BytesIO()
     if features.check("webp"):
-        picture.convert("RGB").save(out, "WEBP", lossless=True, quality=100, method=6)
+        picture.convert("RGB").save(out, "WEBP", lossless=True, quality=100, method=4)
     else:
         picture.save(out, "PNG", optimize=True)
     packed = out.getvalue()
