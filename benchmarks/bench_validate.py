@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import caloforge.validate.metrics as metrics_room
 import caloforge.validate.driver as reading_room
+import caloforge.validate.metrics as metrics_room
 from caloforge.showers import open_showers
 from caloforge.validate.driver import validate
 from caloforge.validate.metrics import Settings

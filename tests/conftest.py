@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-
 SMALL = ("epochs=2", "latent=4", "hidden=[32]", "calibrate=false")
 
 

@@ -45,6 +45,7 @@ def _fast_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawings for paper, which take most of the time."""
     from caloforge.validate.report import build
+
     monkeypatch.setattr(build, "Drawing", lambda figures, folder: Drawing([], folder))
 
 

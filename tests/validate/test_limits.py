@@ -150,6 +150,7 @@ def test_every_listed_name_is_one_that_a_limit_finds() -> None:
 
 def test_the_new_keys_can_be_limited() -> None:
     from caloforge.validate import driver
+
     limits = read_limits(
         {
             "spectrum_ratio.*": {"min": 0.9, "max": 1.1},

@@ -75,6 +75,7 @@ def test_every_shower_is_read_once(
     match: bool,
 ) -> None:
     from caloforge.validate.report import build
+
     METRICS.names()
     monkeypatch.setattr(METRICS, "_entries", {k: v for k, v in METRICS._entries.items() if k in CELLS})
     monkeypatch.setattr(build, "Drawing", lambda figures, folder: Drawing([], folder))
@@ -199,6 +200,7 @@ def test_results_do_not_survive_a_change_of_the_code(
     import caloforge.validate.metrics as metrics_module
     from caloforge.errors import OutputExistsError
     from caloforge.validate.report import build
+
     monkeypatch.setattr(build, "Drawing", lambda figures, folder: Drawing([], folder))
     FAMILIES.names()
     monkeypatch.setattr(FAMILIES, "_entries", {})

@@ -190,6 +190,7 @@ _DRAWN = "!document.querySelector('.plot:not([data-state=drawn])')"
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the report of two made-up samples, without drawings for paper."""
     from caloforge.validate.report import build
+
     folder = tmp_path_factory.mktemp("report")
     detector = get_detector("atlas-em-barrel")
     made = []

@@ -14,9 +14,9 @@ from caloforge.studies.page import number_cell, paper_values, published_cell
 from caloforge.studies.shapes.measure import Shapes, SimulationTime
 from caloforge.validate.observables import SPECTRUM_EDGES
 from caloforge.validate.plots.draw import draw_panel
+from caloforge.validate.plots.families import response
 from caloforge.validate.plots.images import profiles
 from caloforge.validate.plots.panel import INK, Curve, Panel, colour
-from caloforge.validate.plots.families import response
 from caloforge.validate.report.page import Cell, Table
 from caloforge.validate.sample import Sample
 from caloforge.validate.shape_tests import CoreRatios, CoreWindow, ShapeTests

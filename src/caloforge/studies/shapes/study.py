@@ -79,9 +79,7 @@ class ShapesStudy(Study):
     name = "shapes"
     title = "Shower shapes, core cells and speed"
     source = "conv2d"
-    needs = (
-        "reference showers of any detector and generated showers or models of the same detector; models are timed, too"
-    )
+    needs = "reference showers of any detector and generated showers or models of the same detector; models are timed, too"
     Settings = ShapesSettings
 
     def run(self, context: Context) -> StudyResult:
