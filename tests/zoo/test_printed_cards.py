@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from caloforge.zoo.shipping import add_to_card, ship
-from caloforge.zoo.store import Card
-from caloforge.zoo.tables import card_blocks, list_columns, list_row
+from caloforge.zoo.store import Card, shipped_models
+from caloforge.zoo.tables import card_blocks, list_columns, list_row, models_page
 
 METRICS = {
     "reference": {"n": 50, "parts": [{"file": "held.h5", "showers": 30}, {"file": "more", "showers": 20}]},
@@ -82,3 +82,8 @@ def test_seeds_are_printed_as_ranges() -> None:
     from caloforge.zoo.tables import _ranges
 
     assert _ranges([2003, 2001, 2002, 7, 2006, 2005]) == "7, 2001-2003, 2005-2006"
+
+
+def test_the_page_of_the_documentation_is_that_of_the_cards() -> None:
+    page = Path(__file__).parents[2] / "docs" / "models.md"
+    assert models_page(shipped_models()) == page.read_text()
