@@ -74,7 +74,7 @@ def commands(only: list[str], showers: int, checkout: Path, scratch: Path) -> It
                 "generate", name, "-n", str(n), *GENERATED[name][1], "--seed", "3", "--device", "cpu", "-o", str(path)
             ]  # fmt: skip
             run(checkout, words, scratch)
-            sets = [part for one in (*settings, "train.precision=32") for part in ("--set", one)]
+            sets = [part for one in settings for part in ("--set", one)]
             yield (
                 f"train {model}, {n} showers, one epoch",
                 ["train", model, str(path), "-o", "run", "--force", "--device", "cpu", *sets],
