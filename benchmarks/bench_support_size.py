@@ -25,8 +25,7 @@ from scipy.special import rel_entr
 from caloforge.showers import Showers, open_showers
 from caloforge.simulate import simulate
 from caloforge.statistics.birthday import collision_rate
-from caloforge.statistics.pairs import pair_divergences
-from caloforge.statistics.ssim import structural_similarity
+from caloforge.statistics.pairs import pair_divergences, structural_similarity
 from caloforge.studies.support_size.duplicates import DEFINITIONS
 from caloforge.studies.support_size.sample import Findings, SupportSizeSettings, findings_of, limits_from
 

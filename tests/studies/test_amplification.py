@@ -22,9 +22,15 @@ from caloforge.settings import ModelConfig
 from caloforge.showers import Showers, open_showers, read_showers
 from caloforge.simulate import simulate
 from caloforge.studies import run_study
-from caloforge.studies.amplification import observables
-from caloforge.studies.amplification.curves import TruthCurves, growing_sizes, set_sizes
-from caloforge.studies.amplification.observables import QUANTITIES, Observed, observe_chunks
+from caloforge.studies.amplification import curves as observables
+from caloforge.studies.amplification.curves import (
+    QUANTITIES,
+    Observed,
+    TruthCurves,
+    growing_sizes,
+    observe_chunks,
+    set_sizes,
+)
 
 SETTINGS = {"sizes": [200, 400], "sets": 3, "toy": False}
 

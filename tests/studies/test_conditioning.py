@@ -17,9 +17,9 @@ from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
 from caloforge.studies.base import Context
 from caloforge.studies.cache import Cache
+from caloforge.studies.conditioning import ConditioningSettings, ConditioningStudy
 from caloforge.studies.conditioning.measure import angle_curve
 from caloforge.studies.conditioning.points import TestPoint, points_with_showers, window_around
-from caloforge.studies.conditioning.study import ConditioningSettings, ConditioningStudy
 from caloforge.studies.sources import open_sources
 
 

@@ -14,9 +14,8 @@ from caloforge.cli.app import app
 from caloforge.showers import read_showers
 from caloforge.statistics.density import ESTIMATORS
 from caloforge.studies import run_study
-from caloforge.studies.amplification.curves import TruthCurves
+from caloforge.studies.amplification.curves import QUANTITIES, Observed, TruthCurves
 from caloforge.studies.amplification.density import fit_all
-from caloforge.studies.amplification.observables import QUANTITIES, Observed
 from caloforge.studies.cache import Cache
 
 SETTINGS = {"train_sizes": [200], "sets": 2, "draws": 2_000, "sizes": [200]}

@@ -13,17 +13,16 @@ from caloforge.cli.app import app
 from caloforge.errors import InputError, TooFewShowersError
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
-from caloforge.statistics.pairs import Neighbours, nearest
-from caloforge.statistics.ssim import structural_similarity
+from caloforge.statistics.pairs import Neighbours, nearest, structural_similarity
 from caloforge.studies import run_study
-from caloforge.studies.diversity.distances import (
+from caloforge.studies.diversity.measure import (
     Memory,
     fingerprints,
+    known_showers,
     memory_of,
     similarities_between,
     similarities_within,
 )
-from caloforge.studies.diversity.sample import known_showers
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 
 from caloforge.cli.app import app
 from caloforge.errors import Geant4DataError, InputError
-from caloforge.generate import Generator
-from caloforge.generate.timing import count_parameters, time_generator
+from caloforge.generate import Generator, count_parameters, time_generator
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.shapes import measure
-from caloforge.studies.shapes.measure import time_geant4
+from caloforge.studies.shapes import report as measure
+from caloforge.studies.shapes.report import time_geant4
 from caloforge.validate.sample import Sample
 from caloforge.validate.shape_tests import (
     CoreWindow,

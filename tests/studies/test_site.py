@@ -21,10 +21,10 @@ from caloforge.showers.views import JoinedShowers
 from caloforge.simulate.run import simulate
 from caloforge.studies import cache as cache_module
 from caloforge.studies import run_study
-from caloforge.studies.amplification.study import AmplificationStudy
+from caloforge.studies.amplification import AmplificationStudy
 from caloforge.studies.base import Context
 from caloforge.studies.cache import Cache
-from caloforge.studies.layers.study import LayersStudy
+from caloforge.studies.layers import LayersStudy
 from caloforge.studies.run import study_command
 from caloforge.studies.site.plan import Group, read_groups, truth_files
 from caloforge.studies.sources import Source, cached_generation, open_sources

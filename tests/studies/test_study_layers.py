@@ -15,7 +15,7 @@ from caloforge.geometry import get_detector
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study
-from caloforge.studies.layers.profiles import deviation, layer_axes, layer_profiles
+from caloforge.studies.layers.measure import deviation, layer_axes, layer_profiles
 from caloforge.studies.page import paper
 from caloforge.validate.resolution import EnergySlices
 

@@ -315,14 +315,14 @@ class Study(ABC):
 STUDIES: Registry[type[Study]] = Registry(
     "study",
     {
-        "amplification": "caloforge.studies.amplification.study:AmplificationStudy",
+        "amplification": "caloforge.studies.amplification:AmplificationStudy",
         "density": "caloforge.studies.amplification.density:DensityStudy",
-        "conditioning": "caloforge.studies.conditioning.study:ConditioningStudy",
-        "layers": "caloforge.studies.layers.study:LayersStudy",
-        "shapes": "caloforge.studies.shapes.study:ShapesStudy",
-        "diversity": "caloforge.studies.diversity.study:DiversityStudy",
-        "support-size": "caloforge.studies.support_size.study:SupportSizeStudy",
-        "all": "caloforge.studies.site.study:AllStudies",
+        "conditioning": "caloforge.studies.conditioning:ConditioningStudy",
+        "layers": "caloforge.studies.layers:LayersStudy",
+        "shapes": "caloforge.studies.shapes:ShapesStudy",
+        "diversity": "caloforge.studies.diversity:DiversityStudy",
+        "support-size": "caloforge.studies.support_size:SupportSizeStudy",
+        "all": "caloforge.studies.site:AllStudies",
     },
     group="caloforge.studies",
 )

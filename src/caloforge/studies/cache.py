@@ -17,12 +17,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.files import atomic_path
-from caloforge.provenance import source_digest
+from caloforge.files import atomic_path, source_digest
 
 __all__ = ["CODE", "Cache", "digest_of"]
 
-CODE = ("geometry", "showers", "statistics", "models", "generate", "validate", "studies", "random.py")
+CODE = ("geometry", "showers", "statistics", "models", "generate.py", "validate", "studies", "random.py")
 """Parts of the package that compute what studies keep."""
 _HASH = "__hash__"
 

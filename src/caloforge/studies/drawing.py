@@ -32,16 +32,7 @@ _KEY, _LETTER = 0.75, 0.095
 
 @dataclass(frozen=True)
 class Margins:
-    """Distances in inches.
-
-    Attributes:
-        left: From the figure's edge.
-        right: From the figure's edge.
-        bottom: From the figure's edge.
-        top: From the figure's edge; the legend stands there.
-        across: Between columns.
-        down: Between rows.
-    """
+    """Distances in inches: from the figure's edges (the legend stands at the top), between columns and between rows."""
 
     left: float = 0.95
     right: float = 0.2
@@ -61,15 +52,9 @@ def panels(
     small: bool = True,
     **options: Any,
 ) -> tuple[Any, Any]:
-    """Return a figure and its axes (rows, columns).
+    """Return a figure and its axes (rows, columns); ``width`` and ``height`` of a panel are in inches.
 
     Arguments:
-        pyplot: ``matplotlib.pyplot``.
-        rows: Number of rows.
-        columns: Number of columns.
-        width: Of a panel, inches.
-        height: Of a panel, inches.
-        margins: Around and between the panels.
         small: Small letters and no minor ticks.
         options: For ``pyplot.subplots``.
     """
@@ -97,14 +82,7 @@ def panels(
 
 
 def panel_row(pyplot: Any, count: int, columns: int = 4, **options: Any) -> tuple[Any, list[Any]]:
-    """Return a figure of ``count`` panels, row by row, and their axes; four stand two by two.
-
-    Arguments:
-        pyplot: ``matplotlib.pyplot``.
-        count: Number of panels.
-        columns: Most in a row.
-        options: See :func:`panels`.
-    """
+    """Return a figure of ``count`` panels, row by row, and their axes; four stand two by two; options of :func:`panels`."""
     columns = min(columns, 2 if count == 4 else count)
     figure, axes = panels(pyplot, -(-count // columns), columns, **options)
     places = list(axes.flat)
@@ -119,9 +97,6 @@ def legend(
     """Write the samples' names in their colours at the upper right.
 
     Arguments:
-        figure: The figure.
-        pyplot: ``matplotlib.pyplot``.
-        labels: Names, in order.
         first: Role of the first: 0 is the reference.
         handles: What stands beside the names; by default a line in each sample's colour.
     """
@@ -213,14 +188,9 @@ def number_map(
     dark: float = np.inf,
     **colours: Any,
 ) -> None:
-    """Draw a matrix (R, C) in colours, with its numbers; "-" for NaN.
+    """Draw a matrix (R, C) in colours, with its numbers in a format such as ``+.0f``; "-" for NaN.
 
     Arguments:
-        place: Axes.
-        values: The numbers.
-        texts: Their format, such as ``+.0f``.
-        rows: Names of the rows.
-        columns: Names of the columns.
         dark: Absolute value above which the text is white.
         colours: ``cmap``, ``vmin`` and ``vmax``.
     """

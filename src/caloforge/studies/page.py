@@ -201,13 +201,7 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
 
 
 def write_study(folder: Path, study: Study, result: StudyResult) -> Path:
-    """Write everything into the output folder and return the page's path.
-
-    Arguments:
-        folder: The folder.
-        study: The study.
-        result: Its result, with ``content`` filled.
-    """
+    """Write everything into the output folder and return the page's path; the result's ``content`` must be filled."""
     images = _draw_figures(result.figures, folder / "figures")
     write_json(folder / "study.json", result.content)
     return _page(study, result, images).write(folder / "report.html", force=True)

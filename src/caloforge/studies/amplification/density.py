@@ -21,17 +21,19 @@ from pydantic import Field
 from caloforge.progress import progress
 from caloforge.random import child_seed, generator
 from caloforge.statistics.density import ESTIMATORS
-from caloforge.studies.amplification.curves import SampleCurves, TruthCurves, set_sizes
-from caloforge.studies.amplification.figures import Panels, divergence_figure
-from caloforge.studies.amplification.observables import (
+from caloforge.studies.amplification import TruthStudy, headline_level, size_row
+from caloforge.studies.amplification.curves import (
     QUANTITIES,
     Observed,
+    SampleCurves,
+    TruthCurves,
     collect,
     collect_truth,
     count_text,
+    set_sizes,
     truth_name,
 )
-from caloforge.studies.amplification.study import TruthStudy, headline_level, size_row
+from caloforge.studies.amplification.figures import Panels, divergence_figure
 from caloforge.studies.base import Context, StudyResult, StudySettings
 from caloforge.studies.cache import Cache
 from caloforge.validate.report.page import Table
@@ -46,8 +48,6 @@ class Fits:
     """One estimator fitted to training sets of one size.
 
     Arguments:
-        estimator: Its name in the registry.
-        size: Showers of a training set.
         curves: Mean divergence over the sets, for each quantity of the truth.
         choices: (Q, S) chosen bandwidth or number of bins, by quantity and set.
     """
@@ -74,12 +74,9 @@ def fit_all(
     """Fit every estimator to every training set; finished fits come from the cache.
 
     Arguments:
-        truth: The quantities with their truth.
         training: Size to training sets.
         draws: Values that each estimator draws.
-        seed: Seed of the folds and draws.
-        cache: Where the divergences are kept.
-        hashes: Hashes of the files of the truth and the training sets.
+        hashes: Of the files of the truth and the training sets.
     """
     names = ESTIMATORS.names()
     total = len(names) * len(truth) * sum(len(sets) for sets in training.values())

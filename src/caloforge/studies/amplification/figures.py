@@ -24,11 +24,9 @@ _DASHES = (0, (3, 2))
 
 @dataclass(frozen=True)
 class Panels:
-    """Everything that the figures show.
+    """Everything that the figures show: the truth and the samples' curves of each quantity.
 
     Arguments:
-        truth: The truth of each quantity.
-        samples: Label to the curves of each quantity, in the order of ``truth``.
         name: What made the reference showers.
         limit: What the number of reference showers limits, in one line.
     """

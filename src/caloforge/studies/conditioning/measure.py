@@ -93,14 +93,7 @@ class Measured:
 def measure(
     source: ShowerSource, reconstruction: Reconstruction, threshold: float = 0.1, label: str = ""
 ) -> Measured:
-    """Measure all showers of a source.
-
-    Arguments:
-        source: N showers.
-        reconstruction: Calibrated on the reference.
-        threshold: A cell above this energy is a hit, MeV.
-        label: Shown with the progress.
-    """
+    """Measure all N showers of a source; a cell above ``threshold`` MeV is a hit, ``label`` is shown with the progress."""
     detector = source.detector
     names = [
         name
@@ -146,16 +139,11 @@ class AngleCurve:
     """Bias and resolution of the direction in bins; arrays (k,), NaN in bins of too few showers, angles in degrees.
 
     Attributes:
-        variable: "incident_energy" (MeV) or "incident_theta" (degrees).
-        edges: (k + 1,).
-        centre: Mean of the variable in the bin.
-        n: Showers with a direction.
+        variable: "incident_energy" (MeV) or "incident_theta" (degrees); ``centre`` is its mean in a bin.
+        n: Showers with a direction; ``missing`` is the number of those without.
         bias: Mean residual.
-        bias_error: One standard deviation.
         resolution: Standard deviation of the residual.
-        resolution_error: One standard deviation.
         width68: Half the width of the central 68.3 %.
-        missing: Showers without a direction.
     """
 
     variable: str
@@ -183,13 +171,11 @@ def angle_curve(
     edges: NDArray[np.float64] | None = None,
     name: str = "incident_theta",
 ) -> AngleCurve:
-    """Return bias and resolution of the direction in bins of a variable.
+    """Return bias and resolution of the direction in bins of a variable (N,).
 
     Arguments:
         residual: (N,) measured minus incident angle, degrees; NaN without a direction.
-        variable: (N,) what to bin in.
         edges: (k + 1,) bins; from :func:`~caloforge.statistics.moments.condition_bins` when None.
-        name: Name of the variable.
     """
     edges = condition_bins(variable) if edges is None else edges
     found = moments_in_bins(residual, variable, edges)
@@ -227,12 +213,7 @@ def curves_of(samples: Sequence[Measured]) -> dict[str, dict[str, list[Curve]]]:
 def resolution_fits(
     curves: Mapping[str, Sequence[Any]], labels: Sequence[str]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return stochastic, noise and constant terms by stage and sample, where there are energies enough.
-
-    Arguments:
-        curves: Stage to the samples' response curves against energy.
-        labels: The samples' names.
-    """
+    """Return stochastic, noise and constant terms by stage and sample, where there are energies enough."""
     out: dict[str, dict[str, dict[str, float]]] = {}
     for stage, found in curves.items():
         out[stage] = {}

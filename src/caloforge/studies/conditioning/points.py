@@ -3,7 +3,7 @@
 A file made at the points has showers exactly there. In a file of continuous energies and angles a window around the
 point is taken, as narrow as the wanted number of showers allows, and never so wide that more than a quarter of the
 point's energy, or ten degrees, lies between a shower and the point: within a window a quantity is extrapolated
-to the point itself by a straight line (:mod:`caloforge.statistics.local`).
+to the point itself by a straight line (:mod:`caloforge.statistics.moments`).
 
 At a point, each quantity of each sample has a mean and a width. The comparison is
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.statistics.distances import ks_test
-from caloforge.statistics.local import FEWEST, LocalMoments, local_moments
+from caloforge.statistics.moments import FEWEST, LocalMoments, local_moments
 from caloforge.studies.conditioning.measure import STAGES, Measured
 
 __all__ = [
@@ -45,12 +45,7 @@ _SLACK = (0.02, 1.0)  # part of the energy, degrees
 
 @dataclass(frozen=True)
 class TestPoint:
-    """One energy and angle.
-
-    Attributes:
-        energy: MeV.
-        theta: Degrees.
-    """
+    """One energy (MeV) and angle (degrees)."""
 
     __test__ = False  # not a test for pytest
 
@@ -70,12 +65,7 @@ class TestPoint:
 
 @dataclass(frozen=True)
 class Window:
-    """Half widths around a point.
-
-    Attributes:
-        energy: MeV.
-        theta: Degrees.
-    """
+    """Half widths around a point in energy (MeV) and angle (degrees)."""
 
     energy: float
     theta: float
@@ -95,17 +85,10 @@ def window_around(
     energy_width: float | None = None,
     theta_width: float | None = None,
 ) -> Window:
-    """Return the narrowest window with the wanted number of showers, or else the widest.
+    """Return the narrowest window with the wanted number of showers, or else the widest; widths may be fixed.
 
-    Showers that lie exactly at the point come first: a file made at the points needs no width.
-
-    Arguments:
-        energy: (N,) MeV.
-        theta: (N,) degrees.
-        point: Its middle.
-        wanted: Number of showers.
-        energy_width: Half width in energy, MeV, when it is fixed.
-        theta_width: Half width in angle, degrees, when it is fixed.
+    Showers that lie exactly at the point come first: a file made at the points needs no width. Energies (N,) and
+    ``energy_width`` are in MeV, angles (N,) and ``theta_width`` in degrees.
     """
 
     def window(step: tuple[float, float]) -> Window:
@@ -136,13 +119,7 @@ def points_with_showers(
 ) -> list[tuple[TestPoint, Window]]:
     """Return the points, with their windows, that have enough reference showers at them or on both sides of them.
 
-    Arguments:
-        energy: (N,) of the reference, MeV.
-        theta: (N,) degrees.
-        points: Where to look.
-        wanted: Showers in a window.
-        energy_width: See :func:`window_around`.
-        theta_width: See :func:`window_around`.
+    Arguments as of :func:`window_around`.
     """
     found = []
     for point in points:
@@ -165,15 +142,10 @@ class Comparison:
 
     Attributes:
         shift: Generated minus reference mean, in the quantity's unit.
-        shift_error: Its error.
         relative: Generated over reference mean, minus 1.
-        relative_error: Its error.
         pull: Shift in reference widths.
-        pull_error: Its error.
         width: Generated over reference width, minus 1.
-        width_error: Its error.
-        ks: Kolmogorov-Smirnov statistic.
-        p: Its probability.
+        ks: Kolmogorov-Smirnov statistic, with its probability ``p``.
     """
 
     shift: float
@@ -190,13 +162,11 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class PointResult:
-    """Everything at one point.
+    """Everything at one point; of the samples the reference is first.
 
     Attributes:
-        point: Energy and angle.
-        window: Half widths around it.
-        n: Showers of each sample, the reference first.
-        local: Stage, then quantity, to the samples' means and widths, the reference first.
+        n: Showers of each sample.
+        local: Stage, then quantity, to the samples' means and widths.
         compared: Stage, then quantity, to the comparison of each generated sample.
     """
 

@@ -90,12 +90,7 @@ def _histogram(place: Any, result: PointResult, stage: str, quantity: str) -> No
 
 
 def curve_figures(curves: Mapping[str, Mapping[str, Sequence[Curve]]], labels: Sequence[str]) -> list[Figure]:
-    """Return mean and width against each variable that varies, before and after reconstruction side by side.
-
-    Arguments:
-        curves: Name, then stage, to the samples' curves, the reference first.
-        labels: The samples' names.
-    """
+    """Return mean and width against each variable that varies, before and after reconstruction side by side."""
     return [
         _curve_figure(name, title, curves[name], labels)
         for name, title in _CURVES.items()
@@ -137,14 +132,7 @@ def _curve_figure(
 
 
 def map_figure(results: Sequence[PointResult], stage: str, number: int, label: str) -> Figure:
-    """Return a map of every observable at every point for one generated sample: shifts and widths.
-
-    Arguments:
-        results: The points.
-        stage: "before" or "after".
-        number: Which generated sample, from 0.
-        label: Its name.
-    """
+    """Return a map of every observable at every point for generated sample ``number``, from 0: shifts and widths."""
     names = list(results[0].compared[stage])
 
     def draw(pyplot: Any) -> Any:
@@ -172,14 +160,7 @@ def map_figure(results: Sequence[PointResult], stage: str, number: int, label: s
 def spectrum_figure(
     spectra: Sequence[NDArray[np.float64]], sizes: Sequence[int], labels: Sequence[str], mip: float
 ) -> Figure:
-    """Return the cell-energy spectra around the MIP peak.
-
-    Arguments:
-        spectra: (k,) cells in the bins of the spectrum, of each sample.
-        sizes: Showers of each sample.
-        labels: The samples' names.
-        mip: Mean energy of a MIP in the detector, MeV.
-    """
+    """Return the cell-energy spectra (k,) of samples of some sizes around the MIP peak; ``mip``: mean energy of a MIP, MeV."""
     mean = [counts / size for counts, size in zip(spectra, sizes, strict=True)]
 
     def draw(pyplot: Any) -> Any:
@@ -217,13 +198,7 @@ _SUMMARY = (
 
 
 def summary_rows(results: Sequence[PointResult], labels: Sequence[str], peaks: Sequence[float]) -> list[Row]:
-    """Return the mean and largest differences over the test points, and the MIP peak.
-
-    Arguments:
-        results: The points.
-        labels: The samples, the reference first.
-        peaks: Position of each sample's MIP peak, MeV; NaN for none.
-    """
+    """Return the mean and largest differences over the points, and the MIP peaks, MeV (NaN for none); the reference first."""
     rows = [_peak_row(labels[0], peaks[0], None)]
     for number, label in enumerate(labels[1:]):
         for stage in STAGES:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from caloforge.statistics.feature_distances import PRDC
 from caloforge.studies.base import Figure
-from caloforge.studies.diversity.distances import Similarities
-from caloforge.studies.diversity.sample import Measured
+from caloforge.studies.diversity.measure import Measured, Similarities
 from caloforge.studies.drawing import Margins, histograms, legend, panel_row, panels, shower_image
 from caloforge.validate.plots.panel import BAND, INK, colour
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panel_row, panels
-from caloforge.studies.layers.measure import LayerSample
-from caloforge.studies.layers.profiles import LayerProfile
+from caloforge.studies.layers.measure import LayerProfile, LayerSample
 from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["layer_figures"]

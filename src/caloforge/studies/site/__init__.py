@@ -1,1 +1,366 @@
-"""Every study for every model that it fits, as one site of pages."""
+"""Every study for every model that it fits: the project's results as one site of pages.
+
+    SITE/index.html                    the entrance
+    SITE/STUDY-DETECTOR/report.html    one page a study and reference, all models side by side
+
+What it shows is every study that fits with every reference, or what a file of groups says
+(:mod:`~caloforge.studies.site.plan`). Studies of one reference and as many showers share the models' showers.
+
+A study that is finished is not done again when the same command is repeated; one that was interrupted goes on. A study
+that fails is noted, and the others go on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from caloforge import __version__
+from caloforge.data import SHIPPED, packed_projections
+from caloforge.errors import CaloforgeError
+from caloforge.files import atomic_path, read_json, write_json
+from caloforge.showers import ShowerFile
+from caloforge.showers.seen import SeenCount
+from caloforge.studies.base import STUDIES, Context, Row, Study, StudyResult, StudySettings
+from caloforge.studies.cache import digest_of
+from caloforge.studies.page import number_text, paper
+from caloforge.studies.run import run_study, study_command
+from caloforge.studies.site.plan import (
+    Job,
+    Plan,
+    cards_in,
+    make_plan,
+    plan_groups,
+    read_groups,
+    shipped_sources,
+)
+from caloforge.studies.sources import Source
+from caloforge.validate.report.page import Block, Cell, Code, Page, Section, Table, Text
+
+__all__ = ["AllSettings", "AllStudies", "Done", "write_index"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A study of the site.
+
+    Attributes:
+        content: The content of its ``study.json``; empty when it failed.
+        error: Why it failed; empty when it did not.
+    """
+
+    study: str
+    detector: str
+    models: tuple[str, ...]
+    folder: str
+    content: Mapping[str, Any]
+    error: str = ""
+
+    @property
+    def published(self) -> list[Mapping[str, Any]]:
+        """Its rows beside which a paper has a number."""
+        return [row for row in self.content.get("rows", ()) if row["paper"] is not None]
+
+
+def write_index(
+    folder: Path, done: Sequence[Done], plan: Plan, models: Sequence[str], command: str, asked: str = ""
+) -> Path:
+    """Write ``index.html`` and return its path; ``asked`` is the file of groups that the command names, empty for none."""
+    finished = [one for one in done if not one.error]
+    sections = [
+        Section("Pages", [_pages(done)], "Each study has a page of its own, with its figures and tables.")
+    ]
+    numbers = [row for one in finished for row in one.published]
+    if numbers:
+        sections.append(Section("Ours and the papers'", [_numbers(finished)]))
+    if plan.left_out:
+        table = Table(
+            ("study", "reference", "model", "why not"),
+            [[Cell(text) for text in line] for line in plan.left_out],
+            texts=(0, 1, 2, 3),
+        )
+        sections.append(Section("Left out", [table], "Studies that do not fit a model.", folded=True))
+    blocks: list[Block] = [Code(command)]
+    if len(done) < len(plan.jobs):
+        blocks.append(
+            Text(f"{len(plan.jobs) - len(done)} studies are still to be done; the same command goes on.")
+        )
+    if asked:
+        blocks += [Text("The file of pages that the command names:"), Code(asked.strip())]
+    sections.append(Section("How this was made", blocks))
+    facts = {
+        "studies": str(len(finished)),
+        "models": str(len(models)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "caloforge": __version__,
+    }
+    page = Page("Results", sections, "The published studies, repeated on every model that they fit", facts)
+    return page.write(folder / "index.html", force=True)
+
+
+def _pages(done: Sequence[Done]) -> Table:
+    rows: list[list[Cell | str | float]] = []
+    for one in done:
+        title = STUDIES[one.study].title
+        if one.error:
+            rows.append(
+                [Cell(title, small=one.error, flag="bad"), one.detector, ", ".join(one.models), "", "", ""]
+            )
+            continue
+        rows.append(
+            [
+                Cell(title, href=f"{one.folder}/report.html"),
+                one.detector,
+                ", ".join(one.models),
+                _used(one.content["showers"]),
+                one.content["paper"]["reference"],
+                one.content["date"],
+            ]
+        )
+    return Table(
+        ("study", "detector", "models", "showers used", "paper", "date"), rows, texts=(0, 1, 2, 3, 4, 5)
+    )
+
+
+def _used(showers: Mapping[str, int]) -> str:
+    """Return how many showers of each sample a study used, those of one number together."""
+    names: dict[int, list[str]] = {}
+    for label, number in showers.items():
+        names.setdefault(number, []).append(label.rpartition("/")[2])
+    return "; ".join(f"{', '.join(labels)} {number:,}" for number, labels in names.items())
+
+
+def _numbers(done: Sequence[Done]) -> Table:
+    rows = []
+    for one in done:
+        for row in one.published:
+            value = row["ours"]
+            text = number_text(value, row["uncertainty"], row["unit"])
+            rows.append(
+                [
+                    Cell(one.study, href=f"{one.folder}/report.html"),
+                    Cell(row["sample"]),
+                    Cell(row["quantity"]),
+                    Cell(text, sort=value, small="" if value is not None else row["note"], title=row["note"]),
+                    Cell(paper(str(row["paper"]["key"])).text),
+                    Cell(row["paper"]["source"], small=row["paper"]["note"]),
+                ]
+            )
+    return Table(
+        ("study", "sample", "quantity", "ours", "paper", "source"), rows, key="numbers", texts=(0, 1, 2, 4, 5)
+    )
+
+
+_STATE = "finished.json"
+_SHOWERS = "showers"
+
+
+class AllSettings(StudySettings):
+    """Settings of the study.
+
+    Arguments:
+        studies: Names of the studies; empty for all.
+        models: Names of shipped models, ``DATASET/MODEL`` or ``DATASET``; empty for all.
+        shipped: Whether the shipped models are taken.
+        zoo: Folder of shipped models; empty for the package's.
+        settings: Settings of the studies, by study: ``settings={shapes={geant4_showers=0}}``.
+        device: Device of shipped models.
+        tidy: Remove what was computed and the models' showers once all is finished.
+        pages: TOML file with groups of studies, models and reference showers, and how many showers; empty: every study
+            with all that it fits.
+        publish: Folder that gets the pages alone, without figures and numbers beside them; empty for none.
+    """
+
+    studies: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    shipped: bool = True
+    zoo: str = ""
+    settings: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tidy: bool = False
+    pages: str = ""
+    publish: str = ""
+
+
+class AllStudies(Study):
+    """All studies, all models, one site."""
+
+    name = "all"
+    title = "All studies of all models"
+    source = "caloforge"
+    needs = (
+        "reference files of the detectors of the shipped models (further ones with --truth), and shipped models, run folders "
+        "or files of generated showers"
+    )
+    Settings = AllSettings
+    least_generated = 0
+
+    @classmethod
+    def default_reference(cls) -> Path | None:
+        """Return the packed images that ship with the package, when they are there."""
+        return packed_projections()
+
+    def check(self, context: Context) -> None:
+        """Check that there are models, and that studies and settings have known names."""
+        chosen = context.chosen(AllSettings)
+        groups = read_groups(chosen.pages).values() if chosen.pages else ()
+        named = [name for group in groups for name in (*group.studies, *group.settings)]
+        for name in (*chosen.studies, *chosen.settings, *named):
+            STUDIES[name]  # an unknown name raises
+        if not context.generated and not (chosen.shipped and cards_in(chosen.zoo)):
+            self.refuse("no model is shipped yet and none was given")
+
+    def check_seen(self, context: Context) -> dict[str, SeenCount]:
+        """Leave the check to each study, with its own reference and models."""
+        return {}
+
+    def run(self, context: Context) -> StudyResult:
+        """Plan, do study after study, and keep the index up to date."""
+        chosen = context.chosen(AllSettings)
+        site = None if context.cache.folder is None else context.cache.folder.parent
+        with ExitStack() as stack:
+            models = list(context.generated)
+            if chosen.shipped:
+                models = [*shipped_sources(stack, chosen.zoo, chosen.models, chosen.device), *models]
+            plan = self._plan(stack, context, models)
+            if not plan.jobs:
+                reasons = sorted({reason for *_, reason in plan.left_out})
+                self.refuse(f"no study fits: {'; '.join(reasons[:3])}")
+            done: list[Done] = []
+            labels = [model.label for model in models]
+            command = study_command(self, context, site)
+            asked = Path(chosen.pages).read_text(encoding="utf-8") if chosen.pages else ""
+            for job in plan.jobs:
+                done.append(_do(job, context, site))
+                if site is not None:
+                    write_index(site, done, plan, labels, command, asked)
+        if site is not None and chosen.publish:
+            _publish(site, Path(chosen.publish), done)
+        if site is not None and chosen.tidy:
+            _tidy(site, done)
+        return StudyResult(
+            rows=_rows(done), texts=_texts(done, plan, labels, site), data=_data(done, plan, labels)
+        )
+
+    def _plan(self, stack: ExitStack, context: Context, models: Sequence[Source]) -> Plan:
+        """Return what is to be done, by groups or with all that fits."""
+        chosen = context.chosen(AllSettings)
+        if chosen.pages:
+            groups = read_groups(chosen.pages)
+            return plan_groups(stack, groups, context.references, models, context.seed, context.n)
+        names = chosen.studies or tuple(name for name in STUDIES.names() if name != self.name)
+        return make_plan(stack, context.references, models, names, chosen.settings, context.seed, context.n)
+
+
+def _do(job: Job, context: Context, site: Path | None) -> Done:
+    """Do one study, or take it from its folder where it is finished."""
+    labels = tuple(model.label for model in job.models)
+    folder = None if site is None else site / job.folder
+    key = _key(job, context)
+    if folder is not None and _finished(folder, key):
+        return Done(job.study, job.detector, labels, job.folder, read_json(folder / "study.json"))
+    try:
+        result = run_study(
+            job.study,
+            [_item(source) for source in job.references],
+            *(_item(source) for source in job.models),
+            output=folder,
+            settings=job.settings,
+            seed=context.seed,
+            n=job.n,
+            labels=labels,
+            force=True,
+            showers=None if site is None else site / _SHOWERS,
+            allow_seen=context.allow_seen,
+        )
+    except CaloforgeError as error:
+        return Done(job.study, job.detector, labels, job.folder, {}, str(error))
+    if folder is not None:
+        write_json(folder / _STATE, {"key": key})
+    return Done(job.study, job.detector, labels, job.folder, result.content)
+
+
+def _publish(site: Path, target: Path, done: Sequence[Done]) -> None:
+    """Copy the index and the pages, which hold their figures, into a folder."""
+    pages = ["index.html", *(f"{one.folder}/report.html" for one in done if not one.error)]
+    for page in pages:
+        (target / page).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target / page, force=True) as part:
+            shutil.copyfile(site / page, part)
+
+
+def _tidy(site: Path, done: Sequence[Done]) -> None:
+    """Remove what only an interrupted site needs."""
+    for folder in (site / _SHOWERS, *(site / one.folder / "cache" for one in done if not one.error)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _item(source: Source) -> Any:
+    """Return a source in the form in which it was opened, so that commands can be repeated."""
+    if source.argument == SHIPPED and isinstance(source.showers, ShowerFile):
+        return source.showers.path
+    return source.argument or source.generator or source.showers
+
+
+def _key(job: Job, context: Context) -> str:
+    """Return a hash of everything that the study's result depends on."""
+    return digest_of(
+        job.study,
+        job.settings,
+        [source.sha256 for source in job.references],
+        [(model.label, model.sha256) for model in job.models],
+        context.seed,
+        job.n,
+        context.allow_seen,
+    )[:20]
+
+
+def _finished(folder: Path, key: str) -> bool:
+    state = folder / _STATE
+    return state.exists() and (folder / "study.json").exists() and read_json(state).get("key") == key
+
+
+def _rows(done: Sequence[Done]) -> list[Row]:
+    """Return the numbers beside which a paper has one."""
+    return [
+        Row(**dict(row) | {"quantity": f"{one.study}: {row['quantity']}", "paper": row["paper"]["key"]})
+        for one in done
+        for row in one.published
+    ]
+
+
+def _texts(done: Sequence[Done], plan: Plan, labels: Sequence[str], site: Path | None) -> list[str]:
+    texts = [
+        f"{sum(not one.error for one in done)} studies of {len(labels)} models: {', '.join(labels)}.",
+        f"{len(plan.left_out)} combinations of study, reference and model do not go together; index.html says why.",
+    ]
+    texts += [f"{one.study} on {one.detector} failed: {one.error}" for one in done if one.error]
+    if site is not None:
+        texts.append("The site begins at index.html, beside this page.")
+    return texts
+
+
+def _data(done: Sequence[Done], plan: Plan, labels: Sequence[str]) -> Mapping[str, Any]:
+    return {
+        "models": list(labels),
+        "pages": [
+            {
+                "study": one.study,
+                "detector": one.detector,
+                "models": list(one.models),
+                "folder": one.folder,
+                "error": one.error,
+            }
+            for one in done
+        ],
+        "left_out": [
+            dict(zip(("study", "reference", "model", "why"), line, strict=True)) for line in plan.left_out
+        ],
+    }

@@ -130,16 +130,10 @@ def cards_in(zoo: str) -> dict[str, Card]:
 
 
 def shipped_sources(stack: ExitStack, zoo: str, wanted: tuple[str, ...], device: str) -> list[Source]:
-    """Return the shipped models, ready to generate showers.
-
-    Arguments:
-        stack: Closes what was opened.
-        zoo: Folder of cards; empty for the package's.
-        wanted: Names ``DATASET/MODEL`` or ``DATASET``; empty for all.
-        device: Device of the models.
+    """Return the shipped models of a folder (empty: the package's), ready to generate showers, all when none is named.
 
     Raises:
-        InputError: When a wanted name is not there.
+        InputError: When a wanted name ``DATASET/MODEL`` or ``DATASET`` is not there.
     """
     cards = cards_in(zoo)
     chosen = _chosen(list(cards), wanted, "no shipped model", "none is shipped yet")
@@ -158,10 +152,7 @@ class Job:
     """One study of one reference, with all models that it takes.
 
     Attributes:
-        study: Name of the study.
         detector: Name of the detector in which showers are compared.
-        references: Files of reference showers, of one detector.
-        models: The models to be judged.
         settings: Settings of the study that differ from its own.
         n: How many showers of each model; None: the study's own choice.
     """
@@ -181,12 +172,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The studies to be done, and what does not fit.
-
-    Attributes:
-        jobs: In the order of the registry.
-        left_out: Study, detector, model, and why not; a reference of another detector needs no word.
-    """
+    """The studies to be done, and what does not fit: study, detector, model, and why not."""
 
     jobs: tuple[Job, ...]
     left_out: tuple[tuple[str, str, str, str], ...]
@@ -205,17 +191,7 @@ def make_plan(
     """Ask every study which models it takes with which reference.
 
     References of one detector go together. A study that ships its own reference also gets that one, unless a
-    reference of the same detector was given.
-
-    Arguments:
-        stack: Closes references that are opened here.
-        references: Files of reference showers of any detectors.
-        models: Models, files of showers.
-        studies: Names of the studies.
-        settings: Settings by study.
-        seed: See :class:`~caloforge.studies.base.Context`.
-        n: Likewise.
-        own: Whether studies get the references that they ship.
+    reference of the same detector was given or ``own`` is not set. The stack closes references that are opened here.
     """
     jobs, left_out = [], []
     for name in studies:
@@ -253,13 +229,7 @@ def plan_groups(
 ) -> Plan:
     """Plan what a file of groups asks for, group after group.
 
-    Arguments:
-        stack: Closes references that are opened here.
-        groups: The groups by name.
-        references: Reference showers of groups that name none.
-        models: All models.
-        seed: See :class:`~caloforge.studies.base.Context`.
-        n: Showers of each model, for groups that do not say it.
+    ``references`` and ``n`` are for groups that name none. The stack closes references that are opened here.
 
     Raises:
         ConfigError: When two groups ask for one page.

@@ -33,8 +33,14 @@ from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.showers import ShowerSource
 from caloforge.statistics.birthday import Duplicates
-from caloforge.statistics.pairs import condensed_size, pair_differences, pair_divergences, pair_indices
-from caloforge.statistics.ssim import WINDOW, structural_similarity
+from caloforge.statistics.pairs import (
+    WINDOW,
+    condensed_size,
+    pair_differences,
+    pair_divergences,
+    pair_indices,
+    structural_similarity,
+)
 from caloforge.validate.observables import observe
 
 __all__ = [
@@ -60,13 +66,9 @@ Profiles = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Definition:
-    """One definition of a duplicate.
+    """One definition of a duplicate: cheap criteria that a pair must pass, and whether it must be similar in structure, too.
 
-    Arguments:
-        name: In ``study.json`` and ``papers.toml``.
-        label: In tables and figures.
-        criteria: Cheap criteria, all of which a pair must pass.
-        similarity: Whether it must be similar in structure, too.
+    ``name`` is that of ``study.json`` and ``papers.toml``, ``label`` that of tables and figures.
     """
 
     name: str
@@ -147,10 +149,9 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits at one alpha.
+    """The limits at the quantile alpha.
 
     Attributes:
-        alpha: Quantile.
         cheap: Upper limits of x, y, z and energy; MeV, or pure numbers for normalised profiles.
         similarity: Lower limit of the structural similarity; None where it does not apply.
     """
@@ -163,13 +164,7 @@ class Limits:
 def limits_of(
     table: PairTable, alphas: Sequence[float], similarities: NDArray[np.float64] | None = None
 ) -> list[Limits]:
-    """Return the limits at each alpha.
-
-    Arguments:
-        table: The pairs of reference showers.
-        alphas: Quantiles.
-        similarities: Structural similarities of random pairs (K,); None where they do not apply.
-    """
+    """Return the limits at each alpha; ``similarities`` (K,) are those of random pairs of reference showers."""
     cheap = {name: np.quantile(values, alphas) for name, values in table.values.items()}
     return [
         Limits(
@@ -182,13 +177,7 @@ def limits_of(
 
 
 class SimilaritySearch:
-    """Structural similarities of pairs of one sample, each computed once.
-
-    Arguments:
-        images: Showers (N, nx, ny, n_layers), MeV.
-        data_range: L, GeV.
-        device: Where to compute.
-    """
+    """Structural similarities at L = ``data_range`` GeV of pairs of showers (N, nx, ny, n_layers), MeV, each computed once."""
 
     def __init__(self, images: NDArray[np.float32], data_range: float, device: str = "cpu") -> None:
         self.images, self.data_range, self.device = images, data_range, device
@@ -226,7 +215,6 @@ class Found:
     """The duplicates of a sample by one definition.
 
     Attributes:
-        duplicates: Which pairs.
         similarity: Their structural similarities (T,), or None for a definition without it.
         candidates: Pairs that passed the cheap criteria, among the showers used.
     """
@@ -246,9 +234,6 @@ def find_duplicates(
     """Return the duplicates of a sample.
 
     Arguments:
-        table: The cheap criteria of all pairs.
-        limits: The limits.
-        definition: What a duplicate is.
         search: Compares cells; needed by the definition with similarity.
         most: Most pairs to compare cell by cell.
     """

@@ -35,12 +35,9 @@ _KEPT_SIZES = 150
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
-    """The support sizes of a sample.
+    """The support sizes of a sample; role 0 is the reference.
 
     Attributes:
-        label: Its name.
-        role: 0 for the reference, 1 and more for generated samples.
-        findings: Its duplicates.
         curves: Birthday curve by definition.
         rates: Collision rate by definition.
         by_alpha: Collision rates by definition, one for each alpha.
@@ -57,15 +54,7 @@ class SampleResult:
     def of(
         cls, label: str, role: int, findings: Findings, chosen: SupportSizeSettings, seed: int
     ) -> SampleResult:
-        """Return the support sizes of a sample.
-
-        Arguments:
-            label: Its name.
-            role: 0 for the reference.
-            findings: Its duplicates.
-            chosen: Largest subset, number of subsets, alphas.
-            seed: Which subsets.
-        """
+        """Return the support sizes of a sample; the seed decides which subsets are taken."""
         curves, rates, by_alpha = {}, {}, {}
         for name in (definition.name for definition in DEFINITIONS):
             duplicates = findings.duplicates(name)
@@ -166,13 +155,7 @@ _GREY = "#7a7f87"
 
 
 def figures_of(results: Sequence[SampleResult], alphas: Sequence[float], alpha: float) -> list[Figure]:
-    """Return every figure.
-
-    Arguments:
-        results: Every sample, the reference first.
-        alphas: Quantiles of the sensitivity, increasing.
-        alpha: The chosen one.
-    """
+    """Return every figure; ``alphas`` increase, ``alpha`` is the chosen one, the reference is the first result."""
     used = [one for one in DEFINITIONS if one.name in results[0].curves]
     figures = [
         _birthday(results, used),

@@ -91,11 +91,7 @@ class ClosePair:
 
 
 class Findings:
-    """What was found in a sample, over plain arrays.
-
-    Arguments:
-        arrays: As :func:`findings_of` returns them.
-    """
+    """What was found in a sample, over the arrays of :func:`findings_of`."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.arrays = dict(arrays)
@@ -139,8 +135,6 @@ def findings_of(
     """Return the arrays of a sample's findings.
 
     Arguments:
-        showers: The sample.
-        chosen: How to look.
         seed: Of random pairs.
         limits: At each alpha; None: those of this sample itself, which are then among the arrays.
     """
