@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caloforge.generate import Generator
-from caloforge.generate.generator import BLOCK
+from caloforge.generate import BLOCK, Generator
 from caloforge.models import MODELS
 from caloforge.models.base import counted_noise
 from caloforge.models.flow.model import FlowMatching

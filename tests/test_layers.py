@@ -20,7 +20,6 @@ FREE = {
     "random",
     "files",
     "progress",
-    "provenance",
     "settings",
 }
 """Top-level modules that every part may use."""
@@ -36,7 +35,6 @@ ALLOWED: dict[str, set[str]] = {
     "train": {"models", "statistics", "showers", "geometry"},
     "generate": {"train", "models", "statistics", "showers", "geometry"},
     "zoo": {"generate", "train", "models", "validate", "statistics", "showers", "geometry", "data"},
-    "demo": {"data", "validate", "zoo", "train", "showers", "geometry"},
     "studies": {
         "zoo", "generate", "train", "models", "validate", "simulate", "statistics", "showers", "geometry", "data"
     },

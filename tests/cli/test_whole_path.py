@@ -217,11 +217,11 @@ def test_the_demo(
     tmp_path: Path, run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("plotly", reason="needs the extra 'report'")
-    monkeypatch.setattr("caloforge.demo.HELD_OUT", 300)
+    monkeypatch.setattr("caloforge.cli.demo.HELD_OUT", 300)
     monkeypatch.setattr(  # drawn above already
         "caloforge.validate.report.build.Drawing", lambda figures, folder: Drawing([], folder)
     )
-    monkeypatch.setattr("caloforge.demo.validate", partial(validate, settings={"quick": True}))
+    monkeypatch.setattr("caloforge.validate.driver.validate", partial(validate, settings={"quick": True}))
     output = tmp_path / "demo"
     quick = ("--set", "epochs=2", "--set", "train_size=300", "--set", "validate_every=2")
     text = run("demo", "-o", output, *quick).stdout

@@ -1,4 +1,6 @@
-"""Outputs are whole or not there."""
+"""Outputs are whole or not there. The digest of source code changes with any line of it, and only then."""
+
+from __future__ import annotations
 
 import errno
 import json
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import caloforge.files as provenance
 from caloforge.errors import OutputError, OutputExistsError, WriteError
 from caloforge.files import atomic_path, check_output, ensure_output_dir, sha256_file, write_json
 
@@ -64,3 +67,38 @@ def test_hash_of_known_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_file(tmp_path / "a") == known
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "one.py").write_text("A = 1\n")
+    (tmp_path / "alone.py").write_text("B = 1\n")
+    monkeypatch.setattr(provenance, "_PACKAGE", tmp_path)
+    provenance.source_digest.cache_clear()
+    return tmp_path
+
+
+def _fresh(*parts: str) -> str:
+    provenance.source_digest.cache_clear()
+    return provenance.source_digest(*parts)
+
+
+@pytest.mark.parametrize("changed", ["room/one.py", "alone.py"])
+def test_a_changed_line_changes_the_digest(package: Path, changed: str) -> None:
+    before = _fresh("room", "alone.py")
+    (package / changed).write_text("A = 2\n")
+    assert _fresh("room", "alone.py") != before
+
+
+def test_a_new_module_changes_the_digest_and_other_files_do_not(package: Path) -> None:
+    before = _fresh("room")
+    (package / "room" / "notes.txt").write_text("not code")
+    (package / "alone.py").write_text("B = 3\n")
+    assert _fresh("room") == before
+    (package / "room" / "two.py").write_text("")
+    assert _fresh("room") != before
+
+
+def test_there_is_no_commit_without_a_checkout(tmp_path: Path) -> None:
+    assert provenance.source_commit(tmp_path) is None

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from caloforge.errors import Geant4DataError, InputError, MissingExtraError, SimulationError
-from caloforge.simulate.geant4 import Geant4Engine, datasets, read_complaint
-from caloforge.simulate.geant4.datasets import DATA_SETS, ELECTROMAGNETIC, download, export, find
+from caloforge.simulate import geant4
+from caloforge.simulate.geant4 import (
+    DATA_SETS,
+    ELECTROMAGNETIC,
+    Geant4Engine,
+    download_data,
+    export_data,
+    find_data,
+    read_complaint,
+)
 
 FAKE = """
 import os, sys
@@ -45,7 +53,7 @@ def test_without_data_the_error_says_how_to_get_them(home: Path) -> None:
     with pytest.raises(
         Geant4DataError, match=r"G4EMLOW.*GEANT4_DATA_DIR.*G4LEDATA.*--download-data"
     ) as caught:
-        find()
+        find_data()
     assert "\n" not in str(caught.value)
     assert list(home.iterdir()) == []
 
@@ -55,7 +63,7 @@ def test_a_folder_that_holds_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     lay_out(tmp_path / "data", ("G4LEDATA",), "1.10")
     (folder / "G4EMLOW-old").mkdir()
     monkeypatch.setenv("GEANT4_DATA_DIR", str(folder))
-    found = find(tuple(DATA_SETS))
+    found = find_data(tuple(DATA_SETS))
     assert set(found) == set(DATA_SETS)
     assert found["G4LEDATA"].name == "G4EMLOW1.10"
 
@@ -65,7 +73,7 @@ def test_a_set_of_its_own_comes_first(tmp_path: Path, home: Path, monkeypatch: p
     own = tmp_path / "mine"
     own.mkdir()
     monkeypatch.setenv("G4LEDATA", str(own))
-    found = find()
+    found = find_data()
     assert found["G4LEDATA"] == own
     assert found["G4ENSDFSTATEDATA"].parent == home / ".geant4_pybind"
 
@@ -74,7 +82,7 @@ def test_a_set_of_its_own_comes_first(tmp_path: Path, home: Path, monkeypatch: p
 def test_a_variable_that_names_nothing(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "/no/such/folder")
     with pytest.raises(Geant4DataError, match=f"{variable} names /no/such/folder"):
-        find()
+        find_data()
 
 
 def test_lists_with_hadrons_need_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +96,7 @@ def test_lists_with_hadrons_need_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_export_keeps_the_import_from_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("G4LEDATA", str(lay_out(tmp_path / "data") / "G4EMLOW1.2"))
     environment: dict[str, str] = {}
-    export({"G4LEDATA": tmp_path / "data" / "G4EMLOW1.2"}, environment)
+    export_data({"G4LEDATA": tmp_path / "data" / "G4EMLOW1.2"}, environment)
     assert environment["G4LEDATA"] == os.environ["G4LEDATA"]
     assert environment["GEANT4_DATA_DIR"] == str(tmp_path / "data")
 
@@ -100,21 +108,21 @@ def test_a_download_that_was_asked_for(
     (tmp_path / "geant4_pybind.py").write_text(FAKE.format(names=list(DATA_SETS.values())))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("GEANT4_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(datasets, "_has_descriptor", lambda: stderr_is_a_file)
-    download()
-    assert find()["G4LEDATA"] == home / ".geant4_pybind" / "G4EMLOW9.1"
+    monkeypatch.setattr(geant4, "_has_descriptor", lambda: stderr_is_a_file)
+    download_data()
+    assert find_data()["G4LEDATA"] == home / ".geant4_pybind" / "G4EMLOW9.1"
 
 
 def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "geant4_pybind.py").write_text("raise OSError('no route to the server')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(Geant4DataError, match="no route to the server"):
-        download()
+        download_data()
 
 
 def test_the_engine_downloads_only_when_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr("caloforge.simulate.geant4.find_spec", lambda _: object())
-    monkeypatch.setattr(datasets, "download", lambda: lay_out(home / ".geant4_pybind"))
+    monkeypatch.setattr(geant4, "download_data", lambda: lay_out(home / ".geant4_pybind"))
     with pytest.raises(Geant4DataError):
         Geant4Engine()
     assert list(home.iterdir()) == []

@@ -16,7 +16,7 @@ import pytest
 from caloforge.errors import CaloforgeError, Geant4DataError, IncompatibleError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers, read_showers
-from caloforge.simulate import simulate, worker
+from caloforge.simulate import job, simulate
 
 pytestmark = pytest.mark.geant4
 
@@ -59,15 +59,15 @@ def test_what_is_recorded(truth: Showers) -> None:
 
 def test_a_killed_worker_costs_its_chunk_only(truth: Showers, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    make = worker.WorkerProcess.make
+    make = job.WorkerProcess.make
 
-    def kill_once(process: worker.WorkerProcess, *request: Any) -> bytes | None:
+    def kill_once(process: job.WorkerProcess, *request: Any) -> bytes | None:
         calls.append(process.pid)
         if len(calls) == 2:
             os.kill(process.pid, signal.SIGKILL)
         return make(process, *request)
 
-    monkeypatch.setattr(worker.WorkerProcess, "make", kill_once)
+    monkeypatch.setattr(job.WorkerProcess, "make", kill_once)
     again = simulate(**RUN)
     assert (again.cells == truth.cells).all()
     assert len(calls) == 4
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on(truth: Showers, tmp_path: Path) -> None:
 
 
 def test_scored_cells_are_what_a_loop_over_hits_gives() -> None:
-    from caloforge.simulate.geant4.geometry import fold_hits, index_shape
+    from caloforge.simulate.geant4.session import fold_hits, index_shape
 
     detector = get_detector("atlas-em-barrel")
     assert detector.readout is not None

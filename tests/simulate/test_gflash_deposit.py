@@ -10,7 +10,6 @@ from scipy.special import gamma
 from caloforge.errors import UnknownNameError
 from caloforge.geometry import MATERIALS, get_detector, get_material
 from caloforge.simulate.gflash import calibration
-from caloforge.simulate.gflash.column import column_of
 from caloforge.simulate.gflash.deposit import (
     SOFT_SHARE,
     START_DEPTH,
@@ -20,6 +19,7 @@ from caloforge.simulate.gflash.deposit import (
     spot_spectrum,
     to_cells,
 )
+from caloforge.simulate.gflash.parametrisation import column_of
 
 
 def typical(name, particle, energy, theta=90.0, start=1.0):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
-from caloforge.models.nn.mlp import reinitialise
+from caloforge.models.nn.cell_networks import reinitialise
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings
 from caloforge.showers import Showers

@@ -12,9 +12,9 @@ import pytest
 from like_cards import showers_like
 from typer.testing import CliRunner
 
+import caloforge.generate as generation
 from caloforge.cli.app import app
 from caloforge.files import sha256_file
-from caloforge.generate import generator as generation
 from caloforge.models import MODELS
 from caloforge.showers import Showers, open_showers
 from caloforge.validate.sample import Sample

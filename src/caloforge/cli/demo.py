@@ -12,6 +12,9 @@ from caloforge.cli.output import Force, Json, Settings, print_json, print_lines,
 
 __all__ = ["demo"]
 
+HELD_OUT = 1600
+"""Showers of the sample that are not trained on; as many are generated."""
+
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
@@ -21,18 +24,33 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train on packaged Geant4 showers, generate, validate: minutes on two cores."""
-    from caloforge.demo import run_demo
+    import numpy as np
+
+    from caloforge.data import sample_path
+    from caloforge.files import ensure_output_dir
+    from caloforge.random import generator
+    from caloforge.showers import open_showers
+    from caloforge.train import train
+    from caloforge.validate import driver
+    from caloforge.zoo import load
 
     start = time.monotonic()
-    made = run_demo(output, seed, tuple(settings or ()), force)
+    folder = ensure_output_dir(output, force)
+    with open_showers(sample_path()) as sample:
+        order = generator(seed, "demo").permutation(len(sample))
+        truth = sample.take(np.sort(order[:HELD_OUT])).save(folder / "geant4-held-out.h5", force)
+        data = sample.take(np.sort(order[HELD_OUT:])).save(folder / "geant4-training.h5", force)
+    run = train("vae", data, folder / "vae", overrides=tuple(settings or ()), seed=seed, force=force)
+    fake = load(run).write(folder / "vae.h5", like=truth, seed=seed, force=force)
+    report = driver.validate(truth, fake, output=folder / "report", force=force)
     seconds = time.monotonic() - start
     if as_json:
-        paths = {"truth": made.truth, "fake": made.fake, "run": made.run, "report": made.report.path}
+        paths = {"truth": truth, "fake": fake, "run": run, "report": report.path}
         print_json({name: str(path) for name, path in paths.items()} | {"seconds": seconds})
         return
-    print_rich(made.report.summary())
-    print_written(made.truth, "Geant4 showers that the model was not trained on")
-    print_written(made.run, "the trained model")
-    print_written(made.fake, "generated showers with the same energies and alignments")
-    print_written(made.report.path, "open it in a browser")
+    print_rich(report.summary())
+    print_written(truth, "Geant4 showers that the model was not trained on")
+    print_written(run, "the trained model")
+    print_written(fake, "generated showers with the same energies and alignments")
+    print_written(report.path, "open it in a browser")
     print_lines([f"the whole path took {seconds:.0f} s"])

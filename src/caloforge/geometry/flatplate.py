@@ -25,10 +25,6 @@ same fields in a TOML file::
 
 Each field is checked; an error names the file and the field. ``sampling_fraction`` may be set once it has been
 measured; without it an estimate from energy losses is used.
-
-The ILD calorimeter follows the geometry of Buhmann et al., arXiv:2005.05334, the CLIC calorimeter that of Khattak et al.,
-arXiv:2109.07388, as flat plates. The 10 x 10 images of the amplification study (S. Bieringer et al., arXiv:2202.07352) sum the
-cells of ILD along the beam and pool 3 x 3 of them.
 """
 
 from __future__ import annotations
@@ -37,7 +33,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from caloforge.errors import ConfigError
@@ -49,18 +44,7 @@ from caloforge.geometry.readout import FineGrid, LayerReadout, Readout, ReadoutL
 from caloforge.settings import Settings, validated
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = [
-    "BeamDefinition",
-    "FlatPlate",
-    "Layers",
-    "clic_ecal",
-    "clic_ecal_wide",
-    "detector_from_definition",
-    "ild_ecal",
-    "ild_ecal_10x10",
-    "ild_ecal_angled",
-    "load_detector",
-]
+__all__ = ["BeamDefinition", "FlatPlate", "Layers", "detector_from_definition", "load_detector"]
 
 _Positive = Annotated[float, Field(gt=0)]
 _Count = Annotated[int, Field(ge=1, le=1000)]
@@ -256,74 +240,3 @@ def detector_from_definition(text: str) -> Detector:
 def _build(content: Any, where: str) -> Detector:
     spec = validated(FlatPlate, content, where)
     return spec.build(spec.model_dump_json(exclude_none=True))
-
-
-def _tungsten_silicon(tungsten: dict[float, int], silicon: float, gap: float) -> list[Layers]:
-    """Return numbers of layers by their tungsten (mm), each before silicon and gap (mm)."""
-    return [
-        Layers(repeat=n, absorber="G4_W", absorber_mm=mm, active="G4_Si", active_mm=silicon, gap_mm=gap)
-        for mm, n in tungsten.items()
-    ]
-
-
-def _ild(name: str, note: str, ny: int, fraction: float, beam: BeamDefinition) -> Detector:
-    return FlatPlate(
-        name=name,
-        description=f"ILD Si-W electromagnetic calorimeter, 30 layers of 30 x {ny} cells{note}",
-        nx=30,
-        ny=ny,
-        pitch=5.0,
-        padding=4,
-        sampling_fraction=fraction,
-        layers=_tungsten_silicon({2.1: 20, 4.2: 10}, silicon=0.525, gap=2.775),
-        beam=beam,
-    ).build()
-
-
-def _clic(name: str, note: str, n: int, padding: int, fraction: float, theta: str) -> Detector:
-    return FlatPlate(
-        name=name,
-        description=f"CLIC Si-W electromagnetic calorimeter, 25 layers of {n} x {n} cells{note}",
-        nx=n,
-        ny=n,
-        pitch=5.1,
-        padding=padding,
-        sampling_fraction=fraction,
-        layers=_tungsten_silicon({2.4: 17, 4.8: 8}, silicon=0.5, gap=2.0),
-        beam=BeamDefinition(particle="e-", energy="2-500GeV", theta=theta),
-    ).build()
-
-
-def ild_ecal() -> Detector:
-    """ILD electromagnetic calorimeter, 30 x 30 x 30 cells, for 50 GeV photons at right angles."""
-    return _ild("ild-ecal", "", 30, 0.02150, BeamDefinition(energy="50GeV", entry=(15, 15)))
-
-
-def ild_ecal_angled() -> Detector:
-    """ILD electromagnetic calorimeter, 30 x 60 x 30 cells, for photons of 10 to 100 GeV and 30 to 90 degrees."""
-    beam = BeamDefinition(energy="10-100GeV", theta="30-90", entry=(15, 10))
-    return _ild("ild-ecal-angled", ", for inclined photons", 60, 0.02336, beam)
-
-
-def clic_ecal() -> Detector:
-    """CLIC electromagnetic calorimeter, 25 x 25 x 25 cells, for electrons of 2 to 500 GeV."""
-    return _clic("clic-ecal", "", 25, 10, 0.01653, "90")
-
-
-def clic_ecal_wide() -> Detector:
-    """CLIC electromagnetic calorimeter, 51 x 51 x 25 cells, for electrons of 2 to 500 GeV and 60 to 120 degrees."""
-    return _clic("clic-ecal-wide", ", for inclined electrons", 51, 0, 0.01725, "60-120")
-
-
-def ild_ecal_10x10() -> Detector:
-    """Return the ILD calorimeter summed over its layers and pooled 3 x 3: one layer of 10 x 10 cells of 15 mm."""
-    source = ild_ecal()
-    z = float(np.mean([layer.z for layer in source.layers]))
-    return Detector(
-        name="ild-ecal-10x10",
-        description="ild-ecal summed over its layers and pooled 3 x 3",
-        order="xyl",
-        layers=(ReadoutLayer("image", 10, 10, 15.0, 15.0, z),),
-        beam=source.beam,
-        sampling_fraction=source.sampling_fraction,
-    )

@@ -19,8 +19,7 @@ from typing import IO, NamedTuple
 from caloforge.errors import IncompatibleError, OutputError, SimulationError
 from caloforge.files import ensure_output_dir, read_json, write_json
 from caloforge.showers import Showers
-from caloforge.simulate.job import IsolatedEngine, Job
-from caloforge.simulate.worker import WorkerDiedError, WorkerProcess, write_part
+from caloforge.simulate.job import IsolatedEngine, Job, WorkerDiedError, WorkerProcess, write_part
 
 __all__ = ["ATTEMPTS", "Chunk", "InMemory", "Parts", "make_chunks", "plan"]
 

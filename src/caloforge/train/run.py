@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from caloforge import __version__
 from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
-from caloforge.files import atomic_path, ensure_output_dir, write_json
+from caloforge.files import atomic_path, ensure_output_dir, source_commit, write_json
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
-from caloforge.provenance import source_commit
 from caloforge.random import child_seed
 from caloforge.settings import torch_device
 from caloforge.showers import Showers

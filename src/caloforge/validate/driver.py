@@ -40,10 +40,9 @@ from numpy.typing import NDArray
 
 from caloforge import __version__
 from caloforge.errors import OutputError, OutputExistsError
-from caloforge.files import dump_json, ensure_output_dir, read_json, write_json
+from caloforge.files import dump_json, ensure_output_dir, read_json, source_digest, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
-from caloforge.provenance import source_digest
 from caloforge.showers.hdf5 import SEEN_SEEDS
 from caloforge.showers.identity import hash_showers
 from caloforge.showers.seen import SeenCheck, SeenCount, warnings_of

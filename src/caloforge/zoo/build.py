@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from caloforge.errors import IncompatibleError
-from caloforge.files import read_json, write_json
-from caloforge.generate.timing import speed_of
+from caloforge.files import read_json, source_commit, source_digest, write_json
+from caloforge.generate import speed_of
 from caloforge.models.stage import Stage
-from caloforge.provenance import source_commit, source_digest
 from caloforge.random import child_seed
 from caloforge.showers.seen import identities
 from caloforge.train import RunFolder
@@ -86,7 +85,7 @@ def _stage(card: Card, stages: tuple[Stage, ...]) -> Stage:
     raise IncompatibleError(msg)
 
 
-_MEASURES = ("statistics", "validate", "zoo", "generate")
+_MEASURES = ("statistics", "validate", "zoo", "generate.py")
 """Parts of the package whose code decides the figures of a card."""
 
 

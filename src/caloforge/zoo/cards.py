@@ -29,9 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import InputError
-from caloforge.files import sha256_file
+from caloforge.files import sha256_file, source_commit
 from caloforge.generate import Generator
-from caloforge.provenance import source_commit
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.seen import SeenCheck, seeds_of
 from caloforge.showers.views import JoinedShowers, project_showers

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from caloforge.errors import FileFormatError, UnknownNameError
-from caloforge.generate.generator import Generator
+from caloforge.generate import Generator
 from caloforge.geometry import get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel

@@ -1,15 +1,21 @@
-"""Geant4, through geant4-pybind: the engine with the user's choices, checked before anything starts.
+"""Geant4, through geant4-pybind: the engine with the user's choices, and Geant4's data sets, found before anything starts.
 
-The path of a chunk: this engine, :mod:`.datasets` (Geant4's tables), :mod:`.session` (one run manager a process, physics and
-primaries) with :mod:`.geometry` (slabs, cells, scorers). Geant4 itself is imported by the session alone, in worker processes.
+geant4-pybind asks on standard input for a download when it is imported without them, and downloads unasked where
+``CI`` is ``true``. So they are looked for before the import, in the same places: a variable for each set, a folder
+``GEANT4_DATA_DIR`` with all, and ``~/.geant4_pybind``, where geant4-pybind puts its own downloads. The import, in
+:mod:`.session` and so in worker processes alone, then runs with ``GEANT4_DATA_DIR`` set, which keeps it from asking.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,9 +23,129 @@ import numpy as np
 from caloforge.errors import CaloforgeError, Geant4DataError, InputError, MissingExtraError, SimulationError
 from caloforge.geometry import Beam, Detector
 from caloforge.showers import Showers
-from caloforge.simulate.geant4 import datasets
 
-__all__ = ["PHYSICS_LIST", "Geant4Engine", "read_complaint"]
+__all__ = [
+    "DATA_SETS",
+    "ELECTROMAGNETIC",
+    "PHYSICS_LIST",
+    "Geant4Engine",
+    "download_data",
+    "export_data",
+    "find_data",
+    "read_complaint",
+]
+
+
+DATA_SETS: dict[str, str] = {
+    "G4LEDATA": "G4EMLOW",
+    "G4LEVELGAMMADATA": "PhotonEvaporation",
+    "G4ENSDFSTATEDATA": "G4ENSDFSTATE",
+    "G4PARTICLEXSDATA": "G4PARTICLEXS",
+    "G4NEUTRONHPDATA": "G4NDL",
+    "G4RADIOACTIVEDATA": "RadioactiveDecay",
+    "G4PIIDATA": "G4PII",
+    "G4REALSURFACEDATA": "RealSurface",
+    "G4SAIDXSDATA": "G4SAIDDATA",
+    "G4ABLADATA": "G4ABLA",
+    "G4INCLDATA": "G4INCL",
+    "G4CHANNELINGDATA": "G4CHANNELING",
+}
+"""Variable of each set to the name of its folder, without the version that follows it."""
+
+ELECTROMAGNETIC = ("G4LEDATA", "G4LEVELGAMMADATA", "G4ENSDFSTATEDATA")
+"""Data sets that an electromagnetic list needs; the lists with hadrons need all."""
+
+_REMEDY = (
+    "set GEANT4_DATA_DIR to their folder, or G4LEDATA and the like to each of them, or let"
+    " geant4-pybind download them into ~/.geant4_pybind with --download-data (in Python: download_data=True)"
+)
+
+
+def find_data(needed: tuple[str, ...] = ELECTROMAGNETIC) -> dict[str, Path]:
+    """Return the folder of every data set that is there, by its variable.
+
+    Arguments:
+        needed: Variables of those that must be there.
+
+    Raises:
+        Geant4DataError: When one of those is missing, or a variable names what is not a folder.
+    """
+    found: dict[str, Path] = {}
+    home = Path(os.path.expanduser("~")) / ".geant4_pybind"
+    places = [home]
+    if shared := os.environ.get("GEANT4_DATA_DIR"):
+        places.insert(0, _folder("GEANT4_DATA_DIR", shared))
+    for variable, stem in DATA_SETS.items():
+        if own := os.environ.get(variable):
+            found[variable] = _folder(variable, own)
+            continue
+        for place in places:
+            if folders := _versions(place, stem):
+                found[variable] = folders[-1]
+                break
+    missing = [DATA_SETS[variable] for variable in needed if variable not in found]
+    if missing:
+        msg = f"Geant4's data sets are not found ({', '.join(missing)}): {_REMEDY}"
+        raise Geant4DataError(msg)
+    return found
+
+
+def download_data() -> None:
+    """Let geant4-pybind download the missing sets into its folder; what it prints goes to standard error.
+
+    Raises:
+        Geant4DataError: When it fails.
+    """
+    kept = {key: value for key, value in os.environ.items() if key not in ("GEANT4_DATA_DIR", "CI")}
+    done = subprocess.run(
+        [sys.executable, "-c", "import geant4_pybind"],
+        input=b"y\n",
+        stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=kept,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        msg = f"geant4-pybind could not download Geant4's data sets: {lines[-1] if lines else 'no reason given'}"
+        raise Geant4DataError(msg)
+
+
+def export_data(found: dict[str, Path], environment: MutableMapping[str, str] | None = None) -> None:
+    """Set the variables that Geant4 and geant4-pybind look at, so that the import asks nothing."""
+    target = os.environ if environment is None else environment
+    for variable, folder in found.items():
+        target[variable] = str(folder)
+    target.setdefault("GEANT4_DATA_DIR", str(found["G4LEDATA"].parent))
+
+
+def _folder(variable: str, value: str) -> Path:
+    path = Path(value)
+    if not path.is_dir():
+        msg = f"{variable} names {value}, which is not a folder: {_REMEDY}"
+        raise Geant4DataError(msg)
+    return path
+
+
+def _versions(place: Path, stem: str) -> list[Path]:
+    """Return the folders of a set, oldest version first."""
+    matches = [
+        (re.fullmatch(re.escape(stem) + r"(\d+(?:\.\d+)*)", path.name), path)
+        for path in place.glob(f"{stem}*")
+    ]
+    ranked = [
+        ([int(k) for k in match[1].split(".")], path) for match, path in matches if match and path.is_dir()
+    ]
+    return [path for _, path in sorted(ranked)]
+
+
+def _has_descriptor() -> bool:
+    """Whether standard error is a real file, which a notebook's is not."""
+    try:
+        sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
 
 
 PHYSICS_LIST = "G4EmStandardPhysics_option1"
@@ -75,12 +201,12 @@ class Geant4Engine:
         if find_spec("geant4_pybind") is None:
             raise MissingExtraError("geant4_pybind", "geant4")
         try:
-            datasets.find(self._data_sets)
+            find_data(self._data_sets)
         except Geant4DataError:
             if not self.download_data:
                 raise
-            datasets.download()
-            datasets.find(self._data_sets)
+            download_data()
+            find_data(self._data_sets)
 
     @property
     def cut(self) -> float:
@@ -96,7 +222,7 @@ class Geant4Engine:
 
     @property
     def _data_sets(self) -> tuple[str, ...]:
-        return datasets.ELECTROMAGNETIC if self._electromagnetic else tuple(datasets.DATA_SETS)
+        return ELECTROMAGNETIC if self._electromagnetic else tuple(DATA_SETS)
 
     def chunk_size(self, detector: Detector, beam: Beam) -> int:
         """Return the number of showers of a chunk: seconds of work, at most 32 MiB of cells."""
@@ -112,7 +238,7 @@ class Geant4Engine:
             UnknownNameError: When physics list or particle is unknown.
             IncompatibleError: When the physics list does not cover the particle.
         """
-        datasets.export(datasets.find(self._data_sets))
+        export_data(find_data(self._data_sets))
         from caloforge.simulate.geant4.session import session
 
         active = session(detector, self.physics_list, self.cut)

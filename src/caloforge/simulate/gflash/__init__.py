@@ -1,6 +1,6 @@
 """Parametrised electromagnetic showers after Grindhammer and Peters: an effective-medium shower for each Geant4 one.
 
-The path of a shower: :mod:`.column` (the stack), :mod:`.profiles` (longitudinal and radial profiles), :mod:`.deposit` (mean
+The path of a shower: :mod:`.parametrisation` (the stack, its profiles), :mod:`.deposit` (mean
 response, spots, cells). Showers are made in blocks at fixed places, each with its own stream of random numbers: shower i is the
 same whatever the chunks, workers or restarts.
 
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from caloforge.geometry import Beam, Detector
 from caloforge.random import generator
 from caloforge.showers import Showers
-from caloforge.simulate.gflash.column import column_of
 from caloforge.simulate.gflash.deposit import develop, draw_spots, to_cells
+from caloforge.simulate.gflash.parametrisation import column_of
 
 __all__ = ["BLOCK", "GFlashEngine", "calibration"]
 

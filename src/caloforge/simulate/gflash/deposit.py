@@ -24,7 +24,7 @@ takes c from the detector; here it follows from the slab. Two kinds of particle 
 That four spots in five are soft, their mean and the largest 1/cos are choices: they describe the cell
 spectra of Geant4 in half a millimetre of silicon, and serve for every slab and detector.
 
-Spots lie at the radii of :mod:`.profiles` around the shower axis. The radius is perpendicular to the axis, so a spot of an inclined
+Spots lie at the radii of :mod:`.parametrisation` around the shower axis. The radius is perpendicular to the axis, so a spot of an inclined
 shower at an offset b in the plane of inclination lies b/sin(theta) further in y, and b cos(theta)
 nearer in z: it may belong to another unit than the point of the axis that it comes from.
 
@@ -46,8 +46,7 @@ from scipy.special import ndtri
 
 from caloforge.errors import UnknownNameError
 from caloforge.geometry import Detector, Material, Primaries
-from caloforge.simulate.gflash.column import Column, Medium
-from caloforge.simulate.gflash.profiles import Profile, profile_law, radial_profile
+from caloforge.simulate.gflash.parametrisation import Column, Medium, Profile, profile_law, radial_profile
 
 __all__ = [
     "SOFT_ENERGY",
