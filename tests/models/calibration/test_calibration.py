@@ -14,7 +14,7 @@ from caloforge.models.atlas.vae import Vae
 from caloforge.models.atlas.wgan_gp import WganGp
 from caloforge.models.calibration.base import STAGE, CalibratedModel, Calibration, Sample, Step, generate_like
 from caloforge.models.image_gan.vae_gan import VaeGan
-from caloforge.models.nn.layer_sums import LayerSums
+from caloforge.models.nn.cell_networks import LayerSums
 from caloforge.models.stage import Batch
 from caloforge.showers import Showers
 

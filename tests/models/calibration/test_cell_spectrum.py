@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caloforge.models.calibration.spectrum import CellSpectrum
+from caloforge.models.calibration.distributions import CellSpectrum
 
 
 def _hits(n: int, edge: float, width: float, seed: int) -> Tensor:

@@ -16,8 +16,8 @@ from caloforge.models.calibration.distributions import (
     ConditionalDistribution,
     ShowerSums,
     Sums,
-    VisibleEnergy,
 )
+from caloforge.models.grid_gan.settings import VisibleEnergy
 
 
 def _conditions(n: int, seed: int = 0) -> Tensor:

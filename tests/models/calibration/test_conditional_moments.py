@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.calibration.moments import ConditionalMoments, CoreMoments
+from caloforge.models.calibration.moments import ConditionalMoments
+from caloforge.models.flow.summary import CoreMoments
 
 N = 20_000
 

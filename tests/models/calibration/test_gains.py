@@ -8,9 +8,9 @@ import torch
 from grids import grid_showers
 
 from caloforge.geometry import ReadoutLayer, get_detector
-from caloforge.models.calibration.gains import _EDGES, Gains, RingGains, fit_gains
-from caloforge.models.calibration.moments import Polynomial
-from caloforge.models.nn.layer_sums import LayerView
+from caloforge.models.calibration.moments import Gains, Polynomial, fit_gains
+from caloforge.models.flow.distilled import _EDGES, RingGains
+from caloforge.models.nn.cell_networks import LayerView
 
 
 def shares(n: int = 4000, parts: int = 30, noise: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:

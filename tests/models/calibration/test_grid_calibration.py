@@ -13,7 +13,7 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.models.calibration.base import Sample
 from caloforge.models.calibration.grid_parts import GridParts, GridShowers, cell_orbits
 from caloforge.models.calibration.grids import GridCalibration, ShapeMap
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.conditions import BeamSymmetry
 
 CLIC = get_detector("clic-ecal")
 ALL, NONE = torch.ones(3), torch.zeros(3)

@@ -12,8 +12,8 @@ from caloforge.geometry import get_detector
 from caloforge.models.base import condition_sizes
 from caloforge.models.calibration.base import Sample
 from caloforge.models.calibration.showers import ShowerCalibration
-from caloforge.models.nn.layer_sums import LayerSums
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.cell_networks import LayerSums
+from caloforge.models.nn.conditions import BeamSymmetry
 
 DETECTOR = get_detector("atlas-em-barrel")
 COLUMNS = {

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
-from caloforge.models.flow.cells import EMPTY, NOTHING, CellValues, topk_ragged
-from caloforge.models.flow.layer_moments import LayerTargets, tilted
+from caloforge.models.flow.cells import EMPTY, NOTHING, CellValues, LayerTargets, tilted, topk_ragged
 from caloforge.showers import read_showers
 
 CUT, THRESHOLD = 0.01, 0.1

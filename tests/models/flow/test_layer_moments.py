@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.flow.layer_moments import LayerTargets, tilted
+from caloforge.models.flow.cells import LayerTargets, tilted
 
 N, LAYERS, SIDE = 40, 3, 9
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.flow.path import flow_loss, integrate, time_grid
-from caloforge.models.flow.posterior import JumpPosterior, SpikeSlab
+from caloforge.models.flow.path import JumpPosterior, SpikeSlab, flow_loss, integrate, time_grid
 
 FILLED = torch.tensor([0.05, 0.5, 0.9, 0.7])
 CENTRE = torch.tensor([1.2, 0.8, 1.5, 0.0])

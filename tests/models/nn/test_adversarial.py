@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from caloforge.models.nn.adversarial import CRITIC_LOSSES, gradient_penalty, gradient_square
-from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.cell_networks import mlp
 
 
 def test_it_is_the_penalty_by_hand_for_a_linear_critic() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caloforge.geometry import DETECTORS, Detector, get_detector
-from caloforge.models.nn.layer_sums import LayerSums, LayerView
+from caloforge.models.nn.cell_networks import LayerSums, LayerView
 
 SOME = ("ild-ecal", "clic-ecal-wide", "atlas-em-barrel", "calochallenge-2", "ild-ecal-10x10")
 every_detector = pytest.mark.parametrize("name", SOME)

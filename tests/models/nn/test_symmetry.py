@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.conditions import BeamSymmetry
 from caloforge.models.stage import Batch
 from caloforge.showers import read_showers
 from caloforge.simulate import simulate

@@ -11,8 +11,7 @@ from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
 from caloforge.models.calibration.base import CalibratedModel
 from caloforge.models.calibration.showers import ShowerCalibration
-from caloforge.models.nn.conditions import ConditionEncoder
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch
 from caloforge.settings import ModelConfig
 from caloforge.showers import Showers

@@ -45,9 +45,7 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.atlas import AtlasConfig, AtlasModel
 from caloforge.models.calibration.moments import EnergyMoments
-from caloforge.models.nn.cell_networks import LayerEnergies
-from caloforge.models.nn.layer_sums import LayerSums
-from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.cell_networks import LayerEnergies, LayerSums, mlp
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, Updater
 from caloforge.settings import OptimizerSettings
 from caloforge.showers import Showers

@@ -46,8 +46,7 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.atlas import AtlasConfig, AtlasModel
 from caloforge.models.nn.adversarial import CRITIC_LOSSES
-from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks
-from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.cell_networks import CELL_NETWORKS, CellNetworks, mlp
 from caloforge.models.selection import covariance_figure
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.settings import OptimizerSettings

@@ -42,7 +42,7 @@ from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.bib_ae.networks import Pointwise
-from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.cell_networks import mlp
 
 __all__ = ["AxisDecoder", "AxisMaps", "CellSampler"]
 

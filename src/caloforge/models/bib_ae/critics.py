@@ -38,7 +38,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.cell_networks import mlp
 
 __all__ = ["BatchStatistics", "LatentCritic", "ShowerCritic", "mmd", "sorted_cells", "window_mmd"]
 

@@ -7,7 +7,7 @@
 - the decoder shares them among the cells (:mod:`~caloforge.models.bib_ae.axis`);
 - the post-processor samples each cell with a normal number that cells far from each other share;
 - the finished shower is scaled to the two energies by a smooth factor of depth, a few per cent; in between a fitted table maps
-  the energies of hits to the true spectrum (:mod:`~caloforge.models.calibration.spectrum`), which has the edge of the MIP.
+  the energies of hits to the true spectrum (:mod:`~caloforge.models.calibration.distributions`), which has the edge of the MIP.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from caloforge.models.bib_ae.axis import AxisDecoder, CellSampler
 from caloforge.models.bib_ae.latents import Density
 from caloforge.models.bib_ae.networks import BibDecoder, PostProcessor
 from caloforge.models.bib_ae.settings import BibAeConfig
-from caloforge.models.calibration.distributions import ShowerSums, Sums
-from caloforge.models.calibration.spectrum import CellSpectrum
+from caloforge.models.calibration.distributions import CellSpectrum, ShowerSums, Sums
 from caloforge.models.nn.conditions import ConditionEncoder
 
 __all__ = [

@@ -27,7 +27,7 @@ What ``improved`` changes, and why:
 - the decoder works along the shower's axis and makes mean energies, trained by their deviance; the critics, whose weights are
   small, see sampled showers. With thousands of showers and not half a million the critics alone do not teach the profile;
 - the post-processor samples each cell: the mean says where, likelihoods determine number and spectrum of the hits, a fitted table
-  the edge of the MIP (:mod:`~caloforge.models.calibration.spectrum`). Losses of the sorted cells follow as published, with small
+  the edge of the MIP (:mod:`~caloforge.models.calibration.distributions`). Losses of the sorted cells follow as published, with small
   weights;
 - critics with cross entropy and R1 each eighth step in place of five critic steps with a gradient penalty each; they see
   logarithms of cells, and not the difference to the encoded shower, which would reveal every sampled one;
@@ -57,7 +57,7 @@ from caloforge.models.bib_ae.latents import LatentFlow, LatentKde
 from caloforge.models.bib_ae.networks import BibEncoder
 from caloforge.models.bib_ae.settings import PAPER, BibAeConfig, BibSampling
 from caloforge.models.bib_ae.training import BibTraining
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.conditions import BeamSymmetry
 from caloforge.models.stage import Batch, Stage
 from caloforge.showers import Showers
 

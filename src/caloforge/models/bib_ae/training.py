@@ -24,8 +24,8 @@ from caloforge.models.bib_ae.networks import BibEncoder
 from caloforge.models.bib_ae.settings import BibAeConfig
 from caloforge.models.calibration.base import STAGE
 from caloforge.models.nn.adversarial import CRITIC_LOSSES, Critic
-from caloforge.models.nn.mlp import reinitialise
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.cell_networks import reinitialise
+from caloforge.models.nn.conditions import BeamSymmetry
 from caloforge.models.selection import compare
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 

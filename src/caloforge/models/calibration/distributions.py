@@ -1,9 +1,20 @@
-r"""Distributions of one number under conditions, drawn from a normal number: conditional moments and a table of quantiles.
+r"""Distributions of energies under conditions: of a shower's sums, drawn from normal numbers, and of the energies of its hits.
+
+A number is drawn with conditional moments and a table of quantiles,
 
 .. math:: q = m(c) + \sigma(c) \, t(z), \qquad z \sim N(0, 1),
 
 t a monotone map (:class:`~caloforge.models.calibration.monotone.MonotoneMap`). So q rises with z, and unlike a flow's its
 mean and width under the conditions are fitted alone.
+
+Hits get the spectrum of true ones by a rising function of their energy (:class:`CellSpectrum`): a network's spectrum of hits is smooth where the true one has an edge: particles that pass the silicon leave at least what a MIP
+leaves. With :math:`x = \ln e` of generated hits and F, G the distribution functions of generated and true ones,
+
+.. math:: x' = x + w(e) \, (G^{-1}(F(x)) - x),
+
+a monotone map at equal steps of x for groups of showers ordered by their angle, on which the path in the silicon depends,
+interpolated between the groups. w falls from 1 at five MIPs to 0 at fifteen: above, a cell's energy depends on the shower and
+not on the silicon.
 """
 
 from __future__ import annotations
@@ -18,7 +29,8 @@ from caloforge.geometry import Detector
 from caloforge.models.calibration.moments import Polynomial, least_squares
 from caloforge.models.calibration.monotone import MonotoneMap, normal_levels, quantiles
 
-__all__ = ["ConditionalDistribution", "ShowerSums", "Sums", "VisibleEnergy"]
+__all__ = ["CellSpectrum", "ConditionalDistribution", "ShowerSums", "Sums"]
+
 
 _KNOTS = 57
 _REACH = 3.5
@@ -137,73 +149,6 @@ def _matched(row: Tensor, t: Tensor) -> Tensor:
     return t.mean() + (row - mean) * (t.std(unbiased=False) / width.clamp_min(1e-6))
 
 
-_GEV = 1000.0
-
-
-class VisibleEnergy(nn.Module):
-    r"""Distribution of the visible energy, with a calorimeter's resolution; the response r = E_vis / E has
-
-    .. math:: \langle r \rangle = w_0 + \sum_k w_k e_k + w'_k e_k^2, \qquad \sigma^2(E) = a^2 / E + b^2
-
-    for encoded conditions e (standardised ln E, angle). w is a least-squares fit; a and b, the stochastic and the constant
-    term, follow from the squared residuals.
-
-    Arguments:
-        width: Number of encoded conditions.
-        response: Response before the fit, the detector's sampling fraction.
-    """
-
-    weights: Tensor
-    resolution: Tensor
-
-    def __init__(self, width: int, response: float) -> None:
-        super().__init__()
-        self.terms = Polynomial(width, width, 2, cross=False)
-        weights = torch.zeros(self.terms.size)
-        weights[0] = response
-        self.register_buffer("weights", weights)
-        self.register_buffer("resolution", torch.tensor([0.0, (0.1 * response) ** 2]))
-        self.shape = MonotoneMap(1, _KNOTS, _REACH, even="x")
-
-    @torch.no_grad()
-    def fit(self, encoded: Tensor, energy: Tensor, visible: Tensor) -> None:
-        """Fit to encoded conditions (N, width), incident and visible energies (N,), MeV, on the CPU."""
-        from scipy.optimize import nnls
-
-        self.terms.fit(encoded)
-        phi = self.terms(encoded).double()
-        energy, response = energy.double(), (visible / energy).double()
-        weights = least_squares(phi, response)
-        residual = response - phi @ weights
-        design = torch.stack([_GEV / energy, torch.ones_like(energy)], 1)
-        floor = 1e-12 + 1e-6 * float(response.mean()) ** 2
-        variance = residual.square().mean().clamp_min(floor).expand_as(energy)
-        for _ in range(5):  # weighted least squares of the squares; their own variance is 2 sigma^4
-            terms, _ = nnls((design / variance[:, None]).numpy(), (residual.square() / variance).numpy())
-            self.resolution.copy_(torch.from_numpy(terms))
-            variance = (design @ torch.from_numpy(terms)).clamp_min(floor)
-        self.weights.copy_(weights)
-        t = residual / variance.sqrt()
-        self.shape.y[0, 0, 0] = quantiles(t, normal_levels(_KNOTS, _REACH)).to(self.weights)
-
-    def mean(self, encoded: Tensor, energy: Tensor) -> Tensor:
-        """Return the mean visible energy (B,), MeV."""
-        # mixed precision would round a matrix product
-        response: Tensor = (self.terms(encoded) * self.weights).sum(1)
-        return response.clamp_min(1e-6) * energy
-
-    def spread(self, energy: Tensor) -> Tensor:
-        """Return the standard deviation of the visible energy (B,), MeV."""
-        variance = self.resolution[0] * _GEV / energy + self.resolution[1]
-        return variance.clamp_min(1e-12).sqrt() * energy
-
-    def draw(self, normal: Tensor, encoded: Tensor, energy: Tensor) -> Tensor:
-        """Return visible energies (B,), MeV: a pure, rising function of normal numbers (B,), above a twentieth of the mean."""
-        mean = self.mean(encoded, energy)
-        t = self.shape(normal[:, None])[:, 0]
-        return torch.maximum(mean + t * self.spread(energy), 0.05 * mean)
-
-
 _NEWTON = 7
 _STEEPEST = 2.0
 _TINY = 1e-9
@@ -302,3 +247,92 @@ class ShowerSums(nn.Module):
         mean = (p * self.ratios).sum(1)
         rise = (p * self.ratios * self.depths).sum(1) - mean * (p * self.depths).sum(1)
         return (slope + (target - mean) / rise.clamp_min(1e-3)).clamp(-_STEEPEST, _STEEPEST)
+
+
+_LOWEST, _HIGHEST, _STEPS = math.log(1e-3), math.log(3.0), 241
+"""ln(e / MeV) of the first and last knot; steps of 0.033."""
+_FADE = (math.log(1.0), math.log(3.0))
+_ANGLES = 6
+_FEWEST = 20_000
+"""Hits of a group."""
+_TAIL = 50
+"""Hits below which the distribution functions are not followed."""
+
+
+class CellSpectrum(nn.Module):
+    """See the module; it changes nothing before the fit."""
+
+    known: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("known", torch.zeros(1))
+        self.map = MonotoneMap(1, _STEPS, 1.0, even="x", beyond=1.0)
+        for table in (self.map.x, self.map.y):
+            table.copy_(torch.linspace(_LOWEST, _HIGHEST, _STEPS))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the map follows from showers."""
+        return bool(self.known > 0)
+
+    @torch.no_grad()
+    def fit(self, reference: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> None:
+        """Fit the map.
+
+        Arguments:
+            reference: Energies of hits (n,), MeV, and the angles of their showers (n,), degrees.
+            generated: The same of generated showers of the same angles.
+        """
+        angles = generated[1].double()
+        count = min(_ANGLES, len(angles) // _FEWEST) if bool(angles.amax() > angles.amin()) else 1
+        levels = torch.linspace(0.0, 1.0, max(1, count) + 1, dtype=torch.float64)[1:-1].to(angles.device)
+        edges = angles.sort().values[(levels * len(angles)).long()]
+        knots = torch.linspace(_LOWEST, _HIGHEST, _STEPS, dtype=torch.float64, device=angles.device)
+        weight = ((_FADE[1] - knots) / (_FADE[1] - _FADE[0])).clamp(0.0, 1.0)
+        groups = [torch.bucketize(by.double(), edges) for _, by in (reference, generated)]
+        centres, rows = [], []
+        for group in range(len(edges) + 1):
+            true, made = (
+                torch.log(energy[place == group].double()).sort().values
+                for (energy, _), place in zip((reference, generated), groups, strict=True)
+            )
+            if min(len(true), len(made)) > 2 * _TAIL:
+                centres.append(angles[groups[1] == group].mean())
+                rows.append(knots + weight * _shifts(true, made, knots))
+        if rows:
+            self.map.position = torch.stack(centres).to(self.map.position)
+            self.map.y = torch.stack(rows)[:, None, None].to(self.map.y)
+            self.known.fill_(1.0)
+
+    def forward(self, cells: Tensor, theta: Tensor) -> Tensor:
+        """Return cells (B, ...), MeV, with mapped energies of hits, for angles (B,), degrees.
+
+        The gradient is that of a constant factor.
+        """
+        if not self.fitted:
+            return cells
+        hits = cells > 0
+        energy = cells[hits]
+        position = (torch.log(energy.detach()) - _LOWEST) * ((_STEPS - 1) / (_HIGHEST - _LOWEST))
+        position = position.clamp(0.0, _STEPS - 1.0)
+        left = position.long().clamp_max(_STEPS - 2)
+        x, y = self.map.tables(theta, torch.float32)
+        shifts = (y - x).expand(len(theta), -1)
+        shower = hits.nonzero()[:, 0]
+        shift = torch.lerp(shifts[shower, left], shifts[shower, left + 1], position - left)
+        moved = cells.clone()
+        moved[hits] = energy * torch.exp(shift)
+        return moved
+
+
+def _shifts(true: Tensor, made: Tensor, knots: Tensor) -> Tensor:
+    """Return how far each knot (k,) must move, from sorted ln e of true hits (n,) and of generated ones (m,).
+
+    Where less than ``_TAIL`` hits lie beyond a knot it moves as the nearest other.
+    """
+    inside = torch.minimum(torch.maximum(knots, made[_TAIL]), made[-1 - _TAIL])
+    below = torch.searchsorted(made, inside).double() / len(made)
+    place = (below * (len(true) - 1)).clamp(0, len(true) - 1)
+    left = place.long().clamp_max(len(true) - 2)
+    return torch.lerp(true[left], true[left + 1], place - left) - inside

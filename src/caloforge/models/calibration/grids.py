@@ -20,10 +20,9 @@ from torch import Tensor
 
 from caloforge.geometry import Detector
 from caloforge.models.calibration.base import Calibration, Sample, Step
-from caloforge.models.calibration.gains import Gains, fit_gains
 from caloforge.models.calibration.grid_parts import GridParts, GridShowers, cell_orbits
-from caloforge.models.calibration.moments import ConditionalMoments, Polynomial
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.calibration.moments import ConditionalMoments, Gains, Polynomial, fit_gains
+from caloforge.models.nn.conditions import BeamSymmetry
 
 __all__ = ["CoreGains", "CorePowers", "GridCalibration", "ShapeMap"]
 

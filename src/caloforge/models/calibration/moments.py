@@ -1,13 +1,29 @@
-r"""Conditional mean and width of some quantities: m(c) and s(c), with which they are standardised and restored,
+r"""Functions of the conditions fitted to training showers: moments of quantities, and gains of groups of cells.
+
+Quantities are standardised and restored with their mean m(c) and width s(c),
 
 .. math:: t = \frac{x - m(c)}{s(c)}, \qquad x = m(c) + s(c) \, t .
 
-Three forms of m and s: linear between groups in ln E (:class:`EnergyMoments`), polynomials of the conditions
-(:class:`ConditionalMoments`), and, for the cells of a shower's core, of the summary of their layer as well (:class:`CoreMoments`).
+linear between groups in ln E (:class:`EnergyMoments`) or polynomials of the conditions (:class:`ConditionalMoments`).
+
+Gains (:class:`Gains`) give groups of cells the mean energies of the training showers. A group (a cell, a ring of cells, a layer) has the share :math:`t_n` of the energy of training shower n, and on average the share
+:math:`g_n` of showers generated under the same conditions. With :math:`\phi(c)` the conditions and their powers its gain is
+:math:`\exp(a \cdot \phi(c))`, and a solves
+
+.. math:: \sum_n \phi(c_n) \left(t_n - g_n \exp(a \cdot \phi(c_n))\right) = 0 ,
+
+so that the means, and the means weighted with each feature, agree. The residuals :math:`t_n - g_n \exp(\dots)` also give the
+covariance V of a. The coefficients are then shrunk (empirical Bayes): with the covariance T of the true a over all groups,
+:math:`T = \langle a^2 - V \rangle` (a weighted mean, in which groups of large V count little), the best estimate is
+:math:`T (T + V)^{-1} a`.
+
+References:
+    B. Efron, C. Morris, Stein's estimation rule and its competitors - an empirical Bayes approach, JASA 68 (1973) 117.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import combinations_with_replacement
 
 import torch
@@ -15,7 +31,15 @@ from torch import Tensor, nn
 
 from caloforge.models.calibration.monotone import energy_groups, neighbours
 
-__all__ = ["ConditionalMoments", "CoreMoments", "EnergyMoments", "Polynomial", "least_squares"]
+__all__ = [
+    "ConditionalMoments",
+    "EnergyMoments",
+    "Gains",
+    "Polynomial",
+    "fit_gains",
+    "least_squares",
+    "ridge_fit",
+]
 
 
 def least_squares(design: Tensor, values: Tensor) -> Tensor:
@@ -24,7 +48,7 @@ def least_squares(design: Tensor, values: Tensor) -> Tensor:
     return solution[:, 0].to(values)
 
 
-def _ridge(design: Tensor, values: Tensor, ridge: float) -> Tensor:
+def ridge_fit(design: Tensor, values: Tensor, ridge: float) -> Tensor:
     """Return least-squares coefficients (F, ...) of a design (N, F) with a penalty ``ridge`` times N on their squares."""
     eye = torch.eye(design.shape[1], dtype=design.dtype, device=design.device)
     solution: Tensor = torch.linalg.solve(design.T @ design + ridge * len(design) * eye, design.T @ values)
@@ -183,10 +207,10 @@ class ConditionalMoments(nn.Module):
 
     def _set(self, columns: slice, design: Tensor, x: Tensor) -> None:
         """Fit columns x (N, k) to the first terms (N, terms); the others stay 0."""
-        mean = _ridge(design, x, _RIDGE)
+        mean = ridge_fit(design, x, _RIDGE)
         residual = (x - design @ mean).abs()
         floor = 1e-4 * residual.mean(0).clamp_min(1e-9)
-        spread = _ridge(design, torch.log(residual + floor) + _LOG_NORMAL, _RIDGE)
+        spread = ridge_fit(design, torch.log(residual + floor) + _LOG_NORMAL, _RIDGE)
         self.mean[: len(mean), columns] = mean.to(self.mean)
         self.spread[: len(spread), columns] = spread.to(self.spread)
 
@@ -201,90 +225,92 @@ class ConditionalMoments(nn.Module):
         return standardised * torch.exp(phi @ self.spread) + phi @ self.mean
 
 
-_CORE_RIDGE = 1e-4
-_REACH = 6.0
-"""Largest standardised value of a core cell."""
-_LEAST = 0.02
-"""Smallest width of a core cell."""
+_STEPS = 6
+_FAR = 3.0
+"""Largest coefficient."""
+_TINY = 1e-12
+_UNIT_RIDGE = 1e-8
+"""Added to matrices of unit size, which few showers leave singular."""
 
 
-class CoreMoments(nn.Module):
-    r"""Mean and width of the cells that most showers fill, under conditions and the summary of their layer.
-
-    Most of the energy is in such cells, and their values vary little once the energy of their layer is known: less than the
-    noise of a flow by far. For each of them
-
-    .. math:: y = \frac{x - a \cdot \phi}{\sigma},
-
-    with phi the conditions (first and second order), the row of the cell's layer (first and second) and the row of the whole
-    shower, a from least squares over the training showers, sigma the standard deviation of the residual. Other cells stay as they are.
+class Gains(nn.Module):
+    """Gains of some groups of cells; 1 before the fit.
 
     Arguments:
-        layer: Layer of each cell (n_cells,).
-        occupancy: Least part of the showers in which a core cell is filled.
+        width: Encoded conditions.
+        groups: How many groups.
+        degree: Highest power of each condition.
+        most: Largest gain, and the inverse of the smallest.
 
     Attributes:
-        cells: (n_core,) flat indices of the core cells.
-        weights: a, (n_core, F).
-        spread: sigma, (n_core,).
+        weights: a, (features, groups).
     """
 
-    cells: Tensor
     weights: Tensor
-    spread: Tensor
-    layer: Tensor
 
-    def __init__(self, layer: Tensor, occupancy: float) -> None:
+    def __init__(self, width: int, groups: int, degree: int = 1, most: float = 4.0) -> None:
         super().__init__()
-        self.occupancy = occupancy
-        self.register_buffer("layer", layer, persistent=False)
-        self.register_buffer("cells", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("weights", torch.zeros(0, 1))
-        self.register_buffer("spread", torch.ones(0))
+        self.most = math.log(most)
+        self.terms = Polynomial(width, width, degree, cross=False)
+        self.register_buffer("weights", torch.zeros(self.terms.size, groups))
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Return gains (B, groups) for encoded conditions (B, width)."""
+        logarithms: Tensor = self.terms(encoded) @ self.weights
+        return logarithms.clamp(-self.most, self.most).exp()
 
     @torch.no_grad()
-    def fit(self, values: Tensor, empty: float, summary: Tensor, encoded: Tensor) -> None:
-        """Find the core cells and fit them.
+    def fit(self, reference: Tensor, generated: Tensor, encoded: Tensor) -> None:
+        """Fit to showers that were generated with the present gains, so that it can be repeated after other steps.
 
         Arguments:
-            values: (N, n_cells).
-            empty: Value of an empty cell.
-            summary: (N, rows, kinds).
-            encoded: (N, k).
+            reference: Shares of training showers (N, groups).
+            generated: Mean shares of generated ones under the same conditions (N, groups), with the present gains.
+            encoded: Encoded conditions (N, width).
         """
-        self.cells = torch.nonzero((values > empty).float().mean(0) > self.occupancy)[:, 0]
-        weights, spread = [], []
-        for cell in self.cells.tolist():
-            phi = self._features(summary, encoded, self.layer[cell : cell + 1])[:, 0].double()
-            x = values[:, cell].double()
-            weights.append(_ridge(phi, x, _CORE_RIDGE))
-            residual = (x - phi @ weights[-1]).clamp(-2.0, 2.0)
-            spread.append(residual.std().clamp_min(_LEAST))
-        if weights:
-            self.weights = torch.stack(weights).to(self.weights)
-            self.spread = torch.stack(spread).to(self.spread)
+        bare = generated.double() / self(encoded).double()
+        self.terms.fit(encoded)
+        self.weights = fit_gains(reference.double(), bare, self.terms(encoded).double()).to(self.weights)
 
-    def forward(self, values: Tensor, summary: Tensor, encoded: Tensor) -> Tensor:
-        """Return values (B, n_cells) with y at the core cells."""
-        if not len(self.cells):
-            return values
-        y = (values[:, self.cells] - self._mean(summary, encoded)) / self.spread
-        return values.index_copy(1, self.cells, y.clamp(-_REACH, _REACH))
 
-    def inverse(self, values: Tensor, summary: Tensor, encoded: Tensor) -> Tensor:
-        """Return values (B, n_cells) with x at the core cells."""
-        if not len(self.cells):
-            return values
-        x = values[:, self.cells].clamp(-_REACH, _REACH) * self.spread + self._mean(summary, encoded)
-        return values.index_copy(1, self.cells, x.to(values))
+def fit_gains(reference: Tensor, generated: Tensor, features: Tensor, shrink: bool = True) -> Tensor:
+    """Return the coefficients a (F, groups) of gains, see the module.
 
-    def _mean(self, summary: Tensor, encoded: Tensor) -> Tensor:
-        """Return a . phi (B, n_core)."""
-        return (self._features(summary, encoded, self.layer[self.cells]) * self.weights).sum(2)
+    Arguments:
+        reference: (N, groups).
+        generated: (N, groups).
+        features: (N, F).
+        shrink: Whether coefficients are shrunk.
+    """
+    n, size = features.shape
+    pairs = (features[:, :, None] * features[:, None, :]).reshape(n, -1)
+    eye = torch.eye(size, dtype=features.dtype, device=features.device)
+    there = (generated.mean(0) > _TINY)[:, None]
+    a = features.new_zeros(size, reference.shape[1])
 
-    @staticmethod
-    def _features(summary: Tensor, encoded: Tensor, layers: Tensor) -> Tensor:
-        """Return phi (B, n, F) for the layers (n,)."""
-        own = summary[:, layers]
-        shared = torch.cat([torch.ones_like(encoded[:, :1]), encoded, encoded.square(), summary[:, -1]], 1)
-        return torch.cat([own, own.square(), shared[:, None].expand(-1, len(layers), -1)], 2)
+    def state() -> tuple[Tensor, Tensor]:
+        """Return residuals (N, groups) and the inverse slopes (groups, F, F) of their moments."""
+        now = generated * (features @ a).exp()
+        slope = (pairs.T @ now / n).T.view(-1, size, size)
+        scale = slope.diagonal(dim1=1, dim2=2).mean(1).clamp_min(_TINY)[:, None, None]
+        return reference - now, torch.linalg.inv(slope / scale + 1e-6 * eye) / scale
+
+    for _ in range(_STEPS):
+        residual, inverse = state()
+        step = (inverse @ (features.T @ residual / n).T[:, :, None])[:, :, 0].clamp(-1.0, 1.0) * there
+        a = (a + step.T).clamp(-_FAR, _FAR)
+    if not shrink:
+        return a
+    residual, inverse = state()
+    noise = (pairs.T @ residual.square() / n**2).T.view(-1, size, size)
+    covariance = inverse @ noise @ inverse.transpose(1, 2)
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    middle = variance.median(0).values if len(variance) else variance.sum(0)
+    weight = there / (variance + middle + _TINY).square()
+    spread = (weight * (a.T.square() - variance)).sum(0) / weight.sum(0).clamp_min(_TINY)
+    prior = torch.diag(spread.clamp_min(0.0))
+    whole = prior + covariance
+    unit = whole.diagonal(dim1=1, dim2=2).mean(1).clamp_min(_TINY)[:, None, None]
+    shrinkage = prior @ (torch.linalg.inv(whole / unit + _UNIT_RIDGE * eye) / unit)
+    best: Tensor = ((shrinkage @ a.T[:, :, None])[:, :, 0] * there).T
+    return best

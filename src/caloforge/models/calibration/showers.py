@@ -17,8 +17,8 @@ from caloforge.geometry import Detector
 from caloforge.models.calibration.base import Calibration, Sample, Step
 from caloforge.models.calibration.moments import least_squares
 from caloforge.models.calibration.monotone import Labelled, MonotoneMap, energy_groups
-from caloforge.models.nn.layer_sums import LayerSums
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.cell_networks import LayerSums
+from caloforge.models.nn.conditions import BeamSymmetry
 
 __all__ = ["CellMaps", "LayerMaps", "ShowerCalibration"]
 

@@ -10,7 +10,7 @@ the estimate with which one Euler step ends at x' (progressive distillation with
 summary and of the cells. At the end the student is calibrated on training showers: the values of filled cells are mapped
 to the training showers' quantiles (:mod:`~caloforge.models.calibration.monotone`), so that the spectrum of cell energies is theirs, and
 cells get gains by their distance from the shower's axis, if every layer is rows and columns of equal cells
-(:mod:`~caloforge.models.calibration.gains`). Smaller students (:mod:`~caloforge.models.flow.students`) learn in the same way from
+(:mod:`~caloforge.models.calibration.moments`). Smaller students (:mod:`~caloforge.models.flow.students`) learn in the same way from
 random weights.
 
 References:
@@ -27,22 +27,110 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from caloforge.geometry import Detector
+from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.calibration.base import STAGE, CalibratedSampling
-from caloforge.models.calibration.gains import RingGains
-from caloforge.models.flow.cells import Gain
-from caloforge.models.flow.layer_moments import LayerTargets
+from caloforge.models.calibration.moments import Gains
+from caloforge.models.flow.cells import Gain, LayerTargets
 from caloforge.models.flow.model import ADAMW, FlowMatching, FlowMatchingConfig
 from caloforge.models.flow.networks import CellNetwork, SummaryNetwork
 from caloforge.models.flow.path import jump, rowwise_heun, time_grid
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
+from caloforge.models.nn.cell_networks import LayerView
 from caloforge.models.stage import Batch, Random, Stage, TrainingData
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 
-__all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
+__all__ = ["FlowMatchingFast", "FlowMatchingFastConfig", "RingGains"]
 
 _ROUNDS = 4
 """Fits of map and gains: the layers are scaled to their energies after them, which changes both a little."""
+
+
+_TINY = 1e-12
+_EDGES = (0.6, 1.2, 1.8, 2.4, 3.2, 4.2, 5.5, 7.5, 10.5)
+"""Distances between rings, in cells; none is that of a cell from an axis through a cell's centre or corner."""
+
+
+class RingGains(nn.Module):
+    r"""Gains of cells by layer and by distance from the shower axis, so that the mean lateral profile is that of the training showers.
+
+    The axis begins where the beam enters and points along theta, so it passes layer l at :math:`x_0` and
+    :math:`y_0 + z_l / \tan \theta`.
+
+    Arguments:
+        detector: A detector whose layers are rows and columns of equal cells.
+        width: Continuous encoded conditions.
+
+    Attributes:
+        rings: Rings of a layer.
+        slope: (2, n_layers) cells, along x and y, to one unit of a layer's positions (half its width).
+        origin: (2, n_layers) of the layer's middle, in cells from where the beam enters.
+        depth: (n_layers,) of the layers, in cells along y.
+    """
+
+    edges: Tensor
+    slope: Tensor
+    origin: Tensor
+    depth: Tensor
+    rings = len(_EDGES) + 1
+
+    def __init__(self, detector: Detector, width: int) -> None:
+        super().__init__()
+        self.n_layers, beam = detector.n_layers, detector.beam
+        layers = [layer for layer in detector.layers if isinstance(layer, ReadoutLayer)]
+        slope, origin = [], []
+        for layer in layers:
+            ends = [
+                (layer.x.min(), layer.x.max(), beam.x, layer.pitch_x),
+                (layer.y.min(), layer.y.max(), beam.y, layer.pitch_y),
+            ]
+            slope.append([max(0.5 * (high - low), 1e-6) / pitch for low, high, _, pitch in ends])
+            origin.append([(0.5 * (high + low) - start) / pitch for low, high, start, pitch in ends])
+        tables = {
+            "edges": torch.tensor(_EDGES).square(),
+            "slope": torch.tensor(slope, dtype=torch.float32).T.contiguous(),
+            "origin": torch.tensor(origin, dtype=torch.float32).T.contiguous(),
+            "depth": torch.tensor([layer.z / layer.pitch_y for layer in layers], dtype=torch.float32),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+        self.gains = Gains(width, self.n_layers * self.rings)
+
+    def reset(self) -> None:
+        """Set all gains to 1."""
+        self.gains.weights.zero_()
+
+    def ring(self, x: Tensor, y: Tensor, theta: Tensor) -> Tensor:
+        """Return the rings (B, n_layers, K) of positions (B, n_layers, K) in half widths of the layer, for theta (B,), degrees."""
+        angle = torch.deg2rad(theta.clamp(5.0, 175.0))[:, None]
+        axis = (self.depth * torch.cos(angle) / torch.sin(angle))[:, :, None]
+        dx = x * self.slope[0, :, None] + self.origin[0, :, None]
+        dy = y * self.slope[1, :, None] + self.origin[1, :, None] - axis
+        return torch.bucketize(dx.square() + dy.square(), self.edges)
+
+    def forward(self, x: Tensor, y: Tensor, theta: Tensor, encoded: Tensor) -> Tensor:
+        """Return the gains (B, n_layers, K) of cells.
+
+        Arguments:
+            x: Positions (B, n_layers, K), in half widths of the layer.
+            y: The same along the other axis.
+            theta: Angles (B,), degrees.
+            encoded: Encoded continuous conditions (B, width).
+        """
+        gains: Tensor = self.gains(encoded).view(-1, self.n_layers, self.rings)
+        return gains.gather(2, self.ring(x, y, theta))
+
+    def shares(self, cells: Tensor, view: LayerView, theta: Tensor) -> Tensor:
+        """Return the shares (B, n_layers * rings) of the showers' energies in each ring, of cells (B, n_cells), MeV."""
+        energy = view(cells)
+        x, y = (table.expand_as(energy) for table in (view.x, view.y))
+        sums = energy.new_zeros(len(energy), self.n_layers, self.rings)
+        sums.scatter_add_(2, self.ring(x, y, theta), energy)
+        shares: Tensor = sums.flatten(1) / energy.sum((1, 2))[:, None].clamp_min(_TINY)
+        return shares
+
+    def fit(self, reference: Tensor, generated: Tensor, encoded: Tensor) -> None:
+        """Fit to shares (N, n_layers * rings) of training showers and of generated ones with the present gains, see ``Gains.fit``."""
+        self.gains.fit(reference, generated, encoded)
 
 
 class FlowMatchingFastConfig(FlowMatchingConfig):

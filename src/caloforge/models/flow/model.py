@@ -4,13 +4,13 @@
    for the whole shower (:mod:`~caloforge.models.flow.summary`);
 2. a transformer over patches of cells (:mod:`~caloforge.models.flow.networks`) generates the values of the cells
    from noise, conditions and that summary; in the core as residuals after a linear fit to the summary
-   (:mod:`~caloforge.models.calibration.moments`);
+   (:class:`~caloforge.models.flow.summary.CoreMoments`);
 3. the cells are scaled to the layer energies of the summary and filled in the number that it says
    (:mod:`~caloforge.models.flow.cells`), and weighted to its centres and widths
-   (:mod:`~caloforge.models.flow.layer_moments`).
+   (:mod:`~caloforge.models.flow.cells`).
 
 One architecture serves every detector: patches are boxes of a grid, or pieces of rows of anything else. Both networks learn
-the flow of :mod:`~caloforge.models.flow.path`. Symmetries of the beam (:mod:`~caloforge.models.nn.symmetry`) are
+the flow of :mod:`~caloforge.models.flow.path`. Symmetries of the beam (:mod:`~caloforge.models.nn.conditions`) are
 applied at random to the training showers.
 
 References:
@@ -30,15 +30,11 @@ from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
-from caloforge.models.calibration.moments import CoreMoments
-from caloforge.models.flow.cells import EMPTY, CellValues, Gain
-from caloforge.models.flow.layer_moments import LayerTargets
+from caloforge.models.flow.cells import EMPTY, CellValues, Gain, LayerTargets
 from caloforge.models.flow.networks import CellNetwork, CellPatches, SummaryNetwork
-from caloforge.models.flow.path import flow_loss, integrate, time_grid
-from caloforge.models.flow.posterior import SpikeSlab
-from caloforge.models.flow.summary import ShowerSummary
-from caloforge.models.nn.conditions import ConditionEncoder
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.flow.path import SpikeSlab, flow_loss, integrate, time_grid
+from caloforge.models.flow.summary import CoreMoments, ShowerSummary
+from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch, OptimizerSpec, Random, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 from caloforge.showers import Showers

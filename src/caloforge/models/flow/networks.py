@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.flow.path import preconditioned
-from caloforge.models.flow.posterior import JumpPosterior, SpikeSlab
-from caloforge.models.nn.layer_sums import CellTable
+from caloforge.models.flow.path import JumpPosterior, SpikeSlab, preconditioned
+from caloforge.models.nn.cell_networks import CellTable
 
 __all__ = ["CellNetwork", "CellPatches", "PatchLinear", "SummaryNetwork", "TimeEmbedding", "Transformer"]
 
@@ -264,7 +263,7 @@ class CellNetwork(nn.Module):
 
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
     whole summary and the encoded conditions modulate every block. The outputs are the probability of each cell to be filled and
-    its value (:mod:`~caloforge.models.flow.posterior`).
+    its value (:mod:`~caloforge.models.flow.path`).
 
     Arguments:
         patches: The patches.

@@ -1,4 +1,4 @@
-r"""Flow matching: the path from noise to data, its loss, and its integration.
+r"""Flow matching: the path from noise to data, its loss and integration, and estimates of cells that are empty or filled.
 
 On the straight path x_t = (1 - t) x_0 + t x_1 from noise x_0 ~ N(0, 1) to data x_1 a network estimates the data, D(x_t, t), which
 gives the velocity v = (D - x_t) / (1 - t). Its loss is that of the velocity,
@@ -14,6 +14,24 @@ For numbers of mean 0 and width 1 the best linear estimate of x_1 and the error 
 
 and the estimate is D = L + c F with the network's output F, as in EDM, which is of order one at all times.
 
+The value of a cell is -1 (empty) with probability 1 - p, or normal with mean mu and width sigma. Seen as x_t = (1 - t) x_0 + t x_1 with
+noise x_0, the posterior mean of x_1 is, in closed form,
+
+.. math:: D = (1 - w)(-1) + w \left[\mu + \frac{t \sigma^2}{t^2 \sigma^2 + (1 - t)^2} (x_t - t \mu)\right], \qquad
+          w = \mathrm{sigmoid}\!\left(\ln\frac{p}{1 - p} + \ln\frac{N(x_t; t\mu, t^2\sigma^2 + (1-t)^2)}{N(x_t; -t, (1-t)^2)}\right).
+
+A network predicts ln p/(1-p), mu and ln sigma of each cell, relative to their averages over the training showers. The information of
+a noisy value on its own cell then needs no weights and does not pass the narrow tokens of a transformer; the network adds that of the rest of
+the shower. With outputs of 0 the estimate is the best one for independent cells.
+
+A jump of a small student always begins at the same time t, so that the estimate is a function of the noisy value x with constants,
+
+.. math:: D = -1 + \mathrm{sigmoid}(a + u + b x + c x^2) (e + f x + h v),
+
+u and v from the network. With the showers' averages for a to h and u = v = 0 it is the posterior mean above for a width that the
+network does not change. A jump follows the flow over a long time and is no posterior mean, so a, b, e, f and the width are
+learned for each cell. It costs a dozen passes over the cells, the general form forty.
+
 References:
     Y. Lipman et al., "Flow matching for generative modeling", arXiv:2210.02747.
     P. Esser et al., arXiv:2403.03206 (logit-normal times).
@@ -27,9 +45,22 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Denoiser", "flow_loss", "integrate", "jump", "preconditioned", "rowwise_heun", "time_grid"]
+__all__ = [
+    "NOISE",
+    "REACH",
+    "Denoiser",
+    "JumpPosterior",
+    "SpikeSlab",
+    "flow_loss",
+    "integrate",
+    "jump",
+    "preconditioned",
+    "rowwise_heun",
+    "time_grid",
+]
+
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x (B, ...), t (B,)) -> the estimate of the data (B, ...)."""
@@ -104,3 +135,144 @@ def rowwise_heun(denoise: Denoiser, x: Tensor, start: Tensor, end: Tensor, steps
         second = (denoise(ahead, later.clamp_max(1.0)).to(x.dtype) - ahead) / rest
         x = torch.where(inside, x + 0.5 * step * (velocity + second), ahead)
     return x
+
+
+_EMPTY = -1.0
+NOISE = 0.02
+"""Least noise in the likelihoods, for times near 1."""
+_PRIOR = 20.0
+"""Weight of the mean over all cells in the mean of one, in showers."""
+REACH = 3.0
+"""Largest change of a width's logarithm."""
+_MOST = 40.0
+
+
+class SpikeSlab(nn.Module):
+    """Posterior means of cells that are empty or filled.
+
+    Arguments:
+        n_cells: Number of cells.
+
+    Attributes:
+        logit: (n_cells,) ln p/(1-p) in the training showers.
+        centre: (n_cells,) mean of filled values.
+        spread: (n_cells,) their width.
+        outputs: Outputs of the network for each cell.
+    """
+
+    outputs = 3
+
+    logit: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, n_cells: int) -> None:
+        super().__init__()
+        self.register_buffer("logit", torch.zeros(n_cells))
+        self.register_buffer("centre", torch.ones(n_cells))
+        self.register_buffer("spread", torch.ones(n_cells))
+
+    @torch.no_grad()
+    def fit(self, values: Tensor, filled: Tensor, core: Tensor) -> None:
+        """Set the averages, those of rarely filled cells shrunk to the mean over all cells.
+
+        Arguments:
+            values: (N, n_cells).
+            filled: (N, n_cells), bool.
+            core: Indices of cells that have no empty value.
+        """
+        weight = filled.float()
+        weight[:, core] = 1.0
+        count = weight.sum(0)
+        whole = weight.sum().clamp_min(1.0)
+        middle = (values * weight).sum() / whole
+        width = ((values - middle).square() * weight).sum() / whole
+        centre = ((values * weight).sum(0) + _PRIOR * middle) / (count + _PRIOR)
+        square = ((values - centre).square() * weight).sum(0)
+        p = ((count + 0.2) / (len(values) + 1.0)).clamp_max(1.0 - 1e-5)
+        logit = torch.log(p / (1.0 - p))
+        logit[core] = _MOST
+        self.logit.copy_(logit)
+        self.centre.copy_(centre)
+        self.spread.copy_(((square + _PRIOR * width) / (count + _PRIOR)).sqrt().clamp_min(0.05))
+
+    def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+        """Return the estimate (B, n_cells).
+
+        Arguments:
+            x: x_t (B, n_cells).
+            time: (B,).
+            outputs: Changes of the logit, of the mean in widths, and of the logarithm of the width, (B, n_cells) each.
+        """
+        change, shift, stretch = outputs
+        t = time[:, None]
+        spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
+        centre = self.centre + self.spread * shift
+        noise = (1.0 - t).square() + NOISE**2
+        variance = t.square() * spread.square() + noise
+        slab = (x - t * centre).square() / variance + torch.log(variance)
+        spike = (x - t * _EMPTY).square() / noise + torch.log(noise)
+        w = torch.sigmoid((self.logit + change + 0.5 * (spike - slab)).clamp(-_MOST, _MOST))
+        filled = centre + t * spread.square() / variance * (x - t * centre)
+        return _EMPTY + w * (filled - _EMPTY)
+
+
+class JumpPosterior(nn.Module):
+    """Estimates of cells at one time.
+
+    Arguments:
+        n_cells: Number of cells.
+        time: The time t, below 1.
+
+    Attributes:
+        changes: (5, n_cells) learned changes of the logit, its slope, the mean, the logarithm of the width, and the slope.
+        outputs: Outputs of the network for each cell.
+    """
+
+    outputs = 2
+    logit: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, n_cells: int, time: float) -> None:
+        super().__init__()
+        self.time = time
+        self.register_buffer("logit", torch.zeros(n_cells))
+        self.register_buffer("centre", torch.ones(n_cells))
+        self.register_buffer("spread", torch.ones(n_cells))
+        self.changes = nn.Parameter(torch.zeros(5, n_cells))
+
+    def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+        """Return the estimate (B, n_cells).
+
+        Arguments:
+            x: x_t (B, n_cells).
+            time: Not used; the posterior has its own.
+            outputs: u and v (B, n_cells) each.
+        """
+        return self.estimate(x, outputs, self.numbers().unbind(0))
+
+    @staticmethod
+    def estimate(x: Tensor, outputs: tuple[Tensor, ...], numbers: tuple[Tensor, ...]) -> Tensor:
+        """Return D of values x (B, ...), outputs u and v (B, ...) and a, b, c, e, f and h (...)."""
+        a, b, c, e, f, h = numbers
+        change, shift = outputs
+        odds = torch.addcmul(b, c, x).mul_(x).add_(a).add_(change).sigmoid_()
+        filled = torch.addcmul(e, f, x).addcmul_(h, shift)
+        return (filled * odds).sub_(1.0)
+
+    def numbers(self) -> Tensor:
+        """Return a, b, c, e, f and h (6, n_cells)."""
+        t = self.time
+        change, slope, shift, stretch, gain = self.changes.float()
+        spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
+        centre = self.centre + self.spread * shift
+        noise = (1.0 - t) ** 2 + NOISE**2
+        variance = t**2 * spread.square() + noise
+        a = self.logit + change + 0.5 * t**2 * (1.0 / noise - centre.square() / variance)
+        a = a - 0.5 * torch.log(variance / noise)
+        b = slope + t * (1.0 / noise + centre / variance)
+        c = 0.5 * (1.0 / noise - 1.0 / variance)
+        weight = t * spread.square() / variance
+        rest = 1.0 - t * weight
+        return torch.stack([a, b, c, 1.0 + centre * rest, weight + gain, self.spread * rest])

@@ -1,7 +1,7 @@
 """Small students for one CPU core, with a separate network for each jump.
 
 A jump always begins at the same time, so that each can have its own weights, which cost nothing at generation, and its own estimate
-for each cell (:mod:`~caloforge.models.flow.posterior`). The cells' network is a narrow transformer of few large patches, that of the
+for each cell (:mod:`~caloforge.models.flow.path`). The cells' network is a narrow transformer of few large patches, that of the
 summary a perceptron. Such students do not begin as copies of their teachers and take only their constants.
 """
 
@@ -18,8 +18,7 @@ from torch.nn import functional
 
 from caloforge.geometry import Detector
 from caloforge.models.flow.networks import CellNetwork, CellPatches
-from caloforge.models.flow.path import preconditioned
-from caloforge.models.flow.posterior import JumpPosterior
+from caloforge.models.flow.path import JumpPosterior, preconditioned
 from caloforge.settings import Settings
 
 __all__ = ["JumpNetworks", "StudentSettings", "cell_jumps", "summary_jumps"]

@@ -41,7 +41,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.cell_networks import mlp
 
 __all__ = [
     "CELL_SCALES",

@@ -11,10 +11,10 @@ A training step is
 Beside the published settings there are, each off in the preset ``paper``:
 
 - ``rescale``: the cells are multiplied so that their sum is a visible energy drawn from the distribution fitted to the training
-  showers (:mod:`~caloforge.models.calibration.distributions`). The normal number that decides it is also the first latent
+  showers (:class:`~caloforge.models.grid_gan.settings.VisibleEnergy`). The normal number that decides it is also the first latent
   number, so that the shape can follow the energy. Response and resolution are then fitted and not learned by the network;
 - ``symmetries``: training showers, and generated ones by three more normal numbers, are mirrored and swapped by the
-  symmetries of the beam (:mod:`~caloforge.models.nn.symmetry`);
+  symmetries of the beam (:mod:`~caloforge.models.nn.conditions`);
 - ``mean_epochs``: epochs before those, in which the generator minimises the squared distance of its values to real ones of the same
   conditions, without rectifier or discriminator. On a large grid a generator that begins with noise in all cells does not recover;
 - ``informed``: what the discriminator sees (:mod:`~caloforge.models.grid_gan.discriminator`);
@@ -40,7 +40,6 @@ from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
 from caloforge.models.base import counted_noise
 from caloforge.models.calibration.base import CalibratedModel
-from caloforge.models.calibration.distributions import VisibleEnergy
 from caloforge.models.calibration.grids import GridCalibration
 from caloforge.models.grid_gan.discriminator import (
     CELL_SCALES,
@@ -48,10 +47,9 @@ from caloforge.models.grid_gan.discriminator import (
     Heads,
     normalise_spectrum,
 )
-from caloforge.models.grid_gan.settings import CONDITIONINGS, GridGanConfig, percentage_error
+from caloforge.models.grid_gan.settings import CONDITIONINGS, GridGanConfig, VisibleEnergy, percentage_error
 from caloforge.models.nn.adversarial import gradient_square
-from caloforge.models.nn.conditions import ConditionEncoder
-from caloforge.models.nn.symmetry import BeamSymmetry
+from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.selection import compare, shape_figures
 from caloforge.models.stage import Batch, OptimizerSpec, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig

@@ -17,6 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from caloforge.models.calibration.moments import Polynomial, least_squares
+from caloforge.models.calibration.monotone import MonotoneMap, normal_levels, quantiles
 from caloforge.models.nn.conditions import ConditionEncoder
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 
@@ -27,6 +29,7 @@ __all__ = [
     "HeadWeights",
     "PublishedLatent",
     "StandardisedLatent",
+    "VisibleEnergy",
     "percentage_error",
 ]
 
@@ -176,3 +179,72 @@ CONDITIONINGS: Mapping[str, type[PublishedLatent] | type[StandardisedLatent]] = 
     "standardised": StandardisedLatent,
 }
 """Name to the module that makes latent vectors."""
+
+
+_GEV = 1000.0
+_KNOTS = 57
+_REACH = 3.5
+
+
+class VisibleEnergy(nn.Module):
+    r"""Distribution of the visible energy, with a calorimeter's resolution; the response r = E_vis / E has
+
+    .. math:: \langle r \rangle = w_0 + \sum_k w_k e_k + w'_k e_k^2, \qquad \sigma^2(E) = a^2 / E + b^2
+
+    for encoded conditions e (standardised ln E, angle). w is a least-squares fit; a and b, the stochastic and the constant
+    term, follow from the squared residuals.
+
+    Arguments:
+        width: Number of encoded conditions.
+        response: Response before the fit, the detector's sampling fraction.
+    """
+
+    weights: Tensor
+    resolution: Tensor
+
+    def __init__(self, width: int, response: float) -> None:
+        super().__init__()
+        self.terms = Polynomial(width, width, 2, cross=False)
+        weights = torch.zeros(self.terms.size)
+        weights[0] = response
+        self.register_buffer("weights", weights)
+        self.register_buffer("resolution", torch.tensor([0.0, (0.1 * response) ** 2]))
+        self.shape = MonotoneMap(1, _KNOTS, _REACH, even="x")
+
+    @torch.no_grad()
+    def fit(self, encoded: Tensor, energy: Tensor, visible: Tensor) -> None:
+        """Fit to encoded conditions (N, width), incident and visible energies (N,), MeV, on the CPU."""
+        from scipy.optimize import nnls
+
+        self.terms.fit(encoded)
+        phi = self.terms(encoded).double()
+        energy, response = energy.double(), (visible / energy).double()
+        weights = least_squares(phi, response)
+        residual = response - phi @ weights
+        design = torch.stack([_GEV / energy, torch.ones_like(energy)], 1)
+        floor = 1e-12 + 1e-6 * float(response.mean()) ** 2
+        variance = residual.square().mean().clamp_min(floor).expand_as(energy)
+        for _ in range(5):  # weighted least squares of the squares; their own variance is 2 sigma^4
+            terms, _ = nnls((design / variance[:, None]).numpy(), (residual.square() / variance).numpy())
+            self.resolution.copy_(torch.from_numpy(terms))
+            variance = (design @ torch.from_numpy(terms)).clamp_min(floor)
+        self.weights.copy_(weights)
+        t = residual / variance.sqrt()
+        self.shape.y[0, 0, 0] = quantiles(t, normal_levels(_KNOTS, _REACH)).to(self.weights)
+
+    def mean(self, encoded: Tensor, energy: Tensor) -> Tensor:
+        """Return the mean visible energy (B,), MeV."""
+        # mixed precision would round a matrix product
+        response: Tensor = (self.terms(encoded) * self.weights).sum(1)
+        return response.clamp_min(1e-6) * energy
+
+    def spread(self, energy: Tensor) -> Tensor:
+        """Return the standard deviation of the visible energy (B,), MeV."""
+        variance = self.resolution[0] * _GEV / energy + self.resolution[1]
+        return variance.clamp_min(1e-12).sqrt() * energy
+
+    def draw(self, normal: Tensor, encoded: Tensor, energy: Tensor) -> Tensor:
+        """Return visible energies (B,), MeV: a pure, rising function of normal numbers (B,), above a twentieth of the mean."""
+        mean = self.mean(encoded, energy)
+        t = self.shape(normal[:, None])[:, 0]
+        return torch.maximum(mean + t * self.spread(energy), 0.05 * mean)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from caloforge.models.nn.mlp import mlp
+from caloforge.models.nn.cell_networks import mlp
 
 __all__ = [
     "ImageDiscriminator", "ImageEncoder", "ImageGenerator", "LocallyConnected2d", "MinibatchDiscrimination",

@@ -1,20 +1,31 @@
-"""Conditions in physical units as inputs of a network.
+"""Conditions as inputs of a network, and the symmetries of showers and their conditions.
 
-ln E, and angles and other continuous conditions as they are, each standardised with the training showers' mean and standard
-deviation (a constant condition becomes 0); alignments one-hot, with as many values as the detector's beam has. For the impact
-point, optionally, sin and cos(2 pi 2^k x / s) of its offset x on top, s the beam's spread.
+:class:`ConditionEncoder`: ln E, and angles and other continuous conditions as they are, each standardised with the training
+showers' mean and standard deviation (a constant condition becomes 0); alignments one-hot, with as many values as the detector's
+beam has. For the impact point, optionally, sin and cos(2 pi 2^k x / s) of its offset x on top, s the beam's spread.
+
+:class:`BeamSymmetry`: mirror x, mirror y, swap x and y about the point where the beam enters. On a grid a mirror maps cell i
+to 2c - i, with c the beam's position in cells; it counts as a symmetry if the beam lies on the
+centre or border of a cell and at most one row of cells has no partner inside the grid. That row stays where it is (a beam on
+cell 15 of 30 leaves cell 0), which neglects the little energy at the edge. In a detector of separate layers each layer is
+mirrored, and with it the alignments of the layers (k of K becomes K - 1 - k) and the impact point. Beams are inclined in the
+y-z plane: the mirror in y maps theta to 180 - theta, which is used only where theta is a condition.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from caloforge.geometry import Detector
+from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.models.stage import Batch
 
-__all__ = ["ConditionEncoder"]
+__all__ = ["BeamSymmetry", "ConditionEncoder"]
 
 
 class ConditionEncoder(nn.Module):
@@ -86,3 +97,138 @@ class ConditionEncoder(nn.Module):
             for c in self.continuous
         ]
         return torch.stack(columns, dim=1) if columns else conditions[:, :0]
+
+
+_ON_CENTRE = 1e-3
+"""Tolerance of the beam's position, in cells, and of a right angle, in degrees."""
+_OPERATIONS = 3
+_MOST_UNPAIRED = 1
+"""Rows of a grid that may have no mirror image."""
+
+
+class BeamSymmetry(nn.Module):
+    """Mirror and swap each shower as its flags say, with its conditions.
+
+    Arguments:
+        detector: The detector; meshes have no symmetries here.
+        columns: Name of each condition to its columns (``ShowerModel.columns``).
+
+    Attributes:
+        possible: Which of mirror x, mirror y and swap leave detector and beam as they are.
+        allowed: (3,) 1 or 0, those that also hold for the training showers; none until ``allow`` is called.
+    """
+
+    allowed: Tensor
+    orders: Tensor
+    factors: Tensor
+    offsets: Tensor
+
+    def __init__(self, detector: Detector, columns: Mapping[str, slice]) -> None:
+        super().__init__()
+        beam = detector.beam
+        orders = np.tile(np.arange(detector.n_cells), (_OPERATIONS, 1))
+        self.possible = [False] * _OPERATIONS
+        if detector.is_flat and detector.is_grid:
+            for axis, position in enumerate((beam.x, beam.y)):
+                orders[axis], self.possible[axis] = _grid_mirror(detector, axis, position)
+            orders[2], self.possible[2] = _grid_swap(detector)
+        elif detector.is_flat and detector.readout is not None:
+            for axis in range(2):
+                orders[axis], self.possible[axis] = _layer_mirror(detector, axis), True
+        width = max((part.stop for part in columns.values()), default=0)
+        factors, offsets = np.ones((_OPERATIONS, width)), np.zeros((_OPERATIONS, width))
+        for axis, name in enumerate(_alignments(detector)):
+            if name in columns:
+                factors[axis, columns[name]] = -1.0
+                offsets[axis, columns[name]] = dict(beam.alignments)[name] - 1
+            if beam.impact in columns:
+                factors[axis, columns[beam.impact].start + axis] = -1.0
+        self.angled = "incident_theta" in columns
+        if self.angled:
+            factors[1, columns["incident_theta"]] = -1.0
+            offsets[1, columns["incident_theta"]] = 180.0
+        self.register_buffer("orders", torch.from_numpy(orders), persistent=False)
+        self.register_buffer("factors", torch.from_numpy(factors).float(), persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(offsets).float(), persistent=False)
+        self.register_buffer("allowed", torch.zeros(_OPERATIONS))
+
+    def allow(self, theta: NDArray[np.float64]) -> None:
+        """Allow the symmetries of showers of the polar angles (N,), degrees."""
+        upright = bool((abs(theta - 90.0) < _ON_CENTRE).all())
+        x, y, swap = self.possible
+        allowed = [x, y and (upright or self.angled), swap and upright]
+        self.allowed.copy_(torch.tensor(allowed, dtype=torch.float32))
+
+    def flags(self, numbers: Tensor) -> Tensor:
+        """Return flags (B, 3), bool, of numbers (B, 3): set where positive and allowed."""
+        return (numbers > 0) & (self.allowed > 0.5)
+
+    def cells(self, cells: Tensor, flags: Tensor) -> Tensor:
+        """Return cells (B, n_cells) transformed as the flags (B, 3) say, first swapped, then mirrored."""
+        for operation in (2, 0, 1):
+            if self.possible[operation]:
+                moved = cells.index_select(1, self.orders[operation])
+                cells = torch.where(flags[:, operation, None], moved, cells)
+        return cells
+
+    def conditions(self, conditions: Tensor, flags: Tensor) -> Tensor:
+        """Return conditions (B, C) transformed as the flags (B, 3) say."""
+        for operation in (2, 0, 1):
+            if self.possible[operation]:
+                moved = conditions * self.factors[operation] + self.offsets[operation]
+                conditions = torch.where(flags[:, operation, None], moved, conditions)
+        return conditions
+
+    def forward(self, cells: Tensor, conditions: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cells (B, n_cells) and conditions (B, C), transformed as the signs of the numbers (B, 3) say."""
+        flags = self.flags(numbers)
+        return self.cells(cells, flags), self.conditions(conditions, flags)
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with a random allowed symmetry applied to each shower."""
+        numbers = torch.rand((len(batch), _OPERATIONS), generator=generator, device=batch.cells.device) - 0.5
+        cells, conditions = self(batch.cells, batch.conditions, numbers)
+        return Batch(cells, conditions, batch.indices)
+
+
+def _grid_mirror(detector: Detector, axis: int, position: float) -> tuple[NDArray[np.int64], bool]:
+    """Return the cells' order after a mirror at a position, and whether that is a symmetry of the grid."""
+    centres = np.unique(np.round(detector.cell_centres[:, axis], 6))
+    n = len(centres)
+    pitch = centres[1] - centres[0] if n > 1 else 1.0
+    twice = 2.0 * (position - centres[0]) / pitch
+    image = round(twice) - np.arange(n)
+    unpaired = (image < 0) | (image >= n)
+    cells = np.arange(detector.n_cells).reshape(detector.shape)
+    order = np.take(cells, np.where(unpaired, np.arange(n), image), axis=axis).ravel()
+    return order, bool(abs(twice - round(twice)) < _ON_CENTRE and unpaired.sum() <= _MOST_UNPAIRED)
+
+
+def _grid_swap(detector: Detector) -> tuple[NDArray[np.int64], bool]:
+    """Return the cells' order with x and y exchanged, and whether that leaves beam and grid as they are."""
+    cells, beam = np.arange(detector.n_cells), detector.beam
+    reach = detector.cell_centres[:, :2].max(0)
+    square = detector.shape[0] == detector.shape[1] and abs(reach[0] - reach[1]) < _ON_CENTRE
+    if not square or abs(beam.x - beam.y) > _ON_CENTRE:
+        return cells, False
+    return cells.reshape(detector.shape).swapaxes(0, 1).ravel(), True
+
+
+def _layer_mirror(detector: Detector, axis: int) -> NDArray[np.int64]:
+    """Return the cells' order with each layer mirrored along an axis."""
+    parts = [
+        np.flip(cells.reshape(layer.nx, layer.ny), axis).ravel()
+        for layer, cells in zip(detector.layers, detector.layer_cells, strict=True)
+        if isinstance(layer, ReadoutLayer)
+    ]
+    return np.concatenate(parts)
+
+
+def _alignments(detector: Detector) -> tuple[str, str]:
+    """Return the conditions that say how layers are aligned in x and in y; empty where there are none."""
+    found = ["", ""]
+    readout = detector.readout
+    for layer in readout.layers if readout is not None else ():
+        for axis, alignment in enumerate((layer.align_x, layer.align_y)):
+            found[axis] = alignment.condition if alignment is not None else found[axis]
+    return found[0], found[1]
