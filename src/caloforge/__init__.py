@@ -29,8 +29,7 @@ __all__ = ["__version__", *_LAZY]  # noqa: PLE0604
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        msg = f"module 'caloforge' has no attribute '{name}'"
-        raise AttributeError(msg)
+        raise AttributeError(f"module 'caloforge' has no attribute '{name}'")
     return getattr(import_module(_LAZY[name]), name)
 
 

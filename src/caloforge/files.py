@@ -46,17 +46,14 @@ def check_output(path: str | Path, force: bool = False) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        msg = f"{path} is a folder; expected the name of a file"
-        raise OutputError(msg)
+        raise OutputError(f"{path} is a folder; expected the name of a file")
     if path.exists() and not force:
         raise OutputExistsError(path)
     folder = path.parent
     if not folder.exists():
-        msg = f"{path}: the folder {folder} does not exist"
-        raise OutputError(msg)
+        raise OutputError(f"{path}: the folder {folder} does not exist")
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"{path}: the folder {folder} is not writable"
-        raise OutputError(msg)
+        raise OutputError(f"{path}: the folder {folder} is not writable")
     return path
 
 
@@ -76,8 +73,7 @@ def atomic_path(path: str | Path, force: bool = False) -> Iterator[Path]:
         os.replace(part, path)
     except OSError as error:
         if error.errno in _FULL:
-            msg = f"{path}: no space left while writing; nothing was kept"
-            raise WriteError(msg) from error
+            raise WriteError(f"{path}: no space left while writing; nothing was kept") from error
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -98,11 +94,9 @@ def ensure_output_dir(path: str | Path, force: bool = False) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"{path}: the folder cannot be made: {error.strerror}"
-        raise OutputError(msg) from error
+        raise OutputError(f"{path}: the folder cannot be made: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        msg = f"{path}: the folder is not writable"
-        raise OutputError(msg)
+        raise OutputError(f"{path}: the folder is not writable")
     if any(path.iterdir()) and not force:
         raise OutputExistsError(path)
     return path

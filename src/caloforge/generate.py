@@ -134,8 +134,7 @@ class Generator:
             IncompatibleError: When ``like`` is of another detector, or conditions lie outside the training's.
         """
         if batch_size < 1:
-            msg = f"batch size is {batch_size}; expected at least 1"
-            raise InputError(msg)
+            raise InputError(f"batch size is {batch_size}; expected at least 1")
         size = max(1, round(batch_size / BLOCK)) * BLOCK
         starts = range(0, self._number(n, like), size)
         if like is None:
@@ -156,8 +155,7 @@ class Generator:
                 )
             return
         if energy is not None or theta is not None:
-            msg = "'like' gives energies and angles; leave out energy and theta"
-            raise InputError(msg)
+            raise InputError("'like' gives energies and angles; leave out energy and theta")
         with _opened(like) as source:
             if source.detector != self.detector:
                 msg = f"'{source.detector.name}' showers cannot be imitated by a model of '{self.detector.name}'"
@@ -178,18 +176,15 @@ class Generator:
     def _number(self, n: int | None, like: str | Path | ShowerSource | None) -> int:
         """Return the number of showers: ``n``, or that of ``like``."""
         if n is None and like is None:
-            msg = "the number of showers is needed"
-            raise InputError(msg)
+            raise InputError("the number of showers is needed")
         if like is not None:
             with _opened(like) as source:
                 available = len(source)
             if not available:
-                msg = "'like' contains no showers"
-                raise InputError(msg)
+                raise InputError("'like' contains no showers")
             n = available if n is None else n
         if n is None or n < 1:
-            msg = f"number of showers is {n}; expected at least 1"
-            raise InputError(msg)
+            raise InputError(f"number of showers is {n}; expected at least 1")
         return n
 
     def _batch(
@@ -244,11 +239,10 @@ class Generator:
         for name, columns in self.model.columns.items():
             values, a, b, s = matrix[:, columns], low[columns], high[columns], slack[columns]
             if bool(((values < a - s) | (values > b + s)).any()):
-                msg = (
+                raise IncompatibleError(
                     f"condition '{name}' from {values.min().item():g} to {values.max().item():g} is outside the "
                     f"training's {a.min().item():g} to {b.max().item():g}; use --allow-extrapolation to go on"
                 )
-                raise IncompatibleError(msg)
 
 
 def _opened(like: str | Path | ShowerSource) -> AbstractContextManager[ShowerSource]:

@@ -82,8 +82,7 @@ def torch_device(name: str) -> str:
 
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        msg = f"device '{name}' is not known; expected auto, cpu, cuda or cuda:1"
-        raise InputError(msg)
+        raise InputError(f"device '{name}' is not known; expected auto, cpu, cuda or cuda:1")
     if kind == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and torch.cuda.device_count() <= int(number or 0):
@@ -100,8 +99,7 @@ def assignment(text: str) -> tuple[str, Any]:
     """
     key, equals, raw = text.partition("=")
     if not equals or not all(part.strip() for part in key.split(".")):
-        msg = f"--set '{text}': expected key=value, such as epochs=10 or train.validation=0.1"
-        raise ConfigError(msg)
+        raise ConfigError(f"--set '{text}': expected key=value, such as epochs=10 or train.validation=0.1")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:

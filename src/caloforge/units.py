@@ -58,8 +58,7 @@ class EnergySpec:
         first, unit1, last, unit2, rule = match.groups()
         unit = unit2 or unit1
         if not unit:
-            msg = f"energy '{text}' has no unit: write {text}GeV or {text}MeV"
-            raise UnitError(msg)
+            raise UnitError(f"energy '{text}' has no unit: write {text}GeV or {text}MeV")
         for name in (unit1, unit2):
             if name and name not in _UNITS:
                 msg = f"energy '{text}' has the unknown unit '{name}': expected one of {', '.join(_UNITS)}"
@@ -67,15 +66,13 @@ class EnergySpec:
         low = float(first) * _UNITS[unit1 or unit]
         if last is None:
             if rule is not None:
-                msg = (
+                raise UnitError(
                     f"energy '{text}' has the rule ':{rule}' without a range: expected such as 1-262GeV:log2"
                 )
-                raise UnitError(msg)
             return cls(low, low, "fixed")
         high = float(last) * _UNITS[unit]
         if rule not in (None, "log2"):
-            msg = f"energy '{text}' has the unknown rule ':{rule}': expected :log2 or none"
-            raise UnitError(msg)
+            raise UnitError(f"energy '{text}' has the unknown rule ':{rule}': expected :log2 or none")
         return cls(low, high, "uniform" if rule is None else "log2")
 
     @property
@@ -108,10 +105,9 @@ class AngleSpec:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.low <= self.high < 180.0:
-            msg = (
+            raise UnitError(
                 f"angle {self.low:g} to {self.high:g} degrees is out of range: expected 0 < low <= high < 180"
             )
-            raise UnitError(msg)
 
     @classmethod
     def parse(cls, text: str | float | AngleSpec) -> AngleSpec:
@@ -124,8 +120,7 @@ class AngleSpec:
             return text
         match = _ANGLE.fullmatch(str(text))
         if match is None:
-            msg = f"angle '{text}' is not understood: expected degrees such as 90 or 30-90"
-            raise UnitError(msg)
+            raise UnitError(f"angle '{text}' is not understood: expected degrees such as 90 or 30-90")
         low = float(match.group(1))
         return cls(low, low if match.group(2) is None else float(match.group(2)))
 

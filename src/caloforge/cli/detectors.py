@@ -41,8 +41,7 @@ def detectors(
 
     if name is None:
         if draw is not None:
-            msg = "--draw needs the name of a detector"
-            raise InputError(msg)
+            raise InputError("--draw needs the name of a detector")
         summaries = [_summary(get_detector(known)) for known in DETECTORS.names()]
         if as_json:
             print_json(summaries)

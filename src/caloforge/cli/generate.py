@@ -56,8 +56,7 @@ def generate(
     from caloforge.zoo.store import load
 
     if like is not None and (energy is not None or theta is not None):
-        msg = "--like takes energies and angles from a file; leave out --energy and --theta"
-        raise InputError(msg)
+        raise InputError("--like takes energies and angles from a file; leave out --energy and --theta")
     if like is None and (number is None or energy is None):
         msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
         raise InputError(msg)

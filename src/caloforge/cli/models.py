@@ -99,8 +99,7 @@ def _fitting_detector(model: type[ShowerModel], wanted: str | None) -> Detector:
         except IncompatibleError:
             continue
         return detector
-    msg = "no detector of this package fits the model; name one with --detector"
-    raise IncompatibleError(msg)
+    raise IncompatibleError("no detector of this package fits the model; name one with --detector")
 
 
 def _card(name: str, model: type[ShowerModel], detector: Detector) -> dict[str, Any]:

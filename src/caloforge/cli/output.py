@@ -35,8 +35,7 @@ _WIDE = 200
 
 def _known_device(name: str) -> str:
     if name not in ("auto", "cpu", "cuda"):
-        msg = f"'{name}' is not a device; expected auto, cpu or cuda"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter(f"'{name}' is not a device; expected auto, cpu or cuda")
     return name
 
 

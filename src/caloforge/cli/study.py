@@ -67,11 +67,9 @@ def study(
     chosen = STUDIES[name]
     given = list(files or ())
     if not given:
-        msg = f"study '{name}' needs {chosen.needs}"
-        raise InputError(msg)
+        raise InputError(f"study '{name}' needs {chosen.needs}")
     if output is None:
-        msg = f"study '{name}': name the folder to write with -o"
-        raise InputError(msg)
+        raise InputError(f"study '{name}': name the folder to write with -o")
     result = run_study(
         name,
         [given[0], *(truth or ())],
@@ -109,7 +107,7 @@ def _list(as_json: bool) -> None:
         {
             "name": one,
             "title": kind.title,
-            "paper": document(kind.source).reference,
+            "paper": document(kind.source)["reference"],
             "needs": kind.needs,
             "settings": kind.Settings().model_dump(mode="json"),
         }

@@ -38,8 +38,7 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
-        msg = f"{path}: a drawing ends with one of {', '.join(_FORMATS)}"
-        raise OutputError(msg)
+        raise OutputError(f"{path}: a drawing ends with one of {', '.join(_FORMATS)}")
     figure_module = require("matplotlib.figure", extra="report")
     figure = figure_module.Figure(figsize=(9.0, 4.8), layout="constrained")
     axes = figure.add_subplot()

@@ -122,12 +122,10 @@ class FlatPlate(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> FlatPlate:
         if self.pitch is None and (self.pitch_x is None or self.pitch_y is None):
-            msg = "give 'pitch', or both 'pitch_x' and 'pitch_y', in mm"
-            raise ValueError(msg)
+            raise ValueError("give 'pitch', or both 'pitch_x' and 'pitch_y', in mm")
         entry = self.beam.entry
         if entry is not None and not (0 <= entry[0] < self.nx and 0 <= entry[1] < self.ny):
-            msg = f"'beam.entry' {list(entry)} is outside the {self.nx} x {self.ny} cells"
-            raise ValueError(msg)
+            raise ValueError(f"'beam.entry' {list(entry)} is outside the {self.nx} x {self.ny} cells")
         return self
 
     def _each(self) -> list[Layers]:
@@ -232,8 +230,7 @@ def detector_from_definition(text: str) -> Detector:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        msg = f"detector definition is not JSON: {error}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"detector definition is not JSON: {error}") from error
     return _build(content, "detector definition")
 
 

@@ -132,11 +132,10 @@ class Showers:
         self.detector = get_detector(detector)
         self.cells: NDArray[np.float32] = np.asarray(cells, dtype=np.float32)
         if self.cells.ndim != 2 or self.cells.shape[1] != self.detector.n_cells:
-            msg = (
+            raise InputError(
                 f"cells have shape {self.cells.shape}; expected (N, {self.detector.n_cells}) "
                 f"for detector '{self.detector.name}'"
             )
-            raise InputError(msg)
         n = len(self.cells)
         self.incident_energy: NDArray[np.float64] = _column("incident_energy", incident_energy, n)
         self.has_theta = incident_theta is not None
@@ -239,8 +238,7 @@ class Showers:
         """
         parts = list(parts)
         if not parts:
-            msg = "nothing to concatenate; expected at least one Showers"
-            raise InputError(msg)
+            raise InputError("nothing to concatenate; expected at least one Showers")
         first = parts[0]
         for part in parts[1:]:
             _check_alike(first, part)
@@ -264,16 +262,14 @@ class Showers:
 def _column(name: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.shape not in ((n,), (n, 1)):
-        msg = f"{name} has shape {array.shape}; expected ({n},) or ({n}, 1), one value a shower"
-        raise InputError(msg)
+        raise InputError(f"{name} has shape {array.shape}; expected ({n},) or ({n}, 1), one value a shower")
     return array.reshape(n)
 
 
 def _table(name: str, values: ArrayLike, n: int) -> NDArray[np.float32]:
     array = np.asarray(values, dtype=np.float32)
     if array.ndim not in (1, 2) or len(array) != n:
-        msg = f"condition '{name}' has shape {array.shape}; expected ({n}, k), one row a shower"
-        raise InputError(msg)
+        raise InputError(f"condition '{name}' has shape {array.shape}; expected ({n}, k), one row a shower")
     return array[:, None] if array.ndim == 1 else array
 
 
@@ -323,8 +319,7 @@ def as_selection(index: Index, n: int) -> slice | NDArray[Any]:
     array = np.asarray(index)
     if array.dtype == bool:
         if array.shape != (n,):
-            msg = f"mask has shape {array.shape}; expected ({n},), one entry a shower"
-            raise InputError(msg)
+            raise InputError(f"mask has shape {array.shape}; expected ({n},), one entry a shower")
         return array
     if array.size == 0:
         return np.empty(0, np.int64)
@@ -334,14 +329,12 @@ def as_selection(index: Index, n: int) -> slice | NDArray[Any]:
     array = np.atleast_1d(array).astype(np.int64)
     if array.min() < -n or array.max() >= n:
         wrong = array[(array < -n) | (array >= n)][0]
-        msg = f"index {wrong} is out of range; there are {n} showers"
-        raise IndexError(msg)
+        raise IndexError(f"index {wrong} is out of range; there are {n} showers")
     return array
 
 
 def chunk_size(size: int | None, default: int) -> int:
     """Return the number of showers of a chunk, checked; None: ``default``."""
     if size is not None and size < 1:
-        msg = f"chunk size is {size}; expected at least 1"
-        raise InputError(msg)
+        raise InputError(f"chunk size is {size}; expected at least 1")
     return default if size is None else int(size)

@@ -312,8 +312,7 @@ class ShowerFile:
 
     def _check_open(self) -> None:
         if not self._file:
-            msg = f"{self.path} is closed; open it again to read from it"
-            raise InputError(msg)
+            raise InputError(f"{self.path} is closed; open it again to read from it")
 
     def _check(self, fault: Fault | None) -> None:
         if fault is not None:

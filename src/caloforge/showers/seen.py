@@ -121,8 +121,7 @@ class SeenCheck:
             if count.n
         ]
         if wrong and not allow_seen:
-            msg = f"{'; '.join(wrong)}; use --allow-seen to go on"
-            raise SeenShowersError(msg)
+            raise SeenShowersError(f"{'; '.join(wrong)}; use --allow-seen to go on")
         return known
 
     def _identities(self, detector: Detector) -> list[NDArray[np.uint64]]:

@@ -162,11 +162,10 @@ class JoinedShowers(SourceView):
                 msg = f"showers of '{part.detector.name}' cannot be joined to those of '{self.detector.name}'"
                 raise IncompatibleError(msg)
             if set(part.condition_names) != set(self.condition_names):
-                msg = (
+                raise IncompatibleError(
                     f"showers with the conditions {list(part.condition_names)} cannot be joined to those with "
                     f"{list(self.condition_names)}"
                 )
-                raise IncompatibleError(msg)
         self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
 
     def __len__(self) -> int:

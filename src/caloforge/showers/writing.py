@@ -261,10 +261,9 @@ class ShowerWriter:
                 self._create(file, name, found[name], np.float32)
             stored = found | stored
         if found != stored:
-            msg = (
+            raise IncompatibleError(
                 f"{self.path}: showers with {found or 'no conditions'} cannot be added to {stored or 'none'}"
             )
-            raise IncompatibleError(msg)
 
     def _create(
         self, file: h5py.File, name: str, width: int, kind: type[np.generic], chunk: int = _COLUMN_CHUNK
@@ -284,8 +283,7 @@ class ShowerWriter:
         """Write the attributes and flush everything."""
         raw, file = self._opened()
         if not self._n:
-            msg = f"{self.path}: no showers to write; expected at least one"
-            raise InputError(msg)
+            raise InputError(f"{self.path}: no showers to write; expected at least one")
         own = {
             "detector": self.detector.name,
             DEFINITION: self.detector.definition or None,
@@ -312,15 +310,13 @@ class ShowerWriter:
         try:
             file.attrs[name] = str(value) if isinstance(value, Path) else value
         except (TypeError, OverflowError) as error:
-            msg = (
+            raise InputError(
                 f"attribute '{name}' is a {type(value).__name__}; expected a text, a number or a list of one"
-            )
-            raise InputError(msg) from error
+            ) from error
 
     def _opened(self) -> tuple[GuardedFile, h5py.File]:
         if self._open is None or not self._open[1]:
-            msg = f"{self.path}: the writer is not open; use it in a 'with' block"
-            raise InputError(msg)
+            raise InputError(f"{self.path}: the writer is not open; use it in a 'with' block")
         return self._open
 
     @contextmanager
@@ -334,8 +330,7 @@ class ShowerWriter:
         failure = raw.error or failure
         if failure is not None:
             reason = raw.error.strerror if raw.error is not None else failure
-            msg = f"{self.path}: writing failed, nothing was kept: {reason}"
-            raise WriteError(msg) from failure
+            raise WriteError(f"{self.path}: writing failed, nothing was kept: {reason}") from failure
 
 
 def _close_quietly(file: h5py.File) -> None:
@@ -362,8 +357,7 @@ def write_showers(path: str | Path, showers: _Chunked | Iterable[ShowerBatch], f
     batches = iter(showers.chunks() if isinstance(showers, _Chunked) else showers)
     first = next(batches, None)
     if first is None:
-        msg = f"{path}: no showers to write; expected at least one"
-        raise InputError(msg)
+        raise InputError(f"{path}: no showers to write; expected at least one")
     with ShowerWriter(
         path, first.detector, first.particle, first.source, first.seed, first.attributes, force
     ) as writer:

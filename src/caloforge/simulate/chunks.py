@@ -131,11 +131,10 @@ class Parts(InMemory):
             return
         if theirs is not None and self._finished() and not self._force:
             keys = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
-            msg = (
+            raise IncompatibleError(
                 f"{self.folder} has chunks of another simulation (it differs in: {', '.join(keys)});"
                 " remove it, use --force, or name another output"
             )
-            raise IncompatibleError(msg)
         for path in self._finished():
             path.unlink()
         write_json(card, mine)
@@ -258,8 +257,7 @@ class _Crew:
         """Return this thread's process, which is started when there is none."""
         with self._guard:
             if self._stopped:
-                msg = "the simulation was stopped"
-                raise SimulationError(msg)
+                raise SimulationError("the simulation was stopped")
             thread = threading.get_ident()
             if thread not in self._processes:
                 self._processes[thread] = WorkerProcess(self._store.job)

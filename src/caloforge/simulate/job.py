@@ -133,11 +133,9 @@ class Job:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            msg = f"seed {self.seed} is out of range: expected 0 <= seed < 2**63"
-            raise InputError(msg)
+            raise InputError(f"seed {self.seed} is out of range: expected 0 <= seed < 2**63")
         if not 0.0 <= self.threshold < float("inf"):
-            msg = f"threshold {self.threshold} MeV is out of range: expected 0 or more"
-            raise InputError(msg)
+            raise InputError(f"threshold {self.threshold} MeV is out of range: expected 0 or more")
         if not 1 <= self.mantissa_bits <= FULL_MANTISSA:
             msg = f"mantissa_bits {self.mantissa_bits} is out of range: expected 1 to {FULL_MANTISSA}"
             raise InputError(msg)

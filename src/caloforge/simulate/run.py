@@ -113,8 +113,7 @@ def simulate(
     """
     for name, value in (("n", n), ("workers", workers)):
         if value < 1:
-            msg = f"{name} is {value}; expected 1 or more"
-            raise InputError(msg)
+            raise InputError(f"{name} is {value}; expected 1 or more")
     place = get_detector(detector)
     if not place.simulable:
         msg = f"detector '{place.name}' is a mesh without a stack of slabs and cannot be simulated"
@@ -149,8 +148,7 @@ def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     build = ENGINES[name]
     chosen = {option: value for option, value in options.items() if value is not None}
     for option in chosen.keys() - inspect.signature(build).parameters.keys():
-        msg = f"engine '{name}' has no option '{option}'"
-        raise InputError(msg)
+        raise InputError(f"engine '{name}' has no option '{option}'")
     return build(**chosen)
 
 

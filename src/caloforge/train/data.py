@@ -65,12 +65,10 @@ def data_paths(data: Files) -> tuple[Path, ...]:
     """
     paths = (Path(data),) if isinstance(data, str | Path) else tuple(Path(path) for path in data)
     if not paths:
-        msg = "no file of showers was given; expected at least one"
-        raise InputError(msg)
+        raise InputError("no file of showers was given; expected at least one")
     twice = [path for number, path in enumerate(paths) if path in paths[:number]]
     if twice:
-        msg = f"{twice[0]} is given twice; its showers would be trained on and held out at once"
-        raise InputError(msg)
+        raise InputError(f"{twice[0]} is given twice; its showers would be trained on and held out at once")
     return paths
 
 
@@ -270,11 +268,10 @@ def split(identities: NDArray[np.uint64], config: TrainConfig) -> Split:
     rest = order[~chosen][config.train_offset :]
     size, least = config.train_size or len(rest), max(config.train_size, LEAST)
     if size < LEAST or len(rest) < least:
-        msg = (
+        raise TooFewShowersError(
             f"{n} showers leave {min(size, len(rest))} to train on (validation {config.validation:g}, "
             f"offset {config.train_offset}, train_size {config.train_size}); expected at least {least}"
         )
-        raise TooFewShowersError(msg)
     return Split(rest[:size], order[chosen])
 
 

@@ -210,8 +210,7 @@ class StageLoop:
             figures = (self.stage.validate or self.model.validate)(self.held_out)
             metric = self.config.metric or self.stage.metric or next(iter(figures))
             if metric not in figures:
-                msg = f"metric '{metric}' is not measured; known: {', '.join(figures)}"
-                raise ConfigError(msg)
+                raise ConfigError(f"metric '{metric}' is not measured; known: {', '.join(figures)}")
             self.log.add(self.training, self.stage.name, updater.epoch, figures)
             if figures[metric] < best.value:
                 best.value, best.epoch, best.weights = figures[metric], updater.epoch, self._weights()

@@ -93,8 +93,7 @@ def train(
     parts = split(known, settings.train)
     if not known[parts.train].any():
         names = " ".join(str(path) for path in data_paths(data))
-        msg = f"{names}: none of the {len(parts.train)} showers to train on has any energy"
-        raise InputError(msg)
+        raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
     folder = RunFolder(ensure_output_dir(output, force=force or resume))
     before = inherited_from(Path(settings.train.initial)) if settings.train.initial else SeenByTraining()
     seen = replace(
@@ -112,11 +111,10 @@ def train(
     seen.write(folder.path)
     _Training(settings, files, parts, folder, seed, where).run(info)
     if info["status"] == "unfinished":
-        msg = (
+        raise UnfinishedError(
             f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
             "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
         )
-        raise UnfinishedError(msg)
     return folder.path
 
 
@@ -176,11 +174,10 @@ def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> 
     old, new = read_settings(folder.config), settings.as_dict()
     used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
     if before.get("status") == "unfinished" and 0 < limit <= used:
-        msg = (
+        raise ConfigError(
             f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
             "expected more than that, or 0 for no limit"
         )
-        raise ConfigError(msg)
     for section in ("model", "train"):
         for key, value in new[section].items():
             if key not in ("max_seconds", "data") and old[section].get(key) != value:

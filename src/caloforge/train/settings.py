@@ -38,8 +38,7 @@ _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 def _size(text: str) -> str:
     if not re.fullmatch(r"auto|\d+(\.\d+)? ?[kMGT]B", text):
-        msg = "expected auto, or a size such as 500MB or 4GB"
-        raise ValueError(msg)
+        raise ValueError("expected auto, or a size such as 500MB or 4GB")
     return text
 
 
@@ -148,8 +147,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     content = read_toml(path)
     for key, value in content.items():
         if key not in ("name", *_SECTIONS) or (key in _SECTIONS and not isinstance(value, dict)):
-            msg = f"{path}: unknown key '{key}'; known: [model] and [train]"
-            raise ConfigError(msg)
+            raise ConfigError(f"{path}: unknown key '{key}'; known: [model] and [train]")
     return content
 
 
@@ -211,8 +209,7 @@ def _override(text: str, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]
         section = "train"
     else:
         known = [*model.model_fields, *TrainConfig.model_fields]
-        msg = f"--set '{text}': unknown key '{parts[0]}'; known: {', '.join(known)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"--set '{text}': unknown key '{parts[0]}'; known: {', '.join(known)}")
     for part in reversed(parts):
         value = {part: value}
     return section, value

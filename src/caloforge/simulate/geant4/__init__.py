@@ -85,8 +85,7 @@ def find_data(needed: tuple[str, ...] = ELECTROMAGNETIC) -> dict[str, Path]:
                 break
     missing = [DATA_SETS[variable] for variable in needed if variable not in found]
     if missing:
-        msg = f"Geant4's data sets are not found ({', '.join(missing)}): {_REMEDY}"
-        raise Geant4DataError(msg)
+        raise Geant4DataError(f"Geant4's data sets are not found ({', '.join(missing)}): {_REMEDY}")
     return found
 
 
@@ -122,8 +121,7 @@ def export_data(found: dict[str, Path], environment: MutableMapping[str, str] | 
 def _folder(variable: str, value: str) -> Path:
     path = Path(value)
     if not path.is_dir():
-        msg = f"{variable} names {value}, which is not a folder: {_REMEDY}"
-        raise Geant4DataError(msg)
+        raise Geant4DataError(f"{variable} names {value}, which is not a folder: {_REMEDY}")
     return path
 
 
@@ -196,8 +194,7 @@ class Geant4Engine:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.cut < float("inf"):
-            msg = f"production cut {self.cut} mm is out of range: expected more than 0"
-            raise InputError(msg)
+            raise InputError(f"production cut {self.cut} mm is out of range: expected more than 0")
         if find_spec("geant4_pybind") is None:
             raise MissingExtraError("geant4_pybind", "geant4")
         try:

@@ -114,8 +114,7 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         """Return the logical volume of a box."""
         substance = g4.G4NistManager.Instance().FindOrBuildMaterial(material.name)
         if substance is None:
-            msg = f"Geant4 has no material '{material.name}'"
-            raise SimulationError(msg)
+            raise SimulationError(f"Geant4 has no material '{material.name}'")
         solid = self._keep(g4.G4Box(name, half_x, half_y, half_z))
         return self._keep(g4.G4LogicalVolume(solid, substance, name))
 
