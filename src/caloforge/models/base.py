@@ -27,12 +27,9 @@ from caloforge.showers import Showers
 
 __all__ = ["ShowerModel", "condition_sizes", "counted_noise"]
 
-_ROWS = 8
-"""Showers whose noise is made at a time, so that it stays in the cache."""
-_SELECTION = "selection"
-"""Random stream of epoch selection, apart from the stream of generation."""
-_MOST_CELLS = 60_000_000
-"""Most held-out cells that are compared; half a gigabyte for both samples."""
+_ROWS = 8  # showers whose noise is made at a time, so that it stays in the cache
+_SELECTION = "selection"  # random stream of epoch selection, apart from the stream of generation
+_MOST_CELLS = 60_000_000  # most held-out cells that are compared; half a gigabyte for both samples
 
 
 def condition_sizes(detector: Detector) -> dict[str, int]:
@@ -104,8 +101,6 @@ class ShowerModel(nn.Module, ABC):
         self.register_buffer("condition_low", torch.zeros(self.n_conditions))
         self.register_buffer("condition_high", torch.zeros(self.n_conditions))
 
-    # what a model must define
-
     @property
     @abstractmethod
     def noise_size(self) -> int:
@@ -127,8 +122,6 @@ class ShowerModel(nn.Module, ABC):
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the training, in order."""
 
-    # what a model may redefine
-
     @classmethod
     def check_detector(cls, detector: Detector) -> None:
         """Raise IncompatibleError when the model cannot describe a detector; by default it can any."""
@@ -149,18 +142,10 @@ class ShowerModel(nn.Module, ABC):
         return compare(*self.imitate(data), layer)
 
     def settle(self, data: TrainingData) -> None:
-        """Recompute what depends on averaged weights, such as batch norms' statistics; called before they are used or saved.
-
-        Arguments:
-            data: Training showers.
-        """
+        """Recompute from training showers what depends on averaged weights, such as batch norms' statistics; before they are used or saved."""
 
     def imitate(self, data: TrainingData, n_max: int = 2000) -> tuple[Tensor, Tensor, Tensor]:
-        """Generate showers under held-out conditions, with the same noise at every call, which generation never uses.
-
-        Arguments:
-            data: Held-out showers.
-            n_max: Most showers.
+        """Generate showers under at most ``n_max`` held-out conditions, with the same noise at every call, which generation never uses.
 
         Returns:
             Held-out and generated cells, (N, n_cells) MeV each, and incident energies (N,), MeV.
@@ -171,8 +156,6 @@ class ShowerModel(nn.Module, ABC):
         if "incident_energy" in self.columns:
             return batch.cells, fake, self.condition(batch.conditions, "incident_energy")[:, 0]
         return batch.cells, fake, torch.ones(n, device=data.device)
-
-    # what every model has
 
     @classmethod
     def resolve(cls, values: Mapping[str, Any] | None = None, where: str = "model settings") -> ModelConfig:

@@ -89,14 +89,7 @@ def covariance_figure(truth: Tensor, fake: Tensor, energy: Tensor, groups: int =
 
 
 def shape_figures(truth: Tensor, fake: Tensor, energy: Tensor, shape: tuple[int, ...]) -> dict[str, float]:
-    """Return the figures for a grid.
-
-    Arguments:
-        truth: (N, n_cells) MeV.
-        fake: (N, n_cells) MeV, of the same conditions.
-        energy: (N,) incident energies, MeV.
-        shape: Cells along x, y and the layers.
-    """
+    """Return the figures for a grid of that shape, with arguments as those of ``compare``."""
     means = [cells.mean(0, dtype=torch.float64).view(shape) for cells in (truth, fake)]
     core = torch.from_numpy(core_cells(means[0].flatten().cpu().numpy(), shape)).to(truth.device)
     reference, generated = (

@@ -31,17 +31,13 @@ __all__ = ["Batch", "OptimizerSpec", "Random", "Stage", "TrainingData", "Updater
 
 @dataclass(frozen=True)
 class Batch:
-    """Showers on the training device.
+    """Showers on the training device."""
 
-    Arguments:
-        cells: (B, n_cells) float32, MeV.
-        conditions: (B, C) float32 in raw units, the columns of :class:`~caloforge.models.base.ShowerModel`.
-        indices: (B,) int64, position in the training set.
-    """
-
-    cells: Tensor
-    conditions: Tensor
-    indices: Tensor
+    cells: Tensor  # (B, n_cells) float32, MeV
+    conditions: (
+        Tensor  # (B, C) float32 in raw units, the columns of :class:`~caloforge.models.base.ShowerModel`
+    )
+    indices: Tensor  # (B,) int64, position in the training set
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -53,19 +49,15 @@ class TrainingData(Protocol):
     @property
     def device(self) -> torch.device:
         """Where batches arrive."""
-        ...
 
     def __len__(self) -> int:
         """Return the number of showers."""
-        ...
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Iterate over all showers, in their order or that of their files, the last batch shorter; never augmented."""
-        ...
 
     def take(self, indices: Tensor) -> Batch:
         """Return the showers of these indices (B,)."""
-        ...
 
 
 class Random(Protocol):
@@ -73,43 +65,32 @@ class Random(Protocol):
 
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normal numbers."""
-        ...
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw uniform numbers in [0, 1)."""
-        ...
 
 
 class Updater(Random, Protocol):
     """What the training loop provides to a step."""
 
-    step: int
-    """Steps of this stage so far."""
-    epoch: int
-    """Epochs of this stage so far."""
-    epochs: int
-    """Epochs of this stage in all."""
-    generator: torch.Generator
-    """Seeded generator on the training device; its state is in every checkpoint."""
-    device: torch.device
-    """The training device."""
+    step: int  # steps of this stage so far
+    epoch: int  # epochs of this stage so far
+    epochs: int  # epochs of this stage in all
+    generator: torch.Generator  # seeded generator on the training device; its state is in every checkpoint
+    device: torch.device  # the training device
 
     @property
     def progress(self) -> float:
         """Part of the stage that is done, in [0, 1)."""
-        ...
 
     def every(self, n: int) -> bool:
         """Whether this is the n-th, 2n-th, ... step of the stage."""
-        ...
 
     def update(self, name: str, loss: Tensor, retain_graph: bool = False) -> None:
         """Minimise a loss: clear gradients, backward, clip, step of optimiser and schedule, moving average."""
-        ...
 
     def reset(self, name: str) -> None:
         """Forget the state of an optimiser, after its network was initialised again."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,8 @@
 
 After training, a model generates several showers for each training shower, under its conditions. Each step compares
 them with the training showers, sets its constants, and changes them before the next step sees them. In later rounds the steps
-correct what the others change. At generation the fitted steps follow the network::
-
-    class MyModel(CalibratedModel):
-        def __init__(self, detector, config):
-            ...
-            self.calibration = Calibration(MyStep(detector)) if config.calibrate else None
-
-        def make(self, noise, conditions): ...  # the cells of the network
-
-        def stages(self):
-            return (Stage("main", ...), *self.calibration_stages())
+correct what the others change. At generation the fitted steps follow the network. A model derives from :class:`CalibratedModel`,
+sets ``calibration``, defines ``make``, and ends its stages with ``calibration_stages()``.
 
 A trained model is measured without its calibration by ``model.choose({"calibrated": False})``.
 """
@@ -34,23 +25,17 @@ __all__ = ["STAGE", "CalibratedModel", "CalibratedSampling", "Calibration", "Sam
 
 STAGE = "calibrate"
 """Name of the stage that fits the calibration and trains no weight."""
-_CELLS = 4_000_000
-"""Cells that are generated at a time."""
-_MOST_CELLS = 150_000_000
-"""Generated cells that are kept in memory."""
+_CELLS = 4_000_000  # cells that are generated at a time
+_MOST_CELLS = 150_000_000  # generated cells that are kept in memory
 
 
 class Sample(NamedTuple):
     """Showers and their conditions."""
 
-    cells: Tensor
-    """(N, n_cells), MeV."""
-    conditions: Tensor
-    """(N, C), raw units."""
-    energy: Tensor
-    """(N,), MeV."""
-    encoded: Tensor
-    """(N, width), encoded conditions."""
+    cells: Tensor  # (N, n_cells), MeV
+    conditions: Tensor  # (N, C), raw units
+    energy: Tensor  # (N,), MeV
+    encoded: Tensor  # (N, width), encoded conditions
 
 
 class Step(nn.Module):
@@ -72,9 +57,6 @@ class Step(nn.Module):
 
 class Calibration(nn.Module):
     """Steps in their order.
-
-    Arguments:
-        steps: The steps.
 
     Attributes:
         rounds: Rounds of the fit.
@@ -115,12 +97,7 @@ class Calibration(nn.Module):
 
     @torch.no_grad()
     def fit(self, reference: Sample, generated: Sample) -> None:
-        """Set all constants.
-
-        Arguments:
-            reference: Training showers (N, ...).
-            generated: Generated ones (K N, ...), K times the same conditions in the same order.
-        """
+        """Set all constants from training showers (N, ...) and generated ones (K N, ...), K times the same conditions in the same order."""
         true, start = self.begin(reference), self.begin(generated)
         steps = [step for step in self.steps if isinstance(step, Step)]
         for turn in range(self.rounds):
@@ -146,8 +123,7 @@ def generate_like(
         fewest: Showers that are enough; 0: all copies.
 
     Returns:
-        Training cells (N, n_cells), their conditions (N, C), generated cells (K N, n_cells) and conditions (K N, C), whose order
-        is K times that of the training showers.
+        Training cells (N, n_cells) and conditions (N, C), generated ones (K N, ...), K times in the order of the training showers.
     """
     batches = list(data.batches(1024))
     cells, conditions = (torch.cat([getattr(b, k) for b in batches]) for k in ("cells", "conditions"))
@@ -164,21 +140,13 @@ def generate_like(
 
 
 class CalibratedSampling(Settings):
-    """What may be chosen at generation.
-
-    Arguments:
-        calibrated: Whether the post-training calibration is applied.
-    """
+    """What may be chosen at generation: whether the calibration is applied."""
 
     calibrated: bool = True
 
 
 class CalibratedModel(ShowerModel):
-    """A model with a calibration.
-
-    Attributes:
-        calibration: The calibration, or None for a model without.
-    """
+    """A model with a calibration, or None for one without."""
 
     Sampling: ClassVar[type[Settings]] = CalibratedSampling
     calibration: Calibration | None

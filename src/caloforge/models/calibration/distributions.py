@@ -36,10 +36,8 @@ _KNOTS = 57
 _REACH = 3.5
 _ROUNDS = 12
 _GROUPS = 5
-_LEAST = 200
-"""Fewest showers of a group."""
-_STEP = 1e-4
-"""Least rise of t between two knots."""
+_LEAST = 200  # fewest showers of a group
+_STEP = 1e-4  # least rise of t between two knots
 
 
 class ConditionalDistribution(nn.Module):
@@ -49,13 +47,8 @@ class ConditionalDistribution(nn.Module):
 
     w follows from weighted least squares, v from the likelihood of a normal density (iteratively reweighted, the squared
     residual being a chi square), both in turn. The quantiles of t, stretched to its mean and width, are kept for groups of equal
-    number ordered by one of the conditions and interpolated between them: leakage makes a tail that depends on the angle.
-
-    Arguments:
-        width: Number of conditions.
-        group: Column of the conditions by which the groups are made.
-        mean: Value before the fit.
-        std: Width before the fit.
+    number ordered by one of the conditions, the column ``group``, and interpolated between them: leakage makes a tail that
+    depends on the angle. Before the fit mean and width are the numbers of the constructor.
     """
 
     mean_weights: Tensor
@@ -171,19 +164,11 @@ class ShowerSums(nn.Module):
     since W varies least: V is smaller in late showers, of which more is sampled half as often, and W is not. Layer l is multiplied
     with :math:`e^{\alpha + \beta \zeta_l}`, :math:`\zeta` the depth in [-1, 1]: the smoothest change, close to 1 when the shower is
     nearly right. Its slope :math:`\beta` follows from Newton's method, cut to [-2, 2].
-
-    Arguments:
-        detector: The detector.
-        width: Number of encoded conditions.
-        group: Column of the conditions on which the shapes depend.
-
-    Attributes:
-        size: Normal numbers a shower: 2.
     """
 
     ratios: Tensor
     depths: Tensor
-    size = 2
+    size = 2  # normal numbers a shower
 
     def __init__(self, detector: Detector, width: int, group: int) -> None:
         super().__init__()
@@ -253,14 +238,12 @@ _LOWEST, _HIGHEST, _STEPS = math.log(1e-3), math.log(3.0), 241
 """ln(e / MeV) of the first and last knot; steps of 0.033."""
 _FADE = (math.log(1.0), math.log(3.0))
 _ANGLES = 6
-_FEWEST = 20_000
-"""Hits of a group."""
-_TAIL = 50
-"""Hits below which the distribution functions are not followed."""
+_FEWEST = 20_000  # hits of a group
+_TAIL = 50  # hits below which the distribution functions are not followed
 
 
 class CellSpectrum(nn.Module):
-    """See the module; it changes nothing before the fit."""
+    """Rising map of the energies of hits; it changes nothing before the fit."""
 
     known: Tensor
 
@@ -278,12 +261,7 @@ class CellSpectrum(nn.Module):
 
     @torch.no_grad()
     def fit(self, reference: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> None:
-        """Fit the map.
-
-        Arguments:
-            reference: Energies of hits (n,), MeV, and the angles of their showers (n,), degrees.
-            generated: The same of generated showers of the same angles.
-        """
+        """Fit to energies of hits (n,), MeV, with the angles of their showers (n,), degrees, of training and of generated showers."""
         angles = generated[1].double()
         count = min(_ANGLES, len(angles) // _FEWEST) if bool(angles.amax() > angles.amin()) else 1
         levels = torch.linspace(0.0, 1.0, max(1, count) + 1, dtype=torch.float64)[1:-1].to(angles.device)

@@ -13,19 +13,15 @@ from caloforge.geometry import Detector
 __all__ = ["GridParts", "GridShowers", "cell_orbits"]
 
 _TINY = 1e-12
-_EDGES = (0.5, 1.2, 1.6, 2.5, 3.7, 6.1)
-"""Distances from the beam between rings, in cells."""
-_FILLED = 0.2
-"""Least part of the training showers in which a core cell is filled."""
+_EDGES = (0.5, 1.2, 1.6, 2.5, 3.7, 6.1)  # distances from the beam between rings, in cells
+_FILLED = 0.2  # least part of the training showers in which a core cell is filled
 _CHUNK = 512
 
 
 def cell_orbits(shape: tuple[int, ...], allowed: Tensor) -> Tensor:
-    """Return an orbit for each cell (n_cells,): cells that the symmetries turn into one another have the same.
+    """Return an orbit for each cell (n_cells,) of a grid: cells that the symmetries turn into one another have the same.
 
-    Arguments:
-        shape: Of the grid.
-        allowed: (3,) 1 or 0: mirror x, mirror y, swap.
+    ``allowed`` are 1 or 0 for mirror x, mirror y, swap (3,).
     """
     images = [torch.arange(int(np.prod(shape))).view(shape)]
     mirror_x, mirror_y, swap = (allowed > 0.5).tolist()
@@ -40,18 +36,12 @@ def cell_orbits(shape: tuple[int, ...], allowed: Tensor) -> Tensor:
 class GridShowers(NamedTuple):
     """Showers by their parts."""
 
-    core: Tensor
-    """(B, n_core), share of each core cell in its layer."""
-    others: Tensor
-    """(B, rings, layers), share of the other cells of each ring."""
-    layers: Tensor
-    """(B, layers), MeV."""
-    factors: Tensor
-    """(B, rings, layers), by which the energies of the other cells have changed."""
-    encoded: Tensor
-    """(B, width), encoded conditions."""
-    energy: Tensor
-    """(B,), incident energy, MeV."""
+    core: Tensor  # (B, n_core), share of each core cell in its layer
+    others: Tensor  # (B, rings, layers), share of the other cells of each ring
+    layers: Tensor  # (B, layers), MeV
+    factors: Tensor  # (B, rings, layers), by which the energies of the other cells have changed
+    encoded: Tensor  # (B, width), encoded conditions
+    energy: Tensor  # (B,), incident energy, MeV
 
 
 class GridParts(nn.Module):

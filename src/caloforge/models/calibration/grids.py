@@ -44,8 +44,7 @@ class _CoreStep(Step):
 
 _WIDE = 1.5
 """Largest power, and the inverse of the smallest: others would be decided by a few cells of much energy."""
-_FAR = 5.0
-"""Largest logarithm of p over its mean that a power acts on."""
+_FAR = 5.0  # largest logarithm of p over its mean that a power acts on
 _LEAST = 1e-30
 
 
@@ -55,10 +54,6 @@ class CorePowers(_CoreStep):
     They narrow or widen a cell's distribution about the training showers' mean share. :math:`\ln \gamma` is linear in the conditions and
     follows from the squared deviations of the cells' shares of the shower from their means, of training and of generated showers, as
     gains do from shares. Showers count with their energy. Empty cells stay empty.
-
-    Arguments:
-        parts: The parts of showers.
-        width: Encoded conditions.
 
     Attributes:
         typical: (features, orbits) of the logarithms of the mean shares.
@@ -108,12 +103,7 @@ class CorePowers(_CoreStep):
 
 
 class CoreGains(_CoreStep):
-    """Gains of core cells, one for each orbit, and of the other cells of each ring and layer; layers keep their energy.
-
-    Arguments:
-        parts: The parts of showers.
-        width: Encoded conditions.
-    """
+    """Gains of core cells, one for each orbit, and of the other cells of each ring and layer; layers keep their energy."""
 
     def __init__(self, parts: GridParts, width: int) -> None:
         super().__init__(parts)
@@ -143,13 +133,10 @@ class CoreGains(_CoreStep):
 _GENERATED, _REFERENCE = 6, 3
 """Degrees of the moments: generated showers are many, and what remains of their trends is widened with their deviations;
 training showers are few, and change smoothly."""
-_REACH = 8.0
-"""Most standard deviations: a number of rare late showers is far out, and belongs to its width."""
-_MOST = 2.0
-"""Largest factor in one turn."""
+_REACH = 8.0  # most standard deviations: a number of rare late showers is far out, and belongs to its width
+_MOST = 2.0  # largest factor in one turn
 _TURNS = 3
-_FLOOR = 0.01
-"""Least variance of generated showers along any direction, in units of that of one number."""
+_FLOOR = 0.01  # least variance of generated showers along any direction, in units of that of one number
 _NOTHING = 1e-9
 
 
@@ -233,7 +220,7 @@ class GridCalibration(Calibration):
         width: Encoded conditions, all continuous.
         angled: Whether the angle is one of them.
         symmetry: The symmetries of the beam.
-        threshold: Energy below which cells are empty, MeV.
+        threshold: MeV.
     """
 
     rounds = 5

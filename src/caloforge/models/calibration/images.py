@@ -19,10 +19,8 @@ from caloforge.models.calibration.moments import ConditionalMoments, EnergyMomen
 __all__ = ["CellWidths", "ImageCalibration", "ImageNumbers", "NumberMaps", "SinhArcsinh"]
 
 _TINY = 1e-20
-_EDGE = 0.01
-"""Least part of an image that peak and rest each keep."""
-_FLAT = 1e-6
-"""Smallest determinant of V, over the product of its diagonal, of a rest that can be tilted."""
+_EDGE = 0.01  # least part of an image that peak and rest each keep
+_FLAT = 1e-6  # smallest determinant of V, over the product of its diagonal, of a rest that can be tilted
 
 
 class ImageNumbers(nn.Module):
@@ -42,15 +40,9 @@ class ImageNumbers(nn.Module):
 
     which keeps the sum and moves the centre by just :math:`(\Delta x, \Delta y)`. Empty cells stay empty. All four are met
     exactly, except where a tilt would make cells negative: these are emptied, and the centre falls a little short.
-
-    Arguments:
-        detector: A detector of images.
-
-    Attributes:
-        size: Numbers an image: 4.
     """
 
-    size = 4
+    size = 4  # numbers an image
     x: Tensor
     y: Tensor
 
@@ -107,10 +99,8 @@ def _parts(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rest / total.clamp_min(_TINY)[:, None], total, peak
 
 
-_LEAST_PART = 1e-6
-"""Smallest width of a part."""
-_MOST = 4.0
-"""Largest change of a width."""
+_LEAST_PART = 1e-6  # smallest width of a part
+_MOST = 4.0  # largest change of a width
 
 
 class CellWidths(Step):
@@ -123,9 +113,6 @@ class CellWidths(Step):
 
     where :math:`w_i > 0`, and scaled to unit sum again. The shape of a cell's distribution stays the model's, and the image's sum
     and peak are untouched.
-
-    Arguments:
-        n_cells: Cells of an image.
     """
 
     def __init__(self, n_cells: int) -> None:
@@ -149,10 +136,8 @@ class CellWidths(Step):
         return showers._replace(cells=mapped * total[:, None] + showers.cells * peak)
 
 
-_LEVELS = 40
-"""Most quantiles that are compared."""
-_EACH = 5
-"""Fewest numbers for one of them."""
+_LEVELS = 40  # most quantiles that are compared
+_EACH = 5  # fewest numbers for one of them
 _LEAST_SLOPE = 1e-3
 _RIDGE = 1e-6
 _LOW = (-np.inf, 0.0, -2.0, 0.3)
@@ -175,9 +160,6 @@ class SinhArcsinh(nn.Module):
 
     References:
         M. C. Jones, A. Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009) 761.
-
-    Arguments:
-        columns: Numbers a shower.
 
     Attributes:
         terms: (columns, 4): a, b, epsilon, delta.
@@ -229,12 +211,9 @@ def _fit_terms(generated: Array, reference: Array) -> Array:
     return terms
 
 
-_LEAST = 1e-3
-"""Smallest width of a number: below it there is rounding."""
-_FACTOR = 2.0
-"""Most by which the energy of an image changes: no map is known at the far end of a tail."""
-_REACH = 2.5
-"""Standard deviations beyond which the generator's trends are constant."""
+_LEAST = 1e-3  # smallest width of a number: below it there is rounding
+_FACTOR = 2.0  # most by which the energy of an image changes: no map is known at the far end of a tail
+_REACH = 2.5  # standard deviations beyond which the generator's trends are constant
 
 
 class NumberMaps(Step):
@@ -249,9 +228,6 @@ class NumberMaps(Step):
     with :math:`\mu_k, \ln \sigma_k` the generator's own trends, cubics that many images determine well, and :math:`s_{kj}` and the
     sinh-arcsinh maps :math:`f_k` from the training images. Each image is changed to have its new numbers; all else in it stays the
     model's.
-
-    Arguments:
-        detector: A detector of images.
     """
 
     slopes: Tensor
@@ -308,11 +284,7 @@ class NumberMaps(Step):
 
 
 class ImageCalibration(Calibration):
-    """Cells, then numbers, of images that are not empty.
-
-    Arguments:
-        detector: A detector of images.
-    """
+    """Cells, then numbers, of images that are not empty."""
 
     copies = 25
     fewest = 20_000

@@ -101,16 +101,8 @@ class EnergyMoments(nn.Module):
 class Polynomial(nn.Module):
     """Monomials of continuous conditions, the constant one first, then discrete conditions as they are.
 
-    Beyond the range of the training showers continuous conditions stop at its edge.
-
-    Arguments:
-        continuous: Continuous encoded conditions, the first columns of c.
-        width: All encoded conditions.
-        degree: Highest degree.
-        cross: Whether products of different conditions are among the monomials.
-
-    Attributes:
-        size: Monomials.
+    Beyond the range of the training showers continuous conditions stop at its edge. The continuous conditions are the first columns
+    of c; ``cross`` says whether products of different ones are among the monomials.
     """
 
     low: Tensor
@@ -152,10 +144,8 @@ class Polynomial(nn.Module):
 
 
 _RIDGE = 1e-6
-_FEWEST = 10
-"""Known values for each term of a polynomial."""
-_LOG_NORMAL = 0.635
-"""-<ln|g|> of a standard normal g."""
+_FEWEST = 10  # known values for each term of a polynomial
+_LOG_NORMAL = 0.635  # -<ln|g|> of a standard normal g
 
 
 class ConditionalMoments(nn.Module):
@@ -188,11 +178,8 @@ class ConditionalMoments(nn.Module):
     def fit(self, encoded: Tensor, values: Tensor, known: Tensor | None = None) -> None:
         """Fit to encoded conditions (N, width) and values (N, columns).
 
-        Arguments:
-            encoded: Encoded conditions.
-            values: Quantities.
-            known: Which values there are (N, columns), all if missing. A column of few gets their mean and width alone; one of none
-                is left as it is.
+        ``known`` says which values there are (N, columns), all if missing. A column of few gets their mean and width alone; one of none
+        is left as it is.
         """
         self.terms.fit(encoded)
         design, x = self.terms(encoded).double(), values.double()
@@ -226,11 +213,9 @@ class ConditionalMoments(nn.Module):
 
 
 _STEPS = 6
-_FAR = 3.0
-"""Largest coefficient."""
+_FAR = 3.0  # largest coefficient
 _TINY = 1e-12
-_UNIT_RIDGE = 1e-8
-"""Added to matrices of unit size, which few showers leave singular."""
+_UNIT_RIDGE = 1e-8  # added to matrices of unit size, which few showers leave singular
 
 
 class Gains(nn.Module):
@@ -241,9 +226,6 @@ class Gains(nn.Module):
         groups: How many groups.
         degree: Highest power of each condition.
         most: Largest gain, and the inverse of the smallest.
-
-    Attributes:
-        weights: a, (features, groups).
     """
 
     weights: Tensor
@@ -265,7 +247,7 @@ class Gains(nn.Module):
 
         Arguments:
             reference: Shares of training showers (N, groups).
-            generated: Mean shares of generated ones under the same conditions (N, groups), with the present gains.
+            generated: Mean shares of generated ones under the same conditions (N, groups).
             encoded: Encoded conditions (N, width).
         """
         bare = generated.double() / self(encoded).double()
@@ -274,14 +256,7 @@ class Gains(nn.Module):
 
 
 def fit_gains(reference: Tensor, generated: Tensor, features: Tensor, shrink: bool = True) -> Tensor:
-    """Return the coefficients a (F, groups) of gains, see the module.
-
-    Arguments:
-        reference: (N, groups).
-        generated: (N, groups).
-        features: (N, F).
-        shrink: Whether coefficients are shrunk.
-    """
+    """Return the coefficients a (F, groups) of gains, see the module, for shares (N, groups) and features (N, F); ``shrink`` for shrunk ones."""
     n, size = features.shape
     pairs = (features[:, :, None] * features[:, None, :]).reshape(n, -1)
     eye = torch.eye(size, dtype=features.dtype, device=features.device)

@@ -38,21 +38,13 @@ __all__ = [
 ]
 
 _GROUPS = 9
-_LEAST = 50
-"""Fewest showers of a group, where energies are continuous."""
-_OUTER = 10
-"""Intervals whose mean slope continues beyond the ends."""
-_FLAT = 1e-6
-"""Least distance of two knots along which a line continues."""
+_LEAST = 50  # fewest showers of a group, where energies are continuous
+_OUTER = 10  # intervals whose mean slope continues beyond the ends
+_FLAT = 1e-6  # least distance of two knots along which a line continues
 
 
 def quantiles(values: Tensor, levels: Tensor) -> Tensor:
-    """Return the quantiles (k, ...) of values (n, ...) along the first axis, linear between the ordered values, in float64.
-
-    Arguments:
-        values: At least one.
-        levels: (k,) in [0, 1], float64.
-    """
+    """Return the quantiles (k, ...) of values (n, ...) along the first axis at levels (k,), linear between the ordered values, in float64."""
     ordered = values.double().sort(0).values
     place = levels.to(values.device) * (len(ordered) - 1)
     below = place.floor().long()
@@ -61,10 +53,7 @@ def quantiles(values: Tensor, levels: Tensor) -> Tensor:
 
 
 def normal_levels(knots: int, reach: float, ends: bool = False) -> Tensor:
-    """Return the probabilities (knots,), float64, of equally spaced normal numbers from -reach to reach.
-
-    With ``ends`` the first is 0 and the last 1 instead.
-    """
+    """Return the probabilities (knots,), float64, of equally spaced normal numbers from -reach to reach; with ``ends`` the outer ones are 0 and 1."""
     if ends:
         inner = normal_levels(knots - 2, reach)
         return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
@@ -74,10 +63,8 @@ def normal_levels(knots: int, reach: float, ends: bool = False) -> Tensor:
 
 _PENALTIES = (0.0, *10.0 ** np.arange(-2.0, 8.0))
 _SPLITS = 4
-_FEWEST = 40
-"""Values from which on quantiles are smoothed."""
-_BEYOND = 0.5
-"""Expected values beyond the last knot that is fitted; further out the curve is straight."""
+_FEWEST = 40  # values from which on quantiles are smoothed
+_BEYOND = 0.5  # expected values beyond the last knot that is fitted; further out the curve is straight
 
 
 def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
@@ -143,13 +130,9 @@ def _smoothers(n: int, knots: int, reach: float) -> tuple[Tensor, Tensor]:
 
 
 def energy_groups(energy: Tensor, most: int = _GROUPS) -> tuple[Tensor, Tensor]:
-    """Return the group (N,) of each shower and the mean ln E (G,) of each group, ascending.
+    """Return the group (N,) of each shower and the mean ln E (G,) of each group, ascending, for energies (N,), MeV.
 
-    One group at each energy where there are few, else groups of equal numbers.
-
-    Arguments:
-        energy: (N,) MeV.
-        most: Most groups.
+    One group at each energy where there are few, else at most ``most`` groups of equal numbers.
     """
     x = torch.log(energy.double())
     levels, index = torch.unique(x, return_inverse=True)
@@ -256,14 +239,7 @@ class MonotoneMap(nn.Module):
     def fit_groups(
         self, position: Tensor, generated: Labelled, reference: Labelled, classes: int = 1
     ) -> None:
-        """Map generated to reference numbers in each group and class; a class without showers takes its whole group's.
-
-        Arguments:
-            position: (G,) of the groups, ascending.
-            generated: Numbers of generated showers.
-            reference: Numbers of reference showers.
-            classes: Number of classes.
-        """
+        """Map generated to reference numbers in each class and group, at positions (G,); a class without showers takes its whole group's."""
         levels = normal_levels(self.knots, self.reach, self.ends)
         self.position = position.to(self.position)
         for name, (values, group, kind) in (("x", generated), ("y", reference)):
@@ -282,10 +258,10 @@ class MonotoneMap(nn.Module):
         kind: Tensor | None = None,
         uniform: Tensor | None = None,
     ) -> Tensor:
-        """Return y of values.
+        """Return y of values (B, columns) or (B, columns, n).
 
         Arguments:
-            values: (B, columns) or (B, columns, n).
+            values: Values x.
             at: Place of each shower (B,) among the groups; needed where there are several.
             kind: Class of each shower (B,), int64; all 0 when missing.
             uniform: Numbers in [0, 1) of the shape of values: a value so frequent that several knots are equal (an empty layer) is

@@ -36,8 +36,7 @@ def _groups(reference: Sample, generated: Sample) -> tuple[Tensor, Tensor, Tenso
 
 
 _DEGREE = 3
-_ENERGIES = 6
-"""Fewest energies for a cubic."""
+_ENERGIES = 6  # fewest energies for a cubic
 
 
 class LayerMaps(Step):
@@ -46,9 +45,6 @@ class LayerMaps(Step):
     The response is :math:`\sum_l E_l / E`, a fraction :math:`E_l / \sum_l E_l`. After the maps the means are matched (not the
     widths, which a few leaking showers decide); where there are six energies or more the logarithms of the mean fractions are
     those of a cubic in ln E through the training showers', which is known better than each of them.
-
-    Arguments:
-        detector: The detector.
     """
 
     remainder: Tensor
@@ -104,8 +100,7 @@ class LayerMaps(Step):
         return fractions * (mapped[:, :1] * energy[:, None])
 
 
-_MOST = 4.0
-"""Largest factor on a cell in one round."""
+_MOST = 4.0  # largest factor on a cell in one round
 _CHUNK = 1024
 
 
@@ -115,11 +110,6 @@ class CellMaps(Step):
     A factor a cell matches the mean. Generated showers come with small energies in cells that would be empty, in the order in which
     they are likely to have some, so that cells become empty as often as in truth. Showers whose alignments are mirrored are
     mirrored to one class before. Layers keep their energy.
-
-    Arguments:
-        detector: The detector.
-        columns: Name of each condition to its columns.
-        symmetry: The symmetries of the model.
     """
 
     def __init__(self, detector: Detector, columns: Mapping[str, slice], symmetry: BeamSymmetry) -> None:
@@ -201,13 +191,7 @@ class CellMaps(Step):
 
 
 class ShowerCalibration(Calibration):
-    """Layers, then cells.
-
-    Arguments:
-        detector: The detector.
-        columns: Name of each condition to its columns.
-        symmetry: The symmetries of the model.
-    """
+    """Layers, then cells."""
 
     def __init__(self, detector: Detector, columns: Mapping[str, slice], symmetry: BeamSymmetry) -> None:
         super().__init__(LayerMaps(detector), CellMaps(detector, columns, symmetry))

@@ -45,8 +45,7 @@ __all__ = ["EMPTY", "NOTHING", "CellValues", "Gain", "LayerTargets", "tilted", "
 
 
 _STEPS = 4
-_MOST = 0.3
-"""Largest logarithm of a cell's factor, against the layer's mean."""
+_MOST = 0.3  # largest logarithm of a cell's factor, against the layer's mean
 _DAMPING = 0.1
 """Added to the covariance, in units of that of all the layer's energy, against moments that little free energy cannot change."""
 _LEAST = 1e-3
@@ -55,25 +54,15 @@ _TINY = 1e-12
 
 
 class LayerTargets(NamedTuple):
-    """Targets for the cells of each layer.
+    """Targets for the cells of each layer."""
 
-    Attributes:
-        sums: Energies (B, n_layers), MeV.
-        hits: Cells above the threshold (B, n_layers), whole numbers.
-        faint: Cells with less energy (B, n_layers), whole numbers.
-        x: Centres along x (B, n_layers), in units of the layer's half width.
-        y: The same along y.
-        width_x: Root mean square distances to the centre along x (B, n_layers), in the same units.
-        width_y: The same along y.
-    """
-
-    sums: Tensor
-    hits: Tensor
-    faint: Tensor
-    x: Tensor
-    y: Tensor
-    width_x: Tensor
-    width_y: Tensor
+    sums: Tensor  # energies (B, n_layers), MeV
+    hits: Tensor  # cells above the threshold (B, n_layers), whole numbers
+    faint: Tensor  # cells with less energy (B, n_layers), whole numbers
+    x: Tensor  # centres along x (B, n_layers), in units of the layer's half width
+    y: Tensor  # the same along y
+    width_x: Tensor  # root mean square distances to the centre along x (B, n_layers), in the same units
+    width_y: Tensor  # the same along y
 
 
 def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
@@ -82,7 +71,7 @@ def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTarg
     Arguments:
         free: Energies that may change (B, n_layers, width), MeV, not negative.
         fixed: Energies that stay (B, n_layers, width), MeV.
-        x: Positions of the cells (n_layers, width).
+        x: Positions of the cells (B or 1, n_layers, width), in half widths of the layer.
         y: The same along the other axis.
         targets: Centres and widths; sums and counts are not used.
     """
@@ -142,8 +131,7 @@ def _weighted(free: Tensor, moments: Tensor, rates: Tensor, whole: Tensor) -> Te
 
 NOTHING = -1e4
 """Value of a column without a cell."""
-_DENSE = 3
-"""``torch.topk`` searches all rows when more than one of this many values is needed."""
+_DENSE = 3  # ``torch.topk`` searches all rows when more than one of this many values is needed
 
 
 def topk_ragged(values: Tensor, needed: Tensor, likely: float) -> tuple[Tensor, Tensor]:
@@ -198,18 +186,13 @@ Gain = Callable[[Tensor, Tensor], Tensor]
 EMPTY = -1.0
 _CENTRE = 1.2
 _SCALE = 0.6
-_FAINTEST = -2.6
-"""Smallest x of a filled cell, which keeps it away from the empty ones."""
-_SLOPE = 0.8
-"""Least slope s."""
+_FAINTEST = -2.6  # smallest x of a filled cell, which keeps it away from the empty ones
+_SLOPE = 0.8  # least slope s
 _STEEPEST = 6.0
 _KNOTS = 200
-_TRUSTED = 2.5
-"""Quantiles are followed between these normal numbers; beyond them the slope is the least."""
-_FEWEST = 100
-"""Fewest values of a layer to which its map is fitted."""
-_LIKELY = -0.9
-"""About as many cells have values above it as are filled."""
+_TRUSTED = 2.5  # quantiles are followed between these normal numbers; beyond them the slope is the least
+_FEWEST = 100  # fewest values of a layer to which its map is fitted
+_LIKELY = -0.9  # about as many cells have values above it as are filled
 _SAMPLE = 400_000
 
 
@@ -307,12 +290,7 @@ class CellValues(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
-        """Fit the map of the values of filled cells to those of training showers.
-
-        Arguments:
-            pairs: Values of a model (B, n_cells) with the filled cells of each layer (B, n_layers).
-            cells: Training showers (N, n_cells), MeV.
-        """
+        """Map the values of filled cells of a model, pairs of (B, n_cells) and counts (B, n_layers), to those of cells (N, n_cells), MeV."""
         generated: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
         for values, filled in pairs:
             view, _ = self._filled(values, filled)
@@ -326,12 +304,7 @@ class CellValues(nn.Module):
 
     @torch.no_grad()
     def refine(self, generated: Tensor, cells: Tensor) -> None:
-        """Correct that map for what scaling and moments change.
-
-        Arguments:
-            generated: Decoded showers (M, n_cells), MeV, with the present map.
-            cells: Training showers (N, n_cells), MeV.
-        """
+        """Correct that map for what scaling and moments change, by showers decoded with it (M, n_cells) and training ones (N, n_cells), MeV."""
         pairs = zip(self._by_layer(generated), self._by_layer(cells), strict=True)
         for layer, (found, true) in enumerate(pairs):
             if min(len(found), len(true)) >= _FEWEST:

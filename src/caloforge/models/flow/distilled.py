@@ -111,8 +111,7 @@ class RingGains(nn.Module):
         """Return the gains (B, n_layers, K) of cells.
 
         Arguments:
-            x: Positions (B, n_layers, K), in half widths of the layer.
-            y: The same along the other axis.
+            x: Positions (B, n_layers, K), in half widths of the layer; y the same along the other axis.
             theta: Angles (B,), degrees.
             encoded: Encoded continuous conditions (B, width).
         """
@@ -314,14 +313,9 @@ class FlowMatchingFast(FlowMatching):
         noise: Tensor,
         times: tuple[float, ...],
     ) -> Tensor:
-        """Return the mean squared distance of the student's velocity to the teacher's; the rows of a batch take the jumps in turn.
+        """Return the mean squared distance of the velocities of teacher and student; the rows of a batch take the jumps in turn.
 
-        Arguments:
-            networks: Teacher and student.
-            conditions: Further inputs of both beside x and time, (B, ...) each.
-            data: x_1 (B, ...).
-            noise: x_0 (B, ...).
-            times: Times of the jumps.
+        Data x_1 and noise x_0 are (B, ...); conditions are the further inputs of both networks beside x and time.
         """
         teacher, student = networks
         which = torch.arange(len(data), device=data.device) % (len(times) - 1)

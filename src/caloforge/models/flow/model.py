@@ -44,8 +44,7 @@ __all__ = ["ADAMW", "FlowMatching", "FlowMatchingConfig", "FlowSampling"]
 _FIT_SEED = 20
 _FIT_MOST = 20_000
 _CORE_MOST = 5_000
-_LEAST_HELD_OUT = 2_000
-"""Held-out showers of a loss; fewer are used several times."""
+_LEAST_HELD_OUT = 2_000  # held-out showers of a loss; fewer are used several times
 
 
 ADAMW: Mapping[str, Any] = {
@@ -177,8 +176,6 @@ class FlowMatching(ShowerModel):
         patches = CellPatches(detector, c.box)
         self.cell_net = CellNetwork(patches, rows, kinds, width, c.width, c.blocks, c.repeats, c.heads)
 
-    # generation
-
     @property
     def summary_size(self) -> int:
         """Numbers of a summary."""
@@ -226,8 +223,6 @@ class FlowMatching(ShowerModel):
         """Return the cells' network for some conditions and summaries."""
         return lambda x, t: self.cell_net(x, t, encoded, summary)
 
-    # constants and symmetries
-
     def fit_transforms(self, showers: Showers) -> None:
         """Fit encoder, moments and tables; find the symmetries of beam and showers."""
         super().fit_transforms(showers)
@@ -258,8 +253,6 @@ class FlowMatching(ShowerModel):
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with a random symmetry applied to each shower."""
         return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
-
-    # training
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the two stages: the summary, then the cells."""

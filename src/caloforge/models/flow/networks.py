@@ -30,19 +30,11 @@ from caloforge.models.nn.cell_networks import CellTable
 __all__ = ["CellNetwork", "CellPatches", "PatchLinear", "SummaryNetwork", "TimeEmbedding", "Transformer"]
 
 
-_OWN = 200_000
-"""Most weights of a layer whose patches have separate matrices."""
+_OWN = 200_000  # most weights of a layer whose patches have separate matrices
 
 
 class PatchLinear(nn.Module):
-    """A linear map of (B, T, inputs) to (B, T, outputs).
-
-    Arguments:
-        patches: Number T of patches.
-        inputs: Numbers in.
-        outputs: Numbers out.
-        zero: Start from zero weights.
-    """
+    """A linear map of (B, patches, inputs) to (B, patches, outputs), with zero weights at first if ``zero``."""
 
     def __init__(self, patches: int, inputs: int, outputs: int, zero: bool = False) -> None:
         super().__init__()
@@ -60,19 +52,12 @@ class PatchLinear(nn.Module):
 
 
 _CHUNKS = 6
-_SMALL = 12
-"""Cells along an axis up to which boxes have sides of 2, beyond 5."""
-_ROW = 7
-"""Cells of a row in a patch where there is no grid."""
+_SMALL = 12  # cells along an axis up to which boxes have sides of 2, beyond 5
+_ROW = 7  # cells of a row in a patch where there is no grid
 
 
 class TimeEmbedding(nn.Module):
-    """Time in [0, 1] as sines and cosines through a small network.
-
-    Arguments:
-        width: Outputs.
-        frequencies: Sines, and cosines.
-    """
+    """Time in [0, 1] as sines and cosines through a small network."""
 
     rates: Tensor
 
@@ -125,14 +110,9 @@ def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
 
 
 class Transformer(nn.Module):
-    """Blocks on tokens.
+    """Blocks on tokens with their own weights, the stack of them applied several times.
 
-    Arguments:
-        width: Width of the tokens.
-        blocks: Blocks with their own weights.
-        repeats: Times that the stack is applied.
-        heads: Attention heads.
-        ratio: Hidden width of the MLP in units of the width (before the gate's 2/3).
+    The hidden width of the MLPs is ``ratio`` times that of the tokens, before the gate's 2/3.
     """
 
     def __init__(self, width: int, blocks: int, repeats: int, heads: int, ratio: float = 4.0) -> None:
@@ -160,9 +140,7 @@ class CellPatches(CellTable):
         box: Sides of a box along x, y and the layers, or (n,) for rows of n cells; empty: chosen from the detector.
 
     Attributes:
-        n_patches: Number of patches.
         places: Places of a patch.
-        n_cells: Cells of the detector.
         layers: (n_patches, k) layers in each patch, the last repeated where there are fewer.
     """
 
@@ -231,16 +209,7 @@ class _Head(nn.Module):
 
 
 class SummaryNetwork(nn.Module):
-    """Estimate the summary (B, R, K) from a noisy one.
-
-    Arguments:
-        rows: Rows R.
-        kinds: Numbers K in a row.
-        conditions: Encoded conditions.
-        width: Width of the tokens.
-        blocks: Blocks of the transformer.
-        heads: Attention heads.
-    """
+    """Estimate the summary (B, rows, kinds) from a noisy one."""
 
     def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int) -> None:
         super().__init__()
@@ -252,29 +221,18 @@ class SummaryNetwork(nn.Module):
         self.head = _Head(rows, width, kinds)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
-        """Return the estimate (B, R, K) of x (B, R, K) at times (B,) and encoded conditions (B, k)."""
+        """Return the estimate (B, rows, kinds) of x of that shape at times (B,) and encoded conditions (B, k)."""
         condition = self.time(time) + self.condition(encoded)
         tokens = self.body(self.embed(x) + self.position, condition)
         return preconditioned(x, time, self.head(tokens, condition).float())
 
 
 class CellNetwork(nn.Module):
-    """Estimate the values of all cells from noisy ones and the shower's summary.
+    """Estimate the values of all cells from noisy ones and the shower's summary (B, rows, kinds).
 
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
     whole summary and the encoded conditions modulate every block. The outputs are the probability of each cell to be filled and
-    its value (:mod:`~caloforge.models.flow.path`).
-
-    Arguments:
-        patches: The patches.
-        rows: Rows of the summary, the last one the shower's.
-        kinds: Numbers in a row.
-        conditions: Encoded conditions.
-        width: Width of the tokens.
-        blocks: Blocks with their own weights.
-        repeats: Times that they are applied.
-        heads: Attention heads.
-        posterior: Makes estimates of the network's outputs; a new :class:`SpikeSlab` by default.
+    its value, from which ``posterior`` makes estimates (:mod:`~caloforge.models.flow.path`).
     """
 
     def __init__(
@@ -304,14 +262,7 @@ class CellNetwork(nn.Module):
         self.head = _Head(n, width, self.posterior.outputs * places)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
-        """Return the estimate (B, n_cells).
-
-        Arguments:
-            x: Values (B, n_cells).
-            time: (B,).
-            encoded: Encoded conditions (B, k).
-            summary: (B, rows, kinds) normal numbers.
-        """
+        """Return the estimate (B, n_cells) of x (B, n_cells) at times (B,), encoded conditions (B, k) and summaries (B, rows, kinds)."""
         outputs = self.outputs(self.patches(x), time, encoded, summary)
         found: Tensor = self.posterior(x, time, self.patches.parts(outputs, self.posterior.outputs))
         return found

@@ -69,14 +69,7 @@ _LEAST = 0.05
 
 
 def flow_loss(denoise: Denoiser, data: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """Return the loss of the velocity, a mean over everything.
-
-    Arguments:
-        denoise: The network.
-        data: x_1 (B, ...).
-        noise: x_0 (B, ...).
-        times: t (B,).
-    """
+    """Return the loss of the velocity for data x_1 and noise x_0 (B, ...) at times (B,), a mean over everything."""
     t = times.view(-1, *[1] * (data.dim() - 1))
     found = denoise((1 - t) * noise + t * data, times).float()
     return ((found - data) / (1 - t).clamp_min(_LEAST)).square().mean()
@@ -114,14 +107,9 @@ def integrate(denoise: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
 
 
 def rowwise_heun(denoise: Denoiser, x: Tensor, start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Integrate each row over its own interval with the same number of Heun steps.
+    """Integrate each row of x (B, ...) over its own interval with the same number of Heun steps.
 
-    Arguments:
-        denoise: The network.
-        x: (B, ...) at the times ``start``.
-        start: (B,).
-        end: (B,), at most 1; a step that ends at 1 is Euler's.
-        steps: Steps.
+    ``start`` and ``end`` are times (B,), the end at most 1; a step that ends at 1 is Euler's.
     """
     shape = (-1, *[1] * (x.dim() - 1))
     width = (end - start) / steps
@@ -140,8 +128,7 @@ def rowwise_heun(denoise: Denoiser, x: Tensor, start: Tensor, end: Tensor, steps
 _EMPTY = -1.0
 NOISE = 0.02
 """Least noise in the likelihoods, for times near 1."""
-_PRIOR = 20.0
-"""Weight of the mean over all cells in the mean of one, in showers."""
+_PRIOR = 20.0  # weight of the mean over all cells in the mean of one, in showers
 REACH = 3.0
 """Largest change of a width's logarithm."""
 _MOST = 40.0
@@ -149,9 +136,6 @@ _MOST = 40.0
 
 class SpikeSlab(nn.Module):
     """Posterior means of cells that are empty or filled.
-
-    Arguments:
-        n_cells: Number of cells.
 
     Attributes:
         logit: (n_cells,) ln p/(1-p) in the training showers.
@@ -174,13 +158,7 @@ class SpikeSlab(nn.Module):
 
     @torch.no_grad()
     def fit(self, values: Tensor, filled: Tensor, core: Tensor) -> None:
-        """Set the averages, those of rarely filled cells shrunk to the mean over all cells.
-
-        Arguments:
-            values: (N, n_cells).
-            filled: (N, n_cells), bool.
-            core: Indices of cells that have no empty value.
-        """
+        """Set the averages from values and filled cells (N, n_cells), rare ones shrunk to the mean over all; ``core`` cells are never empty."""
         weight = filled.float()
         weight[:, core] = 1.0
         count = weight.sum(0)
@@ -197,13 +175,7 @@ class SpikeSlab(nn.Module):
         self.spread.copy_(((square + _PRIOR * width) / (count + _PRIOR)).sqrt().clamp_min(0.05))
 
     def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
-        """Return the estimate (B, n_cells).
-
-        Arguments:
-            x: x_t (B, n_cells).
-            time: (B,).
-            outputs: Changes of the logit, of the mean in widths, and of the logarithm of the width, (B, n_cells) each.
-        """
+        """Return the estimate (B, n_cells) of x_t (B, n_cells) at times (B,), with changes of logit, mean (in widths) and log width (B, n_cells)."""
         change, shift, stretch = outputs
         t = time[:, None]
         spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
@@ -243,13 +215,7 @@ class JumpPosterior(nn.Module):
         self.changes = nn.Parameter(torch.zeros(5, n_cells))
 
     def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
-        """Return the estimate (B, n_cells).
-
-        Arguments:
-            x: x_t (B, n_cells).
-            time: Not used; the posterior has its own.
-            outputs: u and v (B, n_cells) each.
-        """
+        """Return the estimate (B, n_cells) of x_t (B, n_cells) and outputs u and v (B, n_cells); the time is the posterior's own."""
         return self.estimate(x, outputs, self.numbers().unbind(0))
 
     @staticmethod

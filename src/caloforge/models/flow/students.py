@@ -23,8 +23,7 @@ from caloforge.settings import Settings
 
 __all__ = ["JumpNetworks", "StudentSettings", "cell_jumps", "summary_jumps"]
 
-_CACHED = 500_000
-"""Cells of a batch on a CPU, which fit into its cache."""
+_CACHED = 500_000  # cells of a batch on a CPU, which fit into its cache
 
 
 _Positive = Annotated[int, Field(ge=1)]
@@ -65,15 +64,7 @@ class _Block(nn.Module):
 
 
 class SummaryPerceptron(nn.Module):
-    """Estimate the summary (B, R, K) from a noisy one at one time, all numbers at once.
-
-    Arguments:
-        rows: Rows R.
-        kinds: Numbers K in a row.
-        conditions: Encoded conditions.
-        width: Width of the layers.
-        blocks: Blocks of two layers each.
-    """
+    """Estimate the summary (B, rows, kinds) from a noisy one at one time, all numbers at once, by blocks of two layers each."""
 
     def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int) -> None:
         super().__init__()

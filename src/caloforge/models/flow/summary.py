@@ -32,20 +32,14 @@ from caloforge.models.nn.cell_networks import LayerView
 
 __all__ = ["CoreMoments", "ShowerSummary"]
 
-_FLOOR = 1e-6
-"""Added to layer energies before the logarithm, MeV: less than any cell has."""
-_EDGE = 3.0
-"""Interval over which the counts of empty and full layers are dequantised, in cells."""
-_FEWEST = 2
-"""Fewest values of a number to which its table is fitted."""
+_FLOOR = 1e-6  # added to layer energies before the logarithm, MeV: less than any cell has
+_EDGE = 3.0  # interval over which the counts of empty and full layers are dequantised, in cells
+_FEWEST = 2  # fewest values of a number to which its table is fitted
 _KINDS = 7
-_DEPTH = [3, 6]
-"""Mean layer and spread over the layers in the shower's row."""
-_BLUR = 0.3
-"""Interval over which centres and widths are blurred, in cells over hits."""
+_DEPTH = [3, 6]  # mean layer and spread over the layers in the shower's row
+_BLUR = 0.3  # interval over which centres and widths are blurred, in cells over hits
 _TINY = 1e-9
-_REACH = 5.0
-"""Largest normal number of a summary."""
+_REACH = 5.0  # largest normal number of a summary
 
 
 class ShowerSummary(nn.Module):
@@ -59,8 +53,6 @@ class ShowerSummary(nn.Module):
         depth: Whether the shower's mean layer and spread over the layers are defined.
 
     Attributes:
-        rows: Rows of a summary: the layers and the shower.
-        kinds: Numbers in a row.
         fewest: (n_layers,) least filled cells of the training showers, and of decoded ones.
     """
 
@@ -85,14 +77,7 @@ class ShowerSummary(nn.Module):
 
     @torch.no_grad()
     def fit(self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator) -> None:
-        """Fit trend and tables.
-
-        Arguments:
-            cells: (N, n_cells) MeV.
-            energy: (N,) incident energies, MeV.
-            encoded: (N, width) encoded conditions.
-            generator: For the fractions of the hits.
-        """
+        """Fit trend and tables to cells (N, n_cells) and energies (N,), MeV, and encoded conditions (N, width); random dequantisation."""
         parts = [
             self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
         ]
@@ -219,10 +204,8 @@ def _pitches(detector: Detector) -> NDArray[np.float32]:
 
 
 _CORE_RIDGE = 1e-4
-_CORE_REACH = 6.0
-"""Largest standardised value of a core cell."""
-_CORE_LEAST = 0.02
-"""Smallest width of a core cell."""
+_CORE_REACH = 6.0  # largest standardised value of a core cell
+_CORE_LEAST = 0.02  # smallest width of a core cell
 
 
 class CoreMoments(nn.Module):
@@ -261,14 +244,7 @@ class CoreMoments(nn.Module):
 
     @torch.no_grad()
     def fit(self, values: Tensor, empty: float, summary: Tensor, encoded: Tensor) -> None:
-        """Find the core cells and fit them.
-
-        Arguments:
-            values: (N, n_cells).
-            empty: Value of an empty cell.
-            summary: (N, rows, kinds).
-            encoded: (N, k).
-        """
+        """Find and fit the core cells: values (N, n_cells), that of an empty cell, summaries (N, rows, kinds), encoded conditions (N, k)."""
         self.cells = torch.nonzero((values > empty).float().mean(0) > self.occupancy)[:, 0]
         weights, spread = [], []
         for cell in self.cells.tolist():

@@ -180,14 +180,8 @@ def choose_block(axis: Axis, inputs: int, outputs: int, taps: int, tile: int = _
 class BandedConv3d(nn.Conv3d):
     """Repeat cells, pad with zeros, convolve: as ``nn.Upsample``, ``F.pad`` and ``nn.Conv3d``, or banded.
 
-    Arguments:
-        inputs: Channels of the input.
-        outputs: Channels of the output.
-        kernel: Cells of the kernel along x, y and the layers.
-        size: Size of the input grid.
-        up: How often each cell is repeated along each axis.
-        pads: Zeros before and behind, for each axis.
-        bias: Whether a bias is added.
+    Arguments beside those of ``nn.Conv3d``: the size of the input grid, how often each cell is repeated along each axis, and the
+    zeros before and behind for each axis.
 
     Attributes:
         axes: How the three axes are computed in the banded form.

@@ -1,30 +1,9 @@
 """Conv2D GAN: three branches of 2-D convolutions, one for each axis of the grid taken as channels.
 
-A branch sees a grid (B, X, Y, L) as images:
+The branches see a grid (B, X, Y, L) as images (B, L, X, Y), (B, X, Y, L) and (B, Y, X, L).
 
-====== ================ ===================
-branch images           permutation
-====== ================ ===================
-0      (B, L, X, Y)     (0, 3, 1, 2)
-1      (B, X, Y, L)     (0, 1, 2, 3)
-2      (B, Y, X, L)     (0, 2, 1, 3)
-====== ================ ===================
-
-Generator: z 200 -> dense 125 -> 5 x 5 x 5 cells, of which each branch makes 25 images of 25 x 25:
-
-===================== =========== ===== ======================
-layer                 channels    size  kernel, stride
-===================== =========== ===== ======================
-convolution           5 -> 32     5     5, same
-transposed, conv.     32 -> 64    15    5, stride 3; 5, same
-transposed, conv.     64 -> 64    30    5, stride 2; 8, same
-convolution           64 -> 64    26    5, valid
-convolution           64 -> 32    26    4, same
-convolution           32 -> 32    26    3, same
-convolution           32 -> 25    25    2, valid
-===================== =========== ===== ======================
-
-each without bias, with leaky rectifier, batch norm and dropout behind it. The branches are permuted back to (x, y, layer), joined along
+Generator: z 200 -> dense 125 -> 5 x 5 x 5 cells, of which each branch makes 25 images of 25 x 25 by convolutions (5 -> 15 -> 30 -> 26 ->
+25 cells), each without bias, with leaky rectifier, batch norm and dropout behind it. The branches are permuted back to (x, y, layer), joined along
 the layers to 75 channels and merged by a 3 x 3 convolution into the 25 layers. It has 2,053,855 parameters; published are
 2.05 million. Three branches have 670,610 each with their batch norms, the dense layer 25,125, the merging one 16,900.
 
@@ -129,14 +108,14 @@ def _generator_branch(dropout: float) -> nn.Sequential:
 
     return nn.Sequential(
         *same(_SEED, 32, 5),
-        *larger(32, 64, 3),
+        *larger(32, 64, 3),  # 15 cells
         *same(64, 64, 5),
-        *larger(64, 64, 2),
+        *larger(64, 64, 2),  # 30 cells
         *same(64, 64, 8),
-        *valid(64, 64, 5),
+        *valid(64, 64, 5),  # 26 cells
         *same(64, 32, 4),
         *same(32, 32, 3),
-        *valid(32, _LAYERS, 2),
+        *valid(32, _LAYERS, 2),  # 25 cells
     )
 
 
@@ -165,11 +144,7 @@ class BranchedGenerator(nn.Module):
 class BranchedDiscriminator(nn.Module):
     """Values (B, channels, 25, 25, 25) to features (B, width).
 
-    Arguments:
-        channels: 1, or 2 when it sees the cells' shares too; a branch reads channels x 25 images.
-        width: Features.
-        norm: Whether batch norms follow the layers.
-        dropout: After each convolution.
+    With two channels it sees the cells' shares, too; a branch reads channels x 25 images.
     """
 
     def __init__(self, channels: int, width: int, norm: bool, dropout: float) -> None:

@@ -62,23 +62,14 @@ _MOMENTUM = 0.01
 
 @dataclass(frozen=True)
 class Conv:
-    """One layer: repeat cells, pad, convolve, then activation and perhaps batch norm and dropout.
+    """One layer: repeat cells, pad, convolve, then activation and perhaps batch norm and dropout."""
 
-    Arguments:
-        channels: Channels of the output.
-        kernel: Cells of the kernel along x, y and the layers.
-        pad: Zeros on each side; None for as many as keep the size.
-        up: How often each cell is repeated along each axis, before all else.
-        norm: Whether a batch norm follows the activation.
-        bias: Whether the convolution has one.
-    """
-
-    channels: int
-    kernel: Size
-    pad: Size | None = (0, 0, 0)
-    up: Size = (1, 1, 1)
-    norm: bool = True
-    bias: bool = True
+    channels: int  # channels of the output
+    kernel: Size  # cells of the kernel along x, y and the layers
+    pad: Size | None = (0, 0, 0)  # zeros on each side; None for as many as keep the size
+    up: Size = (1, 1, 1)  # how often each cell is repeated along each axis, before all else
+    norm: bool = True  # whether a batch norm follows the activation
+    bias: bool = True  # whether the convolution has one
 
 
 def _stack(
@@ -110,15 +101,7 @@ def _convolution(channels: int, size: Size, layer: Conv) -> BandedConv3d:
 
 
 class SeededStack(nn.Module):
-    """A generator: a dense layer makes a small grid, convolutions make it large.
-
-    Arguments:
-        latent: Length of the input.
-        channels: Channels of the small grid.
-        seed: Its size.
-        layers: Layers; the last makes one channel and neither it nor its output is activated here.
-        slope: Of the leaky rectifiers; 0 for plain ones.
-    """
+    """A generator: a dense layer makes a small grid of some channels, convolutions make it large; the last one is not activated here."""
 
     def __init__(self, latent: int, channels: int, seed: Size, layers: Sequence[Conv], slope: float) -> None:
         super().__init__()
@@ -138,17 +121,9 @@ class SeededStack(nn.Module):
 
 
 class GridStack(nn.Module):
-    """The body of a discriminator: convolutions, average pool of 2 along each axis, flattened.
+    """The body of a discriminator: convolutions, average pool of 2 along each axis, flattened to ``features`` numbers.
 
-    Arguments:
-        channels: Channels of the input.
-        size: Size of the grid.
-        layers: Layers.
-        norm: Whether batch norms follow the layers with ``Conv.norm``.
-        dropout: After each layer.
-
-    Attributes:
-        features: Outputs a shower.
+    ``norm`` says whether batch norms follow the layers with ``Conv.norm``.
     """
 
     def __init__(self, channels: int, size: Size, layers: Sequence[Conv], norm: bool, dropout: float) -> None:
@@ -163,23 +138,14 @@ class GridStack(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of both networks for one grid.
+    """Sizes of both networks for one grid."""
 
-    Arguments:
-        latent: Length of the latent vector.
-        channels: Channels of the grid behind the dense layer.
-        seed: Its size.
-        slope: Of the generator's leaky rectifiers.
-        generator: Its convolutions.
-        discriminator: Its convolutions.
-    """
-
-    latent: int
-    channels: int
-    seed: Size
-    slope: float
-    generator: tuple[Conv, ...]
-    discriminator: tuple[Conv, ...]
+    latent: int  # length of the latent vector
+    channels: int  # channels of the grid behind the dense layer
+    seed: Size  # its size
+    slope: float  # of the generator's leaky rectifiers
+    generator: tuple[Conv, ...]  # its convolutions
+    discriminator: tuple[Conv, ...]  # its convolutions
 
 
 ARCHITECTURES: Mapping[tuple[int, ...], Architecture] = {

@@ -55,20 +55,14 @@ __all__ = [
 ]
 
 _TINY = 1e-9
-_HIT = 0.1
-"""Energy of a hit, MeV."""
+_HIT = 0.1  # energy of a hit, MeV
 _PROFILE_FEATURES = 64
 _SHARE_SCALE = 30.0
 """Scale of the second channel: a cell of the core has about a thirtieth of the visible energy."""
 
 
 class PowerScale(nn.Module):
-    """v = sign(u) |u|^p.
-
-    Arguments:
-        unit: MeV.
-        power: p, in (0, 1].
-    """
+    """v = sign(u) |u|^p with u = energy / unit (MeV) and p in (0, 1]."""
 
     def __init__(self, unit: float, power: float = 1.0) -> None:
         super().__init__()
@@ -91,12 +85,7 @@ class PowerScale(nn.Module):
 
 
 class LogScale(nn.Module):
-    """v = sign(u) ln(1 + |u|).
-
-    Arguments:
-        unit: MeV.
-        highest: Largest |v| of the inverse, so that an untrained network cannot overflow.
-    """
+    """v = sign(u) ln(1 + |u|) with u = energy / unit (MeV); the inverse takes |v| up to ``highest``, so that it cannot overflow."""
 
     def __init__(self, unit: float, highest: float = 14.0) -> None:
         super().__init__()
@@ -122,11 +111,8 @@ CELL_SCALES: Mapping[str, Callable[[float, float], PowerScale | LogScale]] = {
 class MeasuredAngle(nn.Module):
     """Polar angle from the layers' barycentres, see the module; differentiable.
 
-    Arguments:
-        detector: A grid.
-
     Raises:
-        IncompatibleError: When its layers are not rectangular.
+        IncompatibleError: When the detector is no grid of two rectangular layers or more.
     """
 
     y: Tensor
@@ -164,14 +150,11 @@ class MeasuredAngle(nn.Module):
 
 
 class GridProfiles(nn.Module):
-    """Sums of a shower as inputs of the discriminator.
+    """Sums of a shower as inputs of the discriminator, ``width`` numbers.
 
     With the expected visible energy V = E x sampling fraction: sqrt of the layer energies, of the x and of the
     y profile over V, ln of the visible energy over V, and sqrt of each layer's share of hits, where a cell
     counts as a hit with the smooth weight e^3 / (e^3 + (0.1 MeV)^3).
-
-    Attributes:
-        width: Numbers a shower.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -199,27 +182,17 @@ class GridProfiles(nn.Module):
 class Heads(NamedTuple):
     """Outputs of a discriminator, each (B,)."""
 
-    real: Tensor
-    """Logit, large for real."""
-    energy: Tensor
-    """Incident energy in the units of its target."""
-    total: Tensor
-    """Sum of the cells, MeV; analytic."""
-    theta: Tensor
-    """Measured angle, radians; analytic."""
+    real: Tensor  # logit, large for real
+    energy: Tensor  # incident energy in the units of its target
+    total: Tensor  # sum of the cells, MeV; analytic
+    theta: Tensor  # measured angle, radians; analytic
 
 
 class GridDiscriminator(nn.Module):
     """Judge showers on a grid.
 
-    Arguments:
-        detector: The grid.
-        scale: Values to energies.
-        body: Turns values (B, channels, X, Y, L) into features (B, features).
-        features: Their number.
-        n_encoded: Number of encoded conditions.
-        informed: Show it more than the cells, see the module; the body then takes two channels.
-        angled: Whether the angle is one of the conditions.
+    The body turns values (B, channels, X, Y, L) into features; ``informed`` shows it more than the cells, see the module, as a second
+    channel; ``angled`` says whether the angle is one of the conditions.
     """
 
     def __init__(

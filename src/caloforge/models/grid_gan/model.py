@@ -60,8 +60,7 @@ __all__ = ["THRESHOLD", "GridGan"]
 THRESHOLD = 1e-3
 """Cells below it are empty, MeV (1e-6 GeV, as published)."""
 _FLAGS = 3
-_SETTLED = 256
-"""Showers a pass, and passes, that give the batch norms' statistics."""
+_SETTLED = 256  # showers a pass, and passes, that give the batch norms' statistics
 _PASSES = 4
 
 
@@ -115,8 +114,6 @@ class GridGan(CalibratedModel):
         if c.norm == "spectral":
             normalise_spectrum(self.discriminator.body)
 
-    # what a subclass defines
-
     @property
     @abstractmethod
     def latent_size(self) -> int:
@@ -129,8 +126,6 @@ class GridGan(CalibratedModel):
     @abstractmethod
     def build_discriminator(self, channels: int) -> tuple[nn.Module, int]:
         """Return the network (B, channels, X, Y, L) -> (B, features), and the number of features."""
-
-    # generation
 
     @property
     def noise_size(self) -> int:
@@ -167,8 +162,6 @@ class GridGan(CalibratedModel):
         encoded: Tensor = self.encoder(conditions)
         return encoded
 
-    # constants and symmetries
-
     def fit_transforms(self, showers: Showers) -> None:
         """Fit the encoder and the visible energy; find the symmetries of beam and showers."""
         super().fit_transforms(showers)
@@ -181,8 +174,6 @@ class GridGan(CalibratedModel):
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with a random symmetry applied to each shower."""
         return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
-
-    # training
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stage of both networks, then the calibration."""
@@ -276,11 +267,7 @@ class GridGan(CalibratedModel):
 
     @torch.no_grad()
     def settle(self, data: TrainingData) -> None:
-        """Recompute the statistics of the generator's batch norms if its weights are averaged, with the same noise each time.
-
-        Arguments:
-            data: Training showers.
-        """
+        """Recompute the statistics of the generator's batch norms if its weights are averaged, with the same noise each time."""
         norms = [m for m in self.generator.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
         if not self.config.generator.ema or len(data) < 2:
             return

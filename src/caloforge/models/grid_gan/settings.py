@@ -126,16 +126,13 @@ def percentage_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class PublishedLatent(nn.Module):
-    """Latent vectors as published.
+    """Latent vectors (B, size) as published.
 
     Arguments:
-        size: Length of the latent vector.
+        size: Length of the latent vector; of it ``n_normals`` are normal numbers.
         encoder: Encoder of the conditions, unused here.
         energy: Column of the incident energy in the condition matrix.
         theta: Column of the angle, or None.
-
-    Attributes:
-        n_normals: Normal numbers a shower.
     """
 
     def __init__(self, size: int, encoder: ConditionEncoder, energy: int, theta: int | None) -> None:

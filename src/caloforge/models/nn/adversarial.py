@@ -35,16 +35,13 @@ def gradient_square(outputs: Tensor, inputs: Tensor) -> Tensor:
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """Return the Wasserstein penalty, differentiable with respect to the critic's weights.
+    """Return the Wasserstein penalty, a scalar differentiable with respect to the critic's weights, without its weight (10 in the paper).
 
     Arguments:
         critic: Maps (B, k) to (B, 1) or (B,), row by row.
         real: (B, k).
         fake: (B, k).
         mix: (B, 1) uniform numbers epsilon in [0, 1).
-
-    Returns:
-        A scalar, to be multiplied by its weight (10 in the paper).
     """
     between = torch.lerp(real.detach(), fake.detach(), mix).requires_grad_(True)
     with torch.enable_grad():
@@ -61,17 +58,15 @@ def _r1(critic: Critic, real: Tensor, _fake: Tensor, _mix: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CriticLoss:
-    """Losses of a critic and of its generator.
+    """Losses of a critic and of its generator."""
 
-    Arguments:
-        critic: Of the critic's values for real and for generated showers (B,).
-        generator: Of the critic's values for generated showers (B,).
-        penalty: Of a critic, real and generated showers (B, n_cells) and uniform numbers (B, 1); a scalar.
-    """
-
-    critic: Callable[[Tensor, Tensor], Tensor]
-    generator: Callable[[Tensor], Tensor]
-    penalty: Callable[[Critic, Tensor, Tensor, Tensor], Tensor]
+    critic: Callable[
+        [Tensor, Tensor], Tensor
+    ]  # of the critic's values for real and for generated showers (B,)
+    generator: Callable[[Tensor], Tensor]  # of the critic's values for generated showers (B,)
+    penalty: Callable[
+        [Critic, Tensor, Tensor, Tensor], Tensor
+    ]  # of a critic, real and generated showers (B, n_cells) and uniform numbers (B, 1); a scalar
 
 
 CRITIC_LOSSES: Mapping[str, CriticLoss] = {

@@ -50,13 +50,7 @@ def mlp(
 ) -> nn.Sequential:
     """Return linear layers with an activation after each but the last.
 
-    Arguments:
-        inputs: Width of the input.
-        hidden: Widths of the hidden layers.
-        outputs: Width of the output.
-        activation: Constructor of the activations.
-        norm: Put a layer norm before each activation.
-        dropout: Probability of dropout after each activation.
+    Before each activation there is a layer norm if ``norm``, behind it dropout of that probability.
     """
     layers: list[nn.Module] = []
     width = inputs
@@ -83,12 +77,7 @@ def reinitialise(module: nn.Module) -> None:
 class CellTable(nn.Module):
     """Cells arranged in rows of equal length, with padding.
 
-    Arguments:
-        index: (rows, width) number of the cell at each place, ``n_cells`` in padding; each cell once.
-        n_cells: Cells.
-
-    Attributes:
-        padded: Whether some places have no cell.
+    ``index`` (rows, width) is the number of the cell at each place, ``n_cells`` in padding; each cell is there once.
     """
 
     index: Tensor
@@ -195,14 +184,7 @@ class LayerSums(nn.Module):
 
 
 class LayerEnergies(nn.Module):
-    """Standardised response and layer fractions.
-
-    Arguments:
-        detector: The detector; one with a single layer has a response only.
-
-    Attributes:
-        size: Numbers a shower: 1 + n_layers, or 1.
-    """
+    """Standardised response and layer fractions, ``size`` numbers; a detector of a single layer has a response only."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -237,14 +219,11 @@ class LayerEnergies(nn.Module):
         return total * fractions / fractions.sum(1, keepdim=True).clamp_min(1e-20)
 
 
-_REACH = 6.0
-"""Standard deviations above its mean that a cell can reach before its layer is scaled."""
-_LEAK = 1e-4
-"""Largest energy of a cell that would be empty, in units of its reach."""
+_REACH = 6.0  # standard deviations above its mean that a cell can reach before its layer is scaled
+_LEAK = 1e-4  # largest energy of a cell that would be empty, in units of its reach
 _EMPHASIS = 4.0
 """Weight of response and fractions in the critic's view: they are few beside the cells, and matter most."""
-_HIT = 0.1
-"""Energy below which a cell is noise, MeV; the scale of the critic's logarithm."""
+_HIT = 0.1  # energy below which a cell is noise, MeV; the scale of the critic's logarithm
 
 
 class CellNetworks(nn.Module, ABC):

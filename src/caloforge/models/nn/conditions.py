@@ -29,15 +29,12 @@ __all__ = ["BeamSymmetry", "ConditionEncoder"]
 
 
 class ConditionEncoder(nn.Module):
-    """Encode a condition matrix.
+    """Encode a condition matrix as (B, width) numbers.
 
     Arguments:
         detector: The detector, for the numbers of alignments.
         columns: Name of each condition to its columns (``ShowerModel.columns``).
         harmonics: Frequencies of sine and cosine for the impact point.
-
-    Attributes:
-        width: Outputs a shower.
     """
 
     mean: Tensor
@@ -99,11 +96,9 @@ class ConditionEncoder(nn.Module):
         return torch.stack(columns, dim=1) if columns else conditions[:, :0]
 
 
-_ON_CENTRE = 1e-3
-"""Tolerance of the beam's position, in cells, and of a right angle, in degrees."""
+_ON_CENTRE = 1e-3  # tolerance of the beam's position, in cells, and of a right angle, in degrees
 _OPERATIONS = 3
-_MOST_UNPAIRED = 1
-"""Rows of a grid that may have no mirror image."""
+_MOST_UNPAIRED = 1  # rows of a grid that may have no mirror image
 
 
 class BeamSymmetry(nn.Module):
