@@ -139,9 +139,6 @@ def require(module: str, extra: str) -> Any:
         module: Name of the module, for example ``"sklearn.metrics"``.
         extra: The extra of caloforge that installs it, for example ``"eval"``.
 
-    Returns:
-        The module.
-
     Raises:
         MissingExtraError: When it is not installed.
     """

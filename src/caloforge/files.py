@@ -162,9 +162,6 @@ _ROOT = _PACKAGE.parents[1]
 def source_commit(root: Path = _ROOT) -> str | None:
     """Return the commit of the checkout that the package runs from, with ``-dirty`` when tracked files were changed.
 
-    Arguments:
-        root: Root of the checkout.
-
     Returns:
         40 hexadecimal digits, or None where there is no checkout or no git.
     """

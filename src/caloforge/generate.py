@@ -145,14 +145,8 @@ class Generator:
             straight = beam.theta == AngleSpec(90.0, 90.0)
             for start in starts:
                 drawn = beam.sample(seed, start, min(size, starts.stop - start))
-                yield self._batch(
-                    drawn.energy,
-                    None if straight else drawn.theta,
-                    drawn.conditions,
-                    start,
-                    seed,
-                    allow_extrapolation,
-                )
+                angles = None if straight else drawn.theta
+                yield self._batch(drawn.energy, angles, drawn.conditions, start, seed, allow_extrapolation)
             return
         if energy is not None or theta is not None:
             raise InputError("'like' gives energies and angles; leave out energy and theta")
@@ -288,7 +282,6 @@ def time_generator(
     """Time a generator on the conditions of the first showers of a reference.
 
     Arguments:
-        generator: The model.
         like: Showers whose conditions it takes.
         batch: Showers at once.
         seconds: How long to repeat, at least twice.

@@ -7,30 +7,20 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.output import (
-    Device,
-    Energy,
-    Force,
-    Json,
-    OutputFile,
-    Seed,
-    Theta,
-    print_result,
-    print_warnings,
-)
+from caloforge.cli import output as cli
 
 __all__ = ["generate"]
 
 
 def generate(
     source: Annotated[str, typer.Argument(help="A run folder, or a shipped model (caloforge models).")],
-    output: OutputFile,
+    output: cli.OutputFile,
     number: Annotated[
         int | None,
         typer.Option("-n", "--number", min=1, help="Number of showers; with --like by default as many."),
     ] = None,
-    energy: Energy = None,
-    theta: Theta = None,
+    energy: cli.Energy = None,
+    theta: cli.Theta = None,
     like: Annotated[
         Path | None, typer.Option("--like", help="Take energies, angles and other conditions from this file.")
     ] = None,
@@ -41,11 +31,11 @@ def generate(
     allow_extrapolation: Annotated[
         bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's range.")
     ] = False,
-    device: Device = "auto",
+    device: cli.Device = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
-    seed: Seed = 0,
-    force: Force = False,
-    as_json: Json = False,
+    seed: cli.Seed = 0,
+    force: cli.Force = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
     from caloforge.errors import InputError
@@ -62,7 +52,7 @@ def generate(
         raise InputError(msg)
     check_output(output, force)
     model = load(source, device=device, options=dict(map(assignment, settings or ())))
-    print_warnings(warnings_of(model.name, model.attributes))
+    cli.print_warnings(warnings_of(model.name, model.attributes))
     model.write(
         output,
         number,
@@ -78,4 +68,4 @@ def generate(
         made = len(file)
     detector = model.detector.name
     what = f"{made} showers of {model.name} in {detector}"
-    print_result(as_json, output, what, n=made, source=model.name, detector=detector)
+    cli.print_result(as_json, output, what, n=made, source=model.name, detector=detector)

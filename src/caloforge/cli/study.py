@@ -7,17 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caloforge.cli.output import (
-    AllowSeen,
-    Detector,
-    Device,
-    Force,
-    Json,
-    print_json,
-    print_table,
-    print_warnings,
-    print_written,
-)
+from caloforge.cli import output as cli
 
 __all__ = ["study"]
 
@@ -47,11 +37,11 @@ def study(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the study; repeat it for more."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")] = 0,
-    device: Device = "auto",
-    detector: Detector = None,
-    allow_seen: AllowSeen = False,
-    force: Force = False,
-    as_json: Json = False,
+    device: cli.Device = "auto",
+    detector: cli.Detector = None,
+    allow_seen: cli.AllowSeen = False,
+    force: cli.Force = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Repeat a published study: study.json, report.html, figures/*.png and .pdf.
 
@@ -84,19 +74,19 @@ def study(
         force=force,
         allow_seen=allow_seen,
     )
-    print_warnings(result.content["warnings"])
+    cli.print_warnings(result.content["warnings"])
     if as_json:
-        print_json({"output": str(output), "report": str(result.path), **result.content})
+        cli.print_json({"output": str(output), "report": str(result.path), **result.content})
         return
     rows = (
         (row["sample"], row["quantity"], _number(row), _paper(row), row["note"])
         for row in result.content["rows"]
     )
-    print_table(("sample", "quantity", ">ours", ">paper", "note"), rows)
+    cli.print_table(("sample", "quantity", ">ours", ">paper", "note"), rows)
     for text in result.texts:
         typer.echo(text)
-    print_written(output / "study.json", "every number and curve")
-    print_written(output / "report.html", "open it in a browser; figures are in figures/")
+    cli.print_written(output / "study.json", "every number and curve")
+    cli.print_written(output / "report.html", "open it in a browser; figures are in figures/")
 
 
 def _list(as_json: bool) -> None:
@@ -114,10 +104,10 @@ def _list(as_json: bool) -> None:
         for one, kind in STUDIES.items()
     ]
     if as_json:
-        print_json({"studies": known})
+        cli.print_json({"studies": known})
     else:
         rows = ((one["name"], one["title"], one["paper"], one["needs"]) for one in known)
-        print_table(("study", "what it finds", "paper", "needs"), rows)
+        cli.print_table(("study", "what it finds", "paper", "needs"), rows)
 
 
 def _number(row: dict[str, Any]) -> str:

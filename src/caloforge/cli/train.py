@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.output import (
-    Device,
-    Force,
-    Json,
-    OutputFolder,
-    Settings,
-    print_json,
-    print_lines,
-    print_written,
-)
+from caloforge.cli import output as cli
 
 __all__ = ["train"]
 
@@ -26,13 +17,13 @@ def train(
     data: Annotated[
         list[Path], typer.Argument(help="File of showers, or several of one detector.", metavar="DATA...")
     ],
-    output: OutputFolder,
+    output: cli.OutputFolder,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
-    settings: Settings = None,
+    settings: cli.Settings = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="paper: as published; improved: as it works best here.")
     ] = None,
-    device: Device = "auto",
+    device: cli.Device = "auto",
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same weights.")
     ] = 0,
@@ -40,8 +31,8 @@ def train(
         int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    force: Force = False,
-    as_json: Json = False,
+    force: cli.Force = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Train a model; the run folder holds weights, resolved settings, log, seed, versions and data hash."""
     from caloforge.train import RunFolder
@@ -62,16 +53,18 @@ def train(
     )
     info = RunFolder(folder).read()
     if as_json:
-        print_json({"output": str(folder), **info})
+        cli.print_json({"output": str(folder), **info})
         return
     seconds = f"{info['wall_seconds']:.0f} s on {info['device']}"
-    print_written(
+    cli.print_written(
         folder, f"{model}, {info['parameters']:,} parameters, {info['train_showers']} showers, {seconds}"
     )
     for name, done in info.get("stopped_early", {}).items():
-        print_lines(
+        cli.print_lines(
             [f"  stage {name}: stopped early by max_seconds after {done['epochs']} of {done['of']} epochs"]
         )
     for name, stage in info["stages"].items():
         figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
-        print_lines([f"  stage {name}: kept epoch {stage['epoch']}, figure on held-out showers: {figure}"])
+        cli.print_lines(
+            [f"  stage {name}: kept epoch {stage['epoch']}, figure on held-out showers: {figure}"]
+        )

@@ -8,18 +8,7 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.output import (
-    AllowSeen,
-    Detector,
-    Device,
-    Force,
-    Json,
-    OutputFolder,
-    print_json,
-    print_rich,
-    print_warnings,
-    print_written,
-)
+from caloforge.cli import output as cli
 
 __all__ = ["validate"]
 
@@ -27,7 +16,7 @@ __all__ = ["validate"]
 def validate(
     reference: Annotated[Path, typer.Argument(help="File of showers to trust.")],
     generated: Annotated[list[Path], typer.Argument(help="Files of showers to judge.")],
-    output: OutputFolder,
+    output: cli.OutputFolder,
     fail_on: Annotated[
         Path | None,
         typer.Option(
@@ -74,11 +63,11 @@ def validate(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of subsets, bootstrap and classifiers.")
     ] = 0,
-    device: Device = "auto",
-    detector: Detector = None,
-    allow_seen: AllowSeen = False,
-    force: Force = False,
-    as_json: Json = False,
+    device: cli.Device = "auto",
+    detector: cli.Detector = None,
+    allow_seen: cli.AllowSeen = False,
+    force: cli.Force = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Compare showers: metrics.json, report.html, figures/*.png and .pdf.
 
@@ -116,17 +105,17 @@ def validate(
         if not as_json:
             _print_outputs(output)
         raise
-    print_warnings(report.warnings())
+    cli.print_warnings(report.warnings())
     if as_json:
         limits = [
             {"sample": row.sample, "name": row.name, "value": row.value, "passed": row.passed}
             for row in report.limits
         ]
-        print_json(
+        cli.print_json(
             {"output": str(output), "report": str(report.path), "limits": limits, "metrics": report.metrics}
         )
         return
-    print_rich(report.summary())
+    cli.print_rich(report.summary())
     _print_outputs(output)
 
 
@@ -140,5 +129,5 @@ def _leave_cores_to_others() -> None:
 
 
 def _print_outputs(output: Path) -> None:
-    print_written(output / "metrics.json", "every number")
-    print_written(output / "report.html", "open it in a browser; figures are in figures/")
+    cli.print_written(output / "metrics.json", "every number")
+    cli.print_written(output / "report.html", "open it in a browser; figures are in figures/")

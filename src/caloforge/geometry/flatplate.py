@@ -89,16 +89,11 @@ class FlatPlate(Settings):
     """A regular grid of cells behind plates.
 
     Arguments:
-        name: Name of the detector.
-        description: One line of text.
-        nx: Cells in x.
-        ny: Cells in y.
         pitch: mm; or ``pitch_x`` and ``pitch_y``.
         padding: Cells by which the plates reach beyond the scored ones, on each side.
         medium: Material around the plates.
         sampling_fraction: Mean visible over incident energy; None for the estimate of :meth:`estimate`.
         layers: Front to back.
-        beam: The default beam.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]

@@ -226,11 +226,7 @@ class Readout:
         return np.where(inside, flat, -1)
 
     def digitise(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        layer: ArrayLike,
-        conditions: Mapping[str, ArrayLike] | None = None,
+        self, x: ArrayLike, y: ArrayLike, layer: ArrayLike, conditions: Mapping[str, ArrayLike] | None = None
     ) -> NDArray[np.int64]:
         """Return the cell at each position (mm, relative to the axis), -1 outside; see :meth:`fold`."""
         layer = np.asarray(layer, np.int64)

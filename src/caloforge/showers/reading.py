@@ -15,32 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import CaloforgeError, FileFormatError, InputError, UnknownNameError
 from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
+from caloforge.showers import hdf5
 from caloforge.showers.container import Index, Showers, as_selection, chunk_size
-from caloforge.showers.hdf5 import (
-    CELLS,
-    CONDITIONS,
-    DEFINITION,
-    ENERGIES,
-    PERPENDICULAR,
-    RESERVED,
-    SEEN,
-    THETA,
-    Fault,
-    band_rows,
-    check_cells,
-    check_column,
-    open_dataset,
-    open_hdf5,
-    plain_attributes,
-    read_rows,
-    rows_per_stream,
-)
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 
 __all__ = ["ShowerFile", "open_showers", "open_with_default", "read_showers"]
 
 _DETECTOR = "attribute 'detector'"
-_PREFIX = f"{CONDITIONS}/"
+_PREFIX = f"{hdf5.CONDITIONS}/"
 
 
 def open_showers(path: str | Path, detector: str | Path | Detector | None = None) -> ShowerFile:
@@ -83,18 +65,18 @@ class ShowerFile:
 
     def __init__(self, path: str | Path, detector: str | Path | Detector | None = None) -> None:
         self.path = Path(path)
-        self._file = open_hdf5(self.path)
+        self._file = hdf5.open_hdf5(self.path)
         try:
-            stored = plain_attributes(self._file)
+            stored = hdf5.plain_attributes(self._file)
             self.detector = self._find_detector(stored, detector)
             self.particle = str(stored.get("particle", ""))
             self.source = str(stored.get("source", ""))
             self.seed: int | None = stored.get("seed")
-            self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in RESERVED}
+            self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
             note = f" for detector '{self.detector.name}'"
-            self._cells = self._open_numbers(CELLS, self.detector.n_cells, note)
+            self._cells = self._open_numbers(hdf5.CELLS, self.detector.n_cells, note)
             if not len(self._cells):
-                self._reject(f"dataset '{CELLS}'", "has no showers; expected at least one")
+                self._reject(f"dataset '{hdf5.CELLS}'", "has no showers; expected at least one")
             self._columns = self._open_columns()
         except BaseException:
             self._file.close()
@@ -111,8 +93,8 @@ class ShowerFile:
         if wanted is not None and wanted.name != name:
             self._reject(_DETECTOR, f"is '{name}'; expected '{wanted.name}'")
         try:
-            if DEFINITION in stored:
-                found = detector_from_definition(str(stored[DEFINITION]))
+            if hdf5.DEFINITION in stored:
+                found = detector_from_definition(str(stored[hdf5.DEFINITION]))
             elif wanted is not None:
                 found = wanted
             elif name not in DETECTORS:  # a name that is a path must not make the reader open another file
@@ -125,17 +107,17 @@ class ShowerFile:
             )
             raise FileFormatError(self.path, _DETECTOR, message) from error
         if wanted is not None and wanted != found:
-            self._reject(f"attribute '{DEFINITION}'", f"defines another '{name}' than the expected one")
+            self._reject(f"attribute '{hdf5.DEFINITION}'", f"defines another '{name}' than the expected one")
         return found
 
     def _open_columns(self) -> dict[str, h5py.Dataset]:
         """Open everything else that has a row for each shower: energies, angles, conditions by full name."""
-        columns = {ENERGIES: self._open_numbers(ENERGIES, 1)}
-        if THETA in self._file:
-            columns[THETA] = self._open_numbers(THETA, 1)
-        group = self._file.get(CONDITIONS)
+        columns = {hdf5.ENERGIES: self._open_numbers(hdf5.ENERGIES, 1)}
+        if hdf5.THETA in self._file:
+            columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
+        group = self._file.get(hdf5.CONDITIONS)
         if group is not None and not isinstance(group, h5py.Group):
-            self._reject(f"'{CONDITIONS}'", "is a dataset; expected a group of datasets")
+            self._reject(f"'{hdf5.CONDITIONS}'", "is a dataset; expected a group of datasets")
         for name in group or ():
             columns[_PREFIX + name] = self._open_numbers(_PREFIX + name, None)
         for name, column in columns.items():
@@ -158,7 +140,7 @@ class ShowerFile:
         shape = (*found.shape, 1) if found.ndim == 1 else found.shape
         if len(shape) != 2 or width not in (None, shape[1]):
             self._reject(where, f"has shape {found.shape}; expected (N, {width or 'k'}){note}")
-        return open_dataset(self._file, name)
+        return hdf5.open_dataset(self._file, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_showers, (self.path, self.detector)
@@ -186,7 +168,7 @@ class ShowerFile:
     @property
     def has_theta(self) -> bool:
         """Whether the file has angles; otherwise all are 90 degrees."""
-        return THETA in self._columns
+        return hdf5.THETA in self._columns
 
     @property
     def condition_names(self) -> tuple[str, ...]:
@@ -197,9 +179,9 @@ class ShowerFile:
     def seen(self) -> NDArray[np.uint64]:
         """Identities (M,), sorted, of the showers that trained or selected the model that made these; empty for none."""
         self._check_open()
-        if SEEN not in self._file:
+        if hdf5.SEEN not in self._file:
             return NO_IDENTITIES
-        where, found = f"dataset '{SEEN}'", self._file[SEEN]
+        where, found = f"dataset '{hdf5.SEEN}'", self._file[hdf5.SEEN]
         if not isinstance(found, h5py.Dataset) or found.dtype != np.uint64 or found.ndim != 1:
             self._reject(where, "is not a set of identities of showers; expected (M,) of type uint64")
         try:
@@ -210,14 +192,14 @@ class ShowerFile:
     @cached_property
     def incident_energy(self) -> NDArray[np.float64]:
         """Incident energies (N,), MeV."""
-        return self._read_column(ENERGIES, 0, len(self))[:, 0]
+        return self._read_column(hdf5.ENERGIES, 0, len(self))[:, 0]
 
     @cached_property
     def incident_theta(self) -> NDArray[np.float64]:
         """Angles (N,), degrees; 90 where the file has none."""
         if not self.has_theta:
-            return np.full(len(self), PERPENDICULAR)
-        return self._read_column(THETA, 0, len(self))[:, 0]
+            return np.full(len(self), hdf5.PERPENDICULAR)
+        return self._read_column(hdf5.THETA, 0, len(self))[:, 0]
 
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (N, k): "incident_energy" MeV, "incident_theta" degrees, or a named one.
@@ -247,7 +229,7 @@ class ShowerFile:
     def chunks(self, size: int | None = None) -> Iterator[Showers]:
         """Iterate over all showers in order, ``size`` at a time (by default about 16 MiB of cells)."""
         n = len(self)
-        step = chunk_size(size, rows_per_stream(4 * self.detector.n_cells, band_rows(self._cells)))
+        step = chunk_size(size, hdf5.rows_per_stream(4 * self.detector.n_cells, hdf5.band_rows(self._cells)))
         return (self._read(start, min(start + step, n)) for start in range(0, n, step))
 
     def take(self, indices: ArrayLike) -> Showers:
@@ -258,7 +240,7 @@ class ShowerFile:
         wanted = np.arange(len(self))[as_selection(np.asarray(indices), len(self))]
         order = np.argsort(wanted, kind="stable")
         cells = np.empty((len(wanted), self.detector.n_cells), dtype=np.float32)
-        bands = wanted[order] // band_rows(self._cells)
+        bands = wanted[order] // hdf5.band_rows(self._cells)
         for places in np.split(order, np.flatnonzero(np.diff(bands)) + 1):
             if len(places):
                 first, last = int(wanted[places[0]]), int(wanted[places[-1]])
@@ -275,11 +257,11 @@ class ShowerFile:
     def _read_cells(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read and check cells, a band of chunks at a time, while they are in the processor's cache."""
         cells = np.empty((stop - start, self.detector.n_cells), dtype=np.float32)
-        step = band_rows(self._cells)
+        step = hdf5.band_rows(self._cells)
         for low, high in pairwise([start, *range((start // step + 1) * step, stop, step), stop]):
             block = cells[low - start : high - start]
-            read_rows(self.path, self._cells, low, block)
-            self._check(check_cells(block, low))
+            hdf5.read_rows(self.path, self._cells, low, block)
+            self._check(hdf5.check_cells(block, low))
         return cells
 
     def _with_columns(
@@ -290,8 +272,8 @@ class ShowerFile:
         return Showers(
             detector=self.detector,
             cells=cells,
-            incident_energy=columns.pop(ENERGIES),
-            incident_theta=columns.pop(THETA, None),
+            incident_energy=columns.pop(hdf5.ENERGIES),
+            incident_theta=columns.pop(hdf5.THETA, None),
             conditions={name.removeprefix(_PREFIX): values for name, values in columns.items()},
             particle=self.particle,
             source=self.source,
@@ -306,15 +288,15 @@ class ShowerFile:
         dataset = self._columns[name]
         kind = np.float32 if name.startswith(_PREFIX) else np.float64
         values = np.empty((stop - start, *dataset.shape[1:]), kind)
-        read_rows(self.path, dataset, start, values)
-        self._check(check_column(name, values, start))
+        hdf5.read_rows(self.path, dataset, start, values)
+        self._check(hdf5.check_column(name, values, start))
         return values[:, None] if values.ndim == 1 else values
 
     def _check_open(self) -> None:
         if not self._file:
             raise InputError(f"{self.path} is closed; open it again to read from it")
 
-    def _check(self, fault: Fault | None) -> None:
+    def _check(self, fault: hdf5.Fault | None) -> None:
         if fault is not None:
             self._reject(*fault)
 

@@ -15,14 +15,7 @@ from caloforge.showers.container import Index, Showers, ShowerSource, as_selecti
 from caloforge.showers.hdf5 import rows_per_stream
 from caloforge.showers.identity import seen_union
 
-__all__ = [
-    "JoinedShowers",
-    "ProjectedShowers",
-    "Selection",
-    "SourceView",
-    "conditions_of",
-    "project_showers",
-]
+__all__ = ["JoinedShowers", "ProjectedShowers", "Selection", "SourceView", "conditions_of", "project_showers"]
 
 
 def conditions_of(source: ShowerSource) -> dict[str, NDArray[np.float64]]:

@@ -19,21 +19,7 @@ from caloforge import __version__
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, WriteError
 from caloforge.files import atomic_path, check_output
 from caloforge.geometry import Detector, get_detector
-from caloforge.showers.hdf5 import (
-    CELLS,
-    CHUNK_BYTES,
-    COMPRESSION_LEVEL,
-    CONDITIONS,
-    DEFINITION,
-    ENERGIES,
-    PERPENDICULAR,
-    RESERVED,
-    SEEN,
-    SEEN_SEEDS,
-    THETA,
-    check_values,
-    rows_per_chunk,
-)
+from caloforge.showers import hdf5
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 
 __all__ = ["GuardedFile", "ShowerBatch", "ShowerWriter", "columns_of", "write_showers"]
@@ -72,10 +58,10 @@ class _Chunked(Protocol):
 
 def columns_of(showers: ShowerBatch) -> dict[str, NDArray[Any]]:
     """Return energies, conditions and, where there are some, angles, each (N, k), by the name of the dataset."""
-    columns: dict[str, NDArray[Any]] = {ENERGIES: showers.incident_energy[:, None]}
+    columns: dict[str, NDArray[Any]] = {hdf5.ENERGIES: showers.incident_energy[:, None]}
     if showers.has_theta:
-        columns[THETA] = showers.incident_theta[:, None]
-    return columns | {f"{CONDITIONS}/{name}": values for name, values in showers.conditions.items()}
+        columns[hdf5.THETA] = showers.incident_theta[:, None]
+    return columns | {f"{hdf5.CONDITIONS}/{name}": values for name, values in showers.conditions.items()}
 
 
 class GuardedFile(io.RawIOBase):
@@ -197,12 +183,12 @@ class ShowerWriter:
             part = stack.enter_context(atomic_path(self.path, self._force))
             raw = stack.enter_context(GuardedFile(part))
             # Full chunks leave the cache first (w0 = 1); the one that is still being filled stays in it.
-            cache = max(2 * CHUNK_BYTES, 8 * self.detector.n_cells)
+            cache = max(2 * hdf5.CHUNK_BYTES, 8 * self.detector.n_cells)
             file = h5py.File(raw, "w", libver=("v108", "v110"), rdcc_nbytes=cache, rdcc_w0=1.0)
             stack.callback(_close_quietly, file)
             self._open = raw, file
-            self._create(file, CELLS, self.detector.n_cells, np.float32, CHUNK_BYTES)
-            self._create(file, ENERGIES, 1, np.float64)
+            self._create(file, hdf5.CELLS, self.detector.n_cells, np.float32, hdf5.CHUNK_BYTES)
+            self._create(file, hdf5.ENERGIES, 1, np.float64)
             self._stack = stack.pop_all()
         return self
 
@@ -230,32 +216,34 @@ class ShowerWriter:
             msg = f"{self.path}: showers of '{found}' cannot be added to '{self.detector.name}'"
             raise IncompatibleError(msg)
         columns = columns_of(showers)
-        if THETA in file:
-            columns[THETA] = showers.incident_theta[:, None]
-        fault = check_values(showers.cells, columns, self._n)
+        if hdf5.THETA in file:
+            columns[hdf5.THETA] = showers.incident_theta[:, None]
+        fault = hdf5.check_values(showers.cells, columns, self._n)
         if fault is not None:
             raise FileFormatError(self.path, fault.where, f"{fault.message}; not written")
         stop = self._n + len(showers)
         with self._reporting(raw):
             self._match(file, columns)
-            for name, values in {CELLS: showers.cells, **columns}.items():
+            for name, values in {hdf5.CELLS: showers.cells, **columns}.items():
                 dataset = file[name]
                 dataset.resize(stop, axis=0)
                 dataset[self._n : stop] = values
         self._n = stop
         if showers.seen is not self._seen:
             self._seen = seen_union([self._seen, showers.seen])
-        self._seen_seeds.update(int(seed) for seed in showers.attributes.get(SEEN_SEEDS, ()))
+        self._seen_seeds.update(int(seed) for seed in showers.attributes.get(hdf5.SEEN_SEEDS, ()))
 
     def _match(self, file: h5py.File, columns: dict[str, NDArray[Any]]) -> None:
         """Create the datasets of the first batch; later ones must have the same."""
-        if THETA in columns and THETA not in file:
-            self._create(file, THETA, 1, np.float64)
-            file[THETA].resize(self._n, axis=0)
-            file[THETA][:] = PERPENDICULAR
-        prefix = f"{CONDITIONS}/"
+        if hdf5.THETA in columns and hdf5.THETA not in file:
+            self._create(file, hdf5.THETA, 1, np.float64)
+            file[hdf5.THETA].resize(self._n, axis=0)
+            file[hdf5.THETA][:] = hdf5.PERPENDICULAR
+        prefix = f"{hdf5.CONDITIONS}/"
         found = {name: values.shape[1] for name, values in columns.items() if name.startswith(prefix)}
-        stored = {f"{prefix}{name}": dataset.shape[1] for name, dataset in file.get(CONDITIONS, {}).items()}
+        stored = {
+            f"{prefix}{name}": dataset.shape[1] for name, dataset in file.get(hdf5.CONDITIONS, {}).items()
+        }
         if not self._n:
             for name in found.keys() - stored.keys():
                 self._create(file, name, found[name], np.float32)
@@ -273,9 +261,9 @@ class ShowerWriter:
             shape=(0, width),
             maxshape=(None, width),
             dtype=kind,
-            chunks=(rows_per_chunk(width * np.dtype(kind).itemsize, chunk), width),
+            chunks=(hdf5.rows_per_chunk(width * np.dtype(kind).itemsize, chunk), width),
             compression="gzip",
-            compression_opts=COMPRESSION_LEVEL,
+            compression_opts=hdf5.COMPRESSION_LEVEL,
             shuffle=True,
         )
 
@@ -286,20 +274,20 @@ class ShowerWriter:
             raise InputError(f"{self.path}: no showers to write; expected at least one")
         own = {
             "detector": self.detector.name,
-            DEFINITION: self.detector.definition or None,
+            hdf5.DEFINITION: self.detector.definition or None,
             "particle": self.particle,
             "source": self.source,
             "seed": self.seed,
             "caloforge_version": __version__,
         }
-        kept = {name: value for name, value in self.attributes.items() if name not in RESERVED}
-        seeds = self._seen_seeds.union(int(seed) for seed in kept.get(SEEN_SEEDS, ()))
-        kept |= {SEEN_SEEDS: sorted(seeds)} if seeds else {}
+        kept = {name: value for name, value in self.attributes.items() if name not in hdf5.RESERVED}
+        seeds = self._seen_seeds.union(int(seed) for seed in kept.get(hdf5.SEEN_SEEDS, ()))
+        kept |= {hdf5.SEEN_SEEDS: sorted(seeds)} if seeds else {}
         with self._reporting(raw):
             for name, value in {**own, **kept}.items():
                 self._set(file, name, value)
             if len(self._seen):
-                file.create_dataset(SEEN, data=self._seen)
+                file.create_dataset(hdf5.SEEN, data=self._seen)
             file.close()
             raw.sync()
             raw.close()

@@ -45,11 +45,7 @@ def plan(n: int, size: int) -> list[Chunk]:
 
 
 class InMemory:
-    """Finished chunks of a job in memory.
-
-    Arguments:
-        job: The job.
-    """
+    """Finished chunks of a job in memory."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -79,8 +75,7 @@ class Parts(InMemory):
     one are never mixed in. A folder without parts is removed. A lock keeps two runs from working on one output at once.
 
     Arguments:
-        folder: The folder; made when it is not there.
-        job: The job.
+        folder: Made when it is not there.
         force: Remove parts of another job instead of refusing.
 
     Raises:
@@ -187,7 +182,6 @@ def make_chunks(
 
     Arguments:
         store: Where they go, and their job.
-        chunks: The chunks.
         workers: Number of processes.
         advance: Called with the number of showers of each finished chunk.
 

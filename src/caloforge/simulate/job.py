@@ -113,10 +113,6 @@ class Job:
     """Everything that the showers of a simulation depend on, beside their index.
 
     Arguments:
-        engine: The engine.
-        detector: The detector.
-        beam: The beam.
-        seed: The user's seed.
         threshold: Cells below it are set to zero, MeV.
         mantissa_bits: Bits of mantissa of the cells, 1 to 23.
 
@@ -240,11 +236,7 @@ class WorkerDiedError(SimulationError):
 
 
 class WorkerProcess:
-    """A process that simulates chunks of one job, one after the other.
-
-    Arguments:
-        job: The job.
-    """
+    """A process that simulates chunks of one job, one after the other."""
 
     def __init__(self, job: Job) -> None:
         root = str(Path(__file__).resolve().parents[2])

@@ -21,10 +21,7 @@ __all__ = ["ENGINES", "simulate"]
 
 ENGINES: Registry[Callable[..., Engine]] = Registry(
     "engine",
-    {
-        "geant4": "caloforge.simulate.geant4:Geant4Engine",
-        "gflash": "caloforge.simulate.gflash:GFlashEngine",
-    },
+    {"geant4": "caloforge.simulate.geant4:Geant4Engine", "gflash": "caloforge.simulate.gflash:GFlashEngine"},
     group="caloforge.engines",
 )
 

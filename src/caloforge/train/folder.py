@@ -158,7 +158,6 @@ class SeenByTraining:
         """Read a run folder.
 
         Arguments:
-            folder: The run folder.
             facts: What its ``run.json`` says under ``seen``.
 
         Raises:

@@ -83,12 +83,9 @@ class StageLoop:
     """One stage of one training.
 
     Arguments:
-        model: The model, on the device.
-        stage: The stage.
         data: Training showers.
         sample: Those that fits and calibrations read: all, or a random sample of them where all do not fit into memory.
         held_out: Held-out showers, or None.
-        config: Settings of the training.
         seed: Seed of this training.
         training: Number of this training.
         log: Where losses and figures go.

@@ -191,9 +191,7 @@ def resolve(
         target.update(merge(target, change))
     train_values.update({key: value for key, value in train.items() if value is not None})
     return Resolved(
-        model_name,
-        model.resolve(model_values, "--set"),
-        validated(TrainConfig, train_values, "--set"),
+        model_name, model.resolve(model_values, "--set"), validated(TrainConfig, train_values, "--set")
     )
 
 

@@ -255,11 +255,7 @@ class Geant4Engine:
 
     def attributes(self) -> Mapping[str, Any]:
         """Return what a file records about how its showers were made."""
-        return {
-            "physics_list": self.physics_list,
-            "production_cut_mm": self.cut,
-            "fluorescence": False,
-        }
+        return {"physics_list": self.physics_list, "production_cut_mm": self.cut, "fluorescence": False}
 
     def diagnose(self, log: str) -> CaloforgeError | None:
         """Return Geant4's own error, which it prints before it ends the process."""

@@ -143,7 +143,6 @@ def fold_hits(
     """Return the cells (N, n_cells), MeV.
 
     Arguments:
-        detector: The detector.
         events: For each shower the scorer's (hits, 2) pairs of index and energy, MeV.
         conditions: Conditions of the showers, each (N, k), of which the alignments move cells.
     """
@@ -190,10 +189,7 @@ class _OneConstructor(g4.G4VModularPhysicsList):  # type: ignore[misc]
 
 
 def build_physics(name: str) -> Any:
-    """Return a physics list.
-
-    Arguments:
-        name: Name of a constructor or of a reference list.
+    """Return the physics list of a constructor's name or of a reference list's.
 
     Raises:
         UnknownNameError: When Geant4 has neither of that name.
@@ -275,8 +271,6 @@ class Session:
     """An initialised Geant4.
 
     Arguments:
-        detector: The detector.
-        physics_list: Name of the physics list.
         cut: Production cut, mm.
     """
 
