@@ -83,7 +83,6 @@ def ensure_output_dir(path: str | Path, force: bool = False) -> Path:
     """Make an output folder.
 
     Arguments:
-        path: The folder.
         force: Accept one that is not empty, to replace files or to continue the work in it.
 
     Raises:

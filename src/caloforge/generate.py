@@ -43,8 +43,6 @@ class Generator:
     Arguments:
         members: Models of one kind, in evaluation mode, on the device.
         name: Written as the showers' source.
-        particle: Particle of the training showers.
-        device: Where the models are.
         seen: Identities (M,) uint64 of the showers that trained or selected the models; stored with all generated showers.
         attributes: Attributes of all generated showers: seeds that were seen, whether the model is unfinished.
     """
@@ -125,7 +123,6 @@ class Generator:
             energy: Incident energies such as ``50GeV``; other conditions follow the detector's beam.
             theta: Angles, degrees; by default those of the detector's beam.
             like: File or showers whose energies, angles and further conditions are taken.
-            seed: Seed.
             batch_size: Showers a part.
             allow_extrapolation: Accept conditions outside those of the training.
 
@@ -283,9 +280,7 @@ def time_generator(
 
     Arguments:
         like: Showers whose conditions it takes.
-        batch: Showers at once.
         seconds: How long to repeat, at least twice.
-        most: Repeats at most.
     """
     conditions = like[: min(batch, len(like))]
     generator.generate(batch, like=conditions, batch_size=batch)  # the first call sets things up

@@ -14,7 +14,6 @@ def progress(total: int, label: str, enabled: bool | None = None) -> Iterator[Ca
     """Yield a function that moves the bar on by a number of steps.
 
     Arguments:
-        total: Number of steps in all.
         label: What is being done.
         enabled: Draw the bar; by default when standard error is a terminal.
     """

@@ -39,17 +39,11 @@ def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
 
 
 def uniforms(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[np.float64]:
-    """Return uniform numbers in [0, 1) for the showers ``start`` to ``start + n``.
+    """Return uniform numbers (n, draws) in [0, 1) for the showers ``start`` to ``start + n``.
 
     Arguments:
-        seed: The user's seed.
         stream: What the numbers are for; streams are independent.
-        start: Index of the first shower.
-        n: Number of showers.
         draws: Numbers a shower.
-
-    Returns:
-        Array (n, draws).
     """
     steps = -(-draws // _WORDS)
     bits = np.random.Philox(key=_key(seed, stream))
@@ -58,11 +52,7 @@ def uniforms(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[
 
 
 def normals(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[np.float64]:
-    """Return standard normal numbers, counted like :func:`uniforms` (Box-Muller transform).
-
-    Returns:
-        Array (n, draws).
-    """
+    """Return standard normal numbers (n, draws), counted like :func:`uniforms` (Box-Muller transform)."""
     half = -(-draws // 2)
     u = uniforms(seed, stream, start, n, 2 * half)
     radius = np.sqrt(-2.0 * np.log1p(-u[:, :half]))

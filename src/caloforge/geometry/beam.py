@@ -55,8 +55,6 @@ class Beam:
     """A beam along +z.
 
     Arguments:
-        particle: Geant4's particle name.
-        energy: Incident energies.
         theta: Polar angles; 90 is perpendicular, smaller leans towards +y.
         x: Entry point at z = 0, mm.
         y: Entry point at z = 0, mm.

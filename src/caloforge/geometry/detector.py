@@ -34,7 +34,6 @@ class Slab:
     """One plate of the stack.
 
     Arguments:
-        material: Its material.
         thickness: mm along z.
         z: Front face, mm.
         half_x: Half width, mm.
@@ -61,13 +60,10 @@ class Detector:
 
     Arguments:
         name: Its name, as in files and commands.
-        description: One line of text.
         order: Flat order of the cells, see the module.
         layers: Readout layers, front to back.
-        beam: Beam of the published study.
         sampling_fraction: Mean visible over incident energy; 1 where energies are calibrated already.
         stack: Slabs from z = 0 on; empty when the geometry is not known.
-        medium: Material around the slabs.
         readout: Folding of scored deposits into cells; None when it cannot be simulated.
         model_conditions: Default conditions of models.
         definition: JSON text of a user's own detector, stored with its files; empty for built-in ones.

@@ -26,10 +26,6 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
     Arguments:
         detector: What to draw; meshes without a known stack show their layers and radial extent.
         path: Image file; the ending names the format (png, pdf, svg).
-        force: Replace the file when it exists.
-
-    Returns:
-        The path.
 
     Raises:
         OutputError: When the ending is not one of those.

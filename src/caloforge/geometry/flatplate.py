@@ -91,7 +91,6 @@ class FlatPlate(Settings):
     Arguments:
         pitch: mm; or ``pitch_x`` and ``pitch_y``.
         padding: Cells by which the plates reach beyond the scored ones, on each side.
-        medium: Material around the plates.
         sampling_fraction: Mean visible over incident energy; None for the estimate of :meth:`estimate`.
         layers: Front to back.
     """

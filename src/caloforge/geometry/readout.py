@@ -23,9 +23,6 @@ class ReadoutLayer:
     """A rectangular grid of cells, x (eta) by y (phi), y fastest.
 
     Arguments:
-        name: Its name.
-        nx: Cells in x.
-        ny: Cells in y.
         pitch_x: mm.
         pitch_y: mm.
         z: Mean depth of its active material, mm.
@@ -79,9 +76,7 @@ class CylindricalLayer:
     """A polar mesh of voxels, alpha by r, r fastest; alpha runs from -pi to pi.
 
     Arguments:
-        name: Its name.
         r_edges: Edges of the radial bins, mm.
-        n_alpha: Number of angular bins.
         z: Depth, mm; the ordinal of the layer where depths are not published.
     """
 
@@ -183,7 +178,6 @@ class Readout:
     """Folding of all layers into the flat order of the detector.
 
     Arguments:
-        layers: One entry a readout layer.
         interleaved: Flat index (ix * ny + iy) * n_layers + layer when set, layer after layer otherwise.
     """
 

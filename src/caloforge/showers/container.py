@@ -293,7 +293,7 @@ def _common_attributes(parts: Sequence[Showers]) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in parts[0].attributes.items()
-        if all(np.array_equal(part.attributes.get(key), value) for part in parts[1:])
+        if all(np.array_equal(np.asarray(part.attributes.get(key)), value) for part in parts[1:])
     }
     seeds = sorted({int(seed) for part in parts for seed in part.attributes.get(SEEN_SEEDS, ())})
     return kept | ({SEEN_SEEDS: seeds} if seeds else {})

@@ -29,7 +29,6 @@ def open_showers(path: str | Path, detector: str | Path | Detector | None = None
     """Open a file of showers for reading.
 
     Arguments:
-        path: The file.
         detector: Detector that is expected; needed when the file names none.
 
     Raises:

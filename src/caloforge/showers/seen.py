@@ -106,10 +106,6 @@ class SeenCheck:
     ) -> dict[str, SeenCount]:
         """Check several samples or models and return the counts of those whose seen showers are known.
 
-        Arguments:
-            generated: Labels and samples.
-            allow_seen: Accept an overlap.
-
         Raises:
             SeenShowersError: When reference showers were used to train or select a model; says how many.
         """
@@ -150,8 +146,6 @@ def warnings_of(
     """Return a line for what is wrong with the model of generated showers: unfinished, or its training showers unknown or seen again.
 
     Arguments:
-        label: Name of the showers.
-        attributes: Attributes of the showers.
         seen: How many (``n``) of how many (``of``) reference showers the model has seen, where known.
     """
     lines = []

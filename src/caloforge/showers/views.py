@@ -30,9 +30,6 @@ class SourceView(ShowerSource):
     All properties are those of the other source, and so are the showers, unless a subclass changes them. A subclass
     that changes the showers one by one overrides :meth:`convert`; one with other showers overrides the number,
     :meth:`take` and :meth:`chunks`.
-
-    Arguments:
-        base: The source that is read.
     """
 
     def __init__(self, base: ShowerSource) -> None:
@@ -106,7 +103,6 @@ class Selection(SourceView):
     """A part of a source.
 
     Arguments:
-        base: Where the showers are.
         indices: (K,) which of them; ascending reads a file once.
     """
 

@@ -139,13 +139,7 @@ class ShowerWriter:
     have seen are written too.
 
     Arguments:
-        path: The file.
-        detector: Detector of all showers.
-        particle: Incident particle.
-        source: What made the showers.
-        seed: Seed that they were made with.
         attributes: Further facts: texts, numbers, and lists of one of them; None is left out.
-        force: Replace a file that is there.
 
     Raises:
         OutputExistsError: On entering, when the file exists and ``force`` is not set.
@@ -331,10 +325,8 @@ def write_showers(path: str | Path, showers: _Chunked | Iterable[ShowerBatch], f
     """Write showers to a file, in chunks, and return its path.
 
     Arguments:
-        path: The file.
         showers: Showers, an open file of them, or batches that are written as they come. Particle, source, seed
             and attributes are those of the first batch.
-        force: Replace a file that is there.
 
     Raises:
         InputError: When there are no showers to write.

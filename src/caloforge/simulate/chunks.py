@@ -182,7 +182,6 @@ def make_chunks(
 
     Arguments:
         store: Where they go, and their job.
-        workers: Number of processes.
         advance: Called with the number of showers of each finished chunk.
 
     Raises:

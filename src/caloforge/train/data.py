@@ -188,7 +188,6 @@ def read_files(data: Files, memory: float = float("inf"), storage: Storage | Non
     """Read files of showers once: check and hash them, compute identities, and pack the cells in memory when they fit.
 
     Arguments:
-        data: One file or several of one detector.
         memory: Most bytes that cells may take in memory.
         storage: Where the cells are to be, whatever the bound; by default it follows from the bound.
 
@@ -283,10 +282,8 @@ class StreamedDataset:
     alone, not on the memory.
 
     Arguments:
-        files: The files.
         rows: Rows (n,) of the showers.
         conditions: Conditions (n, C) of the showers.
-        device: Where batches are wanted.
     """
 
     def __init__(

@@ -26,7 +26,6 @@ class PackedCells:
         values: Dense cells (N, n_cells), MeV; or energies (H,) of all hits, shower by shower.
         index: Cells (H,) of the hits, whole numbers.
         ends: Where in the hits each shower ends (N,).
-        n_cells: Cells of a shower.
     """
 
     def __init__(
@@ -61,8 +60,6 @@ class CellPacker:
     """Collects cells chunk by chunk: the hits alone where those of the first chunk take less than half its memory.
 
     Arguments:
-        n: Number of showers in all.
-        n_cells: Cells of a shower.
         memory: Most bytes to keep; beyond that everything is dropped.
     """
 
@@ -118,9 +115,7 @@ class CellDataset:
     """Showers in memory as batches of tensors: dense on a GPU when they take less than half of its free memory.
 
     Arguments:
-        cells: Cells in memory.
         conditions: Conditions (n, C) of the showers.
-        device: Where batches are wanted.
         rows: Rows (n,) of ``cells`` that the showers are; by default all.
     """
 

@@ -229,7 +229,6 @@ class RunFolder:
     """The files of one run.
 
     Attributes:
-        path: The folder.
         config: Resolved settings.
         info: Everything else about the run, ``run.json``.
         log: Losses and figures by epoch.

@@ -35,9 +35,7 @@ class MetricLog:
     """Rows (training, stage, epoch, name, value).
 
     Arguments:
-        path: CSV file.
         rows: Rows to keep of an earlier part of the run; what follows them is done again.
-        tensorboard: Write TensorBoard's files beside it.
     """
 
     def __init__(self, path: Path, rows: int = 0, tensorboard: bool = False) -> None:
@@ -83,12 +81,8 @@ class StageLoop:
     """One stage of one training.
 
     Arguments:
-        data: Training showers.
         sample: Those that fits and calibrations read: all, or a random sample of them where all do not fit into memory.
         held_out: Held-out showers, or None.
-        seed: Seed of this training.
-        training: Number of this training.
-        log: Where losses and figures go.
         save: Writes a checkpoint.
         advance: Moves the progress bar by epochs.
         deadline: Time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint.

@@ -73,12 +73,7 @@ class MovingAverage:
 
 
 def build_optimizer(spec: OptimizerSpec, fused: bool = False) -> Optimizer:
-    """Return torch's optimiser.
-
-    Arguments:
-        spec: Parameters and settings.
-        fused: Use the fused kernels of Adam and AdamW.
-    """
+    """Return torch's optimiser."""
     s, parameters = spec.settings, list(spec.parameters)
     if s.kind == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=s.lr, alpha=s.alpha, weight_decay=s.weight_decay)
@@ -90,10 +85,7 @@ def learning_rate(settings: OptimizerSettings, step: int, steps: int, steps_per_
     """Return the rate at a step of a stage.
 
     Arguments:
-        settings: Rate and schedule.
-        step: Steps done.
         steps: Steps of the whole stage.
-        steps_per_epoch: Steps of one epoch.
     """
     rate = settings.lr
     if settings.schedule == "cosine":
@@ -118,8 +110,6 @@ class StageUpdater:
     """The training loop's implementation of :class:`caloforge.models.stage.Updater`.
 
     Arguments:
-        stage: The stage that begins.
-        steps_per_epoch: Steps of one epoch.
         generator: Seeded generator on the training device.
         precision: Of the arithmetic. float16 scales the losses, so that small gradients do not vanish (P. Micikevicius
             et al., Mixed precision training, ICLR 2018, arXiv:1710.03740); on a CPU, which has no such kernels, it is

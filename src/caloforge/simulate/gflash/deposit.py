@@ -84,7 +84,6 @@ class Response:
         visible: (n, U) mean visible energy of each unit, MeV, before calibration.
         tau: (n, U) depth of each active slab in units of the shower's maximum.
         medium: What the profiles were drawn for, fields (n,).
-        profile: The longitudinal profiles.
         start: (n,) depth at which the showers start, X0 along the axis.
     """
 
@@ -101,7 +100,6 @@ def develop(
     """Return the mean response of showers drawn with these random numbers.
 
     Arguments:
-        column: The detector's sampling units.
         particle: "gamma", "e-" or "e+".
         energy: (n,) MeV.
         theta: (n,) degrees.
@@ -214,11 +212,8 @@ def draw_spots(
     """Draw the spots of showers.
 
     Arguments:
-        column: The detector's sampling units.
-        response: The showers' mean response.
         primaries: Where they start and with what angle and energy.
         factor: Calibration of the response.
-        random: Source of random numbers.
     """
     n, units = response.visible.shape
     spectra = [spot_spectrum(slab.material, slab.thickness) for slab in column.slabs]

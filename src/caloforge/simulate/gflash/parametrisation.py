@@ -141,8 +141,6 @@ class Column:
         loss_active: The same of the active slab.
         e_mip: e/mip of the unit.
         moliere_radius: mm, of the matter over the last few X0 (see :data:`TRAIL`).
-        layer: Readout layer.
-        slabs: The active slabs.
     """
 
     medium: Medium
@@ -316,8 +314,6 @@ class Radial:
     """Radial profiles; every field has one shape, radii in Moliere radii.
 
     Arguments:
-        core: Radius of the core.
-        tail: Radius of the tail.
         share: Share p of the core.
     """
 
@@ -326,16 +322,13 @@ class Radial:
     share: Array
 
     def radius(self, u: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
-        """Turn uniform numbers into radii, in the precision of ``u``.
+        """Turn uniform numbers into radii (m,) in Moliere radii, in the precision of ``u``.
 
         One number serves twice: it picks the component, and what is left of it is uniform again.
 
         Arguments:
             u: (m,) in [0, 1).
             index: (m,) the (flattened) profile of each number.
-
-        Returns:
-            (m,) radii in Moliere radii.
         """
         share = self.share.ravel().astype(u.dtype)[index]
         in_core = u < share
