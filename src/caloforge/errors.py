@@ -133,11 +133,7 @@ class GateError(CaloforgeError):
 
 
 def require(module: str, extra: str) -> Any:
-    """Import an optional module.
-
-    Arguments:
-        module: Name of the module, for example ``"sklearn.metrics"``.
-        extra: The extra of caloforge that installs it, for example ``"eval"``.
+    """Import an optional module, such as ``sklearn.metrics``, which the extra of caloforge installs, such as ``eval``.
 
     Raises:
         MissingExtraError: When it is not installed.

@@ -33,7 +33,6 @@ __all__ = [
     "write_json",
 ]
 
-
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -80,10 +79,7 @@ def atomic_path(path: str | Path, force: bool = False) -> Iterator[Path]:
 
 
 def ensure_output_dir(path: str | Path, force: bool = False) -> Path:
-    """Make an output folder.
-
-    Arguments:
-        force: Accept one that is not empty, to replace files or to continue the work in it.
+    """Make an output folder; ``force`` accepts one that is not empty, to replace files or to continue the work in it.
 
     Raises:
         OutputExistsError: When it is not empty and ``force`` is not set.
@@ -176,13 +172,9 @@ def source_commit(root: Path = _ROOT) -> str | None:
 
 @cache
 def source_digest(*parts: str) -> str:
-    """Return a digest of the source code of parts of the package, to key cached results by.
+    """Return 16 hexadecimal digits, which change with any line of these modules, to key cached results by.
 
-    Arguments:
-        parts: Folders or modules below the package, such as ``"validate/metrics"`` or ``"random.py"``.
-
-    Returns:
-        16 hexadecimal digits, which change when a line of any of these modules changes.
+    ``parts`` are folders or modules below the package, such as ``validate/metrics`` or ``random.py``.
     """
     digest = hashlib.sha256()
     for part in parts:

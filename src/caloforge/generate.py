@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from caloforge.showers.identity import seen_union
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["Generator", "GeneratorTime", "count_parameters", "hardware_name", "speed_of", "time_generator"]
-
 
 BLOCK = 100
 """Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
@@ -96,12 +96,9 @@ class Generator:
         stream = self.stream(n, energy, theta, like, seed, batch_size, allow_extrapolation)
         first = next(stream)
         total = self._number(n, like)
-        particle, attributes = first.particle, first.attributes
-        writer = ShowerWriter(path, self.detector, particle, self.name, seed, attributes, force)
+        writer = ShowerWriter(path, self.detector, first.particle, self.name, seed, first.attributes, force)
         with writer, progress(total, f"generate {self.name}") as advance:
-            writer.append(first)
-            advance(len(first))
-            for part in stream:
+            for part in chain([first], stream):
                 writer.append(part)
                 advance(len(part))
         return Path(path)
@@ -276,12 +273,7 @@ def count_parameters(generator: Generator) -> int:
 def time_generator(
     generator: Generator, like: ShowerSource, batch: int = 100, seconds: float = 2.0, most: int = 20
 ) -> GeneratorTime:
-    """Time a generator on the conditions of the first showers of a reference.
-
-    Arguments:
-        like: Showers whose conditions it takes.
-        seconds: How long to repeat, at least twice.
-    """
+    """Time a generator on the conditions of the first showers of a reference, for some seconds but at least twice."""
     conditions = like[: min(batch, len(like))]
     generator.generate(batch, like=conditions, batch_size=batch)  # the first call sets things up
     wall: list[float] = []
@@ -325,12 +317,7 @@ def speed_of(
 ) -> dict[str, Any]:
     """Time a generator where it is: on a CPU with one thread, in processor time; on a GPU by the clock.
 
-    Arguments:
-        like: Showers whose conditions it takes, ``batch`` at once.
-        seconds: How long to repeat.
-
-    Returns:
-        ``ms`` a shower, ``uncertainty``, ``batch``, ``threads`` and ``hardware``.
+    The result has ``ms`` a shower, ``uncertainty``, ``batch``, ``threads`` and ``hardware``.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -11,12 +11,7 @@ __all__ = ["progress"]
 
 @contextmanager
 def progress(total: int, label: str, enabled: bool | None = None) -> Iterator[Callable[[int], None]]:
-    """Yield a function that moves the bar on by a number of steps.
-
-    Arguments:
-        label: What is being done.
-        enabled: Draw the bar; by default when standard error is a terminal.
-    """
+    """Yield a function that moves the bar on by some steps; it is drawn, by default, when standard error is a terminal."""
     if not (sys.stderr.isatty() if enabled is None else enabled):
         yield lambda _steps: None
         return

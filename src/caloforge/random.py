@@ -39,12 +39,7 @@ def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
 
 
 def uniforms(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[np.float64]:
-    """Return uniform numbers (n, draws) in [0, 1) for the showers ``start`` to ``start + n``.
-
-    Arguments:
-        stream: What the numbers are for; streams are independent.
-        draws: Numbers a shower.
-    """
+    """Return uniform numbers (n, draws) in [0, 1) for the showers ``start`` to ``start + n``; streams are independent."""
     steps = -(-draws // _WORDS)
     bits = np.random.Philox(key=_key(seed, stream))
     bits.advance(start * steps)

@@ -12,7 +12,6 @@ from caloforge.errors import ConfigError, InputError
 
 __all__ = ["ModelConfig", "OptimizerSettings", "Settings", "assignment", "merge", "torch_device", "validated"]
 
-
 C = TypeVar("C", bound=BaseModel)
 
 
@@ -23,43 +22,28 @@ class Settings(BaseModel):
 
 
 class OptimizerSettings(Settings):
-    """An optimiser, its schedule, and what belongs to a step.
+    """An optimiser, its schedule, and what belongs to a step."""
 
-    Arguments:
-        kind: Which optimiser.
-        lr: Learning rate.
-        betas: Of Adam and AdamW.
-        alpha: Smoothing of RMSprop.
-        weight_decay: Of the optimiser.
-        schedule: ``constant``; ``cosine`` to ``final`` x lr over the stage's steps; ``exponential``: times
-            ``gamma`` an epoch.
-        warmup: Steps over which the rate rises from 0.
-        clip: Largest norm of the gradient; 0 for none.
-        ema: Decay of the moving average of the weights that validation and the saved weights use; 0 for none.
-    """
-
-    kind: Literal["adam", "adamw", "rmsprop"] = "adam"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    alpha: float = 0.99
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    kind: Literal["adam", "adamw", "rmsprop"] = "adam"  # which optimiser
+    lr: Annotated[float, Field(gt=0)] = 1e-3  # learning rate
+    betas: tuple[float, float] = (0.9, 0.999)  # of Adam and AdamW
+    alpha: float = 0.99  # smoothing of RMSprop
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of the optimiser
+    # ``cosine``: to ``final`` x lr over the stage's steps; ``exponential``: times ``gamma`` an epoch
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-    warmup: Annotated[int, Field(ge=0)] = 0
-    clip: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0  # steps over which the rate rises from 0
+    clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of the gradient; 0 for none
+    # decay of the moving average of the weights that validation and the saved weights use; 0 for none
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class ModelConfig(Settings):
-    """Base of every model's settings.
+    """Base of every model's settings."""
 
-    Arguments:
-        preset: Name of the preset that the settings started from.
-        conditions: What the model is conditioned on; empty: the detector's ``model_conditions``.
-    """
-
-    preset: str = "improved"
+    preset: str = "improved"  # name of the preset that the settings started from
+    # what the model is conditioned on; empty: the detector's ``model_conditions``
     conditions: tuple[str, ...] = ()
 
 

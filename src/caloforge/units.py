@@ -25,16 +25,11 @@ _MAX_ENERGY = 1e8  # MeV; Geant4's electromagnetic models end at 100 TeV
 
 @dataclass(frozen=True)
 class EnergySpec:
-    """Incident energies: one value, a uniform range, or powers of two times the lower end.
+    """Incident energies: one value, a uniform range, or powers of two times the lower end."""
 
-    Arguments:
-        low: Lower end, MeV.
-        high: Upper end, MeV; equal to ``low`` for one value.
-        kind: ``fixed``, ``uniform`` or ``log2`` (low x 2**k up to high, in equal parts).
-    """
-
-    low: float
-    high: float
+    low: float  # lower end, MeV
+    high: float  # upper end, MeV; equal to ``low`` for one value
+    # ``fixed``, ``uniform`` or ``log2`` (low x 2**k up to high, in equal parts)
     kind: Literal["fixed", "uniform", "log2"] = "fixed"
 
     def __post_init__(self) -> None:

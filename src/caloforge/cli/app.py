@@ -25,7 +25,6 @@ from caloforge.errors import CaloforgeError
 
 __all__ = ["INTERRUPTED", "Failure", "app", "describe", "main"]
 
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 

@@ -10,8 +10,6 @@ import typer
 from caloforge.cli.output import Json, print_json, print_lines, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from caloforge.geometry import Detector
     from caloforge.models.base import ShowerModel
 
@@ -32,7 +30,7 @@ def models(
     from caloforge.errors import UnknownNameError
     from caloforge.models import MODELS
     from caloforge.zoo.store import find_card, shipped_models
-    from caloforge.zoo.tables import list_columns, list_row
+    from caloforge.zoo.tables import card_blocks, list_columns, list_row
 
     if name is None:
         shipped = {card.name: card.content for card in shipped_models().values()}
@@ -59,7 +57,12 @@ def models(
         if as_json:
             print_json(content)
         else:
-            _print_shipped(content)
+            for number, block in enumerate(card_blocks(content)):
+                print_lines([""] if number else [])
+                if isinstance(block, str):
+                    print_lines([block])
+                else:
+                    print_table(block.columns, block.rows)
         return
     model = MODELS[name]
     card = _card(name, model, _fitting_detector(model, detector))
@@ -67,17 +70,6 @@ def models(
         print_json(card)
     else:
         _print_card(card, model)
-
-
-def _print_shipped(content: Mapping[str, Any]) -> None:
-    from caloforge.zoo.tables import card_blocks
-
-    for number, block in enumerate(card_blocks(content)):
-        print_lines([""] if number else [])
-        if isinstance(block, str):
-            print_lines([block])
-        else:
-            print_table(block.columns, block.rows)
 
 
 def _first_line(model: type[ShowerModel]) -> str:

@@ -74,7 +74,10 @@ def validate(
     Every metric has an uncertainty, and where it means something its floor: what a perfect generator would
     score with so many showers.
     """
-    _leave_cores_to_others()
+    # Threads that wait for each other leave the cores to the processes that draw figures meanwhile; what is set already
+    # stays, and it must be set before NumPy and torch are imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     from caloforge.errors import GateError
     from caloforge.validate.driver import validate as compare
 
@@ -117,15 +120,6 @@ def validate(
         return
     cli.print_rich(report.summary())
     _print_outputs(output)
-
-
-def _leave_cores_to_others() -> None:
-    """Keep threads that wait for each other from holding cores: figures are drawn by other processes meanwhile.
-
-    What is set already stays; it must be set before NumPy and torch are imported.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def _print_outputs(output: Path) -> None:

@@ -16,23 +16,14 @@ __all__ = ["Beam", "Primaries"]
 
 @dataclass(frozen=True)
 class Primaries:
-    """The particles that start showers ``start`` to ``start + n``.
+    """The particles that start showers ``start`` to ``start + n``."""
 
-    Arguments:
-        energy: (n,) MeV.
-        theta: (n,) degrees.
-        x: (n,) mm, where the particle crosses z = 0.
-        y: (n,) mm, likewise.
-        z_start: mm, where it is born.
-        conditions: Named conditions, each (n, k).
-    """
-
-    energy: NDArray[np.float64]
-    theta: NDArray[np.float64]
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    z_start: float
-    conditions: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    energy: NDArray[np.float64]  # (n,) MeV
+    theta: NDArray[np.float64]  # (n,) degrees
+    x: NDArray[np.float64]  # (n,) mm, where the particle crosses z = 0
+    y: NDArray[np.float64]  # (n,) mm, likewise
+    z_start: float  # mm, where it is born
+    conditions: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # named conditions, each (n, k)
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -52,29 +43,19 @@ class Primaries:
 
 @dataclass(frozen=True)
 class Beam:
-    """A beam along +z.
-
-    Arguments:
-        theta: Polar angles; 90 is perpendicular, smaller leans towards +y.
-        x: Entry point at z = 0, mm.
-        y: Entry point at z = 0, mm.
-        spread_x: Full width of the uniform spread around ``x``, mm.
-        spread_y: Full width of the uniform spread around ``y``, mm.
-        z_start: Where the particle is born, mm.
-        alignments: Names of integer conditions drawn uniformly, each with its number of values.
-        impact: Name under which the offset (x, y) within the spread is stored, or empty.
-    """
+    """A beam along +z."""
 
     particle: str
     energy: EnergySpec
-    theta: AngleSpec
-    x: float = 0.0
-    y: float = 0.0
-    spread_x: float = 0.0
-    spread_y: float = 0.0
-    z_start: float = -0.1
+    theta: AngleSpec  # polar angles; 90 is perpendicular, smaller leans towards +y
+    x: float = 0.0  # entry point at z = 0, mm
+    y: float = 0.0  # entry point at z = 0, mm
+    spread_x: float = 0.0  # full width of the uniform spread around ``x``, mm
+    spread_y: float = 0.0  # full width of the uniform spread around ``y``, mm
+    z_start: float = -0.1  # where the particle is born, mm
+    # names of integer conditions drawn uniformly, each with its number of values
     alignments: tuple[tuple[str, int], ...] = ()
-    impact: str = ""
+    impact: str = ""  # name under which the offset (x, y) within the spread is stored, or empty
 
     def replace(
         self,

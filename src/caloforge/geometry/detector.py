@@ -31,22 +31,14 @@ _TOLERANCE = 1e-6  # relative overlap below which two faces only touch along an 
 
 @dataclass(frozen=True)
 class Slab:
-    """One plate of the stack.
-
-    Arguments:
-        thickness: mm along z.
-        z: Front face, mm.
-        half_x: Half width, mm.
-        half_y: Half height, mm.
-        layer: Readout layer of an active slab, -1 for a passive one.
-    """
+    """One plate of the stack."""
 
     material: Material
-    thickness: float
-    z: float
-    half_x: float
-    half_y: float
-    layer: int = -1
+    thickness: float  # mm along z
+    z: float  # front face, mm
+    half_x: float  # half width, mm
+    half_y: float  # half height, mm
+    layer: int = -1  # readout layer of an active slab, -1 for a passive one
 
     @property
     def active(self) -> bool:
@@ -56,31 +48,20 @@ class Slab:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A calorimeter, or the mesh of a published data set.
+    """A calorimeter, or the mesh of a published data set."""
 
-    Arguments:
-        name: Its name, as in files and commands.
-        order: Flat order of the cells, see the module.
-        layers: Readout layers, front to back.
-        sampling_fraction: Mean visible over incident energy; 1 where energies are calibrated already.
-        stack: Slabs from z = 0 on; empty when the geometry is not known.
-        readout: Folding of scored deposits into cells; None when it cannot be simulated.
-        model_conditions: Default conditions of models.
-        definition: JSON text of a user's own detector, stored with its files; empty for built-in ones.
-        evaluation_cut: Energy below which the data set's own evaluation sets a cell to 0, MeV; 0 without one.
-    """
-
-    name: str
+    name: str  # its name, as in files and commands
     description: str
-    order: Order
-    layers: tuple[ReadoutLayer | CylindricalLayer, ...]
+    order: Order  # flat order of the cells, see the module
+    layers: tuple[ReadoutLayer | CylindricalLayer, ...]  # readout layers, front to back
     beam: Beam
-    sampling_fraction: float
-    stack: tuple[Slab, ...] = ()
+    sampling_fraction: float  # mean visible over incident energy; 1 where energies are calibrated already
+    stack: tuple[Slab, ...] = ()  # slabs from z = 0 on; empty when the geometry is not known
     medium: Material | None = None
-    readout: Readout | None = None
-    model_conditions: tuple[str, ...] = ("incident_energy",)
-    definition: str = ""
+    readout: Readout | None = None  # folding of scored deposits into cells; None when it cannot be simulated
+    model_conditions: tuple[str, ...] = ("incident_energy",)  # default conditions of models
+    definition: str = ""  # JSON text of a user's own detector, stored with its files; empty for built-in ones
+    # energy below which the data set's own evaluation sets a cell to 0, MeV; 0 without one
     evaluation_cut: float = 0.0
 
     def __eq__(self, other: object) -> bool:
@@ -171,11 +152,7 @@ class Detector:
         return sum(slab.thickness / slab.material.x0 for slab in self.stack)
 
     def sampled_depth(self, active: bool = True) -> NDArray[np.float64]:
-        """Return the radiation lengths that each layer samples (n_layers,): the slabs since the last active one.
-
-        Arguments:
-            active: Count the layer's active slabs too.
-        """
+        """Return the radiation lengths that each layer samples (n_layers,): the slabs since the last active one, with it if ``active``."""
         depth, waiting = np.zeros(self.n_layers), 0.0
         for slab in self.stack:
             if active or not slab.active:
@@ -213,8 +190,7 @@ class Detector:
     def layer_shift(self, conditions: Mapping[str, ArrayLike]) -> NDArray[np.float64] | None:
         """Return the cells' offsets from their nominal centres (N, n_layers, 2) mm; None when they never move.
 
-        Arguments:
-            conditions: The showers' named conditions, each (N, 1).
+        ``conditions`` are the showers' named ones, each (N, 1).
 
         Raises:
             IncompatibleError: When an alignment is missing.
@@ -238,15 +214,7 @@ class Detector:
 def face_neighbours(
     layers: Sequence[ReadoutLayer | CylindricalLayer], layer_cells: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    """Return the pairs of cells that share a face.
-
-    Arguments:
-        layers: Readout layers, front to back.
-        layer_cells: Flat indices of each layer's cells.
-
-    Returns:
-        (n_edges, 2) flat indices, the smaller one first, sorted.
-    """
+    """Return the pairs of cells that share a face, (n_edges, 2) flat indices, the smaller one first, sorted."""
     pairs: list[NDArray[np.int64]] = []
     for layer, cells in zip(layers, layer_cells, strict=True):
         pairs.append(cells[_within(layer)])

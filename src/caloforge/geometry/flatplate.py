@@ -86,26 +86,21 @@ class BeamDefinition(Settings):
 
 
 class FlatPlate(Settings):
-    """A regular grid of cells behind plates.
-
-    Arguments:
-        pitch: mm; or ``pitch_x`` and ``pitch_y``.
-        padding: Cells by which the plates reach beyond the scored ones, on each side.
-        sampling_fraction: Mean visible over incident energy; None for the estimate of :meth:`estimate`.
-        layers: Front to back.
-    """
+    """A regular grid of cells behind plates."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     description: str = "user's own flat-plate calorimeter"
     nx: _Count
     ny: _Count
-    pitch: _Positive | None = None
+    pitch: _Positive | None = None  # mm; or ``pitch_x`` and ``pitch_y``
     pitch_x: _Positive | None = None
     pitch_y: _Positive | None = None
+    # cells by which the plates reach beyond the scored ones, on each side
     padding: Annotated[int, Field(ge=0, le=200)] = 0
     medium: str = "G4_AIR"
+    # mean visible over incident energy; None for the estimate of :meth:`estimate`
     sampling_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    layers: Annotated[list[Layers], Field(min_length=1)]
+    layers: Annotated[list[Layers], Field(min_length=1)]  # front to back
     beam: BeamDefinition = BeamDefinition()
 
     @field_validator("medium")
@@ -144,8 +139,7 @@ class FlatPlate(Settings):
     def build(self, definition: str = "") -> Detector:
         """Return the detector; its models are conditioned on the angle too where the beam's angle varies.
 
-        Arguments:
-            definition: JSON text of a user's own detector.
+        ``definition`` is the JSON text of a user's own detector.
         """
         pitch_x, pitch_y = self.pitch_x or self.pitch or 0.0, self.pitch_y or self.pitch or 0.0
         full_x, full_y = self.nx + 2 * self.padding, self.ny + 2 * self.padding

@@ -22,23 +22,14 @@ __all__ = ["MATERIALS", "Material", "e_over_mip", "get_material"]
 
 @dataclass(frozen=True)
 class Material:
-    """One material.
+    """One material."""
 
-    Arguments:
-        name: Geant4's NIST name.
-        z: Atomic number; weighted by mass fraction for compounds.
-        a: Atomic mass, g/mol; weighted by mass fraction for compounds.
-        density: g/cm3.
-        x0: Radiation length, mm.
-        dedx: Energy loss of a minimum-ionising particle, MeV cm2/g.
-    """
-
-    name: str
-    z: float
-    a: float
-    density: float
-    x0: float
-    dedx: float
+    name: str  # Geant4's NIST name
+    z: float  # atomic number; weighted by mass fraction for compounds
+    a: float  # atomic mass, g/mol; weighted by mass fraction for compounds
+    density: float  # g/cm3
+    x0: float  # radiation length, mm
+    dedx: float  # energy loss of a minimum-ionising particle, MeV cm2/g
 
     @property
     def critical_energy(self) -> float:

@@ -47,7 +47,6 @@ __all__ = [
     "ild_ecal_angled",
 ]
 
-
 ETA_PITCH = 37.5  # mm, 0.025 in eta at a radius of 1.5 m
 PHI_PITCH = 36.8  # mm, 0.0245 in phi
 _PLATE = 350.0  # half width of the passive plates, mm

@@ -20,28 +20,18 @@ __all__ = ["Alignment", "CylindricalLayer", "FineGrid", "LayerReadout", "Readout
 
 @dataclass(frozen=True)
 class ReadoutLayer:
-    """A rectangular grid of cells, x (eta) by y (phi), y fastest.
-
-    Arguments:
-        pitch_x: mm.
-        pitch_y: mm.
-        z: Mean depth of its active material, mm.
-        depth_x0: Radiation lengths from z = 0 to that depth.
-        mip: Mean energy, MeV, that a minimum-ionising particle leaves in its active material.
-        x_centre: Centre of the grid, mm.
-        y_centre: Centre of the grid, mm.
-    """
+    """A rectangular grid of cells, x (eta) by y (phi), y fastest."""
 
     name: str
     nx: int
     ny: int
-    pitch_x: float
-    pitch_y: float
-    z: float
-    depth_x0: float = 0.0
-    mip: float = 0.0
-    x_centre: float = 0.0
-    y_centre: float = 0.0
+    pitch_x: float  # mm
+    pitch_y: float  # mm
+    z: float  # mean depth of its active material, mm
+    depth_x0: float = 0.0  # radiation lengths from z = 0 to that depth
+    mip: float = 0.0  # mean energy, MeV, that a minimum-ionising particle leaves in its active material
+    x_centre: float = 0.0  # centre of the grid, mm
+    y_centre: float = 0.0  # centre of the grid, mm
 
     @property
     def n_cells(self) -> int:
@@ -73,17 +63,12 @@ class ReadoutLayer:
 
 @dataclass(frozen=True)
 class CylindricalLayer:
-    """A polar mesh of voxels, alpha by r, r fastest; alpha runs from -pi to pi.
-
-    Arguments:
-        r_edges: Edges of the radial bins, mm.
-        z: Depth, mm; the ordinal of the layer where depths are not published.
-    """
+    """A polar mesh of voxels, alpha by r, r fastest; alpha runs from -pi to pi."""
 
     name: str
-    r_edges: tuple[float, ...]
+    r_edges: tuple[float, ...]  # edges of the radial bins, mm
     n_alpha: int
-    z: float
+    z: float  # depth, mm; the ordinal of the layer where depths are not published
     depth_x0: float = 0.0
     mip: float = 0.0
 
@@ -175,14 +160,10 @@ class LayerReadout:
 
 @dataclass(frozen=True)
 class Readout:
-    """Folding of all layers into the flat order of the detector.
-
-    Arguments:
-        interleaved: Flat index (ix * ny + iy) * n_layers + layer when set, layer after layer otherwise.
-    """
+    """Folding of all layers into the flat order of the detector."""
 
     layers: tuple[LayerReadout, ...]
-    interleaved: bool
+    interleaved: bool  # flat index (ix * ny + iy) * n_layers + layer when set, layer after layer otherwise
 
     @property
     def fine_layers(self) -> tuple[FineGrid, ...]:

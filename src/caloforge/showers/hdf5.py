@@ -103,12 +103,7 @@ class Fault(NamedTuple):
 
 
 def check_cells(cells: NDArray[np.float32], first_row: int = 0) -> Fault | None:
-    """Find the first cell whose energy is negative or not finite.
-
-    Arguments:
-        cells: Energies (N, n_cells), MeV.
-        first_row: Row of the file in which ``cells`` begins.
-    """
+    """Find the first cell (N, n_cells), MeV, that is negative or not finite; ``first_row`` is the file's row where they begin."""
     # The minimum and maximum of an array with a NaN are NaN, for which the comparison is false.
     if cells.size == 0 or (cells.min() >= 0 and cells.max() < np.inf):
         return None

@@ -24,12 +24,7 @@ NO_IDENTITIES.setflags(write=False)
 
 
 def hash_showers(cells: NDArray[np.float32], incident_energy: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """Return the identities (N,) of showers in memory, 0 for those without energy.
-
-    Arguments:
-        cells: Energies (N, n_cells), MeV.
-        incident_energy: (N,) MeV.
-    """
+    """Return the identities (N,) of showers with cells (N, n_cells) and energies (N,), MeV; 0 for those without energy."""
     occupied = cells != 0
     ends = np.concatenate([[0], np.cumsum(np.count_nonzero(occupied, axis=1))])
     indices = np.nonzero(occupied)[1].astype("<i4")

@@ -26,10 +26,7 @@ _PREFIX = f"{hdf5.CONDITIONS}/"
 
 
 def open_showers(path: str | Path, detector: str | Path | Detector | None = None) -> ShowerFile:
-    """Open a file of showers for reading.
-
-    Arguments:
-        detector: Detector that is expected; needed when the file names none.
+    """Open a file of showers; ``detector``, which is expected, is needed when the file names none.
 
     Raises:
         FileFormatError: When the file is not what it should be; says where and what was expected.

@@ -77,11 +77,9 @@ class SeenCount:
 
 
 class SeenCheck:
-    """Compares a reference with what models have seen; it is read once for each detector of the models.
+    """Compares a reference of one or several sources with what models have seen; it is read once for each detector.
 
-    Arguments:
-        parts: The reference, one source or several with different simulation seeds.
-        known: Identities (N,) of each part's showers, where they were computed before: the parts are not read then.
+    ``known`` are the identities (N,) of each part's showers where they were computed before: the parts are not read then.
     """
 
     def __init__(self, parts: Sequence[ShowerSource], known: Sequence[NDArray[np.uint64]] = ()) -> None:
@@ -122,16 +120,13 @@ class SeenCheck:
 
     def _identities(self, detector: Detector) -> list[NDArray[np.uint64]]:
         """Return the identities of each part, in the model's detector where the part can be projected to it."""
-        if detector.name not in self._known:
-            self._known[detector.name] = [_identities_in(part, detector) for part in self._parts]
-        return self._known[detector.name]
-
-
-def _identities_in(part: ShowerSource, detector: Detector) -> NDArray[np.uint64]:
-    try:
-        return identities(part, detector)
-    except IncompatibleError:
-        return identities(part)
+        found = self._known.setdefault(detector.name, [])
+        for part in self._parts[len(found) :]:
+            try:
+                found.append(identities(part, detector))
+            except IncompatibleError:
+                found.append(identities(part))
+        return found
 
 
 def seeds_of(source: ShowerSource) -> tuple[int, ...]:
@@ -143,10 +138,9 @@ def seeds_of(source: ShowerSource) -> tuple[int, ...]:
 def warnings_of(
     label: str, attributes: Mapping[str, Any], seen: Mapping[str, int] | None = None
 ) -> list[str]:
-    """Return a line for what is wrong with the model of generated showers: unfinished, or its training showers unknown or seen again.
+    """Return a line for all that is wrong with the model of generated showers: unfinished, its training unknown or seen again.
 
-    Arguments:
-        seen: How many (``n``) of how many (``of``) reference showers the model has seen, where known.
+    ``seen`` says how many (``n``) of how many (``of``) reference showers the model has seen, where known.
     """
     lines = []
     if attributes.get(MODEL_STATUS):

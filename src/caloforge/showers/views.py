@@ -100,11 +100,7 @@ class SourceView(ShowerSource):
 
 
 class Selection(SourceView):
-    """A part of a source.
-
-    Arguments:
-        indices: (K,) which of them; ascending reads a file once.
-    """
+    """A part of a source: the showers ``indices`` (K,); ascending ones read a file once."""
 
     def __init__(self, base: ShowerSource, indices: NDArray[np.int64]) -> None:
         super().__init__(base)

@@ -135,11 +135,8 @@ class ShowerWriter:
     """Writes showers to a file, batch by batch, in order.
 
     The file appears under its name when the ``with`` block ends without an error; otherwise nothing is left. It needs the memory of
-    two chunks of the file. ``attributes`` may be changed until the block ends. Identities and seeds that the batches' models
+    two chunks of the file. ``attributes`` (texts, numbers, and lists of one; None is left out) may be changed until then. Identities and seeds that the batches' models
     have seen are written too.
-
-    Arguments:
-        attributes: Further facts: texts, numbers, and lists of one of them; None is left out.
 
     Raises:
         OutputExistsError: On entering, when the file exists and ``force`` is not set.

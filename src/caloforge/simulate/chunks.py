@@ -33,11 +33,6 @@ class Chunk(NamedTuple):
     start: int
     n: int
 
-    @property
-    def file_name(self) -> str:
-        """Name of its part."""
-        return f"{self.start:010d}-{self.start + self.n:010d}.npz"
-
 
 def plan(n: int, size: int) -> list[Chunk]:
     """Cut ``n`` showers into chunks at fixed places."""
@@ -136,7 +131,7 @@ class Parts(InMemory):
 
     def path(self, chunk: Chunk) -> Path:
         """Return the path of a chunk's part."""
-        return self.folder / chunk.file_name
+        return self.folder / f"{chunk.start:010d}-{chunk.start + chunk.n:010d}.npz"
 
     def has(self, chunk: Chunk) -> bool:
         """Whether a chunk is finished."""
@@ -178,11 +173,7 @@ def make_chunks(
     workers: int = 1,
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Simulate all chunks that are not finished yet.
-
-    Arguments:
-        store: Where they go, and their job.
-        advance: Called with the number of showers of each finished chunk.
+    """Simulate all chunks that are not finished yet; ``advance`` is called with the number of showers of each finished one.
 
     Raises:
         SimulationError: When a chunk's worker died ``ATTEMPTS`` times.

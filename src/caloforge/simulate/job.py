@@ -52,7 +52,6 @@ __all__ = [
     "write_part",
 ]
 
-
 _PREFIX = "condition "
 
 THRESHOLD = 1e-4
@@ -112,10 +111,6 @@ class IsolatedEngine(Engine, Protocol):
 class Job:
     """Everything that the showers of a simulation depend on, beside their index.
 
-    Arguments:
-        threshold: Cells below it are set to zero, MeV.
-        mantissa_bits: Bits of mantissa of the cells, 1 to 23.
-
     Raises:
         InputError: When a number is out of its range.
     """
@@ -124,8 +119,8 @@ class Job:
     detector: Detector
     beam: Beam
     seed: int
-    threshold: float = THRESHOLD
-    mantissa_bits: int = MANTISSA_BITS
+    threshold: float = THRESHOLD  # cells below it are set to zero, MeV
+    mantissa_bits: int = MANTISSA_BITS  # bits of mantissa of the cells, 1 to 23
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

@@ -108,25 +108,15 @@ class Block:
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Showers of files, one file behind the other; their cells are in memory or stay in the files.
+    """Showers of files, one file behind the other; their cells are in memory or stay in the files."""
 
-    Attributes:
-        header: Conditions and origin of all showers (N); its cells are zeros that take no memory.
-        identities: Identities (N,) uint64, 0 for showers without energy.
-        facts: Names, hashes and sizes, see :func:`describe_files`.
-        blocks: Where the rows are in the files.
-        storage: ``memory``, ``packed`` or ``files``.
-        cells: Cells in memory: of all showers, or of a sample when they stay in the files.
-        places: Where in ``cells`` each row is (N,); -1 for those that are only in the files.
-    """
-
-    header: Showers
-    identities: NDArray[np.uint64]
-    facts: dict[str, Any]
-    blocks: tuple[Block, ...]
-    storage: Storage
-    cells: PackedCells
-    places: NDArray[np.int64]
+    header: Showers  # conditions and origin of all showers (N); its cells are zeros that take no memory
+    identities: NDArray[np.uint64]  # identities (N,) uint64, 0 for showers without energy
+    facts: dict[str, Any]  # names, hashes and sizes, see :func:`describe_files`
+    blocks: tuple[Block, ...]  # where the rows are in the files
+    storage: Storage  # ``memory``, ``packed`` or ``files``
+    cells: PackedCells  # cells in memory: of all showers, or of a sample when they stay in the files
+    places: NDArray[np.int64]  # where in ``cells`` each row is (N,); -1 for those that are only in the files
 
     def __len__(self) -> int:
         return len(self.identities)

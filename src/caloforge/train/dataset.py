@@ -59,8 +59,7 @@ class PackedCells:
 class CellPacker:
     """Collects cells chunk by chunk: the hits alone where those of the first chunk take less than half its memory.
 
-    Arguments:
-        memory: Most bytes to keep; beyond that everything is dropped.
+    Beyond ``memory`` bytes everything is dropped.
     """
 
     def __init__(self, n: int, n_cells: int, memory: float = float("inf")) -> None:

@@ -114,21 +114,16 @@ def restore_random(state: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class SeenByTraining:
-    """What a training has seen.
+    """What a training has seen."""
 
-    Attributes:
-        training: Identities of the training showers, sorted; the model is calibrated on them too.
-        selection: Identities of the held-out showers, by which epochs are chosen.
-        inherited: Identities that the weights had seen from which the training began.
-        seeds: Simulation seeds that those weights had seen, whose files are lost.
-        missing: Why more may have been seen than is known; empty: all is known.
-    """
-
+    # identities of the training showers, sorted; the model is calibrated on them too
     training: NDArray[np.uint64] = field(default_factory=lambda: NO_IDENTITIES)
+    # identities of the held-out showers, by which epochs are chosen
     selection: NDArray[np.uint64] = field(default_factory=lambda: NO_IDENTITIES)
+    # identities that the weights had seen from which the training began
     inherited: NDArray[np.uint64] = field(default_factory=lambda: NO_IDENTITIES)
-    seeds: tuple[int, ...] = ()
-    missing: str = ""
+    seeds: tuple[int, ...] = ()  # simulation seeds that those weights had seen, whose files are lost
+    missing: str = ""  # why more may have been seen than is known; empty: all is known
 
     @property
     def all(self) -> NDArray[np.uint64]:
@@ -155,10 +150,7 @@ class SeenByTraining:
 
     @classmethod
     def read(cls, folder: Path, facts: dict[str, Any] | None = None) -> SeenByTraining:
-        """Read a run folder.
-
-        Arguments:
-            facts: What its ``run.json`` says under ``seen``.
+        """Read a run folder, whose ``run.json`` says ``facts`` under ``seen``.
 
         Raises:
             FileFormatError: When the file of identities is broken.
@@ -226,23 +218,15 @@ def _seen_facts(path: Path) -> dict[str, Any]:
 
 
 class RunFolder:
-    """The files of one run.
-
-    Attributes:
-        config: Resolved settings.
-        info: Everything else about the run, ``run.json``.
-        log: Losses and figures by epoch.
-        state: State of an unfinished training.
-        identities: Identities of the showers that trained and selected the model.
-    """
+    """The files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.toml"
-        self.info = path / RUN_FILE
-        self.log = path / "metrics.csv"
-        self.state = path / "state.pt"
-        self.identities = path / IDENTITIES
+        self.config = path / "config.toml"  # resolved settings
+        self.info = path / RUN_FILE  # everything else about the run
+        self.log = path / "metrics.csv"  # losses and figures by epoch
+        self.state = path / "state.pt"  # of an unfinished training
+        self.identities = path / IDENTITIES  # of the showers that trained and selected the model
 
     def seen(self) -> SeenByTraining:
         """Return which showers the training has seen.

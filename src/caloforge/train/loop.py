@@ -27,16 +27,11 @@ from caloforge.train.updater import StageUpdater
 
 __all__ = ["Best", "MetricLog", "StageLoop"]
 
-
 _HEADER = "training,stage,epoch,name,value\n"
 
 
 class MetricLog:
-    """Rows (training, stage, epoch, name, value).
-
-    Arguments:
-        rows: Rows to keep of an earlier part of the run; what follows them is done again.
-    """
+    """Rows (training, stage, epoch, name, value) of a CSV file; ``rows`` of an earlier part of the run are kept."""
 
     def __init__(self, path: Path, rows: int = 0, tensorboard: bool = False) -> None:
         self.path = path
@@ -78,27 +73,21 @@ class Best:
 
 @dataclass
 class StageLoop:
-    """One stage of one training.
-
-    Arguments:
-        sample: Those that fits and calibrations read: all, or a random sample of them where all do not fit into memory.
-        held_out: Held-out showers, or None.
-        save: Writes a checkpoint.
-        advance: Moves the progress bar by epochs.
-        deadline: Time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint.
-    """
+    """One stage of one training."""
 
     model: ShowerModel
     stage: Stage
     data: CellDataset | StreamedDataset
+    # those that fits and calibrations read: all, or a random sample of them where all do not fit into memory
     sample: CellDataset
-    held_out: CellDataset | None
+    held_out: CellDataset | None  # held-out showers, or None
     config: TrainConfig
     seed: int
     training: int
     log: MetricLog
-    save: Callable[[dict[str, Any]], None]
-    advance: Callable[[int], None]
+    save: Callable[[dict[str, Any]], None]  # writes a checkpoint
+    advance: Callable[[int], None]  # moves the progress bar by epochs
+    # time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint
     deadline: float = float("inf")
 
     def run(self, state: dict[str, Any] | None = None) -> Best:

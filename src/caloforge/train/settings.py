@@ -77,47 +77,32 @@ class DataConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """Settings that do not depend on the model.
+    """Settings that do not depend on the model."""
 
-    Arguments:
-        validation: Probability of each shower to be held out; its identity decides, see :func:`~caloforge.train.data.split`.
-        train_size: Showers to train on; 0 for all that are not held out.
-        train_offset: Where the training showers begin in the random order of the rest; disjoint sets have offsets that
-            differ by at least ``train_size``.
-        split_seed: Seed of the split, so that trainings of different seeds hold out the same showers.
-        metric: Figure by which the best epoch is kept; empty: the stage's own.
-        validate_every: Epochs between two looks at the held-out showers.
-        log_every: Epochs between two rows of the log.
-        checkpoint_epochs: Epochs between two checkpoints; 0: by time alone.
-        checkpoint_seconds: Seconds between two checkpoints.
-        max_seconds: Stop after so many seconds, at the end of an epoch; 0: never. Not reproducible. A run of which some
-            stage was not trained at all is marked as unfinished.
-        precision: Of the arithmetic: 32 bits, or mixed with bfloat16 or float16.
-        compile: Compile the modules that the model names.
-        trainings: Trainings with different seeds.
-        combine: Of several trainings keep the ``best`` by its metric, or draw from all in equal parts (``ensemble``).
-        initial: Weights file to start from; names and shapes that fit are taken.
-        tensorboard: Write a TensorBoard log too.
-        data: How the training showers are kept.
-    """
-
+    # probability of each shower to be held out; its identity decides, see :func:`~caloforge.train.data.split`
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    train_size: Annotated[int, Field(ge=0)] = 0
+    train_size: Annotated[int, Field(ge=0)] = 0  # showers to train on; 0 for all that are not held out
+    # where the training showers begin in the random order of the rest; disjoint sets have offsets that differ
+    # by at least ``train_size``
     train_offset: Annotated[int, Field(ge=0)] = 0
+    # seed of the split, so that trainings of different seeds hold out the same showers
     split_seed: Annotated[int, Field(ge=0)] = 0
-    metric: str = ""
-    validate_every: Annotated[int, Field(ge=1)] = 1
-    log_every: Annotated[int, Field(ge=1)] = 1
-    checkpoint_epochs: Annotated[int, Field(ge=0)] = 0
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    metric: str = ""  # figure by which the best epoch is kept; empty: the stage's own
+    validate_every: Annotated[int, Field(ge=1)] = 1  # epochs between two looks at the held-out showers
+    log_every: Annotated[int, Field(ge=1)] = 1  # epochs between two rows of the log
+    checkpoint_epochs: Annotated[int, Field(ge=0)] = 0  # epochs between two checkpoints; 0: by time alone
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # seconds between two checkpoints
+    # Stop after so many seconds, at the end of an epoch; 0: never. Not reproducible. A run of which some
+    # stage was not trained at all is marked as unfinished.
     max_seconds: Annotated[float, Field(ge=0)] = 0.0
-    precision: Precision = "32"
-    compile: bool = False
-    trainings: Annotated[int, Field(ge=1, le=64)] = 1
+    precision: Precision = "32"  # of the arithmetic: 32 bits, or mixed with bfloat16 or float16
+    compile: bool = False  # compile the modules that the model names
+    trainings: Annotated[int, Field(ge=1, le=64)] = 1  # trainings with different seeds
+    # of several trainings keep the ``best`` by its metric, or draw from all in equal parts (``ensemble``)
     combine: Literal["best", "ensemble"] = "best"
-    initial: str = ""
-    tensorboard: bool = False
-    data: DataConfig = DataConfig()
+    initial: str = ""  # weights file to start from; names and shapes that fit are taken
+    tensorboard: bool = False  # write a TensorBoard log too
+    data: DataConfig = DataConfig()  # how the training showers are kept
 
 
 @dataclass(frozen=True)

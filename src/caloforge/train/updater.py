@@ -82,11 +82,7 @@ def build_optimizer(spec: OptimizerSpec, fused: bool = False) -> Optimizer:
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Return the rate at a step of a stage.
-
-    Arguments:
-        steps: Steps of the whole stage.
-    """
+    """Return the rate at a step of a stage of ``steps``."""
     rate = settings.lr
     if settings.schedule == "cosine":
         part = min(1.0, step / max(1, steps))

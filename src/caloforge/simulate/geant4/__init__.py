@@ -35,7 +35,6 @@ __all__ = [
     "read_complaint",
 ]
 
-
 DATA_SETS: dict[str, str] = {
     "G4LEDATA": "G4EMLOW",
     "G4LEVELGAMMADATA": "PhotonEvaporation",
@@ -62,10 +61,7 @@ _REMEDY = (
 
 
 def find_data(needed: tuple[str, ...] = ELECTROMAGNETIC) -> dict[str, Path]:
-    """Return the folder of every data set that is there, by its variable.
-
-    Arguments:
-        needed: Variables of those that must be there.
+    """Return the folder of every data set that is there, by its variable; the ``needed`` variables must be there.
 
     Raises:
         Geant4DataError: When one of those is missing, or a variable names what is not a folder.
@@ -174,22 +170,18 @@ def read_complaint(log: str) -> CaloforgeError | None:
 class Geant4Engine:
     """Full simulation with Geant4, fluorescence off.
 
-    Arguments:
-        physics_list: An electromagnetic constructor (``G4EmStandardPhysics_option1``) or a reference list
-            (``FTFP_BERT``).
-        production_cut: Range below which secondaries are not produced, mm; by default as in Geant4: 1.0 for a
-            constructor on its own, 0.7 for a reference list.
-        download_data: Let geant4-pybind download missing data sets.
-
     Raises:
         InputError: When the cut is not positive.
         MissingExtraError: When geant4-pybind is not installed.
         Geant4DataError: When data sets are missing.
     """
 
+    # an electromagnetic constructor (``G4EmStandardPhysics_option1``) or a reference list (``FTFP_BERT``)
     physics_list: str = PHYSICS_LIST
+    # range below which secondaries are not produced, mm; by default as in Geant4: 1.0 for a constructor on
+    # its own, 0.7 for a reference list
     production_cut: float | None = None
-    download_data: bool = False
+    download_data: bool = False  # let geant4-pybind download missing data sets
     name: ClassVar[str] = "geant4"
 
     def __post_init__(self) -> None:

@@ -39,7 +39,6 @@ __all__ = [
     "session",
 ]
 
-
 SCORER = "energy"
 _MARGIN = 500.0  # mm of medium around the stack
 
@@ -140,12 +139,7 @@ class HitCollector(g4.G4UserEventAction):  # type: ignore[misc]
 def fold_hits(
     detector: Detector, events: list[NDArray[np.float64]], conditions: dict[str, NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Return the cells (N, n_cells), MeV.
-
-    Arguments:
-        events: For each shower the scorer's (hits, 2) pairs of index and energy, MeV.
-        conditions: Conditions of the showers, each (N, k), of which the alignments move cells.
-    """
+    """Return the cells (N, n_cells), MeV, of each shower's (hits, 2) pairs of scorer's index and energy, MeV; alignments move cells."""
     assert detector.readout is not None
     hits = np.concatenate(events)
     shower = np.repeat(np.arange(len(events)), [len(event) for event in events])
@@ -268,11 +262,7 @@ class _Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
 
 
 class Session:
-    """An initialised Geant4.
-
-    Arguments:
-        cut: Production cut, mm.
-    """
+    """An initialised Geant4; the production cut is in mm."""
 
     def __init__(self, detector: Detector, physics_list: str, cut: float) -> None:
         self.detector, self.physics_list, self.cut = detector, physics_list, cut

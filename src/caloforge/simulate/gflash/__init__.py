@@ -29,7 +29,6 @@ from caloforge.simulate.gflash.parametrisation import column_of
 
 __all__ = ["BLOCK", "GFlashEngine", "calibration"]
 
-
 BLOCK = 16  # showers that share a stream of random numbers
 _CHUNK_BYTES = 64 << 20
 _PROFILES = 2048  # showers for the longitudinal average

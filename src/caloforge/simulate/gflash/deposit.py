@@ -62,7 +62,6 @@ __all__ = [
     "to_cells",
 ]
 
-
 Array = NDArray[np.float64]
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -78,20 +77,13 @@ _GOLDEN = 0.6180339887498949
 
 @dataclass(frozen=True)
 class Response:
-    """Showers before their spots are drawn.
+    """Showers before their spots are drawn."""
 
-    Arguments:
-        visible: (n, U) mean visible energy of each unit, MeV, before calibration.
-        tau: (n, U) depth of each active slab in units of the shower's maximum.
-        medium: What the profiles were drawn for, fields (n,).
-        start: (n,) depth at which the showers start, X0 along the axis.
-    """
-
-    visible: Array
-    tau: Array
-    medium: Medium
+    visible: Array  # (n, U) mean visible energy of each unit, MeV, before calibration
+    tau: Array  # (n, U) depth of each active slab in units of the shower's maximum
+    medium: Medium  # what the profiles were drawn for, fields (n,)
     profile: Profile
-    start: Array
+    start: Array  # (n,) depth at which the showers start, X0 along the axis
 
 
 def develop(
@@ -141,17 +133,11 @@ def _medium_along(column: Column, energy: Array) -> Medium:
 
 @dataclass(frozen=True, eq=False)
 class SpotSpectrum:
-    """Energies of spots in one slab.
+    """Energies of spots in one slab."""
 
-    Arguments:
-        table: (65536,) MeV, equally probable values.
-        mean: MeV.
-        mean_square: MeV^2.
-    """
-
-    table: NDArray[np.float32]
-    mean: float
-    mean_square: float
+    table: NDArray[np.float32]  # (65536,) MeV, equally probable values
+    mean: float  # MeV
+    mean_square: float  # MeV^2
 
     @property
     def noise(self) -> float:
@@ -186,21 +172,13 @@ def spot_spectrum(material: Material, thickness: float) -> SpotSpectrum:
 
 @dataclass(frozen=True)
 class Spots:
-    """Deposits of n showers, one after the other; every field (m,).
+    """Deposits of n showers, one after the other; every field (m,)."""
 
-    Arguments:
-        shower: Index of the shower, 0 to n.
-        unit: Sampling unit of the spot, -1 before the first and behind the last.
-        x: mm.
-        y: mm.
-        energy: MeV.
-    """
-
-    shower: Index
-    unit: Index
-    x: Float
-    y: Float
-    energy: Float
+    shower: Index  # index of the shower, 0 to n
+    unit: Index  # sampling unit of the spot, -1 before the first and behind the last
+    x: Float  # mm
+    y: Float  # mm
+    energy: Float  # MeV
 
     def __len__(self) -> int:
         return len(self.x)
@@ -209,12 +187,7 @@ class Spots:
 def draw_spots(
     column: Column, response: Response, primaries: Primaries, factor: float, random: np.random.Generator
 ) -> Spots:
-    """Draw the spots of showers.
-
-    Arguments:
-        primaries: Where they start and with what angle and energy.
-        factor: Calibration of the response.
-    """
+    """Draw the spots of showers: their response, calibrated by ``factor``, from primaries with their angles and energies."""
     n, units = response.visible.shape
     spectra = [spot_spectrum(slab.material, slab.thickness) for slab in column.slabs]
     count = random.poisson(factor * response.visible / [spectrum.mean for spectrum in spectra])

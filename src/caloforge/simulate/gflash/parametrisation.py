@@ -82,7 +82,6 @@ __all__ = [
     "radial_profile",
 ]
 
-
 SCATTERING_ENERGY = 21.2  # MeV, the scale of multiple scattering in the definition of the Moliere radius
 TRAIL = 3.0  # X0, how far back the matter still shapes the width of a shower
 
@@ -91,19 +90,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Medium:
-    """The parameters of the matter that the parametrisation uses; each field an array of one shape, or a number.
+    """The parameters of the matter that the parametrisation uses; each field an array of one shape, or a number."""
 
-    Arguments:
-        z: Effective atomic number.
-        critical_energy: MeV.
-        depth: 1/F, radiation lengths of one sampling unit.
-        e: One minus e/mip.
-    """
-
-    z: Array
-    critical_energy: Array
-    depth: Array
-    e: Array
+    z: Array  # effective atomic number
+    critical_energy: Array  # MeV
+    depth: Array  # 1/F, radiation lengths of one sampling unit
+    e: Array  # one minus e/mip
 
     @property
     def columns(self) -> Medium:
@@ -129,29 +121,17 @@ def effective_medium(materials: Sequence[Material], thickness: Sequence[float]) 
 
 @dataclass(frozen=True)
 class Column:
-    """Sampling units front to back; every array has one entry a unit (U,).
+    """Sampling units front to back; every array has one entry a unit (U,)."""
 
-    Arguments:
-        medium: Effective medium of each unit.
-        enter: Depth at which the active slab begins, X0.
-        leave: Depth at which it ends, X0.
-        z: Middle of the active slab, mm.
-        edges: (U + 1,) boundaries half way between active slabs, mm: the units' ranges in z.
-        loss_passive: dE/dx X0 of the matter in front of the active slab, MeV per X0.
-        loss_active: The same of the active slab.
-        e_mip: e/mip of the unit.
-        moliere_radius: mm, of the matter over the last few X0 (see :data:`TRAIL`).
-    """
-
-    medium: Medium
-    enter: Array
-    leave: Array
-    z: Array
-    edges: Array
-    loss_passive: Array
-    loss_active: Array
-    e_mip: Array
-    moliere_radius: Array
+    medium: Medium  # effective medium of each unit
+    enter: Array  # depth at which the active slab begins, X0
+    leave: Array  # depth at which it ends, X0
+    z: Array  # middle of the active slab, mm
+    edges: Array  # (U + 1,) boundaries half way between active slabs, mm: the units' ranges in z
+    loss_passive: Array  # dE/dx X0 of the matter in front of the active slab, MeV per X0
+    loss_active: Array  # the same of the active slab
+    e_mip: Array  # e/mip of the unit
+    moliere_radius: Array  # mm, of the matter over the last few X0 (see :data:`TRAIL`)
     layer: NDArray[np.int64]
     slabs: tuple[Slab, ...]
 
@@ -245,16 +225,11 @@ _MAX_TAU, _MIN_RADIUS = 10.0, 0.01
 
 @dataclass(frozen=True)
 class Profile:
-    """The profiles of n showers.
+    """The profiles of n showers."""
 
-    Arguments:
-        t_max: (n,) depth of the maximum, X0.
-        alpha: (n,) shape.
-        tau_scale: (n,) 1/X0; tau = tau_scale * t, in units of the maximum, is the depth of the radial profiles.
-    """
-
-    t_max: Array
-    alpha: Array
+    t_max: Array  # (n,) depth of the maximum, X0
+    alpha: Array  # (n,) shape
+    # (n,) 1/X0; tau = tau_scale * t, in units of the maximum, is the depth of the radial profiles
     tau_scale: Array
 
     @property
@@ -311,24 +286,16 @@ def _inverse(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Radial:
-    """Radial profiles; every field has one shape, radii in Moliere radii.
-
-    Arguments:
-        share: Share p of the core.
-    """
+    """Radial profiles; every field has one shape, radii in Moliere radii."""
 
     core: Array
     tail: Array
-    share: Array
+    share: Array  # share p of the core
 
     def radius(self, u: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
-        """Turn uniform numbers into radii (m,) in Moliere radii, in the precision of ``u``.
+        """Turn uniform numbers (m,) into radii (m,) in Moliere radii, in their precision; ``index`` (m,) is the profile of each.
 
         One number serves twice: it picks the component, and what is left of it is uniform again.
-
-        Arguments:
-            u: (m,) in [0, 1).
-            index: (m,) the (flattened) profile of each number.
         """
         share = self.share.ravel().astype(u.dtype)[index]
         in_core = u < share
