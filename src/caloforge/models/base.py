@@ -142,7 +142,7 @@ class ShowerModel(nn.Module, ABC):
         return compare(*self.imitate(data), layer)
 
     def settle(self, data: TrainingData) -> None:
-        """Recompute from training showers what depends on averaged weights, such as batch norms' statistics; before they are used or saved."""
+        """Recompute, from training showers, what depends on averaged weights (batch norms); called before they are used or saved."""
 
     def imitate(self, data: TrainingData, n_max: int = 2000) -> tuple[Tensor, Tensor, Tensor]:
         """Generate showers under at most ``n_max`` held-out conditions, with the same noise at every call, which generation never uses.

@@ -113,35 +113,26 @@ class Stage:
 
     At its end the model takes the best weights of the stage, or the last ones where nothing is held out. Parameters
     outside the stage's optimisers do not require gradients while it runs.
-
-    Arguments:
-        name: Its name, in logs.
-        epochs: Passes over the training set; 0 for a stage with a ``fit``.
-        batch_size: Showers a step; smaller when there are fewer.
-        optimizers: Names to optimisers.
-        step: Computes the losses of a batch and calls the updater; returns losses to log, as tensors.
-        fit: Called once instead of steps, with the training set and a generator: models without gradients.
-        validate: Called with held-out showers; returns named figures. By default ``ShowerModel.validate``.
-        metric: The figure by which the best epoch is kept; smaller is better.
-        on_start: Called when the stage begins and again when a stopped run goes on in it. It may only compute
-            what follows from data and from weights that the stage does not train (codes of a frozen encoder).
-        on_epoch_start: Called before each epoch (for example to initialise a critic again).
-        frozen: Modules that stay in evaluation mode.
-        compiled: Modules worth compiling when the user asks for it.
     """
 
-    name: str
-    epochs: int = 0
-    batch_size: int = 256
-    optimizers: dict[str, OptimizerSpec] = field(default_factory=dict)
+    name: str  # its name, in logs
+    epochs: int = 0  # passes over the training set; 0 for a stage with a ``fit``
+    batch_size: int = 256  # showers a step; smaller when there are fewer
+    optimizers: dict[str, OptimizerSpec] = field(default_factory=dict)  # names to optimisers
+    # computes the losses of a batch and calls the updater; returns losses to log, as tensors
     step: Callable[[Batch, Updater], dict[str, Tensor]] | None = None
+    # called once instead of steps, with the training set and a generator: models without gradients
     fit: Callable[[TrainingData, torch.Generator], None] | None = None
+    # called with held-out showers; returns named figures. By default ``ShowerModel.validate``
     validate: Callable[[TrainingData], dict[str, float]] | None = None
-    metric: str = ""
+    metric: str = ""  # the figure by which the best epoch is kept; smaller is better
+    # called when the stage begins and again when a stopped run goes on in it. It may only compute what follows from data and
+    # from weights that the stage does not train (codes of a frozen encoder)
     on_start: Callable[[TrainingData, Updater], None] | None = None
+    # called before each epoch (for example to initialise a critic again)
     on_epoch_start: Callable[[Updater], None] | None = None
-    frozen: tuple[nn.Module, ...] = ()
-    compiled: tuple[nn.Module, ...] = ()
+    frozen: tuple[nn.Module, ...] = ()  # modules that stay in evaluation mode
+    compiled: tuple[nn.Module, ...] = ()  # modules worth compiling when the user asks for it
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.fit is None):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from caloforge.geometry import get_detector
 from caloforge.models.base import condition_sizes
-from caloforge.models.calibration.base import Sample
-from caloforge.models.calibration.showers import ShowerCalibration
+from caloforge.models.calibration.base import Calibration, Sample
+from caloforge.models.calibration.showers import CellMaps, LayerMaps
 from caloforge.models.nn.cell_networks import LayerSums
 from caloforge.models.nn.conditions import BeamSymmetry
 
@@ -45,11 +45,11 @@ def _showers(n: int, seed: int, slope: float, wide: float) -> tuple[Tensor, Tens
 
 
 @cache
-def _fitted() -> ShowerCalibration:
+def _fitted() -> Calibration:
     assert set(COLUMNS) <= set(condition_sizes(DETECTOR))
     symmetry = BeamSymmetry(DETECTOR, COLUMNS)
     symmetry.allowed.copy_(torch.tensor([1.0, 1.0, 0.0]))
-    calibration = ShowerCalibration(DETECTOR, COLUMNS, symmetry)
+    calibration = Calibration(LayerMaps(DETECTOR), CellMaps(DETECTOR, COLUMNS, symmetry))
     calibration.fit(_sample(*_showers(1600, 0, 1.0, 1.0)), _sample(*_showers(3200, 1, 1.4, 2.0)))
     return calibration
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
-from caloforge.models.calibration.base import CalibratedModel
-from caloforge.models.calibration.showers import ShowerCalibration
+from caloforge.models.calibration.base import CalibratedModel, Calibration
+from caloforge.models.calibration.showers import CellMaps, LayerMaps
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch
 from caloforge.settings import ModelConfig
@@ -38,8 +38,10 @@ class AtlasModel(CalibratedModel):
             raise ConfigError(msg)
         self.condition_encoder = ConditionEncoder(detector, self.columns)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        parts = detector, self.columns, self.symmetry
-        self.calibration = ShowerCalibration(*parts) if config.calibrate else None
+        self.calibration = None
+        if config.calibrate:
+            cells = CellMaps(detector, self.columns, self.symmetry)
+            self.calibration = Calibration(LayerMaps(detector), cells)
 
     def fit_transforms(self, showers: Showers) -> None:
         """Set the scales of the conditions and the symmetries."""

@@ -56,18 +56,12 @@ class Step(nn.Module):
 
 
 class Calibration(nn.Module):
-    """Steps in their order.
-
-    Attributes:
-        rounds: Rounds of the fit.
-        copies: Showers generated for each training shower, at most.
-        fewest: Showers to generate where fewer copies make as many; 0: always all copies.
-    """
+    """Steps in their order."""
 
     known: Tensor
-    rounds: ClassVar[int] = 1
-    copies: ClassVar[int] = 4
-    fewest: ClassVar[int] = 0
+    rounds: ClassVar[int] = 1  # rounds of the fit
+    copies: ClassVar[int] = 4  # showers generated for each training shower, at most
+    fewest: ClassVar[int] = 0  # showers to generate where fewer copies make as many; 0: always all copies
 
     def __init__(self, *steps: Step) -> None:
         super().__init__()
@@ -97,7 +91,7 @@ class Calibration(nn.Module):
 
     @torch.no_grad()
     def fit(self, reference: Sample, generated: Sample) -> None:
-        """Set all constants from training showers (N, ...) and generated ones (K N, ...), K times the same conditions in the same order."""
+        """Set all constants from training showers (N, ...) and generated ones (K N, ...), K times the same conditions in order."""
         true, start = self.begin(reference), self.begin(generated)
         steps = [step for step in self.steps if isinstance(step, Step)]
         for turn in range(self.rounds):

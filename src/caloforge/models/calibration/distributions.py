@@ -7,8 +7,8 @@ A number is drawn with conditional moments and a table of quantiles,
 t a monotone map (:class:`~caloforge.models.calibration.monotone.MonotoneMap`). So q rises with z, and unlike a flow's its
 mean and width under the conditions are fitted alone.
 
-Hits get the spectrum of true ones by a rising function of their energy (:class:`CellSpectrum`): a network's spectrum of hits is smooth where the true one has an edge: particles that pass the silicon leave at least what a MIP
-leaves. With :math:`x = \ln e` of generated hits and F, G the distribution functions of generated and true ones,
+Hits get the spectrum of true ones by a rising function of their energy (:class:`CellSpectrum`). A network's spectrum of hits is smooth
+where the true one has an edge: particles that pass the silicon leave at least what a MIP leaves. With :math:`x = \ln e` of generated hits and F, G the distribution functions of generated and true ones,
 
 .. math:: x' = x + w(e) \, (G^{-1}(F(x)) - x),
 

@@ -47,19 +47,13 @@ class GridShowers(NamedTuple):
 class GridParts(nn.Module):
     """Which cells are the core, which of them have the same distribution, and the rings of the others.
 
-    Arguments:
-        detector: A grid.
-        upright: Whether showers are round about the beam; otherwise there is one ring, of all cells.
-
-    Attributes:
-        cells: (n_core,) flat indices of the core cells.
-        orbit: (n_core,) the orbit of each; cells of an orbit share their constants.
+    ``upright`` says whether showers are round about the beam; otherwise there is one ring, of all cells.
     """
 
     ring: Tensor
     member: Tensor
-    cells: Tensor
-    orbit: Tensor
+    cells: Tensor  # (n_core,) flat indices of the core cells
+    orbit: Tensor  # (n_core,) the orbit of each; cells of an orbit share their constants
 
     def __init__(self, detector: Detector, upright: bool) -> None:
         super().__init__()

@@ -54,12 +54,9 @@ class CorePowers(_CoreStep):
     They narrow or widen a cell's distribution about the training showers' mean share. :math:`\ln \gamma` is linear in the conditions and
     follows from the squared deviations of the cells' shares of the shower from their means, of training and of generated showers, as
     gains do from shares. Showers count with their energy. Empty cells stay empty.
-
-    Attributes:
-        typical: (features, orbits) of the logarithms of the mean shares.
     """
 
-    typical: Tensor
+    typical: Tensor  # (features, orbits) of the logarithms of the mean shares
 
     def __init__(self, parts: GridParts, width: int) -> None:
         super().__init__(parts)
@@ -149,12 +146,9 @@ class ShapeMap(_CoreStep):
     .. math:: z \to M z, \qquad M = G^{-1/2} (G^{1/2} T G^{1/2})^{1/2} G^{-1/2},
 
     G and T the covariances of z and t: of all linear maps that give z the covariance T the one that moves showers least (the optimal
-    transport between normal distributions). Roots have no long tails where parts fluctuate as much as those of a few GeV do, unlike
+    transport between normal distributions). With one ring the layers alone are changed. Roots have no
+    long tails where parts fluctuate as much as those of a few GeV do, unlike
     logarithms. A shower is then multiplied by a factor for each layer and one for each ring, found in turn and bounded. Its sum stays.
-
-    Arguments:
-        parts: The parts of showers; with one ring the layers alone are changed.
-        width: Encoded conditions, all continuous.
     """
 
     matrix: Tensor
@@ -213,15 +207,7 @@ class ShapeMap(_CoreStep):
 
 
 class GridCalibration(Calibration):
-    """Powers, map and gains; cells below a threshold are emptied in the end.
-
-    Arguments:
-        detector: A grid.
-        width: Encoded conditions, all continuous.
-        angled: Whether the angle is one of them.
-        symmetry: The symmetries of the beam.
-        threshold: MeV.
-    """
+    """Powers, map and gains; cells below a threshold, MeV, are emptied in the end. All conditions are continuous."""
 
     rounds = 5
 

@@ -160,12 +160,9 @@ class SinhArcsinh(nn.Module):
 
     References:
         M. C. Jones, A. Pewsey, Sinh-arcsinh distributions, Biometrika 96 (2009) 761.
-
-    Attributes:
-        terms: (columns, 4): a, b, epsilon, delta.
     """
 
-    terms: Tensor
+    terms: Tensor  # (columns, 4): a, b, epsilon, delta
 
     def __init__(self, columns: int) -> None:
         super().__init__()

@@ -2,12 +2,12 @@ r"""Functions of the conditions fitted to training showers: moments of quantitie
 
 Quantities are standardised and restored with their mean m(c) and width s(c),
 
-.. math:: t = \frac{x - m(c)}{s(c)}, \qquad x = m(c) + s(c) \, t .
+.. math:: t = \frac{x - m(c)}{s(c)}, \qquad x = m(c) + s(c) \, t ,
 
 linear between groups in ln E (:class:`EnergyMoments`) or polynomials of the conditions (:class:`ConditionalMoments`).
 
-Gains (:class:`Gains`) give groups of cells the mean energies of the training showers. A group (a cell, a ring of cells, a layer) has the share :math:`t_n` of the energy of training shower n, and on average the share
-:math:`g_n` of showers generated under the same conditions. With :math:`\phi(c)` the conditions and their powers its gain is
+Gains (:class:`Gains`) give groups of cells the mean energies of the training showers. A group (a cell, a ring of cells, a
+layer) has the share :math:`t_n` of the energy of training shower n, and on average the share :math:`g_n` of showers generated under the same conditions. With :math:`\phi(c)` the conditions and their powers its gain is
 :math:`\exp(a \cdot \phi(c))`, and a solves
 
 .. math:: \sum_n \phi(c_n) \left(t_n - g_n \exp(a \cdot \phi(c_n))\right) = 0 ,
@@ -62,16 +62,11 @@ class EnergyMoments(nn.Module):
         size: Number of quantities.
         knots: Most groups.
         floor: Smallest standard deviation.
-
-    Attributes:
-        position: (groups,) ln E, ascending.
-        mean: (groups, size).
-        std: (groups, size).
     """
 
-    position: Tensor
-    mean: Tensor
-    std: Tensor
+    position: Tensor  # (groups,) ln E, ascending
+    mean: Tensor  # (groups, size)
+    std: Tensor  # (groups, size)
 
     def __init__(self, size: int, knots: int = 9, floor: float = 1e-6) -> None:
         super().__init__()
@@ -153,20 +148,10 @@ class ConditionalMoments(nn.Module):
 
     Both follow from least squares, b from :math:`\ln|x - m| + 0.635`, which is :math:`\ln s` on average for a normal x and
     which outliers hardly move.
-
-    Arguments:
-        continuous: Continuous encoded conditions, the first columns of c.
-        width: All encoded conditions.
-        columns: Quantities.
-        degree: Highest degree of the monomials.
-
-    Attributes:
-        mean: a, (terms, columns).
-        spread: b, (terms, columns).
     """
 
-    mean: Tensor
-    spread: Tensor
+    mean: Tensor  # a, (terms, columns)
+    spread: Tensor  # b, (terms, columns)
 
     def __init__(self, continuous: int, width: int, columns: int, degree: int = 3) -> None:
         super().__init__()
@@ -219,16 +204,9 @@ _UNIT_RIDGE = 1e-8  # added to matrices of unit size, which few showers leave si
 
 
 class Gains(nn.Module):
-    """Gains of some groups of cells; 1 before the fit.
+    """Gains of some groups of cells, from 1 / ``most`` to ``most``; 1 before the fit."""
 
-    Arguments:
-        width: Encoded conditions.
-        groups: How many groups.
-        degree: Highest power of each condition.
-        most: Largest gain, and the inverse of the smallest.
-    """
-
-    weights: Tensor
+    weights: Tensor  # a, (features, groups)
 
     def __init__(self, width: int, groups: int, degree: int = 1, most: float = 4.0) -> None:
         super().__init__()
@@ -245,10 +223,7 @@ class Gains(nn.Module):
     def fit(self, reference: Tensor, generated: Tensor, encoded: Tensor) -> None:
         """Fit to showers that were generated with the present gains, so that it can be repeated after other steps.
 
-        Arguments:
-            reference: Shares of training showers (N, groups).
-            generated: Mean shares of generated ones under the same conditions (N, groups).
-            encoded: Encoded conditions (N, width).
+        The shares of training showers and the mean shares of generated ones under the same conditions are (N, groups).
         """
         bare = generated.double() / self(encoded).double()
         self.terms.fit(encoded)
@@ -256,7 +231,7 @@ class Gains(nn.Module):
 
 
 def fit_gains(reference: Tensor, generated: Tensor, features: Tensor, shrink: bool = True) -> Tensor:
-    """Return the coefficients a (F, groups) of gains, see the module, for shares (N, groups) and features (N, F); ``shrink`` for shrunk ones."""
+    """Return the coefficients a (F, groups), see the module, for shares (N, groups) and features (N, F), shrunk by default."""
     n, size = features.shape
     pairs = (features[:, :, None] * features[:, None, :]).reshape(n, -1)
     eye = torch.eye(size, dtype=features.dtype, device=features.device)

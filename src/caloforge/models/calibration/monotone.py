@@ -44,7 +44,7 @@ _FLAT = 1e-6  # least distance of two knots along which a line continues
 
 
 def quantiles(values: Tensor, levels: Tensor) -> Tensor:
-    """Return the quantiles (k, ...) of values (n, ...) along the first axis at levels (k,), linear between the ordered values, in float64."""
+    """Return the quantiles (k, ...) of values (n, ...) at levels (k,) in [0, 1], linear between the ordered values, in float64."""
     ordered = values.double().sort(0).values
     place = levels.to(values.device) * (len(ordered) - 1)
     below = place.floor().long()
@@ -53,7 +53,7 @@ def quantiles(values: Tensor, levels: Tensor) -> Tensor:
 
 
 def normal_levels(knots: int, reach: float, ends: bool = False) -> Tensor:
-    """Return the probabilities (knots,), float64, of equally spaced normal numbers from -reach to reach; with ``ends`` the outer ones are 0 and 1."""
+    """Return the probabilities (knots,) of equally spaced normal numbers up to +-reach; the outer ones are 0 and 1 with ``ends``."""
     if ends:
         inner = normal_levels(knots - 2, reach)
         return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
@@ -68,16 +68,11 @@ _BEYOND = 0.5  # expected values beyond the last knot that is fitted; further ou
 
 
 def smooth_quantiles(values: Tensor, knots: int, reach: float) -> Tensor:
-    r"""Return quantiles (knots,) at the probabilities of equally spaced normal numbers, without the sample's fluctuations.
+    r"""Return quantiles (knots,) of values (n,) at equally spaced normal numbers up to ``reach``, without the sample's fluctuations.
 
     They minimise :math:`\sum_k w_k (q_k - s_k)^2 + \lambda \sum_k (s_{k-1} - 2 s_k + s_{k+1})^2`, w the inverse variances of
     the quantiles of a normal distribution; :math:`\lambda` is the one with which each half of the sample best predicts the other.
     A sample with frequent values, or of few, keeps its own quantiles.
-
-    Arguments:
-        values: (n,), at least one.
-        knots: Number of quantiles.
-        reach: Normal number of the last one.
     """
     levels, n = normal_levels(knots, reach), len(values)
     values = values.double().cpu()
@@ -177,16 +172,11 @@ class MonotoneMap(nn.Module):
         even: ``x`` or ``y`` where that table is of equally spaced numbers, which are found without a search.
         beyond: Slope dy/dx beyond the ends, 0 for none; missing: the mean slope of the outer ten intervals.
         dtype: Of the tables.
-
-    Attributes:
-        position: (G,) where the groups lie, ascending.
-        x: (G, classes, columns, knots), rising; dimensions of size 1 are for all.
-        y: The same.
     """
 
-    position: Tensor
-    x: Tensor
-    y: Tensor
+    position: Tensor  # (G,) where the groups lie, ascending
+    x: Tensor  # (G, classes, columns, knots), rising; dimensions of size 1 are for all
+    y: Tensor  # the same
 
     def __init__(
         self,
@@ -239,7 +229,7 @@ class MonotoneMap(nn.Module):
     def fit_groups(
         self, position: Tensor, generated: Labelled, reference: Labelled, classes: int = 1
     ) -> None:
-        """Map generated to reference numbers in each class and group, at positions (G,); a class without showers takes its whole group's."""
+        """Map generated to reference numbers in each class and group, at (G,); a class without showers takes its group's."""
         levels = normal_levels(self.knots, self.reach, self.ends)
         self.position = position.to(self.position)
         for name, (values, group, kind) in (("x", generated), ("y", reference)):

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.base import Calibration, Sample, Step
+from caloforge.models.calibration.base import Sample, Step
 from caloforge.models.calibration.moments import least_squares
 from caloforge.models.calibration.monotone import Labelled, MonotoneMap, energy_groups
 from caloforge.models.nn.cell_networks import LayerSums
 from caloforge.models.nn.conditions import BeamSymmetry
 
-__all__ = ["CellMaps", "LayerMaps", "ShowerCalibration"]
+__all__ = ["CellMaps", "LayerMaps"]
 
 _ROUNDS = 3
 _TINY = 1e-20
@@ -60,10 +60,8 @@ class LayerMaps(Step):
         position, group, own_group = _groups(reference, generated)
         layers = self.sums(reference.cells)
         self.remainder.copy_(layers.mean(0).argmax())
-        truth, ours = (
-            self._numbers(layers, reference.energy),
-            self._numbers(self.sums(generated.cells), generated.energy),
-        )
+        truth = self._numbers(layers, reference.energy)
+        ours = self._numbers(self.sums(generated.cells), generated.energy)
         self.map.fit_groups(
             position,
             Labelled(ours, own_group, torch.zeros_like(own_group)),
@@ -188,13 +186,6 @@ class CellMaps(Step):
             half = (count + 1) // 2
             kind = kind * half + conditions[:, column].round().long().clamp(0, half - 1)
         return mirrored, flips, kind
-
-
-class ShowerCalibration(Calibration):
-    """Layers, then cells."""
-
-    def __init__(self, detector: Detector, columns: Mapping[str, slice], symmetry: BeamSymmetry) -> None:
-        super().__init__(LayerMaps(detector), CellMaps(detector, columns, symmetry))
 
 
 def _shares(cells: Tensor, layers: Tensor, index: Tensor, count: int) -> Tensor:

@@ -71,7 +71,7 @@ def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTarg
     Arguments:
         free: Energies that may change (B, n_layers, width), MeV, not negative.
         fixed: Energies that stay (B, n_layers, width), MeV.
-        x: Positions of the cells (B or 1, n_layers, width), in half widths of the layer.
+        x: Positions of the cells (n_layers, width) or (B, n_layers, width), in half widths of the layer.
         y: The same along the other axis.
         targets: Centres and widths; sums and counts are not used.
     """
@@ -241,13 +241,10 @@ class CellValues(nn.Module):
         filled = view > self.cut
         sums = view.sum(2, keepdim=True).clamp_min(_TINY)
         values = self._values(torch.log(torch.where(filled, view / sums if self.relative else view, 1.0)))
+        values = values.clamp_min(_CENTRE + _SCALE * _FAINTEST)  # apart from those of empty cells
         return self.view.cells(torch.where(filled, values, EMPTY))
 
     def _values(self, logs: Tensor) -> Tensor:
-        """Return the values of logarithms (B, n_layers, k), kept apart from those of empty cells."""
-        return self._unclamped(logs).clamp_min(_CENTRE + _SCALE * _FAINTEST)
-
-    def _unclamped(self, logs: Tensor) -> Tensor:
         """Return the values of logarithms (B, n_layers, k), faint cells included."""
         return _CENTRE + _SCALE * self._tabulated(logs, self.table)
 
@@ -290,7 +287,7 @@ class CellValues(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
-        """Map the values of filled cells of a model, pairs of (B, n_cells) and counts (B, n_layers), to those of cells (N, n_cells), MeV."""
+        """Map values of a model's filled cells, pairs of (B, n_cells) and counts (B, n_layers), to those of cells (N, n_cells), MeV."""
         generated: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
         for values, filled in pairs:
             view, _ = self._filled(values, filled)
@@ -304,7 +301,7 @@ class CellValues(nn.Module):
 
     @torch.no_grad()
     def refine(self, generated: Tensor, cells: Tensor) -> None:
-        """Correct that map for what scaling and moments change, by showers decoded with it (M, n_cells) and training ones (N, n_cells), MeV."""
+        """Correct that map for what scaling and moments change, by decoded (M, n_cells) and training showers (N, n_cells), MeV."""
         pairs = zip(self._by_layer(generated), self._by_layer(cells), strict=True)
         for layer, (found, true) in enumerate(pairs):
             if min(len(found), len(true)) >= _FEWEST:
@@ -315,7 +312,7 @@ class CellValues(nn.Module):
         view = self.view(cells)
         filled = view > self.cut
         share = view / view.sum(2, keepdim=True).clamp_min(_TINY) if self.relative else view
-        values = self._unclamped(torch.log(torch.where(filled, share, 1.0)))
+        values = self._values(torch.log(torch.where(filled, share, 1.0)))
         return [values[:, layer][filled[:, layer]] for layer in range(self.view.n_layers)]
 
     def _filled(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,9 +32,8 @@ from caloforge.models.calibration.base import STAGE, CalibratedSampling
 from caloforge.models.calibration.moments import Gains
 from caloforge.models.flow.cells import Gain, LayerTargets
 from caloforge.models.flow.model import ADAMW, FlowMatching, FlowMatchingConfig
-from caloforge.models.flow.networks import CellNetwork, SummaryNetwork
 from caloforge.models.flow.path import jump, rowwise_heun, time_grid
-from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps, summary_jumps
+from caloforge.models.flow.students import JumpNetworks, StudentSettings, SummaryPerceptron, cell_jumps
 from caloforge.models.nn.cell_networks import LayerView
 from caloforge.models.stage import Batch, Random, Stage, TrainingData
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
@@ -59,19 +58,13 @@ class RingGains(nn.Module):
     Arguments:
         detector: A detector whose layers are rows and columns of equal cells.
         width: Continuous encoded conditions.
-
-    Attributes:
-        rings: Rings of a layer.
-        slope: (2, n_layers) cells, along x and y, to one unit of a layer's positions (half its width).
-        origin: (2, n_layers) of the layer's middle, in cells from where the beam enters.
-        depth: (n_layers,) of the layers, in cells along y.
     """
 
     edges: Tensor
-    slope: Tensor
-    origin: Tensor
-    depth: Tensor
-    rings = len(_EDGES) + 1
+    slope: Tensor  # (2, n_layers) cells, along x and y, to one unit of a layer's positions (half its width)
+    origin: Tensor  # (2, n_layers) of the layer's middle, in cells from where the beam enters
+    depth: Tensor  # (n_layers,) of the layers, in cells along y
+    rings = len(_EDGES) + 1  # rings of a layer
 
     def __init__(self, detector: Detector, width: int) -> None:
         super().__init__()
@@ -95,10 +88,6 @@ class RingGains(nn.Module):
             self.register_buffer(name, table, persistent=False)
         self.gains = Gains(width, self.n_layers * self.rings)
 
-    def reset(self) -> None:
-        """Set all gains to 1."""
-        self.gains.weights.zero_()
-
     def ring(self, x: Tensor, y: Tensor, theta: Tensor) -> Tensor:
         """Return the rings (B, n_layers, K) of positions (B, n_layers, K) in half widths of the layer, for theta (B,), degrees."""
         angle = torch.deg2rad(theta.clamp(5.0, 175.0))[:, None]
@@ -108,12 +97,9 @@ class RingGains(nn.Module):
         return torch.bucketize(dx.square() + dy.square(), self.edges)
 
     def forward(self, x: Tensor, y: Tensor, theta: Tensor, encoded: Tensor) -> Tensor:
-        """Return the gains (B, n_layers, K) of cells.
+        """Return the gains (B, n_layers, K) of cells at x and y (B, n_layers, K), in half widths of the layer.
 
-        Arguments:
-            x: Positions (B, n_layers, K), in half widths of the layer; y the same along the other axis.
-            theta: Angles (B,), degrees.
-            encoded: Encoded continuous conditions (B, width).
+        The angles theta (B,) are in degrees; encoded are continuous conditions (B, width).
         """
         gains: Tensor = self.gains(encoded).view(-1, self.n_layers, self.rings)
         return gains.gather(2, self.ring(x, y, theta))
@@ -127,36 +113,23 @@ class RingGains(nn.Module):
         shares: Tensor = sums.flatten(1) / energy.sum((1, 2))[:, None].clamp_min(_TINY)
         return shares
 
-    def fit(self, reference: Tensor, generated: Tensor, encoded: Tensor) -> None:
-        """Fit to shares (N, n_layers * rings) of training showers and of generated ones with the present gains, see ``Gains.fit``."""
-        self.gains.fit(reference, generated, encoded)
-
 
 class FlowMatchingFastConfig(FlowMatchingConfig):
-    """Settings of the flow and of its distillation.
+    """Settings of the flow and of its distillation."""
 
-    Arguments:
-        epochs: Epochs of the teacher of the cells; 0 for teachers that were trained before (``train.initial``).
-        summary_jumps: Evaluations of the summary's student.
-        jumps: Evaluations of the cells' student.
-        shift: Where the times of the cells' student lie, see :func:`~caloforge.models.flow.path.time_grid`.
-        teacher_steps: Heun steps of the teacher for one evaluation of the student.
-        summary_student_epochs: Epochs of the summary's student.
-        student_epochs: Epochs of the cells' student.
-        student: Optimiser of both.
-        calibration: Training showers of the calibration; 0 for none.
-        small: Sizes of students smaller than their teachers; none for copies of the teachers.
-    """
-
+    # epochs of the teacher of the cells; 0 for teachers that were trained before (``train.initial``)
     epochs: Annotated[int, Field(ge=0)] = 400
-    summary_jumps: Annotated[int, Field(ge=1)] = 4
-    jumps: Annotated[int, Field(ge=1)] = 4
+    summary_jumps: Annotated[int, Field(ge=1)] = 4  # evaluations of the summary's student
+    jumps: Annotated[int, Field(ge=1)] = 4  # evaluations of the cells' student
+    # where the times of the cells' student lie, see :func:`~caloforge.models.flow.path.time_grid`
     shift: Annotated[float, Field(gt=0)] = 2.0
+    # Heun steps of the teacher for one evaluation of the student
     teacher_steps: Annotated[int, Field(ge=1)] = 3
-    summary_student_epochs: Annotated[int, Field(ge=0)] = 200
-    student_epochs: Annotated[int, Field(ge=0)] = 100
-    student: OptimizerSettings = OptimizerSettings(**ADAMW, lr=5e-4, warmup=100)
-    calibration: Annotated[int, Field(ge=0)] = 2000
+    summary_student_epochs: Annotated[int, Field(ge=0)] = 200  # epochs of the summary's student
+    student_epochs: Annotated[int, Field(ge=0)] = 100  # epochs of the cells' student
+    student: OptimizerSettings = OptimizerSettings(**ADAMW, lr=5e-4, warmup=100)  # optimiser of both
+    calibration: Annotated[int, Field(ge=0)] = 2000  # training showers of the calibration; 0 for none
+    # sizes of students smaller than their teachers; none for copies of the teachers
     small: StudentSettings | None = None
 
 
@@ -193,14 +166,16 @@ class FlowMatchingFast(FlowMatching):
         self.summary_student: nn.Module
         self.cell_student: nn.Module
         if c.small is not None:
-            self.summary_student = summary_jumps(c.small, rows, kinds, width, c.summary_jumps)
+            self.summary_student = JumpNetworks(
+                [
+                    SummaryPerceptron(rows, kinds, width, c.small.summary_width, c.small.summary_blocks)
+                    for _ in range(c.summary_jumps)
+                ]
+            )
             self.cell_student = cell_jumps(c.small, detector, rows, kinds, width, self.cell_times)
             return
-        self.summary_student = SummaryNetwork(
-            rows, kinds, width, c.summary_width, c.summary_blocks, c.summary_heads
-        )
-        patches = self.cell_net.patches
-        self.cell_student = CellNetwork(patches, rows, kinds, width, c.width, c.blocks, c.repeats, c.heads)
+        self.summary_student = self.summary_network()
+        self.cell_student = self.cell_network(self.cell_net.patches)
 
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of noise of that shape."""
@@ -260,7 +235,7 @@ class FlowMatchingFast(FlowMatching):
     def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
         """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both in effect."""
         if self.rings is not None:
-            self.rings.reset()
+            self.rings.gains.weights.zero_()
         indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
         batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
         drawn = []
@@ -277,7 +252,7 @@ class FlowMatchingFast(FlowMatching):
                 self.values.refine(self._decoded(drawn, batches), cells)
             if self.rings is not None and true is not None:
                 found = self.rings.shares(self._decoded(drawn, batches), view, theta)
-                self.rings.fit(true, found, self.encoder.standardised(conditions))
+                self.rings.gains.fit(true, found, self.encoder.standardised(conditions))
 
     def _decoded(self, drawn: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
         """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""

@@ -61,72 +61,47 @@ _Width = Annotated[int, Field(ge=8)]
 
 
 class FlowMatchingConfig(ModelConfig):
-    """Settings of the flow.
+    """Settings of the flow."""
 
-    Arguments:
-        cut: Energy below which a cell is empty, MeV.
-        threshold: Energy above which a cell counts as a hit of the summary, MeV.
-        core: Least fraction of showers in which a cell of the core is filled.
-        box: Sides of a patch; empty: chosen from the detector.
-        width: Width of the cells' transformer.
-        blocks: Its blocks with their own weights.
-        repeats: Times that they are applied.
-        heads: Its attention heads.
-        summary_width: Width of the summary's transformer.
-        summary_blocks: Its blocks.
-        summary_heads: Its attention heads.
-        depth: Generate the shower's mean layer and spread over the layers, too. They follow from the layer energies, so that a
-            shower can contradict them: for weights of trainings that had them.
-        moments: Impose the layers' centres and widths of the summary, not only its energies and filled cells.
-        symmetries: Apply the beam's symmetries to training showers.
-        blur: Width of the normal noise on the summary in the training of the cells, against small errors of the summary.
-        time_mean: Mean m of the logit-normal times.
-        time_spread: Their width s.
-        summary_epochs: Epochs of the summary.
-        epochs: Epochs of the cells.
-        summary_batch_size: Showers a step of the summary.
-        batch_size: Showers a step of the cells.
-        summary: Optimiser of the summary's network.
-        optimizer: Optimiser of the cells' network.
-    """
-
-    cut: Annotated[float, Field(gt=0)] = 1e-4
+    cut: Annotated[float, Field(gt=0)] = 1e-4  # energy below which a cell is empty, MeV
+    # energy above which a cell counts as a hit of the summary, MeV
     threshold: Annotated[float, Field(gt=0)] = 0.1
+    # least fraction of showers in which a cell of the core is filled
     core: Annotated[float, Field(gt=0, le=1)] = 0.8
-    box: tuple[int, ...] = ()
-    width: _Width = 128
-    blocks: _Positive = 3
-    repeats: _Positive = 2
-    heads: _Positive = 4
-    summary_width: _Width = 80
-    summary_blocks: _Positive = 3
-    summary_heads: _Positive = 4
+    box: tuple[int, ...] = ()  # sides of a patch; empty: chosen from the detector
+    width: _Width = 128  # width of the cells' transformer
+    blocks: _Positive = 3  # its blocks with their own weights
+    repeats: _Positive = 2  # times that they are applied
+    heads: _Positive = 4  # its attention heads
+    summary_width: _Width = 80  # width of the summary's transformer
+    summary_blocks: _Positive = 3  # its blocks
+    summary_heads: _Positive = 4  # its attention heads
+    # generate the shower's mean layer and spread over the layers, too. They follow from the layer energies, so that a shower
+    # can contradict them: for weights of trainings that had them
     depth: bool = False
+    # impose the layers' centres and widths of the summary, not only its energies and filled cells
     moments: bool = True
-    symmetries: bool = True
+    symmetries: bool = True  # apply the beam's symmetries to training showers
+    # width of the normal noise on the summary in the training of the cells, against small errors of the summary
     blur: Annotated[float, Field(ge=0)] = 0.05
-    time_mean: float = 0.0
-    time_spread: Annotated[float, Field(gt=0)] = 1.0
-    summary_epochs: Annotated[int, Field(ge=0)] = 400
-    epochs: _Positive = 400
-    summary_batch_size: _Positive = 512
-    batch_size: _Positive = 256
+    time_mean: float = 0.0  # mean m of the logit-normal times
+    time_spread: Annotated[float, Field(gt=0)] = 1.0  # their width s
+    summary_epochs: Annotated[int, Field(ge=0)] = 400  # epochs of the summary
+    epochs: _Positive = 400  # epochs of the cells
+    summary_batch_size: _Positive = 512  # showers a step of the summary
+    batch_size: _Positive = 256  # showers a step of the cells
+    # optimiser of the summary's network
     summary: OptimizerSettings = OptimizerSettings(**ADAMW, lr=1e-3, warmup=200)
+    # optimiser of the cells' network
     optimizer: OptimizerSettings = OptimizerSettings(**ADAMW, lr=1e-3, warmup=500)
 
 
 class FlowSampling(Settings):
-    """What may be chosen at generation.
+    """What may be chosen at generation."""
 
-    Arguments:
-        summary_steps: Heun steps of the summary.
-        steps: Heun steps of the cells.
-        shift: Where the times lie; below 1 more of them near the noise.
-    """
-
-    summary_steps: _Positive = 16
-    steps: _Positive = 16
-    shift: Annotated[float, Field(gt=0)] = 1.0
+    summary_steps: _Positive = 16  # Heun steps of the summary
+    steps: _Positive = 16  # Heun steps of the cells
+    shift: Annotated[float, Field(gt=0)] = 1.0  # where the times lie; below 1 more of them near the noise
 
 
 class FlowMatching(ShowerModel):
@@ -169,12 +144,18 @@ class FlowMatching(ShowerModel):
         self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        rows, kinds = self.summary.rows, self.summary.kinds
-        self.summary_net = SummaryNetwork(
-            rows, kinds, width, c.summary_width, c.summary_blocks, c.summary_heads
-        )
-        patches = CellPatches(detector, c.box)
-        self.cell_net = CellNetwork(patches, rows, kinds, width, c.width, c.blocks, c.repeats, c.heads)
+        self.summary_net = self.summary_network()
+        self.cell_net = self.cell_network(CellPatches(detector, c.box))
+
+    def summary_network(self) -> SummaryNetwork:
+        """Return a new network of the summary."""
+        c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
+        return SummaryNetwork(*size, c.summary_width, c.summary_blocks, c.summary_heads)
+
+    def cell_network(self, patches: CellPatches) -> CellNetwork:
+        """Return a new network of the cells."""
+        c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
+        return CellNetwork(patches, *size, c.width, c.blocks, c.repeats, c.heads)
 
     @property
     def summary_size(self) -> int:

@@ -141,10 +141,9 @@ class CellPatches(CellTable):
 
     Attributes:
         places: Places of a patch.
-        layers: (n_patches, k) layers in each patch, the last repeated where there are fewer.
     """
 
-    layers: Tensor
+    layers: Tensor  # (n_patches, k) layers in each patch, the last repeated where there are fewer
 
     def __init__(self, detector: Detector, box: tuple[int, ...] = ()) -> None:
         index = _boxes(detector, box) if detector.is_grid else _rows(detector, box)
@@ -262,7 +261,7 @@ class CellNetwork(nn.Module):
         self.head = _Head(n, width, self.posterior.outputs * places)
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
-        """Return the estimate (B, n_cells) of x (B, n_cells) at times (B,), encoded conditions (B, k) and summaries (B, rows, kinds)."""
+        """Return the estimate (B, n_cells) of x at times (B,), encoded conditions (B, k) and summaries (B, rows, kinds)."""
         outputs = self.outputs(self.patches(x), time, encoded, summary)
         found: Tensor = self.posterior(x, time, self.patches.parts(outputs, self.posterior.outputs))
         return found

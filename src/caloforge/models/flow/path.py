@@ -134,21 +134,12 @@ REACH = 3.0
 _MOST = 40.0
 
 
-class SpikeSlab(nn.Module):
-    """Posterior means of cells that are empty or filled.
+class _Averages(nn.Module):
+    """Averages of cells over the training showers."""
 
-    Attributes:
-        logit: (n_cells,) ln p/(1-p) in the training showers.
-        centre: (n_cells,) mean of filled values.
-        spread: (n_cells,) their width.
-        outputs: Outputs of the network for each cell.
-    """
-
-    outputs = 3
-
-    logit: Tensor
-    centre: Tensor
-    spread: Tensor
+    logit: Tensor  # (n_cells,) ln p/(1-p)
+    centre: Tensor  # (n_cells,) mean of filled values
+    spread: Tensor  # (n_cells,) their width
 
     def __init__(self, n_cells: int) -> None:
         super().__init__()
@@ -156,9 +147,15 @@ class SpikeSlab(nn.Module):
         self.register_buffer("centre", torch.ones(n_cells))
         self.register_buffer("spread", torch.ones(n_cells))
 
+
+class SpikeSlab(_Averages):
+    """Posterior means of cells that are empty or filled."""
+
+    outputs = 3  # outputs of the network for each cell
+
     @torch.no_grad()
     def fit(self, values: Tensor, filled: Tensor, core: Tensor) -> None:
-        """Set the averages from values and filled cells (N, n_cells), rare ones shrunk to the mean over all; ``core`` cells are never empty."""
+        """Set the averages from values and filled cells (N, n_cells), rare ones shrunk; ``core`` cells have no empty value."""
         weight = filled.float()
         weight[:, core] = 1.0
         count = weight.sum(0)
@@ -175,7 +172,10 @@ class SpikeSlab(nn.Module):
         self.spread.copy_(((square + _PRIOR * width) / (count + _PRIOR)).sqrt().clamp_min(0.05))
 
     def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
-        """Return the estimate (B, n_cells) of x_t (B, n_cells) at times (B,), with changes of logit, mean (in widths) and log width (B, n_cells)."""
+        """Return the estimate (B, n_cells) of x_t (B, n_cells) at times (B,).
+
+        The outputs (B, n_cells) change the logit, the mean (in widths) and the logarithm of the width.
+        """
         change, shift, stretch = outputs
         t = time[:, None]
         spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
@@ -189,33 +189,22 @@ class SpikeSlab(nn.Module):
         return _EMPTY + w * (filled - _EMPTY)
 
 
-class JumpPosterior(nn.Module):
-    """Estimates of cells at one time.
-
-    Arguments:
-        n_cells: Number of cells.
-        time: The time t, below 1.
+class JumpPosterior(_Averages):
+    """Estimates of cells at one time t below 1.
 
     Attributes:
         changes: (5, n_cells) learned changes of the logit, its slope, the mean, the logarithm of the width, and the slope.
-        outputs: Outputs of the network for each cell.
     """
 
-    outputs = 2
-    logit: Tensor
-    centre: Tensor
-    spread: Tensor
+    outputs = 2  # outputs of the network for each cell
 
     def __init__(self, n_cells: int, time: float) -> None:
-        super().__init__()
+        super().__init__(n_cells)
         self.time = time
-        self.register_buffer("logit", torch.zeros(n_cells))
-        self.register_buffer("centre", torch.ones(n_cells))
-        self.register_buffer("spread", torch.ones(n_cells))
         self.changes = nn.Parameter(torch.zeros(5, n_cells))
 
     def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
-        """Return the estimate (B, n_cells) of x_t (B, n_cells) and outputs u and v (B, n_cells); the time is the posterior's own."""
+        """Return the estimate (B, n_cells) of x_t (B, n_cells) and outputs u and v (B, n_cells) at the time of the posterior."""
         return self.estimate(x, outputs, self.numbers().unbind(0))
 
     @staticmethod

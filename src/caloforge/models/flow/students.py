@@ -21,7 +21,7 @@ from caloforge.models.flow.networks import CellNetwork, CellPatches
 from caloforge.models.flow.path import JumpPosterior, preconditioned
 from caloforge.settings import Settings
 
-__all__ = ["JumpNetworks", "StudentSettings", "cell_jumps", "summary_jumps"]
+__all__ = ["JumpNetworks", "StudentSettings", "SummaryPerceptron", "cell_jumps"]
 
 _CACHED = 500_000  # cells of a batch on a CPU, which fit into its cache
 
@@ -30,23 +30,14 @@ _Positive = Annotated[int, Field(ge=1)]
 
 
 class StudentSettings(Settings):
-    """Sizes of the students.
+    """Sizes of the students."""
 
-    Arguments:
-        pieces: Patches along x, y and the layers of a grid.
-        width: Width of the cells' transformers.
-        blocks: Their blocks.
-        heads: Their attention heads.
-        summary_width: Width of the summary's networks.
-        summary_blocks: Their blocks.
-    """
-
-    pieces: tuple[_Positive, _Positive, _Positive] = (5, 5, 3)
-    width: Annotated[int, Field(ge=8)] = 48
-    blocks: _Positive = 1
-    heads: _Positive = 1
-    summary_width: Annotated[int, Field(ge=8)] = 256
-    summary_blocks: _Positive = 2
+    pieces: tuple[_Positive, _Positive, _Positive] = (5, 5, 3)  # patches along x, y and the layers of a grid
+    width: Annotated[int, Field(ge=8)] = 48  # width of the cells' transformers
+    blocks: _Positive = 1  # their blocks
+    heads: _Positive = 1  # their attention heads
+    summary_width: Annotated[int, Field(ge=8)] = 256  # width of the summary's networks
+    summary_blocks: _Positive = 2  # their blocks
 
 
 class _Block(nn.Module):
@@ -81,11 +72,7 @@ class SummaryPerceptron(nn.Module):
 
 
 class JumpNetworks(nn.Module):
-    """One network for each jump; in training the rows of a batch take the jumps in turn.
-
-    Arguments:
-        networks: (x, time, *conditions) -> estimate, in the order of the jumps.
-    """
+    """One network for each jump; in training the rows of a batch take the jumps in turn."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -149,14 +136,6 @@ class CellJumps(JumpNetworks):
                 part = torch.lerp(part, estimate, (end - start) / (1.0 - start))
             found.append(patches.cells(part))
         return torch.cat(found)
-
-
-def summary_jumps(
-    settings: StudentSettings, rows: int, kinds: int, conditions: int, jumps: int
-) -> JumpNetworks:
-    """Return the students of a summary (rows, kinds)."""
-    size = settings.summary_width, settings.summary_blocks
-    return JumpNetworks([SummaryPerceptron(rows, kinds, conditions, *size) for _ in range(jumps)])
 
 
 def cell_jumps(

@@ -43,23 +43,15 @@ _REACH = 5.0  # largest normal number of a summary
 
 
 class ShowerSummary(nn.Module):
-    """Summaries of showers.
+    """Summaries of showers; cells above ``threshold`` (MeV) are hits.
 
-    Arguments:
-        detector: The detector.
-        continuous: Continuous encoded conditions.
-        width: All encoded conditions.
-        threshold: Energy above which a cell is a hit, MeV.
-        depth: Whether the shower's mean layer and spread over the layers are defined.
-
-    Attributes:
-        fewest: (n_layers,) least filled cells of the training showers, and of decoded ones.
+    ``depth`` says whether the shower's mean layer and spread over the layers are defined.
     """
 
     kinds = _KINDS
     pitch: Tensor
     most: Tensor
-    fewest: Tensor
+    fewest: Tensor  # (n_layers,) least filled cells of the training showers, and of decoded ones
 
     def __init__(
         self, detector: Detector, continuous: int, width: int, threshold: float, depth: bool = False
@@ -77,7 +69,7 @@ class ShowerSummary(nn.Module):
 
     @torch.no_grad()
     def fit(self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator) -> None:
-        """Fit trend and tables to cells (N, n_cells) and energies (N,), MeV, and encoded conditions (N, width); random dequantisation."""
+        """Fit trend and tables to cells (N, n_cells) and energies (N,), MeV, and encoded conditions (N, width)."""
         parts = [
             self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
         ]
@@ -222,16 +214,11 @@ class CoreMoments(nn.Module):
     Arguments:
         layer: Layer of each cell (n_cells,).
         occupancy: Least part of the showers in which a core cell is filled.
-
-    Attributes:
-        cells: (n_core,) flat indices of the core cells.
-        weights: a, (n_core, F).
-        spread: sigma, (n_core,).
     """
 
-    cells: Tensor
-    weights: Tensor
-    spread: Tensor
+    cells: Tensor  # (n_core,) flat indices of the core cells
+    weights: Tensor  # a, (n_core, F)
+    spread: Tensor  # sigma, (n_core,)
     layer: Tensor
 
     def __init__(self, layer: Tensor, occupancy: float) -> None:
@@ -244,7 +231,7 @@ class CoreMoments(nn.Module):
 
     @torch.no_grad()
     def fit(self, values: Tensor, empty: float, summary: Tensor, encoded: Tensor) -> None:
-        """Find and fit the core cells: values (N, n_cells), that of an empty cell, summaries (N, rows, kinds), encoded conditions (N, k)."""
+        """Find and fit the core cells: values (N, n_cells), that of an empty one, summaries (N, rows, kinds), conditions (N, k)."""
         self.cells = torch.nonzero((values > empty).float().mean(0) > self.occupancy)[:, 0]
         weights, spread = [], []
         for cell in self.cells.tolist():

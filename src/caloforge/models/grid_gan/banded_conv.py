@@ -110,15 +110,6 @@ class Axis:
         after: Zeros behind them.
         block: Outputs computed together, a multiple of ``up``.
         multiple: The window is made a multiple of it.
-
-    Attributes:
-        out: Cells of the output.
-        blocks: Number of blocks; the last may reach beyond the output.
-        stride: Cells from one block's window to the next one's.
-        left: Zeros before the cells.
-        shift: Repeated cells from the start of a window to the first that its block reads.
-        window: Cells that a block reads.
-        right: Zeros behind the cells; negative when the last ones are not read.
     """
 
     def __init__(
@@ -133,12 +124,14 @@ class Axis:
     ) -> None:
         self.size, self.kernel, self.up, self.before, self.after = size, kernel, up, before, after
         self.block, self.multiple = block, multiple
-        self.out = size * up + before + after - kernel + 1
-        self.blocks = ceil(self.out / block)
-        self.stride = block // up
-        self.left = ceil(before / up)
+        self.out = size * up + before + after - kernel + 1  # cells of the output
+        self.blocks = ceil(self.out / block)  # number of blocks; the last may reach beyond the output
+        self.stride = block // up  # cells from one block's window to the next one's
+        self.left = ceil(before / up)  # zeros before the cells
+        # repeated cells from the start of a window, the cells that a block reads, to the first that it needs
         self.shift = self.left * up - before
         self.window = ceil(ceil((self.shift + block + kernel - 1) / up) / multiple) * multiple
+        # zeros behind the cells; negative when the last ones are not read
         self.right = (self.blocks - 1) * self.stride + self.window - self.left - size
 
     def band(self, weight: Tensor) -> Tensor:
@@ -154,15 +147,7 @@ class Axis:
 
 
 def choose_block(axis: Axis, inputs: int, outputs: int, taps: int, tile: int = _TILE) -> Axis:
-    """Return the axis of the layers with the block that costs least.
-
-    Arguments:
-        axis: The axis.
-        inputs: Channels of the input.
-        outputs: Channels of the output, for one layer of a block.
-        taps: Taps of the kernel along the other axes.
-        tile: Channels that are computed at once.
-    """
+    """Return the axis of the layers with the block that costs least, for input and output channels and taps along x, y."""
     multiple = _ALIGNED // gcd(inputs, _ALIGNED)
 
     def cost(candidate: Axis) -> float:
@@ -184,8 +169,6 @@ class BandedConv3d(nn.Conv3d):
     zeros before and behind for each axis.
 
     Attributes:
-        axes: How the three axes are computed in the banded form.
-        size: Size of the output grid.
         banded: Which form; None for the banded one on CUDA devices, and on others where cells are repeated, but
             for the plain one where a graph is traced for export.
     """
@@ -206,8 +189,8 @@ class BandedConv3d(nn.Conv3d):
         self.amounts = [n for pad in reversed(pads) for n in pad]
         x, y, z = (Axis(n, k, u, *pad, block=u) for n, k, u, pad in zip(size, kernel, up, pads, strict=True))
         z = choose_block(z, inputs, outputs * x.block * y.block, x.window * y.window)
-        self.axes = (x, y, z)
-        self.size = x.out, y.out, z.out
+        self.axes = (x, y, z)  # how the three axes are computed in the banded form
+        self.size = x.out, y.out, z.out  # size of the output grid
 
     def forward(self, grid: Tensor) -> Tensor:
         """Return (B, outputs, X', Y', L') of a grid (B, inputs, X, Y, L)."""

@@ -174,13 +174,9 @@ class BranchedDiscriminator(nn.Module):
 
 
 class Conv2dGanConfig(GridGanConfig):
-    """Settings of the Conv2D GAN.
+    """Settings of the Conv2D GAN."""
 
-    Arguments:
-        width: Features of the discriminator.
-    """
-
-    width: Annotated[int, Field(ge=1)] = 64
+    width: Annotated[int, Field(ge=1)] = 64  # features of the discriminator
 
 
 class Conv2dGan(GridGan):

@@ -101,7 +101,7 @@ def _convolution(channels: int, size: Size, layer: Conv) -> BandedConv3d:
 
 
 class SeededStack(nn.Module):
-    """A generator: a dense layer makes a small grid of some channels, convolutions make it large; the last one is not activated here."""
+    """A generator: a dense layer makes a small grid, convolutions make it large; the last one is not activated here."""
 
     def __init__(self, latent: int, channels: int, seed: Size, layers: Sequence[Conv], slope: float) -> None:
         super().__init__()
@@ -199,12 +199,9 @@ _PAPER: Mapping[str, Any] = {
 
 
 class Conv3dGanConfig(GridGanConfig):
-    """Settings of the Conv3D GAN.
+    """Settings of the Conv3D GAN."""
 
-    Arguments:
-        constant: Width of the normal numbers that the dense layer's biases begin with; 0 as published.
-    """
-
+    # width of the normal numbers that the dense layer's biases begin with; 0 as published
     constant: Annotated[float, Field(ge=0)] = 0.0
 
 

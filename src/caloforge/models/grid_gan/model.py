@@ -65,13 +65,7 @@ _PASSES = 4
 
 
 class GridGan(CalibratedModel):
-    """Base of the generators on grids.
-
-    Attributes:
-        latent_size: Length of the generator's input.
-        generator: Turns latent vectors (B, latent_size) into values (B, X, Y, L) before the rectifier.
-        discriminator: Judges values.
-    """
+    """Base of the generators on grids."""
 
     Config = GridGanConfig
     training_only: ClassVar[tuple[str, ...]] = ("discriminator",)

@@ -46,61 +46,41 @@ class HeadWeights(Settings):
 
 
 class GridGanConfig(ModelConfig):
-    """Settings of a generator on a grid.
+    """Settings of a generator on a grid."""
 
-    Arguments:
-        epochs: Passes over the training showers.
-        batch_size: Showers a step.
-        generator: Optimiser of the generator.
-        discriminator: Optimiser of the discriminator.
-        cells: Scale of the cell energies in the networks, see :mod:`~caloforge.models.grid_gan.discriminator`.
-        cell_unit: Unit of that scale, MeV.
-        cell_power: Power of ``cells = "power"``.
-        latent: How conditions enter the latent vector, see :mod:`~caloforge.models.grid_gan.settings`.
-        weights: Weights of the heads' losses.
-        real_label: Label of real showers for the discriminator.
-        flips: Fraction of the discriminator's labels that are flipped.
-        separate: Update the discriminator once with real and once with generated showers.
-        generator_steps: Steps of the generator for each of the discriminator.
-        r1: Weight of the penalty R1 (half the squared gradient); 0 for none.
-        r1_every: Steps between two penalties, which are then that much larger.
-        norm: Of the discriminator: batch norm or spectral norm.
-        dropout: Of the discriminator, and of the 2-D generator.
-        informed: Show the discriminator profiles and conditions beside the cells.
-        rescale: Draw the visible energy from its fitted distribution.
-        symmetries: Apply the symmetries of the beam.
-        mean_epochs: First epochs, in which the generator alone learns the mean shower at given conditions.
-        linear_epochs: First epochs in which the generator's output is not rectified.
-        calibrate: Calibrate layers, rings and core cells after training.
-    """
-
-    epochs: Annotated[int, Field(ge=1)] = 600
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    generator: OptimizerSettings = OptimizerSettings(
+    epochs: Annotated[int, Field(ge=1)] = 600  # passes over the training showers
+    batch_size: Annotated[int, Field(ge=2)] = 64  # showers a step
+    generator: OptimizerSettings = OptimizerSettings(  # optimiser of the generator
         lr=5e-4, betas=(0.0, 0.99), schedule="cosine", final=0.05, warmup=100, ema=0.999
     )
-    discriminator: OptimizerSettings = OptimizerSettings(
+    discriminator: OptimizerSettings = OptimizerSettings(  # optimiser of the discriminator
         lr=5e-4, betas=(0.0, 0.99), schedule="cosine", final=0.05, warmup=100
     )
+    # scale of the cell energies in the networks, see :mod:`~caloforge.models.grid_gan.discriminator`
     cells: Literal["power", "log"] = "log"
-    cell_unit: Annotated[float, Field(gt=0)] = 0.2
-    cell_power: Annotated[float, Field(gt=0, le=1)] = 1.0
+    cell_unit: Annotated[float, Field(gt=0)] = 0.2  # unit of that scale, MeV
+    cell_power: Annotated[float, Field(gt=0, le=1)] = 1.0  # power of ``cells = "power"``
+    # how conditions enter the latent vector, see :mod:`~caloforge.models.grid_gan.settings`
     latent: Literal["published", "standardised"] = "standardised"
-    weights: HeadWeights = HeadWeights(real=1.0, energy=0.1)
-    real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+    weights: HeadWeights = HeadWeights(real=1.0, energy=0.1)  # weights of the heads' losses
+    real_label: Annotated[float, Field(gt=0.5, le=1)] = 1.0  # label of real showers for the discriminator
+    # fraction of the discriminator's labels that are flipped
     flips: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    separate: bool = False
-    generator_steps: Annotated[int, Field(ge=1)] = 1
+    separate: bool = False  # update the discriminator once with real and once with generated showers
+    generator_steps: Annotated[int, Field(ge=1)] = 1  # steps of the generator for each of the discriminator
+    # weight of the penalty R1 (half the squared gradient); 0 for none
     r1: Annotated[float, Field(ge=0)] = 0.1
-    r1_every: Annotated[int, Field(ge=1)] = 4
-    norm: Literal["batch", "spectral"] = "spectral"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    informed: bool = True
-    rescale: bool = True
-    symmetries: bool = True
+    r1_every: Annotated[int, Field(ge=1)] = 4  # steps between two penalties, which are then that much larger
+    norm: Literal["batch", "spectral"] = "spectral"  # of the discriminator: batch norm or spectral norm
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the discriminator, and of the 2-D generator
+    informed: bool = True  # show the discriminator profiles and conditions beside the cells
+    rescale: bool = True  # draw the visible energy from its fitted distribution
+    symmetries: bool = True  # apply the symmetries of the beam
+    # first epochs, in which the generator alone learns the mean shower at given conditions
     mean_epochs: Annotated[int, Field(ge=0)] = 0
+    # first epochs in which the generator's output is not rectified
     linear_epochs: Annotated[int, Field(ge=0)] = 0
-    calibrate: bool = True
+    calibrate: bool = True  # calibrate layers, rings and core cells after training
 
 
 PUBLISHED: Mapping[str, Any] = {
@@ -126,14 +106,7 @@ def percentage_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class PublishedLatent(nn.Module):
-    """Latent vectors (B, size) as published.
-
-    Arguments:
-        size: Length of the latent vector; of it ``n_normals`` are normal numbers.
-        encoder: Encoder of the conditions, unused here.
-        energy: Column of the incident energy in the condition matrix.
-        theta: Column of the angle, or None.
-    """
+    """Latent vectors as published, with the columns of incident energy and angle (or None) in the condition matrix."""
 
     def __init__(self, size: int, encoder: ConditionEncoder, energy: int, theta: int | None) -> None:
         super().__init__()
@@ -153,7 +126,7 @@ class PublishedLatent(nn.Module):
 
 
 class StandardisedLatent(nn.Module):
-    """Latent vectors that begin with the standardised conditions; arguments as above."""
+    """Latent vectors that begin with the standardised conditions."""
 
     def __init__(self, size: int, encoder: ConditionEncoder, energy: int, theta: int | None) -> None:
         super().__init__()
@@ -189,11 +162,7 @@ class VisibleEnergy(nn.Module):
     .. math:: \langle r \rangle = w_0 + \sum_k w_k e_k + w'_k e_k^2, \qquad \sigma^2(E) = a^2 / E + b^2
 
     for encoded conditions e (standardised ln E, angle). w is a least-squares fit; a and b, the stochastic and the constant
-    term, follow from the squared residuals.
-
-    Arguments:
-        width: Number of encoded conditions.
-        response: Response before the fit, the detector's sampling fraction.
+    term, follow from the squared residuals. Before the fit r is the detector's sampling fraction.
     """
 
     weights: Tensor

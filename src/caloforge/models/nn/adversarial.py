@@ -35,13 +35,9 @@ def gradient_square(outputs: Tensor, inputs: Tensor) -> Tensor:
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """Return the Wasserstein penalty, a scalar differentiable with respect to the critic's weights, without its weight (10 in the paper).
+    """Return the Wasserstein penalty, a scalar without its weight (10 in the paper), differentiable by the critic's weights.
 
-    Arguments:
-        critic: Maps (B, k) to (B, 1) or (B,), row by row.
-        real: (B, k).
-        fake: (B, k).
-        mix: (B, 1) uniform numbers epsilon in [0, 1).
+    The critic maps (B, k) to (B, 1) or (B,), row by row; real and fake are (B, k), mix uniform numbers epsilon (B, 1) in [0, 1).
     """
     between = torch.lerp(real.detach(), fake.detach(), mix).requires_grad_(True)
     with torch.enable_grad():

@@ -109,12 +109,10 @@ class LayerView(CellTable):
     Attributes:
         n_layers: Layers.
         width: Cells of the largest layer.
-        x: (n_layers, width) positions of the cells in units of the layer's half width, 0 in padding.
-        y: The same along the other axis.
     """
 
-    x: Tensor
-    y: Tensor
+    x: Tensor  # (n_layers, width) positions of the cells in units of the layer's half width, 0 in padding
+    y: Tensor  # the same along the other axis
 
     def __init__(self, detector: Detector) -> None:
         width = max(len(cells) for cells in detector.layer_cells)
@@ -231,14 +229,10 @@ class CellNetworks(nn.Module, ABC):
 
     Arguments of all kinds: the detector; ``build``, a function that makes the network with so many outputs; ``output``, a module
     whose result is zero for negative numbers, a sparse sigmoid or a ReLU.
-
-    Attributes:
-        width: Inputs a shower of the critic.
-        extras: How many of them, the first, are not cell by cell; the rest are maps of n_cells each.
     """
 
-    width: int
-    extras: int
+    width: int  # inputs a shower of the critic
+    extras: int  # how many of them, the first, are not cell by cell; the rest are maps of n_cells each
     output: nn.Module
 
     @abstractmethod

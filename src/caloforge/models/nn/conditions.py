@@ -5,9 +5,8 @@ showers' mean and standard deviation (a constant condition becomes 0); alignment
 beam has. For the impact point, optionally, sin and cos(2 pi 2^k x / s) of its offset x on top, s the beam's spread.
 
 :class:`BeamSymmetry`: mirror x, mirror y, swap x and y about the point where the beam enters. On a grid a mirror maps cell i
-to 2c - i, with c the beam's position in cells; it counts as a symmetry if the beam lies on the
-centre or border of a cell and at most one row of cells has no partner inside the grid. That row stays where it is (a beam on
-cell 15 of 30 leaves cell 0), which neglects the little energy at the edge. In a detector of separate layers each layer is
+to 2c - i, with c the beam's position in cells; it counts as a symmetry if the beam lies on the centre or border of a cell and
+at most one row of cells has no partner inside the grid. That row stays where it is (a beam on cell 15 of 30 leaves cell 0), which neglects the little energy at the edge. In a detector of separate layers each layer is
 mirrored, and with it the alignments of the layers (k of K becomes K - 1 - k) and the impact point. Beams are inclined in the
 y-z plane: the mirror in y maps theta to 180 - theta, which is used only where theta is a condition.
 """
@@ -29,13 +28,7 @@ __all__ = ["BeamSymmetry", "ConditionEncoder"]
 
 
 class ConditionEncoder(nn.Module):
-    """Encode a condition matrix as (B, width) numbers.
-
-    Arguments:
-        detector: The detector, for the numbers of alignments.
-        columns: Name of each condition to its columns (``ShowerModel.columns``).
-        harmonics: Frequencies of sine and cosine for the impact point.
-    """
+    """Encode a condition matrix, ``columns`` of :class:`~caloforge.models.base.ShowerModel`, as (B, width) numbers."""
 
     mean: Tensor
     scale: Tensor
@@ -102,18 +95,12 @@ _MOST_UNPAIRED = 1  # rows of a grid that may have no mirror image
 
 
 class BeamSymmetry(nn.Module):
-    """Mirror and swap each shower as its flags say, with its conditions.
+    """Mirror and swap each shower as its flags say, with its conditions; meshes have no symmetries here.
 
-    Arguments:
-        detector: The detector; meshes have no symmetries here.
-        columns: Name of each condition to its columns (``ShowerModel.columns``).
-
-    Attributes:
-        possible: Which of mirror x, mirror y and swap leave detector and beam as they are.
-        allowed: (3,) 1 or 0, those that also hold for the training showers; none until ``allow`` is called.
+    ``possible`` says which of mirror x, mirror y and swap leave detector and beam as they are.
     """
 
-    allowed: Tensor
+    allowed: Tensor  # (3,) 1 or 0, those that hold for the training showers, too; none before ``allow``
     orders: Tensor
     factors: Tensor
     offsets: Tensor
