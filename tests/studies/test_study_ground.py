@@ -74,14 +74,14 @@ def test_every_study_says_what_it_is() -> None:
     for name, study in STUDIES.items():
         assert study.name == name
         assert study.needs
-        assert document(study.source).reference
+        assert document(study.source)["reference"]
         assert study.Settings().model_dump(mode="json") is not None
 
 
 def test_papers_numbers_have_a_source() -> None:
     for section in STUDIES.names():
         for value in paper_values(section).values():
-            assert value.source.startswith(document(value.document).reference)
+            assert value.source.startswith(document(value.document)["reference"])
             assert value.where
             assert (value.value, value.low, value.high) != (None, None, None)
     with pytest.raises(UnknownNameError, match=r"amplification\.truth"):

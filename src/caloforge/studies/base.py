@@ -51,17 +51,11 @@ S = TypeVar("S", bound=StudySettings)
 
 
 class WindowSettings(StudySettings):
-    """Settings of a study of showers of some energies and angles, in memory.
+    """Settings of a study of showers of some energies and angles, in memory."""
 
-    Arguments:
-        energy: Only showers of these incident energies, such as ``97.5-102.5GeV``; empty: all.
-        theta: Only showers of these angles, such as ``87.5-92.5``; empty: all.
-        device: Device of torch: ``auto`` takes a GPU when there is one.
-    """
-
-    energy: str = ""
-    theta: str = ""
-    device: str = "auto"
+    energy: str = ""  # only showers of these incident energies, such as ``97.5-102.5GeV``; empty: all
+    theta: str = ""  # only showers of these angles, such as ``87.5-92.5``; empty: all
+    device: str = "auto"  # device of torch: ``auto`` takes a GPU when there is one
 
     def of(self, source: ShowerSource) -> ShowerSource:
         """Return the showers of a source within the windows."""
@@ -70,25 +64,15 @@ class WindowSettings(StudySettings):
 
 @dataclass(frozen=True)
 class Row:
-    """One number of ours beside the paper's.
+    """One number of ours beside the paper's."""
 
-    Arguments:
-        quantity: What it is.
-        ours: Our number; None or not finite where it could not be found, and ``note`` says why.
-        uncertainty: Of our number, one standard deviation.
-        paper: Key of the paper's number in ``papers.toml``; None where the paper has none.
-        unit: Unit; empty for a pure number.
-        note: What limits it, how it was found.
-        sample: Label of the generated sample; empty when it is about the reference.
-    """
-
-    quantity: str
-    ours: float | None
-    uncertainty: float | None = None
-    paper: str | None = None
-    unit: str = ""
-    note: str = ""
-    sample: str = ""
+    quantity: str  # what it is
+    ours: float | None  # None or not finite where it could not be found, and ``note`` says why
+    uncertainty: float | None = None  # of our number, one standard deviation
+    paper: str | None = None  # key of the paper's number in ``papers.toml``; None where the paper has none
+    unit: str = ""  # unit; empty for a pure number
+    note: str = ""  # what limits it, how it was found
+    sample: str = ""  # label of the generated sample; empty when it is about the reference
 
     def __post_init__(self) -> None:
         for name in ("ours", "uncertainty"):
@@ -99,69 +83,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, drawn when it is written.
+    """A figure, drawn when it is written."""
 
-    Arguments:
-        name: File name without ending.
-        title: A heading over it on the page.
-        caption: What it shows.
-        draw: Takes ``matplotlib.pyplot`` under the project's style and returns a matplotlib figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    draw: Callable[[Any], Any]
+    name: str  # file name without ending
+    title: str  # a heading over it on the page
+    caption: str  # what it shows
+    draw: Callable[[Any], Any]  # takes ``pyplot`` under the project's style and returns a figure
 
 
 @dataclass
 class StudyResult:
-    """The result of a study.
+    """The result of a study."""
 
-    Arguments:
-        rows: Our numbers beside the paper's.
-        figures: Figures in the order of the page.
-        texts: Paragraphs that stand first on the page: what was found, what limits it.
-        blocks: Further tables or other blocks of the page, by the title of their section.
-        data: Everything that the figures show, and more; goes into ``study.json`` as it is.
-        showers: How many showers of each sample were used, by label.
-        path: The page, once it is written.
-        content: The content of ``study.json``.
-    """
-
-    rows: Sequence[Row]
-    figures: Sequence[Figure] = ()
-    texts: Sequence[str] = ()
-    blocks: Mapping[str, Sequence[Block]] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    showers: Mapping[str, int] = field(default_factory=dict)
-    path: Path | None = None
-    content: dict[str, Any] = field(default_factory=dict)
+    rows: Sequence[Row]  # our numbers beside the paper's
+    figures: Sequence[Figure] = ()  # figures in the order of the page
+    texts: Sequence[str] = ()  # paragraphs that stand first on the page
+    blocks: Mapping[str, Sequence[Block]] = field(default_factory=dict)  # further ones, by section
+    data: Mapping[str, Any] = field(default_factory=dict)  # everything for ``study.json``
+    showers: Mapping[str, int] = field(default_factory=dict)  # how many were used, by label
+    path: Path | None = None  # the page, once it is written
+    content: dict[str, Any] = field(default_factory=dict)  # the content of ``study.json``
 
 
 @dataclass(frozen=True)
 class Context:
-    """The inputs of a study.
+    """The inputs of a study."""
 
-    Arguments:
-        references: Files of reference showers, at least one.
-        generated: Samples and models to judge.
-        settings: The study's own settings.
-        seed: One seed for all random choices, of models too.
-        n: How many showers of each generated sample; None: the study's own choice.
-        cache: Arrays and showers that were computed before.
-        allow_seen: Whether reference showers may be ones that a model was trained or selected on.
-        seen: How many reference showers each model was trained or selected on, by label, where that is known.
-    """
-
-    references: tuple[Source, ...]
-    generated: tuple[Source, ...]
-    settings: Any
-    seed: int = 0
-    n: int | None = None
-    cache: Cache = field(default_factory=lambda: Cache(None))
-    allow_seen: bool = False
-    seen: Mapping[str, SeenCount] = field(default_factory=dict)
+    references: tuple[Source, ...]  # files of reference showers, at least one
+    generated: tuple[Source, ...]  # samples and models to judge
+    settings: Any  # the study's own settings
+    seed: int = 0  # one seed for all random choices, of models too
+    n: int | None = None  # how many showers of each generated sample; None: the study's own choice
+    cache: Cache = field(default_factory=lambda: Cache(None))  # what was computed before
+    allow_seen: bool = False  # whether the reference may have showers of training or selection
+    seen: Mapping[str, SeenCount] = field(default_factory=dict)  # reference showers seen, by model
 
     @cached_property
     def reference(self) -> ShowerSource:
@@ -206,8 +161,7 @@ class Context:
     def chosen(self, kind: type[S]) -> S:
         """Return the settings, typed."""
         if not isinstance(self.settings, kind):
-            msg = f"settings are {type(self.settings).__name__}; expected {kind.__name__}"
-            raise InputError(msg)
+            raise InputError(f"settings are {type(self.settings).__name__}; expected {kind.__name__}")
         return self.settings
 
     def measured(
@@ -245,23 +199,14 @@ class Context:
 
 
 class Study(ABC):
-    """One published analysis.
+    """One published analysis."""
 
-    Attributes:
-        name: Its name in the registry.
-        title: A line for headings and lists.
-        source: Key of its document in ``papers.toml``.
-        needs: What files it takes, in one line.
-        Settings: Class of its settings.
-        least_generated: Fewest generated samples.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    source: ClassVar[str]
-    needs: ClassVar[str]
+    name: ClassVar[str]  # its name in the registry
+    title: ClassVar[str]  # a line for headings and lists
+    source: ClassVar[str]  # key of its document in ``papers.toml``
+    needs: ClassVar[str]  # what files it takes, in one line
     Settings: ClassVar[type[StudySettings]] = StudySettings
-    least_generated: ClassVar[int] = 1
+    least_generated: ClassVar[int] = 1  # fewest generated samples
 
     @classmethod
     def default_reference(cls) -> Path | None:
@@ -304,8 +249,7 @@ class Study(ABC):
         Raises:
             InputError: Always; says why, and what the study needs.
         """
-        msg = f"study '{self.name}': {why}; it needs {self.needs}"
-        raise InputError(msg)
+        raise InputError(f"study '{self.name}': {why}; it needs {self.needs}")
 
     @abstractmethod
     def run(self, context: Context) -> StudyResult:

@@ -1,7 +1,8 @@
 """The output of a study (``study.json``, ``figures/*.png`` and ``.pdf``, the page ``report.html``) and the papers' numbers.
 
-The numbers of the papers are in ``papers.toml``, each with its source. A number may be a range (``low`` and ``high``), one of them alone ("above 50"), or a value. Its ``document`` is one
-of the file's ``[documents]``, and ``where`` names the figure, table or section.
+The numbers of the papers are in ``papers.toml``, each with its source. A number may be a range (``low`` and ``high``),
+one of them alone ("above 50"), or a value. Its ``document`` is one of the file's ``[documents]``, and ``where`` names
+the figure, table or section.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from caloforge.validate.report.page import (
 )
 
 __all__ = [
-    "Document",
     "PaperValue",
     "document",
     "number_cell",
@@ -55,48 +55,22 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Document:
-    """A paper, note or set of slides.
-
-    Arguments:
-        title: Its title.
-        authors: Its authors.
-        reference: Journal, arXiv number or report number.
-    """
-
-    title: str
-    authors: str
-    reference: str
-
-
-@dataclass(frozen=True)
 class PaperValue:
-    """A published number.
+    """A published number."""
 
-    Arguments:
-        key: ``study.name`` in ``papers.toml``.
-        document: Key of the document.
-        where: Figure, table or section.
-        value: The number; None when only bounds are given.
-        low: It is at least this.
-        high: It is at most this.
-        unit: Unit; empty for a pure number.
-        note: For which sample, under which conditions.
-    """
-
-    key: str
-    document: str
-    where: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    unit: str = ""
-    note: str = ""
+    key: str  # ``study.name`` in ``papers.toml``
+    document: str  # key of the document
+    where: str  # figure, table or section
+    value: float | None = None  # the number; None when only bounds are given
+    low: float | None = None  # it is at least this
+    high: float | None = None  # it is at most this
+    unit: str = ""  # unit; empty for a pure number
+    note: str = ""  # for which sample, under which conditions
 
     @property
     def source(self) -> str:
         """Document and place, for a table."""
-        return f"{document(self.document).reference}, {self.where}"
+        return f"{document(self.document)['reference']}, {self.where}"
 
     @property
     def text(self) -> str:
@@ -118,12 +92,12 @@ def _content() -> dict[str, Any]:
     return tomllib.loads((files("caloforge.studies") / "papers.toml").read_text(encoding="utf-8"))
 
 
-def document(key: str) -> Document:
-    """Return a document by its key."""
-    known = _content()["documents"]
+def document(key: str) -> dict[str, str]:
+    """Return title, authors and reference (journal, arXiv or report number) of a paper, note or set of slides."""
+    known: dict[str, dict[str, str]] = _content()["documents"]
     if key not in known:
         raise UnknownNameError("document", key, list(known))
-    return Document(**known[key])
+    return known[key]
 
 
 def paper_values(study: str) -> dict[str, PaperValue]:
@@ -169,14 +143,11 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
         for source in context.generated
         for line in warnings_of(source.label, source.attributes, seen.get(source.label))
     ]
-    rows = [
-        asdict(row) | {"paper": None if row.paper is None else paper(row.paper).as_dict()}
-        for row in result.rows
-    ]
+    papers = [None if row.paper is None else paper(row.paper).as_dict() for row in result.rows]
     content = {
         "study": study.name,
         "title": study.title,
-        "paper": asdict(document(study.source)),
+        "paper": document(study.source),
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "caloforge_version": __version__,
@@ -188,7 +159,7 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
         "generated": [source.provenance() for source in context.generated],
         "seen": seen,
         "warnings": warnings,
-        "rows": rows,
+        "rows": [asdict(row) | {"paper": known} for row, known in zip(result.rows, papers, strict=True)],
         "texts": list(result.texts),
         "figures": [
             {"name": figure.name, "title": figure.title, "caption": figure.caption}

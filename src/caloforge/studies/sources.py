@@ -40,25 +40,15 @@ _ENDINGS = (".h5", ".hdf5", ".hdf")
 
 @dataclass(frozen=True)
 class Source:
-    """Showers with a name, or a model that generates them.
+    """Showers with a name, or a model that generates them."""
 
-    Arguments:
-        label: Its name in tables and figures.
-        detector: Its detector.
-        sha256: Hash of the file, of the showers or of the weights.
-        showers: The showers, unless it is a model.
-        generator: The model, unless there are showers.
-        argument: Path or name that it was opened by; empty for showers and generators in memory.
-        trained_on: Number of showers that the model was trained on; None where that is not known.
-    """
-
-    label: str
-    detector: Detector
-    sha256: str
-    showers: ShowerSource | None = None
-    generator: Generator | None = None
-    argument: str = ""
-    trained_on: int | None = None
+    label: str  # its name in tables and figures
+    detector: Detector  # its detector
+    sha256: str  # hash of the file, of the showers or of the weights
+    showers: ShowerSource | None = None  # the showers, unless it is a model
+    generator: Generator | None = None  # the model, unless there are showers
+    argument: str = ""  # path or name that it was opened by; empty for showers and generators in memory
+    trained_on: int | None = None  # training showers of the model; None where not known
 
     @property
     def _origin(self) -> ShowerSource | Generator:
@@ -156,12 +146,7 @@ class _Conditions:
 
 
 def within(source: ShowerSource, energy: str = "", theta: str = "") -> ShowerSource:
-    """Return the showers of a source within windows of energy and angle, read when they are needed.
-
-    Arguments:
-        source: The showers.
-        energy: Such as ``97.5-102.5GeV``; empty: all.
-        theta: Such as ``87.5-92.5``; empty: all.
+    """Return the showers of a source within windows such as ``97.5-102.5GeV`` and ``87.5-92.5``; empty: all.
 
     Raises:
         UnitError: When a window cannot be parsed.
@@ -186,18 +171,15 @@ def open_sources(
     """Open files and load models; files are closed when the stack ends.
 
     Arguments:
-        stack: Closes the files that were opened here.
         inputs: Paths of files, run folders, names of shipped models, showers, open files or generators.
         detector: Detector of files that do not name their own.
-        device: Device of models.
         labels: Names, one each; by default those of the files and models.
 
     Raises:
         InputError: When labels do not fit, or something is neither a file nor a model.
     """
     if labels is not None and (len(labels) != len(inputs) or len(set(labels)) != len(labels)):
-        msg = f"{len(labels)} labels for {len(inputs)} samples; expected one each, all different"
-        raise InputError(msg)
+        raise InputError(f"{len(labels)} labels for {len(inputs)} samples; expected one each, all different")
     sources: list[Source] = []
     for number, item in enumerate(inputs):
         taken = [source.label for source in sources]
@@ -290,10 +272,8 @@ def cached_generation(
     found again after an interruption. A file is read where it lies.
 
     Arguments:
-        source: A file, showers, or a model.
         n: How many at most; None: all of a file, and of a model as many as ``like`` has.
         like: Showers whose conditions a model takes.
-        seed: Seed of a model.
         cache: Where a model's showers are kept; only as long as the block lasts when it has no folder for them.
         key: Hash of ``like``.
 
@@ -301,11 +281,10 @@ def cached_generation(
         IncompatibleError: When the source is of another detector.
     """
     if source.detector != like.detector:
-        msg = (
+        raise IncompatibleError(
             f"'{source.label}' is of detector '{source.detector.name}', "
             f"but the reference of '{like.detector.name}'; expected the same detector"
         )
-        raise IncompatibleError(msg)
     if source.showers is not None:
         few = source.size(len(source.showers) if n is None else n)
         yield source.showers if few == len(source.showers) else Selection(source.showers, np.arange(few))

@@ -48,14 +48,10 @@ _GENERATED = 1_000_000
 
 
 class TruthStudy(Study):
-    """A study that divides the reference showers, images of them for ``ild-ecal``, into truths and samples.
-
-    Attributes:
-        least: Fewest reference showers.
-    """
+    """A study that divides the reference showers, images of them for ``ild-ecal``, into truths and samples."""
 
     source = "calomplification"
-    least: ClassVar[int]
+    least: ClassVar[int]  # fewest reference showers
 
     @classmethod
     def default_reference(cls) -> Path | None:

@@ -1,17 +1,15 @@
-r"""The observables of the amplification study, collected in one stream: only they are kept, no cells.
+"""Observables of the amplification study, collected in one stream, and divergence curves of each.
 
 Of a shower with cells e_i > 0.1 MeV at (x_i, y_i): visible energy E_vis = sum e_i, peak energy E_peak = max e_i, the
 energies E_pixel of single cells above 5 MeV, and the centres of gravity CG_x = sum x_i e_i / sum e_i and CG_y. A
 shower without such cells counts with zeros. ``ild-ecal`` showers are summed along the beam and pooled to 10 x 10.
 
-References:
-    S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352, section 2.
-
-Divergence curves of one quantity: of the truth's own samples, and of generated samples of growing size.
-
 The reference showers are split in two halves. Each half is once the truth, whose quantiles are the bins, and once gives
 independent samples of the truth. All divergences are means over both ways, so that every shower is used, and the curves of
 the truth's own samples and of generated ones belong to truths of one size.
+
+References:
+    S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352, section 2.
 """
 
 from __future__ import annotations
@@ -68,16 +66,11 @@ _COLUMNS = ("visible_energy", "peak_energy", "centre_x", "centre_y")
 
 @dataclass(frozen=True)
 class Quantity:
-    """An observable, or several together.
+    """An observable, or several together."""
 
-    Arguments:
-        name: Name in ``study.json`` and, after ``factor_``, in ``papers.toml``.
-        columns: Columns of :class:`Observed` that it is made of; none for the energies of single cells.
-    """
-
-    name: str
+    name: str  # name in ``study.json`` and, after ``factor_``, in ``papers.toml``
     label: str
-    columns: tuple[int, ...]
+    columns: tuple[int, ...]  # columns of :class:`Observed`; none for single cells
 
     def of(self, observed: Observed) -> NDArray[np.float64]:
         """Return its values (n,) or (n, d), or for single cells (pixels,)."""
@@ -103,17 +96,11 @@ QUANTITIES = (
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """The observables of n showers.
+    """The observables of n showers."""
 
-    Arguments:
-        values: (n, 4) visible and peak energy (MeV), centres in x and y (mm).
-        pixels: Energies of all cells above 5 MeV, shower after shower, MeV, float32.
-        counts: (n,) number of such cells of each shower.
-    """
-
-    values: NDArray[np.float64]
-    pixels: NDArray[np.float32]
-    counts: NDArray[np.int64]
+    values: NDArray[np.float64]  # (n, 4) visible and peak energy (MeV), centres in x and y (mm)
+    pixels: NDArray[np.float32]  # energies of all cells above 5 MeV, shower after shower, MeV, float32
+    counts: NDArray[np.int64]  # (n,) number of such cells of each shower
 
     def __len__(self) -> int:
         return len(self.values)

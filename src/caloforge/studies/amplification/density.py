@@ -45,17 +45,12 @@ _GENERATED = 200_000
 
 @dataclass(frozen=True, eq=False)
 class Fits:
-    """One estimator fitted to training sets of one size.
-
-    Arguments:
-        curves: Mean divergence over the sets, for each quantity of the truth.
-        choices: (Q, S) chosen bandwidth or number of bins, by quantity and set.
-    """
+    """One estimator fitted to training sets of one size."""
 
     estimator: str
     size: int
-    curves: list[SampleCurves]
-    choices: NDArray[np.float64]
+    curves: list[SampleCurves]  # mean divergence over the sets, for each quantity of the truth
+    choices: NDArray[np.float64]  # (Q, S) chosen bandwidth or number of bins, by quantity and set
 
     @property
     def label(self) -> str:

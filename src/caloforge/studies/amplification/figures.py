@@ -24,17 +24,12 @@ _DASHES = (0, (3, 2))
 
 @dataclass(frozen=True)
 class Panels:
-    """Everything that the figures show: the truth and the samples' curves of each quantity.
-
-    Arguments:
-        name: What made the reference showers.
-        limit: What the number of reference showers limits, in one line.
-    """
+    """Everything that the figures show: the truth and the samples' curves of each quantity."""
 
     truth: Sequence[TruthCurves]
     samples: Mapping[str, Sequence[SampleCurves]]
-    name: str
-    limit: str
+    name: str  # what made the reference showers
+    limit: str  # what the number of reference showers limits, in one line
 
     def grid(self, draw: Callable[[Any, int], None], x_label: str, y_label: str) -> Callable[[Any], Any]:
         """Return the drawing of a figure with a panel for each quantity, a legend and the limit."""

@@ -16,22 +16,9 @@ from pydantic import Field
 
 from caloforge.statistics.moments import FEWEST
 from caloforge.studies.base import Context, Figure, Study, StudyResult, StudySettings
+from caloforge.studies.conditioning import report
 from caloforge.studies.conditioning.measure import STAGES, Measured, curves_of, measure, resolution_fits
-from caloforge.studies.conditioning.points import (
-    PointResult,
-    TestPoint,
-    Window,
-    compare,
-    points_with_showers,
-)
-from caloforge.studies.conditioning.report import (
-    curve_figures,
-    map_figure,
-    point_tables,
-    points_figure,
-    spectrum_figure,
-    summary_rows,
-)
+from caloforge.studies.conditioning.points import PointResult, TestPoint, Window, compare, points_with_showers
 from caloforge.validate.observables import OBSERVABLES, mip_peak
 from caloforge.validate.reconstruction import Reconstruction
 
@@ -39,23 +26,14 @@ __all__ = ["ConditioningSettings", "ConditioningStudy"]
 
 
 class ConditioningSettings(StudySettings):
-    """Settings of the study.
+    """Settings of the study."""
 
-    Arguments:
-        energies: Energies of the test points, GeV.
-        thetas: Their angles, degrees.
-        energy_window: Half width around a point, GeV; by default as narrow as ``showers`` allows.
-        theta_window: Half width around a point, degrees; likewise.
-        showers: Reference showers wanted in a window.
-        threshold: A cell above this energy is a hit, MeV.
-    """
-
-    energies: Annotated[tuple[float, ...], Field(min_length=1)] = (20.0, 50.0, 90.0)
-    thetas: Annotated[tuple[float, ...], Field(min_length=1)] = (40.0, 60.0, 85.0)
-    energy_window: Annotated[float, Field(gt=0)] | None = None
-    theta_window: Annotated[float, Field(gt=0)] | None = None
-    showers: Annotated[int, Field(ge=FEWEST)] = 200
-    threshold: Annotated[float, Field(gt=0)] = 0.1
+    energies: Annotated[tuple[float, ...], Field(min_length=1)] = (20.0, 50.0, 90.0)  # test points, GeV
+    thetas: Annotated[tuple[float, ...], Field(min_length=1)] = (40.0, 60.0, 85.0)  # test points, degrees
+    energy_window: Annotated[float, Field(gt=0)] | None = None  # half width, GeV; None: as ``showers`` allows
+    theta_window: Annotated[float, Field(gt=0)] | None = None  # half width, degrees; likewise
+    showers: Annotated[int, Field(ge=FEWEST)] = 200  # reference showers wanted in a window
+    threshold: Annotated[float, Field(gt=0)] = 0.1  # a cell above this energy is a hit, MeV
 
     @property
     def points(self) -> tuple[TestPoint, ...]:
@@ -78,7 +56,7 @@ class ConditioningStudy(Study):
 
     def check(self, context: Context) -> None:
         """Check that there are directions to measure and test points with showers."""
-        why = OBSERVABLES["angle_axis"].why_not(context.reference.detector)
+        why = OBSERVABLES["angle_axis"].rule(context.reference.detector)
         if why:
             self.refuse(f"the direction {why}")
         super().check(context)
@@ -95,10 +73,8 @@ class ConditioningStudy(Study):
         threshold = context.chosen(ConditioningSettings).threshold
         reconstruction = _reconstruction(context)
         labels = context.labels
-        arrays = context.measured(
-            lambda showers, label: measure(showers, reconstruction, threshold, label).arrays()
-        )
-        samples = [Measured.from_arrays(found) for found in arrays]
+        arrays = context.measured(lambda showers, label: measure(showers, reconstruction, threshold, label))
+        samples = [Measured.of(found) for found in arrays]
         usable = _points(context)
         results = [compare(samples, point, window) for point, window in usable]
         curves = curves_of(samples)
@@ -107,17 +83,17 @@ class ConditioningStudy(Study):
         sizes = {label: len(sample) for label, sample in zip(labels, samples, strict=True)}
         figures: list[Figure] = [
             *(
-                points_figure(results, stage, quantity, labels)
+                report.points_figure(results, stage, quantity, labels)
                 for quantity in ("energy_response", "angle_residual")
                 for stage in STAGES
             ),
-            *curve_figures(curves, labels),
+            *report.curve_figures(curves, labels),
             *(
-                map_figure(results, stage, number, label)
+                report.map_figure(results, stage, number, label)
                 for number, label in enumerate(labels[1:])
                 for stage in STAGES
             ),
-            spectrum_figure([one.spectrum for one in samples], list(sizes.values()), labels, mip),
+            report.spectrum_figure([one.spectrum for one in samples], list(sizes.values()), labels, mip),
         ]
         data = {
             "points": {result.point.key: result.to_dict(labels) for result in results},
@@ -134,10 +110,10 @@ class ConditioningStudy(Study):
             "n": sizes,
         }
         return StudyResult(
-            rows=summary_rows(results, labels, peaks),
+            rows=report.summary_rows(results, labels, peaks),
             figures=figures,
             texts=_texts(context, results, usable, reconstruction),
-            blocks=point_tables(results, labels),
+            blocks=report.point_tables(results, labels),
             data=data,
             showers=sizes,
         )

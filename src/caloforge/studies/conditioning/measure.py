@@ -50,111 +50,85 @@ STAGES = ("before", "after")
 """Before and after reconstruction."""
 _HIDDEN = ("response", "angle_axis")
 """Observables that ``energy_response`` and ``angle_residual`` repeat."""
-_PARTS = "values/"
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured of N showers.
+    """What was measured of N showers."""
 
-    Attributes:
-        energy: (N,) incident energies, MeV.
-        theta: (N,) incident angles, degrees.
-        values: For each stage, name to (N,); NaN where a shower does not have it.
-        spectrum: (k,) cells in each bin of the cell-energy spectrum, before reconstruction.
-    """
-
-    energy: NDArray[np.float64]
-    theta: NDArray[np.float64]
-    values: dict[str, dict[str, NDArray[np.float64]]]
-    spectrum: NDArray[np.float64]
+    energy: NDArray[np.float64]  # (N,) incident energies, MeV
+    theta: NDArray[np.float64]  # (N,) incident angles, degrees
+    values: dict[str, dict[str, NDArray[np.float64]]]  # by stage and name, (N,); NaN where there is none
+    spectrum: NDArray[np.float64]  # (k,) cells in each bin of the cell-energy spectrum, before reconstruction
 
     def __len__(self) -> int:
         return len(self.energy)
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return everything as arrays by name, for a cache."""
-        flat = {"energy": self.energy, "theta": self.theta, "spectrum": self.spectrum}
-        for stage, values in self.values.items():
-            flat |= {f"{_PARTS}{stage}/{name}": column for name, column in values.items()}
-        return flat
-
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[np.float64]]) -> Measured:
-        """Build it from :meth:`arrays`."""
+    def of(cls, arrays: dict[str, NDArray[np.float64]]) -> Measured:
+        """Return it from the arrays of :func:`measure`."""
         values: dict[str, dict[str, NDArray[np.float64]]] = {stage: {} for stage in STAGES}
-        for key, column in arrays.items():
-            if key.startswith(_PARTS):
-                stage, _, name = key.removeprefix(_PARTS).partition("/")
-                values[stage][name] = column
+        for stage, _, name in (key.partition("/") for key in arrays if "/" in key):
+            values[stage][name] = arrays[f"{stage}/{name}"]
         return cls(arrays["energy"], arrays["theta"], values, arrays["spectrum"])
 
 
 def measure(
     source: ShowerSource, reconstruction: Reconstruction, threshold: float = 0.1, label: str = ""
-) -> Measured:
-    """Measure all N showers of a source; a cell above ``threshold`` MeV is a hit, ``label`` is shown with the progress."""
+) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of a :class:`Measured` of N showers: "energy", "theta", "spectrum" and "STAGE/NAME".
+
+    A cell above ``threshold`` (MeV) is a hit; ``label`` is shown with the progress.
+    """
     detector = source.detector
     names = [
         name
         for name, entry in OBSERVABLES.items()
-        if entry.is_scalar and entry.applies(detector) and name not in _HIDDEN
+        if entry.is_scalar and not entry.rule(detector) and name not in _HIDDEN
     ]
-    columns: dict[str, dict[str, list[NDArray[np.float64]]]] = {stage: {} for stage in STAGES}
+    columns: dict[str, list[NDArray[np.float64]]] = {}
     spectrum = np.zeros(len(SPECTRUM_EDGES) - 1)
     chunks = prefetch(source.chunks(chunk_rows(detector)))
     with closing(chunks), progress(len(source), label or "measure") as advance:
         for before in batches(chunks, threshold):
-            found = reconstruction(before.showers)
-            after = ShowerBatch(found.showers, threshold)
+            reconstructed = reconstruction(before.showers)
+            after = ShowerBatch(reconstructed.showers, threshold)
             incident = before.showers.incident_energy
             visible = before.total / detector.sampling_fraction
             axis = OBSERVABLES["angle_axis"].compute(before)
-            clusters = {"n_clusters": found.n_clusters, "outside": found.outside}
+            clusters = {"n_clusters": reconstructed.n_clusters, "outside": reconstructed.outside}
             measured: dict[str, tuple[ShowerBatch, Any, Any, dict[str, Any]]] = {
                 "before": (before, visible, axis, {}),
-                "after": (after, found.energy, found.theta, clusters),
+                "after": (after, reconstructed.energy, reconstructed.theta, clusters),
             }
             for stage, (batch, energy, theta, extra) in measured.items():
-                row = {"energy_response": energy / incident, "angle_residual": theta - before.theta}
+                row = {
+                    "energy_response": energy / incident,
+                    "angle_residual": theta - before.showers.incident_theta,
+                }
                 row |= {name: OBSERVABLES[name].compute(batch) for name in names}
                 for name, values in (row | extra).items():
-                    columns[stage].setdefault(name, []).append(np.asarray(values, np.float64))
+                    columns.setdefault(f"{stage}/{name}", []).append(np.asarray(values, np.float64))
             spectrum += OBSERVABLES["cell_spectrum"].compute(before).sum(axis=0)[1:-1]
             advance(before.n)
-    joined = {
-        stage: {name: np.concatenate(parts) for name, parts in entries.items()}
-        for stage, entries in columns.items()
-    }
-    return Measured(
-        np.asarray(source.incident_energy, np.float64),
-        np.asarray(source.incident_theta, np.float64),
-        joined,
-        spectrum,
-    )
+    arrays = {"energy": source.incident_energy, "theta": source.incident_theta, "spectrum": spectrum}
+    found = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
+    return found | {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class AngleCurve:
-    """Bias and resolution of the direction in bins; arrays (k,), NaN in bins of too few showers, angles in degrees.
+    """Bias and resolution of the direction in bins; arrays (k,), NaN in bins of too few showers, angles in degrees."""
 
-    Attributes:
-        variable: "incident_energy" (MeV) or "incident_theta" (degrees); ``centre`` is its mean in a bin.
-        n: Showers with a direction; ``missing`` is the number of those without.
-        bias: Mean residual.
-        resolution: Standard deviation of the residual.
-        width68: Half the width of the central 68.3 %.
-    """
-
-    variable: str
+    variable: str  # "incident_energy" (MeV) or "incident_theta" (degrees); ``centre`` is its mean in a bin
     edges: NDArray[np.float64]
     centre: NDArray[np.float64]
-    n: NDArray[np.int64]
-    bias: NDArray[np.float64]
+    n: NDArray[np.int64]  # showers with a direction; ``missing`` is the number of those without
+    bias: NDArray[np.float64]  # mean residual
     bias_error: NDArray[np.float64]
-    resolution: NDArray[np.float64]
+    resolution: NDArray[np.float64]  # standard deviation of the residual
     resolution_error: NDArray[np.float64]
-    width68: NDArray[np.float64]
+    width68: NDArray[np.float64]  # half the width of the central 68.3 %
     missing: int
 
     def to_dict(self) -> dict[str, Any]:

@@ -138,43 +138,29 @@ def points_with_showers(
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity of one generated sample at one point; errors are one standard deviation.
+    """One quantity of one generated sample at one point; errors are one standard deviation."""
 
-    Attributes:
-        shift: Generated minus reference mean, in the quantity's unit.
-        relative: Generated over reference mean, minus 1.
-        pull: Shift in reference widths.
-        width: Generated over reference width, minus 1.
-        ks: Kolmogorov-Smirnov statistic, with its probability ``p``.
-    """
-
-    shift: float
+    shift: float  # generated minus reference mean, in the quantity's unit
     shift_error: float
-    relative: float
+    relative: float  # generated over reference mean, minus 1
     relative_error: float
-    pull: float
+    pull: float  # shift in reference widths
     pull_error: float
-    width: float
+    width: float  # generated over reference width, minus 1
     width_error: float
-    ks: float
+    ks: float  # Kolmogorov-Smirnov statistic, with its probability ``p``
     p: float
 
 
 @dataclass(frozen=True, eq=False)
 class PointResult:
-    """Everything at one point; of the samples the reference is first.
-
-    Attributes:
-        n: Showers of each sample.
-        local: Stage, then quantity, to the samples' means and widths.
-        compared: Stage, then quantity, to the comparison of each generated sample.
-    """
+    """Everything at one point; of the samples the reference is first."""
 
     point: TestPoint
     window: Window
-    n: tuple[int, ...]
-    local: dict[str, dict[str, list[LocalMoments]]]
-    compared: dict[str, dict[str, list[Comparison]]]
+    n: tuple[int, ...]  # showers of each sample
+    local: dict[str, dict[str, list[LocalMoments]]]  # by stage and quantity, of all samples
+    compared: dict[str, dict[str, list[Comparison]]]  # by stage and quantity, of generated ones
 
     def to_dict(self, labels: Sequence[str]) -> dict[str, Any]:
         """Return plain numbers, by stage, quantity and sample."""

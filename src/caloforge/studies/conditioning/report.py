@@ -18,15 +18,7 @@ from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES
 from caloforge.validate.plots.panel import INK, colour
 from caloforge.validate.report.page import Block, Cell, Table
 
-__all__ = [
-    "STAGE_NAMES",
-    "curve_figures",
-    "map_figure",
-    "point_tables",
-    "points_figure",
-    "spectrum_figure",
-    "summary_rows",
-]
+__all__ = ["curve_figures", "map_figure", "point_tables", "points_figure", "spectrum_figure", "summary_rows"]
 
 
 STAGE_NAMES = {"before": "before reconstruction", "after": "after reconstruction"}
@@ -132,7 +124,7 @@ def _curve_figure(
 
 
 def map_figure(results: Sequence[PointResult], stage: str, number: int, label: str) -> Figure:
-    """Return a map of every observable at every point for generated sample ``number``, from 0: shifts and widths."""
+    """Return a map of every observable at every point for one generated sample: shifts and widths."""
     names = list(results[0].compared[stage])
 
     def draw(pyplot: Any) -> Any:
@@ -160,7 +152,7 @@ def map_figure(results: Sequence[PointResult], stage: str, number: int, label: s
 def spectrum_figure(
     spectra: Sequence[NDArray[np.float64]], sizes: Sequence[int], labels: Sequence[str], mip: float
 ) -> Figure:
-    """Return the cell-energy spectra (k,) of samples of some sizes around the MIP peak; ``mip``: mean energy of a MIP, MeV."""
+    """Return the cell-energy spectra (k,) of samples around the MIP peak; ``mip``: mean energy of a MIP, MeV."""
     mean = [counts / size for counts, size in zip(spectra, sizes, strict=True)]
 
     def draw(pyplot: Any) -> Any:
@@ -198,7 +190,7 @@ _SUMMARY = (
 
 
 def summary_rows(results: Sequence[PointResult], labels: Sequence[str], peaks: Sequence[float]) -> list[Row]:
-    """Return the mean and largest differences over the points, and the MIP peaks, MeV (NaN for none); the reference first."""
+    """Return the mean and largest differences over the points, and the MIP peaks, MeV (NaN for none)."""
     rows = [_peak_row(labels[0], peaks[0], None)]
     for number, label in enumerate(labels[1:]):
         for stage in STAGES:

@@ -22,8 +22,6 @@ References:
     Z. Wang et al., IEEE Trans. Image Process. 13 (2004) 600.
     C. Meehan, K. Chaudhuri, S. Dasgupta, A non-parametric test to detect data-copying in generative models,
     AISTATS 2020, arXiv:2004.05675.
-
-What the study measures in one sample, as plain arrays that the cache keeps.
 """
 
 from __future__ import annotations
@@ -137,8 +135,7 @@ def _similarities(
     device: str,
 ) -> Similarities:
     if len(rows[0]) < 2:
-        msg = f"similarity: {len(rows[0])} pairs of showers; at least 2 are needed"
-        raise TooFewShowersError(msg)
+        raise TooFewShowersError(f"similarity: {len(rows[0])} pairs of showers; at least 2 are needed")
     first = samples[0].grid()
     second = first if samples[1] is samples[0] else samples[1].grid()
     limits = [_MEV_A_GEV * data_range for data_range in data_ranges]
@@ -232,7 +229,7 @@ class DiversitySettings(WindowSettings):
 
     Arguments:
         showers: Showers of each sample at most; they are kept in memory.
-        training: File of the showers that the generators were trained on; empty: memory is not measured.
+        training: File of the training showers; empty: memory is not measured.
         pairs: Pairs of showers behind each mean similarity.
         data_range: L of the numbers in the table, GeV.
         data_ranges: Further L, for the figures, GeV.
@@ -253,18 +250,13 @@ class DiversitySettings(WindowSettings):
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Training showers, as many held-out ones, and further held-out ones beside the generator, all (m, n_cells) MeV.
-
-    Attributes:
-        marks: Fingerprints of the whole training set.
-        shared: Reference showers that were left out since they are training showers.
-    """
+    """Training showers, as many held-out ones, and further held-out ones beside the generator, all (m, n_cells) MeV."""
 
     training: NDArray[np.float32]
     held_out: NDArray[np.float32]
     others: NDArray[np.float32]
-    marks: Collection[bytes]
-    shared: int
+    marks: Collection[bytes]  # fingerprints of the whole training set
+    shared: int  # reference showers that were left out since they are training showers
 
 
 def known_showers(training: Showers, marks: Collection[bytes], reference: Showers) -> Known:
@@ -279,11 +271,10 @@ def known_showers(training: Showers, marks: Collection[bytes], reference: Shower
     left = np.flatnonzero(fresh)
     size = min(len(training), len(left) // 2)
     if size < LEAST:
-        msg = (
+        raise TooFewShowersError(
             f"memory: of {len(reference)} reference showers {len(left)} are not training showers, and there are "
             f"{len(training)} training showers; expected at least {2 * LEAST} and {LEAST}"
         )
-        raise TooFewShowersError(msg)
     first, second = (reference.cells[left[k : 2 * size : 2]] for k in (0, 1))
     return Known(training.cells[:size], first, second, marks, len(fresh) - len(left))
 

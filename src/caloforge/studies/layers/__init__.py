@@ -122,13 +122,8 @@ def _note_table(samples: Sequence[LayerSample], at: int) -> Table:
     for index, layer in enumerate(samples[0].detector.layers):
         percents = [_percent(one.fractions, at)[index] for one in samples]
         ours = [number_cell(mean, error, "%") for mean, error in percents]
-        rows.append(
-            [
-                Cell(layer.name),
-                *ours,
-                *(published_cell(known.get(f"{key}_{layer.name}")) for key, _ in _PAPERS),
-            ]
-        )
+        papers = [published_cell(known.get(f"{key}_{layer.name}")) for key, _ in _PAPERS]
+        rows.append([Cell(layer.name), *ours, *papers])
     columns = ("layer", *(one.label for one in samples), *(title for _, title in _PAPERS))
     caption = f"Mean part of the visible energy at {samples[0].slices.name(at)}; the note's at 65 GeV."
     return Table(columns, rows, caption)
@@ -178,18 +173,12 @@ def _energy_table(samples: Sequence[LayerSample]) -> Table:
 def _lateral_table(samples: Sequence[LayerSample], at: int) -> Table:
     rows = []
     for index, profile in enumerate(samples[0].profiles):
-        cells: list[Cell | str | float] = [
-            samples[0].detector.layers[profile.axis.layer].name,
-            profile.axis.name,
-        ]
+        layer = samples[0].detector.layers[profile.axis.layer]
+        cells: list[Cell | str | float] = [layer.name, profile.axis.name]
         for one in samples[1:]:
             largest, error, mean = 100.0 * one.deviations[index, at]
             worst = 100.0 * max(one.deviations[index, :, 2], key=lambda x: x if np.isfinite(x) else -1.0)
-            cells += [
-                number_cell(largest, error, "%"),
-                number_cell(mean, unit="%"),
-                number_cell(worst, unit="%"),
-            ]
+            cells += [number_cell(largest, error, "%"), *(number_cell(x, unit="%") for x in (mean, worst))]
         rows.append(cells)
     kinds = ("largest", "mean", "mean, worst energy")
     names = [f"{one.label}: {kind}" for one in samples[1:] for kind in kinds]
@@ -201,15 +190,10 @@ def _lateral_table(samples: Sequence[LayerSample], at: int) -> Table:
 
 
 class LayersSettings(StudySettings):
-    """Settings of the study.
+    """Settings of the study."""
 
-    Arguments:
-        energy: Energy at which histograms and profiles are drawn, GeV: the nearest slice is taken.
-        bins: Slices of a file of continuous energies; a file of few energies has one for each.
-    """
-
-    energy: Annotated[float, Field(gt=0)] = 65.0
-    bins: Annotated[int, Field(ge=1, le=30)] = 9
+    energy: Annotated[float, Field(gt=0)] = 65.0  # of histograms and profiles, GeV: the nearest slice
+    bins: Annotated[int, Field(ge=1, le=30)] = 9  # slices of continuous energies; few energies have one each
 
 
 class LayersStudy(Study):

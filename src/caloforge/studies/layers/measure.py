@@ -1,4 +1,6 @@
-r"""Average lateral profiles of each layer, in slices of the showers, in one pass over the cells.
+r"""What each layer sees of the showers: energies, depth and lateral profiles, in slices of incident energy.
+
+Means over the showers of a slice are arrays (S, ...) with their errors; a slice of fewer than ten showers gives NaN.
 
 A rectangular layer has the axes x (eta) and y (phi), one bin a column or row. Where a layer's cells move with an alignment
 of the shower, the bins are as narrow as the steps of the alignment, at rest in the frame of the beam: a
@@ -14,10 +16,6 @@ the error of a ratio, from the spread between showers: the bins of a shower are 
 
 References:
     ATLAS Collaboration, Deep generative models for fast shower simulation in ATLAS, ATL-SOFT-PUB-2018-001.
-
-Layer energies, depth and lateral shape of every shower, and their means in slices of incident energy.
-
-Means over the showers of a slice are arrays (S, ...) with their errors; a slice of fewer than ten showers gives NaN.
 """
 
 from __future__ import annotations
@@ -54,29 +52,17 @@ _ROUND = 6  # decimals of a mm to which shifts differ
 
 @dataclass(frozen=True, eq=False)
 class LayerAxis:
-    """One lateral axis of one layer.
+    """One lateral axis of one layer."""
 
-    Attributes:
-        layer: Number of the layer.
-        name: "x", "y", "alpha" or "r".
-        unit: "mm" or "rad".
-        edges: (k + 1,) bin edges.
-        shape: Cells of the layer along its first and second axis.
-        summed: Which of the two is summed over.
-        parts: Bins that a cell covers.
-        lowest: Smallest shift of the cells, mm.
-        step: Width of a bin where cells move, mm; 0 where they do not.
-    """
-
-    layer: int
-    name: str
-    unit: str
-    edges: NDArray[np.float64]
-    shape: tuple[int, int]
-    summed: int
-    parts: int = 1
-    lowest: float = 0.0
-    step: float = 0.0
+    layer: int  # number of the layer
+    name: str  # "x", "y", "alpha" or "r"
+    unit: str  # "mm" or "rad"
+    edges: NDArray[np.float64]  # (k + 1,) bin edges
+    shape: tuple[int, int]  # cells of the layer along its first and second axis
+    summed: int  # which of the two is summed over
+    parts: int = 1  # bins that a cell covers
+    lowest: float = 0.0  # smallest shift of the cells, mm
+    step: float = 0.0  # width of a bin where cells move, mm; 0 where they do not
 
     @property
     def coordinate(self) -> int:

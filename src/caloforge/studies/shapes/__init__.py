@@ -20,19 +20,9 @@ from pydantic import Field
 from caloforge.generate import count_parameters, time_generator
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Context, Study, StudyResult, StudySettings
-from caloforge.studies.shapes.report import (
-    Shapes,
-    SimulationTime,
-    comparison_table,
-    core_figure,
-    probability_figure,
-    sample_figures,
-    sampling_table,
-    spectrum_panel,
-    summary_rows,
-    time_geant4,
-)
-from caloforge.studies.sources import Source, cached_generation
+from caloforge.studies.shapes import report
+from caloforge.studies.shapes.report import Shapes, SimulationTime, time_geant4
+from caloforge.studies.sources import cached_generation
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.moments import SamplingFraction
 from caloforge.validate.metrics.shapes import ShapeMSE
@@ -52,27 +42,16 @@ __all__ = ["ShapesSettings", "ShapesStudy"]
 
 
 class ShapesSettings(StudySettings):
-    """Settings of the study.
+    """Settings of the study."""
 
-    Arguments:
-        energy: Energy at which core cells are compared, GeV.
-        half_width: Of the window around it, GeV; widened until it has enough showers.
-        core_showers: Showers of each sample wanted in the window.
-        bins: Slices in energy for the probabilities.
-        batch: Showers of a batch when a generator is timed.
-        timing_seconds: How long a generator is timed.
-        geant4_showers: Geant4 showers simulated for the speed-up; 0 for none.
-        threshold: A cell above this energy is a hit, MeV.
-    """
-
-    energy: Annotated[float, Field(gt=0)] = 250.0
-    half_width: Annotated[float, Field(gt=0)] = 2.0
-    core_showers: Annotated[int, Field(ge=4)] = 200
-    bins: Annotated[int, Field(ge=1, le=20)] = 5
-    batch: Annotated[int, Field(ge=1)] = 100
-    timing_seconds: Annotated[float, Field(gt=0)] = 2.0
-    geant4_showers: Annotated[int, Field(ge=0)] = 5
-    threshold: Annotated[float, Field(gt=0)] = 0.1
+    energy: Annotated[float, Field(gt=0)] = 250.0  # energy at which core cells are compared, GeV
+    half_width: Annotated[float, Field(gt=0)] = 2.0  # of the window, GeV; widened until it has enough showers
+    core_showers: Annotated[int, Field(ge=4)] = 200  # showers of each sample wanted in the window
+    bins: Annotated[int, Field(ge=1, le=20)] = 5  # slices in energy for the probabilities
+    batch: Annotated[int, Field(ge=1)] = 100  # showers of a batch when a generator is timed
+    timing_seconds: Annotated[float, Field(gt=0)] = 2.0  # how long a generator is timed
+    geant4_showers: Annotated[int, Field(ge=0)] = 5  # Geant4 showers simulated for the speed-up; 0 for none
+    threshold: Annotated[float, Field(gt=0)] = 0.1  # a cell above this energy is a hit, MeV
 
 
 class ShapesStudy(Study):
@@ -106,10 +85,7 @@ class ShapesStudy(Study):
 
 
 def _compare(
-    context: Context,
-    showers: Sequence[ShowerSource],
-    times: Sequence[Any],
-    geant4: SimulationTime,
+    context: Context, showers: Sequence[ShowerSource], times: Sequence[Any], geant4: SimulationTime
 ) -> StudyResult:
     """Compare the showers of every sample with the reference."""
     chosen = context.chosen(ShapesSettings)
@@ -119,24 +95,37 @@ def _compare(
     ]
     window, cores = _cores(context, showers, chosen)
     slices = EnergySlices.of(everyone[0].incident_energy, chosen.bins)
-    found = [
-        _shapes(context, source, everyone[0], sample, slices, time, core)
-        for source, sample, time, core in zip(context.generated, everyone[1:], times, cores, strict=True)
-    ]
-    labels, spectrum = context.labels[1:], spectrum_panel(everyone)
-    rows = summary_rows(found, geant4, window, context.labels[0])
+    settings, reference = Settings(seed=context.seed, threshold=chosen.threshold), everyone[0]
+    found = []
+    for source, sample, time, core in zip(context.generated, everyone[1:], times, cores, strict=True):
+        model = source.generator
+        members = [slices.members(one.incident_energy) for one in (reference, sample)]
+        numbers = Shapes(
+            label=sample.label,
+            n=sample.n,
+            parameters=None if model is None else count_parameters(model),
+            members=None if model is None else len(model.members),
+            time=time,
+            mse=ShapeMSE().compute(reference, sample, settings)["shape_mse"],
+            sampling=SamplingFraction().compute(reference, sample, settings)["sampling_fraction"],
+            core=core,
+            tests=shape_tests(reference, sample, members, len(slices)),
+        )
+        found.append(numbers)
+    labels, spectrum = context.labels[1:], report.spectrum_panel(everyone)
+    rows = report.summary_rows(found, geant4, window, context.labels[0])
     caption = f"Core cells at {window.text}. Geant4: {geant4.how}. The paper's times are a V100's."
     return StudyResult(
         rows=rows,
         figures=[
-            *sample_figures(everyone, spectrum),
-            core_figure(cores, labels, window.text),
-            probability_figure([one.tests for one in found], labels, list(slices.centres)),
+            *report.sample_figures(everyone, spectrum),
+            report.core_figure(cores, labels, window.text),
+            report.probability_figure([one.tests for one in found], labels, list(slices.centres)),
         ],
         texts=_texts(context, found, window, geant4),
         blocks={
-            "Conv2D against Conv3D": [comparison_table(rows, labels, caption)],
-            "Sampling fraction against energy": [sampling_table(found)],
+            "Conv2D against Conv3D": [report.comparison_table(rows, labels, caption)],
+            "Sampling fraction against energy": [report.sampling_table(found)],
         },
         data={
             "geant4_seconds": geant4.seconds,
@@ -155,31 +144,6 @@ def _compare(
             **{one.label: one.to_dict() for one in found},
         },
         showers={sample.label: sample.n for sample in everyone},
-    )
-
-
-def _shapes(
-    context: Context,
-    source: Source,
-    reference: Sample,
-    sample: Sample,
-    slices: EnergySlices,
-    time: Any,
-    core: CoreRatios,
-) -> Shapes:
-    settings = Settings(seed=context.seed, threshold=context.chosen(ShapesSettings).threshold)
-    members = [slices.members(one.incident_energy) for one in (reference, sample)]
-    generator = source.generator
-    return Shapes(
-        label=sample.label,
-        n=sample.n,
-        parameters=None if generator is None else count_parameters(generator),
-        members=None if generator is None else len(generator.members),
-        time=time,
-        mse=ShapeMSE().compute(reference, sample, settings)["shape_mse"],
-        sampling=SamplingFraction().compute(reference, sample, settings)["sampling_fraction"],
-        core=core,
-        tests=shape_tests(reference, sample, members, len(slices)),
     )
 
 

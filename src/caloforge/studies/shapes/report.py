@@ -1,10 +1,8 @@
-"""The numbers of one generated sample, and the time of a Geant4 shower that its speed is compared with.
+"""The numbers of each generated sample beside the paper's, their tables and figures, and the time of a Geant4 shower.
 
 On a CPU both sides are processor time, one core against one core; a GPU's time is the clock's. Geant4 is run on a few showers
 of the reference's energies and angles; where it is not installed, cannot simulate the detector or finds no data, the
 reference file's own ``cpu_seconds_per_shower`` is used instead, and the result says so.
-
-Tables and figures of the study: our numbers beside the paper's two generators, shapes, core cells, probabilities.
 """
 
 from __future__ import annotations
@@ -99,20 +97,15 @@ def _simulated(reference: ShowerSource, n: int, seed: int) -> SimulationTime:
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
-    """Everything about one generated sample; a file has no parameters, members and time.
-
-    Attributes:
-        mse: Shower-shape MSE, a value.
-        sampling: Sampling fraction, values: ``reference``, ``generated`` and ``ratio``, whose detail has the energies.
-    """
+    """Everything about one generated sample; a file has no parameters, members and time."""
 
     label: str
     n: int
     parameters: int | None
     members: int | None
     time: GeneratorTime | None
-    mse: Any
-    sampling: Any
+    mse: Any  # shower-shape MSE, a value
+    sampling: Any  # sampling fraction: ``reference``, ``generated``, ``ratio``; its detail has the energies
     core: CoreRatios
     tests: ShapeTests
 
@@ -195,15 +188,10 @@ def _speed_rows(one: Shapes, geant4: SimulationTime) -> list[Row]:
     clock = f"processor time, {time.wall_ms:.3g} ms by the clock" if on_cpu else "by the clock"
     members = "" if one.members == 1 else f"each of {one.members} members"
     sides = "processor time on both sides" if on_cpu else "a GPU against one core"
+    how = f"{clock}; batch {time.batch} on {time.device}, median of {time.repeats}"
     values = (
         ("generator's parameters", one.parameters / 1e6, None, "million", members),
-        (
-            "time a shower",
-            time.cost_ms,
-            time.cost_error,
-            "ms",
-            f"{clock}; batch {time.batch} on {time.device}, median of {time.repeats}",
-        ),
+        ("time a shower", time.cost_ms, time.cost_error, "ms", how),
         ("speed-up against Geant4", speedup, None, "", geant4.how if speedup is None else sides),
     )
     return [
@@ -220,14 +208,10 @@ def _quality_rows(one: Shapes, window: CoreWindow) -> list[Row]:
     at = ""
     if worst is not None:
         at = f"worst: {100 * (worst['ratio'] - 1):+.2f} % at {worst['energy'] / 1000:.3g} GeV"
+    halves = "" if mse.floor is None else f"halves of the reference: {mse.floor:.2g}"
+    title = "shower-shape MSE"
     rows = [
-        row(
-            "shower-shape MSE",
-            mse.value,
-            mse.uncertainty,
-            _paper(one, "shower-shape MSE"),
-            note="" if mse.floor is None else f"halves of the reference: {mse.floor:.2g}",
-        ),
+        row(title, mse.value, mse.uncertainty, _paper(one, title), note=halves),
         row("sampling fraction over the reference's", ratio.value, ratio.uncertainty, note=at),
     ]
     for name, moment, floor in (("means", "mean", 0), ("standard deviations", "std", 1)):
@@ -237,13 +221,13 @@ def _quality_rows(one: Shapes, window: CoreWindow) -> list[Row]:
         )
         value, error = getattr(core, moment), getattr(core, f"{moment}_error")
         rows.append(row(title, value, error, _paper(one, title), note=note))
+    each, equal = (
+        "median KS probability of quantities of each shower",
+        "50 and 20 % expected of equal distributions",
+    )
     for title, of_shapes, expected in (
         (_MEAN_SHAPES, True, "% of shapes and energies above 80 %"),
-        (
-            "median KS probability of quantities of each shower",
-            False,
-            "% above 80 %; 50 and 20 % expected of equal distributions",
-        ),
+        (each, False, f"% above 80 %; {equal}"),
     ):
         median, high = one.high_probability(of_shapes)
         note = f"{100 * high:.0f} {expected}" if np.isfinite(high) else "too few showers"

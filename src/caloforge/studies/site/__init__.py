@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,19 +50,14 @@ __all__ = ["AllSettings", "AllStudies", "Done", "write_index"]
 
 @dataclass(frozen=True)
 class Done:
-    """A study of the site.
-
-    Attributes:
-        content: The content of its ``study.json``; empty when it failed.
-        error: Why it failed; empty when it did not.
-    """
+    """A study of the site."""
 
     study: str
     detector: str
-    models: tuple[str, ...]
+    models: list[str]
     folder: str
-    content: Mapping[str, Any]
-    error: str = ""
+    content: Mapping[str, Any]  # the content of its ``study.json``; empty when it failed
+    error: str = ""  # why it failed; empty when it did not
 
     @property
     def published(self) -> list[Mapping[str, Any]]:
@@ -74,24 +70,18 @@ def write_index(
 ) -> Path:
     """Write ``index.html`` and return its path; ``asked`` is the file of groups that the command names, empty for none."""
     finished = [one for one in done if not one.error]
-    sections = [
-        Section("Pages", [_pages(done)], "Each study has a page of its own, with its figures and tables.")
-    ]
-    numbers = [row for one in finished for row in one.published]
-    if numbers:
+    note = "Each study has a page of its own, with its figures and tables."
+    sections = [Section("Pages", [_pages(done)], note)]
+    if any(one.published for one in finished):
         sections.append(Section("Ours and the papers'", [_numbers(finished)]))
     if plan.left_out:
-        table = Table(
-            ("study", "reference", "model", "why not"),
-            [[Cell(text) for text in line] for line in plan.left_out],
-            texts=(0, 1, 2, 3),
-        )
+        lines = [[Cell(text) for text in line] for line in plan.left_out]
+        table = Table(("study", "reference", "model", "why not"), lines, texts=(0, 1, 2, 3))
         sections.append(Section("Left out", [table], "Studies that do not fit a model.", folded=True))
     blocks: list[Block] = [Code(command)]
     if len(done) < len(plan.jobs):
-        blocks.append(
-            Text(f"{len(plan.jobs) - len(done)} studies are still to be done; the same command goes on.")
-        )
+        left = len(plan.jobs) - len(done)
+        blocks.append(Text(f"{left} studies are still to be done; the same command goes on."))
     if asked:
         blocks += [Text("The file of pages that the command names:"), Code(asked.strip())]
     sections.append(Section("How this was made", blocks))
@@ -108,25 +98,14 @@ def write_index(
 def _pages(done: Sequence[Done]) -> Table:
     rows: list[list[Cell | str | float]] = []
     for one in done:
-        title = STUDIES[one.study].title
-        if one.error:
-            rows.append(
-                [Cell(title, small=one.error, flag="bad"), one.detector, ", ".join(one.models), "", "", ""]
-            )
-            continue
-        rows.append(
-            [
-                Cell(title, href=f"{one.folder}/report.html"),
-                one.detector,
-                ", ".join(one.models),
-                _used(one.content["showers"]),
-                one.content["paper"]["reference"],
-                one.content["date"],
-            ]
-        )
-    return Table(
-        ("study", "detector", "models", "showers used", "paper", "date"), rows, texts=(0, 1, 2, 3, 4, 5)
-    )
+        title, content, facts = STUDIES[one.study].title, one.content, ("", "", "")
+        cell = Cell(title, small=one.error, flag="bad")
+        if not one.error:
+            cell = Cell(title, href=f"{one.folder}/report.html")
+            facts = (_used(content["showers"]), content["paper"]["reference"], content["date"])
+        rows.append([cell, one.detector, ", ".join(one.models), *facts])
+    columns = ("study", "detector", "models", "showers used", "paper", "date")
+    return Table(columns, rows, texts=(0, 1, 2, 3, 4, 5))
 
 
 def _used(showers: Mapping[str, int]) -> str:
@@ -153,9 +132,8 @@ def _numbers(done: Sequence[Done]) -> Table:
                     Cell(row["paper"]["source"], small=row["paper"]["note"]),
                 ]
             )
-    return Table(
-        ("study", "sample", "quantity", "ours", "paper", "source"), rows, key="numbers", texts=(0, 1, 2, 4, 5)
-    )
+    columns = ("study", "sample", "quantity", "ours", "paper", "source")
+    return Table(columns, rows, key="numbers", texts=(0, 1, 2, 4, 5))
 
 
 _STATE = "finished.json"
@@ -245,9 +223,8 @@ class AllStudies(Study):
             _publish(site, Path(chosen.publish), done)
         if site is not None and chosen.tidy:
             _tidy(site, done)
-        return StudyResult(
-            rows=_rows(done), texts=_texts(done, plan, labels, site), data=_data(done, plan, labels)
-        )
+        texts = _texts(done, plan, labels, site)
+        return StudyResult(_rows(done), texts=texts, data=_data(done, plan, labels))
 
     def _plan(self, stack: ExitStack, context: Context, models: Sequence[Source]) -> Plan:
         """Return what is to be done, by groups or with all that fits."""
@@ -261,11 +238,13 @@ class AllStudies(Study):
 
 def _do(job: Job, context: Context, site: Path | None) -> Done:
     """Do one study, or take it from its folder where it is finished."""
-    labels = tuple(model.label for model in job.models)
+    labels = [model.label for model in job.models]
     folder = None if site is None else site / job.folder
-    key = _key(job, context)
-    if folder is not None and _finished(folder, key):
-        return Done(job.study, job.detector, labels, job.folder, read_json(folder / "study.json"))
+    key, done = _key(job, context), partial(Done, job.study, job.detector, labels, job.folder)
+    if folder is not None:
+        state, content = folder / _STATE, folder / "study.json"
+        if state.exists() and content.exists() and read_json(state).get("key") == key:
+            return done(read_json(content))
     try:
         result = run_study(
             job.study,
@@ -281,10 +260,10 @@ def _do(job: Job, context: Context, site: Path | None) -> Done:
             allow_seen=context.allow_seen,
         )
     except CaloforgeError as error:
-        return Done(job.study, job.detector, labels, job.folder, {}, str(error))
+        return done({}, str(error))
     if folder is not None:
         write_json(folder / _STATE, {"key": key})
-    return Done(job.study, job.detector, labels, job.folder, result.content)
+    return done(result.content)
 
 
 def _publish(site: Path, target: Path, done: Sequence[Done]) -> None:
@@ -322,11 +301,6 @@ def _key(job: Job, context: Context) -> str:
     )[:20]
 
 
-def _finished(folder: Path, key: str) -> bool:
-    state = folder / _STATE
-    return state.exists() and (folder / "study.json").exists() and read_json(state).get("key") == key
-
-
 def _rows(done: Sequence[Done]) -> list[Row]:
     """Return the numbers beside which a paper has one."""
     return [
@@ -350,16 +324,7 @@ def _texts(done: Sequence[Done], plan: Plan, labels: Sequence[str], site: Path |
 def _data(done: Sequence[Done], plan: Plan, labels: Sequence[str]) -> Mapping[str, Any]:
     return {
         "models": list(labels),
-        "pages": [
-            {
-                "study": one.study,
-                "detector": one.detector,
-                "models": list(one.models),
-                "folder": one.folder,
-                "error": one.error,
-            }
-            for one in done
-        ],
+        "pages": [{name: value for name, value in vars(one).items() if name != "content"} for one in done],
         "left_out": [
             dict(zip(("study", "reference", "model", "why"), line, strict=True)) for line in plan.left_out
         ],

@@ -76,11 +76,9 @@ def read_groups(path: str | Path) -> dict[str, Group]:
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        msg = f"pages '{path}' cannot be read: {error.strerror or error}"
-        raise InputError(msg) from error
+        raise InputError(f"pages '{path}' cannot be read: {error.strerror or error}") from error
     except tomllib.TOMLDecodeError as error:
-        msg = f"pages '{path}': {error}"
-        raise ConfigError(msg) from error
+        raise ConfigError(f"pages '{path}': {error}") from error
     if not content or not all(isinstance(table, dict) for table in content.values()):
         msg = f"pages '{path}': expected one table a group, with truth, models, studies, n or settings"
         raise ConfigError(msg)
@@ -98,8 +96,7 @@ def truth_files(group: Group, name: str) -> list[Path]:
         shipped = packed_projections() if pattern == SHIPPED else None
         files = [shipped] if shipped is not None else [Path(file) for file in sorted(glob(pattern))]
         if not files:
-            msg = f"group '{name}': no file of reference showers is called '{pattern}'"
-            raise InputError(msg)
+            raise InputError(f"group '{name}': no file of reference showers is called '{pattern}'")
         found += [file for file in files if file not in found]
     return found
 
@@ -108,8 +105,7 @@ def _chosen(known: Sequence[str], wanted: Sequence[str], where: str, none: str =
     """Return the names ``DATASET/MODEL`` that are wanted by name or by data set, all when none is."""
     for one in wanted:
         if not any(_matches(name, one) for name in known):
-            msg = f"{where} is called '{one}'; known: {', '.join(known) or none}"
-            raise InputError(msg)
+            raise InputError(f"{where} is called '{one}'; known: {', '.join(known) or none}")
     return [name for name in known if not wanted or any(_matches(name, one) for one in wanted)]
 
 
@@ -124,8 +120,7 @@ def cards_in(zoo: str) -> dict[str, Card]:
         InputError: When there is no such folder.
     """
     if zoo and not Path(zoo).is_dir():
-        msg = f"zoo '{zoo}' is no folder; expected one with DATASET/MODEL.json inside"
-        raise InputError(msg)
+        raise InputError(f"zoo '{zoo}' is no folder; expected one with DATASET/MODEL.json inside")
     return shipped_models(Path(zoo) if zoo else ZOO)
 
 
@@ -149,20 +144,14 @@ def shipped_sources(stack: ExitStack, zoo: str, wanted: tuple[str, ...], device:
 
 @dataclass(frozen=True)
 class Job:
-    """One study of one reference, with all models that it takes.
-
-    Attributes:
-        detector: Name of the detector in which showers are compared.
-        settings: Settings of the study that differ from its own.
-        n: How many showers of each model; None: the study's own choice.
-    """
+    """One study of one reference, with all models that it takes."""
 
     study: str
-    detector: str
+    detector: str  # name of the detector in which showers are compared
     references: tuple[Source, ...]
     models: tuple[Source, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    n: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # other than its own
+    n: int | None = None  # how many showers of each model; None: the study's own choice
 
     @property
     def folder(self) -> str:

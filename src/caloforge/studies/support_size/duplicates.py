@@ -119,8 +119,7 @@ class PairTable:
     def __init__(self, profiles: Profiles, normalised: bool = False, device: str = "cpu") -> None:
         self.n = len(profiles["energy"])
         if self.n < 2:
-            msg = f"pairs of showers: at least 2 are needed, there are {self.n}"
-            raise TooFewShowersError(msg)
+            raise TooFewShowersError(f"pairs of showers: at least 2 are needed, there are {self.n}")
         self.values: dict[str, NDArray[np.float32]] = {}
         for axis in AXES:
             values = profiles[axis]
@@ -149,16 +148,11 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits at the quantile alpha.
-
-    Attributes:
-        cheap: Upper limits of x, y, z and energy; MeV, or pure numbers for normalised profiles.
-        similarity: Lower limit of the structural similarity; None where it does not apply.
-    """
+    """The limits at the quantile alpha."""
 
     alpha: float
-    cheap: Mapping[str, float]
-    similarity: float | None
+    cheap: Mapping[str, float]  # upper, of x, y, z and energy; MeV, or pure for normalised profiles
+    similarity: float | None  # lower limit of the structural similarity; None where it does not apply
 
 
 def limits_of(
@@ -177,7 +171,7 @@ def limits_of(
 
 
 class SimilaritySearch:
-    """Structural similarities at L = ``data_range`` GeV of pairs of showers (N, nx, ny, n_layers), MeV, each computed once."""
+    """Structural similarities at L = ``data_range`` GeV of pairs of images (N, nx, ny, n_layers), MeV, each computed once."""
 
     def __init__(self, images: NDArray[np.float32], data_range: float, device: str = "cpu") -> None:
         self.images, self.data_range, self.device = images, data_range, device
@@ -212,16 +206,11 @@ class SimilaritySearch:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The duplicates of a sample by one definition.
-
-    Attributes:
-        similarity: Their structural similarities (T,), or None for a definition without it.
-        candidates: Pairs that passed the cheap criteria, among the showers used.
-    """
+    """The duplicates of a sample by one definition."""
 
     duplicates: Duplicates
-    similarity: NDArray[np.float64] | None
-    candidates: int
+    similarity: NDArray[np.float64] | None  # structural (T,); None for a definition without it
+    candidates: int  # pairs that passed the cheap criteria, among the showers used
 
 
 def find_duplicates(

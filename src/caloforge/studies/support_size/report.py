@@ -35,20 +35,14 @@ _KEPT_SIZES = 150
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
-    """The support sizes of a sample; role 0 is the reference.
-
-    Attributes:
-        curves: Birthday curve by definition.
-        rates: Collision rate by definition.
-        by_alpha: Collision rates by definition, one for each alpha.
-    """
+    """The support sizes of a sample; role 0 is the reference."""
 
     label: str
     role: int
     findings: Findings
-    curves: dict[str, BirthdayCurve]
-    rates: dict[str, CollisionRate]
-    by_alpha: dict[str, list[CollisionRate]]
+    curves: dict[str, BirthdayCurve]  # birthday curve by definition
+    rates: dict[str, CollisionRate]  # collision rate by definition
+    by_alpha: dict[str, list[CollisionRate]]  # collision rates by definition, one for each alpha
 
     @classmethod
     def of(

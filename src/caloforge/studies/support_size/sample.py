@@ -42,9 +42,9 @@ class SupportSizeSettings(WindowSettings):
     """Settings of the study, beside the windows of energy and angle.
 
     Arguments:
-        showers: Showers of each sample at most; all their pairs are compared.
+        showers: Of each sample at most; all pairs are compared.
         alpha: Quantile of the limits.
-        alphas: Further ones, for the sensitivity.
+        alphas: Further.
         subsets: Random subsets of each size.
         largest: Largest subset; 0: a fifth of the showers.
         normalised: Compare profiles of unit sum, shapes alone, instead of energies.
@@ -73,21 +73,13 @@ class SupportSizeSettings(WindowSettings):
 
 @dataclass(frozen=True, eq=False)
 class ClosePair:
-    """Two showers that lie close together.
+    """Two showers that lie close together."""
 
-    Attributes:
-        showers: Their positions in the sample.
-        closeness: Largest cheap criterion in units of its limit: at most 1 for a duplicate.
-        similarity: Their structural similarity; NaN where it does not apply.
-        profiles: Axis to the two profiles (2, K), MeV.
-        images: (2, nx, ny) energies summed over the layers, MeV; None for detectors without a grid.
-    """
-
-    showers: tuple[int, int]
-    closeness: float
-    similarity: float
-    profiles: Mapping[str, NDArray[np.float64]]
-    images: NDArray[np.float64] | None
+    showers: tuple[int, int]  # their positions in the sample
+    closeness: float  # largest cheap criterion in units of its limit: at most 1 for a duplicate
+    similarity: float  # their structural similarity; NaN where it does not apply
+    profiles: Mapping[str, NDArray[np.float64]]  # axis to the two profiles (2, K), MeV
+    images: NDArray[np.float64] | None  # (2, nx, ny) sums over layers, MeV; None without a grid
 
 
 class Findings:
