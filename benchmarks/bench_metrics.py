@@ -17,7 +17,7 @@ import numpy as np
 
 from caloforge.showers import Showers, open_showers
 from caloforge.statistics.distances import expected_divergence, quantile_divergence
-from caloforge.statistics.ssim import structural_similarity
+from caloforge.statistics.pairs import structural_similarity
 from caloforge.validate.metrics import METRICS, Settings, compute_metrics
 from caloforge.validate.sample import Sample
 

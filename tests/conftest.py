@@ -1,11 +1,25 @@
-"""A model of a small training, once for all tests that generate with one."""
+"""One thread for all tests, and a model of a small training, once for all tests that generate with one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 SMALL = ("epochs=2", "latent=4", "hidden=[32]", "calibrate=false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small matrices on several threads of a busy machine mostly wait."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

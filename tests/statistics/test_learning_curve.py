@@ -14,8 +14,7 @@ from caloforge.statistics.learning_curve import (
     null_error,
     significance,
 )
-from caloforge.statistics.scoring import auc_with_error
-from caloforge.statistics.two_sample import make_splits
+from caloforge.statistics.two_sample import auc_with_error, make_splits
 
 FOLDS = 3
 

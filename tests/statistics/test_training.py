@@ -11,7 +11,7 @@ from scipy.stats import norm
 from caloforge.errors import TooFewShowersError
 from caloforge.statistics.feature_distances import Neighbourhoods
 from caloforge.statistics.networks import ResidualCNN, StandardisedMLP
-from caloforge.statistics.ssim import structural_similarity
+from caloforge.statistics.pairs import structural_similarity
 from caloforge.statistics.training import (
     PRESETS,
     TrainingOptions,

@@ -130,7 +130,7 @@ def test_one_pass_gives_what_single_passes_give(files: list[Path], n_max: int) -
             table, whole = observe(source), Sample(source, "whole")
             for name in table.names:
                 np.testing.assert_array_equal(sample.observables[name], table[name], err_msg=name)
-            np.testing.assert_array_equal(sample.observables.cell_std, table.cell_std)
+            np.testing.assert_array_equal(sample.observables.cells.std, table.cells.std)
             first, second = (cell_histograms(each, n_max, settings.seed) for each in (sample, whole))
             assert (first.counts != second.counts).nnz == 0
             after = reconstruct(samples[0], sample)

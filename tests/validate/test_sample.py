@@ -70,8 +70,8 @@ def test_halves_are_disjoint_reproducible_rows(sample: Sample, showers: Showers)
     direct = Sample(showers[first.rows], "direct", 0.2, 0.01)
     for name in direct.observables.names:
         np.testing.assert_allclose(first.observables[name], direct.observables[name], err_msg=name)
-    np.testing.assert_allclose(first.observables.cell_mean, direct.observables.cell_mean)
-    np.testing.assert_allclose(first.observables.cell_std, direct.observables.cell_std)
+    np.testing.assert_allclose(first.observables.cells.mean, direct.observables.cells.mean)
+    np.testing.assert_allclose(first.observables.cells.std, direct.observables.cells.std)
     np.testing.assert_array_equal(first.incident_energy, showers.incident_energy[first.rows])
     np.testing.assert_array_equal(first.incident_theta, showers.incident_theta[first.rows])
 
@@ -117,7 +117,7 @@ def test_from_a_file(sample: Sample, showers: Showers, tmp_path: Path) -> None:
         stored = Sample(file, "stored", 0.2, 0.01)
         np.testing.assert_array_equal(stored.take(11, seed=1).cells, sample.take(11, seed=1).cells)
         first, _ = stored.halves(2)
-        np.testing.assert_allclose(first.observables.cell_mean, sample.halves(2)[0].observables.cell_mean)
+        np.testing.assert_allclose(first.observables.cells.mean, sample.halves(2)[0].observables.cells.mean)
         np.testing.assert_array_equal(stored.observables["hits"], sample.observables["hits"])
 
 

@@ -56,27 +56,14 @@ from scipy.special import betaincinv, gammaincinv, ndtri
 
 from caloforge.errors import InputError
 from caloforge.random import generator
+from caloforge.statistics.pairs import condensed_size
 
-__all__ = [
-    "BirthdayCurve",
-    "CollisionRate",
-    "Duplicates",
-    "Interval",
-    "birthday_curve",
-    "clopper_pearson",
-    "collision_rate",
-    "no_duplicate",
-]
+__all__ = ["BirthdayCurve", "CollisionRate", "Duplicates", "Interval", "birthday_curve", "collision_rate"]
 
 
 @dataclass(frozen=True, eq=False)
 class Duplicates:
-    """Which pairs of ``n`` showers are duplicates.
-
-    Arguments:
-        n: Number of showers.
-        pairs: (T, 2) indices i < j of the duplicates.
-    """
+    """Which pairs (T, 2), indices i < j, of ``n`` showers are duplicates."""
 
     n: int
     pairs: NDArray[np.int64]
@@ -90,16 +77,6 @@ class Duplicates:
     def count(self) -> int:
         """Number of duplicates T."""
         return len(self.pairs)
-
-    @property
-    def possible(self) -> int:
-        """Number of pairs in all."""
-        return self.n * (self.n - 1) // 2
-
-    @property
-    def degrees(self) -> NDArray[np.int64]:
-        """Number of duplicates (n,) of each shower."""
-        return np.bincount(self.pairs.ravel(), minlength=self.n)
 
 
 @dataclass(frozen=True)
@@ -138,16 +115,12 @@ def _log_ratio(above: float, below: float) -> float:
 
 @dataclass(frozen=True)
 class CollisionRate:
-    """The rate of duplicates among pairs, and the support size from it.
+    """The rate p of duplicates among pairs of ``n`` showers, and the support size from it.
 
     Attributes:
-        n: Number of showers.
         count: Number of duplicates T.
-        rate: Unbiased estimate of p.
-        error: Its standard deviation.
+        rate: Unbiased estimate of p, with its standard deviation ``error`` and its interval from ``low`` to ``high``.
         effective: k, the number of independent duplicates of the same precision.
-        low: Lower end of p.
-        high: Upper end of p.
         support: Support size with its interval.
     """
 
@@ -162,20 +135,15 @@ class CollisionRate:
 
 
 def collision_rate(duplicates: Duplicates, level: float = 0.95) -> CollisionRate:
-    """Return the rate of duplicates and the support size from it.
-
-    Arguments:
-        duplicates: The duplicates of a sample of independent showers.
-        level: Probability content of the intervals.
-    """
-    n, count, possible = duplicates.n, duplicates.count, duplicates.possible
+    """Return the rate of duplicates of independent showers and the support size from it, with intervals of content ``level``."""
+    n, count, possible = duplicates.n, duplicates.count, condensed_size(duplicates.n)
     tail = (1.0 - level) / 2.0
     if count == 0:
         high = min(1.0, -math.log(tail) / possible)
         bound = Interval(math.nan, 1.0 / high, math.inf)
         return CollisionRate(n, 0, 0.0, math.nan, 0.0, 0.0, high, bound)
     rate = count / possible
-    degrees = duplicates.degrees.astype(np.float64)
+    degrees = np.bincount(duplicates.pairs.ravel()).astype(np.float64)  # duplicates of each shower
     sharing = float((degrees * (degrees - 1)).sum()) / 2.0  # W
     variance = rate * (1.0 - rate) / possible
     if n >= 4:
@@ -192,7 +160,6 @@ def collision_rate(duplicates: Duplicates, level: float = 0.95) -> CollisionRate
     return CollisionRate(n, count, rate, math.sqrt(variance), effective, low, high, support)
 
 
-_HALF = 0.5
 _FIT_UP_TO = 0.9
 _NEVER = np.iinfo(np.int64).max
 
@@ -209,14 +176,9 @@ def clopper_pearson(
 
 
 def no_duplicate(support: float, largest: int) -> NDArray[np.float64]:
-    """Return the logarithm of the probability that s of N equally likely showers all differ.
+    """Return the logarithm of the probability that s of N = ``support`` equally likely showers all differ.
 
-    Arguments:
-        support: N, at least 1.
-        largest: Largest s.
-
-    Returns:
-        (largest + 1,) for s = 0 to largest.
+    It is (largest + 1,) for s = 0 to ``largest``.
     """
     i = np.arange(largest, dtype=np.float64)
     with np.errstate(divide="ignore"):
@@ -230,9 +192,7 @@ class BirthdayCurve:
 
     Attributes:
         sizes: (K,) 2 to the largest.
-        probability: (K,).
-        low: (K,) lower end of the band.
-        high: (K,) upper end of the band.
+        probability: (K,), with its band from ``low`` to ``high``, (K,) each.
         subsets: Number of subsets of each size.
         rule: The paper's support size; its value is NaN where the probability never passes one half.
         fit: The fitted support size.
@@ -269,14 +229,9 @@ def _first_sizes(duplicates: Duplicates, subsets: int, seed: int) -> NDArray[np.
 def birthday_curve(
     duplicates: Duplicates, largest: int, subsets: int = 1000, seed: int = 0, level: float = 0.95
 ) -> BirthdayCurve:
-    """Return the curve and both support sizes.
+    """Return the curve up to subsets of ``largest`` showers and both support sizes.
 
-    Arguments:
-        duplicates: The duplicates of a sample of independent showers.
-        largest: Largest subset, at most the sample.
-        subsets: Subsets of each size.
-        seed: Which subsets.
-        level: Probability content of bands and intervals.
+    Each size has ``subsets`` random subsets; bands and intervals have the probability content ``level``.
 
     Raises:
         InputError: When the largest subset is smaller than 2 or larger than the sample.
@@ -299,7 +254,7 @@ def birthday_curve(
 
 def _crossing(sizes: NDArray[np.int64], curve: NDArray[np.float64]) -> float:
     """Return s * s of the first size where a curve is above one half; infinite where it never is."""
-    above = np.flatnonzero(curve > _HALF)
+    above = np.flatnonzero(curve > 0.5)
     return float(sizes[above[0]]) ** 2 if len(above) else math.inf
 
 

@@ -72,7 +72,7 @@ class DensityEstimator(ABC):
         """Return ln of the density (N,) at values (N, k), in 1 over their units; -inf where it is 0."""
 
 
-def _table(values: ArrayLike, columns: int | None = None) -> Array:
+def _table(values: ArrayLike, columns: int | None = None, least: int = 0) -> Array:
     """Return values as (N, k), checked."""
     array = np.asarray(values, dtype=np.float64)
     array = array[:, None] if array.ndim == 1 else array
@@ -84,14 +84,8 @@ def _table(values: ArrayLike, columns: int | None = None) -> Array:
         row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
         msg = f"observable {column} of shower {row} is {array[row, column]}; expected a finite number"
         raise InputError(msg)
-    return array
-
-
-def _training_table(values: ArrayLike) -> Array:
-    """Return values to fit as (N, k), checked."""
-    array = _table(values)
-    if len(array) < _LEAST:
-        msg = f"{len(array)} showers are too few for a density; expected at least {_LEAST}"
+    if len(array) < least:
+        msg = f"{len(array)} showers are too few for a density; expected at least {least}"
         raise TooFewShowersError(msg)
     return array
 
@@ -108,15 +102,7 @@ _MOST = 2**40
 
 
 class HistogramDensity(DensityEstimator):
-    """Equal bins in each quantity.
-
-    Arguments:
-        bins: Numbers of bins a quantity to try.
-        n_folds: Folds of the cross-validation.
-
-    Attributes:
-        n_bins: The chosen number of bins a quantity.
-    """
+    """Equal bins in each quantity, ``n_bins`` of them, chosen among ``bins`` in ``n_folds`` folds."""
 
     label = "histogram"
 
@@ -126,7 +112,7 @@ class HistogramDensity(DensityEstimator):
 
     def fit(self, values: ArrayLike, seed: int = 0) -> Self:
         """Choose the number of bins and count all values."""
-        array = _training_table(values)
+        array = _table(values, least=_LEAST)
         n, k = array.shape
         self._low = array.min(axis=0)
         span = array.max(axis=0) - self._low
@@ -186,12 +172,7 @@ def _log_counts(train: NDArray[np.int64], test: NDArray[np.int64], bins: int) ->
 class KernelDensity(DensityEstimator):
     """Gaussian kernels of one width on standardised quantities.
 
-    Arguments:
-        n_bandwidths: Widths to try.
-        n_folds: Folds of the cross-validation.
-
-    Attributes:
-        bandwidth: The chosen width, in standard deviations.
+    The width ``bandwidth``, in standard deviations, is chosen among ``n_bandwidths`` in ``n_folds`` folds.
     """
 
     label = "KDE"
@@ -204,7 +185,7 @@ class KernelDensity(DensityEstimator):
         """Choose the bandwidth and keep the values."""
         neighbours = require("sklearn.neighbors", extra="eval")
         selection = require("sklearn.model_selection", extra="eval")
-        array = _training_table(values)
+        array = _table(values, least=_LEAST)
         spread = array.std(axis=0)
         self._mean, self._scale = array.mean(axis=0), np.where(spread > 0, spread, 1.0)
         self._centres = (array - self._mean) / self._scale

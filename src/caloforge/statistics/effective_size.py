@@ -56,10 +56,8 @@ __all__ = [
     "by_formula",
     "deepest",
     "divergence_error",
-    "fit_amplification",
     "run_toy",
 ]
-
 
 SHOWERS_A_BIN = 10
 """Only n_quant <= n / 10 counts for a set of n showers."""
@@ -78,11 +76,7 @@ def deepest(n: int) -> int:
 
 
 class DyadicBins:
-    """Quantiles of a reference, all powers of two up to 2^depth.
-
-    Arguments:
-        reference: Values (N,) or (N, d).
-        depth: The finest bins are 2^depth.
+    """Quantiles of a reference, (N,) or (N, d), all powers of two up to 2^depth.
 
     Attributes:
         quantiles: (depth,) numbers of bins: 2, 4, ..., 2^depth.
@@ -98,11 +92,7 @@ class DyadicBins:
         return self._bins.count(values)
 
     def divergences(self, counts: ArrayLike) -> NDArray[np.float64]:
-        """Return the divergence from the reference at every number of quantiles (depth,).
-
-        Arguments:
-            counts: Entries of the finest bins (2^depth,), as :meth:`count` gives them.
-        """
+        """Return the divergence at every number of quantiles (depth,), from counts of the finest bins (2^depth,)."""
         p, g = self._bins.counts, np.asarray(counts)
         found = []
         for level in range(1, self.depth + 1):
@@ -140,15 +130,9 @@ class EffectiveSize:
 def divergence_error(
     divergence: float, n_quant: int, n: float, n_truth: float, truths: int = 1, scale: float = 1.0
 ) -> float:
-    """Return the standard deviation of a divergence.
+    """Return the standard deviation of a divergence D of n showers, the mean over ``truths`` truths of ``n_truth`` showers each.
 
-    Arguments:
-        divergence: D, mean over the truths.
-        n_quant: Number of quantiles K.
-        n: Size of the sample.
-        n_truth: Size of each truth.
-        truths: Number r of independent truths that it was averaged over.
-        scale: c/k, the factor by which entries differ from independent showers.
+    ``n_quant`` is K, and ``scale`` is c/k, the factor by which entries differ from independent showers.
     """
     k, a, b = n_quant - 1, scale / n, scale / n_truth
     bias = max(0.0, 8.0 * divergence - k * (a + b))
@@ -159,14 +143,9 @@ def divergence_error(
 def by_formula(
     divergence: float, error: float, n_quant: int, n_truth: float, scale: float = 1.0
 ) -> EffectiveSize:
-    """Return the effective size by formula.
+    """Return the effective size by formula, from D and its standard deviation in K quantiles of a truth of ``n_truth`` showers.
 
-    Arguments:
-        divergence: D.
-        error: Its standard deviation.
-        n_quant: Number of quantiles.
-        n_truth: Size of the truth whose quantiles they are.
-        scale: c/k, see the module.
+    ``scale`` is c/k, the factor by which entries differ from independent showers.
     """
     slope = 8.0 / ((n_quant - 1) * scale)
     inverse, spread = slope * divergence - 1.0 / n_truth, slope * error
@@ -179,17 +158,10 @@ def by_formula(
 def by_comparison(
     divergence: float, error: float, sizes: ArrayLike, curve: ArrayLike, curve_error: ArrayLike
 ) -> EffectiveSize | None:
-    """Return the effective size by comparison with samples of the truth.
+    """Return the effective size of a sample of divergence D and its standard deviation by comparison with samples of the truth.
 
-    Arguments:
-        divergence: D of the sample.
-        error: Its standard deviation.
-        sizes: (S,) increasing sizes of the truth's samples.
-        curve: (S,) their mean divergences.
-        curve_error: (S,) errors of these means.
-
-    Returns:
-        None when there is no sample of the truth, or the sample is worse than the smallest of them.
+    These have increasing sizes (S,), mean divergences (S,), and errors of these means (S,). It is None when there is no sample of
+    the truth, or the sample is worse than the smallest of them.
     """
     n, d, e = (np.asarray(values, np.float64) for values in (sizes, curve, curve_error))
     known = np.isfinite(d) & (d > 0)
@@ -227,14 +199,11 @@ def fit_amplification(n_quant: int) -> float:
 class ToyResult:
     """The estimator against closed forms.
 
-    Arguments:
+    Attributes:
         quantiles: (L,) numbers of quantiles.
         known: (L,) amplification factor in closed form, for the size of the generated samples.
-        found: (L,) amplification factor by formula, from the mean divergence of the fits.
-        uncertainty: (L,) its standard deviation.
-        sample: Effective size found for a sample of the truth.
-        sample_size: Its true size.
-        sample_uncertainty: Standard deviation of ``sample``.
+        found: (L,) amplification factor by formula, from the mean divergence of the fits, with its ``uncertainty`` (L,).
+        sample: Effective size found for a sample of the truth of ``sample_size`` values, with ``sample_uncertainty``.
     """
 
     quantiles: NDArray[np.int64]
@@ -250,11 +219,11 @@ def run_toy(n_truth: int, n_train: int, fits: int = 40, n: int = 200_000, seed: 
     """Measure the amplification of Gaussian fits with the estimator of the study.
 
     Arguments:
-        n_truth: Values of the truth.
-        n_train: Values that a fit sees; also the size of a sample of the truth that must give itself back.
-        fits: Number of fits, whose divergences are averaged; each has a truth of its own.
+        n_truth: Values of the truth; each fit has a truth of its own.
+        n_train: Values that a fit sees; also the size of a sample of the truth whose effective size must be its size.
+        fits: Number of fits, whose divergences are averaged.
         n: Values that each fit generates.
-        seed: Seed.
+        seed: Seed of all values.
     """
     depth = deepest(n_truth)
     found, samples = [], []

@@ -43,18 +43,7 @@ from caloforge.random import generator
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "FEWEST_FPD",
-    "FEWEST_KPD",
-    "PRDC",
-    "Neighbourhoods",
-    "fpd",
-    "frechet_distance",
-    "intercept_at_zero",
-    "kpd",
-    "normalise",
-    "polynomial_mmd",
-]
+__all__ = ["FEWEST_FPD", "FEWEST_KPD", "PRDC", "Neighbourhoods", "fpd", "kpd", "normalise"]
 
 Array = NDArray[np.float64]
 
@@ -113,13 +102,9 @@ def _check_size(name: str, n: int, fewest: int) -> None:
 
 
 def fpd(reference: Array, generated: Array, seed: int = 0, draws: int = 20) -> tuple[float, float]:
-    """Return the Frechet physics distance and its error.
+    """Return the Frechet physics distance, of ``draws`` distances at each size, and its error.
 
-    Arguments:
-        reference: Features (N, d), see :func:`normalise`.
-        generated: Features (M, d).
-        seed: Seed of the draws.
-        draws: Distances averaged at each size.
+    The features (N, d) and (M, d) are those of :func:`normalise`.
 
     Raises:
         TooFewShowersError: With fewer than 100 a side.
@@ -183,14 +168,9 @@ def polynomial_mmd(x: Array, y: Array) -> float:
 def kpd(
     reference: Array, generated: Array, seed: int = 0, batches: int = 10, batch: int = 10_000
 ) -> tuple[float, float]:
-    """Return the kernel physics distance and its error.
+    """Return the kernel physics distance, from ``batches`` of at most ``batch`` draws, and its error.
 
-    Arguments:
-        reference: Features (N, d), see :func:`normalise`.
-        generated: Features (M, d).
-        seed: Seed of the batches.
-        batches: How many.
-        batch: Draws of each, at most as many as there are showers.
+    The features (N, d) and (M, d) are those of :func:`normalise`.
 
     Raises:
         TooFewShowersError: With fewer than 20 a side.
@@ -213,12 +193,7 @@ def _squared_distances(block: torch.Tensor, other: torch.Tensor, squares: torch.
 
 
 class Neighbourhoods:
-    """Reference rows and their balls, computed once for all samples that are compared with them.
-
-    Arguments:
-        reference: Features (N, d).
-        k: Neighbours.
-        device: Where to compute.
+    """Reference rows (N, d) and their balls to the k-th neighbour, computed once for all samples compared with them.
 
     Raises:
         TooFewShowersError: When a sample has not more than k rows.
@@ -249,11 +224,7 @@ class Neighbourhoods:
     def members(self, generated: NDArray[np.floating]) -> dict[str, Array]:
         """Return, for each of the four figures, what each counted row contributes; their means are the figures.
 
-        Arguments:
-            generated: Features (M, d).
-
-        Returns:
-            Precision and density (M,), recall and coverage (N,).
+        With generated features (M, d) precision and density are (M,), recall and coverage (N,).
         """
         import torch
 

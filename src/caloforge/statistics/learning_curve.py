@@ -28,24 +28,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from caloforge.random import child_seed, generator
-from caloforge.statistics.scoring import auc_with_error
-from caloforge.statistics.two_sample import Candidate, Rows, Split
+from caloforge.statistics.two_sample import Array, Candidate, Rows, Split, auc_with_error
 
-__all__ = [
-    "Crossing",
-    "LearningCurve",
-    "Point",
-    "bootstrap_auc",
-    "fit_curve",
-    "learning_points",
-    "null_error",
-    "significance",
-]
-
-Array = NDArray[np.float64]
+__all__ = ["Crossing", "LearningCurve", "Point", "fit_curve", "learning_points", "significance"]
 
 _GRID = np.geomspace(8.0, 1e9, 2000)  # rows a side at which the curve is evaluated
 _PRIOR = (1.0, 0.5)  # of the exponent c
@@ -67,13 +55,7 @@ def significance(auc: ArrayLike, n: ArrayLike) -> Array:
 
 
 def bootstrap_auc(scores: Array, weights_reference: Array, weights_generated: Array) -> Array:
-    """Return the AUC of weighted rows for each set of weights (B,).
-
-    Arguments:
-        scores: Scores (n + m,), those of the reference first.
-        weights_reference: How often each row is drawn (B, n).
-        weights_generated: The same of the generated sample (B, m).
-    """
+    """Return the AUC (B,) of scores (n + m,), those of the reference first, for each set of weights (B, n) and (B, m)."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # equal scores count half
     n, m = weights_reference.shape[1], weights_generated.shape[1]
@@ -109,16 +91,9 @@ class Crossing:
 
 
 def learning_points(candidate: Candidate, split: Split, folds: int, seed: int) -> list[Point]:
-    """Train a classifier on parts of different sizes and score the same test part.
+    """Train a classifier on parts of different sizes and score the same test part; return points of increasing size.
 
-    Arguments:
-        candidate: The classifier.
-        split: The test part is held out; training and validation part are divided.
-        folds: Folds of the test whose significance is wanted.
-        seed: Seed of the parts and trainings.
-
-    Returns:
-        Points of increasing size.
+    Training and validation part of the split are divided. ``folds`` is that of the test whose significance is wanted.
     """
     pool = Rows(
         np.concatenate([split.train.reference, split.validation.reference]),
@@ -215,7 +190,7 @@ def fit_curve(
 
     Arguments:
         points: At least two sizes, increasing.
-        n_reference: How many of the test rows are of the reference.
+        n_reference: How many of the test rows are of the reference; these come first.
         folds: K of the test with cross-fitting whose size is wanted.
         rng: Draws the bootstrap.
         replicas: Bootstrap replicas.

@@ -1,4 +1,4 @@
-r"""Means, standard deviations and their ratios with errors, and moments in bins of a condition.
+r"""Means, standard deviations and their ratios with errors; moments in bins of a condition and at a point.
 
 The error of the mean of n values is :math:`s / \sqrt n`. For a standard deviation, the unbiased sample variance :math:`s^2`
 of any distribution with the cumulants :math:`\kappa_2, \kappa_4` has exactly
@@ -15,22 +15,39 @@ the first without bias, the second by :math:`d s = d(s^2) / (2 s)`. With the cen
 :math:`k_2 = n m_2 / (n - 1)` and :math:`k_4 = n^2 [(n + 1) m_4 - 3 (n - 1) m_2^2] / [(n - 1)(n - 2)(n - 3)]`. For large n this is
 the often used :math:`(m_4 - s^4) / (4 n s^2)`, which for ten normal values gives little more than half of the true variance.
 
+**At a point** of the conditions, such as energy :math:`E` and angle :math:`\theta`: entries in a window around it differ in
+their conditions, which moves and widens any quantity :math:`x`. A straight line is fitted to them,
+
+.. math:: x_i = \mu + a (E_i - E_0) + b (\theta_i - \theta_0) + r_i ,
+
+so that :math:`\mu` is the mean at the point :math:`(E_0, \theta_0)`, :math:`\sigma`, the standard deviation of the residuals
+:math:`r_i`, is the width there, and :math:`\mu + r_i` are the values moved to the point. Terms whose condition does
+not vary are left out; with neither, :math:`\mu` is the plain mean and :math:`\sigma` the plain standard deviation.
+
+Errors: :math:`\sigma_\mu^2 = \sigma^2 (X^T X)^{-1}_{00}`, and for the width that of the standard deviation of the residuals.
+Each sample is fitted by itself, so that one that is another times a factor has exactly that factor in mean and width.
+
 References:
     M. G. Kendall, A. Stuart, The advanced theory of statistics 1 (1977), chapter 12 (k-statistics and their variances).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FEWEST",
     "BinnedMoments",
+    "LocalMoments",
     "central_width",
     "condition_bins",
     "core_cells",
+    "local_moments",
     "mean_and_std",
     "mean_with_error",
     "moment_ratios",
@@ -124,15 +141,7 @@ def condition_bins(x: Array, n_bins: int = 10, open_ends: bool = False) -> Array
 class BinnedMoments(NamedTuple):
     """Moments of a quantity in K bins of a condition, each (K,); NaN where a bin has too few values.
 
-    Attributes:
-        n: Values in the bin.
-        centre: Mean of the condition.
-        mean: Mean of the quantity.
-        mean_error: Its error.
-        std: Standard deviation.
-        std_error: Its error.
-        half_width: Half the width of the central 68.3 %.
-        median: Median.
+    ``centre`` is the mean of the condition, ``half_width`` half the width of the central 68.3 % of the quantity.
     """
 
     n: NDArray[np.int64]
@@ -146,13 +155,9 @@ class BinnedMoments(NamedTuple):
 
 
 def moments_in_bins(x: Array, condition: Array, edges: Array, fewest: int = 10) -> BinnedMoments:
-    """Return mean, standard deviation and central width of a quantity in bins of a condition.
+    """Return mean, standard deviation and central width of a quantity (N,) in bins of a condition (N,), with edges (K + 1,).
 
-    Arguments:
-        x: The quantity (N,); values that are not finite are left out.
-        condition: The condition (N,).
-        edges: Bin edges (K + 1,).
-        fewest: Values below which the moments of a bin are NaN; its ``centre`` needs one.
+    Values that are not finite are left out. Moments of a bin of fewer than ``fewest`` values are NaN; its ``centre`` needs one.
     """
     place = np.where(np.isfinite(x), np.searchsorted(edges, condition, side="right") - 1, -1)
     n = np.bincount(place[(place >= 0) & (place < len(edges) - 1)], minlength=len(edges) - 1)
@@ -176,14 +181,10 @@ def weighted_moments(
 
 
 def core_cells(mean: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the flat indices (c,) of the core of a shower.
+    """Return the flat indices (c,) of the core of a shower, from the mean energy of each cell (n_cells,).
 
     In a grid of 25 x 25 x 25 cells it is the published cube [10, 16]^3, elsewhere the cells whose mean energy is at least a
     tenth of the largest.
-
-    Arguments:
-        mean: Mean energy of each cell (n_cells,).
-        shape: Shape of the cells.
 
     References:
         F. Rehm et al., arXiv:2103.13698.
@@ -196,14 +197,61 @@ def core_cells(mean: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np
 
 
 def moment_ratios(reference: tuple[Array, Array], generated: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Return generated over reference means and standard deviations of cells.
+    """Return generated over reference means and standard deviations of cells, from both of each sample, (c,) each.
 
-    Arguments:
-        reference: Mean and standard deviation of each cell, (c,) each.
-        generated: The same.
-
-    Returns:
-        The ratios of the means (at most c,) and of the standard deviations (at most c,); without cells where the reference is 0.
+    Cells where the reference is 0 are left out, so that there are at most c ratios of each.
     """
     mean, std = (g[r > 0] / r[r > 0] for r, g in zip(reference, generated, strict=True))
     return mean, std
+
+
+FEWEST = 20
+"""Entries below which mean and width at a point are NaN."""
+_RELATIVE = 1e-4  # a condition that varies by less does not vary
+
+
+@dataclass(frozen=True, eq=False)
+class LocalMoments:
+    """Mean and width of a quantity at a point, with errors of one standard deviation, from ``n`` entries.
+
+    Attributes:
+        missing: Entries without the quantity (NaN).
+        width: Standard deviation at the point.
+        moved: (n,) the values moved to the point.
+    """
+
+    n: int
+    missing: int
+    mean: float
+    mean_error: float
+    width: float
+    width_error: float
+    moved: NDArray[np.float64]
+
+
+def local_moments(
+    values: NDArray[np.float64], conditions: Sequence[NDArray[np.float64]], point: Sequence[float]
+) -> LocalMoments:
+    """Return mean and width of a quantity at a point; NaN where fewer than :data:`FEWEST` entries have it.
+
+    The values (N,) are NaN where an entry does not have the quantity; each condition is (N,), the point one number a condition.
+    """
+    good = np.isfinite(values)
+    x, n = values[good], int(good.sum())
+    missing = len(values) - n
+    if n < FEWEST:
+        return LocalMoments(n, missing, np.nan, np.nan, np.nan, np.nan, x)
+    columns = [np.ones(n)]
+    for condition, where in zip(conditions, point, strict=True):
+        offset = condition[good] - where
+        scale = max(abs(where), float(np.abs(condition[good]).max()))
+        if np.ptp(offset) > _RELATIVE * scale:
+            columns.append(offset / np.abs(offset).max())
+    design = np.stack(columns, axis=1)
+    solution, _, rank, _ = np.linalg.lstsq(design, x, rcond=None)
+    residual = x - design @ solution
+    variance = float(residual @ residual) / max(n - int(rank), 1)
+    sigma = float(np.sqrt(variance))
+    mean_error = sigma * float(np.sqrt(np.linalg.pinv(design.T @ design)[0, 0]))
+    moved = solution[0] + residual
+    return LocalMoments(n, missing, float(solution[0]), mean_error, sigma, std_error(moved), moved)

@@ -36,11 +36,7 @@ class _Standardise(nn.Module):
 class StandardisedMLP(nn.Module):
     """Three hidden layers of one width with LeakyReLU, one logit.
 
-    Arguments:
-        inputs: Training inputs (N, d), for the standardisation.
-        width: Neurons of a hidden layer.
-        dropout: Fraction of hidden neurons dropped while training.
-        standardise: Whether the inputs are standardised; the CaloChallenge's classifier takes them as they are.
+    Inputs are standardised with the training inputs (N, d), unless switched off as in the CaloChallenge's classifier.
     """
 
     def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0, standardise: bool = True) -> None:
@@ -55,15 +51,10 @@ class StandardisedMLP(nn.Module):
 
 
 class OccupancyMLP(nn.Module):
-    """An MLP on inputs with missing values: NaN, for example the logarithm of an empty cell.
+    """An MLP on inputs (N, d) with missing values: NaN, for example the logarithm of an empty cell.
 
     Each input is standardised with its known values and is 0 where it is missing; a further input of 0 or 1 says whether
     it is known, for those that are missing somewhere in the training part.
-
-    Arguments:
-        inputs: Training inputs (N, d), NaN where there is no value.
-        width: Neurons of a hidden layer.
-        dropout: Fraction of hidden neurons dropped while training.
     """
 
     def __init__(self, inputs: Tensor, width: int, dropout: float = 0.0) -> None:

@@ -65,13 +65,12 @@ def halves(n: int, index: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np
 def resample(
     measure: Callable[..., Any], a: Any, b: Any, samples: int, n_halves: int, seed: int
 ) -> tuple[Array, Array]:
-    """Return a statistic of two samples for bootstrap samples of both, and between halves of the first.
+    """Return a statistic for bootstrap samples of rows a (n, ...) and b (m, ...), and between halves of a.
 
     Arguments:
         measure: ``measure(a, b)`` of rows, and ``measure(a, b, weights_a, weights_b)`` with how often each counts; returns a
             number or several.
-        a: Rows (n, ...).
-        b: Rows (m, ...).
+        a, b: Rows of the two samples.
         samples: Bootstrap samples.
         n_halves: Pairs of halves; none of fewer than four rows.
         seed: Seed of both.
@@ -111,14 +110,7 @@ class Floor:
 
 
 def floor_scale(n: int, m: int, size: int, degree: int) -> float:
-    """Return the factor from a metric between two samples of ``size`` to one between ``n`` and ``m`` rows.
-
-    Arguments:
-        n: Reference rows.
-        m: Generated rows.
-        size: Rows of each half.
-        degree: Degree k of the metric in the difference of the samples: 1 or 2.
-    """
+    """Return the factor from a metric of degree k, 1 or 2, between samples of ``size`` to one between ``n`` and ``m`` rows."""
     return float(((1.0 / n + 1.0 / m) * size / 2.0) ** (degree / 2.0))
 
 
@@ -132,13 +124,11 @@ def floor_at(
     uncertainty: float | None = None,
     growth: float = 1.0,
 ) -> Floor:
-    """Return the floor for ``n`` reference and ``m`` generated rows.
+    """Return the floor of a metric of degree k for ``n`` reference and ``m`` generated rows.
 
     Arguments:
         between_halves: The metric between repeated pairs of halves of the reference, (R,).
-        n: Reference rows.
-        m: Generated rows.
-        degree: Degree k of the metric in the difference of the samples.
+        n, m, degree: Rows of the samples, and k.
         ideal: The metric of equal distributions for infinitely many rows.
         size: Rows of a half; n // 2 by default.
         uncertainty: That of one of the values; by default their standard deviation.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from caloforge.errors import TooFewShowersError, require
 from caloforge.random import child_seed, generator
-from caloforge.statistics.scoring import Scorer, auc_with_error, calibrate, divergence_bits
+from caloforge.statistics.two_sample import Array, Scorer, auc_with_error, calibrate, divergence_bits
 
 if TYPE_CHECKING:
     import torch
@@ -34,12 +34,10 @@ __all__ = [
     "TrainingOptions",
     "fit_boosting",
     "fit_network",
-    "threads_for",
     "train_once",
 ]
 
 Inputs: TypeAlias = NDArray[np.float32]
-Array: TypeAlias = NDArray[np.float64]
 
 Builder: TypeAlias = "Callable[[torch.Tensor], nn.Module]"
 """Makes a network from the training inputs (N, d), for its standardisation; it maps (B, d) to logits (B,)."""
@@ -103,10 +101,8 @@ def fit_boosting(
     times as long. Trees send a missing value (NaN) to the side that separates better.
 
     Arguments:
-        x: Training features (N, d), NaN where there is no value.
-        labels: 0 or 1 (N,).
-        x_validation: Features (M, d) of the validation part.
-        labels_validation: Its labels (M,).
+        x, x_validation: Features (N, d) and (M, d), NaN where there is no value.
+        labels, labels_validation: 0 or 1, (N,) and (M,).
         seed: Seed of the trees.
 
     Raises:
@@ -139,14 +135,10 @@ def fit_network(
     """Train a network on given parts and return the function that scores rows (N, d) by their logits (N,).
 
     Arguments:
-        x: Training inputs (N, d).
-        labels: 0 or 1 (N,).
-        x_validation: Inputs (M, d) that choose the epoch.
-        labels_validation: Their labels (M,).
+        x, labels: Training inputs (N, d), and 0 or 1 (N,).
+        x_validation, labels_validation: Inputs (M, d) that choose the epoch, and their labels (M,).
         seed: Seed of initial weights and batches.
-        build: Makes the network.
-        options: How to train.
-        device: Where to train and score.
+        build, options, device: The network, how to train it, and where.
     """
     parts = [_Part.of_labels(*some, device) for some in ((x, labels), (x_validation, labels_validation))]
     network, _, _ = _train(build, parts, options, seed, device)
@@ -166,15 +158,9 @@ def train_once(
     seed: int,
     device: str = "cpu",
 ) -> Scores:
-    """Train one network and score its held-out part.
+    """Train one network on inputs (N, d) of both samples and score its held-out part.
 
-    Arguments:
-        reference: Inputs (N, d), label 0.
-        generated: Inputs (N, d), label 1.
-        build: Makes the network.
-        options: How to train.
-        seed: Seed of split, initial weights and batches.
-        device: Where to train.
+    The seed fixes split, initial weights and batches.
 
     Raises:
         TooFewShowersError: With fewer than 50 showers a side.

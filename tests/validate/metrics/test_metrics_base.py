@@ -8,8 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from caloforge.errors import InputError
-from caloforge.validate.metrics import METRICS, Metric, Settings, Value, classifier
-from caloforge.validate.metrics.classifier import HighLevelClassifier
+from caloforge.validate.metrics import METRICS, Metric, Settings, Value, classifiers
+from caloforge.validate.metrics.classifiers import HighLevelClassifier
 from caloforge.validate.metrics.features import Pair
 from caloforge.validate.sample import Sample
 
@@ -91,7 +91,7 @@ def test_the_showers_of_the_high_level_classifier_follow_the_seed(
         seen.append(inputs.reference)
         return {}
 
-    monkeypatch.setattr(classifier, "entries", keep)
+    monkeypatch.setattr(classifiers, "entries", keep)
     for seed in (1, 2, 1):
         HighLevelClassifier().compute(*pair, Settings(seed=seed, n_max=100))
     assert seen[0].shape[0] == 100

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from test_metrics_two_sample import QUICK, measured, middle_layer_dimmed, moved_to_the_threshold, showers
+from test_metrics_classifiers import QUICK, measured, middle_layer_dimmed, moved_to_the_threshold, showers
 
 from caloforge.validate.metrics import Settings, compute_metrics
 from caloforge.validate.metrics.detectability import Detectability

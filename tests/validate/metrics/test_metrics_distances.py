@@ -9,7 +9,7 @@ from caloforge.statistics.distances import QuantileBins
 from caloforge.statistics.feature_distances import PRDC
 from caloforge.validate.metrics import Settings, compute_metrics, distances
 from caloforge.validate.metrics.distances import QuantileDivergence, quantiles_for
-from caloforge.validate.metrics.features import log_cells
+from caloforge.validate.metrics.features import log_cells, make_column
 from caloforge.validate.sample import Sample
 
 
@@ -48,7 +48,9 @@ def test_the_floor_is_what_two_samples_of_the_truth_have(n: int, dimensions: int
     values, floors, errors = [], [], []
     for seed in range(120):
         a, b = rng.normal(size=(2, n, dimensions))
-        found = distances._divergence(a, b, Settings(n_bootstrap=2, n_halves=5, seed=seed), {})
+        found = distances._divergence(
+            make_column("x", "x", a, b), Settings(n_bootstrap=2, n_halves=5, seed=seed)
+        )
         values.append(found.value)
         floors.append(found.floor)
         errors.append(found.floor_uncertainty)
@@ -60,7 +62,7 @@ def test_the_floor_is_what_two_samples_of_the_truth_have(n: int, dimensions: int
 
 def test_too_few_showers_for_halves_have_no_floor() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 30))
-    found = distances._divergence(a, b, Settings(n_bootstrap=2), {})
+    found = distances._divergence(make_column("x", "x", a, b), Settings(n_bootstrap=2))
     assert found.floor is None
     assert found.value >= 0
 

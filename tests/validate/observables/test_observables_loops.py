@@ -92,8 +92,8 @@ def test_core_cells(observed: tuple[Showers, ObservableTable, list[Shower]]) -> 
 def test_cell_statistics(observed: tuple[Showers, ObservableTable, list[Shower]]) -> None:
     showers, table, _ = observed
     cells = _kept(showers).astype(float)
-    np.testing.assert_allclose(table.cell_mean, cells.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(table.cell_std, cells.std(axis=0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(table.cells.mean, cells.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(table.cells.std, cells.std(axis=0), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(table.cells.occupancy, (cells > 0).mean(axis=0))
 
 
@@ -103,7 +103,7 @@ def test_cells_below_the_cut_are_empty_everywhere() -> None:
     one, other = observe(showers, cut=1.5), observe(cleaned)
     for name in one.names:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
-    np.testing.assert_array_equal(one.cell_mean, other.cell_mean)
+    np.testing.assert_array_equal(one.cells.mean, other.cells.mean)
 
 
 def test_the_core_of_the_clic_grid_is_that_of_the_paper() -> None:

@@ -35,8 +35,8 @@ def test_chunks_make_no_difference(showers: Showers, size: int) -> None:
     assert parts.names == whole.names
     for name in whole.names:
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-12, atol=1e-12, err_msg=name)
-    np.testing.assert_allclose(parts.cell_mean, whole.cell_mean)
-    np.testing.assert_allclose(parts.cell_std, whole.cell_std, atol=1e-12)
+    np.testing.assert_allclose(parts.cells.mean, whole.cells.mean)
+    np.testing.assert_allclose(parts.cells.std, whole.cells.std, atol=1e-12)
 
 
 def test_filled_showers_are_cut_into_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,6 @@ def test_a_file_gives_the_same_as_memory(showers: Showers, tmp_path: Path) -> No
 def test_only_what_is_asked_for(showers: Showers) -> None:
     table = observe(showers, ["hits", "layer_energy"])
     assert table.names == ["hits", "layer_energy"]
-    assert table.scalars == ["hits"]
     with pytest.raises(UnknownNameError, match="no_such"):
         observe(showers, ["no_such"])
 
@@ -114,7 +113,7 @@ def test_rows_of_a_table(showers: Showers) -> None:
         np.testing.assert_allclose(some[name], direct[name], rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(some.incident_energy, showers.incident_energy[rows])
     with pytest.raises(InputError, match="Sample"):
-        _ = some.cell_mean
+        _ = some.cells.mean
     assert len(table.take(table["hits"] > 0)) == (table["hits"] > 0).sum()
 
 
@@ -134,8 +133,8 @@ def test_spectra_count_everything() -> None:
 
 def test_cell_statistics_alone(showers: Showers) -> None:
     table, alone = observe(showers, cut=0.2), cell_statistics(showers, cut=0.2, chunk_size=6)
-    np.testing.assert_allclose(alone.mean, table.cell_mean)
-    np.testing.assert_allclose(alone.std, table.cell_std, atol=1e-12)
+    np.testing.assert_allclose(alone.mean, table.cells.mean)
+    np.testing.assert_allclose(alone.std, table.cells.std, atol=1e-12)
     assert alone.n == len(showers)
 
 

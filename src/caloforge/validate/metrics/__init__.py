@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from caloforge.errors import TooFewShowersError
 from caloforge.validate.metrics.base import METRICS, Entry, Key, Metric, Settings, Value, jsonable
+from caloforge.validate.metrics.classifiers import forget_tests
 from caloforge.validate.metrics.features import forget_cells
-from caloforge.validate.metrics.two_sample import forget_tests
-
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
+from caloforge.validate.sample import Sample
 
 __all__ = ["METRICS", "Entry", "Key", "Metric", "Progress", "Settings", "Value", "compute_metrics"]
 
@@ -45,7 +43,7 @@ def compute_metrics(
         TooFewShowersError: When a metric that was requested by name needs more showers.
     """
     chosen = settings or Settings()
-    by_name = names is not None
+    by_name, smaller = names is not None, min(reference.n, generated.n)
     wanted = [METRICS[name]() for name in (names if names is not None else METRICS.names())]
     out: dict[str, Any] = {"n_reference": reference.n, "n_generated": generated.n}
     skipped: dict[str, str] = {}
@@ -56,7 +54,9 @@ def compute_metrics(
         reason = reason or metric.not_applicable(reference, generated, chosen)
         if reason is None:
             try:
-                _check_size(metric, min(reference.n, generated.n))
+                if smaller < metric.minimum:
+                    msg = f"{metric.name} needs at least {metric.minimum} showers a side, there are {smaller}"
+                    raise TooFewShowersError(msg)
                 out.update(metric.compute(reference, generated, chosen))
             except TooFewShowersError as error:
                 if by_name:
@@ -70,9 +70,3 @@ def compute_metrics(
         progress("", len(wanted), len(wanted))
     plain: dict[str, Any] = jsonable({**out, "skipped": skipped})
     return plain
-
-
-def _check_size(metric: Metric, smaller: int) -> None:
-    if smaller < metric.minimum:
-        msg = f"{metric.name} needs at least {metric.minimum} showers a side, there are {smaller}"
-        raise TooFewShowersError(msg)

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,12 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from caloforge.registry import Registry
 from caloforge.settings import torch_device
 from caloforge.statistics.resampling import Floor
+from caloforge.validate.sample import Sample
 
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
-
-__all__ = ["METRICS", "ClassifierPreset", "Entry", "Key", "Metric", "Settings", "Value", "jsonable"]
-
+__all__ = ["METRICS", "Entry", "Key", "Metric", "Settings", "Value", "jsonable"]
 
 ClassifierPreset = Literal["fast", "calochallenge"]
 
@@ -89,11 +86,7 @@ class Settings(BaseModel):
         return torch_device(self.device)
 
     def showers_a_side(self, n_cells: int) -> int:
-        """Return how many showers a side may be held in memory as cells.
-
-        Arguments:
-            n_cells: Cells of one shower (float32).
-        """
+        """Return how many showers a side may be in memory as float32 cells, ``n_cells`` a shower."""
         return max(2, min(self.n_max, self.max_bytes // (4 * n_cells)))
 
 
@@ -159,7 +152,6 @@ class Key:
     name: str
     """The key; with dots for one inside another."""
     label: str
-    """A short human-readable name."""
     ideal: float
     """The value of a perfect generator (apart from the floor)."""
     by: str = ""
@@ -187,8 +179,6 @@ class Metric(ABC):
     """The keys it writes."""
     minimum: ClassVar[int] = 2
     """Fewest showers a side that it can be computed from."""
-    default: ClassVar[bool] = True
-    """Whether it runs when no metrics are requested by name."""
 
     def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
         """Return why the metric does not apply to these samples, or None when it does."""
@@ -196,7 +186,7 @@ class Metric(ABC):
 
     def wanted(self, settings: Settings) -> bool:
         """Return whether the metric runs when no metrics are requested by name."""
-        return self.default
+        return True
 
     @abstractmethod
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
@@ -227,15 +217,15 @@ METRICS: Registry[type[Metric]] = Registry(
         "kpd": f"{_HERE}.distances:KernelPhysicsDistance",
         "prdc": f"{_HERE}.distances:PrecisionRecall",
         "reconstructed": f"{_HERE}.reconstructed:Reconstructed",
-        "auc_cells": f"{_HERE}.two_sample:CellsTest",
-        "auc_observables": f"{_HERE}.two_sample:ObservablesTest",
-        "auc_spectrum": f"{_HERE}.two_sample:SpectrumTest",
-        "auc_strongest": f"{_HERE}.two_sample:StrongestTest",
+        "auc_cells": f"{_HERE}.classifiers:CellsTest",
+        "auc_observables": f"{_HERE}.classifiers:ObservablesTest",
+        "auc_spectrum": f"{_HERE}.classifiers:SpectrumTest",
+        "auc_strongest": f"{_HERE}.classifiers:StrongestTest",
         "detectability": f"{_HERE}.detectability:Detectability",
         "attribution": f"{_HERE}.detectability:Attribution",
-        "classifier_low": f"{_HERE}.classifier:LowLevelClassifier",
-        "classifier_high": f"{_HERE}.classifier:HighLevelClassifier",
-        "classifier_cnn": f"{_HERE}.classifier:ConvolutionalClassifier",
+        "classifier_low": f"{_HERE}.classifiers:LowLevelClassifier",
+        "classifier_high": f"{_HERE}.classifiers:HighLevelClassifier",
+        "classifier_cnn": f"{_HERE}.classifiers:ConvolutionalClassifier",
     },
     group="caloforge.metrics",
 )

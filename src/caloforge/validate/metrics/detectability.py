@@ -12,7 +12,7 @@ would be needed, and ``lower_limit`` says how many there are.
 
 **Attribution.** Which observables, cells and bins of the spectrum separate the samples: for the strongest classifier of each set of
 features, the fall of its AUC on held-out showers when one feature is permuted among all of them
-(:func:`caloforge.statistics.scoring.importance`). Features that belong together are permuted together as well: an observable in all
+(:func:`caloforge.statistics.two_sample.importance`). Features that belong together are permuted together as well: an observable in all
 layers, an energy bin in all layers, all bins of a layer. The first fold chooses the features that are measured, the other folds
 give their importance, so that the selection has no influence on it.
 """
@@ -23,25 +23,21 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.random import generator
 from caloforge.statistics.learning_curve import LearningCurve, Point, fit_curve, learning_points, significance
-from caloforge.statistics.scoring import importance, separate
 from caloforge.statistics.training import FEWEST
-from caloforge.statistics.two_sample import choose
+from caloforge.statistics.two_sample import choose, importance, separate
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.two_sample import SETS, FeatureSet, TrainedTests, trained_tests
+from caloforge.validate.metrics.classifiers import SETS, FeatureSet, TrainedTests, trained_tests
 from caloforge.validate.metrics.two_sample_data import PairData
-
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
+from caloforge.validate.sample import Sample
 
 __all__ = ["Attribution", "Detectability"]
-
 
 _KINDS: dict[FeatureSet, str] = {"cells": "cell", "observables": "observable", "spectrum": "spectrum bin"}
 _SCREENED = 100  # single features looked at in the first fold, those that separate most alone
@@ -50,6 +46,7 @@ _REPORTED = 15  # of each kind
 _SHOWERS = 600  # test showers a side in the first fold
 _WHOLE = ", whole shower"
 _RANGE = re.compile(r"(\S+) to (\S+) MeV")
+_LINE = 40  # points of the fitted curve in the detail of the detectability
 _LAYER = re.compile(r"\[(\d+)\]$|, (layers? .*)$")
 
 
@@ -118,10 +115,7 @@ def _groups(
 ) -> dict[str, NDArray[np.int64]]:
     """Return label to columns: the single features that separate most alone, and those that belong together.
 
-    Arguments:
-        names: Names of the columns.
-        separation: How far each separates the samples alone.
-        conditions: Conditions among them, which come first and are left out.
+    The first columns are the conditions, which are left out.
     """
     order = np.argsort(-separation, kind="stable")
     out = {names[index]: np.array([index]) for index in order[order >= conditions][:_SCREENED]}
@@ -169,9 +163,6 @@ def _row(
         row |= {"cell": cell, "layer": layer, "x": x, "y": y}
         row["feature"] = f"cell in layer {layer} at x = {x:.1f} mm, y = {y:.1f} mm"
     return row
-
-
-_LINE = 40  # points of the fitted curve in the detail
 
 
 class Detectability(Metric):

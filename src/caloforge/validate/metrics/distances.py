@@ -24,7 +24,8 @@ generated ones, and against h other ones of the reference, where h is at most ha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from functools import lru_cache, partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +51,17 @@ from caloforge.statistics.feature_distances import (
 from caloforge.statistics.resampling import Floor, bootstrap_counts, floor_at, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import (
+    Array,
+    Cells,
     Column,
+    by_column,
     cell_pair,
     finite_columns,
     high_level_pair,
     joint_columns,
     log_cells,
 )
-
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
+from caloforge.validate.sample import Sample
 
 __all__ = [
     "DistributionDistances",
@@ -68,10 +70,7 @@ __all__ = [
     "PrecisionRecall",
     "QuantileDivergence",
     "distances_of",
-    "quantiles_for",
 ]
-
-Array = NDArray[np.float64]
 
 _MOST_BINS = 256
 _SHOWERS_A_BIN = 10
@@ -80,48 +79,32 @@ _KPD_FLOOR_BATCHES = 2  # for each pair of halves
 _PRDC_MOST = 5000  # showers a side: distances between all pairs
 
 
-class _Repeats:
-    """Weights of bootstrap samples and halves, kept from one column to the next of the same lengths."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._sizes = (0, 0)
-        self._boot = self._floor = np.empty((0, 0), np.float32)
-
-    def _prepare(self, n: int, m: int) -> None:
-        if (n, m) == self._sizes:
-            return
-        s, self._sizes = self._settings, (n, m)
-        a = bootstrap_counts(n, s.n_bootstrap, s.seed, "reference").T / np.float32(n)
-        b = bootstrap_counts(m, s.n_bootstrap, s.seed, "generated").T / np.float32(-m)
-        self._boot = np.concatenate([a, b]).astype(np.float32)
-        self._floor = np.zeros((n, s.n_halves if n > 3 else 0), np.float32)
-        for index, weights in enumerate(self._floor.T):
-            first, second = halves(n, index, s.seed)
-            weights[first], weights[second] = 1.0 / len(first), -1.0 / len(second)
-
-    def of(self, column: Column) -> tuple[Array, Array]:
-        """Return both distances (2, S) of the bootstrap samples and (2, H) of the halves."""
-        a, b = column.reference, column.generated
-        self._prepare(a.size, b.size)
-        boot = weighted_distances(np.concatenate([a, b]), self._boot)
-        if self._floor.shape[1] == 0:
-            return np.stack(boot), np.empty((2, 0))
-        return np.stack(boot), np.stack(weighted_distances(a, self._floor))
+def _signed_weights(s: Settings, n: int, m: int) -> tuple[Cells, Cells]:
+    """Return the weights of the bootstrap samples (n + m, S) of both sides and of the halves (n, H) of the reference."""
+    a = bootstrap_counts(n, s.n_bootstrap, s.seed, "reference").T / np.float32(n)
+    b = bootstrap_counts(m, s.n_bootstrap, s.seed, "generated").T / np.float32(-m)
+    of_halves = np.zeros((n, s.n_halves if n > 3 else 0), np.float32)
+    for index, weights in enumerate(of_halves.T):
+        first, second = halves(n, index, s.seed)
+        weights[first], weights[second] = 1.0 / len(first), -1.0 / len(second)
+    return np.concatenate([a, b]).astype(np.float32), of_halves
 
 
 def distances_of(columns: Iterable[Column], settings: Settings) -> tuple[dict[str, Value], dict[str, Value]]:
     """Return the Kolmogorov-Smirnov statistics and the scaled Wasserstein distances of columns, by name."""
-    repeats = _Repeats(settings)
+    weights = lru_cache(maxsize=1)(partial(_signed_weights, settings))  # columns mostly have the same lengths
     ks: dict[str, Value] = {}
     w1: dict[str, Value] = {}
     for column in columns:
         if column.reason:
             ks[column.name] = w1[column.name] = Value.missing(column.reason, **column.counts)
             continue
-        boot, floor = repeats.of(column)
-        statistic, p = ks_test(column.reference, column.generated)
-        below = floor_at(floor[0], column.reference.size, column.generated.size, degree=1)
+        a, b = column.reference, column.generated
+        of_samples, of_halves = weights(a.size, b.size)
+        boot = weighted_distances(np.concatenate([a, b]), of_samples)
+        floor = weighted_distances(a, of_halves) if of_halves.size else np.empty((2, 0))
+        statistic, p = ks_test(a, b)
+        below = floor_at(floor[0], a.size, b.size, degree=1)
         detail = {"statistic": statistic, "p": p, **column.counts}
         ks[column.name] = Value.with_floor(statistic, spread(boot[0]), below, **detail)
         w1[column.name] = _wasserstein(column, boot[1], floor[1])
@@ -172,8 +155,9 @@ def quantiles_for(n: int, wanted: int | None = None) -> int:
     return wanted
 
 
-def _divergence(a: Array, b: Array, settings: Settings, counts: dict[str, int]) -> Value:
-    """Return the divergence of two sets (N,) or (N, d) with bootstrap error and floor."""
+def _divergence(column: Column, settings: Settings) -> Value:
+    """Return the divergence of a column with bootstrap error and floor."""
+    a, b = column.reference, column.generated
     n_quant = quantiles_for(min(len(a), len(b)), settings.n_quantiles)
     bins = QuantileBins(a, n_quant)
     p, q = bins.counts, bins.count(b)
@@ -188,19 +172,14 @@ def _divergence(a: Array, b: Array, settings: Settings, counts: dict[str, int]) 
         n_quantiles=n_quant,
         filled_bins=filled,
         expected=expected_divergence(filled, len(b), len(a)),
-        **counts,
+        **column.counts,
     )
 
 
 def _quantile_floor(a: Array, m: int, n_quant: int, filled: int, settings: Settings) -> Floor:
     """Return the floor from halves of the reference (N,) or (N, d), ten showers a bin; none when there are not two bins.
 
-    Arguments:
-        a: Reference.
-        m: Generated showers.
-        n_quant: Bins of the compared samples, of which ``filled`` have reference showers.
-        filled: See ``n_quant``.
-        settings: Number of halves, seed.
+    The compared samples have ``n_quant`` bins, of which ``filled`` have reference showers, and ``m`` generated showers.
     """
     bins = min(n_quant, len(a) // 2 // _SHOWERS_A_BIN)
     if bins < 2:
@@ -228,14 +207,7 @@ class QuantileDivergence(Metric):
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return the divergence by observable; joint sets are named ``a*b``."""
         columns = [*finite_columns(reference, generated), *joint_columns(reference, generated)]
-        return {
-            "quantile_jsd": {
-                column.name: Value.missing(column.reason, **column.counts)
-                if column.reason
-                else _divergence(column.reference, column.generated, settings, column.counts)
-                for column in columns
-            }
-        }
+        return {"quantile_jsd": by_column(columns, lambda column: _divergence(column, settings))}
 
 
 def _floor_of_sets(found: list[tuple[float, float]], n: int, m: int, size: int) -> Floor:

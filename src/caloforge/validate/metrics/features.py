@@ -13,9 +13,9 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,26 +23,22 @@ from numpy.typing import NDArray
 from caloforge.errors import TooFewShowersError
 from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.random import generator
-from caloforge.validate.metrics.base import Settings
+from caloforge.validate.metrics.base import Settings, Value
 from caloforge.validate.observables import OBSERVABLES
 from caloforge.validate.observables.batch import is_filled
 from caloforge.validate.observables.spectrum import CellCounter, CellHistograms
 from caloforge.validate.observables.streaming import stream
-
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
+from caloforge.validate.sample import Sample
 
 __all__ = [
-    "CellPair",
     "Cells",
     "Column",
     "Pair",
-    "angular_layers",
+    "by_column",
     "cell_histograms",
     "cell_pair",
     "finite_columns",
     "forget_cells",
-    "high_level_features",
     "high_level_pair",
     "histograms_key",
     "joint_columns",
@@ -151,6 +147,11 @@ def joint_columns(reference: Sample, generated: Sample) -> Iterator[Column]:
             yield make_column("*".join(names), "*".join(names), a, b)
 
 
+def by_column(columns: Iterable[Column], compare: Callable[[Column], Value]) -> dict[str, Value]:
+    """Return a comparison of columns by name; NaN with the reason where nothing can be compared."""
+    return {x.name: Value.missing(x.reason, **x.counts) if x.reason else compare(x) for x in columns}
+
+
 def angular_layers(detector: Detector) -> list[int]:
     """Return the layers with cells at different x and y: all but those of a mesh with one angular bin."""
     return [
@@ -190,14 +191,7 @@ def high_level_features(sample: Sample) -> tuple[Array, int]:
 
 
 def high_level_pair(reference: Sample, generated: Sample, n_max: int | None = None, *, seed: int) -> Pair:
-    """Return the feature vectors of both samples.
-
-    Arguments:
-        reference: The reference.
-        generated: The generated sample.
-        n_max: At most so many showers of each, picked at random.
-        seed: Which are picked.
-    """
+    """Return the feature vectors of both samples, of at most ``n_max`` showers of each, picked at random by the seed."""
     sides, counts = [], {}
     for side, sample in (("reference", reference), ("generated", generated)):
         features, missing = high_level_features(sample)
@@ -229,8 +223,7 @@ def cell_pair(
     """Return the cells of both samples; those below the cut are 0. They are read once and kept as long as the sample.
 
     Arguments:
-        reference: The reference.
-        generated: The generated sample.
+        reference, generated: The samples.
         settings: Sizes and seed.
         n_max: A further limit to the showers a side.
         cut: MeV; each sample's own when None, and 0 for the cells as they are.
@@ -283,12 +276,9 @@ def histograms_key(sample: Sample, n_max: int = 10_000, seed: int = 0) -> tuple[
 
 
 def cell_histograms(sample: Sample, n_max: int = 10_000, seed: int = 0) -> CellHistograms:
-    """Return the histograms of the cells of a sample in one streaming pass; a second call returns the same.
+    """Return the histograms of the cells of a sample, or of a random subset of ``n_max`` showers, in one streaming pass.
 
-    Arguments:
-        sample: The showers, with their threshold and cut.
-        n_max: Most showers; a random subset of that size when there are more.
-        seed: Which subset.
+    They are kept in the sample's ``memo``: a second call returns the same.
     """
     key = histograms_key(sample, n_max, seed)
     if key not in sample.memo:

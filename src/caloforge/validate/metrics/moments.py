@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +39,9 @@ from caloforge.statistics.moments import (
 from caloforge.statistics.resampling import floor_at, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.observables import OBSERVABLES
+from caloforge.validate.sample import Sample
 
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
-
-__all__ = ["Moments", "SamplingFraction", "Slice", "compare_slices"]
+__all__ = ["Moments", "SamplingFraction", "Slice"]
 
 Array = NDArray[np.float64]
 

@@ -14,26 +14,22 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from caloforge.statistics.moments import condition_bins, mean_and_std, mean_with_error, ratio_with_error
 from caloforge.statistics.resampling import floor_at, halves
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.distances import distances_of
-from caloforge.validate.metrics.features import Column, make_column
+from caloforge.validate.metrics.features import Array, Column, make_column
 from caloforge.validate.metrics.separation import separation_of
 from caloforge.validate.reconstruction.sample import MAIN, After, can_reconstruct, reconstruct, why_not
 from caloforge.validate.resolution import response_curve
-
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
+from caloforge.validate.sample import Sample
 
 __all__ = ["Reconstructed"]
 
-Array = NDArray[np.float64]
 _Measure = Callable[[Array], tuple[float, float]]
 _FEWEST = 10  # showers of a response curve
 
@@ -111,9 +107,9 @@ def _samples(
     floor, error = ratio_with_error(*(measure(part) for part in parts))
     below = floor_at(np.array([floor]), max(a.size, 1), max(b.size, 1), 1, ideal=1.0, uncertainty=error)
     ratio = ratio_with_error(of_b, of_a)
-    reason: dict[str, Any] = {}
-    if not np.isfinite(ratio[0]):
-        reason["reason"] = "too few showers have a cluster or an axis"
+    reason: dict[str, Any] = (
+        {} if np.isfinite(ratio[0]) else {"reason": "too few showers have a cluster or an axis"}
+    )
     return {
         "reference": Value(*of_a, detail=first),
         "generated": Value(*of_b, detail=second),

@@ -28,32 +28,21 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.statistics.distances import separation_power
 from caloforge.statistics.resampling import floor_at, halves, resample, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.features import Cells, Column, cell_pair, finite_columns
+from caloforge.validate.metrics.features import Array, Cells, Column, by_column, cell_pair, finite_columns
+from caloforge.validate.sample import Sample
 
-if TYPE_CHECKING:
-    from caloforge.geometry import Detector
-    from caloforge.validate.sample import Sample
+__all__ = ["SeparationPower", "histogram", "separation_of"]
 
-__all__ = [
-    "SeparationPower",
-    "bin_edges",
-    "general_edges",
-    "histogram",
-    "log_edges",
-    "lowest_energy",
-    "separation_of",
-]
-
-Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 _Ranges = dict[str, tuple[float, float]]
 
@@ -144,10 +133,7 @@ def _growth(counts: Counts, in_half: float, times: float) -> float:
     For equal distributions the expected separation power is proportional to the number of filled bins. From half of
     the reference to the whole it grows by some bins; as many are expected for each further doubling, up to all of them.
 
-    Arguments:
-        counts: The reference's histogram (K,).
-        in_half: Bins filled by half of it.
-        times: Showers of both samples over those of the reference.
+    Here ``counts`` (K,) is the reference's histogram and ``times`` the number of all showers over those of the reference.
     """
     filled = int((counts > 0).sum())
     if filled == 0:
@@ -167,12 +153,7 @@ def _error(p: Counts, q: Counts, settings: Settings, stream: str) -> float:
 
 def separation_of(columns: Iterable[Column], detector: Detector, settings: Settings) -> dict[str, Value]:
     """Return the separation power of columns by name; NaN with the reason where nothing can be compared."""
-    return {
-        column.name: Value.missing(column.reason, **column.counts)
-        if column.reason
-        else _compare(column, detector, settings)
-        for column in columns
-    }
+    return by_column(columns, lambda column: _compare(column, detector, settings))
 
 
 def _compare(column: Column, detector: Detector, settings: Settings) -> Value:

@@ -14,7 +14,7 @@ selection of 250 +- 2 GeV is replaced by this division, which uses all showers.
 **Covariance distance.** Of the covariance of cell energies over incident energy; ``correlation`` in the detail is the same for the
 correlations. Only the cells with the most energy in the reference enter, up to a number that the detail gives with their share.
 
-**Structural similarity** (:mod:`caloforge.statistics.ssim`) of pairs of showers of similar incident energy, with the data range
+**Structural similarity** (:mod:`caloforge.statistics.pairs`) of pairs of showers of similar incident energy, with the data range
 :math:`L = 10^{-4}` GeV of the support-size papers.
 
 References:
@@ -24,7 +24,7 @@ References:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,19 +38,17 @@ from caloforge.statistics.distances import (
     shape_mse,
 )
 from caloforge.statistics.moments import core_cells, mean_with_error, moment_ratios, weighted_moments
-from caloforge.statistics.resampling import floor_at, resample, spread
-from caloforge.statistics.ssim import (
+from caloforge.statistics.pairs import (
     WINDOW,
     neighbour_pairs,
     order_at_random,
     rank_pairs,
     structural_similarity,
 )
+from caloforge.statistics.resampling import floor_at, resample, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.features import cell_pair, layer_energies, profiles
-
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
+from caloforge.validate.metrics.features import Array, cell_pair, layer_energies, profiles
+from caloforge.validate.sample import Sample
 
 __all__ = [
     "DATA_RANGE",
@@ -63,7 +61,6 @@ __all__ = [
     "fractions",
 ]
 
-Array = NDArray[np.float64]
 Weights = NDArray[np.uint8] | None
 
 DATA_RANGE = 1e-4
@@ -166,11 +163,7 @@ def core_ratios(
 ) -> tuple[float, float]:
     """Return the mean over cells of the ratio of means and of the ratio of standard deviations; NaN without such a ratio.
 
-    Arguments:
-        reference: Cell energies (N, c).
-        generated: Cell energies (M, c).
-        weights_reference: How often each shower counts (N,).
-        weights_generated: How often each shower counts (M,).
+    Cell energies are (N, c) and (M, c), the weights (N,) and (M,) how often each shower counts.
     """
     ratios = moment_ratios(
         weighted_moments(reference, weights_reference), weighted_moments(generated, weights_generated)

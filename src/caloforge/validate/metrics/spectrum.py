@@ -32,7 +32,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +40,11 @@ from numpy.typing import NDArray
 from caloforge.statistics.moments import significance_of_largest
 from caloforge.statistics.resampling import bootstrap_counts, halves, spread
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
-from caloforge.validate.metrics.features import cell_histograms
+from caloforge.validate.metrics.features import Array, cell_histograms
 from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
+from caloforge.validate.sample import Sample
 
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
-
-__all__ = ["CellSpectrum", "chi2_per_bin", "deviance", "merge_bins", "say_ratio", "z_scores"]
-
-Array = NDArray[np.float64]
+__all__ = ["CellSpectrum", "deviance"]
 
 _FEWEST = 50.0  # expected cells in a bin, in the smaller sample
 _SIGNIFICANT = 4.0  # standard deviations, after the number of bins
@@ -56,13 +52,9 @@ _MOST_FINDINGS = 5
 
 
 def merge_bins(counts: Array, fewest: float) -> NDArray[np.int64]:
-    """Return the merged bin of each bin (K,), from 0 upwards: neighbours are joined from the top until each has enough entries.
+    """Return the merged bin of each bin (K,), from 0 upwards: neighbours are joined from the top until each has ``fewest`` entries.
 
     The rest below the last full bin joins it; all is one bin when there are too few entries.
-
-    Arguments:
-        counts: Entries of each bin (K,).
-        fewest: Least entries of a merged bin.
     """
     group = np.empty(len(counts), np.int64)
     current, entries = 0, 0.0
@@ -256,7 +248,7 @@ def _ratio(scope: _Scope, trials: int) -> Value:
     """Return the significant bin of largest deviance, or 1 when there is none."""
     found = [entry for entry in scope.bins if significance_of_largest(entry.z, trials) > _SIGNIFICANT]
     chosen = max(found, key=lambda x: x.deviance) if found else max(scope.bins, key=lambda x: abs(x.z))
-    regions = _regions(scope, trials)
+    regions = _regions(scope, found)
     sizes = np.array([(entry.error, entry.r) for entry in scope.bins if not entry.place])
     detail: dict[str, Any] = {
         "energy_low": chosen.low,
@@ -283,12 +275,12 @@ def _ratio(scope: _Scope, trials: int) -> Value:
     return Value(1.0, detail["typical_uncertainty"], 1.0, 0.0, detail)
 
 
-def _regions(scope: _Scope, trials: int) -> list[_Bin]:
+def _regions(scope: _Scope, significant: Sequence[_Bin]) -> list[_Bin]:
     """Return the most important deviations: neighbouring significant bins of one sign joined, and windows."""
     joined: list[_Bin] = []
     open_run = False
     for entry in (entry for entry in scope.bins if not entry.place):
-        if significance_of_largest(entry.z, trials) <= _SIGNIFICANT:
+        if entry not in significant:
             open_run = False
             continue
         if open_run and (joined[-1].z > 0) == (entry.z > 0):
@@ -297,11 +289,7 @@ def _regions(scope: _Scope, trials: int) -> list[_Bin]:
         else:
             joined.append(entry)
         open_run = True
-    narrow = [
-        entry
-        for entry in scope.bins
-        if entry.place and significance_of_largest(entry.z, trials) > _SIGNIFICANT
-    ]
+    narrow = [entry for entry in significant if entry.place]
     kept: list[_Bin] = []
     for entry in sorted([*joined, *narrow], key=lambda entry: -entry.deviance):
         if not any(k.low < entry.high and entry.low < k.high and (k.z > 0) == (entry.z > 0) for k in kept):

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,9 @@ from caloforge.statistics.two_sample import Features, Rows
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.features import Array, Cells, cell_pair
 from caloforge.validate.observables import OBSERVABLES
+from caloforge.validate.sample import Sample
 
-if TYPE_CHECKING:
-    from caloforge.validate.sample import Sample
-
-__all__ = ["BINS", "PairData", "Side", "half_mip", "pair_data"]
+__all__ = ["PairData", "Side", "pair_data"]
 
 BINS = 24
 _FINER = 4  # bins of the whole shower for each bin of a layer
@@ -114,13 +112,7 @@ class PairData:
         return Features(sides[0], sides[1], (*(self.condition_names[i] for i in varying), *names))
 
     def cell_features(self, rows: Rows, threshold: int, most: int) -> Features:
-        """Return the logarithms of the most occupied cells.
-
-        Arguments:
-            rows: Training rows: the cells that are filled most often in them are used.
-            threshold: Index in :attr:`thresholds`.
-            most: Most cells.
-        """
+        """Return the logarithms of the cells, at most ``most``, that are filled most often in the training rows."""
         above = self.cell_thresholds(threshold)
         counts = np.zeros(self.detector.n_cells, np.int64)
         for side, some in ((self.reference, rows.reference), (self.generated, rows.generated)):

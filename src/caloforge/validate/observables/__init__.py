@@ -17,10 +17,9 @@ from caloforge.validate.observables.base import (
     axis_edges,
 )
 from caloforge.validate.observables.batch import CellStatistics, ShowerBatch
-from caloforge.validate.observables.energies import beam_window, tracked_cells
+from caloforge.validate.observables.shape import beam_window, tracked_cells
 from caloforge.validate.observables.spectrum import mip_peak
-from caloforge.validate.observables.streaming import cell_statistics, observe
-from caloforge.validate.observables.table import Histogram, ObservableTable
+from caloforge.validate.observables.streaming import Histogram, ObservableTable, cell_statistics, observe
 
 __all__ = [
     "AXIS_LABELS",

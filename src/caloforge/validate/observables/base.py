@@ -18,16 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 from caloforge.registry import Registry
-
-if TYPE_CHECKING:
-    from caloforge.validate.observables.batch import ShowerBatch
+from caloforge.validate.observables.batch import Array, ShowerBatch
 
 __all__ = [
     "AXIS_LABELS",
@@ -42,8 +40,6 @@ __all__ = [
     "needs_layers",
     "radial_edges",
 ]
-
-Array = NDArray[np.float64]
 
 Axis = Literal["shower", "layer", "x", "y", "r", "energy", "cell"]
 
@@ -159,14 +155,6 @@ class Observable:
         """Whether there is one number a shower."""
         return self.axis == "shower"
 
-    def applies(self, detector: Detector) -> bool:
-        """Return whether the observable makes sense for a detector."""
-        return not self.rule(detector)
-
-    def why_not(self, detector: Detector) -> str:
-        """Return why the observable makes no sense for a detector; empty when it does."""
-        return self.rule(detector)
-
     def edges(self, detector: Detector) -> Array | None:
         """Return the bin edges (k + 1,) along the axis; None for one number a shower and for chosen cells."""
         return axis_edges(self.axis, detector)
@@ -177,42 +165,42 @@ _HERE = "caloforge.validate.observables"
 OBSERVABLES: Registry[Observable] = Registry(
     "observable",
     {
-        "visible_energy": f"{_HERE}.energies:VISIBLE_ENERGY",
-        "response": f"{_HERE}.energies:RESPONSE",
-        "peak_energy": f"{_HERE}.energies:PEAK_ENERGY",
-        "hits": f"{_HERE}.energies:HITS",
-        "sparsity": f"{_HERE}.energies:SPARSITY",
-        "shower_depth": f"{_HERE}.energies:SHOWER_DEPTH",
-        "shower_start": f"{_HERE}.energies:SHOWER_START",
-        "depth_90": f"{_HERE}.energies:DEPTH_90",
-        "radius_90": f"{_HERE}.lateral:RADIUS_90",
-        "centre_x": f"{_HERE}.lateral:CENTRE_X",
-        "centre_y": f"{_HERE}.lateral:CENTRE_Y",
-        "centre_z": f"{_HERE}.lateral:CENTRE_Z",
-        "second_moment_x": f"{_HERE}.lateral:SECOND_X",
-        "second_moment_y": f"{_HERE}.lateral:SECOND_Y",
-        "second_moment_z": f"{_HERE}.lateral:SECOND_Z",
-        "third_moment_x": f"{_HERE}.lateral:THIRD_X",
-        "third_moment_y": f"{_HERE}.lateral:THIRD_Y",
-        "third_moment_z": f"{_HERE}.lateral:THIRD_Z",
-        "angle_barycentres": f"{_HERE}.lateral:ANGLE_BARYCENTRES",
-        "angle_axis": f"{_HERE}.lateral:ANGLE_AXIS",
-        "core_mean": f"{_HERE}.energies:CORE_MEAN",
-        "core_std": f"{_HERE}.energies:CORE_STD",
-        "layer_energy": f"{_HERE}.energies:LAYER_ENERGY",
-        "layer_fraction": f"{_HERE}.energies:LAYER_FRACTION",
-        "layer_sparsity": f"{_HERE}.energies:LAYER_SPARSITY",
-        "layer_centre_x": f"{_HERE}.lateral:LAYER_CENTRE_X",
-        "layer_centre_y": f"{_HERE}.lateral:LAYER_CENTRE_Y",
-        "layer_centre_r": f"{_HERE}.lateral:LAYER_CENTRE_R",
-        "layer_width_x": f"{_HERE}.lateral:LAYER_WIDTH_X",
-        "layer_width_y": f"{_HERE}.lateral:LAYER_WIDTH_Y",
-        "layer_width_r": f"{_HERE}.lateral:LAYER_WIDTH_R",
-        "x_profile": f"{_HERE}.lateral:X_PROFILE",
-        "y_profile": f"{_HERE}.lateral:Y_PROFILE",
-        "radial_profile": f"{_HERE}.lateral:RADIAL_PROFILE",
+        "visible_energy": f"{_HERE}.shape:VISIBLE_ENERGY",
+        "response": f"{_HERE}.shape:RESPONSE",
+        "peak_energy": f"{_HERE}.shape:PEAK_ENERGY",
+        "hits": f"{_HERE}.shape:HITS",
+        "sparsity": f"{_HERE}.shape:SPARSITY",
+        "shower_depth": f"{_HERE}.shape:SHOWER_DEPTH",
+        "shower_start": f"{_HERE}.shape:SHOWER_START",
+        "depth_90": f"{_HERE}.shape:DEPTH_90",
+        "radius_90": f"{_HERE}.shape:RADIUS_90",
+        "centre_x": f"{_HERE}.shape:CENTRE_X",
+        "centre_y": f"{_HERE}.shape:CENTRE_Y",
+        "centre_z": f"{_HERE}.shape:CENTRE_Z",
+        "second_moment_x": f"{_HERE}.shape:SECOND_X",
+        "second_moment_y": f"{_HERE}.shape:SECOND_Y",
+        "second_moment_z": f"{_HERE}.shape:SECOND_Z",
+        "third_moment_x": f"{_HERE}.shape:THIRD_X",
+        "third_moment_y": f"{_HERE}.shape:THIRD_Y",
+        "third_moment_z": f"{_HERE}.shape:THIRD_Z",
+        "angle_barycentres": f"{_HERE}.shape:ANGLE_BARYCENTRES",
+        "angle_axis": f"{_HERE}.shape:ANGLE_AXIS",
+        "core_mean": f"{_HERE}.shape:CORE_MEAN",
+        "core_std": f"{_HERE}.shape:CORE_STD",
+        "layer_energy": f"{_HERE}.shape:LAYER_ENERGY",
+        "layer_fraction": f"{_HERE}.shape:LAYER_FRACTION",
+        "layer_sparsity": f"{_HERE}.shape:LAYER_SPARSITY",
+        "layer_centre_x": f"{_HERE}.shape:LAYER_CENTRE_X",
+        "layer_centre_y": f"{_HERE}.shape:LAYER_CENTRE_Y",
+        "layer_centre_r": f"{_HERE}.shape:LAYER_CENTRE_R",
+        "layer_width_x": f"{_HERE}.shape:LAYER_WIDTH_X",
+        "layer_width_y": f"{_HERE}.shape:LAYER_WIDTH_Y",
+        "layer_width_r": f"{_HERE}.shape:LAYER_WIDTH_R",
+        "x_profile": f"{_HERE}.shape:X_PROFILE",
+        "y_profile": f"{_HERE}.shape:Y_PROFILE",
+        "radial_profile": f"{_HERE}.shape:RADIAL_PROFILE",
         "cell_spectrum": f"{_HERE}.spectrum:CELL_SPECTRUM",
-        "core_cells": f"{_HERE}.energies:CORE_CELLS",
+        "core_cells": f"{_HERE}.shape:CORE_CELLS",
     },
     group="caloforge.observables",
 )

@@ -17,7 +17,7 @@ from caloforge.errors import InputError
 from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.showers import Showers
 
-__all__ = ["CellPositions", "CellStatistics", "CellSums", "ShowerBatch", "cell_positions", "is_filled"]
+__all__ = ["CellStatistics", "CellSums", "ShowerBatch", "cell_positions", "is_filled"]
 
 Array = NDArray[np.float64]
 
@@ -66,6 +66,7 @@ class ShowerBatch:
         self.showers = showers
         self.threshold = threshold
         self.detector: Detector = showers.detector
+        self.positions = cell_positions(self.detector)
         self.cut = self.detector.evaluation_cut if cut is None else cut
         self.n = len(showers)
         cells = showers.cells
@@ -130,11 +131,6 @@ class ShowerBatch:
         return out
 
     @cached_property
-    def positions(self) -> CellPositions:
-        """Layer and position of the detector's cells."""
-        return cell_positions(self.detector)
-
-    @cached_property
     def layer(self) -> NDArray[np.int64]:
         """(H,) layer of each hit."""
         return np.asarray(self.positions.layer[self.cell])
@@ -179,7 +175,7 @@ class ShowerBatch:
         """
         if self.positions.radius is not None:
             return self.positions.radius[self.cell]
-        lean = 1.0 / np.tan(np.radians(self.theta))
+        lean = 1.0 / np.tan(np.radians(self.showers.incident_theta))
         beam = self.detector.beam
         return _length(self.x - beam.x, self.y - beam.y - self.z * self.per_hit(lean))
 
@@ -192,7 +188,7 @@ class ShowerBatch:
         """
         if self.positions.radius is not None:
             return self.positions.radius[self.cell]
-        angle = np.radians(self.theta)
+        angle = np.radians(self.showers.incident_theta)
         dx, dy, dz = self.offsets
         along = dy * self.per_hit(np.sin(angle)) - dz * self.per_hit(np.cos(angle))
         return _length(dx, along)
@@ -202,11 +198,6 @@ class ShowerBatch:
         """(H,) each: x, y, z of the hits from the shower's centre of gravity, mm."""
         x, y, z = (self.per_hit(centre) for centre in self.centre)
         return self.x - x, self.y - y, self.z - z
-
-    @property
-    def theta(self) -> Array:
-        """(N,) incident angle, degrees; 90 where the showers do not say."""
-        return self.showers.incident_theta
 
     @cached_property
     def filled(self) -> NDArray[np.bool_]:

@@ -22,12 +22,9 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
 from caloforge.validate.observables.base import SPECTRUM_EDGES, Observable, decade_edges
-from caloforge.validate.observables.batch import ShowerBatch
+from caloforge.validate.observables.batch import Array, ShowerBatch
 
-__all__ = ["FINE_EDGES", "CellCounter", "CellHistograms", "LayerGroup", "Window", "layer_groups", "mip_peak"]
-
-
-Array = NDArray[np.float64]
+__all__ = ["FINE_EDGES", "CellCounter", "CellHistograms", "Window", "mip_peak"]
 
 FINE_EDGES: Array = decade_edges(-4, 6)
 """Edges (201,) of the bins, MeV; the underflow lies below the first, the overflow at and above the last."""
@@ -92,11 +89,9 @@ class CellHistograms:
         return np.asarray(self.counts.sum(axis=0), np.float64).reshape(len(self.groups), _BINS)
 
     def sums(self, bins: NDArray[np.int64], groups: NDArray[np.int64]) -> Array:
-        """Return each shower's counts (n, K) of some groups in wider bins.
+        """Return each shower's counts (n, K) in wider bins, added over the groups.
 
-        Arguments:
-            bins: The wider bin of each of the 202 bins, from 0 to K - 1; -1 leaves it out.
-            groups: Numbers of the groups that are added.
+        ``bins`` (202,) is the wider bin of each bin, from 0 to K - 1; -1 leaves it out.
         """
         from scipy.sparse import csr_array
 
@@ -147,13 +142,7 @@ def windows_of(detector: Detector, threshold: float) -> tuple[Window, ...]:
 
 
 class CellCounter:
-    """Consumer that counts the cells of every shower in the bins of :class:`CellHistograms`.
-
-    Arguments:
-        detector: The detector.
-        threshold: Energy above which a cell counts as a hit, MeV.
-        rows: Showers (K,), increasing, that are counted; all when None.
-    """
+    """Consumer that counts the cells of every shower, or of rows (K,), increasing, in the bins of :class:`CellHistograms`."""
 
     def __init__(self, detector: Detector, threshold: float, rows: NDArray[np.int64] | None = None) -> None:
         self._groups = layer_groups(detector)

@@ -1,4 +1,4 @@
-"""One pass over a source in bounded memory, which feeds everything that is computed from the showers.
+"""One pass over a source in bounded memory, and the table of observables that it fills.
 
 Chunks of about 16 MiB are read in one thread while another computes from the chunk before; HDF5 releases Python's lock while it
 reads and unpacks. Beside the chunks, the table of observables takes about 2 kB a shower.
@@ -6,26 +6,28 @@ reads and unpacks. Beside the chunks, the table of observables takes about 2 kB 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from caloforge.errors import TooFewShowersError
+from caloforge.errors import InputError, TooFewShowersError, UnknownNameError
 from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerSource
 from caloforge.validate.observables.base import OBSERVABLES, Observable
 from caloforge.validate.observables.batch import CellStatistics, CellSums, ShowerBatch
-from caloforge.validate.observables.table import ObservableTable
 
 __all__ = [
-    "Chunked",
     "Consumer",
+    "Histogram",
     "ObservableColumns",
+    "ObservableTable",
     "batches",
     "cell_statistics",
     "chunk_rows",
@@ -33,6 +35,110 @@ __all__ = [
     "prefetch",
     "stream",
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Entries (k,) of all showers between edges (k + 1,), below the first and from the last edge on.
+
+    The errors (k,) are from the variance between showers, since cells of a shower are correlated.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    underflow: float
+    overflow: float
+
+
+@dataclass(frozen=True, eq=False)
+class ObservableTable:
+    """Observables of N showers.
+
+    Arguments:
+        detector: Geometry of the showers.
+        values: Name to (N,) float64 or (N, k) float32; histograms of cells are unsigned integers (N, k + 2).
+        incident_energy: (N,) MeV.
+        incident_theta: (N,) degrees.
+        threshold: Energy above which a cell was counted as hit, MeV.
+        cut: Cells below it were taken as empty, MeV.
+        skipped: Observables that do not apply to the detector, each with the reason.
+        statistics: Returns the cells' statistics of the same showers.
+    """
+
+    detector: Detector
+    values: Mapping[str, NDArray[np.generic]]
+    incident_energy: NDArray[np.float64]
+    incident_theta: NDArray[np.float64]
+    threshold: float
+    cut: float
+    statistics: Callable[[], CellStatistics]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.incident_energy)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.values
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        """Return an observable (N,) or (N, k), in float64.
+
+        Raises:
+            UnknownNameError: When there is no such observable in the table; says why it was skipped.
+        """
+        if name not in self.values:
+            if name in self.skipped:
+                msg = f"observable '{name}' does not apply: {self.skipped[name]}"
+                raise InputError(msg)
+            raise UnknownNameError("observable", name, self.names)
+        return self.values[name].astype(np.float64, copy=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the observables in the table."""
+        return list(self.values)
+
+    def take(
+        self, rows: ArrayLike, statistics: Callable[[], CellStatistics] | None = None
+    ) -> ObservableTable:
+        """Return the table of some rows, indices (K,) or a mask (N,); without ``statistics`` those of the cells are not available."""
+        chosen = np.asarray(rows)
+
+        def unknown() -> CellStatistics:
+            msg = "the statistics of all cells are not kept by shower; take a subset of the Sample instead"
+            raise InputError(msg)
+
+        return replace(
+            self,
+            values={name: values[chosen] for name, values in self.values.items()},
+            incident_energy=self.incident_energy[chosen],
+            incident_theta=self.incident_theta[chosen],
+            statistics=statistics or unknown,
+        )
+
+    @cached_property
+    def histograms(self) -> dict[str, Histogram]:
+        """Spectra of cells over the whole sample, by name."""
+        return {name: self._histogram(name) for name in self.values if OBSERVABLES[name].counts}
+
+    def _histogram(self, name: str) -> Histogram:
+        counts = self.values[name]
+        n = len(self)
+        total = counts.sum(axis=0, dtype=np.float64)
+        squares = np.zeros_like(total)
+        for start in range(0, n, 4096):
+            block = counts[start : start + 4096].astype(np.float64)
+            squares += np.einsum("nk,nk->k", block, block)
+        errors = np.sqrt(np.maximum(squares - total**2 / max(n, 1), 0.0))
+        edges = OBSERVABLES[name].edges(self.detector)
+        assert edges is not None
+        return Histogram(edges, total[1:-1], errors[1:-1], float(total[0]), float(total[-1]))
+
+    @cached_property
+    def cells(self) -> CellStatistics:
+        """Mean, standard deviation and occupancy of every cell; another pass over the data for subsets."""
+        return self.statistics()
 
 
 _CHUNK_BYTES = 16 * 2**20
@@ -57,13 +163,7 @@ def chunk_rows(detector: Detector) -> int:
 def batches(
     chunks: Iterable[Showers], threshold: float = 0.1, cut: float | None = None
 ) -> Generator[ShowerBatch, None, None]:
-    """Cut chunks into batches of a bounded number of hits, so that memory is bounded for filled showers, too.
-
-    Arguments:
-        chunks: Showers of one detector.
-        threshold: See :class:`ObservableColumns`.
-        cut: See :class:`ObservableColumns`.
-    """
+    """Cut chunks of showers into batches of a bounded number of hits, so that memory is bounded for filled showers, too."""
     hits = np.inf  # a shower, estimated from the batch before
     for chunk in chunks:
         start = 0
@@ -87,9 +187,9 @@ class Chunked(Protocol):
     """Showers in chunks."""
 
     @property
-    def detector(self) -> Detector: ...  # noqa: D102
+    def detector(self) -> Detector: ...
 
-    def chunks(self, size: int | None = None) -> Iterator[Showers]: ...  # noqa: D102
+    def chunks(self, size: int | None = None) -> Iterator[Showers]: ...
 
 
 def stream(
@@ -105,8 +205,7 @@ def stream(
     Arguments:
         source: Showers in memory or in a file.
         consumers: Each sees all showers, in order.
-        threshold: See :class:`ObservableColumns`.
-        cut: See :class:`ObservableColumns`.
+        threshold, cut: See :class:`ObservableColumns`.
         chunk_size: Showers a chunk; about 16 MiB of cells when None.
         advance: Called with the number of showers of each finished batch.
 
@@ -125,7 +224,7 @@ class ObservableColumns:
     """Consumer that fills the table of observables.
 
     Arguments:
-        detector: The detector.
+        detector: Geometry of the showers.
         n: Number of showers that will be read.
         observables: Names; all when None. Those that do not apply to the detector are noted in the table's ``skipped``.
         threshold: Energy above which a cell counts as a hit, MeV.
@@ -144,7 +243,7 @@ class ObservableColumns:
         cut: float | None = None,
     ) -> None:
         wanted = {name: OBSERVABLES[name] for name in (observables or OBSERVABLES.names())}
-        self._skipped = {name: x.why_not(detector) for name, x in wanted.items() if not x.applies(detector)}
+        self._skipped = {name: reason for name, x in wanted.items() if (reason := x.rule(detector))}
         self._used = {name: entry for name, entry in wanted.items() if name not in self._skipped}
         self._detector, self._threshold = detector, threshold
         self._cut = detector.evaluation_cut if cut is None else cut
@@ -156,7 +255,8 @@ class ObservableColumns:
     def add(self, batch: ShowerBatch) -> None:
         """Compute the observables of the next showers."""
         rows = slice(self._start, self._start + batch.n)
-        self._energy[rows], self._theta[rows] = batch.showers.incident_energy, batch.theta
+        self._energy[rows] = batch.showers.incident_energy
+        self._theta[rows] = batch.showers.incident_theta
         for name, entry in self._used.items():
             values = entry.compute(batch)
             if name not in self._columns:
@@ -192,9 +292,7 @@ def observe(
 
     Arguments:
         source: Showers in memory or in a file.
-        observables: See :class:`ObservableColumns`.
-        threshold: See :class:`ObservableColumns`.
-        cut: See :class:`ObservableColumns`.
+        observables, threshold, cut: See :class:`ObservableColumns`.
         chunk_size: Showers a chunk; about 16 MiB of cells when None.
         label: Shown with a progress bar on a terminal; none when empty.
 

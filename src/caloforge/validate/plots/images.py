@@ -111,7 +111,7 @@ _RATIO = 0.5  # ends of the colours of ratio - 1
 def images(samples: Sequence[Sample]) -> list[Heat]:
     """Return the mean images of all samples, each followed by its ratio to the reference."""
     detector = samples[0].detector
-    heats, means = [], [sample.observables.cell_mean for sample in samples]
+    heats, means = [], [sample.observables.cells.mean for sample in samples]
     for name, title, x_label, y_label, x_edges, y_edges, parts in _views(detector, means):
         axes = x_label, y_label, x_edges, y_edges
         shown = tuple(map(Image, (sample.label for sample in samples), parts))

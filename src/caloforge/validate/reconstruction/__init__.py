@@ -34,7 +34,7 @@ from caloforge.geometry import Detector
 from caloforge.showers import Showers, ShowerSource
 from caloforge.showers.views import SourceView
 from caloforge.validate.observables.batch import ShowerBatch
-from caloforge.validate.observables.lateral import principal_angle
+from caloforge.validate.observables.shape import principal_angle
 from caloforge.validate.observables.spectrum import mip_peak
 from caloforge.validate.observables.streaming import chunk_rows, observe, stream
 
