@@ -11,8 +11,7 @@ from torch import Tensor
 
 from caloforge.geometry import Detector, get_detector
 from caloforge.models.calibration.base import Sample
-from caloforge.models.calibration.grid_parts import GridParts, GridShowers, cell_orbits
-from caloforge.models.calibration.grids import GridCalibration, ShapeMap
+from caloforge.models.calibration.grids import GridCalibration, GridParts, GridShowers, ShapeMap, cell_orbits
 from caloforge.models.nn.conditions import BeamSymmetry
 
 CLIC = get_detector("clic-ecal")
