@@ -104,7 +104,7 @@ def test_shares_hold_all_energy_and_gains_undo_a_known_distortion() -> None:
     wrong = torch.where(ring >= 4, 1.3 + 0.1 * encoded[:, :, None], torch.ones(1))
     changed = view.cells(view(cells) * wrong)
     made = gains.shares(changed, view, theta) * (changed.sum(1) / cells.sum(1))[:, None]
-    gains.fit(true, made, encoded)
+    gains.gains.fit(true, made, encoded)
     undone = view(changed) * gains(x, y, theta, encoded)
     mended = gains.shares(view.cells(undone), view, theta).mean(0).view(-1, gains.rings).sum(0)
     expected = true.mean(0).view(-1, gains.rings).sum(0)
