@@ -21,7 +21,7 @@ from caloforge.files import atomic_path, source_digest
 
 __all__ = ["CODE", "Cache", "digest_of"]
 
-CODE = ("geometry", "showers", "statistics", "models", "generate.py", "validate", "studies", "random.py")
+CODE = ("geometry", "showers", "statistics", "models", "generate", "validate", "studies", "random.py")
 """Parts of the package that compute what studies keep."""
 _HASH = "__hash__"
 

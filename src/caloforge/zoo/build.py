@@ -85,7 +85,7 @@ def _stage(card: Card, stages: tuple[Stage, ...]) -> Stage:
     raise IncompatibleError(msg)
 
 
-_MEASURES = ("statistics", "validate", "zoo", "generate.py")
+_MEASURES = ("statistics", "validate", "zoo", "generate")
 """Parts of the package whose code decides the figures of a card."""
 
 
