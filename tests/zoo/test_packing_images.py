@@ -16,7 +16,7 @@ from caloforge.files import sha256_file
 from caloforge.showers import open_showers, read_showers, write_showers
 from caloforge.showers.views import project_showers
 from caloforge.simulate import simulate
-from caloforge.studies.amplification.observables import observe_chunks
+from caloforge.studies.amplification.curves import observe_chunks
 from caloforge.zoo.packing import STEP, pack_projections
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pack_showers.py"
