@@ -1,4 +1,4 @@
-"""validate reads every shower once, and what it keeps is what a pass of its own would give."""
+"""validate reads every shower once, and what it keeps equals what a separate pass would give."""
 
 from __future__ import annotations
 

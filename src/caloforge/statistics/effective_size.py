@@ -219,7 +219,7 @@ def run_toy(n_truth: int, n_train: int, fits: int = 40, n: int = 200_000, seed: 
     """Measure the amplification of Gaussian fits with the estimator of the study.
 
     Arguments:
-        n_truth: Values of the truth; each fit has a truth of its own.
+        n_truth: Values of the truth; each fit has its own sample of the truth.
         n_train: Values that a fit sees; also the size of a sample of the truth whose effective size must be its size.
         fits: Number of fits, whose divergences are averaged.
         n: Values that each fit generates.
