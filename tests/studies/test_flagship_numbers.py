@@ -1,13 +1,9 @@
 """Differences to the baseline and their uncertainties."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 
 def test_the_uncertainty_of_a_difference_holds_for_splits_that_overlap() -> None:

@@ -1,7 +1,6 @@
 """The page of the flagship's study: what it says, from results that are there."""
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from caloforge.files import read_json
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 RESULTS = ROOT / "docs" / "results" / "flagship.json"
-sys.path.insert(0, str(SCRIPTS))
 
 
 @pytest.fixture(scope="module")

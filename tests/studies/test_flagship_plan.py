@@ -1,6 +1,5 @@
 """The list of trainings of the flagship's study."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 from caloforge.errors import ConfigError, InputError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 
 PLAN = """
 [common]

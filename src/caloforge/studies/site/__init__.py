@@ -70,7 +70,7 @@ def write_index(
 ) -> Path:
     """Write ``index.html`` and return its path; ``asked`` is the file of groups that the command names, empty for none."""
     finished = [one for one in done if not one.error]
-    note = "Each study has a page of its own, with its figures and tables."
+    note = "Each study has its page, with figures and tables."
     sections = [Section("Pages", [_pages(done)], note)]
     if any(one.published for one in finished):
         sections.append(Section("Ours and the papers'", [_numbers(finished)]))
