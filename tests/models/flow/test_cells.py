@@ -11,7 +11,8 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
-from caloforge.models.flow.cells import EMPTY, NOTHING, CellValues, LayerTargets, tilted, topk_ragged
+from caloforge.models.flow.cells import NOTHING, CellValues, LayerTargets, tilted, topk_ragged
+from caloforge.models.flow.path import EMPTY
 from caloforge.showers import read_showers
 
 CUT, THRESHOLD = 0.01, 0.1

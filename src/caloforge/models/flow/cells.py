@@ -1,20 +1,22 @@
 r"""Cell energies as values of a flow, and the inverse: cells with the layer energies of a summary.
 
-An empty cell has the value -1; a filled one 1.2 + 0.6 x, with a table x(ln e) whose slope is that of the quantile transform to a normal
-number, dz / d ln e with z = Phi^-1(F(ln e)), but nowhere less than a least slope s:
+An empty cell has the value -1; a filled one 2 + 0.6 x, with a table x(ln e) whose slope is that of the quantile transform to a normal
+number, dz / d ln e with z = Phi^-1(F(ln e)), but above the median nowhere less than a least slope s:
 
 .. math:: x(\ln e) = \int \max\!\left(\frac{dz}{d \ln e}, s\right) d \ln e, \qquad x(\mathrm{median}) = 0.
 
 So the peak of minimum ionising particles, where most cells are, is stretched over a wide range of x, and the few cells in a shower's
-core, orders of magnitude above it, are not squeezed together. On a grid the energies are absolute and share one table; with
-``relative`` they are shares of their layer's energy, with one table for each layer. For training x is at least -2.6, which keeps faint
-cells apart from empty ones.
+core, orders of magnitude above it, are not squeezed together. Below the median the least slope is small: faint cells, over three decades down to
+the cut, have the lower tail of a normal number, x > -4, and stay apart from the empty ones without a floor on which many would
+have one value. On a grid the energies are absolute and share one table; with
+``relative`` they are shares of their layer's energy, with one table for each layer.
 
 Decoding: in each layer the n cells of largest value are filled, the others are empty. A monotone map
 (:class:`~caloforge.models.calibration.monotone.MonotoneMap`) takes the values of filled cells to the quantiles of the training showers, faint cells
 included; gains may multiply their energies. The difference to the layer's energy is then shared in proportion to the square of the energy, so
-that small energies change little, and the energies above the hit threshold are weighted so that the layer gets its centre and
-widths. Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed: it follows from the number of
+that small energies change little, and the energies are weighted so that the layer gets its centre and widths, those well above the hit threshold
+:math:`e_h` in full and small ones little, since only a part :math:`e^2 / (e^2 + (5 e_h)^2)` of each is weighted: the peak of minimum ionising
+particles stays where it is. Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed: it follows from the number of
 filled cells and the spectrum of their energies.
 
 A layer has hundreds of cells of which a shower fills a few tens: ``topk_ragged`` gathers those into as few columns as the fullest layer needs.
@@ -39,9 +41,10 @@ from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.calibration.monotone import MonotoneMap
+from caloforge.models.flow.path import EMPTY
 from caloforge.models.nn.cell_networks import LayerView
 
-__all__ = ["EMPTY", "NOTHING", "CellValues", "Gain", "LayerTargets", "tilted", "topk_ragged"]
+__all__ = ["NOTHING", "CellValues", "Gain", "LayerTargets", "tilted", "topk_ragged"]
 
 
 _STEPS = 4
@@ -183,16 +186,18 @@ def _gathered(rows: Tensor, needed: Tensor, likely: float, size: int) -> tuple[T
 Gain = Callable[[Tensor, Tensor], Tensor]
 """Factors for the energies of cells at positions x and y, each (B, n_layers, K)."""
 
-EMPTY = -1.0
-_CENTRE = 1.2
+_CENTRE = 2.0
 _SCALE = 0.6
-_FAINTEST = -2.6  # smallest x of a filled cell, which keeps it away from the empty ones
-_SLOPE = 0.8  # least slope s
+_FAINTEST = -4.0  # smallest x of a filled cell
+_SLOPE = 0.8  # least slope s above the median
+_FAINT_SLOPE = 0.1  # the same below it
 _STEEPEST = 6.0
 _KNOTS = 200
-_TRUSTED = 2.5  # quantiles are followed between these normal numbers; beyond them the slope is the least
+_TAIL = 3.5  # quantiles are followed from minus this normal number on
+_TRUSTED = 2.5  # and up to this one; beyond, the slope is the least
+_PIVOTAL = 5.0  # energy, in thresholds, of which half may be weighted to reach centres and widths
 _FEWEST = 100  # fewest values of a layer to which its map is fitted
-_LIKELY = -0.9  # about as many cells have values above it as are filled
+_BETWEEN = -0.5  # cells with values above it are filled where their number is not imposed
 _SAMPLE = 400_000
 
 
@@ -205,13 +210,20 @@ class CellValues(nn.Module):
         threshold: Energy above which it is a hit, MeV.
         relative: Energies as shares of the layer's.
         moments: Whether centres and widths of the layers are imposed, too.
+        counts: Whether the numbers of filled cells are imposed.
     """
 
     def __init__(
-        self, detector: Detector, cut: float, threshold: float, relative: bool, moments: bool = True
+        self,
+        detector: Detector,
+        cut: float,
+        threshold: float,
+        relative: bool,
+        moments: bool = True,
+        counts: bool = True,
     ) -> None:
         super().__init__()
-        self.moments = moments
+        self.moments, self.counts = moments, counts
         self.view = LayerView(detector)
         self.cut, self.threshold, self.relative = cut, threshold, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
@@ -241,7 +253,7 @@ class CellValues(nn.Module):
         filled = view > self.cut
         sums = view.sum(2, keepdim=True).clamp_min(_TINY)
         values = self._values(torch.log(torch.where(filled, view / sums if self.relative else view, 1.0)))
-        values = values.clamp_min(_CENTRE + _SCALE * _FAINTEST)  # apart from those of empty cells
+        values = values.clamp_min(_CENTRE + _SCALE * _FAINTEST)
         return self.view.cells(torch.where(filled, values, EMPTY))
 
     def _values(self, logs: Tensor) -> Tensor:
@@ -268,7 +280,7 @@ class CellValues(nn.Module):
             gain: Factors for the cells, applied before the layers are scaled to their energies.
             calibrated: Whether the calibration of the values is applied.
         """
-        filled = torch.maximum(targets.hits + targets.faint, (targets.sums > self.cut).to(targets.hits))
+        filled = self.number(values, targets)
         view, places = self._filled(values, filled)
         sums = targets.sums[:, :, None]
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
@@ -280,10 +292,19 @@ class CellValues(nn.Module):
             energy = energy * gain(x, y)
         energy = self._scaled(energy, sums)
         if self.moments:
-            fixed = energy.clamp_max(self.threshold)
-            energy = fixed + tilted(energy - fixed, fixed, x, y, targets)
+            square = energy.square()
+            free = energy * (square / (square + (_PIVOTAL * self.threshold) ** 2))
+            energy = energy - free + tilted(free, energy - free, x, y, targets)
         energy = torch.where(energy > self.cut, energy, 0.0)
         return self.view.placed(energy, places)
+
+    def number(self, values: Tensor, targets: LayerTargets) -> Tensor:
+        """Return how many cells of each layer are filled (B, n_layers), of values (B, n_cells), as whole numbers."""
+        some = (targets.sums > self.cut).to(targets.sums)
+        if self.counts:
+            return torch.maximum(targets.hits + targets.faint, some)
+        found = (self.view(values.float(), NOTHING) > _BETWEEN).sum(2).to(some)
+        return torch.where(targets.sums > self.cut, found.clamp_min(1.0), 0.0)
 
     @torch.no_grad()
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
@@ -317,7 +338,7 @@ class CellValues(nn.Module):
 
     def _filled(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values of the cells that are filled and their places, see :func:`topk_ragged`."""
-        return topk_ragged(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _LIKELY)
+        return topk_ragged(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _BETWEEN)
 
     def _scaled(self, energy: Tensor, sums: Tensor) -> Tensor:
         """Return energies (B, n_layers, K) that add up to ``sums`` (B, n_layers, 1).
@@ -338,9 +359,10 @@ def _table(energies: Tensor) -> tuple[Tensor, Tensor]:
     ordered = torch.log(energies.double()).sort().values
     knots = torch.linspace(float(ordered[0]), float(ordered[-1]) + 1e-3, _KNOTS, dtype=torch.float64)
     rank = torch.searchsorted(ordered, knots).double().clamp(0.5, len(ordered) - 0.5) / len(ordered)
-    z = torch.special.ndtri(rank).clamp(-_TRUSTED, _TRUSTED)
+    z = torch.special.ndtri(rank).clamp(-_TAIL, _TRUSTED)
     step = knots[1] - knots[0]
-    slopes = (torch.diff(z) / step).clamp(_SLOPE, _STEEPEST)
+    least = torch.where(z[:-1] < 0.0, _FAINT_SLOPE, _SLOPE)
+    slopes = (torch.diff(z) / step).clamp_max(_STEEPEST).maximum(least)
     x = torch.cat([torch.zeros(1, dtype=torch.float64), (slopes * step).cumsum(0)])
     place = ((ordered[len(ordered) // 2] - knots[0]) / step).clamp(0, _KNOTS - 1.001)
     index = int(place)

@@ -19,7 +19,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -27,91 +27,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.calibration.base import STAGE, CalibratedSampling
-from caloforge.models.calibration.moments import Gains
-from caloforge.models.flow.cells import Gain, LayerTargets
+from caloforge.geometry import Detector
+from caloforge.models.calibration.base import CalibratedSampling
+from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.model import ADAMW, FlowMatching, FlowMatchingConfig
 from caloforge.models.flow.path import jump, rowwise_heun, time_grid
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, SummaryPerceptron, cell_jumps
-from caloforge.models.nn.cell_networks import LayerView
 from caloforge.models.stage import Batch, Random, Stage, TrainingData
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 
-__all__ = ["FlowMatchingFast", "FlowMatchingFastConfig", "RingGains"]
-
-_ROUNDS = 4
-"""Fits of map and gains: the layers are scaled to their energies after them, which changes both a little."""
-
-
-_TINY = 1e-12
-_EDGES = (0.6, 1.2, 1.8, 2.4, 3.2, 4.2, 5.5, 7.5, 10.5)
-"""Distances between rings, in cells; none is that of a cell from an axis through a cell's centre or corner."""
-
-
-class RingGains(nn.Module):
-    r"""Gains of cells by layer and by distance from the shower axis, so that the mean lateral profile is that of the training showers.
-
-    The axis begins where the beam enters and points along theta, so it passes layer l at :math:`x_0` and
-    :math:`y_0 + z_l / \tan \theta`.
-
-    Arguments:
-        detector: A detector whose layers are rows and columns of equal cells.
-        width: Continuous encoded conditions.
-    """
-
-    edges: Tensor
-    slope: Tensor  # (2, n_layers) cells, along x and y, to one unit of a layer's positions (half its width)
-    origin: Tensor  # (2, n_layers) of the layer's middle, in cells from where the beam enters
-    depth: Tensor  # (n_layers,) of the layers, in cells along y
-    rings = len(_EDGES) + 1  # rings of a layer
-
-    def __init__(self, detector: Detector, width: int) -> None:
-        super().__init__()
-        self.n_layers, beam = detector.n_layers, detector.beam
-        layers = [layer for layer in detector.layers if isinstance(layer, ReadoutLayer)]
-        slope, origin = [], []
-        for layer in layers:
-            ends = [
-                (layer.x.min(), layer.x.max(), beam.x, layer.pitch_x),
-                (layer.y.min(), layer.y.max(), beam.y, layer.pitch_y),
-            ]
-            slope.append([max(0.5 * (high - low), 1e-6) / pitch for low, high, _, pitch in ends])
-            origin.append([(0.5 * (high + low) - start) / pitch for low, high, start, pitch in ends])
-        tables = {
-            "edges": torch.tensor(_EDGES).square(),
-            "slope": torch.tensor(slope, dtype=torch.float32).T.contiguous(),
-            "origin": torch.tensor(origin, dtype=torch.float32).T.contiguous(),
-            "depth": torch.tensor([layer.z / layer.pitch_y for layer in layers], dtype=torch.float32),
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, table, persistent=False)
-        self.gains = Gains(width, self.n_layers * self.rings)
-
-    def ring(self, x: Tensor, y: Tensor, theta: Tensor) -> Tensor:
-        """Return the rings (B, n_layers, K) of positions (B, n_layers, K) in half widths of the layer, for theta (B,), degrees."""
-        angle = torch.deg2rad(theta.clamp(5.0, 175.0))[:, None]
-        axis = (self.depth * torch.cos(angle) / torch.sin(angle))[:, :, None]
-        dx = x * self.slope[0, :, None] + self.origin[0, :, None]
-        dy = y * self.slope[1, :, None] + self.origin[1, :, None] - axis
-        return torch.bucketize(dx.square() + dy.square(), self.edges)
-
-    def forward(self, x: Tensor, y: Tensor, theta: Tensor, encoded: Tensor) -> Tensor:
-        """Return the gains (B, n_layers, K) of cells at x and y (B, n_layers, K), in half widths of the layer.
-
-        The angles theta (B,) are in degrees; encoded are continuous conditions (B, width).
-        """
-        gains: Tensor = self.gains(encoded).view(-1, self.n_layers, self.rings)
-        return gains.gather(2, self.ring(x, y, theta))
-
-    def shares(self, cells: Tensor, view: LayerView, theta: Tensor) -> Tensor:
-        """Return the shares (B, n_layers * rings) of the showers' energies in each ring, of cells (B, n_cells), MeV."""
-        energy = view(cells)
-        x, y = (table.expand_as(energy) for table in (view.x, view.y))
-        sums = energy.new_zeros(len(energy), self.n_layers, self.rings)
-        sums.scatter_add_(2, self.ring(x, y, theta), energy)
-        shares: Tensor = sums.flatten(1) / energy.sum((1, 2))[:, None].clamp_min(_TINY)
-        return shares
+__all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
 
 
 class FlowMatchingFastConfig(FlowMatchingConfig):
@@ -128,7 +53,6 @@ class FlowMatchingFastConfig(FlowMatchingConfig):
     summary_student_epochs: Annotated[int, Field(ge=0)] = 200  # epochs of the summary's student
     student_epochs: Annotated[int, Field(ge=0)] = 100  # epochs of the cells' student
     student: OptimizerSettings = OptimizerSettings(**ADAMW, lr=5e-4, warmup=100)  # optimiser of both
-    calibration: Annotated[int, Field(ge=0)] = 2000  # training showers of the calibration; 0 for none
     # sizes of students smaller than their teachers; none for copies of the teachers
     small: StudentSettings | None = None
 
@@ -160,7 +84,6 @@ class FlowMatchingFast(FlowMatching):
         super().__init__(detector, config)
         c = self.config
         rows, kinds, width = self.summary.rows, self.summary.kinds, self.encoder.width
-        self.rings = RingGains(detector, len(self.encoder.continuous)) if detector.is_flat else None
         self.summary_times = time_grid(c.summary_jumps)
         self.cell_times = time_grid(c.jumps, c.shift)
         self.summary_student: nn.Module
@@ -181,15 +104,15 @@ class FlowMatchingFast(FlowMatching):
         """Return the summary (B, rows, kinds) of noise of that shape."""
         return _jumps(self.summary_student, noise, self.summary_times, encoded)
 
-    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
-        """Return the values of the cells (B, n_cells) of noise of that shape."""
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
         return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the teacher's stages, the copy, the two distillations, and the calibration."""
         c = self.config
         return (
-            *super().stages(),
+            *self.teacher_stages(),
             Stage("copy", fit=self._copy),
             self._stage(
                 "summary-student",
@@ -209,55 +132,8 @@ class FlowMatchingFast(FlowMatching):
                 self.cell_distance,
                 (self.cell_net,),
             ),
-            *((Stage(STAGE, fit=self._calibrate),) if c.calibration else ()),
+            *self.calibration_stages(),
         )
-
-    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Return cells (B, n_cells), MeV."""
-        if self.sampling.calibrated:
-            return super().sample(noise, conditions)
-        return self.values.decode(*self.drawn(noise, conditions), calibrated=False)
-
-    def gain(self, conditions: Tensor) -> Gain | None:
-        """Return the gains of cells by their distance from the axis, under conditions (B, C)."""
-        rings = self.rings
-        if rings is None:
-            return None
-        theta, encoded = self._theta(conditions), self.encoder.standardised(conditions)
-        return lambda x, y: rings(x, y, theta, encoded)
-
-    def _theta(self, conditions: Tensor) -> Tensor:
-        if "incident_theta" in self.columns:
-            return self.condition(conditions, "incident_theta")[:, 0]
-        return conditions.new_full((len(conditions),), 90.0)
-
-    @torch.no_grad()
-    def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both in effect."""
-        if self.rings is not None:
-            self.rings.gains.weights.zero_()
-        indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
-        batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
-        drawn = []
-        for batch in batches:
-            noise = torch.randn((len(batch), self.noise_size), generator=generator, device=generator.device)
-            drawn.append(self.drawn(noise.to(data.device), batch.conditions))
-        cells = self.clean(torch.cat([batch.cells for batch in batches]))
-        conditions = torch.cat([batch.conditions for batch in batches])
-        theta, view = self._theta(conditions), self.values.view
-        true = None if self.rings is None else self.rings.shares(cells, view, theta)
-        self.values.calibrate(((values, targets.hits + targets.faint) for values, targets in drawn), cells)
-        for number in range(_ROUNDS):
-            if number:
-                self.values.refine(self._decoded(drawn, batches), cells)
-            if self.rings is not None and true is not None:
-                found = self.rings.shares(self._decoded(drawn, batches), view, theta)
-                self.rings.gains.fit(true, found, self.encoder.standardised(conditions))
-
-    def _decoded(self, drawn: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
-        """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""
-        pairs = zip(drawn, batches, strict=True)
-        return torch.cat([self.values.decode(*pair, self.gain(batch.conditions)) for pair, batch in pairs])
 
     def _copy(self, data: TrainingData, generator: torch.Generator) -> None:
         """Copy the teachers to their students, or to small students their constants."""

@@ -20,7 +20,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -30,9 +30,17 @@ from torch import Tensor, nn
 
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
-from caloforge.models.flow.cells import EMPTY, CellValues, Gain, LayerTargets
-from caloforge.models.flow.networks import CellNetwork, CellPatches, SummaryNetwork
-from caloforge.models.flow.path import SpikeSlab, flow_loss, integrate, time_grid
+from caloforge.models.calibration.base import STAGE, CalibratedSampling
+from caloforge.models.flow.cells import CellValues, Gain, LayerTargets
+from caloforge.models.flow.gains import RingGains
+from caloforge.models.flow.networks import (
+    CellNetwork,
+    CellPatches,
+    LayerBalance,
+    LocalNetwork,
+    SummaryNetwork,
+)
+from caloforge.models.flow.path import EMPTY, SpikeSlab, flow_loss, integrate, time_grid
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch, OptimizerSpec, Random, Stage, TrainingData, Updater
@@ -41,6 +49,8 @@ from caloforge.showers import Showers
 
 __all__ = ["ADAMW", "FlowMatching", "FlowMatchingConfig", "FlowSampling"]
 
+_ROUNDS = 4
+"""Fits of map and gains: the layers are scaled to their energies after them, which changes both a little."""
 _FIT_SEED = 20
 _FIT_MOST = 20_000
 _CORE_MOST = 5_000
@@ -73,6 +83,8 @@ class FlowMatchingConfig(ModelConfig):
     blocks: _Positive = 3  # its blocks with their own weights
     repeats: _Positive = 2  # times that they are applied
     heads: _Positive = 4  # its attention heads
+    # channels of the convolutions over neighbouring cells that follow the transformer on a grid; 0: none
+    local: Annotated[int, Field(ge=0)] = 16
     summary_width: _Width = 80  # width of the summary's transformer
     summary_blocks: _Positive = 3  # its blocks
     summary_heads: _Positive = 4  # its attention heads
@@ -81,26 +93,37 @@ class FlowMatchingConfig(ModelConfig):
     depth: bool = False
     # impose the layers' centres and widths of the summary, not only its energies and filled cells
     moments: bool = True
+    # fill exactly as many cells of each layer as the summary says, those of the largest values; otherwise those that the cells'
+    # network fills, whose number is the summary's within few per cent
+    counts: bool = False
     symmetries: bool = True  # apply the beam's symmetries to training showers
     # width of the normal noise on the summary in the training of the cells, against small errors of the summary
     blur: Annotated[float, Field(ge=0)] = 0.05
+    likelihood: bool = (
+        True  # train the cells with the likelihood of the posterior, not with the squared velocity
+    )
     time_mean: float = 0.0  # mean m of the logit-normal times
     time_spread: Annotated[float, Field(gt=0)] = 1.0  # their width s
     summary_epochs: Annotated[int, Field(ge=0)] = 400  # epochs of the summary
     epochs: _Positive = 400  # epochs of the cells
     summary_batch_size: _Positive = 512  # showers a step of the summary
     batch_size: _Positive = 256  # showers a step of the cells
+    calibration: Annotated[int, Field(ge=0)] = 2000  # training showers of the calibration; 0 for none
     # optimiser of the summary's network
     summary: OptimizerSettings = OptimizerSettings(**ADAMW, lr=1e-3, warmup=200)
     # optimiser of the cells' network
     optimizer: OptimizerSettings = OptimizerSettings(**ADAMW, lr=1e-3, warmup=500)
 
 
-class FlowSampling(Settings):
+class FlowSampling(CalibratedSampling):
     """What may be chosen at generation."""
 
     summary_steps: _Positive = 16  # Heun steps of the summary
-    steps: _Positive = 16  # Heun steps of the cells
+    steps: _Positive = 16  # steps of the cells, each of two evaluations of the network
+    # steps of each cell between two evaluations, with which it follows its own posterior; 0: Heun's method without them
+    substeps: Annotated[int, Field(ge=0)] = 4
+    # change the probabilities of filled cells so that each layer has as many as the summary says (with substeps)
+    balance: bool = True
     shift: Annotated[float, Field(gt=0)] = 1.0  # where the times lie; below 1 more of them near the noise
 
 
@@ -124,6 +147,7 @@ class FlowMatching(ShowerModel):
         },
         "small": {
             "width": 64,
+            "local": 0,
             "blocks": 2,
             "repeats": 1,
             "heads": 2,
@@ -141,9 +165,10 @@ class FlowMatching(ShowerModel):
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold, c.depth)
-        self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments)
+        self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments, c.counts)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
+        self.rings = RingGains(detector, continuous) if detector.is_flat else None
         self.summary_net = self.summary_network()
         self.cell_net = self.cell_network(CellPatches(detector, c.box))
 
@@ -155,7 +180,12 @@ class FlowMatching(ShowerModel):
     def cell_network(self, patches: CellPatches) -> CellNetwork:
         """Return a new network of the cells."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
-        return CellNetwork(patches, *size, c.width, c.blocks, c.repeats, c.heads)
+        has_local = c.local > 0 and self.detector.is_grid
+        local = LocalNetwork(self.detector.shape, c.local, SpikeSlab.outputs) if has_local else None
+        balance = LayerBalance(torch.from_numpy(self.detector.cell_layer), self.detector.n_layers)
+        return CellNetwork(
+            patches, *size, c.width, c.blocks, c.repeats, c.heads, local=local, balance=balance
+        )
 
     @property
     def summary_size(self) -> int:
@@ -169,21 +199,62 @@ class FlowMatching(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV."""
-        cells: Tensor = self.values.decode(*self.drawn(noise, conditions), self.gain(conditions))
-        return cells
+        drawn = self.drawn(noise, conditions)
+        if self.sampling.calibrated:
+            return self.values.decode(*drawn, self.gain(conditions))
+        return self.values.decode(*drawn, calibrated=False)
 
     def gain(self, conditions: Tensor) -> Gain | None:
-        """Return the gains of cells under conditions (B, C); the teacher has none."""
-        return None
+        """Return the gains of cells by their distance from the axis, under conditions (B, C), where all layers are rows and columns."""
+        rings = self.rings
+        if rings is None:
+            return None
+        theta, encoded = self._theta(conditions), self.encoder.standardised(conditions)
+        return lambda x, y: rings(x, y, theta, encoded)
+
+    def _theta(self, conditions: Tensor) -> Tensor:
+        if "incident_theta" in self.columns:
+            return self.condition(conditions, "incident_theta")[:, 0]
+        return conditions.new_full((len(conditions),), 90.0)
+
+    @torch.no_grad()
+    def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both in effect."""
+        if self.rings is not None:
+            self.rings.gains.weights.zero_()
+        indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
+        batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
+        drawn = []
+        for batch in batches:
+            noise = torch.randn((len(batch), self.noise_size), generator=generator, device=generator.device)
+            drawn.append(self.drawn(noise.to(data.device), batch.conditions))
+        cells = self.clean(torch.cat([batch.cells for batch in batches]))
+        conditions = torch.cat([batch.conditions for batch in batches])
+        theta, view = self._theta(conditions), self.values.view
+        true = None if self.rings is None else self.rings.shares(cells, view, theta)
+        self.values.calibrate(
+            ((values, self.values.number(values, targets)) for values, targets in drawn), cells
+        )
+        for number in range(_ROUNDS):
+            if number:
+                self.values.refine(self._decoded(drawn, batches), cells)
+            if self.rings is not None and true is not None:
+                found = self.rings.shares(self._decoded(drawn, batches), view, theta)
+                self.rings.gains.fit(true, found, self.encoder.standardised(conditions))
+
+    def _decoded(self, drawn: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
+        """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""
+        pairs = zip(drawn, batches, strict=True)
+        return torch.cat([self.values.decode(*pair, self.gain(batch.conditions)) for pair, batch in pairs])
 
     def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
         """Return the values of the cells (B, n_cells) and the targets of their layers."""
         encoded = self.encoder(conditions)
         first = noise[:, : self.summary_size].view(-1, self.summary.rows, self.summary.kinds)
         summary = self.summarise(first, encoded)
-        values = self.shape(noise[:, self.summary_size :], encoded, summary)
         energy = self.condition(conditions, "incident_energy")[:, 0]
         targets = self.summary.decode(summary, energy, encoded)
+        values = self.shape(noise[:, self.summary_size :], encoded, summary, targets)
         return self.core.inverse(values, summary, encoded), targets
 
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
@@ -191,9 +262,12 @@ class FlowMatching(ShowerModel):
         times = time_grid(self.sampling.summary_steps, self.sampling.shift)
         return integrate(self.summary_denoiser(encoded), noise, times)
 
-    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
-        """Return the values of the cells (B, n_cells) of noise of that shape."""
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
         times = time_grid(self.sampling.steps, self.sampling.shift)
+        if self.sampling.substeps:
+            filled = targets.hits + targets.faint if self.sampling.balance else None
+            return self.cell_net.integrate(noise, times, self.sampling.substeps, encoded, summary, filled)
         return integrate(self.cell_denoiser(encoded, summary), noise, times)
 
     def summary_denoiser(self, encoded: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -236,7 +310,15 @@ class FlowMatching(ShowerModel):
         return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the two stages: the summary, then the cells."""
+        """Return the stages: the summary, the cells, and the calibration."""
+        return (*self.teacher_stages(), *self.calibration_stages())
+
+    def calibration_stages(self) -> tuple[Stage, ...]:
+        """Return the stage that fits the calibration, or none."""
+        return (Stage(STAGE, fit=self._calibrate),) if self.config.calibration else ()
+
+    def teacher_stages(self) -> tuple[Stage, ...]:
+        """Return the two stages of the networks: the summary, then the cells."""
         c = self.config
         return (
             self._stage(
@@ -305,6 +387,10 @@ class FlowMatching(ShowerModel):
         """Return the loss of the cells' flow, with a summary blurred by normal noise of that width."""
         values, summary, encoded = self._cell_data(batch, random, blur)
         noise, times = random.normal(*values.shape), self.times(random.normal(len(batch)))
+        if self.config.likelihood:
+            x = torch.lerp(noise, values, times[:, None])
+            found: Tensor = self.cell_net(x, times, encoded, summary, values)
+            return found
         return flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
 
     @torch.no_grad()

@@ -16,6 +16,8 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,10 +26,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.flow.path import JumpPosterior, SpikeSlab, preconditioned
+from caloforge.models.flow.path import EMPTY, JumpPosterior, SpikeSlab, preconditioned
 from caloforge.models.nn.cell_networks import CellTable
 
-__all__ = ["CellNetwork", "CellPatches", "PatchLinear", "SummaryNetwork", "TimeEmbedding", "Transformer"]
+__all__ = [
+    "CellNetwork",
+    "CellPatches",
+    "LocalNetwork",
+    "PatchLinear",
+    "SummaryNetwork",
+    "TimeEmbedding",
+    "Transformer",
+]
 
 
 _OWN = 200_000  # most weights of a layer whose patches have separate matrices
@@ -52,6 +62,11 @@ class PatchLinear(nn.Module):
 
 
 _CHUNKS = 6
+_NEWTON = 3  # steps of Newton's method
+_LEAST_SLOPE = 0.3  # least variance of a layer's number of filled cells
+_LARGEST = 1.0  # largest step of the log odds
+_MOST = 4.0  # largest change
+_BALANCED = 0.65  # time up to which the numbers of filled cells are imposed; later most cells are decided
 _SMALL = 12  # cells along an axis up to which boxes have sides of 2, beyond 5
 _ROW = 7  # cells of a row in a patch where there is no grid
 
@@ -207,6 +222,70 @@ class _Head(nn.Module):
         return found
 
 
+class LayerBalance(nn.Module):
+    r"""The change of log odds, the same for all cells of a layer, with which a layer expects a given number of filled cells.
+
+    Of all distributions with that mean number it is the one nearest to independent cells of these odds (in relative entropy). It solves
+    :math:`\sum_i \mathrm{sigmoid}(o_i + \delta) = n` by Newton's method.
+    """
+
+    layer: Tensor
+
+    def __init__(self, layer: Tensor, n_layers: int) -> None:
+        super().__init__()
+        self.n_layers = n_layers
+        self.register_buffer("layer", layer, persistent=False)
+
+    def forward(self, odds: Tensor, filled: Tensor) -> Tensor:
+        """Return the changes (B, n_cells) of log odds (B, n_cells) for ``filled`` cells of each layer (B, n_layers)."""
+        change = torch.zeros_like(filled)
+        for _ in range(_NEWTON):
+            p = torch.sigmoid(odds + change.index_select(1, self.layer))
+            sums, slopes = (
+                torch.zeros_like(filled).index_add_(1, self.layer, part) for part in (p, p * (1.0 - p))
+            )
+            step = (filled - sums) / slopes.clamp_min(_LEAST_SLOPE)
+            change = (change + step.clamp(-_LARGEST, _LARGEST)).clamp(-_MOST, _MOST)
+        return change.index_select(1, self.layer)
+
+
+class LocalNetwork(nn.Module):
+    """Convolutions over the neighbours of each cell of a grid, which see structures smaller than a patch or across its faces.
+
+    The inputs of each cell are its noisy value, a first estimate of it, and ``features`` numbers from the token of its patch, which know
+    time, conditions and the rest of the shower; the outputs change those of the token. Three layers see seven cells along each axis.
+
+    Arguments:
+        shape: Cells along the three axes.
+        channels: Channels of the hidden layers.
+        outputs: Numbers of each cell.
+    """
+
+    features = 4
+
+    def __init__(self, shape: tuple[int, ...], channels: int, outputs: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.net = nn.Sequential(
+            nn.Conv3d(2 + self.features, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(channels, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(channels, outputs, 3, padding=1),
+        )
+        last = self.net[-1]
+        assert isinstance(last, nn.Conv3d)
+        assert last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, outputs, n_cells) of inputs (B, 2 + features, n_cells)."""
+        grid = inputs.view(*inputs.shape[:2], *self.shape).contiguous(memory_format=torch.channels_last_3d)
+        found: Tensor = self.net(grid)
+        return found.flatten(2)
+
+
 class SummaryNetwork(nn.Module):
     """Estimate the summary (B, rows, kinds) from a noisy one."""
 
@@ -245,9 +324,12 @@ class CellNetwork(nn.Module):
         repeats: int,
         heads: int,
         posterior: SpikeSlab | JumpPosterior | None = None,
+        local: LocalNetwork | None = None,
+        balance: LayerBalance | None = None,
     ) -> None:
         super().__init__()
         self.posterior = SpikeSlab(patches.n_cells) if posterior is None else posterior
+        self.local = local
         self.patches = patches
         n, places, layers = patches.n_patches, patches.places, patches.layers.shape[1]
         self.embed = PatchLinear(n, places, width)
@@ -258,13 +340,75 @@ class CellNetwork(nn.Module):
             nn.Linear(conditions + rows * kinds, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.body = Transformer(width, blocks, repeats, heads)
-        self.head = _Head(n, width, self.posterior.outputs * places)
+        self.balance = balance
+        self.numbers = self.posterior.outputs + (0 if local is None else local.features)  # of each cell
+        self.head = _Head(n, width, self.numbers * places)
 
-    def forward(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
-        """Return the estimate (B, n_cells) of x at times (B,), encoded conditions (B, k) and summaries (B, rows, kinds)."""
+    def forward(
+        self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, data: Tensor | None = None
+    ) -> Tensor:
+        """Return the estimate (B, n_cells) of x at times (B,), or the loss of the posterior at the data (B, n_cells), one number.
+
+        Arguments:
+            x: Noisy values (B, n_cells).
+            time: (B,).
+            encoded: Encoded conditions (B, k).
+            summary: Summaries (B, rows, kinds).
+            data: Values without noise; missing: the estimate is returned.
+        """
+        numbers = self.predicted(x, time, encoded, summary)
+        if data is None:
+            estimate: Tensor = self.posterior(x, time, numbers)
+            return estimate
+        assert isinstance(self.posterior, SpikeSlab)
+        return self.posterior.loss(x, time, numbers, data)
+
+    def predicted(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs of the posterior, (B, n_cells) each."""
         outputs = self.outputs(self.patches(x), time, encoded, summary)
-        found: Tensor = self.posterior(x, time, self.patches.parts(outputs, self.posterior.outputs))
-        return found
+        parts = self.patches.parts(outputs, self.numbers)
+        numbers, features = parts[: self.posterior.outputs], parts[self.posterior.outputs :]
+        if self.local is None:
+            return numbers
+        found = self.posterior(x, time, numbers)
+        changes = self.local(torch.stack([x, found - EMPTY, *features], 1)).float()
+        return tuple(a + b for a, b in zip(numbers, changes.unbind(1), strict=True))
+
+    def integrate(
+        self,
+        x: Tensor,
+        times: Sequence[float],
+        substeps: int,
+        encoded: Tensor,
+        summary: Tensor,
+        filled: Tensor | None = None,
+    ) -> Tensor:
+        """Return the data (B, n_cells) of noise x along the flow, by the midpoint method, two evaluations of the network a step.
+
+        Between evaluations each cell follows its posterior with ``substeps`` steps, see ``SpikeSlab.advance``. With ``filled``
+        cells of each layer (B, n_layers) the probabilities of a layer's cells are changed to have that sum.
+        """
+        posterior = self.posterior
+        assert isinstance(posterior, SpikeSlab)
+        for start, end in pairwise(times):
+            middle = 0.5 * (start + end)
+            first = self._evaluated(x, start, encoded, summary, filled)
+            halfway = posterior.advance(x, first, start, middle, max(1, substeps // 2))
+            second = self._evaluated(halfway, middle, encoded, summary, filled)
+            x = posterior.advance(x, second, start, end, substeps)
+        return x
+
+    def _evaluated(
+        self, x: Tensor, time: float, encoded: Tensor, summary: Tensor, filled: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Return the inputs of the posterior of x (B, n_cells) at a time, see ``integrate``."""
+        times = x.new_full((len(x),), time)
+        change, *others = self.predicted(x, times, encoded, summary)
+        posterior = self.posterior
+        if filled is not None and self.balance is not None and time < _BALANCED:
+            assert isinstance(posterior, SpikeSlab)
+            change = change + self.balance(posterior.posterior(x, times, (change, *others))[0], filled)
+        return change, *others
 
     def outputs(self, patches: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
         """Return the inputs of the posterior (B, n_patches, n x places) for patches (B, n_patches, places)."""

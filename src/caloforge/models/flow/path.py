@@ -46,8 +46,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = [
+    "EMPTY",
     "NOISE",
     "REACH",
     "Denoiser",
@@ -125,7 +127,8 @@ def rowwise_heun(denoise: Denoiser, x: Tensor, start: Tensor, end: Tensor, steps
     return x
 
 
-_EMPTY = -1.0
+EMPTY = -1.0
+"""Value of an empty cell."""
 NOISE = 0.02
 """Least noise in the likelihoods, for times near 1."""
 _PRIOR = 20.0  # weight of the mean over all cells in the mean of one, in showers
@@ -176,17 +179,44 @@ class SpikeSlab(_Averages):
 
         The outputs (B, n_cells) change the logit, the mean (in widths) and the logarithm of the width.
         """
+        odds, filled, _ = self.posterior(x, time, outputs)
+        return EMPTY + torch.sigmoid(odds) * (filled - EMPTY)
+
+    def posterior(
+        self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log odds of a filled cell, and mean and variance of its value if it is filled, (B, n_cells) each."""
         change, shift, stretch = outputs
         t = time[:, None]
         spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
         centre = self.centre + self.spread * shift
         noise = (1.0 - t).square() + NOISE**2
-        variance = t.square() * spread.square() + noise
+        square = spread.square()
+        variance = t.square() * square + noise
         slab = (x - t * centre).square() / variance + torch.log(variance)
-        spike = (x - t * _EMPTY).square() / noise + torch.log(noise)
-        w = torch.sigmoid((self.logit + change + 0.5 * (spike - slab)).clamp(-_MOST, _MOST))
-        filled = centre + t * spread.square() / variance * (x - t * centre)
-        return _EMPTY + w * (filled - _EMPTY)
+        spike = (x - t * EMPTY).square() / noise + torch.log(noise)
+        odds = (self.logit + change + 0.5 * (spike - slab)).clamp(-_MOST, _MOST)
+        return odds, centre + t * square / variance * (x - t * centre), square * noise / variance
+
+    def loss(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...], data: Tensor) -> Tensor:
+        """Return the negative logarithm of the posterior's density at the data (B, n_cells), a mean over the cells, in nats."""
+        odds, mean, variance = self.posterior(x, time, outputs)
+        filled = (data > EMPTY) | (self.logit >= _MOST)
+        occupied = functional.softplus(torch.where(filled, -odds, odds))
+        value = 0.5 * ((data - mean).square() / variance + torch.log(variance))
+        return (occupied + torch.where(filled, value, 0.0)).mean()
+
+    def advance(
+        self, x: Tensor, outputs: tuple[Tensor, ...], start: float, end: float, substeps: int
+    ) -> Tensor:
+        """Return x (B, n_cells) at ``end`` from x at ``start`` along the flow of each cell under constant outputs.
+
+        Heun's method; a cell leaves the boundary between empty and filled far faster than the outputs change.
+        """
+        times = torch.linspace(start, end, substeps + 1).tolist()
+        if end == 1.0:  # every step leaves half of what is left of the noise, the last one none
+            times = [1.0 - (1.0 - start) * 0.5**k for k in range(substeps)] + [1.0]
+        return integrate(lambda x, t: self(x, t[:1], outputs), x, times)
 
 
 class JumpPosterior(_Averages):
