@@ -9,7 +9,7 @@ from grids import grid_showers
 
 from caloforge.geometry import ReadoutLayer, get_detector
 from caloforge.models.calibration.moments import Gains, Polynomial, fit_gains
-from caloforge.models.flow.distilled import _EDGES, RingGains
+from caloforge.models.flow.gains import _EDGES, RingGains
 from caloforge.models.nn.cell_networks import LayerView
 
 

@@ -75,7 +75,7 @@ def _batch(model: FlowMatching) -> Batch:
 def test_training_lowers_the_losses() -> None:
     model, start = trained(NAME, *SHORT), fitted(NAME)
     data = _Data(_batch(model))
-    for old, new in zip(start.stages(), model.stages(), strict=True):
+    for old, new in zip(start.teacher_stages(), model.teacher_stages(), strict=True):
         assert old.validate is not None
         assert new.validate is not None
         before, after = old.validate(data)[old.metric], new.validate(data)[new.metric]
@@ -96,8 +96,24 @@ class _Data:
         yield self.batch
 
 
+def test_showers_fill_about_as_many_cells_as_their_summary_says() -> None:
+    """The mean number in each layer, after a short training: balanced, nearer than without."""
+    far = []
+    for balance in (True, False):
+        model = trained(NAME, *SHORT).choose({**FEW, "steps": 8, "balance": balance})
+        conditions = model.condition_matrix(showers())
+        with torch.no_grad():
+            values, targets = model.drawn(normals(len(conditions), model.noise_size), conditions)
+        wanted = targets.hits + targets.faint
+        found = model.values.number(values, targets)
+        far.append(float((found - wanted).square().mean()))
+        if balance:
+            assert (found.mean(0) / wanted.mean(0) - 1.0).abs().max() < 0.1
+    assert far[0] < far[1]
+
+
 def test_showers_follow_their_summary() -> None:
-    model = trained(NAME, *SHORT).choose(FEW)
+    model = trained(NAME, *SHORT, "counts=true").choose(FEW)
     conditions = model.condition_matrix(showers())[:40]
     noise = normals(40, model.noise_size)
     with torch.no_grad():
@@ -143,7 +159,7 @@ def test_symmetries_move_cells_and_conditions_together() -> None:
 def test_noise_of_a_shower_is_that_of_its_summary_and_of_its_cells() -> None:
     model = fitted(NAME)
     assert (model.summary_size, model.noise_size) == (5 * 7, 5 * 7 + 266)
-    assert [stage.name for stage in model.stages()] == ["summary", "cells"]
+    assert [stage.name for stage in model.stages()] == ["summary", "cells", "calibrate"]
     assert model.stages()[0].batch_size == model.config.summary_batch_size
 
 

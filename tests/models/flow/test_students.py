@@ -126,6 +126,8 @@ def test_teachers_of_another_run_need_no_training() -> None:
     folders = run_folder(NAME, *DISTILLED), run_folder(NAME, *_settings())
     before, after = (load_weights(folder / "weights.safetensors") for folder in folders)
     for name, value in before.items():
+        if name == "core.edge":  # fitted to the students by the calibration
+            continue
         if name.startswith(("summary_net.", "cell_net.", "core.", "values.table.", "encoder.")):
             assert torch.equal(after[name], value)
     assert any(name.startswith("cell_student.networks.1.") for name in after)

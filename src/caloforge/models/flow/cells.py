@@ -189,6 +189,7 @@ Gain = Callable[[Tensor, Tensor], Tensor]
 _CENTRE = 2.0
 _SCALE = 0.6
 _FAINTEST = -4.0  # smallest x of a filled cell
+_OLD_CENTRE, _OLD_FAINTEST = 1.2, -2.6  # the same in trainings with a floor
 _SLOPE = 0.8  # least slope s above the median
 _FAINT_SLOPE = 0.1  # the same below it
 _STEEPEST = 6.0
@@ -211,6 +212,7 @@ class CellValues(nn.Module):
         relative: Energies as shares of the layer's.
         moments: Whether centres and widths of the layers are imposed, too.
         counts: Whether the numbers of filled cells are imposed.
+        faint: Whether faint cells keep apart down to the cut, without the floor of earlier trainings.
     """
 
     def __init__(
@@ -221,8 +223,11 @@ class CellValues(nn.Module):
         relative: bool,
         moments: bool = True,
         counts: bool = True,
+        faint: bool = True,
     ) -> None:
         super().__init__()
+        self.faint = faint
+        self.centre, self.faintest = (_CENTRE, _FAINTEST) if faint else (_OLD_CENTRE, _OLD_FAINTEST)
         self.moments, self.counts = moments, counts
         self.view = LayerView(detector)
         self.cut, self.threshold, self.relative = cut, threshold, relative
@@ -253,16 +258,16 @@ class CellValues(nn.Module):
         filled = view > self.cut
         sums = view.sum(2, keepdim=True).clamp_min(_TINY)
         values = self._values(torch.log(torch.where(filled, view / sums if self.relative else view, 1.0)))
-        values = values.clamp_min(_CENTRE + _SCALE * _FAINTEST)
+        values = values.clamp_min(self.centre + _SCALE * self.faintest)
         return self.view.cells(torch.where(filled, values, EMPTY))
 
     def _values(self, logs: Tensor) -> Tensor:
         """Return the values of logarithms (B, n_layers, k), faint cells included."""
-        return _CENTRE + _SCALE * self._tabulated(logs, self.table)
+        return self.centre + _SCALE * self._tabulated(logs, self.table)
 
     def _energies(self, values: Tensor, sums: Tensor) -> Tensor:
         """Return the energies of values (B, n_layers, k), MeV."""
-        logs = self._tabulated((values - _CENTRE) / _SCALE, self.table.inverse)
+        logs = self._tabulated((values - self.centre) / _SCALE, self.table.inverse)
         return torch.exp(logs) * (sums if self.relative else 1.0)
 
     def _tabulated(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -292,11 +297,17 @@ class CellValues(nn.Module):
             energy = energy * gain(x, y)
         energy = self._scaled(energy, sums)
         if self.moments:
-            square = energy.square()
-            free = energy * (square / (square + (_PIVOTAL * self.threshold) ** 2))
+            free = self._weighted_part(energy)
             energy = energy - free + tilted(free, energy - free, x, y, targets)
         energy = torch.where(energy > self.cut, energy, 0.0)
         return self.view.placed(energy, places)
+
+    def _weighted_part(self, energy: Tensor) -> Tensor:
+        """Return the part of energies (B, n_layers, K) that is weighted to reach centres and widths."""
+        if not self.faint:
+            return (energy - self.threshold).clamp_min(0.0)
+        square = energy.square()
+        return energy * (square / (square + (_PIVOTAL * self.threshold) ** 2))
 
     def number(self, values: Tensor, targets: LayerTargets) -> Tensor:
         """Return how many cells of each layer are filled (B, n_layers), of values (B, n_cells), as whole numbers."""

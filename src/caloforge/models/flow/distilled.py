@@ -104,8 +104,10 @@ class FlowMatchingFast(FlowMatching):
         """Return the summary (B, rows, kinds) of noise of that shape."""
         return _jumps(self.summary_student, noise, self.summary_times, encoded)
 
-    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
-        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
+    def shape(
+        self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets | None = None
+    ) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary; the targets are not used."""
         return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
 
     def stages(self) -> tuple[Stage, ...]:

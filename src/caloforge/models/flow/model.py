@@ -51,6 +51,8 @@ __all__ = ["ADAMW", "FlowMatching", "FlowMatchingConfig", "FlowSampling"]
 
 _ROUNDS = 4
 """Fits of map and gains: the layers are scaled to their energies after them, which changes both a little."""
+_MOST_FACTOR = 0.2  # largest change of a number of filled cells
+_TINY = 1e-6
 _FIT_SEED = 20
 _FIT_MOST = 20_000
 _CORE_MOST = 5_000
@@ -74,6 +76,8 @@ class FlowMatchingConfig(ModelConfig):
     """Settings of the flow."""
 
     cut: Annotated[float, Field(gt=0)] = 1e-4  # energy below which a cell is empty, MeV
+    # values of faint cells keep apart down to the cut; False: a floor on which they lie together, for weights of trainings that had it
+    faint: bool = True
     # energy above which a cell counts as a hit of the summary, MeV
     threshold: Annotated[float, Field(gt=0)] = 0.1
     # least fraction of showers in which a cell of the core is filled
@@ -119,7 +123,7 @@ class FlowSampling(CalibratedSampling):
     """What may be chosen at generation."""
 
     summary_steps: _Positive = 16  # Heun steps of the summary
-    steps: _Positive = 16  # steps of the cells, each of two evaluations of the network
+    steps: _Positive = 8  # steps of the cells, each of two evaluations of the network
     # steps of each cell between two evaluations, with which it follows its own posterior; 0: Heun's method without them
     substeps: Annotated[int, Field(ge=0)] = 4
     # change the probabilities of filled cells so that each layer has as many as the summary says (with substeps)
@@ -156,6 +160,7 @@ class FlowMatching(ShowerModel):
             "summary_heads": 2,
         },
     }
+    filled_factor: Tensor  # (n_layers,) of the numbers of filled cells that the probabilities are balanced to
     config: FlowMatchingConfig
     sampling: FlowSampling
 
@@ -168,6 +173,7 @@ class FlowMatching(ShowerModel):
         self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments, c.counts)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
+        self.register_buffer("filled_factor", torch.ones(detector.n_layers))
         self.rings = RingGains(detector, continuous) if detector.is_flat else None
         self.summary_net = self.summary_network()
         self.cell_net = self.cell_network(CellPatches(detector, c.box))
@@ -224,12 +230,9 @@ class FlowMatching(ShowerModel):
             self.rings.gains.weights.zero_()
         indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
         batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
-        drawn = []
-        for batch in batches:
-            noise = torch.randn((len(batch), self.noise_size), generator=generator, device=generator.device)
-            drawn.append(self.drawn(noise.to(data.device), batch.conditions))
         cells = self.clean(torch.cat([batch.cells for batch in batches]))
         conditions = torch.cat([batch.conditions for batch in batches])
+        drawn = self._draw(batches, cells, generator)
         theta, view = self._theta(conditions), self.values.view
         true = None if self.rings is None else self.rings.shares(cells, view, theta)
         self.values.calibrate(
@@ -242,6 +245,32 @@ class FlowMatching(ShowerModel):
                 found = self.rings.shares(self._decoded(drawn, batches), view, theta)
                 self.rings.gains.fit(true, found, self.encoder.standardised(conditions))
 
+    def _draw(
+        self, batches: Sequence[Batch], cells: Tensor, generator: torch.Generator
+    ) -> list[tuple[Tensor, LayerTargets]]:
+        """Return values and targets under the conditions of batches, of cells (N, n_cells); first set how many cells are filled.
+
+        The factors of the numbers of filled cells come from showers without them, the edges of the core cells from those with them.
+        """
+        self.filled_factor.fill_(1.0)
+        filled = (self.values.view(cells) > 0).sum(2).float().mean(0)
+        raw: list[tuple[Tensor, Tensor, Tensor, LayerTargets]] = []
+        for last in (False, True):
+            raw = []
+            for batch in batches:
+                size = len(batch), self.noise_size
+                noise = torch.randn(size, generator=generator, device=generator.device).to(batch.cells.device)
+                raw.append(self._raw(noise, batch.conditions))
+            self.core.edge.fill_(-torch.inf)
+            if len(self.core.cells):
+                x = torch.cat([self.core.inverse(v, s, e)[:, self.core.cells] for v, s, e, _ in raw])
+                self.core.fit_edge(x, (cells[:, self.core.cells] <= 0).double().mean(0))
+            if not last:
+                made = [self.values.number(self.core.inverse(v, s, e), t) for v, s, e, t in raw]
+                found = torch.cat(made).mean(0).clamp_min(_TINY)
+                self.filled_factor.copy_((filled / found).clamp(1.0 - _MOST_FACTOR, 1.0 + _MOST_FACTOR))
+        return [(self.core.inverse(v, s, e), t) for v, s, e, t in raw]
+
     def _decoded(self, drawn: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
         """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""
         pairs = zip(drawn, batches, strict=True)
@@ -249,24 +278,35 @@ class FlowMatching(ShowerModel):
 
     def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
         """Return the values of the cells (B, n_cells) and the targets of their layers."""
+        values, summary, encoded, targets = self._raw(noise, conditions)
+        return self.core.inverse(values, summary, encoded), targets
+
+    def _raw(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, LayerTargets]:
+        """Return the flow's values (B, n_cells), the summary, the encoded conditions and the targets."""
         encoded = self.encoder(conditions)
         first = noise[:, : self.summary_size].view(-1, self.summary.rows, self.summary.kinds)
         summary = self.summarise(first, encoded)
         energy = self.condition(conditions, "incident_energy")[:, 0]
         targets = self.summary.decode(summary, energy, encoded)
-        values = self.shape(noise[:, self.summary_size :], encoded, summary, targets)
-        return self.core.inverse(values, summary, encoded), targets
+        return self.shape(noise[:, self.summary_size :], encoded, summary, targets), summary, encoded, targets
 
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of noise of that shape."""
         times = time_grid(self.sampling.summary_steps, self.sampling.shift)
         return integrate(self.summary_denoiser(encoded), noise, times)
 
-    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
-        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
+    def shape(
+        self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets | None = None
+    ) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary.
+
+        With ``targets``, what the summary says of the layers, their numbers of filled cells are balanced.
+        """
         times = time_grid(self.sampling.steps, self.sampling.shift)
         if self.sampling.substeps:
-            filled = targets.hits + targets.faint if self.sampling.balance else None
+            filled = None
+            if targets is not None and self.sampling.balance:
+                filled = (targets.hits + targets.faint) * self.filled_factor
             return self.cell_net.integrate(noise, times, self.sampling.substeps, encoded, summary, filled)
         return integrate(self.cell_denoiser(encoded, summary), noise, times)
 
@@ -300,6 +340,14 @@ class FlowMatching(ShowerModel):
         if isinstance(posterior, SpikeSlab):
             posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
         self.symmetry.allow(showers.incident_theta)
+
+    def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
+        """Load weights, see ``ShowerModel``; those of a calibration without these numbers leave them neutral."""
+        neutral = {
+            "filled_factor": torch.ones_like(self.filled_factor),
+            "core.edge": torch.full_like(state["core.spread"], -torch.inf),
+        }
+        super().load_weights({**neutral, **state}, shipped)
 
     def clean(self, cells: Tensor) -> Tensor:
         """Return cells (B, n_cells) with those below the cut empty."""

@@ -28,6 +28,7 @@ from caloforge.geometry import Detector
 from caloforge.models.calibration.moments import ConditionalMoments, ridge_fit
 from caloforge.models.calibration.monotone import MonotoneMap
 from caloforge.models.flow.cells import LayerTargets
+from caloforge.models.flow.path import EMPTY
 from caloforge.models.nn.cell_networks import LayerView
 
 __all__ = ["CoreMoments", "ShowerSummary"]
@@ -216,6 +217,7 @@ class CoreMoments(nn.Module):
         occupancy: Least part of the showers in which a core cell is filled.
     """
 
+    edge: Tensor  # (n_core,) x below which a generated core cell is empty
     cells: Tensor  # (n_core,) flat indices of the core cells
     weights: Tensor  # a, (n_core, F)
     spread: Tensor  # sigma, (n_core,)
@@ -228,6 +230,7 @@ class CoreMoments(nn.Module):
         self.register_buffer("cells", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("weights", torch.zeros(0, 1))
         self.register_buffer("spread", torch.ones(0))
+        self.register_buffer("edge", torch.zeros(0))
 
     @torch.no_grad()
     def fit(self, values: Tensor, empty: float, summary: Tensor, encoded: Tensor) -> None:
@@ -243,6 +246,18 @@ class CoreMoments(nn.Module):
         if weights:
             self.weights = torch.stack(weights).to(self.weights)
             self.spread = torch.stack(spread).to(self.spread)
+        self.edge = torch.full_like(self.spread, -torch.inf)
+
+    @torch.no_grad()
+    def fit_edge(self, generated: Tensor, empty: Tensor) -> None:
+        """Set the edges so that core cells are empty as often as ``empty`` (n_core,) says, by generated values x (N, n_core).
+
+        The value of an empty cell is far below all others, so that the smallest generated ones are such cells.
+        """
+        place = (empty.double() * len(generated)).round().long()
+        ordered = generated.sort(0).values
+        chosen = ordered.gather(0, place.clamp_max(len(ordered) - 1)[None])[0]
+        self.edge = torch.where(place > 0, chosen, -torch.inf).to(self.edge)
 
     def forward(self, values: Tensor, summary: Tensor, encoded: Tensor) -> Tensor:
         """Return values (B, n_cells) with y at the core cells."""
@@ -255,10 +270,9 @@ class CoreMoments(nn.Module):
         """Return values (B, n_cells) with x at the core cells."""
         if not len(self.cells):
             return values
-        x = values[:, self.cells].clamp(-_CORE_REACH, _CORE_REACH) * self.spread + self._mean(
-            summary, encoded
-        )
-        return values.index_copy(1, self.cells, x.to(values))
+        y = values[:, self.cells].clamp(-_CORE_REACH, _CORE_REACH)
+        x = y * self.spread + self._mean(summary, encoded)
+        return values.index_copy(1, self.cells, torch.where(x < self.edge, EMPTY, x).to(values))
 
     def _mean(self, summary: Tensor, encoded: Tensor) -> Tensor:
         """Return a . phi (B, n_core)."""
