@@ -170,7 +170,9 @@ class FlowMatching(ShowerModel):
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold, c.depth)
-        self.values = CellValues(detector, c.cut, c.threshold, not detector.is_grid, c.moments, c.counts)
+        self.values = CellValues(
+            detector, c.cut, c.threshold, not detector.is_grid, c.moments, c.counts, c.faint
+        )
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.register_buffer("filled_factor", torch.ones(detector.n_layers))
