@@ -191,6 +191,7 @@ class FlatPlate(Settings):
                 y=(entry[1] + 0.5 - self.ny / 2) * pitch_y,
             ),
             sampling_fraction=self.estimate() if self.sampling_fraction is None else self.sampling_fraction,
+            sampling_source="estimated" if self.sampling_fraction is None else "measured",
             stack=tuple(slabs),
             medium=medium,
             readout=Readout((fold,) * len(layers), interleaved=True),

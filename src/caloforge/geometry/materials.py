@@ -13,11 +13,13 @@ References:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caloforge.errors import UnknownNameError
 
-__all__ = ["MATERIALS", "Material", "e_over_mip", "get_material"]
+__all__ = ["MATERIALS", "Material", "active_over_passive", "e_over_mip", "get_material"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,37 @@ _TABLE = (
     Material("G4_PbWO4", 68.36, 170.9, 8.28, 8.924, 1.229),
 )
 
+_PER_Z, _PER_DENSITY, _SURFACE, _SURFACE_RANGE = 0.0089, 0.0036, 0.30, 0.18  # 1, cm3/g, 1, g/cm2
+
 MATERIALS: dict[str, Material] = {material.name: material for material in _TABLE}
 
 
 def e_over_mip(z_passive: float, z_active: float) -> float:
     """Return e/mip of a sampling unit from the atomic numbers of its passive and active matter."""
     return 1.0 / (1.0 + 0.007 * (z_passive - z_active))
+
+
+def active_over_passive(
+    passive: Sequence[tuple[Material, float]], active: Material, thickness: float
+) -> float:
+    """Return r: a shower's energy in an active slab over that in the passive matter beside it, both in units of a mip's.
+
+    Arguments:
+        passive: Its materials, each with its length in mm; without any, r is 1.
+        active: Material of the slab.
+        thickness: Thickness of the slab, mm.
+    """
+    mass = sum(material.density * length for material, length in passive)
+    if mass == 0.0:
+        return 1.0
+    mean = sum(material.density * length * _absorption(material) for material, length in passive) / mass
+    depth = active.density * thickness / 10.0 / _SURFACE_RANGE
+    surface = _SURFACE * -math.expm1(-depth) / depth
+    return math.exp((_absorption(active) - mean) * (1.0 - surface))
+
+
+def _absorption(material: Material) -> float:
+    return _PER_Z * material.z + _PER_DENSITY * material.density
 
 
 def get_material(name: str) -> Material:
