@@ -5,6 +5,17 @@ Geant4's. The critical energy and the ratio e/mip follow the parametrisation of 
 
     Ec = 2.66 MeV (X0 Z / A)^1.1        e/mip = 1 / (1 + 0.007 (Z_passive - Z_active))        (X0 in g/cm2)
 
+How a contained shower shares its energy among active and passive matter follows Geant4. With the energies m that a minimum-ionising
+particle loses in each, the sampling fraction is r m_active/(r m_active + m_passive), and::
+
+    r = exp{-[0.0089 (Z_passive - Z_active) + 0.0036 (rho_passive - rho_active)] (1 - 0.30 s)}        (rho in g/cm3)
+    s = (1 - exp(-x/R)) R/x        R = 0.18 g/cm2        x the slab's thickness, g/cm2
+
+Soft photons are absorbed in matter of high Z (first term); secondaries below the production cut stop where they are made, in dense matter the
+more (second); and soft electrons from the surfaces of the absorber stop in the first R of the slab (s). The constants are fitted to Geant4
+with a production cut of 1 mm, in 46 deep stacks of aluminium to lead with scintillator, silicon and argon; sampling fractions agree to 1.6 % rms,
+5 % at worst (``python benchmarks/gflash_response.py -o FOLDER --only contained --fit``). The paper's e/mip is up to 20 % above.
+
 References:
     Particle Data Group, Review of Particle Physics, Atomic and nuclear properties of materials (2024).
     G. Grindhammer, S. Peters, The parameterized simulation of electromagnetic showers in homogeneous and

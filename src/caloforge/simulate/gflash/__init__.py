@@ -1,13 +1,13 @@
 """Parametrised electromagnetic showers after Grindhammer and Peters: an effective-medium shower for each Geant4 one.
 
-From the stack and the profiles of :mod:`.parametrisation` follow the mean response of each sampling unit (:mod:`.response`), spots
-that fluctuate about it and cells (:mod:`.spots`). A factor k, of order one, calibrates the response to what is contained
+From the stack and the profiles of :mod:`.parametrisation` follow the mean response of each sampling unit, spots
+that fluctuate about it, and cells (:mod:`.response`). A factor k, of order one, calibrates the response to what is contained
 (:mod:`.containment`). Showers are made in blocks at fixed places, each with its own stream of random numbers: shower i is the
 same whatever the chunks, workers or restarts.
 
 The profile constants are the paper's. What is not, each fitted to Geant4 or chosen where it is defined: the ratio
-of active to passive energy (:func:`caloforge.geometry.active_over_passive`), the fluctuation of an electron's start (:mod:`.response`), the backscatter that
-the last slab lacks (:data:`.parametrisation.ALBEDO`), and the spectrum of spots (:mod:`.spots`).
+of active to passive energy (:func:`caloforge.geometry.active_over_passive`), the fluctuation of an electron's start and the spectrum of spots (:mod:`.response`), and the backscatter that
+the last slab lacks (:data:`.parametrisation.ALBEDO`).
 
 References:
     G. Grindhammer, S. Peters, The parameterized simulation of electromagnetic showers in homogeneous and
@@ -29,12 +29,14 @@ from caloforge.simulate.gflash.containment import (
     expected_response,
 )
 from caloforge.simulate.gflash.parametrisation import column_of
-from caloforge.simulate.gflash.response import START_DEPTH, Response, develop
-from caloforge.simulate.gflash.spots import (
+from caloforge.simulate.gflash.response import (
     SOFT_ENERGY,
     SOFT_SHARE,
+    START_DEPTH,
+    Response,
     Spots,
     SpotSpectrum,
+    develop,
     draw_spots,
     landau,
     spot_spectrum,

@@ -19,8 +19,7 @@ import numpy as np
 from caloforge.geometry import Beam, Detector
 from caloforge.random import generator
 from caloforge.simulate.gflash.parametrisation import column_of
-from caloforge.simulate.gflash.response import develop
-from caloforge.simulate.gflash.spots import draw_spots, to_cells
+from caloforge.simulate.gflash.response import develop, draw_spots, to_cells
 
 __all__ = ["Containment", "calibration", "containment", "expected_response"]
 
