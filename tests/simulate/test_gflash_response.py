@@ -27,9 +27,8 @@ def walk(detector, response, energy, theta):
     """
     alpha, beta = response.profile.alpha[0], response.profile.beta[0]
     slant = 1 / np.sin(np.radians(theta))
-    start = (
-        response.start[0] + response.medium.depth[0] / 2
-    )  # a slab stands half a unit behind the unit's middle
+    # a slab stands half a unit behind the unit's middle
+    start = response.start[0] + slant * response.medium.depth[0] / 2
 
     def share(low, high):
         def density(t):

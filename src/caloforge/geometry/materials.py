@@ -8,13 +8,13 @@ Geant4's. The critical energy and the ratio e/mip follow the parametrisation of 
 How a contained shower shares its energy among active and passive matter follows Geant4. With the energies m that a minimum-ionising
 particle loses in each, the sampling fraction is r m_active/(r m_active + m_passive), and::
 
-    r = exp{-[0.0089 (Z_passive - Z_active) + 0.0036 (rho_passive - rho_active)] (1 - 0.30 s)}        (rho in g/cm3)
-    s = (1 - exp(-x/R)) R/x        R = 0.18 g/cm2        x the slab's thickness, g/cm2
+    r = exp{-[0.0089 (Z_passive - Z_active) + 0.0036 (rho_passive - rho_active)] (1 - 0.31 s)}        (rho in g/cm3)
+    s = (1 - exp(-x/R)) R/x        R = 0.17 g/cm2        x the slab's thickness, g/cm2
 
 Soft photons are absorbed in matter of high Z (first term); secondaries below the production cut stop where they are made, in dense matter the
 more (second); and soft electrons from the surfaces of the absorber stop in the first R of the slab (s). The constants are fitted to Geant4
-with a production cut of 1 mm, in 46 deep stacks of aluminium to lead with scintillator, silicon and argon; sampling fractions agree to 1.6 % rms,
-5 % at worst (``python benchmarks/gflash_response.py -o FOLDER --only contained --fit``). The paper's e/mip is up to 20 % above.
+with a production cut of 1 mm, in 46 deep stacks of aluminium to lead with scintillator, silicon and argon; sampling fractions agree to 1.7 % rms,
+5.5 % at worst (``python benchmarks/gflash_response.py -o FOLDER --only contained --fit``). The paper's e/mip is up to 20 % above.
 
 References:
     Particle Data Group, Review of Particle Physics, Atomic and nuclear properties of materials (2024).
@@ -69,7 +69,7 @@ _TABLE = (
     Material("G4_PbWO4", 68.36, 170.9, 8.28, 8.924, 1.229),
 )
 
-_PER_Z, _PER_DENSITY, _SURFACE, _SURFACE_RANGE = 0.0089, 0.0036, 0.30, 0.18  # 1, cm3/g, 1, g/cm2
+_PER_Z, _PER_DENSITY, _SURFACE, _SURFACE_RANGE = 0.0089, 0.0036, 0.31, 0.17  # 1, cm3/g, 1, g/cm2
 
 MATERIALS: dict[str, Material] = {material.name: material for material in _TABLE}
 

@@ -63,7 +63,7 @@ def _containment(key: tuple[object, ...], detector: Detector, beam: Beam) -> Con
     spots = draw_spots(column, few, some, 1.0, random)
     scored = to_cells(detector, column, spots, _LATERAL, some.conditions).sum(dtype=np.float64)
     everything = spots.energy.sum(dtype=np.float64)
-    contained = float(scored / everything) if everything > 0 else 1.0
+    contained = min(float(scored / everything), 1.0) if everything > 0 else 1.0
     inside = float(energy @ response.inside / energy.sum())
     visible = float(response.visible.sum() / energy.sum())
     return Containment(1.0 - inside, inside * (1.0 - contained), visible * contained)

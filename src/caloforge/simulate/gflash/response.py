@@ -14,9 +14,8 @@ E r m_active/(r m_active + m_passive), with the energies m that a minimum-ionisi
 
 Depths. The published mean of T falls by 0.55/F, for most part because the paper puts the energy of a unit at the unit's middle,
 while its active slab stands at the end. Here slabs stand where they are, so that the profile is read half a unit in front of them; at an
-angle, units are 1/sin(theta) as deep. The mean depths of Geant4's electron showers, in units of 0.1 to 2 X0 of aluminium to lead, then
-are those of the published profile to 0.1 X0 (0.3 at most) without a constant of ours; without the half unit they go from 0.4 X0 above (thin units)
-to 0.3 X0 below.
+angle, units are 1/sin(theta) as deep for it (the radial profiles keep the depth at right angles, with which Geant4's hits agree better). The mean depths of Geant4's electron showers, in units of 0.1 to 2 X0 of aluminium to lead, then
+are those of the published profile to 0.1 X0 rms, 0.34 X0 at most, without a constant of ours (``benchmarks/gflash_response.py --only contained``).
 
 First interaction. The paper's profiles are those of electrons. A photon first travels an exponential of mean 9/7 X0, then it is a pair that shares
 its energy as x and 1-x. The mean depth grows with ln E, so that the pair's showers lie less deep by ``-<x ln x + (1-x) ln(1-x)> = 1/2``
@@ -102,7 +101,7 @@ class Response:
     visible: Array  # (n, U) mean visible energy of each unit, MeV, before calibration
     inside: Array  # (n,) share of the energy that does not leak behind the stack
     tau: Array  # (n, U) depth of each active slab in units of the shower's maximum
-    medium: Medium  # what the profiles were drawn for, fields (n,)
+    medium: Medium  # the shower's, fields (n,); its units are as deep as at right angles
     profile: Profile
     start: Array  # (n,) depth of the first interaction, X0 along the axis
 
@@ -126,11 +125,12 @@ def develop(
         kind = "particle of an electromagnetic shower"
         raise UnknownNameError(kind, particle, list(START_DEPTH))
     slant = 1.0 / np.sin(np.radians(theta))
-    medium = _medium_along(column, energy, slant)
-    profile = profile_law(energy, medium, SPLIT[particle]).draw(normal)
+    medium = _medium_along(column, energy)
+    unit = slant * medium.depth
+    profile = profile_law(energy, replace(medium, depth=unit), SPLIT[particle]).draw(normal)
     start = START_DEPTH[particle] * exponential
     depth = np.stack([column.enter, column.leave], axis=1).ravel()  # alternating, (2 U,)
-    t = slant[:, None] * depth - (start + medium.depth / 2)[:, None]
+    t = slant[:, None] * depth - (start + unit / 2)[:, None]
     reached = profile.integral(t)
     share = np.diff(reached, axis=1, prepend=0.0)
     before, within = share[:, 0::2], share[:, 1::2]
@@ -142,16 +142,15 @@ def develop(
     return Response(visible, inside, profile.tau_scale[:, None] * middle, medium, profile, start)
 
 
-def _medium_along(column: Column, energy: Array, slant: Array) -> Medium:
-    """Return the medium of each shower: the column's, weighted by the typical profile at its energy; units are ``slant`` as deep."""
+def _medium_along(column: Column, energy: Array) -> Medium:
+    """Return the medium of each shower: the column's, weighted by the typical profile at its energy."""
     weights = np.broadcast_to(column.medium.depth / column.medium.depth.sum(), (len(energy), len(column)))
     whole = column.medium.mean(weights)
     typical = profile_law(energy, whole).draw(np.zeros((len(energy), 2)))
     edges = np.concatenate([[0.0], column.leave])
     share = np.diff(typical.integral(np.broadcast_to(edges, (len(energy), len(edges)))), axis=1)
     share = share + 1e-9 * weights  # for a stack that ends before the shower has begun
-    medium = column.medium.mean(share / share.sum(axis=1, keepdims=True))
-    return replace(medium, depth=slant * medium.depth)
+    return column.medium.mean(share / share.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True, eq=False)
