@@ -12,7 +12,8 @@ import pytest
 from caloforge.data import sample_path
 from caloforge.files import read_json, sha256_file, write_json
 from caloforge.models.calibration.monotone import MonotoneMap
-from caloforge.models.flow.model import FlowMatching, FlowSampling
+from caloforge.models.flow.model import FlowMatching
+from caloforge.models.flow.settings import FlowSampling
 from caloforge.showers import read_showers
 from caloforge.train import RunFolder
 from caloforge.zoo.shipping import settings_of_command

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from caloforge.models.flow.networks import LayerBalance, LocalNetwork
-from caloforge.models.flow.path import EMPTY, NOISE, SpikeSlab, integrate
+from caloforge.models.flow.networks import LocalNetwork
+from caloforge.models.flow.path import EMPTY, NOISE, LayerBalance, SpikeSlab, integrate
 from caloforge.models.flow.summary import CoreMoments
 
 

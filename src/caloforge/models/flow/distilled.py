@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.calibration.base import CalibratedSampling
 from caloforge.models.flow.cells import LayerTargets
-from caloforge.models.flow.model import ADAMW, FlowMatching, FlowMatchingConfig
+from caloforge.models.flow.model import FlowMatching
 from caloforge.models.flow.path import jump, rowwise_heun, time_grid
+from caloforge.models.flow.settings import ADAMW, FlowMatchingConfig
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, SummaryPerceptron, cell_jumps
 from caloforge.models.stage import Batch, Random, Stage, TrainingData
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings

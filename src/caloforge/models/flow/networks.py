@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.flow.path import EMPTY, JumpPosterior, SpikeSlab, preconditioned
+from caloforge.models.flow.path import EMPTY, JumpPosterior, LayerBalance, SpikeSlab, preconditioned
 from caloforge.models.nn.cell_networks import CellTable
 
 __all__ = [
@@ -62,10 +62,6 @@ class PatchLinear(nn.Module):
 
 
 _CHUNKS = 6
-_NEWTON = 3  # steps of Newton's method
-_LEAST_SLOPE = 0.3  # least variance of a layer's number of filled cells
-_LARGEST = 1.0  # largest step of the log odds
-_MOST = 4.0  # largest change
 _BALANCED = 0.65  # time up to which the numbers of filled cells are imposed; later most cells are decided
 _SMALL = 12  # cells along an axis up to which boxes have sides of 2, beyond 5
 _ROW = 7  # cells of a row in a patch where there is no grid
@@ -220,33 +216,6 @@ class _Head(nn.Module):
         normed = functional.layer_norm(tokens, (tokens.shape[-1],), eps=1e-6)
         found: Tensor = self.out(normed * (1 + scale) + shift)
         return found
-
-
-class LayerBalance(nn.Module):
-    r"""The change of log odds, the same for all cells of a layer, with which a layer expects a given number of filled cells.
-
-    Of all distributions with that mean number it is the one nearest to independent cells of these odds (in relative entropy). It solves
-    :math:`\sum_i \mathrm{sigmoid}(o_i + \delta) = n` by Newton's method.
-    """
-
-    layer: Tensor
-
-    def __init__(self, layer: Tensor, n_layers: int) -> None:
-        super().__init__()
-        self.n_layers = n_layers
-        self.register_buffer("layer", layer, persistent=False)
-
-    def forward(self, odds: Tensor, filled: Tensor) -> Tensor:
-        """Return the changes (B, n_cells) of log odds (B, n_cells) for ``filled`` cells of each layer (B, n_layers)."""
-        change = torch.zeros_like(filled)
-        for _ in range(_NEWTON):
-            p = torch.sigmoid(odds + change.index_select(1, self.layer))
-            sums, slopes = (
-                torch.zeros_like(filled).index_add_(1, self.layer, part) for part in (p, p * (1.0 - p))
-            )
-            step = (filled - sums) / slopes.clamp_min(_LEAST_SLOPE)
-            change = (change + step.clamp(-_LARGEST, _LARGEST)).clamp(-_MOST, _MOST)
-        return change.index_select(1, self.layer)
 
 
 class LocalNetwork(nn.Module):

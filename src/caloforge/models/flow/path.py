@@ -54,6 +54,7 @@ __all__ = [
     "REACH",
     "Denoiser",
     "JumpPosterior",
+    "LayerBalance",
     "SpikeSlab",
     "flow_loss",
     "integrate",
@@ -261,3 +262,36 @@ class JumpPosterior(_Averages):
         weight = t * spread.square() / variance
         rest = 1.0 - t * weight
         return torch.stack([a, b, c, 1.0 + centre * rest, weight + gain, self.spread * rest])
+
+
+_NEWTON = 3  # steps of Newton's method
+_LEAST_SLOPE = 0.3  # least variance of a layer's number of filled cells
+_LARGEST = 1.0  # largest step of the log odds
+_MOST_CHANGE = 4.0  # largest change of log odds
+
+
+class LayerBalance(nn.Module):
+    r"""The change of log odds, the same for all cells of a layer, with which a layer expects a given number of filled cells.
+
+    Of all distributions with that mean number it is the one nearest to independent cells of these odds (in relative entropy). It solves
+    :math:`\sum_i \mathrm{sigmoid}(o_i + \delta) = n` by Newton's method.
+    """
+
+    layer: Tensor
+
+    def __init__(self, layer: Tensor, n_layers: int) -> None:
+        super().__init__()
+        self.n_layers = n_layers
+        self.register_buffer("layer", layer, persistent=False)
+
+    def forward(self, odds: Tensor, filled: Tensor) -> Tensor:
+        """Return the changes (B, n_cells) of log odds (B, n_cells) for ``filled`` cells of each layer (B, n_layers)."""
+        change = torch.zeros_like(filled)
+        for _ in range(_NEWTON):
+            p = torch.sigmoid(odds + change.index_select(1, self.layer))
+            sums, slopes = (
+                torch.zeros_like(filled).index_add_(1, self.layer, part) for part in (p, p * (1.0 - p))
+            )
+            step = (filled - sums) / slopes.clamp_min(_LEAST_SLOPE)
+            change = (change + step.clamp(-_LARGEST, _LARGEST)).clamp(-_MOST_CHANGE, _MOST_CHANGE)
+        return change.index_select(1, self.layer)

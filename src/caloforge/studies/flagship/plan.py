@@ -15,7 +15,8 @@ from caloforge.generate import Generator
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.models.flow.distilled import FlowMatchingFast
-from caloforge.models.flow.model import FlowMatching, FlowSampling
+from caloforge.models.flow.model import FlowMatching
+from caloforge.models.flow.settings import FlowSampling
 from caloforge.settings import validated
 from caloforge.train import RunFolder
 from caloforge.zoo.recipes import Recipe, finished, named
