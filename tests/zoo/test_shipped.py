@@ -46,7 +46,7 @@ def test_all_weights_together_are_small() -> None:
     sizes = {path: path.stat().st_size for path in ZOO.rglob("*.safetensors")}
     published = sum(size for path, size in sizes.items() if path.stem.rstrip("-0123456789") not in FLAGSHIP)
     assert published < 20 * MEGABYTE
-    assert sum(sizes.values()) < 30 * MEGABYTE
+    assert sum(sizes.values()) < 60 * MEGABYTE
     assert sum(path.stat().st_size for path in ZOO.rglob("*.json")) < 2 * MEGABYTE
 
 
