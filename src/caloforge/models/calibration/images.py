@@ -15,6 +15,7 @@ from torch.nn import functional
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.calibration.base import Calibration, Sample, Step
 from caloforge.models.calibration.moments import ConditionalMoments, EnergyMoments, least_squares
+from caloforge.models.calibration.spectrum import SpectrumMap
 
 __all__ = ["CellWidths", "ImageCalibration", "ImageNumbers", "NumberMaps", "SinhArcsinh"]
 
@@ -99,6 +100,8 @@ def _parts(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rest / total.clamp_min(_TINY)[:, None], total, peak
 
 
+_KNEE = 0.25  # part, over the mean one, below which a cell is changed by a factor
+_LOWEST_GAIN = 0.05
 _LEAST_PART = 1e-6  # smallest width of a part
 _MOST = 4.0  # largest change of a width
 
@@ -109,9 +112,10 @@ class CellWidths(Step):
     With :math:`w_i = e_i / \sum_j e_j` over all cells but the largest, which keeps its energy, and mean m and standard
     deviation s of w_i in generated and in training images at that incident energy,
 
-    .. math:: w_i \to \max\left(0, \; m^{ref}_i + \frac{s^{ref}_i}{s^{gen}_i} (w_i - m^{gen}_i)\right)
+    .. math:: w_i \to m^{ref}_i + \frac{s^{ref}_i}{s^{gen}_i} (w_i - m^{gen}_i)
 
-    where :math:`w_i > 0`, and scaled to unit sum again. The shape of a cell's distribution stays the model's, and the image's sum
+    for :math:`w_i \ge m^{gen}_i / 4`, by a factor below, so that faint cells stay faint and in their order, and scaled to unit sum
+    again. The shape of a cell's distribution stays the model's, and the image's sum
     and peak are untouched.
     """
 
@@ -129,8 +133,10 @@ class CellWidths(Step):
         """Return images with changed cells."""
         parts, total, peak = _parts(showers.cells)
         (mean, width), (wanted, wide) = self.generated(showers.energy), self.reference(showers.energy)
-        line = wanted + (parts - mean) * (wide / width).clamp(1.0 / _MOST, _MOST)
-        mapped = torch.where(parts > 0, line.clamp_min(0.0), torch.zeros_like(parts))
+        knee, slope = _KNEE * mean, (wide / width).clamp(1.0 / _MOST, _MOST)
+        line = wanted + (torch.maximum(parts, knee) - mean) * slope
+        gain = torch.minimum(parts / knee.clamp_min(_TINY), torch.ones_like(parts))
+        mapped = gain * torch.maximum(line, _LOWEST_GAIN * torch.maximum(parts, knee))
         sums = mapped.sum(1, keepdim=True)
         mapped = torch.where(sums > 0, mapped / sums.clamp_min(_TINY), parts)
         return showers._replace(cells=mapped * total[:, None] + showers.cells * peak)
@@ -280,14 +286,19 @@ class NumberMaps(Step):
         return torch.where(width > _LEAST, (numbers - mean) / width, torch.zeros_like(numbers))
 
 
+_FADE = (10.0, 20.0)
+"""MeV; brighter cells belong to the four numbers, which have few constants."""
+
+
 class ImageCalibration(Calibration):
-    """Cells, then numbers, of images that are not empty."""
+    """Cells, then numbers, then the spectrum of faint cells, of images that are not empty."""
 
     copies = 25
     fewest = 20_000
 
     def __init__(self, detector: Detector) -> None:
-        super().__init__(CellWidths(detector.n_cells), NumberMaps(detector))
+        last = SpectrumMap(detector, bright=_FADE, fade=_FADE)
+        super().__init__(CellWidths(detector.n_cells), NumberMaps(detector), last=last)
 
     @torch.no_grad()
     def fit(self, reference: Sample, generated: Sample) -> None:

@@ -16,7 +16,7 @@ The map changes the layer energies, which the steps before have set. They are gi
 .. math:: \ln e \to \ln e + \lambda_l \, w(e), \qquad w(e) = \mathrm{clamp}\left(\frac{\ln (e / a)}{\ln (b / a)}, 0, 1\right),
 
 so that the edge of the MIP and the threshold of a hit stay where they are; :math:`\lambda_l` is bounded, and where a layer has no
-bright cells its energy is the sum of its hits. What this does to the spectrum is corrected in further turns of the fit: the map is
+bright cells its energy is the sum of its hits; a last factor on all bright cells keeps the visible energy. What this does to the spectrum is corrected in further turns of the fit: the map is
 followed by the one from finished to training showers.
 """
 
@@ -45,13 +45,15 @@ _LOWEST, _STEP = math.log(1e-8), 0.1
 _LINEAR = 1e-2  # MeV, below which t is linear
 _BOTTOM = math.asinh(CUT / _LINEAR)
 _EMPTY = -3.0  # least t of an empty cell
-_SHARES = tuple(10.0 ** (0.5 * k) for k in range(-11, 0))  # edges between classes of cells: mean share of the layer
+_SHARES = tuple(
+    10.0 ** (0.5 * k) for k in range(-11, 0)
+)  # edges between classes of cells: mean share of the layer
 _FEWEST = 1500  # filled cells of training showers in a class, below which it joins the next
 _GROUPS = 6  # groups of showers, where energies are continuous
 _TAIL = 5  # cells beyond which the counts are not followed
 _TURNS = 4
 _FAR = math.log(2.0)  # largest |lambda|
-_NEWTON = 4
+_NEWTON, _NEWTON_SUM = 4, 2
 _LEAST_SLOPE, _TINY = 1e-3, 1e-9
 _ROWS = 4_000_000  # cells that are looked at in one go
 
@@ -72,15 +74,23 @@ class SpectrumMap(Step):
     Arguments:
         detector: The detector.
         bright: Energies a and b, MeV, between which cells begin to take part in keeping the layer energies.
+        fade: Energies, MeV, between which the map turns into the identity, so that brighter cells stay the model's; none if missing.
     """
 
+    layer: Tensor  # (n_cells,) layer of each cell
     group: Tensor  # (n_cells,) class of each cell
     position: Tensor  # (G,) ln E
     table: Tensor  # (G, classes, knots) t(y) - ln x
     known: Tensor
 
-    def __init__(self, detector: Detector, bright: tuple[float, float] = (0.3, 1.0)) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        bright: tuple[float, float] = (0.3, 1.0),
+        fade: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
+        self.fade = fade
         self.sums = LayerSums(detector)
         self.bright = math.log(bright[0]), math.log(bright[1])
         layer = torch.as_tensor(detector.cell_layer, dtype=torch.int64)
@@ -122,7 +132,11 @@ class SpectrumMap(Step):
         return hits.log + torch.lerp(low, high, part[hits.shower].float())
 
     def _kept(
-        self, energy: Tensor, wanted: Tensor, summed: Callable[[Tensor], Tensor], spread: Callable[[Tensor], Tensor]
+        self,
+        energy: Tensor,
+        wanted: Tensor,
+        summed: Callable[[Tensor], Tensor],
+        spread: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Return energies of cells, MeV, the bright ones changed so that the layers have the energies (B, n_layers) that are wanted.
 
@@ -132,10 +146,12 @@ class SpectrumMap(Step):
         weight = ((energy.clamp_min(_TINY).log() - first) / (last - first)).clamp(0.0, 1.0)
         full = torch.where(energy >= CUT, energy, torch.zeros_like(energy))
         factor = torch.zeros_like(wanted)
-        for _ in range(_NEWTON):
+        for turn in range(_NEWTON + _NEWTON_SUM):
             now = full * (spread(factor) * weight).exp()
-            total, slope = summed(now), summed(now * weight)
-            change = (wanted - total) / slope.clamp_min(_TINY)
+            total, slope, aim = summed(now), summed(now * weight), wanted
+            if turn >= _NEWTON:  # what layers without bright cells lack
+                total, slope, aim = (x.sum(1, keepdim=True) for x in (total, slope, wanted))
+            change = (aim - total) / slope.clamp_min(_TINY)
             change = torch.where(slope > _LEAST_SLOPE * total, change, torch.zeros_like(change))
             factor = (factor + change.clamp(-0.5, 0.5)).clamp(-_FAR, _FAR)
         return energy * (spread(factor) * weight).exp()
@@ -171,9 +187,18 @@ class SpectrumMap(Step):
                 _matched(*pair, ratios[k // size[1]], row)
                 for k, (*pair, row) in enumerate(zip(ordered, made, table, strict=True))
             ]
-            table = torch.stack(rows).cummax(1).values
+            table = self._faded(torch.stack(rows), line).cummax(1).values
             self.table = (table - line).view(*size, -1).half()
         self.known.fill_(1.0)
+
+    def _faded(self, table: Tensor, line: Tensor) -> Tensor:
+        """Return a table of t (..., knots) that is the identity at bright knots ln x (knots,)."""
+        if self.fade is None:
+            return table
+        first, last = (math.log(energy) for energy in self.fade)
+        return torch.lerp(
+            (line.exp() / _LINEAR).asinh(), table, ((last - line) / (last - first)).clamp(0.0, 1.0)
+        )
 
     def _finished(self, hits: _Hits, energy: Tensor, wanted: Tensor) -> Tensor:
         """Return t (n,) of finished hits, from incident energies (B,) and layer energies (B, n_layers)."""

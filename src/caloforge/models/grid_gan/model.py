@@ -93,9 +93,7 @@ class GridGan(CalibratedModel):
         self.visible = VisibleEnergy(self.encoder.width, detector.sampling_fraction)
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.calibration = (
-            GridCalibration(detector, self.encoder.width, self.angled, self.symmetry)
-            if c.calibrate
-            else None
+            GridCalibration(detector, self.encoder.width, self.angled, self.symmetry) if c.calibrate else None
         )
         self.generator = self.build_generator()
         body, features = self.build_discriminator(2 if c.informed else 1)
@@ -129,7 +127,12 @@ class GridGan(CalibratedModel):
         return self.latent.n_normals + (_FLAGS if self.config.symmetries else 0)
 
     def values(
-        self, noise: Tensor, conditions: Tensor, rectified: bool = True, rescaled: bool = True, reserve: bool = False
+        self,
+        noise: Tensor,
+        conditions: Tensor,
+        rectified: bool = True,
+        rescaled: bool = True,
+        reserve: bool = False,
     ) -> Tensor:
         """Return values (B, X, Y, L) of noise and conditions; without rectifier they may be negative.
 
