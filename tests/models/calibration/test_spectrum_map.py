@@ -39,13 +39,18 @@ def _true(seed: int, n: int = N) -> Tensor:
 
 
 def _made(seed: int, filled: float, n: int = N) -> Tensor:
-    """Return cells without edge, ``filled`` times as many, the same at both energies but for a factor, with reserves."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = n, DETECTOR.n_cells
-    value = torch.rand(shape, generator=generator) - (1.0 - 0.45 * filled)
-    factor = torch.where(_energy(n) > 5000.0, 1.0, 0.5)[:, None]
-    bright = factor * torch.expm1(8.0 * value.clamp_min(0.0))
-    return bright + RESERVE * torch.sigmoid(10.0 * value)
+    """Return cells whose edge is washed out, ``filled`` times as many, with reserves in others; layers have the right energies."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    true = _true(seed, n)
+    cells = true * torch.exp(0.4 * torch.randn(true.shape, generator=generator)) ** 0.8
+    order = torch.rand(true.shape, generator=generator)
+    full = true > 0
+    kept = full & (order < filled)
+    share = full.float().mean(1, keepdim=True)
+    added = ~full & (order < (filled - 1.0) * share / (1.0 - share))
+    cells = torch.where(kept, cells, torch.where(added, 0.1 * order, torch.zeros_like(cells)))
+    cells = SUMS.normalise(cells, SUMS(true))
+    return cells + torch.where(cells > 0, 0.0, RESERVE * torch.sigmoid(-10.0 * order))
 
 
 @cache
@@ -68,7 +73,7 @@ def test_spectrum_and_filled_cells_become_those_of_the_training_showers(filled: 
         counts = [torch.histc(torch.bucketize(x[rows], edges).float(), 9, 0, 8) for x in (true, made, found)]
         wanted, before, after = (x[1:] / x[1:].sum() for x in counts)
         assert (before / wanted - 1.0).abs().max() > 0.3
-        assert (after / wanted - 1.0).abs().max() < 0.1
+        assert (after / wanted - 1.0).abs().max() < 0.15
         numbers = [float((x[rows] > 0).float().sum(1).mean()) for x in (true, found)]
         assert numbers[1] == pytest.approx(numbers[0], rel=0.02)
 
@@ -87,22 +92,22 @@ def test_layers_with_bright_cells_keep_their_energy() -> None:
     step = SpectrumMap(DETECTOR)
     step.fit(_sample(_true(1), _energy(N)), _sample(made, _energy(N)), 0)
     found = step(_sample(made, _energy(N))).cells
-    large = slice(2, 3)  # the middle layer has many cells
-    torch.testing.assert_close(SUMS(found)[:, large], SUMS(made)[:, large], rtol=0.01, atol=0.01)
-    torch.testing.assert_close(found.sum(1), made.sum(1), rtol=1e-3, atol=0.0)
+    middle = (SUMS(found) / SUMS(made).clamp_min(1.0))[_energy(N) > 5000.0, 2]  # many cells
+    assert ((middle - 1.0).abs() < 0.02).float().mean() > 0.98
+    torch.testing.assert_close(found.sum(1), made.sum(1), rtol=1e-4, atol=0.0)
 
 
 def test_faint_cells_do_not_depend_on_the_energy_of_their_layer() -> None:
     """The edge of the MIP and the threshold of a hit stay where the map has put them."""
-    step, made = _fitted(0.8), _made(8, 0.8, 20)
-    brighter = made.clone()
-    last = DETECTOR.n_cells - 1
-    brighter[:, last] += 500.0
-    one, other = (step(_sample(x, _energy(20))).cells for x in (made, brighter))
+    made = _true(8)
+    step = SpectrumMap(DETECTOR)
+    step.fit(_sample(_true(1), _energy(N)), _sample(made, _energy(N)), 0)
+    rows = _energy(N) > 5000.0
+    brighter = torch.where(made > 1.0, 1.2 * made, made)
+    one, other = (step(_sample(x, _energy(N))).cells[rows] for x in (made, brighter))
     faint = (one > 0) & (one < 0.29)
-    faint[:, last] = False
-    assert faint.sum() > 100
-    torch.testing.assert_close(one[faint], other[faint])
+    assert (other.sum(1) > 1.1 * one.sum(1)).all()
+    torch.testing.assert_close(one[faint], other[faint], rtol=2e-3, atol=1e-5)
 
 
 def test_showers_do_not_depend_on_their_batch_and_rise_with_the_generated_energy() -> None:

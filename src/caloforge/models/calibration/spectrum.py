@@ -16,7 +16,8 @@ The map changes the layer energies, which the steps before have set. They are gi
 .. math:: \ln e \to \ln e + \lambda_l \, w(e), \qquad w(e) = \mathrm{clamp}\left(\frac{\ln (e / a)}{\ln (b / a)}, 0, 1\right),
 
 so that the edge of the MIP and the threshold of a hit stay where they are; :math:`\lambda_l` is bounded, and where a layer has no
-bright cells its energy is the sum of its hits; a last factor on all bright cells keeps the visible energy. What this does to the spectrum is corrected in further turns of the fit: the map is
+bright cells its energy is the sum of its hits; a last factor on all bright cells, and where these do not suffice on all cells,
+keeps the visible energy. What this does to the spectrum is corrected in further turns of the fit: the map is
 followed by the one from finished to training showers.
 """
 
@@ -154,7 +155,12 @@ class SpectrumMap(Step):
             change = (aim - total) / slope.clamp_min(_TINY)
             change = torch.where(slope > _LEAST_SLOPE * total, change, torch.zeros_like(change))
             factor = (factor + change.clamp(-0.5, 0.5)).clamp(-_FAR, _FAR)
-        return energy * (spread(factor) * weight).exp()
+        changed = (spread(factor) * weight).exp()
+        total = summed(full * changed).sum(1, keepdim=True)
+        whole = torch.where(
+            total > _TINY, wanted.sum(1, keepdim=True) / total.clamp_min(_TINY), torch.ones_like(total)
+        )
+        return energy * changed * spread(whole.expand_as(wanted))
 
     # the fit
 
@@ -184,8 +190,8 @@ class SpectrumMap(Step):
                 values = self._finished(hits, generated.energy, wanted)
             made = self._ordered(hits, values, of_generated, size)
             rows = [
-                _matched(*pair, ratios[k // size[1]], row)
-                for k, (*pair, row) in enumerate(zip(ordered, made, table, strict=True))
+                _matched(t, m, ratios[k // size[1]], row, logarithms=number == 0)
+                for k, (t, m, row) in enumerate(zip(ordered, made, table, strict=True))
             ]
             table = self._faded(torch.stack(rows), line).cummax(1).values
             self.table = (table - line).view(*size, -1).half()
@@ -254,7 +260,7 @@ def _hits(cells: Tensor, lowest: float = math.exp(_LOWEST)) -> _Hits:
     return _Hits(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _matched(true: Tensor, made: Tensor, ratio: float, knots: Tensor) -> Tensor:
+def _matched(true: Tensor, made: Tensor, ratio: float, knots: Tensor, logarithms: bool) -> Tensor:
     """Return t (k,) that the knots (k,) of made values become, so that as many true ones lie above it.
 
     Arguments:
@@ -262,6 +268,7 @@ def _matched(true: Tensor, made: Tensor, ratio: float, knots: Tensor) -> Tensor:
         made: Values of made cells, ascending (m,).
         ratio: Number of true over that of made showers.
         knots: Where, ascending.
+        logarithms: Whether made values and knots are ln x, and not t.
     """
     if not len(made):
         return knots
@@ -274,7 +281,12 @@ def _matched(true: Tensor, made: Tensor, ratio: float, knots: Tensor) -> Tensor:
     left = place.floor().clamp(0, n - 1).long()
     y = torch.lerp(true[left], true[(left + 1).clamp_max(n - 1)], (place - left).clamp(0.0, 1.0))
     y = y + (knots - x)
-    edge = made[max(0, m - round(n / ratio))]  # the made cell that comes to the cut
+    number = round(n / ratio)  # of made cells that are filled
+    edge = made[max(0, m - number)]
+    if number >= m:  # all of them: fainter ones than were seen become fainter than were seen
+        part = (knots - edge).exp() if logarithms else knots / edge.clamp_min(_TINY)
+        below = (true[0].sinh() * part.clamp(0.0, 1.0)).asinh()
+        return torch.where(knots < edge, below, y).clamp_min(_EMPTY)
     first = int(torch.searchsorted(knots, edge))
     if first < len(knots) - 1:
         slope = (y[first + 1] - _BOTTOM) / (knots[first + 1] - edge).clamp_min(_TINY)
