@@ -1,7 +1,7 @@
 r"""Calibration of images: cells' means and widths, then visible energy, peak and centre of gravity with their correlations.
 
-Few constants, which repeat none of the training images' fluctuations: two for each cell, then four numbers of an image
-(:class:`ImageNumbers`) with 22 in all.
+Few constants, which hardly repeat the training images' fluctuations: two for each cell, then smooth tables and twelve numbers for the
+dependences of four numbers of an image (:class:`ImageNumbers`). Where x and y are exchangeable (:class:`Exchange`) both have the same.
 """
 
 from __future__ import annotations

@@ -1,19 +1,21 @@
 r"""A Gaussian copula for images: the simplest generator of whole images, fitted in seconds, without a network.
 
-With cells e_i of an image from a shower of energy E, f the detector's sampling fraction,
+Of an image with cells e_i, with visible energy V, from a shower of energy E, the response, the peak's share and the centres of gravity
+(:class:`~caloforge.models.calibration.images.ImageNumbers`) are made of four independent normal numbers u by a chain of few constants
+(:mod:`~caloforge.models.calibration.chains`). Beside them
 
-.. math:: y_i = \ln\left(\frac{e_i}{f E} + 10^{-7}\right), \qquad z_i = g_i\left(\frac{y_i - m_i(E)}{s_i(E)}\right),
-          \qquad z \sim N(0, C)
+.. math:: y_i = \ln\left(\frac{e_i}{V} + 10^{-7}\right), \qquad z_i = g_i\left(\frac{y_i - m_i(E)}{s_i(E)}\right),
+          \qquad (u, z) \sim N(0, C)
 
 with g smooth tables that make every z_i normal (:func:`~caloforge.models.calibration.monotone.smooth_quantiles`), and C the
-correlations, shrunk towards none by what 1,000 images cannot settle,
+correlations, none among u, shrunk towards none by what few images cannot settle,
 
 .. math:: C_{ij} = (1 - \lambda) r_{ij}, \qquad
           \lambda = \frac{\sum_{i \ne j} \mathrm{Var}(r_{ij})}{\sum_{i \ne j} r_{ij}^2}, \qquad
           \mathrm{Var}(r) = \frac{(1 - r^2)^2}{n} .
 
-Visible energy, peak and centres of gravity, whose dependence is not that of normal numbers, are then calibrated as those of
-``vae-gan`` (:mod:`~caloforge.models.calibration.images`). Where x and y are exchangeable each image counts in both orders.
+The image of the cells is then changed to have the four numbers, and a calibration gives the cells their means and widths. Where x and
+y are exchangeable each image counts in both orders.
 
 It has no weight to train and few numbers that follow the training images' fluctuations, so that it says what a network has to beat.
 
@@ -39,7 +41,7 @@ from caloforge.settings import ModelConfig
 
 __all__ = ["ImageCopula", "ImageCopulaConfig"]
 
-_FLOOR = 1e-7  # added to a cell's part of the mean energy before the logarithm
+_FLOOR = 1e-7  # added to a cell's part of the image before the logarithm
 _KNOTS = 161
 _REACH = 4.0
 _MOST_CELLS = 1024  # of an image whose correlations are looked at
@@ -50,7 +52,7 @@ _LEAST_VALUE = 1e-6  # smallest eigenvalue of the correlations
 class ImageCopulaConfig(ModelConfig):
     """Settings of the copula."""
 
-    calibrate: bool = True  # calibration of visible energy, peak, centres of gravity and cells
+    calibrate: bool = True  # calibration of the cells' means and widths
 
 
 class ImageCopula(CalibratedModel):
