@@ -202,8 +202,8 @@ def test_weights_of_a_run_without_calibration_load_as_they_are() -> None:
     assert model.calibration is not None
     assert not model.calibration.fitted
     torch.testing.assert_close(model.draw(energy), without.draw(energy), rtol=2e-2, atol=1.0)
-    broken = {name: value for name, value in model.state_dict().items() if "maps" not in name}
-    with pytest.raises(IncompatibleError, match="maps"):
+    broken = {name: value for name, value in model.state_dict().items() if "trends" not in name}
+    with pytest.raises(IncompatibleError, match="trends"):
         model.load_weights(broken)
 
 
