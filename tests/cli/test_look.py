@@ -68,6 +68,59 @@ def test_a_users_detector_by_its_file(run: Callable[..., Any], tmp_path: Path) -
     assert "G4_Pb: 25.0 mm in 5 slabs" in text
 
 
+LEAKING = """
+name = "thin"
+nx = 21
+ny = 21
+pitch = 40.0
+[[layers]]
+repeat = 20
+absorber = "G4_Pb"
+absorber_mm = 2.0
+active = "G4_PLASTIC_SC_VINYLTOLUENE"
+active_mm = 5.0
+[beam]
+particle = "e-"
+energy = "10GeV"
+"""
+
+
+def test_what_the_sampling_fraction_is_and_what_leaks(run: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "thin.toml"
+    path.write_text(LEAKING)
+    text, card = run("detectors", path).stdout, json.loads(run("detectors", path, "--json").stdout)
+    assert card["sampling_fraction_source"] == "estimated"
+    assert "estimated from energy losses" in text
+    assert 0.4 < card["leakage"]["longitudinal"] < 0.55
+    assert 0 <= card["leakage"]["lateral"] < 0.01
+    assert f"{100 * card['leakage']['longitudinal']:.1f} % of the energy behind the stack" in text
+    assert card["expected_response"] == pytest.approx(0.0915, rel=0.05)
+    assert f"response           {card['expected_response']:.4g}" in text
+
+    path.write_text(LEAKING.replace("nx = 21", "nx = 21\nsampling_fraction = 0.0915"))
+    text, card = run("detectors", path).stdout, json.loads(run("detectors", path, "--json").stdout)
+    assert card["sampling_fraction_source"] == "measured"
+    assert card["expected_response"] == pytest.approx(card["sampling_fraction"]) == 0.0915
+    assert "measured: mean visible over incident energy in the default beam, leakage included" in text
+
+    path.write_text(LEAKING.replace('"e-"', '"pi-"'))
+    text, card = run("detectors", path).stdout, json.loads(run("detectors", path, "--json").stdout)
+    assert card["leakage"] is None
+    assert "gflash has no showers of pi-" in text
+
+
+def test_leakage_of_built_in_detectors(run: Callable[..., Any]) -> None:
+    text, card = (
+        run("detectors", "clic-ecal").stdout,
+        json.loads(run("detectors", "clic-ecal", "--json").stdout),
+    )
+    assert card["sampling_fraction_source"] == "measured"
+    assert 0.01 < card["leakage"]["longitudinal"] < 0.04
+    assert "behind the stack" in text
+    mesh = json.loads(run("detectors", "calochallenge-2", "--json").stdout)
+    assert (mesh["sampling_fraction_source"], mesh["leakage"]) == ("calibrated", None)
+
+
 def test_a_drawing_is_written_once(
     run: Callable[..., Any], refused: Callable[..., str], tmp_path: Path
 ) -> None:

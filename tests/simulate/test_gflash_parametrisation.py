@@ -55,14 +55,15 @@ def test_losses_are_those_of_the_materials():
     silicon = column.slabs[0].material
     np.testing.assert_allclose(column.loss_active, silicon.dedx * silicon.density * silicon.x0 / 10)
     np.testing.assert_allclose(column.loss_passive, 1.145 * 19.3 * 0.350418, rtol=1e-3)
-    np.testing.assert_allclose(column.e_mip, 1 / (1 + 0.007 * 60), rtol=1e-3)
+    np.testing.assert_allclose(1 - column.medium.e, 1 / (1 + 0.007 * 60), rtol=1e-3)
 
 
 def test_matter_upstream_keeps_its_own_values():
     column = column_of(get_detector("atlas-em-barrel"))
     assert column.medium.depth[0] > 5 * column.medium.depth[1]
     assert column.medium.critical_energy[0] > 3 * column.medium.critical_energy[1]
-    assert column.e_mip[0] > 1 > column.e_mip[1]  # aluminium is lighter than argon, lead heavier
+    assert column.medium.e[0] < 0 < column.medium.e[1]  # aluminium is lighter than argon, lead heavier
+    assert column.response[0] > 1 > column.response[1]
     # the width follows the matter over some radiation lengths, not at once
     assert column.moliere_radius[1] == pytest.approx(column.moliere_radius[0], rel=0.06)
     assert column.moliere_radius[-1] < 0.9 * column.moliere_radius[0]

@@ -11,6 +11,7 @@ from caloforge.cli.output import Force, Json, print_json, print_lines, print_tab
 
 if TYPE_CHECKING:
     from caloforge.geometry import Detector
+    from caloforge.geometry.detector import SamplingSource
 
 __all__ = ["detectors"]
 
@@ -22,6 +23,12 @@ _HEADINGS = {
     "r_max_mm": "r to (mm)",
     "pitch_x_mm": "pitch x (mm)",
     "pitch_y_mm": "pitch y (mm)",
+}
+
+_FRACTIONS: dict[SamplingSource, str] = {
+    "measured": "measured: mean visible over incident energy in the default beam, leakage included",
+    "estimated": "estimated from energy losses: visible over deposited energy, without leakage",
+    "calibrated": "by definition: energies are calibrated",
 }
 
 
@@ -55,7 +62,7 @@ def detectors(
         draw_detector(detector, draw, force)
     if as_json:
         drawn = {} if draw is None else {"drawing": str(draw)}
-        print_json(_summary(detector) | {"layer_table": _layers(detector)} | drawn)
+        print_json(_summary(detector) | _leakage(detector) | {"layer_table": _layers(detector)} | drawn)
         return
     _print_one(detector)
     if draw is not None:
@@ -74,6 +81,7 @@ def _summary(detector: Detector) -> dict[str, Any]:
         "depth_x0": round(detector.depth_x0, 3),
         "length_mm": round(detector.length, 3),
         "sampling_fraction": detector.sampling_fraction,
+        "sampling_fraction_source": detector.sampling_source,
         "simulable": detector.simulable,
         "conditions": dict(detector.condition_sizes),
         "beam": {
@@ -86,6 +94,17 @@ def _summary(detector: Detector) -> dict[str, Any]:
             "spread_y_mm": beam.spread_y,
         },
     }
+
+
+def _leakage(detector: Detector) -> dict[str, Any]:
+    """Return what leaks in the default beam and the mean response, after gflash; None each where it makes no such showers."""
+    from caloforge.simulate.gflash import START_DEPTH, containment, expected_response
+
+    if not detector.simulable or detector.beam.particle not in START_DEPTH:
+        return {"leakage": None, "expected_response": None}
+    share = containment(detector)
+    leakage = {"longitudinal": round(share.longitudinal, 5), "lateral": round(share.lateral, 5)}
+    return {"leakage": leakage, "expected_response": expected_response(detector)}
 
 
 def _layers(detector: Detector) -> list[dict[str, Any]]:
@@ -136,6 +155,28 @@ def _materials(detector: Detector) -> list[str]:
     ]
 
 
+def _response_facts(detector: Detector) -> list[str]:
+    """Return lines on leakage and response."""
+    found = _leakage(detector)
+    leakage, response = found["leakage"], found["expected_response"]
+    if leakage is None:
+        return (
+            []
+            if not detector.simulable
+            else [f"leakage            unknown: gflash has no showers of {detector.beam.particle}"]
+        )
+    behind, beside = (100 * leakage[key] for key in ("longitudinal", "lateral"))
+    facts = [
+        f"leakage            {behind:.1f} % of the energy behind the stack, {beside:.1f} % beside the cells "
+        "(default beam, gflash)"
+    ]
+    if detector.sampling_source == "estimated":
+        facts.append(
+            f"response           {response:.4g}, mean visible over incident energy (default beam, gflash)"
+        )
+    return facts
+
+
 def _print_one(detector: Detector) -> None:
     beam = detector.beam
     spread = (
@@ -146,9 +187,10 @@ def _print_one(detector: Detector) -> None:
     if detector.stack:
         facts.append(f"depth              {detector.depth_x0:.2f} X0 over {detector.length:.1f} mm")
     facts += [
-        f"sampling fraction  {detector.sampling_fraction:.5g} (mean visible over incident energy)",
         f"beam               {beam.particle} {beam.energy}, {beam.theta} deg, "
         f"at x = {beam.x:g}, y = {beam.y:g} mm{spread}",
+        f"sampling fraction  {detector.sampling_fraction:.4g}, {_FRACTIONS[detector.sampling_source]}",
+        *_response_facts(detector),
     ]
     if detector.condition_sizes:
         named = ", ".join(f"{key} ({size})" for key, size in detector.condition_sizes.items())

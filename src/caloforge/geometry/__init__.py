@@ -10,7 +10,7 @@ from caloforge.errors import UnknownNameError
 from caloforge.geometry.beam import Beam, Primaries
 from caloforge.geometry.detector import Detector, Slab, project
 from caloforge.geometry.flatplate import detector_from_definition, load_detector
-from caloforge.geometry.materials import MATERIALS, Material, e_over_mip, get_material
+from caloforge.geometry.materials import MATERIALS, Material, active_over_passive, e_over_mip, get_material
 from caloforge.geometry.readout import CylindricalLayer, FineGrid, LayerReadout, Readout, ReadoutLayer
 from caloforge.registry import Registry
 
@@ -27,6 +27,7 @@ __all__ = [
     "Readout",
     "ReadoutLayer",
     "Slab",
+    "active_over_passive",
     "detector_from_definition",
     "e_over_mip",
     "get_detector",

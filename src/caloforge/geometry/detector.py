@@ -22,9 +22,10 @@ from caloforge.geometry.beam import Beam
 from caloforge.geometry.materials import Material
 from caloforge.geometry.readout import CylindricalLayer, Readout, ReadoutLayer
 
-__all__ = ["Detector", "Order", "Slab", "face_neighbours", "project"]
+__all__ = ["Detector", "Order", "SamplingSource", "Slab", "face_neighbours", "project"]
 
 Order = Literal["xyl", "layered", "cylindrical"]
+SamplingSource = Literal["measured", "estimated", "calibrated"]
 
 _TOLERANCE = 1e-6  # relative overlap below which two faces only touch along an edge
 
@@ -55,7 +56,7 @@ class Detector:
     order: Order  # flat order of the cells, see the module
     layers: tuple[ReadoutLayer | CylindricalLayer, ...]  # readout layers, front to back
     beam: Beam
-    sampling_fraction: float  # mean visible over incident energy; 1 where energies are calibrated already
+    sampling_fraction: float  # see ``sampling_source``
     stack: tuple[Slab, ...] = ()  # slabs from z = 0 on; empty when the geometry is not known
     medium: Material | None = None
     readout: Readout | None = None  # folding of scored deposits into cells; None when it cannot be simulated
@@ -63,6 +64,9 @@ class Detector:
     definition: str = ""  # JSON text of a user's own detector, stored with its files; empty for built-in ones
     # energy below which the data set's own evaluation sets a cell to 0, MeV; 0 without one
     evaluation_cut: float = 0.0
+    # what the sampling fraction is: mean visible over incident energy in the default beam, leakage included, as measured;
+    # visible over deposited energy, estimated from energy losses, for showers that do not leak; or 1, energies being calibrated
+    sampling_source: SamplingSource = "measured"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detector):

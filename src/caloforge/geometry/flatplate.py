@@ -23,8 +23,9 @@ same fields in a TOML file::
     theta = "90"
     entry = [10, 10]
 
-Each field is checked; an error names the file and the field. ``sampling_fraction`` may be set once it has been
-measured; without it an estimate from energy losses is used.
+Each field is checked; an error names the file and the field. ``sampling_fraction`` may be set once it has been measured: the mean
+visible over the mean incident energy in the detector's default beam, with what leaks there. Without it an estimate from energy losses is
+used, for showers that do not leak.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from caloforge.errors import ConfigError
 from caloforge.files import read_toml
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.materials import e_over_mip, get_material
+from caloforge.geometry.materials import active_over_passive, get_material
 from caloforge.geometry.readout import FineGrid, LayerReadout, Readout, ReadoutLayer
 from caloforge.settings import Settings, validated
 from caloforge.units import AngleSpec, EnergySpec
@@ -98,7 +100,7 @@ class FlatPlate(Settings):
     # cells by which the plates reach beyond the scored ones, on each side
     padding: Annotated[int, Field(ge=0, le=200)] = 0
     medium: str = "G4_AIR"
-    # mean visible over incident energy; None for the estimate of :meth:`estimate`
+    # measured mean visible over incident energy in the default beam, leakage included; None for the estimate of :meth:`estimate`
     sampling_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     layers: Annotated[list[Layers], Field(min_length=1)]  # front to back
     beam: BeamDefinition = BeamDefinition()
@@ -122,19 +124,37 @@ class FlatPlate(Settings):
         return [run for run in self.layers for _ in range(run.repeat)]
 
     def estimate(self) -> float:
-        """Estimate the sampling fraction from energy losses, for a detector without a measured one.
+        """Estimate the sampling fraction: visible over deposited energy, for showers that do not leak.
 
-        The share of a minimum-ionising particle times e/mip, each layer weighted by its depth in X0.
+        The share of each layer, from energy losses and :func:`~caloforge.geometry.materials.active_over_passive`, averaged over the
+        mean shower of the default beam as the Particle Data Group parametrises it: a gamma distribution with b = 0.5 and the maximum
+        at ln(E/Ec) + 0.5 radiation lengths for photons, - 0.5 for electrons.
         """
-        total = weight = 0.0
+        medium = get_material(self.medium)
+        share, length, critical = [], [], []
         for run in self._each():
             absorber, active = get_material(run.absorber), get_material(run.active)
-            visible = active.mip_energy(run.active_mm)
-            e_mip = e_over_mip(max(absorber.z, active.z), active.z)
-            depth = run.absorber_mm / absorber.x0
-            total += depth * e_mip * visible / (visible + absorber.mip_energy(run.absorber_mm))
-            weight += depth
-        return total / weight
+            parts = [(absorber, run.absorber_mm), (medium, run.gap_mm)]
+            visible = active.mip_energy(run.active_mm) * active_over_passive(parts, active, run.active_mm)
+            share.append(visible / (visible + sum(material.mip_energy(mm) for material, mm in parts)))
+            parts.append((active, run.active_mm))
+            depths = [mm / material.x0 for material, mm in parts]
+            length.append(sum(depths))
+            critical.append(
+                sum(
+                    depth * material.critical_energy
+                    for depth, (material, _) in zip(depths, parts, strict=True)
+                )
+            )
+        energy = float(EnergySpec.parse(self.beam.energy).values(np.array([0.5]))[0])
+        t_max = np.log(energy / (sum(critical) / sum(length))) + (
+            0.5 if self.beam.particle == "gamma" else -0.5
+        )
+        middle = np.cumsum(length) - np.array(length) / 2
+        power = 0.5 * max(t_max, 0.5)  # a - 1
+        log_density = power * np.log(middle) - 0.5 * middle
+        weight = np.array(length) * np.exp(log_density - log_density.max())
+        return float(weight @ share / weight.sum())
 
     def build(self, definition: str = "") -> Detector:
         """Return the detector; its models are conditioned on the angle too where the beam's angle varies.
@@ -191,6 +211,7 @@ class FlatPlate(Settings):
                 y=(entry[1] + 0.5 - self.ny / 2) * pitch_y,
             ),
             sampling_fraction=self.estimate() if self.sampling_fraction is None else self.sampling_fraction,
+            sampling_source="estimated" if self.sampling_fraction is None else "measured",
             stack=tuple(slabs),
             medium=medium,
             readout=Readout((fold,) * len(layers), interleaved=True),

@@ -5,6 +5,17 @@ Geant4's. The critical energy and the ratio e/mip follow the parametrisation of 
 
     Ec = 2.66 MeV (X0 Z / A)^1.1        e/mip = 1 / (1 + 0.007 (Z_passive - Z_active))        (X0 in g/cm2)
 
+How a contained shower shares its energy among active and passive matter follows Geant4. With the energies m that a minimum-ionising
+particle loses in each, the sampling fraction is r m_active/(r m_active + m_passive), and::
+
+    r = exp{-[0.0089 (Z_passive - Z_active) + 0.0036 (rho_passive - rho_active)] (1 - 0.30 s)}        (rho in g/cm3)
+    s = (1 - exp(-x/R)) R/x        R = 0.18 g/cm2        x the slab's thickness, g/cm2
+
+Soft photons are absorbed in matter of high Z (first term); secondaries below the production cut stop where they are made, in dense matter the
+more (second); and soft electrons from the surfaces of the absorber stop in the first R of the slab (s). The constants are fitted to Geant4
+with a production cut of 1 mm, in 46 deep stacks of aluminium to lead with scintillator, silicon and argon; sampling fractions agree to 1.6 % rms,
+5 % at worst (``python benchmarks/gflash_response.py -o FOLDER --only contained --fit``). The paper's e/mip is up to 20 % above.
+
 References:
     Particle Data Group, Review of Particle Physics, Atomic and nuclear properties of materials (2024).
     G. Grindhammer, S. Peters, The parameterized simulation of electromagnetic showers in homogeneous and
@@ -13,11 +24,13 @@ References:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caloforge.errors import UnknownNameError
 
-__all__ = ["MATERIALS", "Material", "e_over_mip", "get_material"]
+__all__ = ["MATERIALS", "Material", "active_over_passive", "e_over_mip", "get_material"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,37 @@ _TABLE = (
     Material("G4_PbWO4", 68.36, 170.9, 8.28, 8.924, 1.229),
 )
 
+_PER_Z, _PER_DENSITY, _SURFACE, _SURFACE_RANGE = 0.0089, 0.0036, 0.30, 0.18  # 1, cm3/g, 1, g/cm2
+
 MATERIALS: dict[str, Material] = {material.name: material for material in _TABLE}
 
 
 def e_over_mip(z_passive: float, z_active: float) -> float:
     """Return e/mip of a sampling unit from the atomic numbers of its passive and active matter."""
     return 1.0 / (1.0 + 0.007 * (z_passive - z_active))
+
+
+def active_over_passive(
+    passive: Sequence[tuple[Material, float]], active: Material, thickness: float
+) -> float:
+    """Return r: a shower's energy in an active slab over that in the passive matter beside it, both in units of a mip's.
+
+    Arguments:
+        passive: Its materials, each with its length in mm; without any, r is 1.
+        active: Material of the slab.
+        thickness: Thickness of the slab, mm.
+    """
+    mass = sum(material.density * length for material, length in passive)
+    if mass == 0.0:
+        return 1.0
+    mean = sum(material.density * length * _absorption(material) for material, length in passive) / mass
+    depth = active.density * thickness / 10.0 / _SURFACE_RANGE
+    surface = _SURFACE * -math.expm1(-depth) / depth
+    return math.exp((_absorption(active) - mean) * (1.0 - surface))
+
+
+def _absorption(material: Material) -> float:
+    return _PER_Z * material.z + _PER_DENSITY * material.density
 
 
 def get_material(name: str) -> Material:

@@ -150,6 +150,7 @@ def _mesh(
         layers=layers,
         beam=Beam(particle, EnergySpec.parse(energy), AngleSpec.parse("90")),
         sampling_fraction=1.0,
+        sampling_source="calibrated",
         evaluation_cut=cut,
     )
 

@@ -12,15 +12,9 @@ sampling units, so that a stack whose composition changes with depth keeps its l
 A sampling unit is an active slab with the passive matter in front of it; gaps between slabs are filled with the
 detector's medium. Depths run along z from z = 0; a shower at the angle theta crosses 1/sin(theta) as much.
 
-What a unit makes visible follows from one quantity, the number of charged particles N at depth t (in X0).
-Each loses ``loss = dE/dx X0`` per radiation length, a property of the material. So in a stack of many
-materials::
-
-    N(t) = E f(t) / integral(f loss dt)        E_visible = k (e/mip) loss_active integral_active(N dt)
-
-with the profile f of the parametrisation. In a uniform sampling calorimeter this is the paper's E (e/mip)
-times the mip's share; behind a change of absorber, or behind light matter upstream, it is the local
-sampling fraction that the paper leaves open. The factor k (of order one) is :func:`caloforge.simulate.gflash.calibration`.
+What a unit makes visible is in :mod:`.response`. Matter behind the last active slab is not there: the slab lacks what would be scattered back from
+it. In Geant4 the last slab of a stack that leaks shows less than the same slab of a deep stack, by 21 to 22 % behind tungsten or lead with silicon, 15 to 18 %
+with scintillator, 10 % behind copper, 7 % behind iron; here 0.0025 (:data:`ALBEDO`) for each unit of the absorber's atomic number.
 
 Longitudinal profiles fluctuate from shower to shower. With y = E/Ec, L = ln y and t in radiation lengths from the start of the shower::
 
@@ -66,7 +60,7 @@ from numpy.typing import NDArray
 from scipy.special import gammainc
 
 from caloforge.errors import IncompatibleError
-from caloforge.geometry import Detector, Material, Slab, e_over_mip
+from caloforge.geometry import Detector, Material, Slab, active_over_passive, e_over_mip
 
 __all__ = [
     "SCATTERING_ENERGY",
@@ -83,6 +77,9 @@ __all__ = [
 ]
 
 SCATTERING_ENERGY = 21.2  # MeV, the scale of multiple scattering in the definition of the Moliere radius
+ALBEDO = (
+    0.0025  # share of the last slab's energy that it lacks, for each unit of the absorber's atomic number
+)
 TRAIL = 3.0  # X0, how far back the matter still shapes the width of a shower
 
 Array = NDArray[np.float64]
@@ -130,7 +127,7 @@ class Column:
     edges: Array  # (U + 1,) boundaries half way between active slabs, mm: the units' ranges in z
     loss_passive: Array  # dE/dx X0 of the matter in front of the active slab, MeV per X0
     loss_active: Array  # the same of the active slab
-    e_mip: Array  # e/mip of the unit
+    response: Array  # r of the active slab, see :func:`caloforge.geometry.active_over_passive`
     moliere_radius: Array  # mm, of the matter over the last few X0 (see :data:`TRAIL`)
     layer: NDArray[np.int64]
     slabs: tuple[Slab, ...]
@@ -167,7 +164,8 @@ def _column(stack: tuple[Slab, ...], medium: Material | None) -> Column:
         depth = rows[-1][5]
         parts = []
     table = np.array(rows).T
-    z_eff, energy, unit_depth, e, enter, leave, loss_passive, loss_active, x0 = table
+    z_eff, energy, unit_depth, e, enter, leave, loss_passive, loss_active, x0, response, last = table
+    response[-1] *= last[-1]
     slabs = tuple(slab for slab in stack if slab.active)
     middle = np.array([slab.z + slab.thickness / 2 for slab in slabs])
     return Column(
@@ -178,7 +176,7 @@ def _column(stack: tuple[Slab, ...], medium: Material | None) -> Column:
         edges=_boundaries(middle),
         loss_passive=loss_passive,
         loss_active=loss_active,
-        e_mip=1.0 - e,
+        response=response,
         moliere_radius=_trailing_mean(x0 * SCATTERING_ENERGY / energy, leave, unit_depth),
         layer=np.array([slab.layer for slab in slabs], np.int64),
         slabs=slabs,
@@ -193,13 +191,18 @@ def _unit(slab: Slab, parts: list[tuple[Material, float]], start: float) -> tupl
     before = sum(length / material.x0 for material, length in parts)
     within = slab.thickness / slab.material.x0
     loss_active = slab.material.mip_energy(slab.material.x0)
-    loss_passive, e = loss_active, 0.0
+    loss_passive, e, response, last = loss_active, 0.0, 1.0, 1.0
     if parts:
         passive_z, _, _ = effective_medium(*zip(*parts, strict=True))
         e = 1.0 - e_over_mip(passive_z, slab.material.z)
         loss_passive = sum(material.mip_energy(length) for material, length in parts) / before
+        response = active_over_passive(parts, slab.material, slab.thickness)
+        last = 1.0 - ALBEDO * passive_z
     enter = start + before
-    return z_eff, energy, before + within, e, enter, enter + within, loss_passive, loss_active, x0
+    return (
+        *(z_eff, energy, before + within, e, enter, enter + within),
+        *(loss_passive, loss_active, x0, response, last),
+    )
 
 
 def _boundaries(z: Array) -> Array:
@@ -265,11 +268,14 @@ class ProfileLaw:
         return Profile(t_max, alpha, tau_scale)
 
 
-def profile_law(energy: Array, medium: Medium) -> ProfileLaw:
-    """Return the law for showers of ``energy`` (n,) MeV in ``medium`` (fields (n,) or numbers)."""
+def profile_law(energy: Array, medium: Medium, split: float = 0.0) -> ProfileLaw:
+    """Return the law for showers of ``energy`` (n,) MeV in ``medium`` (fields (n,) or numbers).
+
+    ``split`` is subtracted from ln y in the means of T and a, not in their fluctuations: see :mod:`.response`.
+    """
     log_y = np.maximum(np.log(energy / medium.critical_energy), _MIN_LOG)
-    t_max = log_y - 0.812 - 0.55 * medium.depth - 0.69 * medium.e
-    alpha = 0.81 + (0.458 + 2.26 / medium.z) * log_y - 0.476 * medium.depth
+    t_max = log_y - split - 0.812 - 0.55 * medium.depth - 0.69 * medium.e
+    alpha = 0.81 + (0.458 + 2.26 / medium.z) * (log_y - split) - 0.476 * medium.depth
     return ProfileLaw(
         mean_log_t=np.log(np.maximum(t_max, _MIN_T)),
         mean_log_alpha=np.log(np.maximum(alpha, _MIN_ALPHA)),
