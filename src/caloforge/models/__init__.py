@@ -19,6 +19,7 @@ MODELS: Registry[type[ShowerModel]] = Registry(
         "conv3d-gan": "caloforge.models.grid_gan.conv3d:Conv3dGan",
         "flow-matching": "caloforge.models.flow.model:FlowMatching",
         "flow-matching-fast": "caloforge.models.flow.distilled:FlowMatchingFast",
+        "image-copula": "caloforge.models.image_gan.copula:ImageCopula",
         "vae": "caloforge.models.atlas.vae:Vae",
         "vae-gan": "caloforge.models.image_gan.vae_gan:VaeGan",
         "wgan-gp": "caloforge.models.atlas.wgan_gp:WganGp",

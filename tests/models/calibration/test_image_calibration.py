@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caloforge.geometry import get_detector
 from caloforge.models.calibration.base import Sample
-from caloforge.models.calibration.images import CellWidths, ImageCalibration, ImageNumbers
+from caloforge.models.calibration.images import CellWidths, Exchange, ImageCalibration, ImageNumbers
 
 DETECTOR = get_detector("ild-ecal-10x10")
 ENERGIES = (10e3, 50e3)
@@ -107,11 +107,38 @@ def test_an_image_far_out_in_a_tail_keeps_energy() -> None:
 
 
 def test_the_training_images_give_few_numbers() -> None:
-    """Four maps of four and six slopes; means and widths only set the units."""
-    calibration = _fitted()
-    assert calibration.steps[1].maps.terms.numel() == 16
-    assert int((calibration.steps[1].slopes != 0).sum()) == 6
-    assert calibration.steps[1].slopes.triu().abs().sum() == 0
+    """Trends of three, four and five; tables follow about four numbers each, means and widths only set the units."""
+    trends = _fitted().steps[1].true.trends
+    assert [trend.weights.numel() for trend in trends] == [3, 4, 5]
+
+
+def _turned(images: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return images with x and y exchanged."""
+    return images[0].view(-1, 10, 10).transpose(1, 2).reshape(-1, 100), images[1]
+
+
+def test_where_x_and_y_are_exchangeable_the_constants_are_the_same_for_both() -> None:
+    images = _images(2000, 0, 1.0)
+    orders = Exchange(DETECTOR).orders(_sample(*images))
+    assert len(orders) == 2
+    torch.testing.assert_close(orders[1], _turned(images)[0])
+    step = _fitted().steps[1]
+    torch.testing.assert_close(step.reference.mean[:, 2], step.reference.mean[:, 3])
+    torch.testing.assert_close(step.true.single.x[0, 0, 2], step.true.single.x[0, 0, 3])
+    widths = _fitted().steps[0].reference.mean[0]
+    torch.testing.assert_close(widths.view(10, 10), widths.view(10, 10).T)
+
+
+def test_images_that_tell_x_from_y_are_not_exchanged() -> None:
+    """A shower that leans along y, or is wider along it."""
+    cells, energy = _images(1000, 0, 1.0)
+    image = cells.view(-1, 10, 10)
+    leaning = torch.cat([image[:, :, :1], image[:, :, :-1]], 2).reshape(-1, 100)
+    assert len(Exchange(DETECTOR).orders(_sample(leaning, energy))) == 1
+    far = torch.arange(10.0) - 4.5
+    sign = torch.where(torch.arange(len(cells)) % 2 == 0, 1.0, -1.0)[:, None, None]
+    wide = (image * torch.exp(0.2 * sign * far)).reshape(-1, 100)
+    assert len(Exchange(DETECTOR).orders(_sample(wide, energy))) == 1
 
 
 def test_state_is_saved_and_loaded() -> None:

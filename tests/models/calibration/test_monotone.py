@@ -1,4 +1,4 @@
-"""Monotone maps: standard normal numbers, quantile mapping by group and class, values of cells, and the sinh-arcsinh family."""
+"""Monotone maps: standard normal numbers, quantile mapping by group and class, and values of cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from caloforge.models.calibration.images import SinhArcsinh
 from caloforge.models.calibration.monotone import (
     Labelled,
     MonotoneMap,
@@ -328,61 +327,3 @@ def test_refining_undoes_what_later_steps_change() -> None:
     after = stats.ks_2samp(end().numpy(), truth.numpy()).statistic
     assert before > 0.05
     assert after < 0.02
-
-
-def _sinh_arcsinh(terms: tuple[float, float, float, float]) -> SinhArcsinh:
-    module = SinhArcsinh(1)
-    module.terms = torch.tensor([terms])
-    return module
-
-
-def test_a_new_one_leaves_numbers_alone() -> None:
-    x = _draw(200, 0)[:, None].repeat(1, 3)
-    torch.testing.assert_close(SinhArcsinh(3)(x), x)
-
-
-@pytest.mark.parametrize("terms", [(5.0, 3.0, 0.0, 1.0), (-1.0, 0.5, -0.2, 1.2), (2.0, 10.0, 0.3, 0.8)])
-def test_the_fit_finds_a_known_map_again(terms: tuple[float, float, float, float]) -> None:
-    module = SinhArcsinh(1)
-    module.fit(_draw(40_000, 1)[:, None], _sinh_arcsinh(terms)(_draw(40_000, 2)[:, None]))
-    x = torch.linspace(-2.5, 2.5, 51)[:, None]
-    wanted = _sinh_arcsinh(terms)(x)
-    assert (module(x) - wanted).abs().max() < 0.05 * wanted.std()
-
-
-def test_each_number_has_its_own_sinh_arcsinh() -> None:
-    made = torch.stack([_draw(5000, 1), _draw(5000, 2)], 1)
-    module = SinhArcsinh(2)
-    module.fit(made, torch.stack([2.0 * made[:, 0] + 7.0, -4.0 + 0.1 * made[:, 1]], 1))
-    for column, (mean, width) in enumerate(((7.0, 2.0), (-4.0, 0.1))):
-        mapped = module(made)[:, column]
-        assert mapped.mean().item() == pytest.approx(mean, abs=0.05 * width)
-        assert mapped.std().item() == pytest.approx(width, rel=0.02)
-
-
-def test_a_thousand_skewed_numbers_tell_the_map_to_their_errors() -> None:
-    """A gamma distribution of 1,000 numbers from normal ones: its mean, width and skewness within their errors."""
-    truth = torch.from_numpy(np.random.default_rng(3).gamma(6.0, 1.0, 1000))
-    module = SinhArcsinh(1)
-    module.fit(_draw(20_000, 4)[:, None], truth[:, None])
-    mapped = module(_draw(100_000, 5)[:, None])[:, 0]
-    assert mapped.mean().item() == pytest.approx(6.0, abs=3 * 6.0**0.5 / 1000**0.5)
-    assert mapped.std().item() == pytest.approx(6.0**0.5, rel=3 * 0.03)
-    skewness = ((mapped - mapped.mean()) ** 3).mean() / mapped.std() ** 3
-    assert skewness.item() == pytest.approx(2 / 6.0**0.5, abs=0.3)
-
-
-@pytest.mark.parametrize("n", [10, 40, 1000])
-def test_it_rises_whatever_it_was_fitted_to(n: int) -> None:
-    rng = torch.Generator().manual_seed(n)
-    for made, true in (
-        (torch.randn(300, generator=rng), torch.rand(n, generator=rng)),
-        (torch.rand(300, generator=rng), torch.randn(n, generator=rng).exp()),
-        (torch.zeros(300), torch.rand(n, generator=rng)),
-        (torch.randn(300, generator=rng), torch.full((n,), 3.0)),
-    ):
-        module = SinhArcsinh(1)
-        module.fit(made[:, None], true[:, None])
-        mapped = module(torch.linspace(-4, 4, 100)[:, None])[:, 0]
-        assert mapped.isfinite().all()
-        assert (mapped.diff() >= 0).all()

@@ -184,8 +184,7 @@ def test_the_last_stage_repairs_the_width_and_is_stored() -> None:
     assert stage.fit is not None
     stage.fit(dataset(model, showers), torch.Generator())
     after = model.draw(energy, seed=9)
-    assert (after >= 0).all()
-    assert (after[before == 0] == 0).all()
+    assert ((after == 0) | (after >= 1e-4)).all()
     truth = torch.from_numpy(showers.cells).sum(1)
     assert abs(before.sum(1).std() / truth.std() - 1) > 0.2
     assert after.sum(1).std().item() == pytest.approx(truth.std().item(), rel=0.1)
@@ -203,8 +202,8 @@ def test_weights_of_a_run_without_calibration_load_as_they_are() -> None:
     assert model.calibration is not None
     assert not model.calibration.fitted
     torch.testing.assert_close(model.draw(energy), without.draw(energy), rtol=2e-2, atol=1.0)
-    broken = {name: value for name, value in model.state_dict().items() if "maps" not in name}
-    with pytest.raises(IncompatibleError, match="maps"):
+    broken = {name: value for name, value in model.state_dict().items() if "trends" not in name}
+    with pytest.raises(IncompatibleError, match="trends"):
         model.load_weights(broken)
 
 

@@ -11,6 +11,7 @@ from caloforge.errors import ConfigError
 from caloforge.geometry import Detector
 from caloforge.models.calibration.base import CalibratedModel, Calibration
 from caloforge.models.calibration.showers import CellMaps, LayerMaps
+from caloforge.models.calibration.spectrum import SpectrumMap
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch
 from caloforge.settings import ModelConfig
@@ -41,7 +42,7 @@ class AtlasModel(CalibratedModel):
         self.calibration = None
         if config.calibrate:
             cells = CellMaps(detector, self.columns, self.symmetry)
-            self.calibration = Calibration(LayerMaps(detector), cells)
+            self.calibration = Calibration(LayerMaps(detector), cells, last=SpectrumMap(detector))
 
     def fit_transforms(self, showers: Showers) -> None:
         """Set the scales of the conditions and the symmetries."""

@@ -56,16 +56,17 @@ class Step(nn.Module):
 
 
 class Calibration(nn.Module):
-    """Steps in their order."""
+    """Steps in their order, and a ``last`` one, which sees the cells that the others have finished (a :class:`Sample`)."""
 
     known: Tensor
     rounds: ClassVar[int] = 1  # rounds of the fit
     copies: ClassVar[int] = 4  # showers generated for each training shower, at most
     fewest: ClassVar[int] = 0  # showers to generate where fewer copies make as many; 0: always all copies
 
-    def __init__(self, *steps: Step) -> None:
+    def __init__(self, *steps: Step, last: Step | None = None) -> None:
         super().__init__()
         self.steps = nn.ModuleList(steps)
+        self.last = last
         self.register_buffer("known", torch.zeros(1))
 
     @property
@@ -87,7 +88,8 @@ class Calibration(nn.Module):
         showers = self.begin(sample)
         for step in self.steps:
             showers = step(showers)
-        return self.end(sample, showers)
+        cells = self.end(sample, showers)
+        return cells if self.last is None else self.last(sample._replace(cells=cells)).cells
 
     @torch.no_grad()
     def fit(self, reference: Sample, generated: Sample) -> None:
@@ -101,6 +103,11 @@ class Calibration(nn.Module):
                 showers = step(showers)
             for step in steps:
                 step.refine(true, showers, turn)
+        if self.last is not None:
+            showers = start
+            for step in steps:
+                showers = step(showers)
+            self.last.fit(reference, generated._replace(cells=self.end(generated, showers)), 0)
         self.known.fill_(1.0)
 
 
@@ -182,10 +189,12 @@ class CalibratedModel(ShowerModel):
             calibration.fit(self._sample(cells, conditions), self._sample(made, many))
 
     def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
-        """Load weights, see ``ShowerModel``; those of a run without calibration leave it unfitted."""
-        if self.calibration is not None and not any(name.startswith("calibration.") for name in state):
-            unfitted = self.calibration.state_dict(prefix="calibration.")
-            state = {**unfitted, "calibration.known": torch.zeros(1), **state}
+        """Load weights, see ``ShowerModel``; those of a run without calibration, or without its last step, leave it unfitted."""
+        for part in ("calibration.", "calibration.last."):
+            if self.calibration is not None and not any(name.startswith(part) for name in state):
+                constants = self.calibration.state_dict(prefix="calibration.")
+                unfitted = {name: value for name, value in constants.items() if name.startswith(part)}
+                state = {**unfitted, **({f"{part}known": torch.zeros(1)} if unfitted else {}), **state}
         super().load_weights(state, shipped)
 
     def _sample(self, cells: Tensor, conditions: Tensor) -> Sample:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.calibration.base import Calibration, Sample, Step
 from caloforge.models.calibration.moments import ConditionalMoments, Gains, Polynomial, fit_gains
+from caloforge.models.calibration.spectrum import SpectrumMap
 from caloforge.models.nn.conditions import BeamSymmetry
 
 __all__ = ["CoreGains", "CorePowers", "GridCalibration", "GridParts", "ShapeMap", "cell_orbits"]
@@ -337,17 +338,16 @@ class ShapeMap(_CoreStep):
 
 
 class GridCalibration(Calibration):
-    """Powers, map and gains; cells below a threshold, MeV, are emptied in the end. All conditions are continuous."""
+    """Powers, map and gains, then the spectrum of the cells. All conditions are continuous."""
 
     rounds = 5
 
-    def __init__(
-        self, detector: Detector, width: int, angled: bool, symmetry: BeamSymmetry, threshold: float = 0.0
-    ) -> None:
+    def __init__(self, detector: Detector, width: int, angled: bool, symmetry: BeamSymmetry) -> None:
         parts = GridParts(detector, not angled)
-        super().__init__(CorePowers(parts, width), ShapeMap(parts, width), CoreGains(parts, width))
+        steps = CorePowers(parts, width), ShapeMap(parts, width), CoreGains(parts, width)
+        super().__init__(*steps, last=SpectrumMap(detector))
         self.parts = parts
-        self.shape, self.angled, self.threshold = detector.shape, angled, threshold
+        self.shape, self.angled = detector.shape, angled
         self._symmetry = (symmetry,)  # in a tuple: it is the model's submodule, not this one's
 
     def begin(self, sample: Sample) -> GridShowers:
@@ -357,8 +357,7 @@ class GridCalibration(Calibration):
     def end(self, sample: Sample, showers: GridShowers) -> Tensor:
         """Return cells (B, n_cells), MeV, of the sums of before."""
         changed = self.parts.join(sample.cells, showers)
-        changed = changed * _kept_sum(sample.cells.sum(1), changed.sum(1))[:, None]
-        return torch.where(changed < self.threshold, torch.zeros_like(changed), changed)
+        return changed * _kept_sum(sample.cells.sum(1), changed.sum(1))[:, None]
 
     @torch.no_grad()
     def fit(self, reference: Sample, generated: Sample) -> None:

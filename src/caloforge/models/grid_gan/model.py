@@ -41,6 +41,7 @@ from caloforge.geometry import Detector
 from caloforge.models.base import counted_noise
 from caloforge.models.calibration.base import CalibratedModel
 from caloforge.models.calibration.grids import GridCalibration
+from caloforge.models.calibration.spectrum import RESERVE
 from caloforge.models.grid_gan.discriminator import (
     CELL_SCALES,
     GridDiscriminator,
@@ -60,6 +61,7 @@ __all__ = ["THRESHOLD", "GridGan"]
 THRESHOLD = 1e-3
 """Cells below it are empty, MeV (1e-6 GeV, as published)."""
 _FLAGS = 3
+_RISE = 10.0  # of the reserve with the network's values
 _SETTLED = 256  # showers a pass, and passes, that give the batch norms' statistics
 _PASSES = 4
 
@@ -91,9 +93,7 @@ class GridGan(CalibratedModel):
         self.visible = VisibleEnergy(self.encoder.width, detector.sampling_fraction)
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.calibration = (
-            GridCalibration(detector, self.encoder.width, self.angled, self.symmetry, THRESHOLD)
-            if c.calibrate
-            else None
+            GridCalibration(detector, self.encoder.width, self.angled, self.symmetry) if c.calibrate else None
         )
         self.generator = self.build_generator()
         body, features = self.build_discriminator(2 if c.informed else 1)
@@ -127,14 +127,23 @@ class GridGan(CalibratedModel):
         return self.latent.n_normals + (_FLAGS if self.config.symmetries else 0)
 
     def values(
-        self, noise: Tensor, conditions: Tensor, rectified: bool = True, rescaled: bool = True
+        self,
+        noise: Tensor,
+        conditions: Tensor,
+        rectified: bool = True,
+        rescaled: bool = True,
+        reserve: bool = False,
     ) -> Tensor:
-        """Return values (B, X, Y, L) of noise and conditions; without rectifier they may be negative."""
+        """Return values (B, X, Y, L) of noise and conditions; without rectifier they may be negative.
+
+        With a ``reserve`` cells that would be empty have energies below 1e-5 MeV, which rise with the network's output.
+        """
         normals = noise[:, : self.latent.n_normals]
         flags = self.symmetry.flags(noise[:, -_FLAGS:]) if self.config.symmetries else None
         if flags is not None:
             conditions = self.symmetry.conditions(conditions, flags)
         values: Tensor = self.generator(self.latent(normals, conditions)).float()
+        faint = RESERVE * torch.sigmoid(_RISE * values) if reserve else None
         if rectified:
             values = torch.relu(values)
         if self.config.rescale and rescaled:
@@ -143,6 +152,8 @@ class GridGan(CalibratedModel):
             wanted = self.visible.draw(normals[:, 0], self.encoder(conditions), energy)
             factor = wanted / cells.clamp_min(0.0).sum((1, 2, 3)).clamp_min(1e-5 * wanted)
             values = self.scale(cells * factor[:, None, None, None])
+        if faint is not None:
+            values = self.scale(self.scale.inverse(values) + faint)
         if flags is None:
             return values
         return self.symmetry.cells(values.flatten(1), flags).view_as(values)
@@ -150,6 +161,10 @@ class GridGan(CalibratedModel):
     def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return the cells (B, n_cells) before the calibration, MeV, none between 0 and the threshold."""
         return _cut(self.scale.inverse(self.values(noise, conditions)).flatten(1))
+
+    def make_for_calibration(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return all cells (B, n_cells), MeV, also faint ones, and a reserve of fainter ones where they would be empty."""
+        return self.scale.inverse(self.values(noise, conditions, reserve=True)).flatten(1)
 
     def encode(self, conditions: Tensor) -> Tensor:
         """Return the encoded conditions (B, width)."""

@@ -1,1 +1,1 @@
-"""The VAE-GAN for small images of showers."""
+"""Small images of showers: the VAE-GAN, and a Gaussian copula without a network."""

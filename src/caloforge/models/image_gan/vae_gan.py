@@ -146,6 +146,8 @@ class ImageHistograms(nn.Module):
         return {"histograms": sum(each)} | named
 
 
+_RISE = 30.0
+"""Of faint energies in empty pixels with the network's numbers: those of an image are of the order of a tenth."""
 _LEAST = 6  # fewest pixels along a side
 _EACH = 25  # most images generated for the histograms for each held-out one
 
@@ -207,6 +209,7 @@ class VaeGan(CalibratedModel):
             return ImageGenerator(size, config.latent, config.generator, outputs - detector.n_cells)
 
         self.generator: CellNetworks = CELL_NETWORKS[config.cells](detector, build, nn.ReLU())
+        self.generator.rise = _RISE
         self.calibration = ImageCalibration(detector) if config.calibrate else None
         extras = self.generator.extras
         maps = (self.generator.width - extras) // detector.n_cells
@@ -245,6 +248,10 @@ class VaeGan(CalibratedModel):
     def make(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return the generator's own pixels (B, n_cells), MeV, which the discriminator sees."""
         return self.generator.make(noise, self._energy(conditions))
+
+    def make_for_calibration(self, noise: Tensor, conditions: Tensor) -> Tensor:
+        """Return pixels (B, n_cells), MeV, with small energies in those that would be empty."""
+        return self.generator.make(noise, self._energy(conditions), dense=True)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the adversarial training, then the calibration."""

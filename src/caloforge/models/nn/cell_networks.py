@@ -234,6 +234,7 @@ class CellNetworks(nn.Module, ABC):
     width: int  # inputs a shower of the critic
     extras: int  # how many of them, the first, are not cell by cell; the rest are maps of n_cells each
     output: nn.Module
+    rise: float = 1.0  # of the small energies of ``dense`` with the network's numbers
 
     @abstractmethod
     def fit(self, cells: Tensor, energy: Tensor) -> None:
@@ -249,7 +250,7 @@ class CellNetworks(nn.Module, ABC):
     def cut(self, numbers: Tensor, dense: bool) -> Tensor:
         """Return the output for the network's numbers (B, n_cells), never exactly zero if ``dense``."""
         result: Tensor = self.output(numbers)
-        return result + _LEAK * torch.sigmoid(numbers) if dense else result
+        return result + _LEAK * torch.sigmoid(self.rise * numbers) if dense else result
 
     @abstractmethod
     def view(self, cells: Tensor, energy: Tensor) -> Tensor:
