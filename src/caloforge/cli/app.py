@@ -13,14 +13,11 @@ from typer.core import TyperGroup
 from caloforge import __version__
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
-from caloforge.cli.generate import generate
 from caloforge.cli.models import models
-from caloforge.cli.project import project
-from caloforge.cli.simulate import simulate
+from caloforge.cli.showers import generate, project, simulate, view
 from caloforge.cli.study import study
 from caloforge.cli.train import train
 from caloforge.cli.validate import validate
-from caloforge.cli.view import view
 from caloforge.errors import CaloforgeError
 
 __all__ = ["INTERRUPTED", "Failure", "app", "describe", "main"]

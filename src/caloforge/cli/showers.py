@@ -1,0 +1,170 @@
+"""The commands that make, reduce and draw showers: ``caloforge simulate``, ``generate``, ``project`` and ``view``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caloforge.cli.output import (
+    Detector,
+    Device,
+    Energy,
+    Force,
+    Json,
+    Number,
+    OutputFile,
+    Seed,
+    Theta,
+    print_result,
+    print_warnings,
+)
+
+__all__ = ["generate", "project", "simulate", "view"]
+
+
+def simulate(
+    detector: Annotated[str, typer.Argument(help="A detector, or the TOML file of your own.")],
+    number: Number,
+    output: OutputFile,
+    energy: Energy = None,
+    theta: Theta = None,
+    particle: Annotated[str | None, typer.Option("--particle", help="gamma, e-, ...")] = None,
+    engine: Annotated[str, typer.Option("--engine", help="geant4 or gflash.")] = "geant4",
+    seed: Seed = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes; the result does not depend on it.")
+    ] = 1,
+    physics_list: Annotated[
+        str | None, typer.Option("--physics-list", help="Geant4 electromagnetic physics list.")
+    ] = None,
+    production_cut: Annotated[
+        float | None, typer.Option("--production-cut", min=0.0, help="Geant4 production cut, mm.")
+    ] = None,
+    download_data: Annotated[
+        bool, typer.Option("--download-data", help="Let geant4-pybind download Geant4's physics tables.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate showers; without --energy, --theta or --particle the beam of the published study.
+
+    An interrupted run goes on where it stopped when the same command is repeated.
+    """
+    from caloforge.simulate import simulate as run
+
+    run(
+        detector,
+        number,
+        energy=energy,
+        theta=theta,
+        particle=particle,
+        engine=engine,
+        seed=seed,
+        workers=workers,
+        output=output,
+        force=force,
+        physics_list=physics_list,
+        production_cut=production_cut,
+        download_data=download_data or None,
+    )
+    what = f"{number} showers of {engine} in {detector}"
+    print_result(as_json, output, what, n=number, engine=engine, seed=seed)
+
+
+def generate(
+    source: Annotated[str, typer.Argument(help="A run folder, or a shipped model (caloforge models).")],
+    output: OutputFile,
+    number: Annotated[
+        int | None,
+        typer.Option("-n", "--number", min=1, help="Number of showers; with --like by default as many."),
+    ] = None,
+    energy: Energy = None,
+    theta: Theta = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", help="Take energies, angles and other conditions from this file.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="What the model lets choose, such as its steps."),
+    ] = None,
+    allow_extrapolation: Annotated[
+        bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's range.")
+    ] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
+    from caloforge.errors import InputError
+    from caloforge.files import check_output
+    from caloforge.settings import assignment
+    from caloforge.showers import open_showers
+    from caloforge.showers.seen import warnings_of
+    from caloforge.zoo.store import load
+
+    if like is not None and (energy is not None or theta is not None):
+        raise InputError("--like takes energies and angles from a file; leave out --energy and --theta")
+    if like is None and (number is None or energy is None):
+        msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
+        raise InputError(msg)
+    check_output(output, force)
+    model = load(source, device=device, options=dict(map(assignment, settings or ())))
+    print_warnings(warnings_of(model.name, model.attributes))
+    model.write(
+        output,
+        number,
+        energy=energy,
+        theta=theta,
+        like=like,
+        seed=seed,
+        batch_size=batch_size,
+        allow_extrapolation=allow_extrapolation,
+        force=force,
+    )
+    with open_showers(output) as file:
+        made = len(file)
+    detector = model.detector.name
+    what = f"{made} showers of {model.name} in {detector}"
+    print_result(as_json, output, what, n=made, source=model.name, detector=detector)
+
+
+def project(
+    source: Annotated[Path, typer.Argument(help="File of showers.")],
+    output: OutputFile,
+    image: Annotated[
+        str, typer.Option("--to", help="Image detector: the layers are summed, the cells pooled.")
+    ] = "ild-ecal-10x10",
+    detector: Detector = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Sum showers over their layers and pool their cells, for models of images such as vae-gan."""
+    from caloforge.showers import open_showers, write_showers
+    from caloforge.showers.views import ProjectedShowers
+
+    with open_showers(source, detector=detector) as showers:
+        written = write_showers(output, ProjectedShowers(showers, image), force=force)
+        count = len(showers)
+    print_result(as_json, written, f"{count} images of {image}", n=count)
+
+
+def view(
+    source: Annotated[Path, typer.Argument(help="File of showers.")],
+    output: OutputFile,
+    event: Annotated[int, typer.Option("--event", min=0, help="Which shower, from 0.")] = 0,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.0, help="Draw cells above this energy, MeV.")
+    ] = 0.1,
+    detector: Detector = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Draw one shower in 3-D: .html to turn and zoom, .png, .pdf or .svg for paper."""
+    from caloforge.validate.report.event import view as draw
+
+    path = draw(source, output, event=event, threshold=threshold, detector=detector, force=force)
+    print_result(as_json, path, f"shower {event} of {source}", event=event)
