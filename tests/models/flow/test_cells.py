@@ -281,3 +281,22 @@ def test_the_largest_values_of_rows_are_those_of_a_loop(width: int, share: float
 
 def test_no_rows_have_one_column() -> None:
     assert topk_ragged(_rows(400)[:0], torch.zeros(0, 5), BORDER)[0].shape == (0, 5, 1)
+
+
+def test_values_of_earlier_trainings_have_a_floor() -> None:
+    """Shipped weights of those trainings need it: faint cells lie together on it, the median at 1.2, hits alone are weighted."""
+    detector, cells = _cells("ild-ecal-10x10")
+    layer = CellValues(detector, 1e-4, THRESHOLD, relative=False, faint=False)
+    faint = torch.where(
+        torch.rand(cells.shape, generator=torch.Generator().manual_seed(4)) < 0.1, 2e-4, cells
+    )
+    layer.fit(cells, torch.Generator().manual_seed(0))
+    values = layer(faint)
+    floor = 1.2 - 0.6 * 2.6
+    assert float(values[faint == 2e-4].max()) == pytest.approx(floor)
+    assert float(values[faint > 0].min()) == pytest.approx(floor)
+    energy = torch.tensor([[[0.05, 0.1, 0.3]]])
+    torch.testing.assert_close(layer._weighted_part(energy), torch.tensor([[[0.0, 0.0, 0.2]]]))
+    newer = CellValues(detector, 1e-4, THRESHOLD, relative=False)
+    newer.table = layer.table
+    assert float(newer(faint)[faint == 2e-4].max()) < floor + 0.8 - 0.5

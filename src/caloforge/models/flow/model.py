@@ -192,7 +192,7 @@ class FlowMatching(ShowerModel):
                 noise = torch.randn(size, generator=generator, device=generator.device).to(batch.cells.device)
                 raw.append(self._raw(noise, batch.conditions))
             self.core.edge.fill_(-torch.inf)
-            if len(self.core.cells):
+            if len(self.core.cells) and not self.values.counts:
                 x = torch.cat([self.core.inverse(v, s, e)[:, self.core.cells] for v, s, e, _ in raw])
                 self.core.fit_edge(x, (cells[:, self.core.cells] <= 0).double().mean(0))
             if not last:

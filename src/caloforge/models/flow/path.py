@@ -214,9 +214,7 @@ class SpikeSlab(_Averages):
 
         Heun's method; a cell leaves the boundary between empty and filled far faster than the outputs change.
         """
-        times = torch.linspace(start, end, substeps + 1).tolist()
-        if end == 1.0:  # every step leaves half of what is left of the noise, the last one none
-            times = [1.0 - (1.0 - start) * 0.5**k for k in range(substeps)] + [1.0]
+        times = [start + (end - start) * k / substeps for k in range(substeps)] + [end]
         return integrate(lambda x, t: self(x, t[:1], outputs), x, times)
 
 

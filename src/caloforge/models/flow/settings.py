@@ -33,8 +33,9 @@ class FlowMatchingConfig(ModelConfig):
     faint: bool = True
     # energy above which a cell counts as a hit of the summary, MeV
     threshold: Annotated[float, Field(gt=0)] = 0.1
-    # least fraction of showers in which a cell of the core is filled
-    core: Annotated[float, Field(gt=0, le=1)] = 0.8
+    # least fraction of showers in which a cell of the core is filled. Below 1 by more than a little, where energies vary, core cells
+    # are too rarely empty at low energies
+    core: Annotated[float, Field(gt=0, le=1)] = 0.999
     box: tuple[int, ...] = ()  # sides of a patch; empty: chosen from the detector
     width: _Width = 128  # width of the cells' transformer
     blocks: _Positive = 3  # its blocks with their own weights
