@@ -46,10 +46,11 @@ from caloforge.models.stage import Batch, OptimizerSpec, Random, Stage, Training
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 from caloforge.showers import Showers
 
-__all__ = ["FlowMatching"]
+__all__ = ["FITTED", "FlowMatching"]
 
-_ROUNDS = 4
-"""Fits of map and gains: the layers are scaled to their energies after them, which changes both a little."""
+FITTED = ("values.calibrated.", "rings.", "filled_factor", "core.edge")
+"""Beginnings of the names of what the calibration fits."""
+_ROUNDS = 4  # fits of map and gains: the layers are scaled to their energies after them, which changes both a little
 _MOST_FACTOR = 0.2  # largest change of a number of filled cells
 _TINY = 1e-6
 _FIT_SEED = 20
@@ -167,8 +168,8 @@ class FlowMatching(ShowerModel):
         self.values.calibrate(
             ((values, self.values.number(values, targets)) for values, targets in drawn), cells
         )
-        for number in range(_ROUNDS):
-            if number:
+        for turn in range(_ROUNDS):
+            if turn:
                 self.values.refine(self._decoded(drawn, batches), cells)
             if self.rings is not None and true is not None:
                 made = view(self._decoded(drawn, batches))

@@ -15,7 +15,7 @@ from caloforge.generate import Generator
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.models.flow.distilled import FlowMatchingFast
-from caloforge.models.flow.model import FlowMatching
+from caloforge.models.flow.model import FITTED, FlowMatching
 from caloforge.models.flow.settings import FlowSampling
 from caloforge.settings import validated
 from caloforge.train import RunFolder
@@ -198,19 +198,24 @@ def teacher_of(student: Generator, options: Mapping[str, Any]) -> Generator:
         config = {key: value for key, value in member.config.model_dump().items() if key in known}
         teacher = FlowMatching(member.detector, FlowMatching.resolve(config))
         fresh = teacher.state_dict()
-        state = {name: value for name, value in member.state_dict().items() if name in fresh}
-        state |= {name: value for name, value in fresh.items() if name.startswith("values.calibrated.")}
+        state = {
+            name: value
+            for name, value in member.state_dict().items()
+            if name in fresh and not name.startswith(FITTED)
+        }
+        state |= {name: value for name, value in fresh.items() if name.startswith(("rings.", "values.cal"))}
         teacher.load_weights(state)
-        members.append(teacher.eval().choose(options).to(student.device))
+        members.append(teacher.eval().choose({**options, "calibrated": False}).to(student.device))
     return Generator(members, f"{student.name} teacher", student.particle, student.device)
 
 
 def facts_of_model(model: ShowerModel) -> dict[str, Any]:
     """Return how a flow generates its cells: ``kind``, ``steps``, and ``evaluations`` of the network a shower.
 
-    A Heun step takes two, but the last one of a shower one.
+    A step takes two; without inner steps of the cells the last one of a shower takes one.
     """
     if isinstance(model, FlowMatchingFast):
         return {"kind": "student", "steps": model.config.jumps, "evaluations": model.config.jumps}
     steps = getattr(model.sampling, "steps", 0)
-    return {"kind": "teacher", "steps": steps, "evaluations": max(0, 2 * steps - 1)}
+    saved = 0 if getattr(model.sampling, "substeps", 0) else 1
+    return {"kind": "teacher", "steps": steps, "evaluations": max(0, 2 * steps - saved)}
