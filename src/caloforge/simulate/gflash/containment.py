@@ -37,7 +37,7 @@ class Containment:
 
 
 def containment(detector: Detector, beam: Beam | None = None) -> Containment:
-    """Return how much of the showers of a beam a detector contains, by default those of its own beam.
+    """Return how much of the showers of a beam a detector contains, by default those of the default beam.
 
     Raises:
         IncompatibleError: When the detector has no stack.
