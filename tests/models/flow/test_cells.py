@@ -11,8 +11,9 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, get_detector
-from caloforge.models.flow.cells import NOTHING, CellValues, LayerTargets, tilted, topk_ragged
+from caloforge.models.flow.cells import CellValues, LayerTargets, reordered
 from caloforge.models.flow.path import EMPTY
+from caloforge.models.nn.cell_networks import NOTHING, topk_ragged
 from caloforge.showers import read_showers
 
 CUT, THRESHOLD = 0.01, 0.1
@@ -136,9 +137,7 @@ def _slowly(layer: CellValues, values: Tensor, targets: LayerTargets) -> Tensor:
     filled = filled & (view > -1e3)
     energy = torch.where(filled, layer._energies(layer.calibrated(view), sums), 0.0)
     energy = layer._scaled(energy, sums)
-    square = energy.square()
-    free = energy * square / (square + (5.0 * THRESHOLD) ** 2)
-    energy = energy - free + tilted(free, energy - free, layer.view.x, layer.view.y, targets)
+    energy = reordered(energy, layer.view.x, layer.view.y, targets)
     return layer.view.cells(torch.where(energy > CUT, energy, 0.0))
 
 
@@ -231,8 +230,8 @@ def test_a_layer_whose_values_are_all_empty_still_holds_its_energy() -> None:
     assert (view[:, 2] == 0).all()  # below the cut
 
 
-def test_a_small_change_of_the_layer_energy_changes_all_cells_little() -> None:
-    """Missing energy goes to the cells in proportion to their square, then centre and width are kept: the smallest move little."""
+def test_a_small_change_of_the_layer_energy_changes_its_spectrum_little() -> None:
+    """Missing energy goes to the cells in proportion to their square: the smallest energies change little. Which cell has them may change."""
     _, cells = _cells("ild-ecal-10x10")
     cells = cells[cells.sum(1) > 0]
     layer = _fitted("ild-ecal-10x10")
@@ -240,6 +239,7 @@ def test_a_small_change_of_the_layer_energy_changes_all_cells_little() -> None:
     plain, more = (
         layer.decode(layer(cells), _targets(layer, factor * sums, filled, cells)) for factor in (1.0, 1.05)
     )
+    plain, more = (some.sort(1, descending=True).values for some in (plain, more))
     ratio = torch.where(plain > 0, more / plain.clamp_min(1e-9), 1.0)
     assert (ratio > 0.9).all()
     assert ratio.max() < 1.3
@@ -284,7 +284,7 @@ def test_no_rows_have_one_column() -> None:
 
 
 def test_values_of_earlier_trainings_have_a_floor() -> None:
-    """Shipped weights of those trainings need it: faint cells lie together on it, the median at 1.2, hits alone are weighted."""
+    """Shipped weights of those trainings need it: faint cells lie together on it, the median at 1.2."""
     detector, cells = _cells("ild-ecal-10x10")
     layer = CellValues(detector, 1e-4, THRESHOLD, relative=False, faint=False)
     faint = torch.where(
@@ -295,8 +295,6 @@ def test_values_of_earlier_trainings_have_a_floor() -> None:
     floor = 1.2 - 0.6 * 2.6
     assert float(values[faint == 2e-4].max()) == pytest.approx(floor)
     assert float(values[faint > 0].min()) == pytest.approx(floor)
-    energy = torch.tensor([[[0.05, 0.1, 0.3]]])
-    torch.testing.assert_close(layer._weighted_part(energy), torch.tensor([[[0.0, 0.0, 0.2]]]))
     newer = CellValues(detector, 1e-4, THRESHOLD, relative=False)
     newer.table = layer.table
     assert float(newer(faint)[faint == 2e-4].max()) < floor + 0.8 - 0.5

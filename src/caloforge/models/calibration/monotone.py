@@ -40,6 +40,7 @@ __all__ = [
 _GROUPS = 9
 _LEAST = 50  # fewest showers of a group, where energies are continuous
 _OUTER = 10  # intervals whose mean slope continues beyond the ends
+_FOLLOWED = 3.5  # normal number of the outer knots of a map that follows another
 _FLAT = 1e-6  # least distance of two knots along which a line continues
 
 
@@ -219,11 +220,22 @@ class MonotoneMap(nn.Module):
             table[0, 0, column] = knots.to(table)
 
     @torch.no_grad()
-    def correct_column(self, column: int, found: Tensor, reference: Tensor) -> None:
-        """Shift a column's values by the difference of the quantiles of reference (N,) and finished values (M,) of later steps."""
+    def correct_column(self, column: int, found: Tensor, reference: Tensor, least: float = -math.inf) -> None:
+        """Shift a column's values by the difference of the quantiles of reference (N,) and finished values (M,) of later steps.
+
+        None becomes smaller than ``least``, such as a value below which later steps drop it, and its quantile with it.
+        """
         levels = normal_levels(self.knots, self.reach, self.ends)
         missing = quantiles(reference, levels) - quantiles(found, levels)
-        self.y[0, 0, column] = (self.y[0, 0, column] + missing.to(self.y)).cummax(0).values
+        self.y[0, 0, column] = (self.y[0, 0, column] + missing.to(self.y)).clamp_min(least).cummax(0).values
+
+    @torch.no_grad()
+    def follow_column(self, column: int, found: Tensor, reference: Tensor) -> None:
+        """Let a column be followed by the quantile map of finished values (M,) to reference (N,); beyond it, by the shift of its ends."""
+        levels = normal_levels(self.knots, _FOLLOWED, self.ends)
+        x, y = quantiles(found, levels).to(self.y), quantiles(reference, levels).to(self.y)
+        rows = self.y[0, 0, column][None]
+        self.y[0, 0, column] = _interpolated(x[None], y[None], rows, False, 1.0, 1.0)[0].cummax(0).values
 
     @torch.no_grad()
     def fit_groups(

@@ -14,10 +14,10 @@ have one value. On a grid the energies are absolute and share one table; with
 Decoding: in each layer the n cells of largest value are filled, the others are empty. A monotone map
 (:class:`~caloforge.models.calibration.monotone.MonotoneMap`) takes the values of filled cells to the quantiles of the training showers, faint cells
 included; gains may multiply their energies. The difference to the layer's energy is then shared in proportion to the square of the energy, so
-that small energies change little, and the energies are weighted so that the layer gets its centre and widths, those well above the hit threshold
-:math:`e_h` in full and small ones little, since only a part :math:`e^2 / (e^2 + (5 e_h)^2)` of each is weighted: the peak of minimum ionising
-particles stays where it is. Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed: it follows from the number of
-filled cells and the spectrum of their energies.
+that small energies change little, and the energies of a layer are given to its filled cells in another order (:func:`reordered`), so that the layer gets its centre
+and widths while each shower keeps its spectrum, the peak of minimum ionising particles included. (With ``faint`` off the energies above
+the hit threshold are weighted instead.) Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed:
+it follows from the number of filled cells and the spectrum of their energies.
 
 A layer has hundreds of cells of which a shower fills a few tens: ``topk_ragged`` gathers those into as few columns as the fullest layer needs.
 
@@ -28,7 +28,7 @@ Centres and widths (:func:`tilted`): of all energies with given moments those ne
 x and y from the target centre, with a to d such that the energy-weighted means of x and y are 0 and those of x^2 and y^2 the squares
 of the widths. a to d are found by Newton's method, whose Jacobian is the covariance of the four under the tilted energies.
 A target that a layer cannot reach (a centre beyond its filled cells, a width of one cell) is approached as far as the bound of the
-tilt allows.
+tilt allows. :func:`reordered` sorts the cells by the tilted energies and gives them the energies as they were, the largest to the first.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.calibration.monotone import MonotoneMap
 from caloforge.models.flow.path import EMPTY
-from caloforge.models.nn.cell_networks import LayerView
+from caloforge.models.nn.cell_networks import NOTHING, LayerView, topk_ragged
 
-__all__ = ["NOTHING", "CellValues", "Gain", "LayerTargets", "tilted", "topk_ragged"]
+__all__ = ["CellValues", "Gain", "LayerTargets", "reordered", "tilted"]
 
 
 _STEPS = 4
-_MOST = 0.3  # largest logarithm of a cell's factor, against the layer's mean
+_MOST = 0.3
+_REORDERINGS = 2
+_MOST_REORDERED = 1.0  # largest logarithm of a cell's factor before the energies are given out again
 _DAMPING = 0.1
 """Added to the covariance, in units of that of all the layer's energy, against moments that little free energy cannot change."""
 _LEAST = 1e-3
@@ -68,7 +70,9 @@ class LayerTargets(NamedTuple):
     width_y: Tensor  # the same along y
 
 
-def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
+def tilted(
+    free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTargets, most: float = _MOST
+) -> Tensor:
     """Return ``free`` energies tilted, with unchanged sums, so that free and fixed ones together have the target moments.
 
     Arguments:
@@ -77,6 +81,7 @@ def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTarg
         x: Positions of the cells (n_layers, width) or (B, n_layers, width), in half widths of the layer.
         y: The same along the other axis.
         targets: Centres and widths; sums and counts are not used.
+        most: Largest logarithm of a cell's factor, against the layer's mean.
     """
     away_x, away_y = x - targets.x[:, :, None], y - targets.y[:, :, None]
     square_x, square_y = away_x.square(), away_y.square()
@@ -97,7 +102,7 @@ def tilted(free: Tensor, fixed: Tensor, x: Tensor, y: Tensor, targets: LayerTarg
         covariance = ((moments - mean[..., None]) * weights) @ moments.transpose(2, 3)
         missing = -(settled + mean * whole[..., None]) / total[..., None]
         rates = rates + _solved(covariance * (whole / total)[..., None, None], missing, scale)
-        found = _weighted(free, moments, rates, whole)
+        found = _weighted(free, moments, rates, whole, most)
     return found
 
 
@@ -123,64 +128,27 @@ def _solved(matrix: Tensor, missing: Tensor, scale: Tensor) -> Tensor:
     return solution
 
 
-def _weighted(free: Tensor, moments: Tensor, rates: Tensor, whole: Tensor) -> Tensor:
+def _weighted(free: Tensor, moments: Tensor, rates: Tensor, whole: Tensor, most: float) -> Tensor:
     """Return energies (B, n_layers, width) times their factors, with the sums ``whole`` (B, n_layers)."""
     logs = (moments * rates[..., None]).sum(2)
     logs = logs - (free * logs).sum(2, keepdim=True) / whole[..., None]
-    made: Tensor = free * torch.exp(_MOST * torch.tanh(logs / _MOST))
+    made: Tensor = free * torch.exp(most * torch.tanh(logs / most))
     found: Tensor = made * (whole / made.sum(2).clamp_min(_TINY))[..., None]
     return found
 
 
-NOTHING = -1e4
-"""Value of a column without a cell."""
-_DENSE = 3  # ``torch.topk`` searches all rows when more than one of this many values is needed
+def reordered(energy: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
+    """Return each layer's energies (B, n_layers, width), MeV, in an order with which it comes near its centre and widths.
 
-
-def topk_ragged(values: Tensor, needed: Tensor, likely: float) -> tuple[Tensor, Tensor]:
-    """Return the largest values of each row (B, L, K), in descending order, and their places (B, L, K); K is the most needed in any row.
-
-    In each row the first are the ``needed`` largest; further columns have the next ones, or ``NOTHING`` at the place W.
-
-    ``torch.topk`` on a GPU. On a CPU the values above ``likely`` are gathered first, which are nearly always enough, and only rows
-    that need more are searched by ``torch.topk``: 1.8 times as fast for 27,000 cells (0.21 instead of 0.37 ms a shower on one core, a
-    tenth of the time of the preset ``cpu``).
-
-    Arguments:
-        values: (B, L, W), all above ``NOTHING`` or equal to it.
-        needed: Values needed in each row (B, L), at most W.
-        likely: A value that about as many exceed as are needed; affects the time alone.
+    Cells without energy keep none. Positions and targets are those of :func:`tilted`.
     """
-    rows = values.flatten(0, 1)
-    size = max(1, int(needed.max())) if needed.numel() else 1
-    if values.device.type != "cpu" or not len(rows) or _DENSE * size > rows.shape[1]:
-        found, places = rows.topk(size, 1)
-    else:
-        found, places = _gathered(rows, needed.flatten(), likely, size)
-    shape = (*values.shape[:2], size)
-    return found.view(shape), places.view(shape)
-
-
-def _gathered(rows: Tensor, needed: Tensor, likely: float, size: int) -> tuple[Tensor, Tensor]:
-    """Return the ``size`` largest values (R, size) of rows (R, W), or fewer where fewer are needed (R,), and their places."""
-    width = rows.shape[1]
-    taken = rows > likely
-    counts = taken.sum(1, dtype=torch.int32)
-    short = torch.nonzero(counts < needed)[:, 0]
-    if len(short):
-        best = rows[short].topk(size, 1).indices
-        taken[short] = torch.zeros_like(taken[short]).scatter_(1, best, True)
-        counts[short] = size
-    most = max(size, int(counts.max()))
-    flat = torch.nonzero(taken.flatten())[:, 0]
-    row = flat.div(width, rounding_mode="floor")
-    slot = torch.arange(len(flat)) - (counts.cumsum(0) - counts).index_select(0, row) + row * most
-    found = rows.new_full((len(rows) * most,), NOTHING)
-    places = torch.full((len(rows) * most,), width)
-    found[slot] = rows.flatten().index_select(0, flat)
-    places[slot] = flat - row * width
-    found, order = found.view(-1, most).topk(size, 1)
-    return found, places.view(-1, most).gather(1, order)
+    given = energy.sort(dim=2, descending=True).values
+    for _ in range(_REORDERINGS):
+        wanted = tilted(energy, torch.zeros_like(energy), x, y, targets, _MOST_REORDERED)
+        energy = torch.zeros_like(energy).scatter(
+            2, wanted.argsort(dim=2, descending=True, stable=True), given
+        )
+    return energy
 
 
 Gain = Callable[[Tensor, Tensor], Tensor]
@@ -196,7 +164,7 @@ _STEEPEST = 6.0
 _KNOTS = 200
 _TAIL = 3.5  # quantiles are followed from minus this normal number on
 _TRUSTED = 2.5  # and up to this one; beyond, the slope is the least
-_PIVOTAL = 5.0  # energy, in thresholds, of which half may be weighted to reach centres and widths
+_ABOVE = 1.02  # energy of the faintest cells after the map, in cuts; layers are scaled afterwards
 _FEWEST = 100  # fewest values of a layer to which its map is fitted
 _BETWEEN = -0.5  # cells with values above it are filled where their number is not imposed
 _SAMPLE = 400_000
@@ -233,7 +201,13 @@ class CellValues(nn.Module):
         self.cut, self.threshold, self.relative = cut, threshold, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
         self.table.y.mul_(_SLOPE)
-        self.calibrated = MonotoneMap(detector.n_layers, 65, 3.5, beyond=1.0)
+        self.calibrated, self.absolute = self._maps()
+
+    def _maps(self) -> tuple[MonotoneMap, MonotoneMap | None]:
+        """Return new maps of the calibration: of values, and of ln e where values are shares of the layer's energy."""
+        n, where = self.view.n_layers, self.table.x.device
+        absolute = MonotoneMap(n, 161, 12.0, even="x", beyond=1.0).to(where) if self.relative else None
+        return MonotoneMap(n, 81, 4.0, beyond=1.0).to(where), absolute
 
     @torch.no_grad()
     def fit(self, cells: Tensor, generator: torch.Generator) -> None:
@@ -265,10 +239,13 @@ class CellValues(nn.Module):
         """Return the values of logarithms (B, n_layers, k), faint cells included."""
         return self.centre + _SCALE * self._tabulated(logs, self.table)
 
-    def _energies(self, values: Tensor, sums: Tensor) -> Tensor:
+    def _energies(self, values: Tensor, sums: Tensor, calibrated: bool = True) -> Tensor:
         """Return the energies of values (B, n_layers, k), MeV."""
         logs = self._tabulated((values - self.centre) / _SCALE, self.table.inverse)
-        return torch.exp(logs) * (sums if self.relative else 1.0)
+        if self.absolute is None:
+            return torch.exp(logs)
+        logs = logs + torch.log(sums.clamp_min(_TINY))
+        return torch.exp(self.absolute(logs) if calibrated else logs)
 
     def _tabulated(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply a table's function to (B, n_layers, k): each layer's own, or the one of all."""
@@ -291,23 +268,18 @@ class CellValues(nn.Module):
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
         is_filled = (rank < filled[:, :, None]) & real
         x, y = self.view.positions(places)
-        energy = self._energies(self.calibrated(view) if calibrated else view, sums)
+        energy = self._energies(self.calibrated(view) if calibrated else view, sums, calibrated)
         energy = torch.where(is_filled, energy, 0.0)
         if gain is not None:
             energy = energy * gain(x, y)
         energy = self._scaled(energy, sums)
-        if self.moments:
-            free = self._weighted_part(energy)
+        if self.moments and self.faint:
+            energy = reordered(energy, x, y, targets)
+        elif self.moments:
+            free = (energy - self.threshold).clamp_min(0.0)
             energy = energy - free + tilted(free, energy - free, x, y, targets)
         energy = torch.where(energy > self.cut, energy, 0.0)
         return self.view.placed(energy, places)
-
-    def _weighted_part(self, energy: Tensor) -> Tensor:
-        """Return the part of energies (B, n_layers, K) that is weighted to reach centres and widths."""
-        if not self.faint:
-            return (energy - self.threshold).clamp_min(0.0)
-        square = energy.square()
-        return energy * (square / (square + (_PIVOTAL * self.threshold) ** 2))
 
     def number(self, values: Tensor, targets: LayerTargets) -> Tensor:
         """Return how many cells of each layer are filled (B, n_layers), of values (B, n_cells), as whole numbers."""
@@ -320,6 +292,7 @@ class CellValues(nn.Module):
     @torch.no_grad()
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]], cells: Tensor) -> None:
         """Map values of a model's filled cells, pairs of (B, n_cells) and counts (B, n_layers), to those of cells (N, n_cells), MeV."""
+        self.calibrated, self.absolute = self._maps()
         generated: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
         for values, filled in pairs:
             view, _ = self._filled(values, filled)
@@ -333,11 +306,25 @@ class CellValues(nn.Module):
 
     @torch.no_grad()
     def refine(self, generated: Tensor, cells: Tensor) -> None:
-        """Correct that map for what scaling and moments change, by decoded (M, n_cells) and training showers (N, n_cells), MeV."""
+        """Correct that map for what scaling and moments change, by decoded (M, n_cells) and training showers (N, n_cells), MeV.
+
+        Where values are shares of the layer's energy, a second map, of the energies themselves, is corrected.
+        """
+        if self.absolute is not None:
+            for layer, (found, true) in enumerate(zip(self._logs(generated), self._logs(cells), strict=True)):
+                if min(len(found), len(true)) >= _FEWEST:
+                    self.absolute.follow_column(layer, found, true)
+            return
         pairs = zip(self._by_layer(generated), self._by_layer(cells), strict=True)
+        least = float(self._values(cells.new_tensor([[[_ABOVE * self.cut]]]).log()))
         for layer, (found, true) in enumerate(pairs):
             if min(len(found), len(true)) >= _FEWEST:
-                self.calibrated.correct_column(layer, found, true)
+                self.calibrated.correct_column(layer, found, true, least)
+
+    def _logs(self, cells: Tensor) -> list[Tensor]:
+        """Return the logarithms of the filled cells of each layer, ln MeV."""
+        view = self.view(cells)
+        return [torch.log(part[part > self.cut]) for part in view.unbind(1)]
 
     def _by_layer(self, cells: Tensor) -> list[Tensor]:
         """Return the values of the filled cells of each layer, faint ones not clamped, for cells (N, n_cells)."""

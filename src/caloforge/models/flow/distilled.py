@@ -101,6 +101,11 @@ class FlowMatchingFast(FlowMatching):
         self.summary_student = self.summary_network()
         self.cell_student = self.cell_network(self.cell_net.patches)
 
+    @property
+    def balances(self) -> bool:
+        """False: jumps follow the teacher's flow as it is."""
+        return False
+
     def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of noise of that shape."""
         return _jumps(self.summary_student, noise, self.summary_times, encoded)

@@ -5,8 +5,7 @@
 2. a transformer over patches of cells (:mod:`~caloforge.models.flow.networks`) generates the values of the cells
    from noise, conditions and that summary; in the core as residuals after a linear fit to the summary
    (:class:`~caloforge.models.flow.summary.CoreMoments`);
-3. the cells are scaled to the layer energies of the summary and filled in the number that it says
-   (:mod:`~caloforge.models.flow.cells`), and weighted to its centres and widths
+3. the cells are scaled to the layer energies of the summary, and their energies given to other cells for its centres and widths
    (:mod:`~caloforge.models.flow.cells`).
 
 One architecture serves every detector: patches are boxes of a grid, or pieces of rows of anything else. Both networks learn
@@ -32,12 +31,7 @@ from caloforge.models.base import ShowerModel
 from caloforge.models.calibration.base import STAGE
 from caloforge.models.calibration.moments import RingGains
 from caloforge.models.flow.cells import CellValues, Gain, LayerTargets
-from caloforge.models.flow.networks import (
-    CellNetwork,
-    CellPatches,
-    LocalNetwork,
-    SummaryNetwork,
-)
+from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
 from caloforge.models.flow.path import EMPTY, LayerBalance, SpikeSlab, flow_loss, integrate, time_grid
 from caloforge.models.flow.settings import FlowMatchingConfig, FlowSampling
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
@@ -48,7 +42,8 @@ from caloforge.showers import Showers
 
 __all__ = ["FITTED", "FlowMatching"]
 
-FITTED = ("values.calibrated.", "rings.", "filled_factor", "core.edge")
+_LATER = "values.absolute."
+FITTED = ("values.calibrated.", _LATER, "rings.", "filled_factor", "core.edge")
 """Beginnings of the names of what the calibration fits."""
 _ROUNDS = 4  # fits of map and gains: the layers are scaled to their energies after them, which changes both a little
 _MOST_FACTOR = 0.2  # largest change of a number of filled cells
@@ -129,6 +124,11 @@ class FlowMatching(ShowerModel):
         return self.summary.rows * self.summary.kinds
 
     @property
+    def balances(self) -> bool:
+        """Whether the numbers of filled cells are balanced in generation."""
+        return self.sampling.balance and self.sampling.substeps > 0
+
+    @property
     def noise_size(self) -> int:
         """Normal numbers a shower: those of its summary, then those of its cells."""
         return self.summary_size + self.detector.n_cells
@@ -186,7 +186,7 @@ class FlowMatching(ShowerModel):
         self.filled_factor.fill_(1.0)
         filled = (self.values.view(cells) > 0).sum(2).float().mean(0)
         raw: list[tuple[Tensor, Tensor, Tensor, LayerTargets]] = []
-        for last in (False, True):
+        for last in (False, True) if self.balances else (True,):
             raw = []
             for batch in batches:
                 size = len(batch), self.noise_size
@@ -209,8 +209,8 @@ class FlowMatching(ShowerModel):
 
     def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
         """Return the values of the cells (B, n_cells) and the targets of their layers."""
-        values, summary, encoded, targets = self._raw(noise, conditions)
-        return self.core.inverse(values, summary, encoded), targets
+        *raw, targets = self._raw(noise, conditions)
+        return self.core.inverse(*raw), targets
 
     def _raw(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, LayerTargets]:
         """Return the flow's values (B, n_cells), the summary, the encoded conditions and the targets."""
@@ -236,7 +236,7 @@ class FlowMatching(ShowerModel):
         times = time_grid(self.sampling.steps, self.sampling.shift)
         if self.sampling.substeps:
             filled = None
-            if targets is not None and self.sampling.balance:
+            if targets is not None and self.balances:
                 filled = (targets.hits + targets.faint) * self.filled_factor
             return self.cell_net.integrate(noise, times, self.sampling.substeps, encoded, summary, filled)
         return integrate(self.cell_denoiser(encoded, summary), noise, times)
@@ -277,6 +277,7 @@ class FlowMatching(ShowerModel):
         neutral = {
             "filled_factor": torch.ones_like(self.filled_factor),
             "core.edge": torch.full_like(state["core.spread"], -torch.inf),
+            **{name: value for name, value in self.state_dict().items() if name.startswith(_LATER)},
         }
         super().load_weights({**neutral, **state}, shipped)
 
