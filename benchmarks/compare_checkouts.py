@@ -21,17 +21,17 @@ from pathlib import Path
 HERE = Path(__file__).parents[1]
 START = "from caloforge.cli.app import main; main()"
 GENERATED = {
-    "atlas-photon/flow-matching-fast": (1000, ["--energy", "1.024-262.144GeV:log2"]),
+    "atlas-photon/flow-matching": (1000, ["--energy", "1.024-262.144GeV:log2"]),
     "atlas-photon/vae": (10_000, ["--energy", "1.024-262.144GeV:log2"]),
     "atlas-photon/wgan-gp": (10_000, ["--energy", "1.024-262.144GeV:log2"]),
     "clic-electron/conv2d-gan": (500, ["--energy", "2-500GeV"]),
     "clic-electron/conv3d-gan": (200, ["--energy", "2-500GeV"]),
-    "clic-electron/flow-matching-fast": (200, ["--energy", "2-500GeV"]),
-    "clic-electron-wide/conv3d-gan": (100, ["--energy", "97.6-102.4GeV", "--theta", "88-92"]),
-    "ild-photon-50gev/flow-matching-fast": (200, ["--energy", "50GeV"]),
+    "clic-electron/flow-matching": (200, ["--energy", "2-500GeV"]),
+    "clic-electron-wide/flow-matching": (100, ["--energy", "97.6-102.4GeV", "--theta", "88-92"]),
+    "ild-photon-50gev/flow-matching": (200, ["--energy", "50GeV"]),
     "ild-photon-50gev/vae-gan": (10_000, ["--energy", "50GeV"]),
     "ild-photon-angled/bib-ae": (200, ["--energy", "10-100GeV", "--theta", "30-90"]),
-    "ild-photon-angled/flow-matching-fast": (200, ["--energy", "10-100GeV", "--theta", "30-90"]),
+    "ild-photon-angled/flow-matching": (200, ["--energy", "10-100GeV", "--theta", "30-90"]),
 }
 """Showers and conditions of each shipped model."""
 
@@ -81,7 +81,7 @@ def commands(only: list[str], showers: int, checkout: Path, scratch: Path) -> It
             )
     if "validate" in only:
         files = []
-        for seed, name in ((1, "atlas-photon/flow-matching-fast"), (2, "atlas-photon/vae")):
+        for seed, name in ((1, "atlas-photon/flow-matching"), (2, "atlas-photon/vae")):
             files.append(scratch / f"validate-{seed}.h5")
             words = ["generate", name, "-n", str(showers), *GENERATED[name][1], "--seed", str(seed)]
             run(checkout, [*words, "--device", "cpu", "-o", str(files[-1])], scratch)

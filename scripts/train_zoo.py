@@ -4,7 +4,7 @@ python scripts/train_zoo.py --data showers --runs runs                    all of
 python scripts/train_zoo.py --data showers --runs runs --only clic-electron --gpus 0,1 --jobs 4
 python scripts/train_zoo.py --data showers --runs runs --gather-only      weights and cards of finished runs
 python scripts/train_zoo.py --data showers --held sealed --remeasure      shipped weights as they are, measured again
-python scripts/train_zoo.py --data showers --recalibrate --only clic-electron/flow-matching-fast
+python scripts/train_zoo.py --data showers --recalibrate --only clic-electron/flow-matching
                                                                           the calibration of shipped weights again
 """
 

@@ -42,7 +42,7 @@ def test_all_shipped_flows_are_timed_unless_told_otherwise() -> None:
     from flow_gpu import shipped_flows
 
     found = shipped_flows()
-    assert "atlas-photon/flow-matching-fast" in found
+    assert "atlas-photon/flow-matching" in found
     assert all(name.partition("/")[2].startswith("flow-matching") for name in found)
 
 

@@ -212,7 +212,7 @@ def test_wrong_use_is_refused(count: type[Count], gflash_images: Path, tmp_path:
 def test_a_legend_stays_inside_its_figure(columns: int) -> None:
     from caloforge.studies.drawing import legend, panels
 
-    labels = ["reference", "atlas-photon/flow-matching-fast", "atlas-photon/vae", "atlas-photon/wgan-gp"]
+    labels = ["reference", "atlas-photon/flow-matching", "atlas-photon/vae", "atlas-photon/wgan-gp"]
     with figure_style() as pyplot:
         figure, axes = panels(pyplot, 1, columns)
         legend(figure, pyplot, labels)

@@ -19,7 +19,7 @@ from caloforge.zoo.build import recalibrate
 from caloforge.zoo.shipping import ship, write_seen
 from caloforge.zoo.store import ZOO, Card, find_card
 
-MODEL = "atlas-photon/flow-matching-fast"
+MODEL = "atlas-photon/flow-matching"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_constants_change_and_networks_do_not(zoo: Path) -> None:
     after = recalibrate(before, sample_path(), n=120)
     new = _weights(after)
     changed = {name.partition(".")[0] for name in old if not torch.equal(old[name], new[name])}
-    assert changed == {"values", "rings"}
+    assert changed == {"values", "filled_factor", "rings"}
     assert after.content["calibration"]["showers"] == 120
     assert "metrics" not in after.content
     assert _equal(

@@ -32,6 +32,7 @@ FLAGSHIP = ("flow-matching", "flow-matching-fast")
 MEGABYTE = 1_000_000
 SECONDS = 3.0  # of one core for each model, by the speed on its card
 FEWEST, MOST, BLOCK = 40, 500, 20
+FEW = 5
 SIGMAS = 5.0
 RARE = 25.0  # cells of all showers in a bin, below which bins are compared together
 
@@ -119,10 +120,10 @@ def test_held_out_figures_have_uncertainties_and_floors(card: Card) -> None:
 def test_it_generates_from_the_command_line(
     card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "BLOCK", BLOCK)  # few showers are padded to whole blocks
+    monkeypatch.setattr(generation, "BLOCK", FEW)  # few showers are padded to whole blocks
     span = card.content["conditions"]["incident_energy"]
     middle = np.sqrt(span["low"] * span["high"])
-    words = ["generate", card.name, "-n", "20", "--energy", f"{middle / 1000:.6g}GeV", "--device", "cpu"]
+    words = ["generate", card.name, "-n", str(FEW), "--energy", f"{middle / 1000:.6g}GeV", "--device", "cpu"]
     theta = card.content["conditions"].get("incident_theta")
     if theta is not None:
         words += ["--theta", f"{(theta['low'] + theta['high']) / 2:g}"]
@@ -130,7 +131,7 @@ def test_it_generates_from_the_command_line(
     assert done.exit_code == 0, done.output
     with open_showers(tmp_path / "showers.h5") as file:
         showers = file[:]
-    assert (len(showers), showers.source) == (20, card.name)
+    assert (len(showers), showers.source) == (FEW, card.name)
     assert np.isfinite(showers.cells).all()
     assert (showers.cells >= 0).all()
     response = showers.visible_energy.mean() / (showers.detector.sampling_fraction * middle)

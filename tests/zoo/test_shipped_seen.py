@@ -30,7 +30,7 @@ def test_the_showers_that_it_has_seen_are_known(card: Card) -> None:
 
 def test_the_packaged_sample_trained_the_models_of_its_detector() -> None:
     sample = SeenCheck([read_showers(sample_path())])
-    for name in ("atlas-photon/vae", "atlas-photon/wgan-gp", "atlas-photon/flow-matching-fast"):
+    for name in ("atlas-photon/vae", "atlas-photon/wgan-gp", "atlas-photon/flow-matching"):
         assert sample.count(CARDS[name].generator()) == SeenCount(4800, 4800)
 
 
@@ -38,7 +38,7 @@ def test_the_packaged_images_trained_no_shipped_model() -> None:
     path = packed_projections()
     assert path is not None
     images = SeenCheck([read_showers(path)])
-    for name in ("ild-photon-50gev/vae-gan", "ild-photon-50gev/flow-matching-fast"):
+    for name in ("ild-photon-50gev/vae-gan", "ild-photon-50gev/flow-matching"):
         count = images.count(CARDS[name].generator())
         assert count is not None
         assert count.n == 0

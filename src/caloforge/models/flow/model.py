@@ -55,10 +55,7 @@ _LEAST_HELD_OUT = 2_000  # held-out showers of a loss; fewer are used several ti
 
 
 class FlowMatching(ShowerModel):
-    """Flow matching of summary and cells; see the module.
-
-    Presets: ``improved``; ``large``, three times as wide, for a long training on many showers; ``small``, for a CPU.
-    """
+    """Flow matching of summary and cells, see the module. Presets: ``improved``; ``large``, three times as wide; ``small``, for a CPU."""
 
     Config = FlowMatchingConfig
     Sampling: ClassVar[type[Settings]] = FlowSampling
@@ -126,7 +123,7 @@ class FlowMatching(ShowerModel):
     @property
     def balances(self) -> bool:
         """Whether the numbers of filled cells are balanced in generation."""
-        return self.sampling.balance and self.sampling.substeps > 0
+        return self.sampling.balance and self.sampling.substeps + self.sampling.draws > 0
 
     @property
     def noise_size(self) -> int:
@@ -136,14 +133,12 @@ class FlowMatching(ShowerModel):
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV."""
         drawn = self.drawn(noise, conditions)
-        if self.sampling.calibrated:
-            return self.values.decode(*drawn, self.gain(conditions))
-        return self.values.decode(*drawn, calibrated=False)
+        gain = self.gain(conditions) if self.sampling.calibrated else None
+        return self.values.decode(*drawn, gain, self.sampling.calibrated)
 
     def gain(self, conditions: Tensor) -> Gain | None:
         """Return the gains of cells by their distance from the axis, under conditions (B, C), where all layers are rows and columns."""
-        rings = self.rings
-        if rings is None:
+        if (rings := self.rings) is None:
             return None
         theta, encoded = self._theta(conditions), self.encoder.standardised(conditions)
         return lambda x, y: rings(x, y, theta, encoded)
@@ -233,12 +228,14 @@ class FlowMatching(ShowerModel):
 
         With ``targets``, what the summary says of the layers, their numbers of filled cells are balanced.
         """
-        times = time_grid(self.sampling.steps, self.sampling.shift)
-        if self.sampling.substeps:
-            filled = None
-            if targets is not None and self.balances:
-                filled = (targets.hits + targets.faint) * self.filled_factor
-            return self.cell_net.integrate(noise, times, self.sampling.substeps, encoded, summary, filled)
+        choice, filled = self.sampling, None
+        if targets is not None and self.balances:
+            filled = (targets.hits + targets.faint) * self.filled_factor
+        times = time_grid(choice.draws or choice.steps, choice.shift)
+        if choice.draws:
+            return self.cell_net.drawn(noise, times, encoded, summary, filled)
+        if choice.substeps:
+            return self.cell_net.integrate(noise, times, choice.substeps, encoded, summary, filled)
         return integrate(self.cell_denoiser(encoded, summary), noise, times)
 
     def summary_denoiser(self, encoded: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

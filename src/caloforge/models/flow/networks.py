@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.flow.path import EMPTY, JumpPosterior, LayerBalance, SpikeSlab, preconditioned
+from caloforge.models.flow.path import EMPTY, JumpPosterior, LayerBalance, SpikeSlab, preconditioned, repeated
 from caloforge.models.nn.cell_networks import CellTable
 
 __all__ = [
@@ -111,8 +111,7 @@ class _Block(nn.Module):
         x = x + (1 + gate_a[:, None]) * self.out(h.transpose(1, 2).flatten(2))
         h = functional.layer_norm(x, (width,), eps=1e-6) * (1 + scale_m[:, None]) + shift_m[:, None]
         a, b = self.gate(h).chunk(2, dim=-1)
-        found: Tensor = x + (1 + gate_m[:, None]) * self.down(functional.silu(a) * b)
-        return found
+        return torch.addcmul(x, 1 + gate_m[:, None], self.down(functional.silu(a) * b))
 
 
 def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
@@ -365,6 +364,17 @@ class CellNetwork(nn.Module):
             halfway = posterior.advance(x, first, start, middle, max(1, substeps // 2))
             second = self._evaluated(halfway, middle, encoded, summary, filled)
             x = posterior.advance(x, second, start, end, substeps)
+        return x
+
+    def drawn(
+        self, noise: Tensor, times: Sequence[float], encoded: Tensor, summary: Tensor, filled: Tensor | None
+    ) -> Tensor:
+        """Return the data (B, n_cells) of noise, each cell drawn from its posterior at each time: one evaluation of the network a step."""
+        x = noise
+        assert isinstance(self.posterior, SpikeSlab)
+        for turn, (start, end) in enumerate(pairwise(times)):
+            outputs = self._evaluated(x, start, encoded, summary, filled)
+            x = self.posterior.draw(x, outputs, start, end, repeated(noise, turn))
         return x
 
     def _evaluated(

@@ -60,6 +60,7 @@ __all__ = [
     "integrate",
     "jump",
     "preconditioned",
+    "repeated",
     "rowwise_heun",
     "time_grid",
 ]
@@ -132,6 +133,7 @@ EMPTY = -1.0
 """Value of an empty cell."""
 NOISE = 0.02
 """Least noise in the likelihoods, for times near 1."""
+_RARE = 1e-6
 _PRIOR = 20.0  # weight of the mean over all cells in the mean of one, in showers
 REACH = 3.0
 """Largest change of a width's logarithm."""
@@ -216,6 +218,33 @@ class SpikeSlab(_Averages):
         """
         times = [start + (end - start) * k / substeps for k in range(substeps)] + [end]
         return integrate(lambda x, t: self(x, t[:1], outputs), x, times)
+
+    def draw(
+        self, x: Tensor, outputs: tuple[Tensor, ...], start: float, end: float, normal: Tensor
+    ) -> Tensor:
+        """Return x (B, n_cells) at ``end``: each cell drawn from its posterior at ``start``, with its noise on its straight path.
+
+        A normal number of each cell (B, n_cells) says whether the cell is filled and what its value is.
+        """
+        odds, mean, variance = self.posterior(x, x.new_full((1,), start), outputs)
+        p, level = torch.sigmoid(odds), torch.special.ndtr(normal)
+        inside = (level / p.clamp_min(_RARE)).clamp(_RARE, 1.0 - _RARE)
+        value = mean + variance.sqrt() * torch.special.ndtri(inside)
+        data = torch.where(level < p, value, EMPTY)
+        kept = (1.0 - end) / (1.0 - start)
+        return kept * x + (end - start * kept) * data
+
+
+def repeated(noise: Tensor, turn: int) -> Tensor:
+    """Return normal numbers of the shape of ``noise`` (B, n) for a turn: its own, moved along the row, with other signs.
+
+    They belong to other cells than before, so that no cell sees a number twice within some turns.
+    """
+    n = noise.shape[1]
+    generator = torch.Generator().manual_seed(turn + 1)
+    signs = 2.0 * torch.randint(2, (n,), generator=generator) - 1.0
+    offset = int(torch.randint(n // 4, 3 * n // 4 + 1, (1,), generator=generator))
+    return noise.roll(offset, 1) * signs.to(noise)
 
 
 class JumpPosterior(_Averages):

@@ -80,6 +80,8 @@ class FlowSampling(CalibratedSampling):
     steps: _Positive = 8  # steps of the cells, each of two evaluations of the network
     # steps of each cell between two evaluations, with which it follows its own posterior; 0: Heun's method without them
     substeps: Annotated[int, Field(ge=0)] = 4
-    # change the probabilities of filled cells so that each layer has as many as the summary says (with substeps)
+    # evaluations of the cells' network at each of which every cell is drawn from its posterior; 0: the flow is followed, with steps
+    draws: Annotated[int, Field(ge=0)] = 0
+    # change the probabilities of filled cells so that each layer has as many as the summary says (with substeps or draws)
     balance: bool = True
     shift: Annotated[float, Field(gt=0)] = 1.0  # where the times lie; below 1 more of them near the noise
