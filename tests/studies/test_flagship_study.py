@@ -12,6 +12,7 @@ import torch
 
 from caloforge.data import sample_path
 from caloforge.files import read_json, sha256_file, write_json
+from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.models.flow.model import FlowMatching
 from caloforge.models.flow.settings import FlowSampling
 from caloforge.showers import read_showers
@@ -174,9 +175,10 @@ def test_showers_that_were_trained_on_are_refused(
 
 
 @pytest.mark.slow
-def test_the_teacher_in_a_students_run(folder: Path) -> None:
+def test_the_teacher_in_a_students_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from caloforge.studies.flagship.plan import teacher_of
 
+    monkeypatch.setattr(FlowMatchingFast, "balances", FlowMatching.balances)
     student = load(folder / "runs" / "student", "cpu")
     teacher = teacher_of(student, {"steps": 3, "summary_steps": 3})
     (slow,) = RunFolder(folder / "runs" / "student").models()

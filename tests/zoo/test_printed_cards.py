@@ -78,6 +78,15 @@ def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(card: Car
     assert (row[">auc_strongest"], row[">ms CPU"], row[">ms GPU"]) == ("0.6125", "1.25", "0.0125")
 
 
+def test_the_page_says_which_figures_were_measured_with_fewer_showers(card: Card) -> None:
+    figures = {**METRICS["figures"], "fpd": {"value": 0.5, "uncertainty": 0.1, "floor": 0.2, "n_used": 20}}
+    n = METRICS["reference"]["n"]
+    figures["auc_cells"] = {"value": 0.7, "uncertainty": 0.1, "floor": None, "n_used": n}
+    page = models_page({card.name: add_to_card(card, {"metrics": {**METRICS, "figures": figures}})})
+    assert "| Frechet physics distance | 0.5 ± 0.1 (0.2; 20 showers) |" in page
+    assert "| AUC, cells | 0.7 ± 0.1 |" in page
+
+
 def test_seeds_are_printed_as_ranges() -> None:
     from caloforge.zoo.tables import _ranges
 

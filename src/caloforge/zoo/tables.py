@@ -204,7 +204,7 @@ trained, calibrated or selected on them, and no choice of design was made by loo
 Value ± uncertainty; in brackets the floor, what two samples of Geant4 give.
 
 - **AUC** is that of the strongest of several classifiers ([the yardstick](validation.md)), on cells, on observables, on each shower's histogram of cell energies, and on
-  all three; 0.5 means that they cannot tell. From how many showers it was learnt matters: the first row.
+  all three; 0.5 means that they cannot tell. From how many showers it was learnt matters: the first row, or the brackets where they were fewer.
 - **Showers to 5 sigma**: how many showers a side a two-sample test needs to tell the model from Geant4.
 - **Largest deviation of the cell spectrum**: generated over Geant4 in the bin of cell energies that deviates most, if significantly.
 - Precision and recall, density and coverage belong together: a generator that has collapsed can have a coverage near 1.
@@ -234,7 +234,18 @@ def _figure_text(name: str, card: dict[str, Any]) -> str:
     entry = card["metrics"]["figures"].get(name)
     if not isinstance(entry, dict) or entry.get("value") is None:
         return "–"
-    return _with_error(entry) + (f" ({entry['floor']:.3g})" if entry.get("floor") is not None else "")
+    notes = [] if entry.get("floor") is None else [f"{entry['floor']:.3g}"]
+    return _with_error(entry) + _brackets([*notes, *_fewer(entry, card)])
+
+
+def _fewer(entry: Mapping[str, Any], card: dict[str, Any]) -> list[str]:
+    """Return with how many showers a side an entry was measured, if with fewer than the card's."""
+    number = entry.get("n_used", card["metrics"]["reference"]["n"])
+    return [f"{number:,} showers"] if number < card["metrics"]["reference"]["n"] else []
+
+
+def _brackets(notes: Sequence[str]) -> str:
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _moment_text(name: str, card: dict[str, Any]) -> str:
@@ -262,9 +273,10 @@ def _largest_ratio(card: dict[str, Any]) -> str:
     entry = card["metrics"]["figures"].get("spectrum_ratio", {}).get("all")
     if not entry or entry.get("value") is None:
         return "–"
+    fewer = _brackets(_fewer(entry, card))
     if not entry.get("significant", entry["value"] != 1.0):
-        return "none"
-    return f"{_with_error(entry)} at {entry['energy_low']:.3g} to {entry['energy_high']:.3g} MeV"
+        return f"none{fewer}"
+    return f"{_with_error(entry)} at {entry['energy_low']:.3g} to {entry['energy_high']:.3g} MeV{fewer}"
 
 
 def _cpu_time(card: dict[str, Any]) -> str:
