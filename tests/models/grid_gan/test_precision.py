@@ -34,10 +34,12 @@ def _losses(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_of_one_step_are_those_of_32_bits(kind: type[GridGan]) -> None:
-    (exact,), (rounded,) = (_losses(kind, "improved", on, 0.0, 1) for on in (False, True))
+    with torch.backends.mkldnn.flags(
+        enabled=False
+    ):  # its kernels round sums differently on each kind of processor
+        (exact,), (rounded,) = (_losses(kind, "improved", on, 0.0, 1) for on in (False, True))
     for name, value in exact.items():
-        # the sum over a layer's inputs is rounded in another order by each kind of processor
-        assert float(rounded[name]) == pytest.approx(float(value), rel=5e-2), name
+        assert float(rounded[name]) == pytest.approx(float(value), rel=5e-3), name
         assert rounded[name].dtype is torch.float32
     # with the penalty the whole pass over real showers is in 32 bits
     assert float(rounded["discriminator_real"]) == pytest.approx(float(exact["discriminator_real"]), rel=1e-5)
