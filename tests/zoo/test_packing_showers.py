@@ -92,11 +92,3 @@ def test_packed_files_of_the_repository_hold_sealed_seeds_alone() -> None:
             (name for name in sealed if path.stem.startswith(name)), key=len, default="ild-photon-angled"
         )
         assert {part["seed"] for part in parts} <= set(sealed[dataset]), path.name
-
-
-def test_packed_training_showers_have_no_sealed_seed() -> None:
-    sealed = {seed for seeds in read_sealed(ROOT / "scripts" / "zoo.toml").values() for seed in seeds}
-    files = sorted((ROOT / "data" / "training").glob("*.xz"))
-    assert files
-    for path in files:
-        assert not sealed & {part["seed"] for part in read_header(path)["parts"]}, path.name
