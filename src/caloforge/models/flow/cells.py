@@ -34,6 +34,7 @@ tilt allows. :func:`reordered` sorts the cells by the tilted energies and gives 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -310,16 +311,14 @@ class CellValues(nn.Module):
 
         Where values are shares of the layer's energy, a second map, of the energies themselves, is corrected.
         """
-        if self.absolute is not None:
-            for layer, (found, true) in enumerate(zip(self._logs(generated), self._logs(cells), strict=True)):
-                if min(len(found), len(true)) >= _FEWEST:
-                    self.absolute.follow_column(layer, found, true)
-            return
-        pairs = zip(self._by_layer(generated), self._by_layer(cells), strict=True)
-        least = float(self._values(cells.new_tensor([[[_ABOVE * self.cut]]]).log()))
-        for layer, (found, true) in enumerate(pairs):
+        if self.absolute is None:
+            least = float(self._values(cells.new_tensor([[[_ABOVE * self.cut]]]).log()))
+            numbers, correct = self._by_layer, partial(self.calibrated.correct_column, least=least)
+        else:
+            numbers, correct = self._logs, partial(self.absolute.follow_column)
+        for layer, (found, true) in enumerate(zip(numbers(generated), numbers(cells), strict=True)):
             if min(len(found), len(true)) >= _FEWEST:
-                self.calibrated.correct_column(layer, found, true, least)
+                correct(layer, found, true)
 
     def _logs(self, cells: Tensor) -> list[Tensor]:
         """Return the logarithms of the filled cells of each layer, ln MeV."""

@@ -111,7 +111,8 @@ class _Block(nn.Module):
         x = x + (1 + gate_a[:, None]) * self.out(h.transpose(1, 2).flatten(2))
         h = functional.layer_norm(x, (width,), eps=1e-6) * (1 + scale_m[:, None]) + shift_m[:, None]
         a, b = self.gate(h).chunk(2, dim=-1)
-        return torch.addcmul(x, 1 + gate_m[:, None], self.down(functional.silu(a) * b))
+        found: Tensor = x + (1 + gate_m[:, None]) * self.down(functional.silu(a) * b)
+        return found
 
 
 def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
@@ -383,10 +384,9 @@ class CellNetwork(nn.Module):
         """Return the inputs of the posterior of x (B, n_cells) at a time, see ``integrate``."""
         times = x.new_full((len(x),), time)
         change, *others = self.predicted(x, times, encoded, summary)
-        posterior = self.posterior
         if filled is not None and self.balance is not None and time < _BALANCED:
-            assert isinstance(posterior, SpikeSlab)
-            change = change + self.balance(posterior.posterior(x, times, (change, *others))[0], filled)
+            assert isinstance(self.posterior, SpikeSlab)
+            change = change + self.balance(self.posterior.posterior(x, times, (change, *others))[0], filled)
         return change, *others
 
     def outputs(self, patches: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
