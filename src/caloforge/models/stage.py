@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from caloforge.errors import ConfigError
 from caloforge.settings import OptimizerSettings
 
-__all__ = ["Batch", "OptimizerSpec", "Random", "Stage", "TrainingData", "Updater"]
+__all__ = ["Batch", "OptimizerSpec", "Random", "SeededRandom", "Stage", "TrainingData", "Updater"]
 
 
 @dataclass(frozen=True)
@@ -144,3 +144,18 @@ class Stage:
         """All parameters of the stage's optimisers."""
         unique = {id(p): p for spec in self.optimizers.values() for p in spec.parameters}
         return list(unique.values())
+
+
+class SeededRandom:
+    """Random numbers of a seed, the same for every look at the held-out showers."""
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return normal numbers."""
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return numbers in [0, 1)."""
+        return torch.rand(shape, generator=self.generator, device=self.generator.device)

@@ -332,4 +332,4 @@ def _take_fitting(model: ShowerModel, path: Path) -> None:
     }
     if not fitting:
         raise FileFormatError(path, "", "has no weights that fit the model")
-    model.load_state_dict({**own, **fitting})
+    model.load_weights({**own, **fitting})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from caloforge.models import MODELS
+from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.model import FlowMatching
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
@@ -73,11 +74,17 @@ def fitted(name: str, **settings: object) -> FlowMatching:
     return model.eval()
 
 
-def run(name: str, output: Path, *overrides: str, resume: bool = False) -> Path:
-    """Train into a folder."""
+def targets_of(model: FlowMatching, summary: Tensor, encoded: Tensor) -> LayerTargets:
+    """What summaries (B, rows, kinds) say of the layers of the first showers."""
+    conditions = model.condition_matrix(showers())[: len(summary)]
+    return model.summary.decode(summary, model.condition(conditions, "incident_energy")[:, 0], encoded)
+
+
+def run(name: str, output: Path, *overrides: str, resume: bool = False, data: Path | None = None) -> Path:
+    """Train into a folder, on the showers of a file or on those of :func:`showers`."""
     settings = [*SHORT, *overrides]
     return train(
-        name, file(), output, preset="small", overrides=settings, device="cpu", seed=3, resume=resume
+        name, data or file(), output, preset="small", overrides=settings, device="cpu", seed=3, resume=resume
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -41,7 +42,7 @@ def _cells(name: str) -> tuple[Detector, Tensor]:
 @cache
 def _fitted(name: str) -> CellValues:
     detector, cells = _cells(name)
-    values = CellValues(detector, CUT, THRESHOLD, relative=not detector.is_grid)
+    values = CellValues(detector, CUT, relative=not detector.is_grid)
     values.fit(cells, torch.Generator().manual_seed(0))
     return values
 
@@ -66,6 +67,18 @@ def _targets(layer: CellValues, sums: Tensor, filled: Tensor, cells: Tensor | No
         for place, middle in ((layer.view.x, x), (layer.view.y, y))
     )
     return LayerTargets(sums, hits, filled - hits, x, y, wx, wy)
+
+
+def _filling(layer: CellValues, values: Tensor, filled: Tensor) -> Tensor:
+    """Values (B, n_cells) moved layer by layer, so that ``filled`` cells of each (B, n_layers) lie above the boundary."""
+    ordered = layer.view(values, NOTHING).sort(2, descending=True).values
+    above, below = (
+        torch.cat([ordered[:, :, :1] + 1.0, ordered], 2),
+        torch.cat([ordered, ordered[:, :, -1:]], 2),
+    )
+    edges = above - 0.5 * (above - below).clamp_max(1.0)
+    edges = edges.gather(2, filled.long()[:, :, None]).expand(-1, -1, layer.view.width)
+    return values - layer.view.cells(edges) - 0.5
 
 
 every = pytest.mark.parametrize("name", ["atlas-em-barrel", "ild-ecal-10x10", "clic-ecal"])
@@ -108,6 +121,46 @@ def test_cells_come_back(name: str) -> None:
 
 
 @every
+def test_logarithms_are_those_of_the_cells_energies(name: str) -> None:
+    """In MeV, or of the share of the layer's energy; without the calibration, and not for those raised to the least value."""
+    _, cells = _cells(name)
+    layer = _fitted(name)
+    view = layer.view(cells)
+    shares = view / view.sum(2, keepdim=True).clamp_min(1e-9) if layer.relative else view
+    values = layer.view(layer(cells))
+    seen = (values > -0.359) & (view > 0)
+    assert seen.sum() > 0.8 * (cells > 0).sum()
+    found = layer.logarithms(values)
+    torch.testing.assert_close(found[seen], torch.log(shares[seen]), rtol=0, atol=5e-3)
+    bent = deepcopy(layer)
+    bent.calibrated.y.add_(0.3)
+    assert torch.equal(bent.logarithms(values), found)
+    assert not torch.equal(bent.calibrated(values), values)
+
+
+@every
+def test_the_number_of_filled_cells_is_that_of_the_values_above_the_boundary(name: str) -> None:
+    """At least one where the layer has energy, none where it has not, whatever the summary's number is."""
+    detector, cells = _cells(name)
+    layer = _fitted(name)
+    values = -1.0 + torch.randn(4, detector.n_cells, generator=torch.Generator().manual_seed(5))
+    values[1] -= 10.0
+    sums = torch.full((4, detector.n_layers), 2.0 * CUT)
+    sums[3] = 0.5 * CUT
+    for asked in (0.0, 7.0):
+        found = layer.number(values, _targets(layer, sums, torch.full_like(sums, asked)))
+        for row in range(4):
+            for number, members in enumerate(detector.layer_cells):
+                above = sum(value > -0.5 for value in values[row, members].tolist())
+                assert float(found[row, number]) == (0 if row == 3 else max(above, 1))
+    assert found.max() > 1
+    assert torch.equal(
+        layer.number(layer(cells), _targets(layer, *_sums_and_filled(layer, cells))),
+        _sums_and_filled(layer, cells)[1],
+    )
+
+
+@every
 def test_layer_energies_are_exact_and_cells_follow_the_table_whatever_the_values(name: str) -> None:
     _, cells = _cells(name)
     layer = _fitted(name)
@@ -115,6 +168,7 @@ def test_layer_energies_are_exact_and_cells_follow_the_table_whatever_the_values
     generator = torch.Generator().manual_seed(1)
     for centre, width in ((0.0, 2.0), (1.0, 0.5), (-2.0, 0.1), (5.0, 0.01), (0.0, 0.0)):
         values = centre + width * torch.randn(cells.shape, generator=generator)
+        values = _filling(layer, values, filled)
         made = layer.decode(values, _targets(layer, sums, filled))
         assert torch.isfinite(made).all()
         assert ((made == 0) | (made > CUT)).all()
@@ -129,7 +183,8 @@ def test_layer_energies_are_exact_and_cells_follow_the_table_whatever_the_values
 def _slowly(layer: CellValues, values: Tensor, targets: LayerTargets) -> Tensor:
     """Decode with all cells of all layers, each sorted whole."""
     view = layer.view(values, -1e4)
-    count = torch.maximum(targets.hits + targets.faint, (targets.sums > CUT).float())
+    some = targets.sums > CUT
+    count = torch.where(some, (view > -0.5).sum(2).clamp_min(1), 0)
     sums = targets.sums[:, :, None]
     order = view.argsort(2, descending=True)
     place = torch.arange(layer.view.width).expand_as(order)
@@ -153,6 +208,7 @@ def test_a_few_cells_of_each_layer_make_the_showers_that_all_make(
     sums, filled = _sums_and_filled(layer, cells)
     filled = (filled * torch.rand(filled.shape, generator=generator)).floor()
     filled[filled < 6] = 0  # fewer cells than moments: the weights of the moments are not determined
+    values = _filling(layer, values, filled)
     targets = _targets(layer, sums, filled, cells)
     found, expected = layer.decode(values, targets), _slowly(layer, values, targets)
     same = (found > 0) == (expected > 0)
@@ -166,6 +222,7 @@ def test_the_filled_cells_are_those_of_largest_value() -> None:
     values = torch.randn(30, detector.n_cells, generator=torch.Generator().manual_seed(2))
     sums = torch.tensor([[20.0, 300.0, 1000.0, 0.5]]).repeat(30, 1)
     filled = torch.tensor([[5.0, 60.0, 49.0, 0.0]]).repeat(30, 1)
+    values = _filling(layer, values, filled)
     made = layer.decode(values, _targets(layer, sums, filled))
     for number, cells in enumerate(detector.layer_cells):
         n = max(int(filled[0, number]), 1)  # a layer with energy has at least one
@@ -175,11 +232,12 @@ def test_the_filled_cells_are_those_of_largest_value() -> None:
             assert (made[row, cells] > 0).sum() > 0.9 * n
 
 
-def test_more_filled_cells_than_there_are_fill_the_layer() -> None:
+@pytest.mark.parametrize("asked", [3.0, 500.0])
+def test_values_above_the_boundary_fill_the_layer(asked: float) -> None:
     detector, _ = _cells("atlas-em-barrel")
-    values = torch.randn(3, detector.n_cells, generator=torch.Generator().manual_seed(2))
+    values = torch.randn(3, detector.n_cells, generator=torch.Generator().manual_seed(2)).abs()
     layer = _fitted("atlas-em-barrel")
-    made = layer.decode(values, _targets(layer, torch.full((3, 4), 2000.0), torch.full((3, 4), 500.0)))
+    made = layer.decode(values, _targets(layer, torch.full((3, 4), 2000.0), torch.full((3, 4), asked)))
     assert (made > 0).float().mean() > 0.97
 
 
@@ -199,10 +257,11 @@ def test_nothing_piles_up_at_the_hit_threshold() -> None:
 def test_the_map_gives_faint_cells_the_training_showers_spectrum() -> None:
     """Values of training showers that were smeared: after the fit the spectrum is that of the showers, faint cells included."""
     _, cells = _cells("ild-ecal-10x10")
-    layer = CellValues(get_detector("ild-ecal-10x10"), CUT, THRESHOLD, relative=False, moments=False)
+    layer = CellValues(get_detector("ild-ecal-10x10"), CUT, relative=False, moments=False)
     layer.fit(cells, torch.Generator().manual_seed(0))
     values = layer(cells)
     smeared = values + 0.3 * torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
+    smeared = torch.where(cells > 0, smeared.clamp_min(-0.45), EMPTY)  # the same cells are filled
     sums, filled = _sums_and_filled(layer, cells)
     targets = _targets(layer, sums, filled, cells)
     edges = torch.tensor([CUT, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 100.0]).log()
@@ -281,20 +340,3 @@ def test_the_largest_values_of_rows_are_those_of_a_loop(width: int, share: float
 
 def test_no_rows_have_one_column() -> None:
     assert topk_ragged(_rows(400)[:0], torch.zeros(0, 5), BORDER)[0].shape == (0, 5, 1)
-
-
-def test_values_of_earlier_trainings_have_a_floor() -> None:
-    """Shipped weights of those trainings need it: faint cells lie together on it, the median at 1.2."""
-    detector, cells = _cells("ild-ecal-10x10")
-    layer = CellValues(detector, 1e-4, THRESHOLD, relative=False, faint=False)
-    faint = torch.where(
-        torch.rand(cells.shape, generator=torch.Generator().manual_seed(4)) < 0.1, 2e-4, cells
-    )
-    layer.fit(cells, torch.Generator().manual_seed(0))
-    values = layer(faint)
-    floor = 1.2 - 0.6 * 2.6
-    assert float(values[faint == 2e-4].max()) == pytest.approx(floor)
-    assert float(values[faint > 0].min()) == pytest.approx(floor)
-    newer = CellValues(detector, 1e-4, THRESHOLD, relative=False)
-    newer.table = layer.table
-    assert float(newer(faint)[faint == 2e-4].max()) < floor + 0.8 - 0.5

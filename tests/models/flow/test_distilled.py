@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from flows import DISTILLED as SHORT
-from flows import fitted, normals, run, showers, stopped, trained
-from torch import Tensor, nn
+from flows import fitted, normals, run, showers, stopped, targets_of, trained
+from torch import Tensor
 
 from caloforge.errors import IncompatibleError
 from caloforge.models.flow.distilled import FlowMatchingFast
@@ -19,6 +19,7 @@ from caloforge.models.stage import Batch
 from caloforge.train.folder import load_weights
 
 NAME = "flow-matching-fast"
+either = pytest.mark.parametrize("feedback", [True, False], ids=["feedback", "none"])
 
 
 def _awake(**settings: object) -> FlowMatchingFast:
@@ -54,8 +55,9 @@ def test_stages_are_teachers_then_copy_then_students() -> None:
     assert held == {id(p) for p in students}
 
 
-def test_students_begin_as_copies_of_their_teachers() -> None:
-    model = _awake()
+@either
+def test_students_begin_as_copies_of_their_teachers(feedback: bool) -> None:
+    model = _awake(feedback=feedback)
     pairs = ((model.summary_net, model.summary_student), (model.cell_net, model.cell_student))
     for teacher, student in pairs:
         assert any(
@@ -69,15 +71,18 @@ def test_students_begin_as_copies_of_their_teachers() -> None:
         assert not {p.data_ptr() for p in teacher.parameters()} & {p.data_ptr() for p in student.parameters()}
 
 
-def test_after_the_copy_jumps_are_eulers_steps_of_the_teacher() -> None:
-    model = _copied(_awake(summary_jumps=3, jumps=2, shift=0.7))
+@either
+def test_after_the_copy_jumps_are_eulers_steps_of_the_teacher(feedback: bool) -> None:
+    model = _copied(_awake(summary_jumps=3, jumps=2, shift=0.7, feedback=feedback))
     encoded, summary = _conditions(model, 6)
     first, second = normals(*summary.shape), normals(6, model.detector.n_cells)
     with torch.no_grad():
-        found = model.summarise(first, encoded), model.shape(second, encoded, summary)
+        targets = targets_of(model, summary, encoded)
+        to = model.layer_moments(targets, summary, encoded)
+        found = model.summarise(first, encoded), model.shape(second, encoded, summary, targets)
         for x, times, denoise, result in (
             (first, time_grid(3), model.summary_denoiser(encoded), found[0]),
-            (second, time_grid(2, 0.7), model.cell_denoiser(encoded, summary), found[1]),
+            (second, time_grid(2, 0.7), model.cell_denoiser(encoded, summary, to), found[1]),
         ):
             for start, end in pairwise(times):
                 t = torch.full((6,), start)
@@ -86,24 +91,16 @@ def test_after_the_copy_jumps_are_eulers_steps_of_the_teacher() -> None:
             torch.testing.assert_close(result, x, rtol=1e-4, atol=1e-4)
 
 
-def test_one_jump_is_the_estimate_from_noise() -> None:
-    model = _copied(_awake(summary_jumps=1, jumps=1))
+@either
+def test_one_jump_is_the_estimate_from_noise(feedback: bool) -> None:
+    model = _copied(_awake(summary_jumps=1, jumps=1, feedback=feedback))
     encoded, summary = _conditions(model, 4)
     noise = normals(4, model.detector.n_cells)
     with torch.no_grad():
-        expected = model.cell_net(noise, torch.zeros(4), encoded, summary)
-        torch.testing.assert_close(model.shape(noise, encoded, summary), expected)
-
-
-class _Fixed(nn.Module):
-    """An estimate that needs nothing but x and t."""
-
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.function(x, t)
+        targets = targets_of(model, summary, encoded)
+        to = model.layer_moments(targets, summary, encoded)
+        expected = model.cell_net(noise, torch.zeros(4), encoded, summary, to)
+        torch.testing.assert_close(model.shape(noise, encoded, summary, targets), expected)
 
 
 def _teacher(x: Tensor, t: Tensor) -> Tensor:
@@ -120,7 +117,7 @@ def test_the_distance_is_that_of_a_loop() -> None:
     def student(x: Tensor, t: Tensor) -> Tensor:
         return 0.5 * x + t.view(-1, 1)
 
-    found = model._distance((_Fixed(_teacher), _Fixed(student)), (), data, noise, times)
+    found = model._distance(_teacher, student, data, noise, times)
     total = 0.0
     for row in range(9):
         start, end = times[row % 3], times[row % 3 + 1]
@@ -145,19 +142,44 @@ def test_a_student_that_lands_where_the_teacher_does_has_no_distance() -> None:
             rows.append(x[row : row + 1] + (1 - start) / (end - start) * (goal - x[row : row + 1]))
         return torch.cat(rows)
 
-    perfect = model._distance((_Fixed(_teacher), _Fixed(student)), (), data, noise, times)
-    copy = model._distance((_Fixed(_teacher), _Fixed(_teacher)), (), data, noise, times)
+    perfect = model._distance(_teacher, student, data, noise, times)
+    copy = model._distance(_teacher, _teacher, data, noise, times)
     assert float(perfect) < 1e-8
     assert float(copy) > 1e-3
 
 
 def test_a_teacher_of_straight_ways_needs_no_distilling() -> None:
     model, goal = _awake(), normals(8, 4, seed=7)
-    straight = _Fixed(lambda x, t: goal)
-    assert (
-        float(model._distance((straight, straight), (), normals(8, 4), normals(8, 4, seed=1), time_grid(4)))
-        < 1e-9
-    )
+
+    def straight(x: Tensor, t: Tensor) -> Tensor:
+        return goal
+
+    data, noise = normals(8, 4), normals(8, 4, seed=1)
+    assert float(model._distance(straight, straight, data, noise, time_grid(4))) < 1e-9
+
+
+def test_students_see_what_the_summary_says_of_the_layers() -> None:
+    """A student of its teacher's architecture has its own feedback; its cells follow the layers' targets, too."""
+    model = _copied(_awake(jumps=2, feedback=True))
+    teachers, student = model.cell_net.feedback, model.cell_student.feedback
+    assert student is not None
+    assert student is not teachers
+    assert torch.equal(student.table, teachers.table)
+    assert torch.equal(student.spread, teachers.spread)
+    assert teachers.table.abs().max() > 1.0
+    encoded, summary = _conditions(model, 6)
+    noise, targets = normals(6, model.detector.n_cells), targets_of(model, summary, encoded)
+    moved = targets._replace(x=targets.x + 0.2)
+    with torch.no_grad():
+        found, other = (model.shape(noise, encoded, summary, some) for some in (targets, moved))
+    assert (found - other).abs().max() > 1e-3
+    assert torch.isfinite(found).all()
+    without = _copied(_awake(jumps=2))
+    assert without.cell_net.feedback is None
+    assert without.cell_student.feedback is None
+    with torch.no_grad():
+        found, other = (without.shape(noise, encoded, summary, some) for some in (targets, moved))
+    assert torch.equal(found, other)
 
 
 class _Updater:
@@ -178,8 +200,9 @@ class _Updater:
         self.losses.append(float(loss.detach()))
 
 
-def test_gradients_reach_the_students_alone() -> None:
-    model = _awake()
+@either
+def test_gradients_reach_the_students_alone(feedback: bool) -> None:
+    model = _awake(feedback=feedback)
     source = showers()[:16]
     batch = Batch(torch.from_numpy(source.cells), model.condition_matrix(source), torch.arange(16))
     updater = _Updater()
@@ -218,8 +241,9 @@ def test_showers_are_cells_with_energies_that_follow_the_incident_one() -> None:
         assert made[part].mean() == pytest.approx(source.visible_energy[part].mean(), rel=0.06)
 
 
-def test_shipped_weights_leave_the_teachers_out_and_make_the_same_showers() -> None:
-    model = trained(NAME, *SHORT)
+@pytest.mark.parametrize("more", [(), ("feedback=true",)], ids=["none", "feedback"])
+def test_shipped_weights_leave_the_teachers_out_and_make_the_same_showers(more: tuple[str, ...]) -> None:
+    model = trained(NAME, *SHORT, *more)
     shipped = model.shipped_state()
     parts = {name.partition(".")[0] for name in shipped}
     assert not parts & {"summary_net", "cell_net"}
@@ -244,7 +268,8 @@ def test_a_training_that_was_stopped_after_the_copy_goes_on_to_the_same_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     epochs = ("summary_epochs=1", "epochs=1", "summary_student_epochs=2", "student_epochs=1")
-    how = ("checkpoint_epochs=1", *epochs, "width=16", "summary_width=16", "batch_size=180")
+    small = ("feedback=true", "width=16", "summary_width=16")
+    how = ("checkpoint_epochs=1", *epochs, *small, "batch_size=180")
     stopped(monkeypatch, NAME, tmp_path / "a", 1, *how)
     run(NAME, tmp_path / "a", *how, resume=True)
     run(NAME, tmp_path / "b", *how)

@@ -6,13 +6,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from flows import DISTILLED, fitted, normals, run_folder, showers, trained
+from flows import DISTILLED, fitted, normals, run_folder, showers, targets_of, trained
 from torch import Tensor, nn
 
 from caloforge.geometry import get_detector
 from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.models.flow.path import integrate, time_grid
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps
+from caloforge.models.stage import Batch
 from caloforge.train.folder import load_weights
 
 NAME = "flow-matching-fast"
@@ -85,7 +86,41 @@ def test_each_jump_is_its_own_networks() -> None:
         ):
             found = network(x, torch.full((6,), start), encoded, summary)
             x = x + (end - start) / (1 - start) * (found - x)
-        torch.testing.assert_close(model.shape(noise, encoded, summary), x, rtol=1e-4, atol=1e-4)
+        targets = targets_of(model, summary, encoded)
+        torch.testing.assert_close(model.shape(noise, encoded, summary, targets), x, rtol=1e-4, atol=1e-4)
+
+
+def test_they_need_no_feedback_where_their_teacher_has_it() -> None:
+    model = _copied(feedback=True)
+    assert model.cell_net.feedback is not None
+    assert all(network.feedback is None for network in model.cell_student.networks)
+    torch.manual_seed(4)
+    source = showers()[:6]
+    batch = Batch(torch.from_numpy(source.cells), model.condition_matrix(source), torch.arange(6))
+    with torch.no_grad():
+        for network in (model.cell_net, *model.cell_student.networks):
+            network.head.out.weight.normal_(0.0, 0.05)
+    model.cell_distance(batch, _Normals(), 0.05).backward()
+    assert all(p.grad is None for p in model.cell_net.parameters())
+    for network in model.cell_student.networks:
+        assert all(torch.isfinite(p.grad).all() and (p.grad != 0).any() for p in network.head.parameters())
+    encoded, summary = (
+        model.encoder(batch.conditions),
+        torch.zeros(6, model.summary.rows, model.summary.kinds),
+    )
+    noise, targets = normals(6, model.detector.n_cells), targets_of(model, summary, encoded)
+    with torch.no_grad():
+        moved = targets._replace(x=targets.x + 0.2)
+        found, other = (model.shape(noise, encoded, summary, some) for some in (targets, moved))
+    assert torch.equal(found, other)
+
+
+class _Normals:
+    def normal(self, *shape: int) -> Tensor:
+        return normals(*shape, seed=5)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.special.ndtr(normals(*shape, seed=6))
 
 
 def test_grids_are_cut_into_as_many_patches_as_asked_for() -> None:

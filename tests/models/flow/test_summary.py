@@ -265,19 +265,10 @@ def test_a_layer_that_is_always_filled_stays_filled() -> None:
 
 @every
 def test_a_shower_cannot_contradict_its_layer_energies(name: str) -> None:
-    """Mean layer and spread over layers follow from them: the summary does not have them, unless ``depth`` is set."""
+    """Mean layer and spread over layers follow from them: the summary does not have them."""
     summary, cells, energy, encoded = _fitted(name)
     uniform = _uniform(summary, len(cells))
     normal = torch.special.ndtri(uniform)[:, -1]
     found = summary(cells, energy, encoded, uniform)[:, -1]
     assert torch.equal(found[:, [3, 6]], normal[:, [3, 6]])
     assert not torch.allclose(found, normal)
-    known = ShowerSummary(_showers(name).detector, 1, encoded.shape[1], THRESHOLD, depth=True)
-    known.fit(cells, energy, encoded, torch.Generator().manual_seed(0))
-    number = torch.arange(summary.rows - 1.0)
-    sums = summary.view(cells).sum(2)
-    depth = (sums * number).sum(1) / sums.sum(1)
-    order = known(cells, energy, encoded, uniform)[:, -1, 3].argsort()
-    if len(depth.unique()) > 2 and name != "atlas-em-barrel":  # there the energy decides
-        half = len(order) // 2
-        assert depth[order[half:]].mean() > depth[order[:half]].mean()

@@ -15,8 +15,7 @@ Decoding: in each layer the n cells of largest value are filled, the others are 
 (:class:`~caloforge.models.calibration.monotone.MonotoneMap`) takes the values of filled cells to the quantiles of the training showers, faint cells
 included; gains may multiply their energies. The difference to the layer's energy is then shared in proportion to the square of the energy, so
 that small energies change little, and the energies of a layer are given to its filled cells in another order (:func:`reordered`), so that the layer gets its centre
-and widths while each shower keeps its spectrum, the peak of minimum ionising particles included. (With ``faint`` off the energies above
-the hit threshold are weighted instead.) Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed:
+and widths while each shower keeps its spectrum, the peak of minimum ionising particles included. Layer energies are exact, apart from cells that fall below the cut. The number of hits is not imposed:
 it follows from the number of filled cells and the spectrum of their energies.
 
 A layer has hundreds of cells of which a shower fills a few tens: ``topk_ragged`` gathers those into as few columns as the fullest layer needs.
@@ -158,7 +157,6 @@ Gain = Callable[[Tensor, Tensor], Tensor]
 _CENTRE = 2.0
 _SCALE = 0.6
 _FAINTEST = -4.0  # smallest x of a filled cell
-_OLD_CENTRE, _OLD_FAINTEST = 1.2, -2.6  # the same in trainings with a floor
 _SLOPE = 0.8  # least slope s above the median
 _FAINT_SLOPE = 0.1  # the same below it
 _STEEPEST = 6.0
@@ -177,29 +175,15 @@ class CellValues(nn.Module):
     Arguments:
         detector: The detector.
         cut: Energy below which a cell is empty, MeV.
-        threshold: Energy above which it is a hit, MeV.
         relative: Energies as shares of the layer's.
         moments: Whether centres and widths of the layers are imposed, too.
-        counts: Whether the numbers of filled cells are imposed.
-        faint: Whether faint cells keep apart down to the cut, without the floor of earlier trainings.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        cut: float,
-        threshold: float,
-        relative: bool,
-        moments: bool = True,
-        counts: bool = True,
-        faint: bool = True,
-    ) -> None:
+    def __init__(self, detector: Detector, cut: float, relative: bool, moments: bool = True) -> None:
         super().__init__()
-        self.faint = faint
-        self.centre, self.faintest = (_CENTRE, _FAINTEST) if faint else (_OLD_CENTRE, _OLD_FAINTEST)
-        self.moments, self.counts = moments, counts
+        self.moments = moments
         self.view = LayerView(detector)
-        self.cut, self.threshold, self.relative = cut, threshold, relative
+        self.cut, self.relative = cut, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
         self.table.y.mul_(_SLOPE)
         self.calibrated, self.absolute = self._maps()
@@ -233,16 +217,20 @@ class CellValues(nn.Module):
         filled = view > self.cut
         sums = view.sum(2, keepdim=True).clamp_min(_TINY)
         values = self._values(torch.log(torch.where(filled, view / sums if self.relative else view, 1.0)))
-        values = values.clamp_min(self.centre + _SCALE * self.faintest)
+        values = values.clamp_min(_CENTRE + _SCALE * _FAINTEST)
         return self.view.cells(torch.where(filled, values, EMPTY))
 
     def _values(self, logs: Tensor) -> Tensor:
         """Return the values of logarithms (B, n_layers, k), faint cells included."""
-        return self.centre + _SCALE * self._tabulated(logs, self.table)
+        return _CENTRE + _SCALE * self._tabulated(logs, self.table)
+
+    def logarithms(self, values: Tensor) -> Tensor:
+        """Return ln e of values (B, n_layers, k), e in MeV or as a share of the layer's energy, without calibration."""
+        return self._tabulated((values - _CENTRE) / _SCALE, self.table.inverse)
 
     def _energies(self, values: Tensor, sums: Tensor, calibrated: bool = True) -> Tensor:
         """Return the energies of values (B, n_layers, k), MeV."""
-        logs = self._tabulated((values - self.centre) / _SCALE, self.table.inverse)
+        logs = self.logarithms(values)
         if self.absolute is None:
             return torch.exp(logs)
         logs = logs + torch.log(sums.clamp_min(_TINY))
@@ -274,20 +262,14 @@ class CellValues(nn.Module):
         if gain is not None:
             energy = energy * gain(x, y)
         energy = self._scaled(energy, sums)
-        if self.moments and self.faint:
+        if self.moments:
             energy = reordered(energy, x, y, targets)
-        elif self.moments:
-            free = (energy - self.threshold).clamp_min(0.0)
-            energy = energy - free + tilted(free, energy - free, x, y, targets)
         energy = torch.where(energy > self.cut, energy, 0.0)
         return self.view.placed(energy, places)
 
     def number(self, values: Tensor, targets: LayerTargets) -> Tensor:
         """Return how many cells of each layer are filled (B, n_layers), of values (B, n_cells), as whole numbers."""
-        some = (targets.sums > self.cut).to(targets.sums)
-        if self.counts:
-            return torch.maximum(targets.hits + targets.faint, some)
-        found = (self.view(values.float(), NOTHING) > _BETWEEN).sum(2).to(some)
+        found = (self.view(values.float(), NOTHING) > _BETWEEN).sum(2).to(targets.sums)
         return torch.where(targets.sums > self.cut, found.clamp_min(1.0), 0.0)
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ from caloforge.geometry import Detector
 from caloforge.models.calibration.base import CalibratedSampling
 from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.model import FlowMatching
-from caloforge.models.flow.path import jump, rowwise_heun, time_grid
+from caloforge.models.flow.path import Denoiser, jump, rowwise_heun, time_grid
 from caloforge.models.flow.settings import ADAMW, FlowMatchingConfig
 from caloforge.models.flow.students import JumpNetworks, StudentSettings, SummaryPerceptron, cell_jumps
 from caloforge.models.stage import Batch, Random, Stage, TrainingData
@@ -110,11 +110,12 @@ class FlowMatchingFast(FlowMatching):
         """Return the summary (B, rows, kinds) of noise of that shape."""
         return _jumps(self.summary_student, noise, self.summary_times, encoded)
 
-    def shape(
-        self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets | None = None
-    ) -> Tensor:
-        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary; the targets are not used."""
-        return _jumps(self.cell_student, noise, self.cell_times, encoded, summary)
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
+        if isinstance(self.cell_student, JumpNetworks):
+            return self.cell_student.jumps(noise, self.cell_times, encoded, summary)
+        conditions = encoded, summary, self.layer_moments(targets, summary, encoded)
+        return _jumps(self.cell_student, noise, self.cell_times, *conditions)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the teacher's stages, the copy, the two distillations, and the calibration."""
@@ -155,28 +156,29 @@ class FlowMatchingFast(FlowMatching):
     def summary_distance(self, batch: Batch, random: Random, blur: float) -> Tensor:
         """Return the distance of the summary's student to its teacher; ``blur`` is not used."""
         summary, encoded = self._summary_data(batch, random)
-        nets = self.summary_net, self.summary_student
-        return self._distance(nets, (encoded,), summary, random.normal(*summary.shape), self.summary_times)
+        teacher, student = self.summary_denoiser(encoded), self.summary_student
+        noise = random.normal(*summary.shape)
+        return self._distance(
+            teacher, lambda x, t: student(x, t, encoded), summary, noise, self.summary_times
+        )
 
     def cell_distance(self, batch: Batch, random: Random, blur: float) -> Tensor:
         """Return the distance of the cells' student to its teacher, with a summary blurred by normal noise of that width."""
-        values, summary, encoded = self._cell_data(batch, random, blur)
-        nets = self.cell_net, self.cell_student
-        return self._distance(nets, (encoded, summary), values, random.normal(*values.shape), self.cell_times)
+        values, summary, encoded, to = self._cell_data(batch, random, blur)
+        teacher, student = self.cell_denoiser(encoded, summary, to), self.cell_student
+        conditions = (encoded, summary) if isinstance(student, JumpNetworks) else (encoded, summary, to)
+        noise = random.normal(*values.shape)
+        return self._distance(
+            teacher, lambda x, t: student(x, t, *conditions), values, noise, self.cell_times
+        )
 
     def _distance(
-        self,
-        networks: tuple[nn.Module, nn.Module],
-        conditions: tuple[Tensor, ...],
-        data: Tensor,
-        noise: Tensor,
-        times: tuple[float, ...],
+        self, teacher: Denoiser, student: Denoiser, data: Tensor, noise: Tensor, times: tuple[float, ...]
     ) -> Tensor:
         """Return the mean squared distance of the velocities of teacher and student; the rows of a batch take the jumps in turn.
 
-        Data x_1 and noise x_0 are (B, ...); conditions are the further inputs of both networks beside x and time.
+        Data x_1 and noise x_0 are (B, ...).
         """
-        teacher, student = networks
         which = torch.arange(len(data), device=data.device) % (len(times) - 1)
         grid = torch.tensor(times, device=data.device, dtype=data.dtype)
         start, end = grid[which], grid[which + 1]
@@ -184,13 +186,13 @@ class FlowMatchingFast(FlowMatching):
         x = (1.0 - first) * noise + first * data
         with torch.no_grad():
             steps = self.config.teacher_steps
-            goal = rowwise_heun(lambda x, t: teacher(x, t, *conditions), x, start, end, steps)
+            goal = rowwise_heun(teacher, x, start, end, steps)
         goal_velocity = (goal - x) / (end - start).view_as(first)
-        velocity: Tensor = (student(x, start, *conditions).float() - x) / (1.0 - first)
+        velocity: Tensor = (student(x, start).float() - x) / (1.0 - first)
         return (velocity - goal_velocity).square().mean()
 
 
-def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions: Tensor) -> Tensor:
+def _jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions: Any) -> Tensor:
     """Return the result of one evaluation a step from x (B, ...)."""
     if isinstance(student, JumpNetworks):
         return student.jumps(x, times, *conditions)

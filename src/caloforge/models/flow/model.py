@@ -31,12 +31,14 @@ from caloforge.models.base import ShowerModel
 from caloforge.models.calibration.base import STAGE
 from caloforge.models.calibration.moments import RingGains
 from caloforge.models.flow.cells import CellValues, Gain, LayerTargets
+from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
 from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
 from caloforge.models.flow.path import EMPTY, LayerBalance, SpikeSlab, flow_loss, integrate, time_grid
+from caloforge.models.flow.sampling import CellSampler
 from caloforge.models.flow.settings import FlowMatchingConfig, FlowSampling
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
-from caloforge.models.stage import Batch, OptimizerSpec, Random, Stage, TrainingData, Updater
+from caloforge.models.stage import Batch, OptimizerSpec, Random, SeededRandom, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 from caloforge.showers import Showers
 
@@ -89,10 +91,8 @@ class FlowMatching(ShowerModel):
         c = self.config
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
-        self.summary = ShowerSummary(detector, continuous, width, c.threshold, c.depth)
-        self.values = CellValues(
-            detector, c.cut, c.threshold, not detector.is_grid, c.moments, c.counts, c.faint
-        )
+        self.summary = ShowerSummary(detector, continuous, width, c.threshold)
+        self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.register_buffer("filled_factor", torch.ones(detector.n_layers))
@@ -109,11 +109,12 @@ class FlowMatching(ShowerModel):
         """Return a new network of the cells."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
         has_local = c.local > 0 and self.detector.is_grid
-        local = LocalNetwork(self.detector.shape, c.local, SpikeSlab.outputs) if has_local else None
+        shape = self.detector.shape
+        local = LocalNetwork(shape, c.local, SpikeSlab.outputs) if has_local else None
         balance = LayerBalance(torch.from_numpy(self.detector.cell_layer), self.detector.n_layers)
-        return CellNetwork(
-            patches, *size, c.width, c.blocks, c.repeats, c.heads, local=local, balance=balance
-        )
+        feedback = LayerFeedback(self.detector, not self.detector.is_grid) if c.feedback else None
+        sizes = *size, c.width, c.blocks, c.repeats, c.heads
+        return CellNetwork(patches, *sizes, local=local, balance=balance, feedback=feedback)
 
     @property
     def summary_size(self) -> int:
@@ -188,7 +189,7 @@ class FlowMatching(ShowerModel):
                 noise = torch.randn(size, generator=generator, device=generator.device).to(batch.cells.device)
                 raw.append(self._raw(noise, batch.conditions))
             self.core.edge.fill_(-torch.inf)
-            if len(self.core.cells) and not self.values.counts:
+            if len(self.core.cells):
                 x = torch.cat([self.core.inverse(v, s, e)[:, self.core.cells] for v, s, e, _ in raw])
                 self.core.fit_edge(x, (cells[:, self.core.cells] <= 0).double().mean(0))
             if not last:
@@ -204,8 +205,8 @@ class FlowMatching(ShowerModel):
 
     def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
         """Return the values of the cells (B, n_cells) and the targets of their layers."""
-        *raw, targets = self._raw(noise, conditions)
-        return self.core.inverse(*raw), targets
+        values, summary, encoded, targets = self._raw(noise, conditions)
+        return self.core.inverse(values, summary, encoded), targets
 
     def _raw(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, LayerTargets]:
         """Return the flow's values (B, n_cells), the summary, the encoded conditions and the targets."""
@@ -221,30 +222,38 @@ class FlowMatching(ShowerModel):
         times = time_grid(self.sampling.summary_steps, self.sampling.shift)
         return integrate(self.summary_denoiser(encoded), noise, times)
 
-    def shape(
-        self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets | None = None
-    ) -> Tensor:
-        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary.
-
-        With ``targets``, what the summary says of the layers, their numbers of filled cells are balanced.
-        """
-        choice, filled = self.sampling, None
-        if targets is not None and self.balances:
-            filled = (targets.hits + targets.faint) * self.filled_factor
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
+        choice = self.sampling
         times = time_grid(choice.draws or choice.steps, choice.shift)
+        to = self.layer_moments(targets, summary, encoded)
+        if not choice.draws and not choice.substeps:
+            return integrate(self.cell_denoiser(encoded, summary, to), noise, times)
+        filled = (targets.hits + targets.faint) * self.filled_factor if choice.balance else None
+        sampler = CellSampler(self.cell_net, encoded, summary, to, filled)
         if choice.draws:
-            return self.cell_net.drawn(noise, times, encoded, summary, filled)
-        if choice.substeps:
-            return self.cell_net.integrate(noise, times, choice.substeps, encoded, summary, filled)
-        return integrate(self.cell_denoiser(encoded, summary), noise, times)
+            return sampler.drawn(noise, times)
+        return sampler.integrate(noise, times, choice.substeps)
+
+    def layer_moments(self, targets: LayerTargets, summary: Tensor, encoded: Tensor) -> LayerMoments:
+        """Return what the feedback of the cells' network compares its layers with."""
+        return LayerMoments.of(targets, self.core, summary, encoded)
+
+    def _fit_feedback(self) -> None:
+        """Give all feedback the present table of energies and core cells."""
+        for part in self.modules():
+            if isinstance(part, LayerFeedback):
+                part.fit(self.values, self.core)
 
     def summary_denoiser(self, encoded: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the summary's network for some conditions."""
         return lambda x, t: self.summary_net(x, t, encoded)
 
-    def cell_denoiser(self, encoded: Tensor, summary: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the cells' network for some conditions and summaries."""
-        return lambda x, t: self.cell_net(x, t, encoded, summary)
+    def cell_denoiser(
+        self, encoded: Tensor, summary: Tensor, to: LayerMoments
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the cells' network for some conditions, summaries and what these say of the layers."""
+        return lambda x, t: self.cell_net(x, t, encoded, summary, to)
 
     def fit_transforms(self, showers: Showers) -> None:
         """Fit encoder, moments and tables; find the symmetries of beam and showers."""
@@ -267,6 +276,7 @@ class FlowMatching(ShowerModel):
         posterior = self.cell_net.posterior
         if isinstance(posterior, SpikeSlab):
             posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
+        self._fit_feedback()
         self.symmetry.allow(showers.incident_theta)
 
     def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
@@ -277,6 +287,7 @@ class FlowMatching(ShowerModel):
             **{name: value for name, value in self.state_dict().items() if name.startswith(_LATER)},
         }
         super().load_weights({**neutral, **state}, shipped)
+        self._fit_feedback()
 
     def clean(self, cells: Tensor) -> Tensor:
         """Return cells (B, n_cells) with those below the cut empty."""
@@ -329,7 +340,7 @@ class FlowMatching(ShowerModel):
 
         @torch.no_grad()
         def validate(data: TrainingData) -> dict[str, float]:
-            random = _Seeded(data.device)
+            random = SeededRandom(data.device, _FIT_SEED)
             sums, count = torch.zeros((), device=data.device), 0
             for _ in range(max(1, _LEAST_HELD_OUT // len(data))):
                 for batch in data.batches(self.config.batch_size):
@@ -362,13 +373,10 @@ class FlowMatching(ShowerModel):
 
     def cell_loss(self, batch: Batch, random: Random, blur: float) -> Tensor:
         """Return the loss of the cells' flow, with a summary blurred by normal noise of that width."""
-        values, summary, encoded = self._cell_data(batch, random, blur)
+        values, summary, encoded, to = self._cell_data(batch, random, blur)
         noise, times = random.normal(*values.shape), self.times(random.normal(len(batch)))
-        if self.config.likelihood:
-            x = torch.lerp(noise, values, times[:, None])
-            found: Tensor = self.cell_net(x, times, encoded, summary, values)
-            return found
-        return flow_loss(self.cell_denoiser(encoded, summary), values, noise, times)
+        x = torch.lerp(noise, values, times[:, None])
+        return self.cell_net(x, times, encoded, summary, to, values)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _summary_data(self, batch: Batch, random: Random) -> tuple[Tensor, Tensor]:
@@ -377,22 +385,16 @@ class FlowMatching(ShowerModel):
         return self.prepared(batch, uniform)[1:]
 
     @torch.no_grad()
-    def _cell_data(self, batch: Batch, random: Random, blur: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the values that the cells' flow learns (B, n_cells), the blurred summary and the encoded conditions."""
+    def _cell_data(
+        self, batch: Batch, random: Random, blur: float
+    ) -> tuple[Tensor, Tensor, Tensor, LayerMoments]:
+        """Return the values that the cells' flow learns (B, n_cells), the blurred summary, the encoded conditions and the layers."""
         uniform = random.uniform(len(batch), self.summary.rows, self.summary.kinds)
         cells, summary, encoded = self.prepared(batch, uniform)
         values = self.core(self.values(cells), summary, encoded)
-        return values, summary + blur * random.normal(*summary.shape) if blur else summary, encoded
-
-
-class _Seeded:
-    """Random numbers that are the same for every validation."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.generator = torch.Generator(device).manual_seed(_FIT_SEED)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.generator.device)
-
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator, device=self.generator.device)
+        if blur:
+            summary = summary + blur * random.normal(*summary.shape)
+        energy = self.condition(batch.conditions, "incident_energy")[:, 0]
+        with torch.autocast(cells.device.type, enabled=False):
+            to = self.layer_moments(self.summary.decode(summary, energy, encoded), summary, encoded)
+        return values, summary, encoded, to

@@ -16,8 +16,6 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
-from caloforge.models.flow.path import EMPTY, JumpPosterior, LayerBalance, SpikeSlab, preconditioned, repeated
+from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
+from caloforge.models.flow.path import EMPTY, JumpPosterior, LayerBalance, SpikeSlab, preconditioned
 from caloforge.models.nn.cell_networks import CellTable
 
 __all__ = [
@@ -62,7 +61,6 @@ class PatchLinear(nn.Module):
 
 
 _CHUNKS = 6
-_BALANCED = 0.65  # time up to which the numbers of filled cells are imposed; later most cells are decided
 _SMALL = 12  # cells along an axis up to which boxes have sides of 2, beyond 5
 _ROW = 7  # cells of a row in a patch where there is no grid
 
@@ -279,7 +277,8 @@ class CellNetwork(nn.Module):
 
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
     whole summary and the encoded conditions modulate every block. The outputs are the probability of each cell to be filled and
-    its value, from which ``posterior`` makes estimates (:mod:`~caloforge.models.flow.path`).
+    its value, from which ``posterior`` makes estimates (:mod:`~caloforge.models.flow.path`). With ``feedback`` the tokens see by
+    how much their layers miss the summary so far (:mod:`~caloforge.models.flow.feedback`).
     """
 
     def __init__(
@@ -295,26 +294,34 @@ class CellNetwork(nn.Module):
         posterior: SpikeSlab | JumpPosterior | None = None,
         local: LocalNetwork | None = None,
         balance: LayerBalance | None = None,
+        feedback: LayerFeedback | None = None,
     ) -> None:
         super().__init__()
         self.posterior = SpikeSlab(patches.n_cells) if posterior is None else posterior
-        self.local = local
+        self.local, self.balance = local, balance
+        self.feedback = feedback
         self.patches = patches
         n, places, layers = patches.n_patches, patches.places, patches.layers.shape[1]
         self.embed = PatchLinear(n, places, width)
         self.position = nn.Parameter(0.5 * torch.randn(n, width))
         self.rows = nn.Linear(layers * kinds, width)
+        self.misses = None if feedback is None else nn.Linear(layers * feedback.kinds, width)
         self.time = TimeEmbedding(width)
         self.condition = nn.Sequential(
             nn.Linear(conditions + rows * kinds, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.body = Transformer(width, blocks, repeats, heads)
-        self.balance = balance
         self.numbers = self.posterior.outputs + (0 if local is None else local.features)  # of each cell
         self.head = _Head(n, width, self.numbers * places)
 
     def forward(
-        self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, data: Tensor | None = None
+        self,
+        x: Tensor,
+        time: Tensor,
+        encoded: Tensor,
+        summary: Tensor,
+        to: LayerMoments | None = None,
+        data: Tensor | None = None,
     ) -> Tensor:
         """Return the estimate (B, n_cells) of x at times (B,), or the loss of the posterior at the data (B, n_cells), one number.
 
@@ -323,78 +330,46 @@ class CellNetwork(nn.Module):
             time: (B,).
             encoded: Encoded conditions (B, k).
             summary: Summaries (B, rows, kinds).
+            to: What they say of the layers, needed by a network with feedback.
             data: Values without noise; missing: the estimate is returned.
         """
-        numbers = self.predicted(x, time, encoded, summary)
+        numbers = self.predicted(x, time, encoded, summary, to)
         if data is None:
             estimate: Tensor = self.posterior(x, time, numbers)
             return estimate
         assert isinstance(self.posterior, SpikeSlab)
         return self.posterior.loss(x, time, numbers, data)
 
-    def predicted(self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> tuple[Tensor, ...]:
+    def predicted(
+        self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, to: LayerMoments | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the inputs of the posterior, (B, n_cells) each."""
-        outputs = self.outputs(self.patches(x), time, encoded, summary)
+        posterior, feedback, misses = self.posterior, self.feedback, None
+        if feedback is not None:
+            assert to is not None
+            assert isinstance(posterior, SpikeSlab)
+            misses = feedback.misses(posterior, x, time, to)
+        outputs = self.outputs(self.patches(x), time, encoded, summary, misses)
         parts = self.patches.parts(outputs, self.numbers)
-        numbers, features = parts[: self.posterior.outputs], parts[self.posterior.outputs :]
+        numbers, features = parts[: posterior.outputs], parts[posterior.outputs :]
         if self.local is None:
             return numbers
-        found = self.posterior(x, time, numbers)
+        found = posterior(x, time, numbers)
         changes = self.local(torch.stack([x, found - EMPTY, *features], 1)).float()
         return tuple(a + b for a, b in zip(numbers, changes.unbind(1), strict=True))
 
-    def integrate(
-        self,
-        x: Tensor,
-        times: Sequence[float],
-        substeps: int,
-        encoded: Tensor,
-        summary: Tensor,
-        filled: Tensor | None = None,
+    def outputs(
+        self, patches: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, misses: Tensor | None = None
     ) -> Tensor:
-        """Return the data (B, n_cells) of noise x along the flow, by the midpoint method, two evaluations of the network a step.
-
-        Between evaluations each cell follows its posterior with ``substeps`` steps, see ``SpikeSlab.advance``. With ``filled``
-        cells of each layer (B, n_layers) the probabilities of a layer's cells are changed to have that sum.
-        """
-        posterior = self.posterior
-        assert isinstance(posterior, SpikeSlab)
-        for start, end in pairwise(times):
-            middle = 0.5 * (start + end)
-            first = self._evaluated(x, start, encoded, summary, filled)
-            halfway = posterior.advance(x, first, start, middle, max(1, substeps // 2))
-            second = self._evaluated(halfway, middle, encoded, summary, filled)
-            x = posterior.advance(x, second, start, end, substeps)
-        return x
-
-    def drawn(
-        self, noise: Tensor, times: Sequence[float], encoded: Tensor, summary: Tensor, filled: Tensor | None
-    ) -> Tensor:
-        """Return the data (B, n_cells) of noise, each cell drawn from its posterior at each time: one evaluation of the network a step."""
-        x = noise
-        assert isinstance(self.posterior, SpikeSlab)
-        for turn, (start, end) in enumerate(pairwise(times)):
-            outputs = self._evaluated(x, start, encoded, summary, filled)
-            x = self.posterior.draw(x, outputs, start, end, repeated(noise, turn))
-        return x
-
-    def _evaluated(
-        self, x: Tensor, time: float, encoded: Tensor, summary: Tensor, filled: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """Return the inputs of the posterior of x (B, n_cells) at a time, see ``integrate``."""
-        times = x.new_full((len(x),), time)
-        change, *others = self.predicted(x, times, encoded, summary)
-        if filled is not None and self.balance is not None and time < _BALANCED:
-            assert isinstance(self.posterior, SpikeSlab)
-            change = change + self.balance(self.posterior.posterior(x, times, (change, *others))[0], filled)
-        return change, *others
-
-    def outputs(self, patches: Tensor, time: Tensor, encoded: Tensor, summary: Tensor) -> Tensor:
         """Return the inputs of the posterior (B, n_patches, n x places) for patches (B, n_patches, places)."""
         condition = self.time(time) + self.condition(torch.cat([encoded, summary.flatten(1)], 1))
-        own = summary.index_select(1, self.patches.layers.flatten()).view(
-            len(patches), self.patches.n_patches, -1
-        )
-        tokens = self.embed(patches) + self.rows(own) + self.position
+        tokens = self.embed(patches) + self.rows(self._of_tokens(summary)) + self.position
+        if self.misses is not None and misses is not None:
+            tokens = tokens + self.misses(self._of_tokens(misses))
         found: Tensor = self.head(self.body(tokens, condition), condition).float()
         return found
+
+    def _of_tokens(self, rows: Tensor) -> Tensor:
+        """Return the rows of each token's layers (B, n_patches, k) of rows (B, at least n_layers, kinds)."""
+        own = rows.index_select(1, self.patches.layers.flatten())
+        return own.view(len(rows), self.patches.n_patches, -1)

@@ -60,7 +60,6 @@ __all__ = [
     "integrate",
     "jump",
     "preconditioned",
-    "repeated",
     "rowwise_heun",
     "time_grid",
 ]
@@ -233,18 +232,6 @@ class SpikeSlab(_Averages):
         data = torch.where(level < p, value, EMPTY)
         kept = (1.0 - end) / (1.0 - start)
         return kept * x + (end - start * kept) * data
-
-
-def repeated(noise: Tensor, turn: int) -> Tensor:
-    """Return normal numbers of the shape of ``noise`` (B, n) for a turn: its own, moved along the row, with other signs.
-
-    They belong to other cells than before, so that no cell sees a number twice within some turns.
-    """
-    n = noise.shape[1]
-    generator = torch.Generator().manual_seed(turn + 1)
-    signs = 2.0 * torch.randint(2, (n,), generator=generator) - 1.0
-    offset = int(torch.randint(n // 4, 3 * n // 4 + 1, (1,), generator=generator))
-    return noise.roll(offset, 1) * signs.to(noise)
 
 
 class JumpPosterior(_Averages):

@@ -29,8 +29,6 @@ class FlowMatchingConfig(ModelConfig):
     """Settings of the flow."""
 
     cut: Annotated[float, Field(gt=0)] = 1e-4  # energy below which a cell is empty, MeV
-    # values of faint cells keep apart down to the cut; False: a floor on which they lie together, for weights of trainings that had it
-    faint: bool = True
     # energy above which a cell counts as a hit of the summary, MeV
     threshold: Annotated[float, Field(gt=0)] = 0.1
     # least fraction of showers in which a cell of the core is filled. Below 1 by more than a little, where energies vary, core cells
@@ -46,20 +44,13 @@ class FlowMatchingConfig(ModelConfig):
     summary_width: _Width = 80  # width of the summary's transformer
     summary_blocks: _Positive = 3  # its blocks
     summary_heads: _Positive = 4  # its attention heads
-    # generate the shower's mean layer and spread over the layers, too. They follow from the layer energies, so that a shower
-    # can contradict them: for weights of trainings that had them
-    depth: bool = False
     # impose the layers' centres and widths of the summary, not only its energies and filled cells
     moments: bool = True
-    # fill exactly as many cells of each layer as the summary says, those of the largest values; otherwise those that the cells'
-    # network fills, whose number is the summary's within few per cent
-    counts: bool = False
+    # the cells' network sees by how much the layers of noisy showers miss the energies, centres and widths of the summary
+    feedback: bool = False
     symmetries: bool = True  # apply the beam's symmetries to training showers
     # width of the normal noise on the summary in the training of the cells, against small errors of the summary
     blur: Annotated[float, Field(ge=0)] = 0.05
-    likelihood: bool = (
-        True  # train the cells with the likelihood of the posterior, not with the squared velocity
-    )
     time_mean: float = 0.0  # mean m of the logit-normal times
     time_spread: Annotated[float, Field(gt=0)] = 1.0  # their width s
     summary_epochs: Annotated[int, Field(ge=0)] = 400  # epochs of the summary

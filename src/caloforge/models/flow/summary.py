@@ -5,7 +5,7 @@ A summary has one row for each layer and one for the whole shower:
 - layer l: ln(E_l / E_vis), filled cells, how many of them are faint, below the threshold of hits, centre x_l, y_l and widths of the energy along
   both axes (in units of the layer's half width);
 - the shower: ln(E_vis / E), its filled and its faint cells, its mean layer, its centre, and its spread over the layers. Mean layer and spread
-  are functions of the layer energies; unless ``depth`` is set they count as undefined.
+  are functions of the layer energies and count as undefined.
 
 Counts n are dequantised over [n, n + 1) by a uniform number; 0, and all cells of a layer, over three times as much, away from the other
 counts, so that a network finds their edge. Few cells can lie in one row or column, so that centres and widths are blurred by a fraction of a
@@ -44,22 +44,17 @@ _REACH = 5.0  # largest normal number of a summary
 
 
 class ShowerSummary(nn.Module):
-    """Summaries of showers; cells above ``threshold`` (MeV) are hits.
-
-    ``depth`` says whether the shower's mean layer and spread over the layers are defined.
-    """
+    """Summaries of showers; cells above ``threshold`` (MeV) are hits."""
 
     kinds = _KINDS
     pitch: Tensor
     most: Tensor
     fewest: Tensor  # (n_layers,) least filled cells of the training showers, and of decoded ones
 
-    def __init__(
-        self, detector: Detector, continuous: int, width: int, threshold: float, depth: bool = False
-    ) -> None:
+    def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
         super().__init__()
         self.view = LayerView(detector)
-        self.threshold, self.depth = threshold, depth
+        self.threshold = threshold
         self.rows = detector.n_layers + 1
         self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)
         most = torch.tensor([float(len(cells)) for cells in detector.layer_cells])
@@ -167,7 +162,7 @@ class ShowerSummary(nn.Module):
         some, several = filled > 0, filled > 1
         layers = torch.cat([some, always, some, some, some, several, several], 2)
         whole = torch.ones_like(layers[:, :1])
-        whole[:, :, _DEPTH] = self.depth
+        whole[:, :, _DEPTH] = False
         return torch.cat([layers, whole], 1)
 
     def _spread(self, raw: Tensor, uniform: Tensor) -> Tensor:
@@ -266,13 +261,15 @@ class CoreMoments(nn.Module):
         y = (values[:, self.cells] - self._mean(summary, encoded)) / self.spread
         return values.index_copy(1, self.cells, y.clamp(-_CORE_REACH, _CORE_REACH))
 
-    def inverse(self, values: Tensor, summary: Tensor, encoded: Tensor) -> Tensor:
-        """Return values (B, n_cells) with x at the core cells."""
+    def inverse(self, values: Tensor, summary: Tensor, encoded: Tensor, edges: bool = True) -> Tensor:
+        """Return values (B, n_cells) with x at the core cells; those below their ``edges`` are empty."""
         if not len(self.cells):
             return values
         y = values[:, self.cells].clamp(-_CORE_REACH, _CORE_REACH)
         x = y * self.spread + self._mean(summary, encoded)
-        return values.index_copy(1, self.cells, torch.where(x < self.edge, EMPTY, x).to(values))
+        if edges:
+            x = torch.where(x < self.edge, EMPTY, x)
+        return values.index_copy(1, self.cells, x.to(values))
 
     def _mean(self, summary: Tensor, encoded: Tensor) -> Tensor:
         """Return a . phi (B, n_core)."""
