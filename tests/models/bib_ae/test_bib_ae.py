@@ -15,6 +15,7 @@ from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector, get_detector
 from caloforge.geometry.flatplate import BeamDefinition, FlatPlate, Layers
 from caloforge.models.base import counted_noise
+from caloforge.models.bib_ae.generators import AxisGenerator
 from caloforge.models.bib_ae.model import BibAe
 from caloforge.models.bib_ae.training import BibTraining, bib_figures, spectrum_distance
 from caloforge.models.stage import Batch, Stage
@@ -295,3 +296,46 @@ def test_a_cpu_takes_a_few_showers_at_a_time_and_makes_the_same() -> None:
         apart = model.sample(noise, conditions)
     assert together.sum() > 0
     np.testing.assert_allclose(apart.numpy(), together.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_stage_lets_showers_scatter_as_the_training_showers_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Measured lines stand for both samples: generated ones have half the spread, and half a displacement more after the fit."""
+    model = _built()
+    stage = model.stages()[-1]
+    assert stage.name == "axis"
+    assert "axis" not in [stage.name for stage in _built("paper").stages()]
+    data = CellDataset.of(_showers(n=120), model, torch.device("cpu"))
+    part, half = model.generator, torch.eye(2).expand(2, 2, 2)
+    assert isinstance(part, AxisGenerator)
+    seen: list[Tensor] = []
+
+    def covariance(lines: Tensor, energy: Tensor, angle: Tensor) -> Tensor:
+        assert len(lines) == len(energy) == len(angle) == 120
+        seen.append(part.axis.root.clone())
+        return (4.0 * half, half, 2.5 * half)[len(seen) - 1].double()
+
+    monkeypatch.setattr(part.axis, "covariance", covariance)
+    assert stage.fit is not None
+    stage.fit(data, torch.Generator().manual_seed(0))
+    assert [bool(root.any()) for root in seen] == [False, False, True]
+    found = part.axis.root @ part.axis.root.transpose(1, 2)
+    torch.testing.assert_close(
+        found, 6.0 * half.contiguous()
+    )  # 3 were missing, of which the decoder followed half
+    assert 0.0 < float(part.axis.depth) < 183.0
+    noise, conditions = counted_noise(3, 0, 6, model.noise_size), _conditions(model)
+    moved = model.eval().sample(noise, conditions)
+    model.choose({"calibrated": False})
+    assert not torch.equal(moved, model.sample(noise, conditions))
+
+
+def test_few_showers_leave_the_axis_in_its_place() -> None:
+    model = _built()
+    data = CellDataset.of(_showers(n=24), model, torch.device("cpu"))
+    fit = model.stages()[-1].fit
+    assert fit is not None
+    fit(data, torch.Generator().manual_seed(0))
+    assert isinstance(model.generator, AxisGenerator)
+    assert not model.generator.axis.root.any()

@@ -26,6 +26,15 @@ pinball loss :math:`\langle (v - q) (\tau' - [v < q]) \rangle` at random :math:`
 means. So the spectrum of the cells, the MIP peak and the number of hits follow from likelihoods. Gradients pass the step at
 :math:`\tau = 1 - p` through a sigmoid of temperature 0.3.
 
+The axis of a generated shower is moved at random (:class:`AxisSpread`). Latents and sampled cells leave the centres of gravity of a
+shower narrower than they are, since the fluctuations of neighbouring cells belong together in a shower and are independent in the sampler. A line is fitted to
+the centres of the layers, at depth z_0 and with slope b, transverse to the axis. The covariance of a and b falls like 1/E; what is missing of that of the training showers is
+that of the displacement
+
+.. math:: \delta(z) = \sqrt{E_0 / E} \; (a + b (z - z_0)),
+
+with two normal numbers each in x and y.
+
 References:
     R. Liu et al., An intriguing failing of convolutional neural networks and the CoordConv solution, arXiv:1807.03247.
     W. Dabney et al., Implicit quantile networks for distributional reinforcement learning, arXiv:1806.06923.
@@ -44,7 +53,7 @@ from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.bib_ae.networks import Pointwise
 from caloforge.models.nn.cell_networks import mlp
 
-__all__ = ["AxisDecoder", "AxisMaps", "CellSampler"]
+__all__ = ["AxisDecoder", "AxisMaps", "AxisSpread", "CellSampler"]
 
 _RADII = (2.0, 10.0, 40.0)
 _SEED_CHANNELS = 16
@@ -78,18 +87,99 @@ class AxisMaps(nn.Module):
         ):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
 
-    def forward(self, theta: Tensor) -> Tensor:
-        """Return the maps (B, 9, X, Y, L) for angles (B,), degrees."""
+    def distances(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distances dx and dy sin theta of the cells to the axis, mm, that broadcast to (B, X, Y, L), for angles (B,), degrees."""
         angle = torch.deg2rad(theta.clamp(5.0, 175.0))[:, None, None, None]
-        dy = (self.y - self.z * torch.cos(angle) / torch.sin(angle)) * torch.sin(angle)
+        return self.x, (self.y - self.z * torch.cos(angle) / torch.sin(angle)) * torch.sin(angle)
+
+    def forward(self, theta: Tensor, moved: Tensor | None = None) -> Tensor:
+        """Return the maps (B, 9, X, Y, L) for angles (B,), degrees, and displacements (2, B, L) of the axis, mm."""
+        dx, dy = self.distances(theta)
+        if moved is not None:
+            dx, dy = dx - moved[0][:, None, None], dy - moved[1][:, None, None]
         shape = (len(theta), self.x.shape[0], self.y.shape[0], len(self.z))
-        dx, dy = self.x.expand(shape), dy.expand(shape)
+        dx, dy = dx.expand(shape), dy.expand(shape)
         square = dx.square() + dy.square()
         r = torch.sqrt(square + _TINY)
         maps = [torch.log1p(square / radius**2) / 4.0 for radius in _RADII]
         maps += [dx / r, dy / r, torch.tanh(dx / self.pitch), torch.tanh(dy / self.pitch)]
         maps += [torch.tanh(dy / (4.0 * self.pitch)), self.depth.expand(shape)]
         return torch.stack(maps, 1)
+
+
+_SCALE = 50_000.0  # E_0, MeV
+_FARTHEST = 5.0  # largest residual of a line, in standard deviations of a normal distribution
+_NORMAL = 1.4826  # standard deviation over the median of the absolute value
+_MOST_CHANGE = 2.0  # largest factor of a correction of the displacement
+
+
+class AxisSpread(nn.Module):
+    """Random displacements of the axis; none before the fit."""
+
+    size = 4  # normal numbers of a shower
+    root: Tensor  # (2, 2, 2) a and b from two normal numbers, in x and y: mm, and mm a mm
+    depth: Tensor  # (1,) z_0, mm
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("root", torch.zeros(2, 2, 2))
+        self.register_buffer("depth", torch.zeros(1))
+
+    def forward(self, normal: Tensor, energy: Tensor, z: Tensor) -> Tensor:
+        """Return displacements (2, B, L), mm, of normal numbers (B, 4), energies (B,), MeV, and depths of the layers (L,), mm."""
+        scale = torch.sqrt(_SCALE / energy)[None, :, None]
+        line = torch.einsum("kij,bkj->kbi", self.root, normal.view(-1, 2, 2)) * scale
+        moved: Tensor = line[..., :1] + line[..., 1:] * (z - self.depth)
+        return moved
+
+    @staticmethod
+    def lines(cells: Tensor, distances: tuple[Tensor, Tensor], z: Tensor) -> Tensor:
+        """Return a and b in x and y (B, 4) of the lines through the centres of the layers of cells (B, X, Y, L), weighted with their energies.
+
+        a is the centre of the whole shower, mm; ``distances`` are those of the cells to the axis, mm; depths are (L,), mm.
+        """
+        layers = cells.sum((1, 2))
+        whole = layers.sum(1).clamp_min(_LOWEST)
+        away = z - ((layers * z).sum(1) / whole)[:, None]
+        lever = (layers * away.square()).sum(1).clamp_min(_LOWEST)
+        found = []
+        for distance in distances:
+            moments = (cells * distance).sum((1, 2))
+            middle = moments.sum(1) / whole
+            slope = ((moments - layers * middle[:, None]) * away).sum(1) / lever
+            found += [middle, slope]
+        return torch.stack(found, 1)
+
+    @staticmethod
+    def covariance(lines: Tensor, energy: Tensor, angle: Tensor) -> Tensor:
+        """Return the covariances (2, 2, 2) of lines (N, 4), times E / E_0, about their mean trend with energies (N,), MeV, and angles (N,), degrees."""
+        scale = torch.sqrt(energy / _SCALE)[:, None].double()
+        x, t = torch.log(energy.double() / _SCALE), angle.double() / 90.0 - 0.5
+        trend = torch.stack([torch.ones_like(x), t, t.square(), x, x * t], 1) * scale
+        values = lines.double() * scale
+        rest = values - trend @ torch.linalg.lstsq(trend.cpu(), values.cpu(), driver="gelsd").solution.to(
+            values
+        )
+        most = _FARTHEST * _NORMAL * rest.abs().median(0).values  # one shower with a far line does not decide
+        rest = rest.clamp(-most, most)
+        return torch.stack([torch.cov(rest[:, :2].T), torch.cov(rest[:, 2:].T)])
+
+    @torch.no_grad()
+    def fit(self, missing: Tensor, depth: Tensor) -> None:
+        """Set the displacement to have covariances (2, 2, 2), as far as these are ones, about a depth, mm."""
+        self.depth.fill_(float(depth))
+        for axis, matrix in enumerate(missing):
+            unit = matrix.diagonal().abs().clamp_min(1e-12).sqrt()
+            values, vectors = torch.linalg.eigh(matrix / (unit[:, None] * unit))
+            self.root[axis] = (unit[:, None] * vectors * values.clamp_min(0.0).sqrt()).to(self.root)
+
+    @torch.no_grad()
+    def correct(self, wanted: Tensor, before: Tensor, after: Tensor) -> None:
+        """Scale the displacement so that covariances (2, 2, 2) become the wanted ones, after what it made of those before."""
+        for axis in range(2):
+            change = (after[axis] - before[axis]).diagonal().clamp_min(1e-12)
+            factor = ((wanted[axis] - before[axis]).diagonal().clamp_min(0.0) / change).sqrt()
+            self.root[axis] *= factor.clamp(1.0 / _MOST_CHANGE, _MOST_CHANGE)[:, None].to(self.root)
 
 
 class AxisDecoder(nn.Module):
@@ -123,17 +213,17 @@ class AxisDecoder(nn.Module):
         self.skip = Pointwise(channels, 1)
         self.last = Pointwise(16, 1 + features)
 
-    def forward(self, inputs: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor, theta: Tensor, moved: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logarithms of the shares (B, X, Y, L) and further maps (B, features, X, Y, L).
 
-        Of latents, noise and conditions (B, inputs) and angles (B,), degrees.
+        Of latents, noise and conditions (B, inputs), angles (B,), degrees, and displacements of the axis (2, B, L), mm.
         """
         n, (nx, ny, n_layers) = len(inputs), self.shape
         hidden = functional.silu(self.trunk(inputs))
         factor, offset = self.along(hidden).view(n, -1, 1, 1, n_layers).chunk(2, 1)
         small = self.enlarge(self.grid(hidden).view(n, *self.seed))
         large = functional.interpolate(small, scale_factor=2.0, mode="nearest")[:, :, :nx, :ny, :n_layers]
-        mixed = self.basis(self.maps(theta)) * (1.0 + factor) + offset + large
+        mixed = self.basis(self.maps(theta, moved)) * (1.0 + factor) + offset + large
         features = self.body(mixed)
         with torch.autocast(inputs.device.type, enabled=False):
             out = self.last(features.float())

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.bib_ae.axis import AxisDecoder, CellSampler
+from caloforge.models.bib_ae.axis import AxisDecoder, AxisSpread, CellSampler
 from caloforge.models.bib_ae.latents import Density
 from caloforge.models.bib_ae.networks import BibDecoder, PostProcessor
 from caloforge.models.bib_ae.settings import BibAeConfig
@@ -62,6 +62,7 @@ class ShowerGenerator(nn.Module, ABC):
     n_images: int  # images of a shower for the encoder
     n_conditions: int  # conditions of encoder, decoder, critics and codes
     n_cell_noise: int  # normal numbers for the cells
+    n_axis = 0  # normal numbers that move the axis of the shower
     n_quantiles = 0  # normal numbers a shower that ``cell_losses`` takes
     n_code_sums: int  # sums that are part of the code, beside the latents; the others condition its density
     logarithmic: bool  # whether critics see logarithms, and the encoder begins with a stride of 2
@@ -136,8 +137,10 @@ class ShowerGenerator(nn.Module, ABC):
         """Return the encoder's input (B, n_images, X, Y, L) for true showers (B, n_cells)."""
 
     @abstractmethod
-    def decode(self, z: Tensor, noise: Tensor, sums: Tensor, matrix: Tensor) -> Decoded:
-        """Return the decoded showers of latents (B, latent), noise (B, noise), sums and conditions (B, C)."""
+    def decode(
+        self, z: Tensor, noise: Tensor, sums: Tensor, matrix: Tensor, axis: Tensor | None = None
+    ) -> Decoded:
+        """Return the decoded showers of latents (B, latent), noise (B, noise), sums, conditions (B, C) and normal numbers (B, n_axis)."""
 
     @abstractmethod
     def finish(self, decoded: Decoded, noise: Tensor, matrix: Tensor, calibrated: bool = True) -> Tensor:
@@ -202,8 +205,10 @@ class PublishedGenerator(ShowerGenerator):
         """Return the weighted cells."""
         return self.grid(self.weighted(cells))[:, None]
 
-    def decode(self, z: Tensor, noise: Tensor, sums: Tensor, matrix: Tensor) -> Decoded:
-        """Return the decoder's cells without the absorber ratio."""
+    def decode(
+        self, z: Tensor, noise: Tensor, sums: Tensor, matrix: Tensor, axis: Tensor | None = None
+    ) -> Decoded:
+        """Return the decoder's cells without the absorber ratio; there is no axis to move."""
         cells: Tensor = self.decoder(torch.cat([z, noise, self.context(matrix)], 1))
         return Decoded(cells / self.ratios, cells[:, None, :, :, :0], sums)
 
@@ -225,6 +230,8 @@ class AxisGenerator(ShowerGenerator):
 
     n_sums = ShowerSums.size
     n_images, n_code_sums = 2, 0
+    n_axis = AxisSpread.size
+    decoder: AxisDecoder
     logarithmic = joint = True
     post_processor: CellSampler
     spectrum: CellSpectrum
@@ -243,6 +250,7 @@ class AxisGenerator(ShowerGenerator):
         self.decoder = AxisDecoder(detector, inputs, config.features)
         self.post_processor = CellSampler(config.features, self.n_conditions, config.width)
         self.spectrum = CellSpectrum()
+        self.axis = AxisSpread()
         shared = torch.arange(detector.n_cells) % self.n_cell_noise
         self.register_buffer("shared", shared, persistent=False)
 
@@ -275,10 +283,13 @@ class AxisGenerator(ShowerGenerator):
         grid = self.grid(self.weighted(cells))
         return torch.stack([grid / _LARGE, torch.log1p(grid / _LOG_UNIT) / 4.0], 1)
 
-    def decode(self, z: Tensor, noise: Tensor, sums: Tensor, matrix: Tensor) -> Decoded:
-        """Return mean energies with the two sums."""
+    def decode(
+        self, z: Tensor, noise: Tensor, sums: Tensor, matrix: Tensor, axis: Tensor | None = None
+    ) -> Decoded:
+        """Return mean energies with the two sums; normal numbers (B, 4) move the axis as fitted."""
         inputs = torch.cat([z, noise, self.conditioning(sums, matrix)], 1)
-        shares, maps = self.decoder(inputs, self.theta(matrix))
+        moved = None if axis is None else self.axis(axis, self.energy(matrix), self.decoder.maps.z)
+        shares, maps = self.decoder(inputs, self.theta(matrix), moved)
         target = self.energies.draw(sums, self.energy(matrix), self.context(matrix))
         cells = torch.exp(shares) * target.visible[:, None, None, None]
         return Decoded(self._scaled(cells, target), maps, sums)
@@ -293,6 +304,11 @@ class AxisGenerator(ShowerGenerator):
         if calibrated and self.spectrum.fitted:
             cells = self._scaled(self.spectrum(cells, self.theta(matrix)), target)
         return cells.flatten(1)
+
+    def lines(self, cells: Tensor, matrix: Tensor) -> Tensor:
+        """Return the lines (B, 4) through the layers of cells (B, n_cells), against the axis of their conditions (B, C)."""
+        maps = self.decoder.maps
+        return self.axis.lines(self.grid(cells), maps.distances(self.theta(matrix)), maps.z)
 
     def _scaled(self, cells: Tensor, target: Sums) -> Tensor:
         """Return cells (B, X, Y, L) scaled to the two energies."""

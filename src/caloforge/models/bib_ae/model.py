@@ -8,7 +8,9 @@ Stages, one after another:
 2. ``post-processor``: with the decoder frozen it is trained on the cells' energies, first cell by cell alone, then with losses on
    the sorted cells (:mod:`~caloforge.models.bib_ae.critics`);
 3. ``calibrate`` (``improved`` only): a map of the energies of hits to the true spectrum;
-4. ``latent-kde`` and ``latent-flow``: the conditional density of the codes of the training showers.
+4. ``latent-kde`` and ``latent-flow``: the conditional density of the codes of the training showers;
+5. ``axis`` (``improved`` only): random displacements of the axis, with which generated showers scatter as the training showers do
+   (:mod:`~caloforge.models.bib_ae.axis`).
 
 Latents come from N(0, 1), from the kernel density or from the flow: setting ``latent``, or at generation
 ``caloforge generate RUN --set latent=kde``, ``load(RUN, options={"latent": "kde"})``. All are functions of counted noise.
@@ -52,19 +54,20 @@ from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
 from caloforge.models.bib_ae.critics import LatentCritic, ShowerCritic
-from caloforge.models.bib_ae.generators import GENERATORS, THRESHOLD, apply_threshold
+from caloforge.models.bib_ae.generators import GENERATORS, THRESHOLD, AxisGenerator, apply_threshold
 from caloforge.models.bib_ae.latents import LatentFlow, LatentKde
 from caloforge.models.bib_ae.networks import BibEncoder
 from caloforge.models.bib_ae.settings import PAPER, BibAeConfig, BibSampling
 from caloforge.models.bib_ae.training import BibTraining
 from caloforge.models.nn.conditions import BeamSymmetry
-from caloforge.models.stage import Batch, Stage
+from caloforge.models.stage import Batch, Stage, TrainingData
 from caloforge.showers import Showers
 
 __all__ = ["BibAe"]
 
 _LEAST = 12
 _ROWS = 256
+_LINES, _FEWEST_LINES = 1500, 100  # most and fewest showers to fit the displacements of the axis to
 _CPU_ROWS = 4
 """Showers in one pass of the network on a CPU: their maps stay in its caches, which halves the time."""
 
@@ -135,13 +138,13 @@ class BibAe(ShowerModel):
 
     @property
     def noise_size(self) -> int:
-        """Normal numbers: energies, latents, one that chooses a kernel, the decoder's noise, the cells'."""
+        """Normal numbers: energies, latents, one that chooses a kernel, the decoder's noise, the cells', those that move the axis."""
         return sum(self._parts)
 
     @property
     def _parts(self) -> list[int]:
-        config = self.config
-        return [self.generator.n_sums, config.latent_size, 1, config.noise, self.generator.n_cell_noise]
+        c, g = self.config, self.generator
+        return [g.n_sums, c.latent_size, 1, c.noise, g.n_cell_noise, g.n_axis]
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and 1e-4."""
@@ -151,11 +154,12 @@ class BibAe(ShowerModel):
         return torch.cat([self._sample(*part) for part in parts])
 
     def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        energies, z, choice, free, cell_noise = torch.split(noise, self._parts, 1)
+        energies, z, choice, free, cell_noise, axis = torch.split(noise, self._parts, 1)
         kind = self.sampling.latent or self.config.latent
         density = {"normal": None, "kde": self.kde, "flow": self.flow}[kind]
         sums, z = self.generator.draw_code(density, energies, z, choice[:, 0], conditions)
-        decoded = self.generator.decode(z, free, sums, conditions)
+        moved = axis if self.sampling.calibrated and self.generator.n_axis else None
+        decoded = self.generator.decode(z, free, sums, conditions, moved)
         finished = self.generator.finish(decoded, cell_noise, conditions, self.sampling.calibrated)
         return apply_threshold(finished)
 
@@ -167,4 +171,31 @@ class BibAe(ShowerModel):
         )
         mirrored = self.symmetry if self.config.symmetries and self.symmetry.possible[0] else None
         networks = self.encoder, self.generator, critics, self.latent_critic, self.flow, self.kde
-        return BibTraining(self.config, layer, *networks, mirrored, self.imitate).stages()
+        trained = BibTraining(self.config, layer, *networks, mirrored, self.imitate).stages()
+        return (*trained, Stage("axis", fit=self._fit_axis)) if self.generator.n_axis else trained
+
+    @torch.no_grad()
+    def _fit_axis(self, data: TrainingData, generator: torch.Generator) -> None:
+        """Fit the displacements of the axis to training showers and generated ones under their conditions."""
+        parts = self.generator
+        assert isinstance(parts, AxisGenerator)
+        if len(data) < _FEWEST_LINES:
+            return
+        batch = data.take(torch.arange(min(_LINES, len(data)), device=data.device))
+        energy, angle = parts.energy(batch.conditions), parts.theta(batch.conditions)
+        depths = parts.decoder.maps.z
+        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+
+        def covariance(cells: Tensor) -> Tensor:
+            rows = zip(torch.split(cells, _ROWS), torch.split(batch.conditions, _ROWS), strict=True)
+            lines = torch.cat([parts.lines(*part) for part in rows])
+            return parts.axis.covariance(lines, energy, angle)
+
+        def made() -> Tensor:
+            return covariance(self.draw(batch.conditions, seed=seed, batch_size=_ROWS))
+
+        parts.axis.root.zero_()
+        wanted, before = covariance(batch.cells), made()
+        layers = batch.cells.view(len(batch), -1, len(depths)).sum(1)
+        parts.axis.fit(wanted - before, (layers.sum(0) * depths).sum() / layers.sum())
+        parts.axis.correct(wanted, before, made())
