@@ -129,7 +129,7 @@ def test_showers_do_not_depend_on_their_batch(name: str, draws: int, feedback: b
 
 @every
 def test_a_network_with_feedback_sees_what_the_summary_says_of_the_layers(name: str) -> None:
-    """A token sees the misses of its own layers: before training, where no token sees another."""
+    """Before training, when tokens do not see each other, a token sees the misses of the layers in its patch."""
     it = case(name, feedback=True).rows(4)
     network, time = _awake(it), torch.full((4,), 0.4)
     x = it.noisy(0.4)
