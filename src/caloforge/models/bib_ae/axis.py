@@ -51,6 +51,7 @@ from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.bib_ae.networks import Pointwise
+from caloforge.models.calibration.moments import least_squares
 from caloforge.models.nn.cell_networks import mlp
 
 __all__ = ["AxisDecoder", "AxisMaps", "AxisSpread", "CellSampler"]
@@ -157,9 +158,7 @@ class AxisSpread(nn.Module):
         x, t = torch.log(energy.double() / _SCALE), angle.double() / 90.0 - 0.5
         trend = torch.stack([torch.ones_like(x), t, t.square(), x, x * t], 1) * scale
         values = lines.double() * scale
-        rest = values - trend @ torch.linalg.lstsq(trend.cpu(), values.cpu(), driver="gelsd").solution.to(
-            values
-        )
+        rest = values - torch.stack([trend @ least_squares(trend, column) for column in values.unbind(1)], 1)
         most = _FARTHEST * _NORMAL * rest.abs().median(0).values  # one shower with a far line does not decide
         rest = rest.clamp(-most, most)
         return torch.stack([torch.cov(rest[:, :2].T), torch.cov(rest[:, 2:].T)])

@@ -226,7 +226,7 @@ class FlowMatching(ShowerModel):
         """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
         choice = self.sampling
         times = time_grid(choice.draws or choice.steps, choice.shift)
-        to = self.layer_moments(targets, summary, encoded)
+        to = self.layer_moments(targets, summary, encoded) if self.config.feedback else None
         if not choice.draws and not choice.substeps:
             return integrate(self.cell_denoiser(encoded, summary, to), noise, times)
         filled = (targets.hits + targets.faint) * self.filled_factor if choice.balance else None
@@ -236,7 +236,7 @@ class FlowMatching(ShowerModel):
         return sampler.integrate(noise, times, choice.substeps)
 
     def layer_moments(self, targets: LayerTargets, summary: Tensor, encoded: Tensor) -> LayerMoments:
-        """Return what the feedback of the cells' network compares its layers with."""
+        """Return what feedback of the cells' network compares its layers with."""
         return LayerMoments.of(targets, self.core, summary, encoded)
 
     def _fit_feedback(self) -> None:
@@ -250,7 +250,7 @@ class FlowMatching(ShowerModel):
         return lambda x, t: self.summary_net(x, t, encoded)
 
     def cell_denoiser(
-        self, encoded: Tensor, summary: Tensor, to: LayerMoments
+        self, encoded: Tensor, summary: Tensor, to: LayerMoments | None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the cells' network for some conditions, summaries and what these say of the layers."""
         return lambda x, t: self.cell_net(x, t, encoded, summary, to)
@@ -262,20 +262,18 @@ class FlowMatching(ShowerModel):
         self.encoder.fit(matrix)
         generator = torch.Generator().manual_seed(_FIT_SEED)
         kept = torch.randperm(len(showers), generator=generator)[:_FIT_MOST].sort().values
-        cells = torch.from_numpy(showers.cells)[kept]
+        cells = self.clean(torch.from_numpy(showers.cells)[kept])
         energy = torch.from_numpy(showers.incident_energy)[kept].float()
-        cells = self.clean(cells)
         encoded = self.encoder(matrix[kept])
         self.summary.fit(cells, energy, encoded, generator)
         self.values.fit(cells, generator)
-        few = slice(0, _CORE_MOST)
-        shape = (len(cells[few]), self.summary.rows, self.summary.kinds)
-        summary = self.summary(cells[few], energy[few], encoded[few], torch.rand(shape, generator=generator))
-        values = self.values(cells[few])
-        self.core.fit(values, EMPTY, summary, encoded[few])
-        posterior = self.cell_net.posterior
-        if isinstance(posterior, SpikeSlab):
-            posterior.fit(self.core(values, summary, encoded[few]), values > EMPTY, self.core.cells)
+        cells, energy, encoded = (part[:_CORE_MOST] for part in (cells, energy, encoded))
+        shape = (len(cells), self.summary.rows, self.summary.kinds)
+        summary = self.summary(cells, energy, encoded, torch.rand(shape, generator=generator))
+        values = self.values(cells)
+        self.core.fit(values, EMPTY, summary, encoded)
+        if isinstance(posterior := self.cell_net.posterior, SpikeSlab):
+            posterior.fit(self.core(values, summary, encoded), values > EMPTY, self.core.cells)
         self._fit_feedback()
         self.symmetry.allow(showers.incident_theta)
 
@@ -387,14 +385,16 @@ class FlowMatching(ShowerModel):
     @torch.no_grad()
     def _cell_data(
         self, batch: Batch, random: Random, blur: float
-    ) -> tuple[Tensor, Tensor, Tensor, LayerMoments]:
+    ) -> tuple[Tensor, Tensor, Tensor, LayerMoments | None]:
         """Return the values that the cells' flow learns (B, n_cells), the blurred summary, the encoded conditions and the layers."""
         uniform = random.uniform(len(batch), self.summary.rows, self.summary.kinds)
         cells, summary, encoded = self.prepared(batch, uniform)
         values = self.core(self.values(cells), summary, encoded)
         if blur:
             summary = summary + blur * random.normal(*summary.shape)
+        if not self.config.feedback:
+            return values, summary, encoded, None
         energy = self.condition(batch.conditions, "incident_energy")[:, 0]
         with torch.autocast(cells.device.type, enabled=False):
-            to = self.layer_moments(self.summary.decode(summary, energy, encoded), summary, encoded)
-        return values, summary, encoded, to
+            targets = self.summary.decode(summary, energy, encoded)
+            return values, summary, encoded, self.layer_moments(targets, summary, encoded)

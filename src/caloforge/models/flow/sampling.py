@@ -1,6 +1,6 @@
 """Generation of cells by a network of posteriors.
 
-At each evaluation the network says with which probability each cell is filled and how its value is distributed. These
+At each evaluation the network says with which probability each cell is filled and how its value is distributed. The
 numbers of filled cells are made to agree with the summary, then the cells move along their posteriors (:class:`CellSampler`).
 """
 
