@@ -63,14 +63,15 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
     chosen = showers[order[:n]]
     where = torch.device(device)
     for number, model in enumerate(members):
+        if hasattr(model.config, "calibration"):
+            model.config = model.config.model_copy(update={"calibration": len(chosen)})
         stage = _stage(card, model.stages())
         model.to(where)
         data_set = CellDataset.of(chosen, model, where)
         assert stage.fit is not None
         stage.fit(data_set, torch.Generator(where).manual_seed(child_seed(seed, "recalibration", number)))
         model.cpu()
-    most = min(len(chosen), getattr(members[0].config, "calibration", len(chosen)))
-    facts = {"data": files.facts, "showers": most, "seed": seed, "commit": source_commit()}
+    facts = {"data": files.facts, "showers": len(chosen), "seed": seed, "commit": source_commit()}
     weights = write_weights(members, card.path)
     content = {key: value for key, value in card.content.items() if key not in ("metrics", "speed")}
     write_json(card.path, content | {"weights": weights, "calibration": facts})

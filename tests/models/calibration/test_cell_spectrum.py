@@ -75,3 +75,24 @@ def test_gradients_pass_to_hits_and_to_empty_cells() -> None:
     _fitted()(cells, torch.tensor([50.0])).sum().backward()
     assert cells.grad is not None
     assert bool((cells.grad > 0).all())
+
+
+def test_dense_maps_like_the_map_of_hits() -> None:
+    spectrum = _fitted()
+    cells = torch.logspace(-3.5, 2.0, 600).view(2, 3, 100).clone()
+    cells[:, :, ::7] = 0.0
+    angles = torch.tensor([41.0, 77.0])
+    torch.testing.assert_close(spectrum.dense(cells, angles), spectrum(cells, angles))
+    assert torch.equal(CellSpectrum().dense(cells, angles), cells)
+
+
+def test_without_a_fade_bright_cells_follow_too_and_groups_need_hits() -> None:
+    spectrum = CellSpectrum((1e-4, 1e3), None, 4, 30_000, 0.025)
+    generator = torch.Generator().manual_seed(0)
+    by = torch.rand(100_000, generator=generator)
+    made = torch.exp(torch.randn(100_000, generator=generator) + by)
+    spectrum.fit((made * 1.1, by), (made, by))
+    assert len(spectrum.map.position) == 3
+    middle = (made > 0.1) & (made < 20.0)
+    moved = spectrum(made[:, None], by)[:, 0]
+    torch.testing.assert_close(moved[middle], 1.1 * made[middle], rtol=0.02, atol=0.0)

@@ -126,12 +126,12 @@ def test_showers_follow_their_summary(more: tuple[str, ...]) -> None:
     conditions = model.condition_matrix(showers())[:40]
     noise = normals(40, model.noise_size)
     with torch.no_grad():
-        cells = model.sample(noise, conditions)
         encoded = model.encoder(conditions)
         first = noise[:, : model.summary_size].view(40, model.summary.rows, model.summary.kinds)
         summary = model.summarise(first, encoded)
         targets = model.summary.decode(summary, conditions[:, 0], encoded)
         values, again = model.drawn(noise, conditions)
+        cells = model.values.decode(values, targets, model.gain(conditions))
     assert all(torch.equal(*pair) for pair in zip(targets, again, strict=True))
     energies, wanted = targets.sums, model.values.number(values, targets)
     sums, filled = _sums_and_filled(model, cells)
@@ -142,6 +142,29 @@ def test_showers_follow_their_summary(more: tuple[str, ...]) -> None:
     assert possible.float().mean() > 0.5
     assert (filled == wanted)[possible].float().mean() > 0.9
     assert (filled <= wanted)[wanted > 0].all()
+
+
+@either
+def test_the_last_map_is_rising_and_brings_the_spectrum_to_that_of_the_training_showers(
+    more: tuple[str, ...],
+) -> None:
+    model, source = trained(NAME, *SHORT, *more).choose(FEW), showers()
+    conditions = model.condition_matrix(source)
+    noise = normals(len(conditions), model.noise_size)
+    with torch.no_grad():
+        values, targets = model.drawn(noise, conditions)
+        before = model.values.decode(values, targets, model.gain(conditions))
+        after = model.sample(noise, conditions)
+    assert model.spectrum.fitted
+    one, other = before[0], after[0]
+    order = one[one > 0].argsort()
+    assert (other[one > 0][order].diff() >= -1e-6).all()
+    edges = torch.logspace(-1.0, 1.0, 12)
+    true, was, now = (
+        torch.histc(torch.bucketize(x[x > 0], edges).float(), 11, 1, 11)
+        for x in (torch.from_numpy(source.cells), before, after)
+    )
+    assert (now - true).abs().sum() < (was - true).abs().sum()
 
 
 @either

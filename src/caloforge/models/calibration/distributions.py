@@ -234,25 +234,46 @@ class ShowerSums(nn.Module):
         return (slope + (target - mean) / rise.clamp_min(1e-3)).clamp(-_STEEPEST, _STEEPEST)
 
 
-_LOWEST, _HIGHEST, _STEPS = math.log(1e-3), math.log(3.0), 241
-"""ln(e / MeV) of the first and last knot; steps of 0.033."""
-_FADE = (math.log(1.0), math.log(3.0))
+_SILICON = (1e-3, 3.0)
+"""Energies of the first and last knot where nothing else is asked for, MeV."""
+_FADE = (1.0, 3.0)
+_WIDTH = 1.0 / 30.0  # least number of knots a unit of ln e, inverted
 _ANGLES = 6
 _FEWEST = 20_000  # hits of a group
 _TAIL = 50  # hits below which the distribution functions are not followed
 
 
 class CellSpectrum(nn.Module):
-    """Rising map of the energies of hits; it changes nothing before the fit."""
+    """Rising map of the energies of hits; it changes nothing before the fit.
+
+    The showers are grouped by one number of theirs: the angle, or ln E.
+
+    Arguments:
+        ends: Energies of the first and last knot, MeV.
+        fade: Energies, MeV, between which the map turns into the identity, so that brighter cells stay as they are; none if missing.
+        groups: Most groups of showers.
+        fewest: Fewest generated hits of a group.
+        step: Distance of two knots in ln e.
+    """
 
     known: Tensor
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        ends: tuple[float, float] = _SILICON,
+        fade: tuple[float, float] | None = _FADE,
+        groups: int = _ANGLES,
+        fewest: int = _FEWEST,
+        step: float = _WIDTH,
+    ) -> None:
         super().__init__()
+        self.low, self.high = math.log(ends[0]), math.log(ends[1])
+        self.fade, self.groups, self.fewest = fade, groups, fewest
+        self.steps = 1 + round((self.high - self.low) / step)
         self.register_buffer("known", torch.zeros(1))
-        self.map = MonotoneMap(1, _STEPS, 1.0, even="x", beyond=1.0)
+        self.map = MonotoneMap(1, self.steps, 1.0, even="x", beyond=1.0)
         for table in (self.map.x, self.map.y):
-            table.copy_(torch.linspace(_LOWEST, _HIGHEST, _STEPS))
+            table.copy_(torch.linspace(self.low, self.high, self.steps))
 
     @property
     def fitted(self) -> bool:
@@ -261,14 +282,13 @@ class CellSpectrum(nn.Module):
 
     @torch.no_grad()
     def fit(self, reference: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> None:
-        """Fit to energies of hits (n,), MeV, with the angles of their showers (n,), degrees, of training and of generated showers."""
-        angles = generated[1].double()
-        count = min(_ANGLES, len(angles) // _FEWEST) if bool(angles.amax() > angles.amin()) else 1
-        levels = torch.linspace(0.0, 1.0, max(1, count) + 1, dtype=torch.float64)[1:-1].to(angles.device)
-        edges = angles.sort().values[(levels * len(angles)).long()]
-        knots = torch.linspace(_LOWEST, _HIGHEST, _STEPS, dtype=torch.float64, device=angles.device)
-        weight = ((_FADE[1] - knots) / (_FADE[1] - _FADE[0])).clamp(0.0, 1.0)
-        groups = [torch.bucketize(by.double(), edges) for _, by in (reference, generated)]
+        """Fit to energies of hits (n,), MeV, with the numbers of their showers (n,), of training and of generated showers."""
+        by = generated[1].double()
+        count = min(self.groups, len(by) // self.fewest) if bool(by.amax() > by.amin()) else 1
+        levels = torch.linspace(0.0, 1.0, max(1, count) + 1, dtype=torch.float64)[1:-1].to(by.device)
+        edges = by.sort().values[(levels * len(by)).long()]
+        knots = torch.linspace(self.low, self.high, self.steps, dtype=torch.float64, device=by.device)
+        groups = [torch.bucketize(numbers.double(), edges) for _, numbers in (reference, generated)]
         centres, rows = [], []
         for group in range(len(edges) + 1):
             true, made = (
@@ -276,15 +296,22 @@ class CellSpectrum(nn.Module):
                 for (energy, _), place in zip((reference, generated), groups, strict=True)
             )
             if min(len(true), len(made)) > 2 * _TAIL:
-                centres.append(angles[groups[1] == group].mean())
-                rows.append(knots + weight * _shifts(true, made, knots))
+                centres.append(by[groups[1] == group].mean())
+                rows.append(knots + self._weight(knots) * _shifts(true, made, knots))
         if rows:
             self.map.position = torch.stack(centres).to(self.map.position)
             self.map.y = torch.stack(rows)[:, None, None].to(self.map.y)
             self.known.fill_(1.0)
 
-    def forward(self, cells: Tensor, theta: Tensor) -> Tensor:
-        """Return cells (B, ...), MeV, with mapped energies of hits, for angles (B,), degrees.
+    def _weight(self, knots: Tensor) -> Tensor:
+        """Return w of knots ln e (k,)."""
+        if self.fade is None:
+            return torch.ones_like(knots)
+        first, last = (math.log(energy) for energy in self.fade)
+        return ((last - knots) / (last - first)).clamp(0.0, 1.0)
+
+    def forward(self, cells: Tensor, by: Tensor) -> Tensor:
+        """Return cells (B, ...), MeV, with mapped energies of hits, for the numbers of the showers (B,).
 
         The gradient is that of a constant factor.
         """
@@ -292,16 +319,32 @@ class CellSpectrum(nn.Module):
             return cells
         hits = cells > 0
         energy = cells[hits]
-        position = (torch.log(energy.detach()) - _LOWEST) * ((_STEPS - 1) / (_HIGHEST - _LOWEST))
-        position = position.clamp(0.0, _STEPS - 1.0)
-        left = position.long().clamp_max(_STEPS - 2)
-        x, y = self.map.tables(theta, torch.float32)
-        shifts = (y - x).expand(len(theta), -1)
-        shower = hits.nonzero()[:, 0]
-        shift = torch.lerp(shifts[shower, left], shifts[shower, left + 1], position - left)
+        left, part = self._places(torch.log(energy.detach()))
+        shifts, shower = self._table(by), hits.nonzero()[:, 0]
+        shift = torch.lerp(shifts[shower, left], shifts[shower, left + 1], part)
         moved = cells.clone()
         moved[hits] = energy * torch.exp(shift)
         return moved
+
+    def dense(self, cells: Tensor, by: Tensor) -> Tensor:
+        """Return the same for cells (B, ...) most of which are hits, without shapes that depend on the cells."""
+        hits = cells > 0
+        left, part = self._places(torch.log(torch.where(hits, cells, 1.0)).flatten(1))
+        shifts = self._table(by)
+        shift = torch.lerp(shifts.gather(1, left), shifts.gather(1, left + 1), part)
+        return cells * torch.exp(shift).view_as(cells)
+
+    def _places(self, logs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the knots below logarithms ln e and how far beyond these they are, 0 to 1."""
+        place = (logs - self.low) * ((self.steps - 1) / (self.high - self.low))
+        place = place.clamp(0.0, self.steps - 1.0)
+        left = place.long().clamp_max(self.steps - 2)
+        return left, place - left
+
+    def _table(self, by: Tensor) -> Tensor:
+        """Return the shifts of the knots (B, steps)."""
+        x, y = self.map.tables(by, torch.float32)
+        return (y - x).expand(len(by), -1)
 
 
 def _shifts(true: Tensor, made: Tensor, knots: Tensor) -> Tensor:

@@ -241,7 +241,12 @@ class CellValues(nn.Module):
         return function(x) if self.relative else function(x.reshape(1, 1, -1)).view(x.shape)
 
     def decode(
-        self, values: Tensor, targets: LayerTargets, gain: Gain | None = None, calibrated: bool = True
+        self,
+        values: Tensor,
+        targets: LayerTargets,
+        gain: Gain | None = None,
+        calibrated: bool = True,
+        last: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Return cells (B, n_cells), MeV.
 
@@ -250,6 +255,7 @@ class CellValues(nn.Module):
             targets: Layer energies, numbers of filled cells, centres and widths.
             gain: Factors for the cells, applied before the layers are scaled to their energies.
             calibrated: Whether the calibration of the values is applied.
+            last: Map of the finished energies (B, n_layers, k), which may change the layers' energies a little.
         """
         filled = self.number(values, targets)
         view, places = self._filled(values, filled)
@@ -264,6 +270,8 @@ class CellValues(nn.Module):
         energy = self._scaled(energy, sums)
         if self.moments:
             energy = reordered(energy, x, y, targets)
+        if last is not None:
+            energy = last(energy)
         energy = torch.where(energy > self.cut, energy, 0.0)
         return self.view.placed(energy, places)
 

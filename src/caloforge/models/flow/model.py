@@ -19,7 +19,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -27,10 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.base import ShowerModel
-from caloforge.models.calibration.base import STAGE
 from caloforge.models.calibration.moments import RingGains
-from caloforge.models.flow.cells import CellValues, Gain, LayerTargets
+from caloforge.models.flow.calibrated import LATER, CalibratedFlow
+from caloforge.models.flow.cells import CellValues, LayerTargets
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
 from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
 from caloforge.models.flow.path import EMPTY, LayerBalance, SpikeSlab, flow_loss, integrate, time_grid
@@ -42,21 +41,14 @@ from caloforge.models.stage import Batch, OptimizerSpec, Random, SeededRandom, S
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 from caloforge.showers import Showers
 
-__all__ = ["FITTED", "FlowMatching"]
+__all__ = ["FlowMatching"]
 
-_LATER = "values.absolute."
-FITTED = ("values.calibrated.", _LATER, "rings.", "filled_factor", "core.edge")
-"""Beginnings of the names of what the calibration fits."""
-_ROUNDS = 4  # fits of map and gains: the layers are scaled to their energies after them, which changes both a little
-_MOST_FACTOR = 0.2  # largest change of a number of filled cells
-_TINY = 1e-6
-_FIT_SEED = 20
-_FIT_MOST = 20_000
+_FIT_SEED, _FIT_MOST = 20, 20_000
 _CORE_MOST = 5_000
 _LEAST_HELD_OUT = 2_000  # held-out showers of a loss; fewer are used several times
 
 
-class FlowMatching(ShowerModel):
+class FlowMatching(CalibratedFlow):
     """Flow matching of summary and cells, see the module. Presets: ``improved``; ``large``, three times as wide; ``small``, for a CPU."""
 
     Config = FlowMatchingConfig
@@ -82,8 +74,6 @@ class FlowMatching(ShowerModel):
             "summary_heads": 2,
         },
     }
-    filled_factor: Tensor  # (n_layers,) of the numbers of filled cells that the probabilities are balanced to
-    config: FlowMatchingConfig
     sampling: FlowSampling
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
@@ -95,7 +85,6 @@ class FlowMatching(ShowerModel):
         self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        self.register_buffer("filled_factor", torch.ones(detector.n_layers))
         self.rings = RingGains(detector, continuous) if detector.is_flat else None
         self.summary_net = self.summary_network()
         self.cell_net = self.cell_network(CellPatches(detector, c.box))
@@ -131,84 +120,7 @@ class FlowMatching(ShowerModel):
         """Normal numbers a shower: those of its summary, then those of its cells."""
         return self.summary_size + self.detector.n_cells
 
-    def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
-        """Return cells (B, n_cells), MeV."""
-        drawn = self.drawn(noise, conditions)
-        gain = self.gain(conditions) if self.sampling.calibrated else None
-        return self.values.decode(*drawn, gain, self.sampling.calibrated)
-
-    def gain(self, conditions: Tensor) -> Gain | None:
-        """Return the gains of cells by their distance from the axis, under conditions (B, C), where all layers are rows and columns."""
-        if (rings := self.rings) is None:
-            return None
-        theta, encoded = self._theta(conditions), self.encoder.standardised(conditions)
-        return lambda x, y: rings(x, y, theta, encoded)
-
-    def _theta(self, conditions: Tensor) -> Tensor:
-        if "incident_theta" in self.columns:
-            return self.condition(conditions, "incident_theta")[:, 0]
-        return conditions.new_full((len(conditions),), 90.0)
-
-    @torch.no_grad()
-    def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
-        """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both in effect."""
-        if self.rings is not None:
-            self.rings.gains.weights.zero_()
-        indices = torch.arange(min(self.config.calibration, len(data)), device=data.device)
-        batches = [data.take(part) for part in torch.split(indices, self.config.batch_size)]
-        cells = self.clean(torch.cat([batch.cells for batch in batches]))
-        conditions = torch.cat([batch.conditions for batch in batches])
-        drawn = self._draw(batches, cells, generator)
-        theta, view = self._theta(conditions), self.values.view
-        true = None if self.rings is None else self.rings.shares(view(cells), view.x, view.y, theta)
-        self.values.calibrate(
-            ((values, self.values.number(values, targets)) for values, targets in drawn), cells
-        )
-        for turn in range(_ROUNDS):
-            if turn:
-                self.values.refine(self._decoded(drawn, batches), cells)
-            if self.rings is not None and true is not None:
-                made = view(self._decoded(drawn, batches))
-                found = self.rings.shares(made, view.x, view.y, theta)
-                self.rings.gains.fit(true, found, self.encoder.standardised(conditions))
-
-    def _draw(
-        self, batches: Sequence[Batch], cells: Tensor, generator: torch.Generator
-    ) -> list[tuple[Tensor, LayerTargets]]:
-        """Return values and targets under the conditions of batches, of cells (N, n_cells); first set how many cells are filled.
-
-        The factors of the numbers of filled cells come from showers without them, the edges of the core cells from those with them.
-        """
-        self.filled_factor.fill_(1.0)
-        filled = (self.values.view(cells) > 0).sum(2).float().mean(0)
-        raw: list[tuple[Tensor, Tensor, Tensor, LayerTargets]] = []
-        for last in (False, True) if self.balances else (True,):
-            raw = []
-            for batch in batches:
-                size = len(batch), self.noise_size
-                noise = torch.randn(size, generator=generator, device=generator.device).to(batch.cells.device)
-                raw.append(self._raw(noise, batch.conditions))
-            self.core.edge.fill_(-torch.inf)
-            if len(self.core.cells):
-                x = torch.cat([self.core.inverse(v, s, e)[:, self.core.cells] for v, s, e, _ in raw])
-                self.core.fit_edge(x, (cells[:, self.core.cells] <= 0).double().mean(0))
-            if not last:
-                made = [self.values.number(self.core.inverse(v, s, e), t) for v, s, e, t in raw]
-                found = torch.cat(made).mean(0).clamp_min(_TINY)
-                self.filled_factor.copy_((filled / found).clamp(1.0 - _MOST_FACTOR, 1.0 + _MOST_FACTOR))
-        return [(self.core.inverse(v, s, e), t) for v, s, e, t in raw]
-
-    def _decoded(self, drawn: Sequence[tuple[Tensor, LayerTargets]], batches: Sequence[Batch]) -> Tensor:
-        """Return the cells (N, n_cells), MeV, of values and layer targets with the present map and gains."""
-        pairs = zip(drawn, batches, strict=True)
-        return torch.cat([self.values.decode(*pair, self.gain(batch.conditions)) for pair, batch in pairs])
-
-    def drawn(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, LayerTargets]:
-        """Return the values of the cells (B, n_cells) and the targets of their layers."""
-        values, summary, encoded, targets = self._raw(noise, conditions)
-        return self.core.inverse(values, summary, encoded), targets
-
-    def _raw(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, LayerTargets]:
+    def raw(self, noise: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, LayerTargets]:
         """Return the flow's values (B, n_cells), the summary, the encoded conditions and the targets."""
         encoded = self.encoder(conditions)
         first = noise[:, : self.summary_size].view(-1, self.summary.rows, self.summary.kinds)
@@ -282,14 +194,10 @@ class FlowMatching(ShowerModel):
         neutral = {
             "filled_factor": torch.ones_like(self.filled_factor),
             "core.edge": torch.full_like(state["core.spread"], -torch.inf),
-            **{name: value for name, value in self.state_dict().items() if name.startswith(_LATER)},
+            **{name: value for name, value in self.state_dict().items() if name.startswith(LATER)},
         }
         super().load_weights({**neutral, **state}, shipped)
         self._fit_feedback()
-
-    def clean(self, cells: Tensor) -> Tensor:
-        """Return cells (B, n_cells) with those below the cut empty."""
-        return torch.where(cells > self.config.cut, cells, 0.0)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with a random symmetry applied to each shower."""
@@ -298,10 +206,6 @@ class FlowMatching(ShowerModel):
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages: the summary, the cells, and the calibration."""
         return (*self.teacher_stages(), *self.calibration_stages())
-
-    def calibration_stages(self) -> tuple[Stage, ...]:
-        """Return the stage that fits the calibration, or none."""
-        return (Stage(STAGE, fit=self._calibrate),) if self.config.calibration else ()
 
     def teacher_stages(self) -> tuple[Stage, ...]:
         """Return the two stages of the networks: the summary, then the cells."""

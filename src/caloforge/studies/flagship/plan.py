@@ -14,8 +14,9 @@ from caloforge.files import read_toml, sha256_file
 from caloforge.generate import Generator
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
+from caloforge.models.flow.calibrated import FITTED
 from caloforge.models.flow.distilled import FlowMatchingFast
-from caloforge.models.flow.model import FITTED, FlowMatching
+from caloforge.models.flow.model import FlowMatching
 from caloforge.models.flow.settings import FlowSampling
 from caloforge.settings import validated
 from caloforge.train import RunFolder
