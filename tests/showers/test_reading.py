@@ -25,7 +25,7 @@ def path(make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of many small chunks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("caloforge.showers.hdf5.CHUNK_BYTES", 7 * 60 * 4)
-        patch.setattr("caloforge.showers.writing._COLUMN_CHUNK", 64)
+        patch.setattr("caloforge.showers.hdf5.COLUMN_BYTES", 64)
         path = make(N).save(tmp_path_factory.mktemp("showers") / "s.h5")
     with h5py.File(path) as file:
         assert file["showers"].chunks == (7, 60)
