@@ -3,7 +3,7 @@
 A band is the rows of one chunk of a dataset. Whole bands are packed (the byte shuffle of HDF5), compressed (the deflate of HDF5's
 gzip filter) and written past HDF5's own filters, so that any reader unpacks them as usual. While a batch is being compressed
 and written the next one can be made: :meth:`ChunkStream.submit` waits only when many bands are on their way, which bounds
-the memory. What a file holds does not depend on the number of threads.
+the memory. One thread alone writes, in order, so that not a byte of a file depends on the number of threads.
 
 Points are compressed by zlib's strategy RLE, which looks for runs of equal bytes alone: after the shuffle there is little else, and it
 is faster and a tenth smaller than the default. Cells are not: their files would be a third smaller, but take twice the time to read.
@@ -94,8 +94,19 @@ class ChunkStream:
         self._slots.acquire()
         packed = self._packers.submit(pack)
         compressed = self._compressors.submit(_compress, packed, strategy)
-        self._last = self._writer.submit(self._write, dataset, compressed)
+
+        def write() -> None:
+            for place, data in compressed.result():
+                dataset.id.write_direct_chunk(place, data)
+
+        self._last = self._writer.submit(self._work, write)
         return packed
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Do some work on the file behind what was submitted before."""
+        self.check()
+        self._slots.acquire()
+        self._last = self._writer.submit(self._work, work)
 
     def check(self) -> None:
         """Raise the first failure of a thread."""
@@ -108,14 +119,12 @@ class ChunkStream:
             self._last.result()
         self.check()
 
-    def _write(self, dataset: h5py.Dataset, compressed: Future[list[tuple[tuple[int, int], bytes]]]) -> None:
+    def _work(self, work: Callable[[], object]) -> None:
         try:
-            chunks = compressed.result()
             if self._failure is None:
-                for place, data in chunks:
-                    dataset.id.write_direct_chunk(place, data)
+                work()
         except BaseException as error:  # raised again where the caller waits
-            self._failure = self._failure or error
+            self._failure = error
         finally:
             self._slots.release()
 
@@ -192,7 +201,6 @@ class CellStore(ABC, Generic[Rows]):
 
     def append(self, parts: Sequence[Rows]) -> None:
         """Add checked rows at the end."""
-        self._stream.check()
         self._resize(parts)
         packed = []
         for part in filter(len, parts):
@@ -238,7 +246,8 @@ class DenseStore(CellStore[NDArray[np.float32]]):
         return showers, hdf5.check_cells(showers, first_row)
 
     def _resize(self, parts: Sequence[NDArray[np.float32]]) -> None:
-        self._dataset.resize(self._n + sum(map(len, parts)), axis=0)
+        n = self._n + sum(map(len, parts))
+        self._stream.run(lambda: self._dataset.resize(n, axis=0))
 
     def _pack(self, parts: Sequence[NDArray[np.float32]], first_row: int) -> list[Chunk]:
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -308,7 +317,8 @@ class SparseStore(CellStore[Hits]):
 
     def _resize(self, parts: Sequence[Hits]) -> None:
         self._most = max(self._most, *(int(part.counts.max(initial=0)) for part in parts))
-        self._dataset.resize((self._n + sum(map(len, parts)), self._most))
+        shape = self._n + sum(map(len, parts)), self._most
+        self._stream.run(lambda: self._dataset.resize(shape))
 
     def _pack(self, parts: Sequence[Hits], first_row: int) -> list[Chunk]:
         hits = parts[0] if len(parts) == 1 else Hits.concatenate(parts)

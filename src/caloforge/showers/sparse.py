@@ -299,9 +299,10 @@ class PointFile:
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """Return energies (N, 1), MeV, and, where some differ from 90 degrees, angles (N, 1) of a file by ShowerData itself."""
         n = len(self._numbers)
-        columns = {
-            hdf5.ENERGIES: self._scale * self._column(hdf5.POINT_ENERGIES, (n, 1), "fiu").astype(np.float64)
-        }
+        energies = self._scale * self._column(hdf5.POINT_ENERGIES, (n, 1), "fiu").astype(np.float64)
+        if (fault := hdf5.check_column(hdf5.POINT_ENERGIES, energies)) is not None:
+            self._fail(*fault)
+        columns = {hdf5.ENERGIES: energies}
         x, y, z = self._column(hdf5.DIRECTIONS, (n, 3), "f").astype(np.float64).T
         if not np.allclose(x * x + y * y + z * z, 1.0, atol=1e-3) or np.abs(x).max() > 1e-3:
             self._reject(

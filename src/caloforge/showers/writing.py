@@ -197,9 +197,10 @@ class ShowerWriter:
         self._force = force
         self._threads = threads
         self._n = 0
+        self._widths: dict[str, int] = {}
         self._seen: NDArray[np.uint64] = NO_IDENTITIES
         self._seen_seeds: set[int] = set()
-        self._open: tuple[GuardedFile, h5py.File, CellStore[Any]] | None = None
+        self._open: tuple[GuardedFile, h5py.File, CellStore[Any], ChunkStream] | None = None
         self._stack = ExitStack()
 
     def __len__(self) -> int:
@@ -212,7 +213,7 @@ class ShowerWriter:
             file = h5py.File(raw, "w", libver=("v108", "v110"))
             stack.callback(_close_quietly, file)
             stream = stack.enter_context(ChunkStream(self._threads))
-            self._open = raw, file, _LAYOUTS[self.layout](file, self.detector, stream)
+            self._open = raw, file, _LAYOUTS[self.layout](file, self.detector, stream), stream
             self._stack = stack.pop_all()
         return self
 
@@ -234,55 +235,60 @@ class ShowerWriter:
             IncompatibleError: When their detector or conditions are not those of the file.
             WriteError: When the disk is full.
         """
-        raw, file, store = self._opened()
+        raw, file, store, stream = self._opened()
         if showers.detector != self.detector:
             found = showers.detector.name
             msg = f"{self.path}: showers of '{found}' cannot be added to '{self.detector.name}'"
             raise IncompatibleError(msg)
         columns = columns_of(showers)
-        if hdf5.THETA in file:
+        if hdf5.THETA in self._widths:
             columns[hdf5.THETA] = showers.incident_theta[:, None]
         fault = hdf5.check_columns(columns, self._n)
         content = showers.hits if isinstance(showers, SparseBatch) else showers.cells
         parts, wrong = store.check(content) if fault is None else ([], fault)
         if wrong is not None:
             raise FileFormatError(self.path, wrong.where, f"{wrong.message}; not written")
-        stop = self._n + len(showers)
+        new = self._match({name: values.shape[1] for name, values in columns.items()})
+        start, stop = self._n, self._n + len(showers)
+        stored = store.columns(columns, showers.incident_theta, parts)
+        kept = {name: np.array(values) for name, values in stored.items()}  # the caller's may change
+
+        def write() -> None:
+            for name, width in new.items():
+                column = hdf5.create_column(
+                    file, name, width, np.float64 if name == hdf5.THETA else np.float32
+                )
+                column.resize(start, axis=0)
+                column[:] = hdf5.PERPENDICULAR  # rows before the first angle; conditions have none
+            for name, values in kept.items():
+                file[name].resize(stop, axis=0)
+                file[name][start:stop] = values
+
         with self._reporting(raw):
-            self._match(file, columns)
-            for name, values in store.columns(columns, showers.incident_theta, parts).items():
-                dataset = file[name]
-                dataset.resize(stop, axis=0)
-                dataset[self._n : stop] = values
+            stream.run(write)
             store.append(parts)
         self._n = stop
         if showers.seen is not self._seen:
             self._seen = seen_union([self._seen, showers.seen])
         self._seen_seeds.update(int(seed) for seed in showers.attributes.get(hdf5.SEEN_SEEDS, ()))
 
-    def _match(self, file: h5py.File, columns: dict[str, NDArray[Any]]) -> None:
-        """Create the datasets of the first batch; later ones must have the same."""
-        if hdf5.THETA in columns and hdf5.THETA not in file:
-            hdf5.create_column(file, hdf5.THETA, 1, np.float64)
-            file[hdf5.THETA].resize(self._n, axis=0)
-            file[hdf5.THETA][:] = hdf5.PERPENDICULAR
+    def _match(self, widths: dict[str, int]) -> dict[str, int]:
+        """Return the angles and conditions (name to width) for which datasets are missing; all batches must have the same conditions."""
         prefix = f"{hdf5.CONDITIONS}/"
-        found = {name: values.shape[1] for name, values in columns.items() if name.startswith(prefix)}
-        stored = {
-            f"{prefix}{name}": dataset.shape[1] for name, dataset in file.get(hdf5.CONDITIONS, {}).items()
-        }
-        if not self._n:
-            for name in found.keys() - stored.keys():
-                hdf5.create_column(file, name, found[name], np.float32)
-            stored = found | stored
-        if found != stored:
+        found = {name: width for name, width in widths.items() if name.startswith(prefix)}
+        stored = {name: width for name, width in self._widths.items() if name.startswith(prefix)}
+        if found != (stored if self._n else found | stored):
             raise IncompatibleError(
                 f"{self.path}: showers with {found or 'no conditions'} cannot be added to {stored or 'none'}"
             )
+        known = {hdf5.ENERGIES, *self._widths}
+        new = {name: width for name, width in widths.items() if name not in known}
+        self._widths |= new
+        return new
 
     def _finish(self) -> None:
         """Write the attributes and flush everything."""
-        raw, file, store = self._opened()
+        raw, file, store, _ = self._opened()
         if not self._n:
             raise InputError(f"{self.path}: no showers to write; expected at least one")
         own = {
@@ -316,7 +322,7 @@ class ShowerWriter:
                 f"attribute '{name}' is a {type(value).__name__}; expected a text, a number or a list of one"
             ) from error
 
-    def _opened(self) -> tuple[GuardedFile, h5py.File, CellStore[Any]]:
+    def _opened(self) -> tuple[GuardedFile, h5py.File, CellStore[Any], ChunkStream]:
         if self._open is None or not self._open[1]:
             raise InputError(f"{self.path}: the writer is not open; use it in a 'with' block")
         return self._open
