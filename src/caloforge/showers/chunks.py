@@ -42,6 +42,7 @@ _COLUMNS = (
 _CHUNK_POINTS = 512
 _BAND_BYTES = 512 * 1024  # of the first chunk of a band of points
 _BANDS = 3  # on their way for each thread
+_JOBS = 64  # changes of the file other than bands, all small, that may wait
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -70,6 +71,7 @@ class ChunkStream:
         self._compressors = ThreadPoolExecutor(self._threads)
         self._writer = ThreadPoolExecutor(1)
         self._slots = BoundedSemaphore(_BANDS * self._threads)
+        self._jobs = BoundedSemaphore(_JOBS)
         self._last: Future[None] | None = None
         self._failure: BaseException | None = None
 
@@ -99,14 +101,14 @@ class ChunkStream:
             for place, data in compressed.result():
                 dataset.id.write_direct_chunk(place, data)
 
-        self._last = self._writer.submit(self._work, write)
+        self._last = self._writer.submit(self._work, write, self._slots)
         return packed
 
     def run(self, work: Callable[[], object]) -> None:
-        """Do some work on the file behind what was submitted before."""
+        """Do some small work on the file behind what was submitted before."""
         self.check()
-        self._slots.acquire()
-        self._last = self._writer.submit(self._work, work)
+        self._jobs.acquire()
+        self._last = self._writer.submit(self._work, work, self._jobs)
 
     def check(self) -> None:
         """Raise the first failure of a thread."""
@@ -119,14 +121,14 @@ class ChunkStream:
             self._last.result()
         self.check()
 
-    def _work(self, work: Callable[[], object]) -> None:
+    def _work(self, work: Callable[[], object], room: BoundedSemaphore) -> None:
         try:
             if self._failure is None:
                 work()
         except BaseException as error:  # raised again where the caller waits
             self._failure = error
         finally:
-            self._slots.release()
+            room.release()
 
 
 def _compress(packed: Future[list[Chunk]], strategy: int) -> list[tuple[tuple[int, int], bytes]]:
