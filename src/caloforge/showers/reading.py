@@ -118,12 +118,14 @@ class ShowerFile:
 
     def _open_columns(self) -> dict[str, h5py.Dataset | NDArray[np.float64]]:
         """Open everything else that has a row for each shower: energies, angles, conditions by full name."""
+        columns: dict[str, h5py.Dataset | NDArray[np.float64]] = {}
         if self._points is not None and not self._points.ours:
-            return self._points.columns()
-        energies = hdf5.ENERGIES if self._points is None else hdf5.POINT_ENERGIES
-        columns = {hdf5.ENERGIES: self._open_numbers(energies, 1)}
-        if hdf5.THETA in self._file:
-            columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
+            columns |= self._points.columns()
+        else:
+            energies = hdf5.ENERGIES if self._points is None else hdf5.POINT_ENERGIES
+            columns[hdf5.ENERGIES] = self._open_numbers(energies, 1)
+            if hdf5.THETA in self._file:
+                columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
         group = self._file.get(hdf5.CONDITIONS)
         if group is not None and not isinstance(group, h5py.Group):
             self._reject(f"'{hdf5.CONDITIONS}'", "is a dataset; expected a group of datasets")
