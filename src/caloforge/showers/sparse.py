@@ -130,19 +130,13 @@ class Hits:
         rises = np.empty(len(cell), bool)
         np.greater(cell[1:], cell[:-1], out=rises[1:])
         rises[self.offsets[:-1][self.counts > 0]] = True
-        if (
-            energy.min() > 0
-            and energy.max() < np.inf
-            and cell.min() >= 0
-            and cell.max() < n_cells
-            and rises.all()
-        ):
+        possible = cell.min() >= 0 and cell.max() < n_cells and energy.min() > 0 and energy.max() < np.inf
+        if possible and rises.all():
             return None
         inside, valid = (cell >= 0) & (cell < n_cells), (energy > 0) & (energy < np.inf)
         hit = int(np.argmin(inside & valid & rises))
-        where = (
-            f"dataset '{hdf5.CELLS}', row {first_row + int(np.searchsorted(self.offsets, hit, 'right')) - 1}"
-        )
+        row = first_row + int(np.searchsorted(self.offsets, hit, "right")) - 1
+        where = f"dataset '{hdf5.CELLS}', row {row}"
         if not inside[hit]:
             return hdf5.Fault(where, f"a hit is in cell {cell[hit]}; expected 0 to {n_cells - 1}")
         if not rises[hit]:
@@ -246,11 +240,13 @@ class PointFile:
     def __init__(self, path: Path, file: h5py.File, detector: Detector) -> None:
         self._path, self._file, self._detector = path, file, detector
         self._cells = Cells(detector)
-        self.ours = "caloforge_version" in file.attrs
         n, self._most, self._width = self._shape()
         self.dataset = self._open(n)
+        self.ours = "caloforge_version" in file.attrs and not self.variable
         self._numbers = self._column(hdf5.NUMBERS, (n,), "iu").astype(np.int64)
         self._scale = self._unit()
+        whole = self.variable or self.dataset.chunks is None
+        self.band = hdf5.VARIABLE_BAND if whole else int(self.dataset.chunks[0])
         if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > self._most))):
             row = int(wrong[0])
             self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {self._most} points", row)
@@ -283,17 +279,12 @@ class PointFile:
 
     def _unit(self) -> float:
         """Return the unit of the file's energies, MeV."""
-        unit = str(hdf5.plain_attributes(self._file).get(hdf5.UNIT, ""))
-        if unit not in ("", "MeV", "GeV"):
-            self._fail(f"attribute '{hdf5.UNIT}'", f"is '{unit}'; expected MeV or GeV")
-        if (
-            not unit
-            and self._column(hdf5.POINT_ENERGIES, (len(self._numbers), 1), "fiu").min() < _FIRST_ENERGY
-        ):
-            self._fail(
-                f"attribute '{hdf5.UNIT}'",
-                "is missing and energies are below 1000: MeV or GeV? expected the attribute to say so",
-            )
+        where, unit = f"attribute '{hdf5.UNIT}'", str(hdf5.plain_attributes(self._file).get(hdf5.UNIT, ""))
+        if unit not in (("MeV",) if self.ours else ("", "MeV", "GeV")):
+            self._fail(where, f"is '{unit}'; expected MeV{'' if self.ours else ' or GeV'}")
+        lowest = self._column(hdf5.POINT_ENERGIES, (len(self._numbers), 1), "fiu").min()
+        if not unit and lowest < _FIRST_ENERGY:
+            self._fail(where, "is missing and energies are below 1000: MeV or GeV? expected it to say so")
         return 1000.0 if unit == "GeV" else 1.0
 
     def columns(self) -> dict[str, NDArray[np.float64]]:
@@ -320,15 +311,6 @@ class PointFile:
         names = {number: name for name, number in PARTICLES.items()}
         return names.get(int(found[0]), "") if len(found) == 1 else ""
 
-    @property
-    def band(self) -> int:
-        """How many showers are best read at a time."""
-        return (
-            hdf5.VARIABLE_BAND
-            if self.variable or self.dataset.chunks is None
-            else int(self.dataset.chunks[0])
-        )
-
     def read(self, start: int, cells: NDArray[np.float32]) -> None:
         """Fill cells (n, n_cells), MeV, of the showers from ``start`` on.
 
@@ -351,8 +333,9 @@ class PointFile:
         if not good.all():
             hit = int(np.argmin(good))
             x, y, z, e = points[hit, :4].tolist()
-            where = "the centre of a cell" if self.ours else "in a cell"
-            message = f"point ({x:g}, {y:g}, {z:g}) has the energy {e:g}; expected a point {where} of '{self._detector.name}', (x mm, y mm, layer), and a finite energy that is not negative"
+            where = f"{'the centre of' if self.ours else 'in'} a cell of '{self._detector.name}'"
+            expected = f"a point {where}, (x mm, y mm, layer), and a finite energy that is not negative"
+            message = f"point ({x:g}, {y:g}, {z:g}) has the energy {e:g}; expected {expected}"
             self._reject(hdf5.CELLS, message, start + int(row[hit]))
         place = row * cells.shape[1] + cell
         if (place[1:] > place[:-1]).all():
@@ -370,7 +353,7 @@ class PointFile:
         """Return the points (H, 4 or 5) of some showers, one behind the other."""
         most, stop = int(numbers.max(initial=0)), start + len(numbers)
         try:
-            rows = self.dataset[start:stop] if self.variable else self.dataset[start:stop, :most]
+            rows = self.dataset[start:stop] if self.variable else self.dataset[start:stop, : most + 1]
         except (OSError, RuntimeError) as error:
             self._fail(
                 f"dataset '{hdf5.CELLS}', rows {start} to {stop - 1}",
@@ -379,18 +362,15 @@ class PointFile:
         if self.variable:
             for row, (points, number) in enumerate(zip(rows, numbers.tolist(), strict=True)):
                 if len(points) != number * self._width:
-                    self._reject(
-                        hdf5.CELLS,
-                        f"has {len(points)} values; expected {number} points of {self._width}",
-                        start + row,
-                    )
+                    message = f"has {len(points)} values; expected {number} points of {self._width}"
+                    self._reject(hdf5.CELLS, message, start + row)
             return np.concatenate(rows).astype(np.float32, copy=False).reshape(-1, self._width)
-        points = np.asarray(rows[np.arange(most) < numbers[:, None]], np.float32)
-        if np.count_nonzero(rows[..., 3]) > np.count_nonzero(points[:, 3]):
-            kept = np.cumsum(rows[..., 3] != 0, axis=1)
-            row = int(np.argmax(kept[:, -1] > kept[np.arange(len(rows)), numbers - 1] * (numbers > 0)))
-            self._reject(hdf5.CELLS, f"has energy behind its {numbers[row]} points", start + row)
-        return points
+        behind = rows[np.arange(len(rows)), np.minimum(numbers, rows.shape[1] - 1), 3]
+        if len(wrong := np.flatnonzero((numbers < rows.shape[1]) & (behind != 0))):
+            self._reject(
+                hdf5.CELLS, f"has energy behind its {numbers[wrong[0]]} points", start + int(wrong[0])
+            )
+        return np.asarray(rows[np.arange(rows.shape[1]) < numbers[:, None]], np.float32)
 
     def _column(self, name: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
         """Read a whole dataset of numbers."""
