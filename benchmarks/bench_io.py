@@ -9,7 +9,8 @@ FILE.h5 holds showers to try on; without it they are parametrised ones of ``ild-
   file's chunks, and as scattered showers; each as a ratio to h5py in this run;
 - writers beside a generator that makes a shower every ``period`` microseconds (it sleeps, as a process that waits for a GPU): HDF5's
   filters in the generator's thread, as caloforge wrote until November 2026, and the writer with its threads, for cells, points, and
-  points of batches that are hits already. By the clock, and the share of the generator's own thread;
+  points of batches that are hits already; and points in sequences of variable length. By the clock, the processor time of all threads,
+  and that of the generator's own thread;
 - peak memory of a process that streams N and 4 N showers of 27,000 cells into a file and out of it. What it needs
   beyond the libraries does not grow with N, so that 1,000,000 showers need no more (read from Linux's /proc).
 """
@@ -31,6 +32,7 @@ import numpy as np
 from caloforge.showers import Showers, SparseShowers, open_showers, read_showers, write_showers
 from caloforge.showers.chunks import thread_count
 from caloforge.showers.hdf5 import CHUNK_BYTES, COMPRESSION_LEVEL, check_cells, rows_per_chunk
+from caloforge.showers.sparse import Cells
 
 STREAM = """
 import sys
@@ -164,6 +166,23 @@ def old_write(path: Path, batches: Iterable[Showers]) -> None:
             cells[start:stop] = part.cells
 
 
+def variable_write(path: Path, batches: Iterable[SparseShowers]) -> None:
+    """Write points as the package ShowerData does, in sequences of variable length, which HDF5 does not compress."""
+    with h5py.File(path, "w", libver=("v108", "v110")) as file:
+        cells = file.create_dataset(
+            "showers", (0,), h5py.vlen_dtype(np.float32), maxshape=(None,), chunks=(64,)
+        )
+        centres, stop = None, 0
+        for part in batches:
+            centres = Cells(part.detector).points if centres is None else centres
+            points = np.concatenate([centres[part.hits.cell], part.hits.energy[:, None]], axis=1).reshape(-1)
+            rows = np.empty(len(part), object)
+            rows[:] = np.split(points, 4 * part.hits.offsets[1:-1])
+            start, stop = stop, stop + len(part)
+            cells.resize(stop, axis=0)
+            cells[start:stop] = rows
+
+
 def overlap(showers: Showers, folder: Path, period: float, seconds: float = 4.0) -> None:
     """Print what writers add to a generator that makes a shower every ``period`` microseconds."""
     size = min(1000, len(showers))
@@ -184,29 +203,27 @@ def overlap(showers: Showers, folder: Path, period: float, seconds: float = 4.0)
         "cells": (dense, write("dense")),
         "points": (dense, write("sparse")),
         "points, of hits": (hits, write("sparse")),
+        "points, variable": (hits, lambda batches: variable_write(path, batches)),
     }
     width = showers.cells.nbytes / len(showers)
     print(
-        f"\n{thread_count()} threads compress; us a shower, MB/s of cells of {width / 1e3:.0f} kB, batches of {size}"
+        f"\n{thread_count()} threads compress; cells of {width / 1e3:.0f} kB, batches of {size}; us a shower"
     )
-    print(f"{'':24} bytes   alone  MB/s   beside a generator of {period:g} us: on top  its thread")
+    print(f"{'':24}bytes   alone  MB/s  all CPU   beside a generator of {period:g} us: on top  its own CPU")
     for label, (batch, work) in writers.items():
         begin = time.perf_counter()
         work(stream(batch, 2, 0.0))
-        once = (time.perf_counter() - begin) / (2 * size)
-        n = max(3, min(100, round(seconds / (once * size))))
+        n = max(3, min(100, round(2 * seconds / (time.perf_counter() - begin))))
+        clocks = time.perf_counter, time.process_time, time.thread_time
         found = []
         for pause in (0.0, period):
-            began, own = time.perf_counter(), time.thread_time()
+            began = [clock() for clock in clocks]
             work(stream(batch, n, pause))
-            found += [
-                (time.perf_counter() - began) / (n * size) * 1e6,
-                (time.thread_time() - own) / (n * size) * 1e6,
-            ]
+            found.append([(clock() - t) / (n * size) * 1e6 for clock, t in zip(clocks, began, strict=True)])
+        (alone, cpu, _), (beside, _, own) = found
         stored = path.stat().st_size / (n * size)
-        alone, _, beside, own = found
         print(
-            f"{label:24}{stored:6.0f} {alone:7.1f} {width / alone:5.0f} {beside:31.1f} {beside - period:7.1f} {own:11.1f}"
+            f"{label:24}{stored:5.0f} {alone:7.1f} {width / alone:5.0f} {cpu:8.1f} {beside - period:40.1f} {own:12.1f}"
         )
     path.unlink()
 
