@@ -85,9 +85,9 @@ print(mib() - before)
 
 @linux
 def test_memory_of_generation_does_not_grow_with_the_showers(tmp_path: Path) -> None:
-    """5,000 and 20,000 showers of 54 hits, of which the cells are 0.5 and 2.2 GB, in batches of 54 MB."""
+    """2,000 and 20,000 showers of 54 hits, of which the cells are 0.2 and 2.2 GB, in batches of 54 MB."""
     used = []
-    for n in (5_000, 20_000):
+    for n in (2_000, 20_000):
         path = tmp_path / f"{n}.h5"
         command = [sys.executable, "-c", GENERATE, str(path), str(n), "sparse"]
         used.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))

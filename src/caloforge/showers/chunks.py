@@ -192,7 +192,7 @@ class CellStore(ABC, Generic[Rows]):
 
     @abstractmethod
     def _keep(self, parts: Sequence[Rows]) -> Rows:
-        """Return rows joined, in memory of their own."""
+        """Return rows joined, in new memory."""
 
     def check(self, showers: NDArray[np.float32] | Hits) -> tuple[list[Rows], hdf5.Fault | None]:
         """Return a batch as it will be appended, in parts that each end with a band, and its first fault."""

@@ -349,14 +349,14 @@ def _close_quietly(file: h5py.File) -> None:
 
 def write_showers(
     path: str | Path,
-    showers: _Chunked | Iterable[ShowerBatch],
+    showers: _Chunked | SparseBatch | Iterable[ShowerBatch],
     force: bool = False,
     layout: str = "dense",
 ) -> Path:
     """Write showers to a file, in chunks, and return its path.
 
     Arguments:
-        showers: Showers, an open file of them, or batches that are written as they come. Particle, source, seed
+        showers: Showers, all cells or hits alone, an open file of them, or batches that are written as they come. Particle, source, seed
             and attributes are those of the first batch.
         layout: "dense", with all cells, or "sparse", with the cells that have energy.
 
@@ -368,6 +368,8 @@ def write_showers(
     """
     check_layout(layout)
     path = check_output(path, force)
+    if isinstance(showers, SparseBatch):
+        showers = [showers]
     batches = iter(showers.chunks() if isinstance(showers, _Chunked) else showers)
     first = next(batches, None)
     if first is None:
