@@ -173,7 +173,7 @@ class Cells:
 
     def find(self, points: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the flat index (H,) of the cell around each point (H, 3): x, y (mm), layer; -1 where there is none."""
-        x, y, z = points.astype(np.float64).T
+        x, y, z = np.array(points.T, np.float64, order="C")
         number = np.rint(np.nan_to_num(z, nan=-1, posinf=-1, neginf=-1))
         known = (
             np.isfinite(x)
