@@ -1,12 +1,16 @@
 """Speed, size and memory of the files of showers.
 
-    python benchmarks/bench_io.py [--showers FILE.h5] [-n 1000] [--memory 5000]
+    python benchmarks/bench_io.py [--showers FILE.h5] [-n 1000] [--memory 5000] [--period 35]
 
-FILE.h5 holds showers to try on; without it they are parametrised ones of ``ild-ecal``. Three tables are printed:
+FILE.h5 holds showers to try on; without it they are parametrised ones of ``ild-ecal``. Four tables are printed:
 
 - gzip levels: bytes a shower, and the rates of writing and reading (MB of cells in memory a CPU second), by HDF5 alone;
 - the same file read whole by h5py, and by caloforge (with its checks) whole, in chunks, in slices that do not fit the
   file's chunks, and as scattered showers; each as a ratio to h5py in this run;
+- writers beside a generator that makes a shower every ``period`` microseconds (it sleeps, as a process that waits for a GPU): HDF5's
+  filters in the generator's thread, as caloforge wrote until November 2026, and the writer with its threads, for cells, points, and
+  points of batches that are hits already; and points in sequences of variable length. By the clock, the processor time of all threads,
+  and that of the generator's own thread;
 - peak memory of a process that streams N and 4 N showers of 27,000 cells into a file and out of it. What it needs
   beyond the libraries does not grow with N, so that 1,000,000 showers need no more (read from Linux's /proc).
 """
@@ -18,15 +22,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from caloforge.showers import Showers, open_showers, read_showers, write_showers
-from caloforge.showers.hdf5 import CHUNK_BYTES, check_cells, rows_per_chunk
+from caloforge.showers import Showers, SparseShowers, open_showers, read_showers, write_showers
+from caloforge.showers.chunks import thread_count
+from caloforge.showers.hdf5 import CHUNK_BYTES, COMPRESSION_LEVEL, check_cells, rows_per_chunk
+from caloforge.showers.sparse import Cells
 
 STREAM = """
 import sys
@@ -107,8 +113,9 @@ def levels(showers: Showers, folder: Path) -> None:
 
 def rates(showers: Showers, folder: Path) -> None:
     """Print how caloforge reads and writes against h5py alone."""
-    path, copy = folder / "rates.h5", folder / "copy.h5"
+    path, copy, points = folder / "rates.h5", folder / "copy.h5", folder / "points.h5"
     write_showers(path, showers)
+    write_showers(points, showers, layout="sparse")
     size, n = showers.cells.nbytes, len(showers)
     rng = np.random.default_rng(0)
     tenth = np.sort(rng.choice(n, max(1, n // 10), replace=False))
@@ -117,12 +124,12 @@ def rates(showers: Showers, folder: Path) -> None:
         with h5py.File(path) as file:
             file["showers"][:]
 
-    def chunks(step: int | None) -> None:
+    def chunks(step: int | None, path: Path = path) -> None:
         with open_showers(path) as file:
             for _ in file.chunks(step):
                 pass
 
-    def scattered() -> None:
+    def scattered(path: Path = path) -> None:
         with open_showers(path) as file:
             file.take(tenth)
 
@@ -133,10 +140,92 @@ def rates(showers: Showers, folder: Path) -> None:
         "chunks()": lambda: chunks(None),
         "chunks(7), which do not fit the file's": lambda: chunks(7),
         "take() of a tenth, scattered": scattered,
+        "chunks(), sparse": lambda: chunks(None, points),
+        "take() of a tenth, scattered, sparse": lambda: scattered(points),
         "the checks alone": lambda: [check_cells(part.cells) for part in showers.chunks(19)],
         "write_showers": lambda: write_showers(copy, showers, force=True),
+        "write_showers, sparse": lambda: write_showers(copy, showers, force=True, layout="sparse"),
     }.items():
         print(f"{timed(work) / base:8.2f}  {label}")
+
+
+def old_write(path: Path, batches: Iterable[Showers]) -> None:
+    """Write cells as caloforge did before: checks and HDF5's filters between one batch and the next."""
+    with h5py.File(path, "w", libver=("v108", "v110")) as file:
+        stop = 0
+        for part in batches:
+            assert check_cells(part.cells) is None
+            if not stop:
+                shape, rows = (0, part.cells.shape[1]), rows_per_chunk(4 * part.cells.shape[1], CHUNK_BYTES)
+                options = {"compression": "gzip", "compression_opts": COMPRESSION_LEVEL, "shuffle": True}
+                cells = file.create_dataset(
+                    "showers", shape, "f4", maxshape=(None, shape[1]), chunks=(rows, shape[1]), **options
+                )
+            start, stop = stop, stop + len(part)
+            cells.resize(stop, axis=0)
+            cells[start:stop] = part.cells
+
+
+def variable_write(path: Path, batches: Iterable[SparseShowers]) -> None:
+    """Write points as the package ShowerData does, in sequences of variable length, which HDF5 does not compress."""
+    with h5py.File(path, "w", libver=("v108", "v110")) as file:
+        cells = file.create_dataset(
+            "showers", (0,), h5py.vlen_dtype(np.float32), maxshape=(None,), chunks=(64,)
+        )
+        centres, stop = None, 0
+        for part in batches:
+            centres = Cells(part.detector).points if centres is None else centres
+            points = np.concatenate([centres[part.hits.cell], part.hits.energy[:, None]], axis=1).reshape(-1)
+            rows = np.empty(len(part), object)
+            rows[:] = np.split(points, 4 * part.hits.offsets[1:-1])
+            start, stop = stop, stop + len(part)
+            cells.resize(stop, axis=0)
+            cells[start:stop] = rows
+
+
+def overlap(showers: Showers, folder: Path, period: float, seconds: float = 4.0) -> None:
+    """Print what writers add to a generator that makes a shower every ``period`` microseconds."""
+    size = min(1000, len(showers))
+    dense = showers[:size]
+    hits = SparseShowers.from_dense(dense)
+    path = folder / "overlap.h5"
+
+    def stream(batch: Any, n: int, pause: float) -> Iterator[Any]:
+        for _ in range(n):
+            time.sleep(pause * size * 1e-6)
+            yield batch
+
+    def write(layout: str) -> Callable[[Iterable[Any]], object]:
+        return lambda batches: write_showers(path, batches, force=True, layout=layout)
+
+    writers: dict[str, tuple[Any, Callable[[Iterable[Any]], object]]] = {
+        "cells, HDF5's filters": (dense, lambda batches: old_write(path, batches)),
+        "cells": (dense, write("dense")),
+        "points": (dense, write("sparse")),
+        "points, of hits": (hits, write("sparse")),
+        "points, variable": (hits, lambda batches: variable_write(path, batches)),
+    }
+    width = showers.cells.nbytes / len(showers)
+    print(
+        f"\n{thread_count()} threads compress; cells of {width / 1e3:.0f} kB, batches of {size}; us a shower"
+    )
+    print(f"{'':24}bytes   alone  MB/s  all CPU   beside a generator of {period:g} us: on top  its own CPU")
+    for label, (batch, work) in writers.items():
+        begin = time.perf_counter()
+        work(stream(batch, 2, 0.0))
+        n = max(3, min(100, round(2 * seconds / (time.perf_counter() - begin))))
+        clocks = time.perf_counter, time.process_time, time.thread_time
+        found = []
+        for pause in (0.0, period):
+            began = [clock() for clock in clocks]
+            work(stream(batch, n, pause))
+            found.append([(clock() - t) / (n * size) * 1e6 for clock, t in zip(clocks, began, strict=True)])
+        (alone, cpu, _), (beside, _, own) = found
+        stored = path.stat().st_size / (n * size)
+        print(
+            f"{label:24}{stored:5.0f} {alone:7.1f} {width / alone:5.0f} {cpu:8.1f} {beside - period:40.1f} {own:12.1f}"
+        )
+    path.unlink()
 
 
 def memory(n: int, folder: Path) -> None:
@@ -153,12 +242,13 @@ def memory(n: int, folder: Path) -> None:
 
 
 def main() -> None:
-    """Run all three."""
+    """Run all of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--showers", type=Path, help="file of showers to try on")
     parser.add_argument("-n", type=int, default=1000, help="showers of it")
+    parser.add_argument("--period", type=float, default=35.0, help="time of a generated shower, microseconds")
     parser.add_argument("--memory", type=int, default=5000, help="showers of the smaller stream; 0: none")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -166,6 +256,7 @@ def main() -> None:
         showers = sample(arguments.showers, arguments.n)
         levels(showers, folder)
         rates(showers, folder)
+        overlap(showers, folder, arguments.period)
         if arguments.memory:
             memory(arguments.memory, folder)
 

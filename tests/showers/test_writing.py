@@ -36,9 +36,10 @@ from caloforge.showers.writing import GuardedFile
     angled=st.booleans(),
     conditioned=st.booleans(),
     seed=st.one_of(st.none(), st.integers(0, 2**63 - 1)),
+    layout=st.sampled_from(["dense", "sparse"]),
 )
 def test_round_trip_in_any_pieces(
-    make, sizes: list[int], angled: bool, conditioned: bool, seed: int | None
+    make, sizes: list[int], angled: bool, conditioned: bool, seed: int | None, layout: str
 ) -> None:
     changes = {} if angled else {"incident_theta": None}
     changes |= {} if conditioned else {"conditions": {}}
@@ -46,7 +47,7 @@ def test_round_trip_in_any_pieces(
     starts = np.cumsum([0, *sizes])
     parts = [whole[a:b] for a, b in pairwise(starts)]
     with tempfile.TemporaryDirectory() as folder:
-        path = write_showers(Path(folder) / "showers.h5", iter(parts))
+        path = write_showers(Path(folder) / "showers.h5", iter(parts), layout=layout)
         back = read_showers(path)
     assert back.conditions.keys() == whole.conditions.keys()
     assert_same(back, whole.replace(conditions={name: whole.conditions[name] for name in back.conditions}))
@@ -170,12 +171,15 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(make, tmp_path: Path) ->
         ("incident_theta", 190.0, r"dataset 'incident_theta', row 5: is 190"),
     ],
 )
-def test_bad_values_are_not_written(make, tmp_path: Path, field: str, value: float, message: str) -> None:
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_bad_values_are_not_written(
+    make, tmp_path: Path, field: str, value: float, message: str, layout: str
+) -> None:
     bad = make(3, seed=1)
     array = getattr(bad, field).copy()
     array.reshape(3, -1)[2, 0] = value
     with pytest.raises(FileFormatError, match=message):
-        write_showers(tmp_path / "s.h5", [make(3), bad.replace(**{field: array})])
+        write_showers(tmp_path / "s.h5", [make(3), bad.replace(**{field: array})], layout=layout)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -222,7 +226,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 rng = np.random.default_rng(0)
 batch = Showers("calochallenge-1-photons", rng.random((n, 368)), np.ones(n))
 try:
-    with ShowerWriter(sys.argv[1], batch.detector) as writer:
+    with ShowerWriter(sys.argv[1], batch.detector, layout=sys.argv[4], threads=3) as writer:
         for _ in range(int(sys.argv[3])):
             writer.append(batch)
 except WriteError as error:
@@ -231,14 +235,23 @@ except WriteError as error:
 """
 
 
-@pytest.mark.parametrize(("limit", "batches"), [(1, 1), (300_000, 1), (700_000, 20)])
-def test_a_full_disk(tmp_path: Path, limit: int, batches: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "batches", "layout"),
+    [
+        (1, 1, "dense"),
+        (300_000, 1, "dense"),
+        (700_000, 40, "dense"),
+        (1, 1, "sparse"),
+        (2_000_000, 20, "sparse"),
+    ],
+)
+def test_a_full_disk(tmp_path: Path, limit: int, batches: int, layout: str) -> None:
     """The limit strikes at the header, at the end, or among the chunks; the process must live to tell."""
     path = tmp_path / "s.h5"
     # the limit would strike a coverage measurement of the process too, so there is none
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(path), str(limit), str(batches)],
+        [sys.executable, "-c", FULL, str(path), str(limit), str(batches), layout],
         env=environment,
         capture_output=True,
         text=True,

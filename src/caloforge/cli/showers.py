@@ -21,6 +21,13 @@ from caloforge.cli.output import (
     print_warnings,
 )
 
+Layout = Annotated[
+    str,
+    typer.Option(
+        "--layout", help="Of the file: dense, or sparse: only cells with energy, as ShowerData has them."
+    ),
+]
+
 __all__ = ["generate", "project", "simulate", "view"]
 
 
@@ -45,6 +52,7 @@ def simulate(
     download_data: Annotated[
         bool, typer.Option("--download-data", help="Let geant4-pybind download Geant4's physics tables.")
     ] = False,
+    layout: Layout = "dense",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -68,6 +76,7 @@ def simulate(
         physics_list=physics_list,
         production_cut=production_cut,
         download_data=download_data or None,
+        layout=layout,
     )
     what = f"{number} showers of {engine} in {detector}"
     print_result(as_json, output, what, n=number, engine=engine, seed=seed)
@@ -94,6 +103,7 @@ def generate(
     ] = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
+    layout: Layout = "dense",
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -104,6 +114,7 @@ def generate(
     from caloforge.settings import assignment
     from caloforge.showers import open_showers
     from caloforge.showers.seen import warnings_of
+    from caloforge.showers.writing import check_layout
     from caloforge.zoo.store import load
 
     if like is not None and (energy is not None or theta is not None):
@@ -111,6 +122,7 @@ def generate(
     if like is None and (number is None or energy is None):
         msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
         raise InputError(msg)
+    check_layout(layout)
     check_output(output, force)
     model = load(source, device=device, options=dict(map(assignment, settings or ())))
     print_warnings(warnings_of(model.name, model.attributes))
@@ -124,6 +136,7 @@ def generate(
         batch_size=batch_size,
         allow_extrapolation=allow_extrapolation,
         force=force,
+        layout=layout,
     )
     with open_showers(output) as file:
         made = len(file)

@@ -29,6 +29,7 @@ from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerSource, ShowerWriter, open_showers
 from caloforge.showers.identity import seen_union
+from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["Generator", "GeneratorTime", "count_parameters", "hardware_name", "speed_of", "time_generator"]
@@ -91,12 +92,19 @@ class Generator:
         batch_size: int = 1000,
         allow_extrapolation: bool = False,
         force: bool = False,
+        layout: str = "dense",
     ) -> Path:
-        """Generate showers into a file, a batch at a time; see :meth:`stream` for the arguments."""
+        """Generate showers into a file, a batch at a time; see :meth:`stream` for the arguments.
+
+        ``layout`` is "dense", with all cells, or "sparse", with those that have energy; see :class:`~caloforge.showers.ShowerWriter`.
+        """
+        check_layout(layout)
         stream = self.stream(n, energy, theta, like, seed, batch_size, allow_extrapolation)
         first = next(stream)
         total = self._number(n, like)
-        writer = ShowerWriter(path, self.detector, first.particle, self.name, seed, first.attributes, force)
+        writer = ShowerWriter(
+            path, self.detector, first.particle, self.name, seed, first.attributes, force, layout
+        )
         with writer, progress(total, f"generate {self.name}") as advance:
             for part in chain([first], stream):
                 writer.append(part)

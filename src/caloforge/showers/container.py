@@ -13,9 +13,10 @@ from caloforge.errors import IncompatibleError, InputError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, rows_per_stream
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import write_showers
 
-__all__ = ["Index", "ShowerSource", "Showers", "as_selection", "chunk_size"]
+__all__ = ["Index", "ShowerSource", "Showers", "SparseShowers", "as_selection", "chunk_size"]
 
 Index: TypeAlias = int | np.integer[Any] | slice | list[int] | NDArray[Any]
 """One shower, a range of showers, a mask (N,), or indices."""
@@ -176,7 +177,11 @@ class Showers:
 
     def replace(self, **changes: Any) -> Showers:
         """Return showers with some of the constructor's arguments changed, the arrays shared."""
-        fields: dict[str, Any] = {
+        return Showers(**(self.fields() | changes))
+
+    def fields(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name, the arrays shared."""
+        return {
             "detector": self.detector,
             "cells": self.cells,
             "incident_energy": self.incident_energy,
@@ -188,7 +193,6 @@ class Showers:
             "attributes": self.attributes,
             "seen": self.seen,
         }
-        return Showers(**(fields | changes))
 
     def grid(self) -> NDArray[np.float32]:
         """Return the cells as (N, *detector.shape), without a copy."""
@@ -220,9 +224,9 @@ class Showers:
         total: NDArray[np.float64] = self.cells.sum(axis=1, dtype=np.float64)
         return total
 
-    def save(self, path: str | Path, force: bool = False) -> Path:
+    def save(self, path: str | Path, force: bool = False, layout: str = "dense") -> Path:
         """Write them to a file, see :func:`~caloforge.showers.write_showers`, and return its path."""
-        return write_showers(path, self, force=force)
+        return write_showers(path, self, force=force, layout=layout)
 
     @classmethod
     def concatenate(cls, parts: Iterable[Showers]) -> Showers:
@@ -257,6 +261,49 @@ class Showers:
             attributes=_common_attributes(parts),
             seen=seen_union(part.seen for part in parts),
         )
+
+
+class SparseShowers:
+    """Showers as hits, such as a GPU hands over, for a :class:`~caloforge.showers.ShowerWriter` of either layout.
+
+    Arguments:
+        hits: The cells with energy.
+        others: The arguments of :class:`Showers` but ``cells``; all of them are attributes here too.
+
+    Raises:
+        InputError: When shapes or lengths do not fit.
+
+    Examples:
+        >>> hits = Hits(cell=[5, 7, 5], energy=[1.0, 2.0, 4.0], offsets=[0, 2, 3])
+        >>> showers = SparseShowers("ild-ecal", hits, incident_energy=[50e3, 50e3])
+        >>> showers.to_dense().visible_energy.tolist()
+        [3.0, 4.0]
+    """
+
+    def __init__(
+        self, detector: Detector | str, hits: Hits, incident_energy: ArrayLike, **others: Any
+    ) -> None:
+        place = get_detector(detector)
+        none = np.broadcast_to(np.float32(0), (len(hits), place.n_cells))  # takes no memory
+        self.hits = hits
+        self._empty = empty = Showers(place, none, incident_energy, **others)
+        self.detector, self.particle, self.source, self.seed = place, empty.particle, empty.source, empty.seed
+        self.incident_energy, self.conditions = empty.incident_energy, empty.conditions
+        self.has_theta, self.incident_theta = empty.has_theta, empty.incident_theta
+        self.attributes, self.seen = empty.attributes, empty.seen
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @classmethod
+    def from_dense(cls, showers: Showers) -> SparseShowers:
+        """Return the hits of showers, and all else of them."""
+        others = {name: value for name, value in showers.fields().items() if name != "cells"}
+        return cls(hits=Hits.from_cells(showers.cells), **others)
+
+    def to_dense(self) -> Showers:
+        """Return them with all their cells."""
+        return self._empty.replace(cells=self.hits.to_cells(self.detector.n_cells))
 
 
 def _column(name: str, values: ArrayLike, n: int) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """The HDF5 layout of shower files: names, sizes of chunks, valid values, and reading with clear errors.
 
 The layout is the CaloChallenge's (https://calochallenge.github.io) with names added: ``showers`` (N, cells) float32 MeV and
-``incident_energies`` (N, 1) MeV; where they apply ``incident_theta`` (N, 1) degrees and ``conditions/NAME`` (N, k).
+``incident_energies`` (N, 1) MeV; where they apply ``incident_theta`` (N, 1) degrees and ``conditions/NAME`` (N, k). The sparse
+layout (:mod:`caloforge.showers.sparse`) is that of the package ShowerData: ``showers`` are points, ``energies`` (N, 1) MeV.
 
 HDF5 unpacks a whole chunk whenever any of it is read. The cache of a dataset therefore has room for one band of rows (all
 chunks that a row touches) and one chunk more, so that consecutive slices unpack each chunk once, whatever their size.
@@ -24,23 +25,33 @@ from caloforge.errors import FileFormatError
 __all__ = [
     "CELLS",
     "CHUNK_BYTES",
+    "COLUMN_BYTES",
     "COMPRESSION_LEVEL",
     "CONDITIONS",
     "DEFINITION",
+    "DIRECTIONS",
     "ENERGIES",
     "MODEL_STATUS",
+    "NUMBERS",
+    "PDG",
     "PERPENDICULAR",
+    "POINT_ENERGIES",
     "RESERVED",
     "SEEN",
     "SEEN_INCOMPLETE",
     "SEEN_SEEDS",
+    "SHAPE",
     "STREAM_BYTES",
     "THETA",
+    "UNIT",
+    "VARIABLE_BAND",
     "Fault",
     "band_rows",
     "check_cells",
     "check_column",
-    "check_values",
+    "check_columns",
+    "create_column",
+    "create_dataset",
     "open_dataset",
     "open_hdf5",
     "plain_attributes",
@@ -54,6 +65,21 @@ ENERGIES: Final = "incident_energies"
 THETA: Final = "incident_theta"
 CONDITIONS: Final = "conditions"
 
+POINT_ENERGIES: Final = "energies"
+"""Incident energies of the sparse layout."""
+NUMBERS: Final = "num_points"
+"""Dataset (N,) of the sparse layout: numbers of points."""
+DIRECTIONS: Final = "directions"
+"""Dataset (N, 3) of the sparse layout: unit vectors."""
+PDG: Final = "pdg"
+"""Dataset (N,) of the sparse layout: the particle's number of the Particle Data Group."""
+SHAPE: Final = "shape"
+"""Dataset (3,) of the sparse layout: N, room for points, values of a point."""
+VARIABLE_BAND: Final = 64
+"""How many showers are read at a time from sequences of variable length."""
+UNIT: Final = "energy_unit"
+"""Attribute of the sparse layout: MeV, or GeV in files of others."""
+
 SEEN: Final = "seen_identities"
 """Dataset (M,) uint64, sorted: identities of the showers that trained or selected the model behind a file."""
 SEEN_SEEDS: Final = "seen_seeds"
@@ -64,7 +90,7 @@ MODEL_STATUS: Final = "model_status"
 """Attribute: what is wrong with the model, such as "unfinished: stage cells not trained"."""
 
 DEFINITION: Final = "detector_definition"
-RESERVED: Final = frozenset({"detector", DEFINITION, "particle", "source", "seed", "caloforge_version"})
+RESERVED: Final = frozenset({"detector", DEFINITION, "particle", "source", "seed", "caloforge_version", UNIT})
 """Attributes that are written from the showers' own fields."""
 
 PERPENDICULAR: Final = 90.0
@@ -72,6 +98,9 @@ PERPENDICULAR: Final = 90.0
 
 CHUNK_BYTES: Final = 2 * 2**20
 """Size of a chunk of cells in the file: a unit of compression, and of what a sliced read must unpack."""
+
+COLUMN_BYTES: Final = 64 * 2**10
+"""Size of a chunk of a column: small, since a file of few showers has one whole chunk of each."""
 
 STREAM_BYTES: Final = 16 * 2**20
 """Default size of the cells in one chunk of ``chunks()``."""
@@ -117,7 +146,7 @@ def check_cells(cells: NDArray[np.float32], first_row: int = 0) -> Fault | None:
 
 
 _RANGES = {
-    ENERGIES: (0.0, np.inf, "a finite incident energy in MeV above zero"),
+    **dict.fromkeys((ENERGIES, POINT_ENERGIES), (0.0, np.inf, "a finite incident energy in MeV above zero")),
     THETA: (0.0, 180.0, "an angle in degrees between 0 and 180 (90 is perpendicular to the front face)"),
 }
 """Open range of the values of a column, and its description; those of other columns are finite."""
@@ -134,18 +163,39 @@ def check_column(name: str, values: NDArray[Any], first_row: int = 0) -> Fault |
     return Fault(f"dataset '{name}', row {first_row + row}", f"is {found}; expected {expected}")
 
 
-def check_values(
-    cells: NDArray[np.float32], columns: Mapping[str, NDArray[Any]], first_row: int = 0
-) -> Fault | None:
-    """Return the first fault of showers, the cheap checks first.
-
-    Arguments:
-        cells: Energies (N, n_cells), MeV.
-        columns: Everything else, each (N, k), by the name of its dataset.
-        first_row: Row of the file in which they begin.
-    """
+def check_columns(columns: Mapping[str, NDArray[Any]], first_row: int = 0) -> Fault | None:
+    """Return the first fault of energies, angles and conditions, each (N, k), by the name of its dataset."""
     faults = (check_column(name, values, first_row) for name, values in columns.items())
-    return next((fault for fault in faults if fault is not None), None) or check_cells(cells, first_row)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def create_dataset(
+    file: h5py.File,
+    name: str,
+    width: int | None,
+    kind: np.dtype[Any] | type[np.generic],
+    chunks: tuple[int, ...],
+    grows: bool = False,
+) -> h5py.Dataset:
+    """Create a compressed dataset (0, width), or (0,), to which rows can be added, and columns where it ``grows``."""
+    return file.create_dataset(
+        name,
+        shape=(0,) if width is None else (0, width),
+        maxshape=(None,) if width is None else (None, None if grows else width),
+        dtype=kind,
+        chunks=chunks,
+        compression="gzip",
+        compression_opts=COMPRESSION_LEVEL,
+        shuffle=True,
+    )
+
+
+def create_column(
+    file: h5py.File, name: str, width: int | None, kind: np.dtype[Any] | type[np.generic]
+) -> h5py.Dataset:
+    """Create a dataset (0, width), or (0,), of few values a shower, see :func:`create_dataset`."""
+    rows = rows_per_chunk((width or 1) * np.dtype(kind).itemsize, COLUMN_BYTES)
+    return create_dataset(file, name, width, kind, (rows,) if width is None else (rows, width))
 
 
 def open_hdf5(path: Path) -> h5py.File:

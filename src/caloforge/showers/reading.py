@@ -18,6 +18,7 @@ from caloforge.geometry import DETECTORS, Detector, detector_from_definition, ge
 from caloforge.showers import hdf5
 from caloforge.showers.container import Index, Showers, as_selection, chunk_size
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.sparse import PointFile, is_sparse
 
 __all__ = ["ShowerFile", "open_showers", "open_with_default", "read_showers"]
 
@@ -69,11 +70,11 @@ class ShowerFile:
             self.source = str(stored.get("source", ""))
             self.seed: int | None = stored.get("seed")
             self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
-            note = f" for detector '{self.detector.name}'"
-            self._cells = self._open_numbers(hdf5.CELLS, self.detector.n_cells, note)
-            if not len(self._cells):
-                self._reject(f"dataset '{hdf5.CELLS}'", "has no showers; expected at least one")
+            self._points = PointFile(self.path, self._file, self.detector) if is_sparse(self._file) else None
+            self._cells = self._open_cells()
             self._columns = self._open_columns()
+            if self._points is not None and not self.particle:
+                self.particle = self._points.particle
         except BaseException:
             self._file.close()
             raise
@@ -106,20 +107,35 @@ class ShowerFile:
             self._reject(f"attribute '{hdf5.DEFINITION}'", f"defines another '{name}' than the expected one")
         return found
 
-    def _open_columns(self) -> dict[str, h5py.Dataset]:
+    def _open_cells(self) -> h5py.Dataset:
+        """Open the cells, or the points."""
+        if self._points is not None:
+            return self._points.dataset
+        cells = self._open_numbers(hdf5.CELLS, self.detector.n_cells, f" for detector '{self.detector.name}'")
+        if not len(cells):
+            self._reject(f"dataset '{hdf5.CELLS}'", "has no showers; expected at least one")
+        return cells
+
+    def _open_columns(self) -> dict[str, h5py.Dataset | NDArray[np.float64]]:
         """Open everything else that has a row for each shower: energies, angles, conditions by full name."""
-        columns = {hdf5.ENERGIES: self._open_numbers(hdf5.ENERGIES, 1)}
-        if hdf5.THETA in self._file:
-            columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
+        columns: dict[str, h5py.Dataset | NDArray[np.float64]] = {}
+        if self._points is not None and not self._points.ours:
+            columns |= self._points.columns()
+        else:
+            energies = hdf5.ENERGIES if self._points is None else hdf5.POINT_ENERGIES
+            columns[hdf5.ENERGIES] = self._open_numbers(energies, 1)
+            if hdf5.THETA in self._file:
+                columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
         group = self._file.get(hdf5.CONDITIONS)
         if group is not None and not isinstance(group, h5py.Group):
             self._reject(f"'{hdf5.CONDITIONS}'", "is a dataset; expected a group of datasets")
         for name in group or ():
             columns[_PREFIX + name] = self._open_numbers(_PREFIX + name, None)
-        for name, column in columns.items():
+        for column in columns.values():
             if len(column) != len(self._cells):
                 self._reject(
-                    f"dataset '{name}'", f"has {len(column)} rows; expected {len(self._cells)}, one a shower"
+                    f"dataset '{_name_of(column)}'",
+                    f"has {len(column)} rows; expected {len(self._cells)}, one a shower",
                 )
         return columns
 
@@ -225,7 +241,7 @@ class ShowerFile:
     def chunks(self, size: int | None = None) -> Iterator[Showers]:
         """Iterate over all showers in order, ``size`` at a time (by default about 16 MiB of cells)."""
         n = len(self)
-        step = chunk_size(size, hdf5.rows_per_stream(4 * self.detector.n_cells, hdf5.band_rows(self._cells)))
+        step = chunk_size(size, hdf5.rows_per_stream(4 * self.detector.n_cells, self._band))
         return (self._read(start, min(start + step, n)) for start in range(0, n, step))
 
     def take(self, indices: ArrayLike) -> Showers:
@@ -236,7 +252,7 @@ class ShowerFile:
         wanted = np.arange(len(self))[as_selection(np.asarray(indices), len(self))]
         order = np.argsort(wanted, kind="stable")
         cells = np.empty((len(wanted), self.detector.n_cells), dtype=np.float32)
-        bands = wanted[order] // hdf5.band_rows(self._cells)
+        bands = wanted[order] // self._band
         for places in np.split(order, np.flatnonzero(np.diff(bands)) + 1):
             if len(places):
                 first, last = int(wanted[places[0]]), int(wanted[places[-1]])
@@ -253,11 +269,15 @@ class ShowerFile:
     def _read_cells(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read and check cells, a band of chunks at a time, while they are in the processor's cache."""
         cells = np.empty((stop - start, self.detector.n_cells), dtype=np.float32)
-        step = hdf5.band_rows(self._cells)
+        step = self._band
         for low, high in pairwise([start, *range((start // step + 1) * step, stop, step), stop]):
             block = cells[low - start : high - start]
-            hdf5.read_rows(self.path, self._cells, low, block)
-            self._check(hdf5.check_cells(block, low))
+            if self._points is not None:
+                self._check_open()
+                self._points.read(low, block)
+            else:
+                hdf5.read_rows(self.path, self._cells, low, block)
+                self._check(hdf5.check_cells(block, low))
         return cells
 
     def _with_columns(
@@ -282,11 +302,18 @@ class ShowerFile:
         """Read and check energies, angles (float64) or a condition (float32) as (n, k)."""
         self._check_open()
         dataset = self._columns[name]
+        if isinstance(dataset, np.ndarray):
+            return dataset[start:stop]
         kind = np.float32 if name.startswith(_PREFIX) else np.float64
         values = np.empty((stop - start, *dataset.shape[1:]), kind)
         hdf5.read_rows(self.path, dataset, start, values)
-        self._check(hdf5.check_column(name, values, start))
+        self._check(hdf5.check_column(_name_of(dataset), values, start))
         return values[:, None] if values.ndim == 1 else values
+
+    @property
+    def _band(self) -> int:
+        """How many showers are best read at a time."""
+        return hdf5.band_rows(self._cells) if self._points is None else self._points.band
 
     def _check_open(self) -> None:
         if not self._file:
@@ -298,3 +325,7 @@ class ShowerFile:
 
     def _reject(self, where: str, message: str) -> NoReturn:
         raise FileFormatError(self.path, where, message)
+
+
+def _name_of(dataset: h5py.Dataset) -> str:
+    return str(dataset.name).lstrip("/")

@@ -9,31 +9,30 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge import __version__
-from caloforge.errors import FileFormatError, IncompatibleError, InputError, WriteError
+from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnknownNameError, WriteError
 from caloforge.files import atomic_path, check_output
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import hdf5
+from caloforge.showers.chunks import CellStore, ChunkStream, DenseStore, SparseStore
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.sparse import Hits
 
-__all__ = ["GuardedFile", "ShowerBatch", "ShowerWriter", "columns_of", "write_showers"]
+__all__ = ["GuardedFile", "ShowerBatch", "ShowerWriter", "check_layout", "columns_of", "write_showers"]
 
-_COLUMN_CHUNK = (
-    64 * 2**10
-)  # bytes of a chunk of a column: small, since a file of few showers has one whole chunk of each
+_LAYOUTS: dict[str, type[CellStore[Any]]] = {"dense": DenseStore, "sparse": SparseStore}
 
 
-class ShowerBatch(Protocol):
-    """Showers in memory as they are written; see :class:`~caloforge.showers.Showers`."""
+class _Facts(Protocol):
+    """All of a batch but its cells."""
 
     detector: Detector
-    cells: NDArray[np.float32]
     incident_energy: NDArray[np.float64]
     has_theta: bool
     incident_theta: NDArray[np.float64]
@@ -48,6 +47,22 @@ class ShowerBatch(Protocol):
         """Return the number of showers."""
 
 
+class DenseBatch(_Facts, Protocol):
+    """Showers in memory with all cells; see :class:`~caloforge.showers.Showers`."""
+
+    cells: NDArray[np.float32]
+
+
+@runtime_checkable
+class SparseBatch(_Facts, Protocol):
+    """Showers in memory as hits; see :class:`~caloforge.showers.SparseShowers`."""
+
+    hits: Hits
+
+
+ShowerBatch: TypeAlias = DenseBatch | SparseBatch
+
+
 @runtime_checkable
 class _Chunked(Protocol):
     """A source of showers; an iterable of batches has no chunks."""
@@ -56,7 +71,18 @@ class _Chunked(Protocol):
         """Iterate over all showers in order."""
 
 
-def columns_of(showers: ShowerBatch) -> dict[str, NDArray[Any]]:
+def check_layout(layout: str) -> str:
+    """Return the name of a layout.
+
+    Raises:
+        UnknownNameError: When there is none of that name.
+    """
+    if layout not in _LAYOUTS:
+        raise UnknownNameError("layout", layout, list(_LAYOUTS))
+    return layout
+
+
+def columns_of(showers: _Facts) -> dict[str, NDArray[Any]]:
     """Return energies, conditions and, where there are some, angles, each (N, k), by the name of the dataset."""
     columns: dict[str, NDArray[Any]] = {hdf5.ENERGIES: showers.incident_energy[:, None]}
     if showers.has_theta:
@@ -134,11 +160,17 @@ class GuardedFile(io.RawIOBase):
 class ShowerWriter:
     """Writes showers to a file, batch by batch, in order.
 
-    The file appears under its name when the ``with`` block ends without an error; otherwise nothing is left. It needs the memory of
-    two chunks of the file. ``attributes`` (texts, numbers, and lists of one; None is left out) may be changed until then. Identities and seeds that the batches' models
-    have seen are written too.
+    The file appears under its name when the ``with`` block ends without an error; otherwise nothing is left. While a batch is compressed
+    and written, by threads, the next one can be made; of the batches only some chunks of the file stay in memory, and their arrays may
+    change after :meth:`append`. ``attributes`` (texts, numbers, and lists of one; None is left out) may be changed until the end.
+    Identities and seeds that the batches' models have seen are written too.
+
+    Arguments:
+        layout: "dense", with all cells, or "sparse", with the cells that have energy; see :mod:`caloforge.showers.sparse`.
+        threads: Number of threads that compress; by default that of the free processors, at most 8.
 
     Raises:
+        UnknownNameError: When there is no such layout.
         OutputExistsError: On entering, when the file exists and ``force`` is not set.
         WriteError: When the disk is full.
     """
@@ -152,6 +184,8 @@ class ShowerWriter:
         seed: int | None = None,
         attributes: Mapping[str, Any] | None = None,
         force: bool = False,
+        layout: str = "dense",
+        threads: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.detector = get_detector(detector)
@@ -159,11 +193,14 @@ class ShowerWriter:
         self.source = source
         self.seed = seed
         self.attributes: dict[str, Any] = dict(attributes or {})
+        self.layout = check_layout(layout)
         self._force = force
+        self._threads = threads
         self._n = 0
+        self._widths: dict[str, int] = {}
         self._seen: NDArray[np.uint64] = NO_IDENTITIES
         self._seen_seeds: set[int] = set()
-        self._open: tuple[GuardedFile, h5py.File] | None = None
+        self._open: tuple[GuardedFile, h5py.File, CellStore[Any], ChunkStream] | None = None
         self._stack = ExitStack()
 
     def __len__(self) -> int:
@@ -173,20 +210,17 @@ class ShowerWriter:
         with ExitStack() as stack:
             part = stack.enter_context(atomic_path(self.path, self._force))
             raw = stack.enter_context(GuardedFile(part))
-            # Full chunks leave the cache first (w0 = 1); the one that is still being filled stays in it.
-            cache = max(2 * hdf5.CHUNK_BYTES, 8 * self.detector.n_cells)
-            file = h5py.File(raw, "w", libver=("v108", "v110"), rdcc_nbytes=cache, rdcc_w0=1.0)
+            file = h5py.File(raw, "w", libver=("v108", "v110"))
             stack.callback(_close_quietly, file)
-            self._open = raw, file
-            self._create(file, hdf5.CELLS, self.detector.n_cells, np.float32, hdf5.CHUNK_BYTES)
-            self._create(file, hdf5.ENERGIES, 1, np.float64)
+            stream = stack.enter_context(ChunkStream(self._threads))
+            self._open = raw, file, _LAYOUTS[self.layout](file, self.detector, stream), stream
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The stack closes HDF5, then the file below, then renames it, or removes it after a failure.
+        # The stack ends the threads, closes HDF5, then the file below, then renames it, or removes it after a failure.
         if error is not None:
             self._stack.__exit__(kind, error, trace)
             return
@@ -201,66 +235,60 @@ class ShowerWriter:
             IncompatibleError: When their detector or conditions are not those of the file.
             WriteError: When the disk is full.
         """
-        raw, file = self._opened()
+        raw, file, store, stream = self._opened()
         if showers.detector != self.detector:
             found = showers.detector.name
             msg = f"{self.path}: showers of '{found}' cannot be added to '{self.detector.name}'"
             raise IncompatibleError(msg)
         columns = columns_of(showers)
-        if hdf5.THETA in file:
+        if hdf5.THETA in self._widths:
             columns[hdf5.THETA] = showers.incident_theta[:, None]
-        fault = hdf5.check_values(showers.cells, columns, self._n)
-        if fault is not None:
-            raise FileFormatError(self.path, fault.where, f"{fault.message}; not written")
-        stop = self._n + len(showers)
+        fault = hdf5.check_columns(columns, self._n)
+        content = showers.hits if isinstance(showers, SparseBatch) else showers.cells
+        parts, wrong = store.check(content) if fault is None else ([], fault)
+        if wrong is not None:
+            raise FileFormatError(self.path, wrong.where, f"{wrong.message}; not written")
+        new = self._match({name: values.shape[1] for name, values in columns.items()})
+        start, stop = self._n, self._n + len(showers)
+        stored = store.columns(columns, showers.incident_theta, parts)
+        kept = {name: np.array(values) for name, values in stored.items()}  # the caller's may change
+
+        def write() -> None:
+            for name, width in new.items():
+                column = hdf5.create_column(
+                    file, name, width, np.float64 if name == hdf5.THETA else np.float32
+                )
+                column.resize(start, axis=0)
+                column[:] = hdf5.PERPENDICULAR  # rows before the first angle; conditions have none
+            for name, values in kept.items():
+                file[name].resize(stop, axis=0)
+                file[name][start:stop] = values
+
         with self._reporting(raw):
-            self._match(file, columns)
-            for name, values in {hdf5.CELLS: showers.cells, **columns}.items():
-                dataset = file[name]
-                dataset.resize(stop, axis=0)
-                dataset[self._n : stop] = values
+            stream.run(write)
+            store.append(parts)
         self._n = stop
         if showers.seen is not self._seen:
             self._seen = seen_union([self._seen, showers.seen])
         self._seen_seeds.update(int(seed) for seed in showers.attributes.get(hdf5.SEEN_SEEDS, ()))
 
-    def _match(self, file: h5py.File, columns: dict[str, NDArray[Any]]) -> None:
-        """Create the datasets of the first batch; later ones must have the same."""
-        if hdf5.THETA in columns and hdf5.THETA not in file:
-            self._create(file, hdf5.THETA, 1, np.float64)
-            file[hdf5.THETA].resize(self._n, axis=0)
-            file[hdf5.THETA][:] = hdf5.PERPENDICULAR
+    def _match(self, widths: dict[str, int]) -> dict[str, int]:
+        """Return the angles and conditions (name to width) for which datasets are missing; all batches must have the same conditions."""
         prefix = f"{hdf5.CONDITIONS}/"
-        found = {name: values.shape[1] for name, values in columns.items() if name.startswith(prefix)}
-        stored = {
-            f"{prefix}{name}": dataset.shape[1] for name, dataset in file.get(hdf5.CONDITIONS, {}).items()
-        }
-        if not self._n:
-            for name in found.keys() - stored.keys():
-                self._create(file, name, found[name], np.float32)
-            stored = found | stored
-        if found != stored:
+        found = {name: width for name, width in widths.items() if name.startswith(prefix)}
+        stored = {name: width for name, width in self._widths.items() if name.startswith(prefix)}
+        if found != (stored if self._n else found | stored):
             raise IncompatibleError(
                 f"{self.path}: showers with {found or 'no conditions'} cannot be added to {stored or 'none'}"
             )
-
-    def _create(
-        self, file: h5py.File, name: str, width: int, kind: type[np.generic], chunk: int = _COLUMN_CHUNK
-    ) -> None:
-        file.create_dataset(
-            name,
-            shape=(0, width),
-            maxshape=(None, width),
-            dtype=kind,
-            chunks=(hdf5.rows_per_chunk(width * np.dtype(kind).itemsize, chunk), width),
-            compression="gzip",
-            compression_opts=hdf5.COMPRESSION_LEVEL,
-            shuffle=True,
-        )
+        known = {hdf5.ENERGIES, *self._widths}
+        new = {name: width for name, width in widths.items() if name not in known}
+        self._widths |= new
+        return new
 
     def _finish(self) -> None:
         """Write the attributes and flush everything."""
-        raw, file = self._opened()
+        raw, file, store, _ = self._opened()
         if not self._n:
             raise InputError(f"{self.path}: no showers to write; expected at least one")
         own = {
@@ -275,7 +303,8 @@ class ShowerWriter:
         seeds = self._seen_seeds.union(int(seed) for seed in kept.get(hdf5.SEEN_SEEDS, ()))
         kept |= {hdf5.SEEN_SEEDS: sorted(seeds)} if seeds else {}
         with self._reporting(raw):
-            for name, value in {**own, **kept}.items():
+            store.finish(self.particle)
+            for name, value in {**own, **store.attributes, **kept}.items():
                 self._set(file, name, value)
             if len(self._seen):
                 file.create_dataset(hdf5.SEEN, data=self._seen)
@@ -293,7 +322,7 @@ class ShowerWriter:
                 f"attribute '{name}' is a {type(value).__name__}; expected a text, a number or a list of one"
             ) from error
 
-    def _opened(self) -> tuple[GuardedFile, h5py.File]:
+    def _opened(self) -> tuple[GuardedFile, h5py.File, CellStore[Any], ChunkStream]:
         if self._open is None or not self._open[1]:
             raise InputError(f"{self.path}: the writer is not open; use it in a 'with' block")
         return self._open
@@ -318,25 +347,35 @@ def _close_quietly(file: h5py.File) -> None:
         file.close()
 
 
-def write_showers(path: str | Path, showers: _Chunked | Iterable[ShowerBatch], force: bool = False) -> Path:
+def write_showers(
+    path: str | Path,
+    showers: _Chunked | SparseBatch | Iterable[ShowerBatch],
+    force: bool = False,
+    layout: str = "dense",
+) -> Path:
     """Write showers to a file, in chunks, and return its path.
 
     Arguments:
-        showers: Showers, an open file of them, or batches that are written as they come. Particle, source, seed
+        showers: Showers, all cells or hits alone, an open file of them, or batches that are written as they come. Particle, source, seed
             and attributes are those of the first batch.
+        layout: "dense", with all cells, or "sparse", with the cells that have energy.
 
     Raises:
         InputError: When there are no showers to write.
+        UnknownNameError: When there is no such layout.
         OutputExistsError: Before any work, when the file exists and ``force`` is not set.
         WriteError: When the disk is full.
     """
+    check_layout(layout)
     path = check_output(path, force)
+    if isinstance(showers, SparseBatch):
+        showers = [showers]
     batches = iter(showers.chunks() if isinstance(showers, _Chunked) else showers)
     first = next(batches, None)
     if first is None:
         raise InputError(f"{path}: no showers to write; expected at least one")
     with ShowerWriter(
-        path, first.detector, first.particle, first.source, first.seed, first.attributes, force
+        path, first.detector, first.particle, first.source, first.seed, first.attributes, force, layout
     ) as writer:
         for batch in chain([first], batches):
             writer.append(batch)

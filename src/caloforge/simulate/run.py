@@ -13,6 +13,7 @@ from caloforge.geometry import Detector, get_detector
 from caloforge.progress import progress
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerWriter
+from caloforge.showers.writing import check_layout
 from caloforge.simulate.chunks import Chunk, InMemory, Parts, make_chunks, plan
 from caloforge.simulate.job import MANTISSA_BITS, THRESHOLD, Engine, Job
 from caloforge.units import AngleSpec, EnergySpec
@@ -40,6 +41,7 @@ def simulate(
     force: bool = False,
     threshold: float = THRESHOLD,
     mantissa_bits: int = MANTISSA_BITS,
+    layout: str = "dense",
     **options: Any,
 ) -> Showers: ...
 
@@ -59,6 +61,7 @@ def simulate(
     force: bool = False,
     threshold: float = THRESHOLD,
     mantissa_bits: int = MANTISSA_BITS,
+    layout: str = "dense",
     **options: Any,
 ) -> Path: ...
 
@@ -76,6 +79,7 @@ def simulate(
     force: bool = False,
     threshold: float = THRESHOLD,
     mantissa_bits: int = MANTISSA_BITS,
+    layout: str = "dense",
     **options: Any,
 ) -> Showers | Path:
     """Simulate showers.
@@ -96,6 +100,7 @@ def simulate(
         force: Replace an output that exists, and chunks of another simulation beside it.
         threshold: Cells below it are set to zero, MeV.
         mantissa_bits: Bits of mantissa of the cells; 23 are all.
+        layout: Of the output: "dense", with all cells, or "sparse", with those that have energy.
         options: The engine's own. Geant4's are ``physics_list``, an electromagnetic constructor or a reference list;
             ``production_cut``, mm, by default 1.0, or 0.7 in a reference list, as in Geant4; and ``download_data``, True
             to let geant4-pybind download missing data sets. None counts as not set.
@@ -105,6 +110,7 @@ def simulate(
 
     Raises:
         InputError: When an argument is out of range.
+        UnknownNameError: When there is no such engine or layout.
         IncompatibleError: When the detector cannot be simulated.
         SimulationError: When the engine failed.
     """
@@ -115,6 +121,7 @@ def simulate(
     if not place.simulable:
         msg = f"detector '{place.name}' is a mesh without a stack of slabs and cannot be simulated"
         raise IncompatibleError(msg)
+    check_layout(layout)
     if output is not None:
         check_output(output, force)
     job = Job(
@@ -135,7 +142,7 @@ def simulate(
     path = Path(output)
     with Parts(path.with_name(path.name + ".parts"), job, force) as parts:
         _make(parts, chunks, n, workers)
-        _join(parts, chunks, n, path, force)
+        _join(parts, chunks, n, path, force, layout)
         parts.remove()
     return path
 
@@ -161,11 +168,11 @@ def _attributes(job: Job, first: Showers, n: int, seconds: float) -> dict[str, A
     return {**facts, **job.attributes(), "n": n, "cpu_seconds_per_shower": seconds / n}
 
 
-def _join(parts: Parts, chunks: Sequence[Chunk], n: int, path: Path, force: bool) -> None:
+def _join(parts: Parts, chunks: Sequence[Chunk], n: int, path: Path, force: bool, layout: str) -> None:
     """Write the chunks in order, one at a time, into one file."""
     job, seconds = parts.job, 0.0
     with ShowerWriter(
-        path, job.detector, job.beam.particle, job.engine.name, job.seed, force=force
+        path, job.detector, job.beam.particle, job.engine.name, job.seed, force=force, layout=layout
     ) as writer:
         for chunk in chunks:
             showers = parts.take(chunk)
