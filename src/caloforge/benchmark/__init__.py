@@ -39,7 +39,8 @@ import numpy as np
 import torch
 
 import caloforge
-from caloforge.benchmark.measure import FailedMeasurementError, measure, showers_within
+from caloforge.benchmark.measure import FailedMeasurementError, showers_within
+from caloforge.benchmark.measure import measure as in_new_process
 from caloforge.benchmark.page import headline, where_of, write_page
 from caloforge.benchmark.subjects import Subject, beams_of, card_time, subject_of
 from caloforge.errors import CaloforgeError, InputError, OutputExistsError
@@ -65,8 +66,10 @@ GEANT4 = 20
 """Showers of each detector that Geant4 makes by default."""
 _ACCURACY = ("auc_strongest", "auc_cells", "auc_observables", "auc_spectrum", "detectability")
 _KEPT = ("value", "uncertainty", "floor", "n_used", "classifier", "lower_limit", "extrapolated")
-_CODE = ("geometry", "showers", "models", "generate", "simulate", "zoo", "benchmark/measure.py", "random.py")
-"""Parts of the package by which the measured times depend."""
+_CODE = (
+    "geometry", "showers", "models", "generate", "simulate", "zoo/store.py", "benchmark/measure.py", "random.py",
+)  # fmt: skip
+"""Parts of the package that the times depend on."""
 
 
 @dataclass
@@ -93,7 +96,7 @@ class _Run:
             found: dict[str, Any] = read_json(path)
             return found
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-            found = _rounded(measure(request, Path(scratch)))
+            found = _rounded(in_new_process(request, Path(scratch)))
         write_json(path, found)
         return found
 

@@ -12,7 +12,16 @@ from caloforge.studies.page import draw_figures, number_cell
 from caloforge.validate.plots.panel import INK, colour
 from caloforge.validate.report.page import Block, Cell, Code, Facts, Page, Section, Table, Text
 
-__all__ = ["cost", "headline", "speed_lines", "speed_rows", "strongest", "where_of", "write_page"]
+__all__ = [
+    "cost",
+    "headline",
+    "speed_lines",
+    "speed_rows",
+    "speed_section",
+    "strongest",
+    "where_of",
+    "write_page",
+]
 
 
 def cost(entry: Mapping[str, Any], where: str = "memory") -> tuple[float, float | None] | None:
@@ -78,6 +87,25 @@ def speed_lines(content: Mapping[str, Any], compact: bool = False) -> list[str]:
     columns, *rows = speed_rows(content, compact)
     lines = ["| " + " | ".join(columns) + " |", "| --- |" + " --- |" * (len(columns) - 1)]
     return [*lines, *("| " + " | ".join([f"`{name}`", *cells]) + " |" for name, *cells in rows)]
+
+
+def speed_section(content: Mapping[str, Any], compact: bool = False) -> str:
+    """Return the speed table in Markdown with what it means and the command; ``compact``: without a heading, fewer columns."""
+    machine, place = (
+        content["machine"],
+        "the GPU" if content["settings"]["devices"] == ["cuda"] else "one core",
+    )
+    note = (
+        f"Milliseconds a shower on {place} of {machine['gpu'] or machine['cpu']} (processor time on a CPU), {content['date']}; Geant4 and the "
+        "models of a detector with the same energies and angles, in the same run. AUC: the strongest classifier's, from the card."
+    )
+    more = (
+        " The first shower counts from the loading of the weights, by the clock; memory is the peak above that after the imports, with 100 showers at "
+        "once; bytes are those of a file of 100, with what it says of the showers that the model has seen."
+    )
+    heading = [] if compact else ["## Speed", ""]
+    text = f"`{content['command']}`: " + note[0].lower() + note[1:] + ("" if compact else more)
+    return "\n".join([*heading, text, "", *speed_lines(content, compact)]) + "\n"
 
 
 def write_page(folder: Path, content: Mapping[str, Any]) -> Path:
