@@ -17,7 +17,7 @@ from caloforge.errors import IncompatibleError, InputError, OutputExistsError
 from caloforge.zoo.store import shipped_models
 
 VAE, GAN = "atlas-photon/vae", "ild-photon-50gev/vae-gan"
-QUICK: dict[str, Any] = {"batch": (1, 100), "threads": (1,), "device": "cpu", "geant4": 0, "seconds": 0.05}
+QUICK: dict[str, Any] = {"batch": (100,), "threads": (1,), "device": "cpu", "geant4": 0, "seconds": 0.05}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def content(folder: Path) -> dict[str, Any]:
 def test_every_measurement_is_complete(content: dict[str, Any]) -> None:
     assert [model["name"] for model in content["models"]] == [VAE, GAN]
     for model in content["models"]:
-        assert [entry["batch"] for entry in model["measurements"]] == [1, 100]
+        assert [entry["batch"] for entry in model["measurements"]] == [100]
         for entry in model["measurements"]:
             assert entry["showers"] == entry["batch"]
             assert (entry["device"], entry["threads"]) == ("cpu", 1)
@@ -47,7 +47,7 @@ def test_every_measurement_is_complete(content: dict[str, Any]) -> None:
             assert entry["bytes_per_shower"] > 0
             first = entry["first_call"]
             assert first["from_loading"]["wall_ms"] >= entry["load"]["wall_ms"]
-        assert model["headline"] == 1
+        assert model["headline"] == 0
 
 
 def test_a_detector_has_one_beam_and_images_are_compared_with_their_source(content: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def test_the_same_command_measures_nothing_again(folder: Path, monkeypatch: pyte
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    broken = True
+    broken = False
 
     def fake(request: dict[str, Any], _: Path) -> dict[str, Any]:
         asked.append(f"{request['kind']} {request.get('batch', '')}".strip())
@@ -113,22 +113,21 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 "first_call": first, "load": {"wall_ms": 2.0, "cpu_ms": 2.0}}  # fmt: skip
 
     monkeypatch.setattr("caloforge.benchmark.in_new_process", fake)
+    both = {**QUICK, "batch": (1, 100)}
     for force in (False, True):
-        broken, out = True, tmp_path / str(force)
+        out = tmp_path / str(force)
         if force:  # a finished run that is measured again, and interrupted
-            broken = False
-            cf.benchmark(VAE, out, **QUICK)
-            asked.clear()
-            broken = True
+            cf.benchmark(VAE, out, **both)
+        asked.clear()
+        broken = True
         with pytest.raises(KeyboardInterrupt):
-            cf.benchmark(VAE, out, **QUICK, force=force)
+            cf.benchmark(VAE, out, **both, force=force)
         assert asked == ["gflash", "model 1", "model 100"]
         assert not (out / "benchmark.json").exists()
         asked.clear()
         broken = False
-        cf.benchmark(VAE, out, **QUICK, force=force)
+        cf.benchmark(VAE, out, **both, force=force)
         assert asked == ["model 100"]
-        asked.clear()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ def test_models_of_a_detector_share_the_energies_that_all_were_trained_on() -> N
 
 
 def test_a_run_folder_is_timed_without_a_card(run: Path) -> None:
-    found = cf.benchmark(run, **{**QUICK, "batch": (100,)}).content
+    found = cf.benchmark(run, **QUICK).content
     model = found["models"][0]
     assert model["accuracy"] == {}
     assert model["measurements"][0]["memory"]["repeats"] >= 1
@@ -190,6 +189,8 @@ def test_geant4_that_cannot_run_is_a_note(tmp_path: Path, monkeypatch: pytest.Mo
     found = cf.benchmark(VAE, **{**QUICK, "geant4": 2, "batch": (1,)}).content
     assert any("geant4 was not timed" in note and "card" in note for note in found["notes"])
     assert found["beams"]["atlas-em-barrel"]["geant4"]["origin"] != "this run"
+    (single,) = found["models"][0]["measurements"]
+    assert single["first_call"]["showers"] == single["showers"] == 1
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ Value ± uncertainty; in brackets the floor, what two samples of Geant4 give.
 - **Largest deviation of the cell spectrum**: generated over Geant4 in the bin of cell energies that deviates most, if significantly.
 - Precision and recall, density and coverage belong together: a generator that has collapsed can have a coverage near 1.
 
-This page is written by `python scripts/models_page.py` from the cards. `python scripts/train_zoo.py --data SHOWERS --held SEALED --remeasure` measures the
+This page is written by `python scripts/models_page.py` from the cards and the published [benchmark](benchmark.md). `python scripts/train_zoo.py --data SHOWERS --held SEALED --remeasure` measures the
 shipped weights and writes the cards; `data/` holds the sealed showers, which `python scripts/pack_showers.py unpack` unpacks.
 """
 _ROWS = (
