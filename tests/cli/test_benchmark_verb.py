@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def _measured(request: dict[str, Any], _: Path) -> dict[str, Any]:
 def test_the_verb_writes_json_page_and_figures(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caloforge.benchmark.in_new_process", _measured)
+    monkeypatch.setattr(import_module("caloforge.benchmark"), "in_new_process", _measured)
     command = ("benchmark", "atlas-photon/vae", *QUICK, "-o", tmp_path / "out")
     result = run(*command, "--json")
     found = json.loads(result.stdout)
