@@ -129,7 +129,7 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> Path:
         if value is not None
     }
     blocks: list[Block] = [Code(content["command"]), Facts(facts, "machine and versions")]
-    blocks.append(Facts({key: str(value).strip("[]") for key, value in settings.items()}, "settings"))
+    blocks.append(Facts({key: _plain(value) for key, value in settings.items()}, "settings"))
     sections.append(Section("Provenance", blocks))
     short = {
         "models": str(len(content["models"])),
@@ -138,6 +138,10 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> Path:
     }
     title = "A shower's time beside its accuracy"
     return Page("Benchmark", sections, title, short).write(folder / "report.html", force=True)
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 _INTRO = (
