@@ -43,7 +43,7 @@ from caloforge.benchmark.measure import FailedMeasurementError, showers_within
 from caloforge.benchmark.measure import measure as in_new_process
 from caloforge.benchmark.page import headline, where_of, write_page
 from caloforge.benchmark.subjects import Subject, beams_of, card_time, subject_of
-from caloforge.errors import CaloforgeError, InputError, OutputExistsError
+from caloforge.errors import CaloforgeError, InputError, OutputExistsError, require
 from caloforge.files import (
     ensure_output_dir,
     read_json,
@@ -133,6 +133,7 @@ def benchmark(
         InputError: When an argument is out of range, or a source is unknown.
         IncompatibleError: When a model was not trained for the energies or angles, or models of a detector have none in common.
         OutputExistsError: When something else is in the folder and ``force`` is not set.
+        MissingExtraError: When what draws the page is not installed.
     """
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     sizes, devices = _sizes(batch), _devices(device)
@@ -141,7 +142,10 @@ def benchmark(
         raise InputError(f"number of Geant4's showers is {geant4}; expected 0 or more")
     if not seconds > 0:
         raise InputError(f"time of a measurement is {seconds:g} s; expected more than 0")
-    subjects = [subject_of(source) for source in listed or shipped_models()]
+    if output is not None:
+        for needed in ("mplhep", "jinja2"):  # before any work, since the page comes last
+            require(needed, extra="report")
+    subjects = [subject_of(source) for source in dict.fromkeys(listed or shipped_models())]
     beams = beams_of(subjects, energy, theta)
     command = _command(listed, output, energy, theta, sizes, threads, device, geant4, seconds, seed)
     settings = {
