@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from caloforge.benchmark.page import speed_section
 from caloforge.files import read_json
 from caloforge.zoo.store import shipped_models
@@ -19,7 +21,7 @@ from caloforge.zoo.tables import models_page
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "models.md", ROOT / "README.md"
 PUBLISHED, FIGURE = (ROOT / "docs" / "results" / name for name in ("benchmark.json", "benchmark.png"))
-BEGIN, END = "<!-- speed: scripts/models_page.py -->\n", "<!-- end of speed -->\n"
+BEGIN, END = "<!-- speed: scripts/models_page.py -->\n\n", "\n<!-- end of speed -->\n"
 SEE = "\n![time of a shower against AUC](results/benchmark.png)\n\n[The benchmark](benchmark.md) says how this is measured.\n"
 
 
@@ -45,7 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.benchmark is not None:
         shutil.copyfile(options.benchmark / "benchmark.json", PUBLISHED)
-        shutil.copyfile(options.benchmark / "figures" / "pareto.png", FIGURE)
+        picture = Image.open(options.benchmark / "figures" / "pareto.png").convert("RGB")
+        picture.quantize(64, dither=Image.Dither.NONE).save(FIGURE, optimize=True)
     page, readme = pages(read_json(PUBLISHED), README.read_text())
     PAGE.write_text(page)
     README.write_text(readme)
