@@ -326,9 +326,8 @@ def _draw(content: Mapping[str, Any], pyplot: Any) -> Any:
                 place.axvline(value[0], color=INK, ls=style, lw=1.4)
         for model in content["models"]:
             if model["beam"] == name:
-                _draw_model(
-                    place, model, (kinds.index(model["name"].rpartition("/")[2]) + 1) % 7
-                )  # ink is the seventh colour
+                kind = kinds.index(model["name"].rpartition("/")[2])
+                _draw_model(place, model, (kind + 1) % 7)  # six colours, then ink
         place.set_title(f"{name}, {beam['energy']}", fontsize=12, loc="left")
         place.set_ylim(0.45, 1.04)
         place.tick_params(labelbottom=True)
