@@ -48,7 +48,7 @@ def main() -> None:
     if options.benchmark is not None:
         shutil.copyfile(options.benchmark / "benchmark.json", PUBLISHED)
         picture = Image.open(options.benchmark / "figures" / "pareto.png").convert("RGB")
-        picture.quantize(64, dither=Image.Dither.NONE).save(FIGURE, optimize=True)
+        picture.quantize(256, dither=Image.Dither.NONE).save(FIGURE, optimize=True)
     page, readme = pages(read_json(PUBLISHED), README.read_text())
     PAGE.write_text(page)
     README.write_text(readme)
