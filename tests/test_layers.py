@@ -38,6 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "studies": {
         "zoo", "generate", "train", "models", "validate", "simulate", "statistics", "showers", "geometry", "data"
     },
+    "benchmark": {
+        "studies", "zoo", "generate", "train", "models", "validate", "simulate", "statistics", "showers", "geometry", "data"
+    },
 }  # fmt: skip
 """Part to the parts that it may import, beside itself and the free modules; cli may use all."""
 

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Showers": "caloforge.showers",
+    "benchmark": "caloforge.benchmark",
     "get_detector": "caloforge.geometry",
     "load": "caloforge.zoo",
     "open_showers": "caloforge.showers",
@@ -34,7 +35,7 @@ def __getattr__(name: str) -> Any:
 
 
 class VerbPackage(ModuleType):
-    """Class of the packages simulate, train and validate: a call of the package calls its function of the same name.
+    """Class of the packages simulate, train, validate and benchmark: a call of the package calls its function of the same name.
 
     Python makes an imported subpackage an attribute of its parent, so ``caloforge.simulate`` is the function or the package,
     depending on what was imported last; with this class it is both, always.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from caloforge.zoo.shipping import add_to_card, ship
-from caloforge.zoo.store import Card, shipped_models
+from caloforge.zoo.store import Card
 from caloforge.zoo.tables import card_blocks, list_columns, list_row, models_page
 
 METRICS = {
@@ -93,6 +93,9 @@ def test_seeds_are_printed_as_ranges() -> None:
     assert _ranges([2003, 2001, 2002, 7, 2006, 2005]) == "7, 2001-2003, 2005-2006"
 
 
-def test_the_page_of_the_documentation_is_that_of_the_cards() -> None:
-    page = Path(__file__).parents[2] / "docs" / "models.md"
-    assert models_page(shipped_models()) == page.read_text()
+def test_a_section_on_speed_takes_the_place_of_the_cards_times(card: Card) -> None:
+    cards = {card.name: add_to_card(card, {"metrics": METRICS})}
+    assert "ms a shower, one CPU thread" in models_page(cards)
+    page = models_page(cards, "## Speed\n\nmeasured\n")
+    assert "ms a shower, one CPU thread" not in page
+    assert page.index("## Speed") < page.index("## atlas-photon")

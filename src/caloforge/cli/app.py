@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from caloforge import __version__
+from caloforge.cli.benchmark import benchmark
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
 from caloforge.cli.models import models
@@ -135,7 +136,7 @@ def _options(
     """
 
 
-for _verb in (detectors, models, simulate, project, train, generate, validate, study, view, demo):
+for _verb in (detectors, models, simulate, project, train, generate, validate, study, benchmark, view, demo):
     app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
 
 

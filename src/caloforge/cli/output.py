@@ -21,6 +21,7 @@ __all__ = [
     "Seed",
     "Settings",
     "Theta",
+    "known_device",
     "print_json",
     "print_lines",
     "print_result",
@@ -33,7 +34,8 @@ __all__ = [
 _WIDE = 200
 
 
-def _known_device(name: str) -> str:
+def known_device(name: str) -> str:
+    """Return the name of a device, or refuse it."""
     if name not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"'{name}' is not a device; expected auto, cpu or cuda")
     return name
@@ -43,7 +45,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists already.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same showers.")]
 Number = Annotated[int, typer.Option("-n", "--number", min=1, help="Number of showers.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", callback=_known_device)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", callback=known_device)]
 OutputFile = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 AllowSeen = Annotated[

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -32,7 +32,9 @@ from caloforge.showers.identity import seen_union
 from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["Generator", "GeneratorTime", "count_parameters", "hardware_name", "speed_of", "time_generator"]
+__all__ = [
+    "Generator", "GeneratorTime", "count_parameters", "hardware_name", "speed_of", "time_call", "time_generator",
+]  # fmt: skip
 
 BLOCK = 100
 """Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
@@ -278,20 +280,18 @@ def count_parameters(generator: Generator) -> int:
     )
 
 
-def time_generator(
-    generator: Generator, like: ShowerSource, batch: int = 100, seconds: float = 2.0, most: int = 20
-) -> GeneratorTime:
-    """Time a generator on the conditions of the first showers of a reference, for some seconds but at least twice."""
-    conditions = like[: min(batch, len(like))]
-    generator.generate(batch, like=conditions, batch_size=batch)  # the first call sets things up
+def time_call(
+    call: Callable[[int], object], n: int, device: str = "cpu", seconds: float = 2.0, most: int = 20, least: int = 2
+) -> GeneratorTime:  # fmt: skip
+    """Time a call that makes ``n`` showers of the seed it is given, for some seconds but at least ``least`` times."""
     wall: list[float] = []
     cpu: list[float] = []
     started = time.perf_counter()
-    while len(wall) < 2 or (len(wall) < most and time.perf_counter() - started < seconds):
+    while len(wall) < least or (len(wall) < most and time.perf_counter() - started < seconds):
         before, spent = time.perf_counter(), time.process_time()
-        generator.generate(batch, like=conditions, batch_size=batch, seed=len(wall))
-        wall.append(1000.0 * (time.perf_counter() - before) / batch)
-        cpu.append(1000.0 * (time.process_time() - spent) / batch)
+        call(len(wall))
+        wall.append(1000.0 * (time.perf_counter() - before) / n)
+        cpu.append(1000.0 * (time.process_time() - spent) / n)
     wall_error, cpu_error = (
         float(np.subtract(*np.quantile(times, (5 / 6, 1 / 6)))) / 2 for times in (wall, cpu)
     )
@@ -300,10 +300,23 @@ def time_generator(
         wall_error=wall_error,
         cpu_ms=float(np.median(cpu)),
         cpu_error=cpu_error,
-        batch=batch,
+        batch=n,
         repeats=len(wall),
-        device=generator.device.type,
+        device=device,
     )
+
+
+def time_generator(
+    generator: Generator, like: ShowerSource, batch: int = 100, seconds: float = 2.0, most: int = 20
+) -> GeneratorTime:
+    """Time a generator on the conditions of the first showers of a reference, for some seconds but at least twice."""
+    conditions = like[: min(batch, len(like))]
+
+    def call(seed: int) -> Showers:
+        return generator.generate(batch, like=conditions, batch_size=batch, seed=seed)
+
+    call(0)  # the first call sets things up
+    return time_call(call, batch, generator.device.type, seconds, most)
 
 
 _CPU = Path("/proc/cpuinfo")

@@ -43,6 +43,7 @@ from caloforge.validate.report.page import (
 __all__ = [
     "PaperValue",
     "document",
+    "draw_figures",
     "number_cell",
     "number_text",
     "paper",
@@ -173,12 +174,12 @@ def study_content(study: Study, context: Context, result: StudyResult, command: 
 
 def write_study(folder: Path, study: Study, result: StudyResult) -> Path:
     """Write everything into the output folder and return the page's path; the result's ``content`` must be filled."""
-    images = _draw_figures(result.figures, folder / "figures")
+    images = draw_figures(result.figures, folder / "figures")
     write_json(folder / "study.json", result.content)
     return _page(study, result, images).write(folder / "report.html", force=True)
 
 
-def _draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
+def draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
     """Write each figure as PNG and PDF; return small pictures for the page, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     images = []

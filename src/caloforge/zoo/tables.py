@@ -209,7 +209,7 @@ Value ± uncertainty; in brackets the floor, what two samples of Geant4 give.
 - **Largest deviation of the cell spectrum**: generated over Geant4 in the bin of cell energies that deviates most, if significantly.
 - Precision and recall, density and coverage belong together: a generator that has collapsed can have a coverage near 1.
 
-This page is written by `python scripts/models_page.py` from the cards. `python scripts/train_zoo.py --data SHOWERS --held SEALED --remeasure` measures the
+This page is written by `python scripts/models_page.py` from the cards and the published [benchmark](benchmark.md). `python scripts/train_zoo.py --data SHOWERS --held SEALED --remeasure` measures the
 shipped weights and writes the cards; `data/` holds the sealed showers, which `python scripts/pack_showers.py unpack` unpacks.
 """
 _ROWS = (
@@ -284,7 +284,7 @@ def _cpu_time(card: dict[str, Any]) -> str:
     return f"{entry['ms']:.3g}" if entry else "–"
 
 
-def _table(cards: list[Card]) -> list[str]:
+def _table(cards: list[Card], timed: bool) -> list[str]:
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "sealed showers": lambda c: f"{c['metrics']['reference']['n']:,}",
         "training showers": lambda c: f"{c['train_showers']:,}",
@@ -295,7 +295,8 @@ def _table(cards: list[Card]) -> list[str]:
         rows[f"{name.replace('_', ' ')}: mean; width ratio"] = partial(_moment_text, name)
     rows |= {"largest deviation of the cell spectrum": _largest_ratio, "showers to 5 sigma": _detectability}
     rows |= {label: partial(_figure_text, key) for label, key in _ROWS}
-    rows["ms a shower, one CPU thread"] = _cpu_time
+    if not timed:
+        rows["ms a shower, one CPU thread"] = _cpu_time
     contents = [card.content for card in cards]
     names = [card.name.partition("/")[2] for card in cards]
     lines = ["| | " + " | ".join(f"`{name}`" for name in names) + " |", "| --- |" + " --- |" * len(names)]
@@ -305,14 +306,20 @@ def _table(cards: list[Card]) -> list[str]:
     ]
 
 
-def models_page(cards: Mapping[str, Card]) -> str:
-    """Return the page of all measured cards, Markdown, a table for each data set; ``cards``: shipped models by name."""
+def models_page(cards: Mapping[str, Card], speed: str = "") -> str:
+    """Return the page of all measured cards, Markdown, a table for each data set.
+
+    Arguments:
+        cards: Shipped models by name.
+        speed: A section on their speed, Markdown; without it each table has the time of the card.
+    """
     groups: dict[str, list[Card]] = {}
     for card in cards.values():
         if "metrics" in card.content:
             groups.setdefault(card.path.parent.name, []).append(card)
-    lines = [_HEAD]
+    lines = [_HEAD, *([speed.rstrip(), ""] if speed else [])]
     for dataset, group in sorted(groups.items()):
         first = group[0].content
-        lines += [f"## {dataset}", f"{first['particle']} in `{first['detector']}`.", "", *_table(group), ""]
+        particle = f"{first['particle']} in `{first['detector']}`."
+        lines += [f"## {dataset}", particle, "", *_table(group, bool(speed)), ""]
     return "\n".join(lines).rstrip() + "\n"
