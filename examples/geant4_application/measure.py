@@ -23,7 +23,7 @@ from caloforge.showers import Showers, open_showers
 __all__ = ["RINGS", "Run", "count_showers", "photon_pairs", "read_run"]
 
 HIT = 0.1  # MeV
-RINGS = np.array([0.0, 2.5, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 70.0, 100.0])  # mm
+RINGS = np.array([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 70.0, 100.0, 150.0])  # mm
 SHARE = 0.015
 VALLEY = 0.8
 _PION = 134.977  # mass of the neutral pion, MeV
@@ -65,15 +65,23 @@ def read_run(path: Path) -> Run:
     """
     beside = path.with_suffix(".npz")
     if not beside.is_file():
-        raise FileFormatError(beside, "", "not found; expected what the application writes beside its showers")
+        raise FileFormatError(
+            beside, "", "not found; expected what the application writes beside its showers"
+        )
     with np.load(beside) as content:
         columns = {name: content[name] for name in content.files}
     with open_showers(path) as source:
         if len(source) != len(columns["energy"]):
-            raise FileFormatError(path, "", f"{len(source)} events; {beside.name} has {len(columns['energy'])}")
+            raise FileFormatError(
+                path, "", f"{len(source)} events; {beside.name} has {len(columns['energy'])}"
+            )
         particle, n = source.particle, len(source)
         parts = [
-            _measure(showers, columns["impact"][first : first + _CHUNK], columns["direction"][first : first + _CHUNK])
+            _measure(
+                showers,
+                columns["impact"][first : first + _CHUNK],
+                columns["direction"][first : first + _CHUNK],
+            )
             for first, showers in zip(range(0, n, _CHUNK), source.chunks(_CHUNK), strict=True)
         ]
         depth = np.array([layer.depth_x0 for layer in source.detector.layers])
@@ -104,7 +112,8 @@ def _measure(
 
     def table(column: NDArray[np.int64], width: int, kept: NDArray[np.bool_] | slice) -> NDArray[np.float64]:
         flat = event[kept] * width + column[kept]
-        return np.bincount(flat, energy[kept], n * width).reshape(n, width)
+        total: NDArray[np.float64] = np.bincount(flat, energy[kept], n * width).astype(np.float64)
+        return total.reshape(n, width)
 
     pitch = np.array([detector.layers[0].pitch_x, detector.layers[0].pitch_y])  # type: ignore[union-attr]
     index = np.floor(straight / pitch + np.array([nx, ny]) / 2).astype(np.int64)

@@ -178,9 +178,7 @@ class ShowerReplacement:
         inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
         return np.where(inside, (column * ny + row) * n_layers + layer, -1), energy
 
-    def _source_layers(
-        self, grid: NDArray[np.float32], particle: Particle, draw: float
-    ) -> NDArray[np.int64]:
+    def _source_layers(self, grid: NDArray[np.float32], particle: Particle, draw: float) -> NDArray[np.int64]:
         """Return the layer (n_layers,) of the photon's shower whose cells each layer takes."""
         number = np.arange(len(self._depth))
         begun = grid.sum(axis=(0, 1)) > self._threshold
@@ -190,7 +188,8 @@ class ShowerReplacement:
         start = self._depth[begun.argmax()] / along
         deeper = (self.electron_depth + start - START) * along
         position = np.interp(self._depth + deeper, self._depth, number)
-        return np.minimum(np.floor(position + draw), number[-1]).astype(np.int64)
+        source: NDArray[np.int64] = np.minimum(np.floor(position + draw), number[-1]).astype(np.int64)
+        return source
 
 
 def _layers(detector: Detector) -> list[tuple[float, float, float]]:
