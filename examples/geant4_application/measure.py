@@ -2,7 +2,7 @@
 
 The axis of an event is the line of its primary particle, (x, y) = impact + z (dx, dy)/dz.
 
-Two showers are told apart in the image of the cells summed along that axis, cell by cell. Its peaks are the cells that hold more than
+Two showers are told apart in the image of the cells summed along that axis, cell by cell. Its peaks are the cells that hold no less than
 their eight neighbours and at least ``SHARE`` of the image's energy. The highest is a shower; each further one, from the highest down, is
 another when on the straight line to every shower before it the image falls below ``VALLEY`` times the lower of the two.
 """
@@ -137,7 +137,7 @@ def count_showers(image: NDArray[np.float64]) -> int:
     neighbours = np.ones((3, 3), bool)
     neighbours[1, 1] = False
     around = ndimage.maximum_filter(image, footprint=neighbours, mode="constant")
-    peaks = np.argwhere((image > around) & (image >= SHARE * image.sum()))
+    peaks = np.argwhere((image >= around) & (image >= SHARE * image.sum()))
     peaks = peaks[np.argsort(-image[tuple(peaks.T)])]
     found: list[NDArray[np.int64]] = []
     for peak in peaks:
