@@ -365,28 +365,6 @@ PAIR_TEXT = (
     " pairs are asymmetric and the softer photon often falls below the finder's threshold. Half resolved: a logistic curve of largest"
     " likelihood, for pairs of which both photons are in the model's range."
 )
-COMMAND_TEXT), Code((here / "make_page.sh").read_text())]),
-    ]
-    write_json(folder / "application.json", {"numbers": numbers, "separation": found, "edges_mm": PAIRS})
-    subtitle = "Photons and electrons that enter a calorimeter of ILD, replaced by showers of a shipped model"
-    facts = {kind: f"{len(group['full'])} events" for kind, group in runs.items()}
-    return Page("A Geant4 application", sections, subtitle, facts).write(folder / "index.html", force=True)
-
-
-TIME_TEXT = (
-    "Processor time of an event on one core of a shared machine, mean and error; both of the same primary particles. Full: Geant4 alone."
-    " Fast: Geant4 for what the model does not cover, the model in one batch an event, and adding up the cells."
-)
-SHAPE_TEXT = (
-    f"Deviations of the means from the full simulation of the same primary particles. Within {NEAR:g} mm of the axis both have cells;"
-    " beyond, the model's own grid ends. Width of the response: half the central 68.3 % of visible over incident energy, over the median."
-    " Depth: difference of the energy-weighted mean. Position: root mean square of the centre of gravity's distance from the axis, a coordinate, full → fast. Several showers seen: by the finder of the next section."
-)
-PAIR_TEXT = (
-    "Pions whose two photons have 99 % of its energy at the face. Resolved: at least two peaks in the image along the pion's axis with a"
-    " valley below 0.8 of the lower one, each above 1.5 % of the energy. Photons below 10 GeV stay with Geant4 in the fast mode. Beyond 20 mm"
-    " pairs are asymmetric and the softer photon often falls below the finder's threshold."
-)
 COMMAND_TEXT = "Everything on this page, from an empty folder; FOLDER is where the runs go:"
 
 
