@@ -54,6 +54,7 @@ KINDS = {
 NEAR = 50.0  # mm: within the models' grid on all sides
 CORE = 10.0  # mm
 BOTH = 10e3  # MeV: both photons of a pair are in the models' range
+APART = 10.0  # mm
 PAIRS = np.array([0.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 60.0])  # mm
 SAMPLES = 300
 LABELS = {
@@ -73,7 +74,7 @@ def read_runs(folder: Path) -> dict[str, dict[str, Run]]:
     for kind in KINDS:
         paths = {path.stem.removeprefix(f"{kind}-"): path for path in sorted(folder.glob(f"{kind}-*.h5"))}
         if "full" in paths and len(paths) > 1:
-            names = ["full", *(name for name in paths if name != "full")]
+            names = sorted(paths, key=lambda name: (name != "full", name in LABELS, name))
             runs[kind] = {name: read_run(paths[name]) for name in names}
     if not runs:
         raise InputError(
@@ -197,10 +198,9 @@ def response(kind: str, runs: dict[str, Run]) -> Panel:
     curves = []
     for role, (name, run) in enumerate(chosen_variants(runs)):
         counts = np.histogram(run.visible / run.energy, edges)[0].astype(np.float64)
-        norm = len(run) * np.diff(edges) * 100
-        curves.append(Curve(role, LABELS.get(name, name), counts / norm, np.sqrt(counts) / norm))
+        curves.append(Curve(role, LABELS.get(name, name), counts / len(run), np.sqrt(counts) / len(run)))
     label = "visible over incident energy"
-    return Panel(f"{kind}-response", KINDS[kind], label, "share of events a per cent", edges, tuple(curves))
+    return Panel(f"{kind}-response", KINDS[kind], label, "share of events", edges, tuple(curves))
 
 
 def separation_panel(found: dict[str, dict[str, Any]], which: str) -> Panel:
@@ -230,15 +230,21 @@ def picture(figure: Any, pyplot: Any) -> bytes:
 
 
 def images(runs: dict[str, Run], pyplot: Any) -> Any:
-    """Return a figure of the first pions, full and fast."""
+    """Return a figure of the first pairs of photons in range that are ``APART``, full and fast; of the first pions, were there none."""
+    number, distance, smaller = photon_pairs(runs["full"])
+    wanted = number[(distance > APART) & (smaller >= BOTH) & (number < len(runs["full"].images))]
+    events = [*wanted, *np.arange(4)][:4]
     shown = [(name, run) for name, run in runs.items() if name in ("full", "bib-ae")]
     figure, axes = pyplot.subplots(
         len(shown), 4, figsize=(14, 3.7 * len(shown)), layout="constrained", squeeze=False
     )
     top = max(float(run.images.max()) for _, run in shown)
     for row, (name, run) in zip(axes, shown, strict=True):
-        for number, (place, image) in enumerate(zip(row, run.images[:, 20:60, 20:60], strict=True)):
-            shower_image(place, image, top, f"{name}, event {number}, {run.energy[number] / 1e3:.0f} GeV")
+        for place, event in zip(row, events, strict=True):
+            at = distance[number == event]
+            apart = f", {at[0]:.0f} mm" if len(at) else ""
+            title = f"{name}, event {event}, {run.energy[event] / 1e3:.0f} GeV{apart}"
+            shower_image(place, run.images[event, 24:56, 24:56], top, title)
     return figure
 
 
@@ -318,7 +324,8 @@ def write_page(runs: dict[str, dict[str, Run]], folder: Path) -> Path:
             if which == "all":
                 (folder / "separation.png").write_bytes(png)
         if found:
-            pairs.append(Images({"": small_picture(picture(images(runs["pi0"], pyplot), pyplot), 32)}))
+            png = picture(images(runs["pi0"], pyplot), pyplot)
+            pairs.append(Images({"": small_picture(png, 32)}, IMAGE_TEXT))
     halves = [
         [
             LABELS.get(name, name),
@@ -337,11 +344,7 @@ def write_page(runs: dict[str, dict[str, Run]], folder: Path) -> Path:
             [physics_table, *(block for kind in pictures.values() for block in kind)],
             SHAPE_TEXT,
         ),
-        Section(
-            "Two photons",
-            [Table(columns, halves), *pairs],
-            PAIR_TEXT,
-        ),
+        Section("Two photons", [Table(columns, halves), *pairs], PAIR_TEXT),
         Section("Commands", [Text(COMMAND_TEXT), Code((here / "make_page.sh").read_text())]),
     ]
     write_json(folder / "application.json", {"numbers": numbers, "separation": found, "edges_mm": PAIRS})
@@ -364,6 +367,10 @@ PAIR_TEXT = (
     " valley below 0.8 of the lower one, each above 1.5 % of the energy. Photons below 10 GeV stay with Geant4 in the fast mode. Beyond 20 mm"
     " pairs are asymmetric and the softer photon often falls below the finder's threshold. Half resolved: a logistic curve of largest"
     " likelihood, for pairs of which both photons are in the model's range."
+)
+IMAGE_TEXT = (
+    "Cells summed along the pion's axis, 160 x 160 mm, logarithmic over five decades: the first pairs of photons that are both above 10 GeV"
+    " and more than 10 mm apart."
 )
 COMMAND_TEXT = "Everything on this page, from an empty folder; FOLDER is where the runs go:"
 

@@ -45,7 +45,7 @@ class Run:
     rings: NDArray[np.float64]  # (N, rings) MeV, by distance from the axis
     offset: NDArray[np.float64]  # (N, 2) energy-weighted mean distance from the axis in x and y, mm
     showers: NDArray[np.int64]  # (N,) showers that are told apart
-    images: NDArray[np.float64]  # (4, nx, ny) MeV, of the first events
+    images: NDArray[np.float64]  # (50, nx, ny) MeV, of the first events at most
     layer_depth: NDArray[np.float64]  # (n_layers,) radiation lengths
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ def _measure(
         "rings": table(ring, len(RINGS) - 1, near),
         "offset": np.stack([summed(energy * distance[:, axis]) for axis in (0, 1)], axis=1),
         "showers": np.array([count_showers(image) for image in images]),
-        "images": images[:4],
+        "images": images,
     }
 
 
