@@ -360,7 +360,8 @@ TIME_TEXT = (
 SHAPE_TEXT = (
     f"Deviations of the means from the full simulation of the same primary particles. Within {NEAR:g} mm of the axis both have cells;"
     " beyond, the model's own grid ends. Width of the response: half the central 68.3 % of visible over incident energy, over the median."
-    " Depth: difference of the energy-weighted mean. Position: root mean square of the centre of gravity's distance from the axis, a coordinate, full → fast. Several showers seen: by the finder of the next section."
+    " Depth: difference of the energy-weighted mean. Position: root mean square of the centre of gravity's distance from the axis,"
+    " a coordinate, full → fast. Several showers seen: by the finder of the next section."
 )
 PAIR_TEXT = (
     "Pions whose two photons have 99 % of the energy at the face. Resolved: at least two peaks in the image along the pion's axis with a"

@@ -16,6 +16,6 @@ run photon-bib-ae gamma 10-100GeV 250 "$BIB"
 run electron-bib-ae-as-photon e- 10-100GeV 250 "$BIB --electron-depth 0"
 run pi0-bib-ae-whole-cells pi0 20-60GeV 400 "$BIB --whole-cells"
 run pi0-flow-matching pi0 20-60GeV 80 "$FLOW"
-run electron-flow-matching e- 10-100GeV 80 "$FLOW"
-run photon-flow-matching gamma 10-100GeV 80 "$FLOW"
+run electron-flow-matching e- 10-100GeV 40 "$FLOW"
+run photon-flow-matching gamma 10-100GeV 40 "$FLOW"
 python examples/geant4_application/compare.py "$RUNS" -o docs/results/application
