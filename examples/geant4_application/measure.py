@@ -2,7 +2,7 @@
 
 The axis of an event is the line of its primary particle, (x, y) = impact + z (dx, dy)/dz.
 
-Two showers are told apart in the image of the cells summed along that axis, cell by cell. Its peaks are the cells that hold no less than
+Two showers are distinguished in the image of the cells summed along that axis, cell by cell. Its peaks are the cells that hold no less than
 their eight neighbours and at least ``SHARE`` of the image's energy. The highest is a shower; each further one, from the highest down, is
 another when on the straight line to every shower before it the image falls below ``VALLEY`` times the lower of the two.
 """
@@ -44,7 +44,7 @@ class Run:
     layers: NDArray[np.float64]  # (N, n_layers) MeV
     rings: NDArray[np.float64]  # (N, rings) MeV, by distance from the axis
     offset: NDArray[np.float64]  # (N, 2) energy-weighted mean distance from the axis in x and y, mm
-    showers: NDArray[np.int64]  # (N,) showers that are told apart
+    showers: NDArray[np.int64]  # (N,) showers that are distinguished
     images: NDArray[np.float64]  # (50, nx, ny) MeV, of the first events at most
     layer_depth: NDArray[np.float64]  # (n_layers,) radiation lengths
 
@@ -133,7 +133,7 @@ def _measure(
 
 
 def count_showers(image: NDArray[np.float64]) -> int:
-    """Return how many showers are told apart in an image (nx, ny), MeV; see the module."""
+    """Return how many showers are distinguished in an image (nx, ny), MeV; see the module."""
     neighbours = np.ones((3, 3), bool)
     neighbours[1, 1] = False
     around = ndimage.maximum_filter(image, footprint=neighbours, mode="constant")

@@ -174,7 +174,7 @@ def test_electrons_begin_where_electrons_do(plane: Detector) -> None:
         assert energy.sum() == pytest.approx(grid.sum(), rel=1e-6)
 
 
-def test_two_showers_are_told_apart_when_there_is_a_valley() -> None:
+def test_two_showers_are_distinguished_when_there_is_a_valley() -> None:
     x, y = np.meshgrid(np.arange(80), np.arange(80), indexing="ij")
 
     def spot(cx: float, cy: float) -> NDArray[np.float64]:
