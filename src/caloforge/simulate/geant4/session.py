@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SCORER = "energy"
-_MARGIN = 500.0  # mm of medium around the stack
+_MARGIN = 500.0  # mm
 
 
 def index_shape(detector: Detector) -> tuple[int, int, int]:
@@ -51,11 +51,12 @@ def index_shape(detector: Detector) -> tuple[int, int, int]:
 
 
 class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
-    """Builds the volumes and attaches the scorers to the cells."""
+    """Builds the volumes and attaches the scorers to the cells; ``margin`` is the medium around the stack, mm."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, margin: float = _MARGIN) -> None:
         super().__init__()
         assert detector.readout is not None
+        self._margin = margin
         self._detector = detector
         self._grids = detector.readout.fine_layers
         self._kept: list[Any] = []  # Geant4 does not own what Python made
@@ -66,9 +67,9 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         """Build the world and all that is in it; called by Geant4."""
         detector = self._detector
         assert detector.medium is not None
-        half_x = max(slab.half_x for slab in detector.stack) + _MARGIN
-        half_y = max(slab.half_y for slab in detector.stack) + _MARGIN
-        half_z = detector.length + _MARGIN
+        half_x = max(slab.half_x for slab in detector.stack) + self._margin
+        half_y = max(slab.half_y for slab in detector.stack) + self._margin
+        half_z = detector.length + self._margin
         world = self._box("world", half_x, half_y, half_z, detector.medium)
         placed = self._keep(g4.G4PVPlacement(None, g4.G4ThreeVector(), world, "world", None, False, 0))
         for number, slab in enumerate(detector.stack):
