@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, OutputExistsError
+from caloforge.generate import blocks
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, open_showers, read_showers
 from caloforge.zoo.store import load
@@ -17,10 +18,27 @@ def test_showers_do_not_depend_on_batches_or_number(run: Path) -> None:
     parts = model.generate(430, energy="2-200GeV", seed=3, batch_size=100)
     fewer = model.generate(150, energy="2-200GeV", seed=3)
     np.testing.assert_array_equal(whole.cells, parts.cells)
-    np.testing.assert_array_equal(whole.cells[:150], fewer.cells)
+    np.testing.assert_array_equal(whole.cells[:100], fewer.cells[:100])
+    # the last 50 are made in smaller blocks, whose sums round differently
+    np.testing.assert_allclose(whole.cells[100:150], fewer.cells[100:], rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(whole.incident_energy[:150], fewer.incident_energy)
     other = model.generate(150, energy="2-200GeV", seed=4)
     assert not np.any(np.all(other.cells == fewer.cells, axis=1))
+
+
+@pytest.mark.parametrize("n", [1, 4, 7, 8, 12, 79, 80, 99, 100, 101, 250])
+def test_blocks_cover_all_showers_once_and_few_showers_take_small_ones(n: int) -> None:
+    parts = list(blocks(n))
+    assert [first for first, _ in parts] == list(np.cumsum([0, *(height for _, height in parts)])[:-1])
+    assert n <= sum(height for _, height in parts) <= n + 20
+    assert all(first % 100 == 0 for first, height in parts if height == 100)
+    assert sum(height == 1 for _, height in parts) <= 4
+
+
+def test_one_shower_is_the_first_of_many(run: Path) -> None:
+    model = load(run, device="cpu")
+    many, one = (model.generate(n, energy="20GeV", seed=6).cells for n in (200, 1))
+    np.testing.assert_allclose(one[0], many[0], rtol=1e-4, atol=1e-4)
 
 
 def test_what_a_shower_is(run: Path) -> None:

@@ -1,8 +1,11 @@
 """A trained model as a source of showers, and the time that one takes on this machine.
 
-Noise and conditions are counted per shower: shower i of a seed is the same whatever the batch size and the number of
-showers. Matrix products of different heights may round differently in the last bits, so the network always works on
-blocks of one fixed size at fixed places; a batch is a whole number of them.
+Noise and conditions are counted per shower, so that shower i of a seed is the same whatever the batch size and the number of
+showers. Matrix products of different heights may round differently in the last bits. On a CPU the network therefore works on
+blocks of 100 at fixed places, a batch is a whole number of them, and showers are equal bit for bit whatever the batch size. A last
+hundred that is not full is made in blocks of 8 and of 1, so that one shower does not cost a hundred; its showers may
+differ in rounding from those of a longer run, and where energies are ordered by it two cells of nearly equal energy can change places. A GPU
+makes whole batches, and its showers depend on the batch size in that way.
 
 A generator is timed through its public call, so that its noise, its inverse transform and the copy of the cells count.
 On a CPU the cost of a shower is processor time, to compare with Geant4's on one core; on a GPU it is the time of the clock.
@@ -33,11 +36,23 @@ from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = [
-    "Generator", "GeneratorTime", "count_parameters", "hardware_name", "speed_of", "time_call", "time_generator",
+    "BLOCK", "Generator", "GeneratorTime", "blocks", "count_parameters", "hardware_name", "speed_of", "time_call", "time_generator",
 ]  # fmt: skip
 
 BLOCK = 100
 """Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
+_LAST_BLOCKS = ((100, 80), (8, 5), (1, 1))
+"""Heights of the blocks of a last hundred that is not full, each with the fewest showers for which it is used."""
+
+
+def blocks(n: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
+    """Yield the first shower and the height of each block of ``n`` showers; the last block of a height may not be full."""
+    first = 0
+    heights = ((block, block), *(pair for pair in _LAST_BLOCKS if pair[0] <= block))
+    while first < n:
+        height = next(height for height, fewest in heights if n - first >= fewest)
+        yield first, height
+        first += height
 
 
 class Generator:
@@ -213,15 +228,15 @@ class Generator:
         matrix = self.model.condition_matrix(shell)
         if not allow_extrapolation:
             self._check_range(matrix)
-        block = BLOCK if self.device.type == "cpu" else len(matrix)
-        for first in range(0, len(matrix), block):
-            rows = slice(first, first + block)
-            shell.cells[rows] = self._block(matrix[rows], start + first, seed, block)
+        parts = blocks(len(matrix), BLOCK) if self.device.type == "cpu" else [(0, len(matrix))]
+        for first, height in parts:
+            rows = slice(first, first + height)
+            shell.cells[rows] = self._block(matrix[rows], start + first, seed, height)
         return shell
 
     @torch.inference_mode()
     def _block(self, matrix: torch.Tensor, start: int, seed: int, block: int) -> NDArray[np.float32]:
-        """Return one block (n, n_cells), padded to its full height so that its rounding is always the same."""
+        """Return one block (n, n_cells), padded to its full height, so that its rounding does not depend on n."""
         n = len(matrix)
         padded = torch.cat([matrix, matrix[:1].expand(block - n, -1)]).to(self.device)
         noise = counted_noise(seed, start, block, self.model.noise_size, self.device)
