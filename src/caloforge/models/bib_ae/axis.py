@@ -301,15 +301,18 @@ class CellSampler(nn.Module):
         tau = _uniform(noise).flatten(1)
         some = (log + torch.logit(tau) > -_MARGIN) | (log > -_MARGIN)
         shower, cell = some.nonzero(as_tuple=True)
+        cells = torch.zeros_like(mean).flatten(1)
+        if not len(shower):
+            return cells.view_as(mean)
         log, tau = log[shower, cell], tau[shower, cell]
         inputs = torch.cat([log[None] / 4.0, maps.flatten(2)[shower, :, cell].T])[None]
         features = self.common(self.local(inputs) + self.condition(conditions)[shower].T[None])
         logit = self.hit(features)[0, 0] + log
         hit = (logit + torch.logit(tau) > 0).nonzero()[:, 0]
-        normal = _inside(tau[hit], logit[hit])
-        cells = torch.zeros_like(mean).flatten(1)
-        energy = _UNIT * torch.exp(self.quantile(features[:, :, hit], normal[None])[0])
-        cells[shower[hit], cell[hit]] = energy.to(cells)
+        if len(hit):
+            normal = _inside(tau[hit], logit[hit])
+            energy = _UNIT * torch.exp(self.quantile(features[:, :, hit], normal[None])[0])
+            cells[shower[hit], cell[hit]] = energy.to(cells)
         return cells.view_as(mean)
 
     def losses(
