@@ -216,6 +216,23 @@ def test_large_batches_that_take_too_long_are_made_smaller_or_left_out() -> None
     assert showers_within(10_000, 60.0, 10.0) == 0
 
 
+def test_calls_of_a_gpu_grow_tenfold_until_they_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(measuring, "_clocks", lambda: (clock[0], 0.0))
+    monkeypatch.setattr(measuring, "_since", lambda before, n: {"wall_ms": 1e3 * (clock[0] - before[0]) / n})
+    made: list[int] = []
+
+    def generate(n: int) -> None:
+        made.append(n)
+        clock[0] += 1.0 + 1e-4 * n  # s: a fixed time, and little for each shower
+
+    assert measuring._large(generate, 100, 10_000, 10.0) == pytest.approx(0.2)
+    assert made == [100, 1000, 10_000]
+    made.clear()
+    assert measuring._large(generate, 100, 10_000, 1.0) == pytest.approx(10.1)
+    assert made == [100]
+
+
 def test_the_table_is_of_one_core_and_a_hundred_showers() -> None:
     def entry(device: str, threads: int, batch: int) -> dict[str, Any]:
         return {"device": device, "threads": threads, "batch": batch, "memory": {}}
