@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, OutputExistsError
 from caloforge.generate import blocks
@@ -137,3 +138,36 @@ def test_unfinished_and_foreign_folders(run: Path, tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(InputError, match="expected auto, cpu, cuda"):
         load(run, device="abacus")
+
+
+def test_a_gpu_without_enough_memory_makes_smaller_batches(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(run, device="cpu")
+    expected = model.generate(300, energy="20GeV", seed=6).cells
+    model.device = torch.device("meta")  # not a CPU; blocks are made on one nevertheless
+    sizes: list[int] = []
+
+    def block(matrix: torch.Tensor, start: int, seed: int, height: int) -> np.ndarray:
+        sizes.append(height)
+        if height > 80:
+            raise torch.OutOfMemoryError
+        return expected[start : start + height]
+
+    monkeypatch.setattr(model, "_block", block)
+    with pytest.warns(UserWarning, match="300 showers at once do not fit .* going on with 150"):
+        made = model.generate(300, energy="20GeV", seed=6).cells
+    np.testing.assert_array_equal(made, expected)
+    assert sizes == [300, 150, 75, 75, 75, 75]
+
+
+def test_a_gpu_without_memory_for_one_shower_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(run, device="cpu")
+    model.device = torch.device("meta")
+
+    def block(*_: object) -> np.ndarray:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(model, "_block", block)
+    with pytest.warns(UserWarning, match="do not fit"), pytest.raises(InputError, match="for one shower"):
+        model.generate(2, energy="20GeV")

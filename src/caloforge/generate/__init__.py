@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class Generator:
         self.model = self.members[0]
         self.seen: NDArray[np.uint64] = seen_union([] if seen is None else [seen])
         self.attributes: dict[str, Any] = dict(attributes or {})
+        self._most = 0  # showers at once that fit into the memory of the GPU; 0: no limit was met
 
     @property
     def detector(self) -> Detector:
@@ -228,11 +230,32 @@ class Generator:
         matrix = self.model.condition_matrix(shell)
         if not allow_extrapolation:
             self._check_range(matrix)
-        parts = blocks(len(matrix), BLOCK) if self.device.type == "cpu" else [(0, len(matrix))]
-        for first, height in parts:
-            rows = slice(first, first + height)
-            shell.cells[rows] = self._block(matrix[rows], start + first, seed, height)
+        if self.device.type == "cpu":
+            for first, height in blocks(len(matrix), BLOCK):
+                rows = slice(first, first + height)
+                shell.cells[rows] = self._block(matrix[rows], start + first, seed, height)
+        else:
+            self._fill(shell.cells, matrix, start, seed)
         return shell
+
+    def _fill(self, cells: NDArray[np.float32], matrix: torch.Tensor, start: int, seed: int) -> None:
+        """Make showers (n, n_cells) of conditions (n, C) on a GPU, at once or, where its memory does not suffice, in parts."""
+        first = 0
+        while first < len(matrix):
+            rows = slice(first, first + (self._most or len(matrix)))
+            part = matrix[rows]
+            try:
+                cells[rows] = self._block(part, start + first, seed, len(part))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    msg = f"{self.name}: the memory of the GPU does not suffice for one shower; use --device cpu"
+                    raise InputError(msg) from None
+                self._most = len(part) // 2
+                torch.cuda.empty_cache()
+                text = f"{self.name}: {len(part)} showers at once do not fit into the memory of the GPU; going on with {self._most}"
+                warnings.warn(text, stacklevel=2)
+            else:
+                first += len(part)
 
     @torch.inference_mode()
     def _block(self, matrix: torch.Tensor, start: int, seed: int, block: int) -> NDArray[np.float32]:
