@@ -148,7 +148,8 @@ class BibAe(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and 1e-4."""
-        if noise.device.type != "cpu" or torch.is_grad_enabled() or len(noise) <= _CPU_ROWS:
+        whole = noise.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting()
+        if whole or len(noise) <= _CPU_ROWS:
             return self._sample(noise, conditions)
         parts = zip(torch.split(noise, _CPU_ROWS), torch.split(conditions, _CPU_ROWS), strict=True)
         return torch.cat([self._sample(*part) for part in parts])

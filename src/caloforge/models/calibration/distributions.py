@@ -296,7 +296,7 @@ class CellSpectrum(nn.Module):
         position = position.clamp(0.0, _STEPS - 1.0)
         left = position.long().clamp_max(_STEPS - 2)
         x, y = self.map.tables(theta, torch.float32)
-        shifts = (y - x).expand(len(theta), -1)
+        shifts = (y - x).expand(theta.shape[0], -1)
         shower = hits.nonzero()[:, 0]
         shift = torch.lerp(shifts[shower, left], shifts[shower, left + 1], position - left)
         moved = cells.clone()

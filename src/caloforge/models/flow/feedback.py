@@ -54,7 +54,7 @@ class LayerMoments(NamedTuple):
             targets.y.square() + targets.width_y.square(),
         )
         moments = torch.stack([targets.x, targets.y, *squares], 2)
-        nothing = summary.new_zeros(len(summary), len(core.layer))
+        nothing = summary.new_zeros(summary.shape[0], len(core.layer))
         base = core.inverse(nothing, summary, encoded, edges=False)
         return cls(targets.sums, targets.hits + targets.faint, moments, base)
 

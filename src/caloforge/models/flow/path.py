@@ -93,7 +93,7 @@ def time_grid(steps: int, shift: float = 1.0) -> tuple[float, ...]:
 
 def jump(denoise: Denoiser, x: Tensor, start: float, end: float) -> Tensor:
     """Return x at time ``end`` from x at ``start`` by one Euler step."""
-    found = denoise(x, x.new_full((len(x),), start)).to(x.dtype)
+    found = denoise(x, x.new_full((x.shape[0],), start)).to(x.dtype)
     return torch.lerp(x, found, (end - start) / (1.0 - start))
 
 
@@ -102,7 +102,7 @@ def integrate(denoise: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
     for start, end in pairwise(times):
         ahead = jump(denoise, x, start, end)
         if end < 1.0:
-            found = denoise(ahead, x.new_full((len(x),), end)).to(x.dtype)
+            found = denoise(ahead, x.new_full((x.shape[0],), end)).to(x.dtype)
             velocity = (found - ahead) / (1.0 - end)
             ahead = 0.5 * (x + ahead + (end - start) * velocity)
         x = ahead

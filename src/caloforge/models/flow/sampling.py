@@ -66,7 +66,7 @@ class CellSampler:
 
     def evaluated(self, x: Tensor, time: float) -> tuple[Tensor, ...]:
         """Return the inputs of the posterior of x (B, n_cells) at a time, balanced."""
-        network, times = self.network, x.new_full((len(x),), time)
+        network, times = self.network, x.new_full((x.shape[0],), time)
         change, *others = network.predicted(x, times, self.encoded, self.summary, self.to)
         if self.filled is not None and network.balance is not None and time < _BALANCED:
             odds = self.posterior.posterior(x, times, (change, *others))[0]

@@ -196,8 +196,7 @@ class BandedConv3d(nn.Conv3d):
         """Return (B, outputs, X', Y', L') of a grid (B, inputs, X, Y, L)."""
         banded = self.banded
         if banded is None:
-            traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-            banded = (grid.is_cuda or self.up != (1, 1, 1)) and not traced
+            banded = (grid.is_cuda or self.up != (1, 1, 1)) and not torch.compiler.is_exporting()
         return self._banded(grid) if banded else self._plain(grid)
 
     def _plain(self, grid: Tensor) -> Tensor:
