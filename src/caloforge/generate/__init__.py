@@ -31,7 +31,10 @@ from caloforge.showers import Showers, ShowerSource, ShowerWriter, open_showers
 from caloforge.showers.identity import seen_union
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["Generator", "GeneratorTime", "count_parameters", "hardware_name", "speed_of", "time_generator"]
+__all__ = [
+    "Generator", "GeneratorTime", "condition_range", "count_parameters", "hardware_name", "speed_of",
+    "time_generator",
+]  # fmt: skip
 
 BLOCK = 100
 """Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
@@ -60,6 +63,7 @@ class Generator:
         self.model = self.members[0]
         self.seen: NDArray[np.uint64] = seen_union([] if seen is None else [seen])
         self.attributes: dict[str, Any] = dict(attributes or {})
+        self.card: Mapping[str, Any] = {}  # of a shipped model
 
     @property
     def detector(self) -> Detector:
@@ -223,14 +227,21 @@ class Generator:
 
     def _check_range(self, matrix: torch.Tensor) -> None:
         low, high = self.model.condition_low.cpu(), self.model.condition_high.cpu()
-        slack = 0.02 * (high - low) + 1e-3 * high.abs()
+        least, most = (bound.cpu() for bound in condition_range(self.model))
         for name, columns in self.model.columns.items():
-            values, a, b, s = matrix[:, columns], low[columns], high[columns], slack[columns]
-            if bool(((values < a - s) | (values > b + s)).any()):
+            values, a, b = matrix[:, columns], low[columns], high[columns]
+            if bool(((values < least[columns]) | (values > most[columns])).any()):
                 raise IncompatibleError(
                     f"condition '{name}' from {values.min().item():g} to {values.max().item():g} is outside the "
                     f"training's {a.min().item():g} to {b.max().item():g}; use --allow-extrapolation to go on"
                 )
+
+
+def condition_range(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the lowest and highest conditions (C,) that a model takes: a little more than those of its training."""
+    low, high = model.condition_low, model.condition_high
+    slack = 0.02 * (high - low) + 1e-3 * high.abs()
+    return low - slack, high + slack
 
 
 def _opened(like: str | Path | ShowerSource) -> AbstractContextManager[ShowerSource]:

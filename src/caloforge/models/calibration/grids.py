@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
+from caloforge.models.base import in_chunks
 from caloforge.models.calibration.base import Calibration, Sample, Step
 from caloforge.models.calibration.moments import ConditionalMoments, Gains, Polynomial, fit_gains
 from caloforge.models.calibration.spectrum import SpectrumMap
@@ -101,7 +102,7 @@ class GridParts(nn.Module):
     def split(self, cells: Tensor, encoded: Tensor, energy: Tensor) -> GridShowers:
         """Return cells (B, n_cells), MeV, by their parts."""
         parts = []
-        for some in torch.split(cells, _CHUNK):
+        for (some,) in in_chunks(_CHUNK, cells):
             table = self.member @ some.view(some.shape[0], -1, self.layers)  # (B, rings, layers)
             core, layers = some[:, self.cells], table.sum(1)
             whole = layers.clamp_min(_TINY)
