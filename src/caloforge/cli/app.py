@@ -14,7 +14,7 @@ from caloforge import __version__
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
 from caloforge.cli.models import models
-from caloforge.cli.showers import generate, project, simulate, view
+from caloforge.cli.showers import export, generate, project, simulate, view
 from caloforge.cli.study import study
 from caloforge.cli.train import train
 from caloforge.cli.validate import validate
@@ -135,7 +135,7 @@ def _options(
     """
 
 
-for _verb in (detectors, models, simulate, project, train, generate, validate, study, view, demo):
+for _verb in (detectors, models, simulate, project, train, generate, export, validate, study, view, demo):
     app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
 
 

@@ -29,7 +29,7 @@ from caloforge.generate import Generator
 from caloforge.generate.export.form import FORMS, PLACES, describe, frozen, random_inputs
 from caloforge.generate.export.writers import WRITERS, load_exported
 
-__all__ = ["Deviation", "Exported", "compare", "export", "load_exported"]
+__all__ = ["RELATIVE", "Deviation", "Exported", "compare", "export", "load_exported"]
 
 _CHECKED = 16  # showers that a new file is checked with
 RELATIVE = 1e-4
@@ -42,7 +42,9 @@ class Deviation(NamedTuple):
 
     cells: int  # cells above 1e-4 MeV in either
     beyond: int  # of these, how many differ by more than 1e-4 of the larger
-    switched: int  # of those, how many are empty in one of the two: they fell to the other side of a threshold
+    switched: (
+        int  # of those, how many are empty in one of the two: they fell to the other side of a threshold
+    )
     largest: float  # largest difference of a cell, as a part of its shower's energy
     energy: float  # largest relative difference of the visible energies
 

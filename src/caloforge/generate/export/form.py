@@ -25,6 +25,7 @@ PLACES = 3
 """Showers of the example that a graph is traced with: more than one, since a size of 1 would be a constant."""
 _UNITS = {"incident_energy": "MeV", "incident_theta": "degree"}
 LICENCE = "BSD-3-Clause"
+"""Of the shipped weights."""
 
 
 def frozen(model: ShowerModel) -> ShowerModel:
@@ -210,8 +211,7 @@ def describe(generator: Generator, graph: CellForm) -> dict[str, str]:
         "conditions": conditions,
         "sampling": model.sampling.model_dump(),
         "sampling_fraction": detector.sampling_fraction,
-        "cut": "cells are visible energies; see the detector's page for thresholds",
-        "licence": LICENCE,
+        "licence": generator.card.get("licence", LICENCE) if generator.card else "its owner's",
         "card": generator.card,
         **graph.facts(),
     }

@@ -124,8 +124,8 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 def _check_compiler() -> None:
     from torch._inductor import config
 
-    names = config.cpp.cxx if isinstance(config.cpp.cxx, list | tuple) else (config.cpp.cxx,)
-    names = tuple(name for name in names if name)
+    chosen = config.cpp.cxx
+    names = [str(name) for name in ([chosen] if isinstance(chosen, str) else chosen) if name]
     if not any(shutil.which(name) for name in names):
         msg = f"a compiled package (.pt2) needs a C++ compiler, and none was found ({', '.join(names)}); install g++, or write .onnx"
         raise InputError(msg)
@@ -149,7 +149,9 @@ WRITERS: Mapping[str, Writer] = {
 """Suffixes to writers."""
 
 
-def load_exported(path: str | Path, threads: int = 1) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+def load_exported(
+    path: str | Path, threads: int = 1
+) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
     """Return a written file as a function from inputs by name, in order, to the outputs."""
     path = Path(path)
     if path.suffix == ".onnx":

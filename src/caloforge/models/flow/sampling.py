@@ -68,11 +68,11 @@ class CellSampler:
         """Return the inputs of the posterior of x (B, n_cells) at a time, balanced."""
         network, times = self.network, at_time(x, time)
         change, *others = network.predicted(x, times, self.encoded, self.summary, self.to)
-        looped = isinstance(time, Tensor)  # whose value is not known
-        if self.filled is not None and network.balance is not None and (looped or time < _BALANCED):
+        early = time < _BALANCED  # a tensor in a loop
+        if self.filled is not None and network.balance is not None and (isinstance(early, Tensor) or early):
             odds = self.posterior.posterior(x, times, (change, *others))[0]
             balance = network.balance(odds, self.filled)
-            change = change + (torch.where(time < _BALANCED, balance, 0.0) if looped else balance)
+            change = change + (torch.where(early, balance, 0.0) if isinstance(early, Tensor) else balance)
         return change, *others
 
 
