@@ -11,8 +11,10 @@
 #include <string>
 #include <vector>
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
-#include <torch/torch.h>
 
 int main(int argc, char** argv) {
   if (argc < 4) {
@@ -21,8 +23,8 @@ int main(int argc, char** argv) {
   }
   try {
     c10::InferenceMode inference;
-    torch::manual_seed(1);
-    torch::set_num_threads(1);
+    at::manual_seed(1);
+    at::set_num_threads(1);
     torch::inductor::AOTIModelPackageLoader model(argv[1]);
     auto facts = model.get_metadata();
     const int64_t showers = std::atoll(argv[2]);
@@ -30,9 +32,9 @@ int main(int argc, char** argv) {
 
     std::vector<float> values;
     for (int k = 3; k < argc; ++k) values.push_back(std::strtof(argv[k], nullptr));
-    auto row = torch::tensor(values).unsqueeze(0);
+    auto row = at::tensor(values).unsqueeze(0);
     auto conditions = row.expand({showers, row.size(1)}).contiguous();
-    auto noise = torch::randn({showers, noise_size});
+    auto noise = at::randn({showers, noise_size});
 
     auto outputs = model.run({noise, conditions});
     auto cells = outputs[0], in_range = outputs[1];

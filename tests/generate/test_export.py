@@ -113,7 +113,7 @@ def test_cells_are_those_of_torch_for_any_number_of_showers(shipped: tuple[Path,
         assert in_range.all()
         same = difference <= RELATIVE * np.maximum(cells, reference)
         assert same[np.maximum(cells, reference) > 1e-4].mean() > 0.999
-        assert difference.sum(1) == pytest.approx(0.0, abs=1e-4 * reference.sum(1).max())
+        assert (difference.sum(1) <= 1e-4 * reference.sum(1)).all()
 
 
 def test_the_file_says_what_it_is(shipped: tuple[Path, dict[str, Any]]) -> None:
@@ -176,7 +176,7 @@ def test_the_example_runs_on_numpy_and_onnxruntime_alone(
 def test_conditions_outside_the_range_are_found_at_run_time(
     tiny: Path, shipped: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    conditions = np.array([[9e3], [1e4], [5e4], [1e5], [1.1e5]], np.float32)
+    conditions = np.array([[5e3], [1e4], [5e4], [1e5], [1.1e5]], np.float32)
     noise = np.zeros((5, 9), np.float32)
     in_range = load_exported(tiny)({"noise": noise, "conditions": conditions})[1]
     assert in_range.tolist() == [False, True, True, True, False]
@@ -217,29 +217,58 @@ def test_a_loop_and_a_search_are_those_of_torch(tiny: Path) -> None:
     assert load_exported(tiny)(numbers(inputs))[0] == pytest.approx(reference, rel=1e-4)
 
 
-@pytest.mark.parametrize("right", [False, True])
-@pytest.mark.parametrize("shape", [(1,), (2,), (8,), (3, 13)])
-def test_the_search_by_halves_counts_knots(shape: tuple[int, ...], right: bool, tmp_path: Path) -> None:
-    knots = torch.linspace(-1.0, 1.0, shape[-1]).round(decimals=1).expand(shape).contiguous()
+SHAPES = ((1,), (2,), (8,), (3, 13))
 
-    class Search(nn.Module):
-        def forward(self, values: Tensor) -> Tensor:
-            return torch.searchsorted(knots, values, right=right)
 
-    edges = torch.tensor([-5.0, 5.0, *knots.flatten()[:11].tolist()]).expand(3, -1)
-    values = torch.cat([edges, torch.randn(3, 40)], 1).contiguous()
-    path = tmp_path / "search.onnx"
+class Searches(nn.Module):
+    """Places of values among knots of several shapes, from below and from above, and a stable order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = [torch.linspace(-1.0, 1.0, shape[-1]).round(decimals=1) for shape in SHAPES]  # with equal ones
+        self.knots = [knots.expand(shape).contiguous() for knots, shape in zip(line, SHAPES, strict=True)]
+
+    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+        found = [torch.searchsorted(k, values, right=right) for k in self.knots for right in (False, True)]
+        edges = self.knots[2]
+        found += [torch.bucketize(values, edges), torch.bucketize(values, edges, right=True)]
+        order = values.round().argsort(dim=1, descending=True, stable=True)
+        return (*found, order, *values.round().sort(dim=1, stable=True))
+
+
+def test_searches_and_sorts_are_those_of_torch(tmp_path: Path) -> None:
+    module = Searches()
+    edges = torch.cat([torch.tensor([-5.0, 5.0]), *(k.flatten()[:11] for k in module.knots)])
+    values = torch.cat([edges.expand(3, -1), torch.randn(3, 40)], 1).contiguous()
+    path, table = tmp_path / "searches.onnx", _translations()
     program = torch.onnx.export(
-        Search(),
-        (values,),
-        dynamo=True,
-        opset_version=20,
-        custom_translation_table=_translations(),
-        verbose=False,
+        module, (values,), dynamo=True, opset_version=20, custom_translation_table=table, verbose=False
     )
     program.save(path)
-    (found,) = ort.InferenceSession(str(path)).run(None, {"values": values.numpy()})
-    assert np.array_equal(found, torch.searchsorted(knots, values, right=right).numpy())
+    found = ort.InferenceSession(str(path)).run(None, {"values": values.numpy()})
+    assert len(found) == 13
+    for one, reference in zip(found, module(values), strict=True):
+        assert np.array_equal(one, reference.numpy())
+
+
+class Errors(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.erfc(x), torch.erfinv(torch.erf(x))
+
+
+def test_error_functions_are_those_of_torch_in_their_tails(tmp_path: Path) -> None:
+    x = torch.linspace(-5.0, 5.0, 401)[:, None]
+    path, table = tmp_path / "errors.onnx", _translations()
+    program = torch.onnx.export(
+        Errors(), (x,), dynamo=True, opset_version=20, custom_translation_table=table, verbose=False
+    )
+    program.save(path)
+    upper, inverse = ort.InferenceSession(str(path)).run(None, {"x": x.numpy()})
+    assert upper == pytest.approx(torch.erfc(x.double()).numpy(), rel=5e-6)
+    inside = x.abs() < 3.0  # beyond, erf in single precision knows too little of x
+    assert inverse[inside.numpy()] == pytest.approx(
+        torch.erfinv(torch.erf(x))[inside].numpy(), rel=1e-4, abs=1e-6
+    )
 
 
 def test_a_copy_is_frozen_and_the_model_is_not() -> None:
@@ -308,7 +337,7 @@ def test_an_ensemble_is_refused(ensemble: Path, tmp_path: Path) -> None:
 
 def test_an_operator_without_onnx_form_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"'Bessel' cannot be written as ONNX: 'aten.special_bessel_j0' has no"
+        InputError, match=r"'Bessel' cannot be written as ONNX: '\w+.*bessel_j0' has no ONNX form"
     ):
         export(generator(Bessel), tmp_path / "F.onnx")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """The files: an ONNX graph, and a package that torch compiles for this machine's processor.
 
-ONNX has no operator that finds a number's place among sorted knots; it is searched by halves here. Loops over the steps of a flow are one
+ONNX has no operator that finds a number's place among sorted knots; it is searched by halves here. A stable sort is ``TopK`` of all. Loops over the steps of a flow are one
 ``Scan`` each, so that a graph has its weights and operators once.
 """
 
@@ -27,6 +27,18 @@ __all__ = ["WRITERS", "Writer", "load_exported"]
 EXTRA = "export"
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _OPSET = 20
+_ERFC = (
+    0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368,
+    -1.26551223,
+)  # fmt: skip
+_ERFINV_MIDDLE = (
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+    0.246640727, 1.50140941,
+)  # fmt: skip
+_ERFINV_TAIL = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+    1.00167406, 2.83297682,
+)  # fmt: skip
 
 
 class Writer(NamedTuple):
@@ -117,8 +129,42 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     def bucketize(values: Any, edges: Any, out_int32: bool = False, right: bool = False) -> Any:
         return searchsorted(edges, values, right=right)
 
+    def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
+        """Sort along an axis; of equal values TopK has the one with the lower index first."""
+        size = op.Reshape(op.Gather(op.Shape(x), op.Constant(value_int=dim)), op.Constant(value_ints=[1]))
+        return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
+
+    def polynomial(x: Any, terms: tuple[float, ...]) -> Any:
+        """Return a polynomial, its highest power first."""
+        found = op.Constant(value_float=terms[0])
+        for term in terms[1:]:
+            found = op.Add(op.Mul(found, x), op.Constant(value_float=term))
+        return found
+
+    def erfc(x: Any) -> Any:
+        """Return 1 - erf(x), to 1e-7 of itself in both tails (Numerical Recipes, section 6.2)."""
+        one, size = op.Constant(value_float=1.0), op.Abs(x)
+        t = op.Div(one, op.Add(one, op.Mul(op.Constant(value_float=0.5), size)))
+        tail = op.Mul(t, op.Exp(op.Sub(polynomial(t, _ERFC), op.Mul(size, size))))
+        upper = op.Less(x, op.Constant(value_float=0.0))
+        return op.Where(upper, op.Sub(op.Constant(value_float=2.0), tail), tail)
+
+    def erfinv(x: Any) -> Any:
+        """Return the inverse of erf in single precision (M. Giles, GPU Computing Gems, 2011)."""
+        one = op.Constant(value_float=1.0)
+        w = op.Neg(op.Log(op.Mul(op.Sub(one, x), op.Add(one, x))))
+        middle = polynomial(op.Sub(w, op.Constant(value_float=2.5)), _ERFINV_MIDDLE)
+        tail = polynomial(op.Sub(op.Sqrt(w), op.Constant(value_float=3.0)), _ERFINV_TAIL)
+        return op.Mul(x, op.Where(op.Less(w, op.Constant(value_float=5.0)), middle, tail))
+
     aten = torch.ops.aten
-    return {aten.searchsorted.Tensor: searchsorted, aten.bucketize.Tensor: bucketize}
+    return {
+        aten.erfc.default: erfc,
+        aten.erfinv.default: erfinv,
+        aten.searchsorted.Tensor: searchsorted,
+        aten.bucketize.Tensor: bucketize,
+        aten.sort.stable: sort,
+    }
 
 
 def _check_compiler() -> None:
