@@ -112,7 +112,9 @@ def test_cells_are_those_of_torch_for_any_number_of_showers(shipped: tuple[Path,
         assert cells.shape == reference.shape
         assert in_range.all()
         same = difference <= RELATIVE * np.maximum(cells, reference)
-        assert same[np.maximum(cells, reference) > 1e-4].mean() > 0.999
+        some = np.maximum(cells, reference) > 1e-4
+        assert same[some].mean() > 0.997  # cells of some keV amplify rounding
+        assert same[np.maximum(cells, reference) > 0.1].all()  # all hits
         assert (difference.sum(1) <= 1e-4 * reference.sum(1)).all()
 
 
@@ -252,8 +254,14 @@ def test_searches_and_sorts_are_those_of_torch(tmp_path: Path) -> None:
 
 
 class Errors(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.erfc(x), torch.erfinv(torch.erf(x))
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (
+            torch.erfc(x),
+            torch.erfinv(torch.erf(x)),
+            torch.sigmoid(3.0 * x),
+            torch.expm1(x**9),
+            torch.log1p(x.abs() ** 9),
+        )
 
 
 def test_error_functions_are_those_of_torch_in_their_tails(tmp_path: Path) -> None:
@@ -263,8 +271,11 @@ def test_error_functions_are_those_of_torch_in_their_tails(tmp_path: Path) -> No
         Errors(), (x,), dynamo=True, opset_version=20, custom_translation_table=table, verbose=False
     )
     program.save(path)
-    upper, inverse = ort.InferenceSession(str(path)).run(None, {"x": x.numpy()})
+    upper, inverse, sigmoid, expm1, log1p = ort.InferenceSession(str(path)).run(None, {"x": x.numpy()})
     assert upper == pytest.approx(torch.erfc(x.double()).numpy(), rel=5e-6)
+    assert expm1[(x**9 < 80).numpy()] == pytest.approx(torch.expm1(x**9)[x**9 < 80].numpy(), rel=2e-6)
+    assert log1p == pytest.approx(torch.log1p(x.abs() ** 9).numpy(), rel=2e-6)
+    assert sigmoid == pytest.approx(torch.sigmoid(3.0 * x).numpy(), rel=2e-6)
     inside = x.abs() < 3.0  # beyond, erf in single precision knows too little of x
     assert inverse[inside.numpy()] == pytest.approx(
         torch.erfinv(torch.erf(x))[inside].numpy(), rel=1e-4, abs=1e-6

@@ -157,8 +157,29 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         tail = polynomial(op.Sub(op.Sqrt(w), op.Constant(value_float=3.0)), _ERFINV_TAIL)
         return op.Mul(x, op.Where(op.Less(w, op.Constant(value_float=5.0)), middle, tail))
 
+    def sigmoid(x: Any) -> Any:
+        """Return 1 / (1 + exp(-x)): ONNX Runtime's own is exact to 1e-7 of 1, not of a small result, as of faint cells."""
+        return op.Reciprocal(op.Add(op.Constant(value_float=1.0), op.Exp(op.Neg(x))))
+
+    def log1p(x: Any) -> Any:
+        """Return ln(1 + x), exact for small x: ln(u) x / (u - 1) with u = 1 + x as it is rounded (W. Kahan)."""
+        one = op.Constant(value_float=1.0)
+        u = op.Add(one, x)
+        return op.Where(op.Equal(u, one), x, op.Div(op.Mul(op.Log(u), x), op.Sub(u, one)))
+
+    def expm1(x: Any) -> Any:
+        """Return exp(x) - 1, exact for small x: (u - 1) x / ln(u) with u = exp(x) as it is rounded; -1 where that is 0."""
+        one = op.Constant(value_float=1.0)
+        u = op.Exp(x)
+        change = op.Sub(u, one)
+        found = op.Where(op.Equal(u, one), x, op.Div(op.Mul(change, x), op.Log(u)))
+        return op.Where(op.Less(x, op.Constant(value_float=-20.0)), change, found)
+
     aten = torch.ops.aten
     return {
+        aten.log1p.default: log1p,
+        aten.expm1.default: expm1,
+        aten.sigmoid.default: sigmoid,
         aten.erfc.default: erfc,
         aten.erfinv.default: erfinv,
         aten.searchsorted.Tensor: searchsorted,
