@@ -98,7 +98,9 @@ def _write_onnx(
             msg = f"'{type(graph.model).__name__}' cannot be written as ONNX: '{missing[0]}' has no ONNX form"
             raise InputError(msg) from error
         assert program is not None
-        for node in program.model.graph.all_nodes():  # stack traces of the trace, ten times as long as all weights
+        for (
+            node
+        ) in program.model.graph.all_nodes():  # stack traces of the trace, ten times as long as all weights
             node.metadata_props.clear()
         for name, value in metadata.items():
             program.model.metadata_props[name] = value
