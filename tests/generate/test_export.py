@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -424,10 +425,30 @@ def test_a_package_runs_in_torch_and_in_the_libtorch_program(tmp_path: Path) -> 
     assert "2000 showers of tiny in ild-ecal-10x10, 100 cells, mean visible energy" in done.stdout
     mean = float(done.stdout.split("mean visible energy")[1].split()[0])
     noise = torch.randn(2000, 9, generator=torch.Generator().manual_seed(2))
-    expected = source.model.sample(noise, torch.full((2000, 1), 5e4)).sum(1)
+    expected = source.model.sample(noise, torch.full((2000, 1), 5e4)).sum(1).detach()
     assert mean == pytest.approx(float(expected.mean()), abs=6 * float(expected.std()) / 2000**0.5)
     outside = subprocess.run(
         [program, found.path, "3", "500000"], capture_output=True, text=True, check=False
     )
     assert outside.returncode == 2
     assert "outside the training's range" in outside.stderr
+
+
+def test_the_onnxruntime_program_runs_where_its_headers_are(tiny: Path, tmp_path: Path) -> None:
+    roots = [Path(root) for root in (os.environ.get("ONNXRUNTIME_ROOT"), "/usr", "/usr/local") if root]
+    found = [root for root in roots if list((root / "include").rglob("onnxruntime_cxx_api.h"))]
+    if not found or not shutil.which("cmake"):
+        pytest.skip("needs cmake and the C++ headers of ONNX Runtime, below ONNXRUNTIME_ROOT or /usr")
+    build = tmp_path / "build"
+    for command in (
+        ["cmake", "-S", EXAMPLES / "onnxruntime", "-B", build, f"-DONNXRUNTIME_ROOT={found[0]}"],
+        ["cmake", "--build", build],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    program = build / "generate"
+    done = subprocess.run([program, tiny, "100", "50000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "100 showers of tiny in ild-ecal-10x10, 100 cells, mean visible energy" in done.stdout
+    outside = subprocess.run([program, tiny, "3", "500000"], capture_output=True, text=True, check=False)
+    assert (outside.returncode, "outside the training's range" in outside.stderr) == (2, True)
