@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Showers": "caloforge.showers",
     "benchmark": "caloforge.benchmark",
+    "export": "caloforge.generate.export",
     "get_detector": "caloforge.geometry",
     "load": "caloforge.zoo",
     "open_showers": "caloforge.showers",

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from caloforge.cli.app import app
 from caloforge.errors import Geant4DataError, InputError
-from caloforge.generate import Generator, count_parameters, time_generator
+from caloforge.generate import Generator
+from caloforge.generate.timing import count_parameters, time_generator
 from caloforge.showers import Showers
 from caloforge.simulate.run import simulate
 from caloforge.studies import run_study

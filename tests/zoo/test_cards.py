@@ -10,7 +10,7 @@ import pytest
 from caloforge.data import sample_path
 from caloforge.errors import InputError, SeenShowersError
 from caloforge.files import sha256_file
-from caloforge.generate import speed_of
+from caloforge.generate.timing import speed_of
 from caloforge.showers import read_showers
 from caloforge.validate.metrics.base import Settings
 from caloforge.zoo import cards

@@ -51,7 +51,7 @@ from caloforge.files import (
     source_digest,
     write_json,
 )
-from caloforge.generate import count_parameters, hardware_name
+from caloforge.generate.timing import count_parameters, hardware_name
 from caloforge.geometry import Beam
 from caloforge.progress import progress
 from caloforge.settings import torch_device

@@ -23,7 +23,7 @@ import torch
 
 from caloforge.errors import CaloforgeError, InputError
 from caloforge.files import read_json, write_json
-from caloforge.generate import GeneratorTime, time_call
+from caloforge.generate.timing import GeneratorTime, time_call
 from caloforge.geometry import detector_from_definition
 from caloforge.showers import Showers
 from caloforge.simulate import simulate

@@ -15,7 +15,7 @@ from caloforge.cli.benchmark import benchmark
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
 from caloforge.cli.models import models
-from caloforge.cli.showers import generate, project, simulate, view
+from caloforge.cli.showers import export, generate, project, simulate, view
 from caloforge.cli.study import study
 from caloforge.cli.train import train
 from caloforge.cli.validate import validate
@@ -136,7 +136,9 @@ def _options(
     """
 
 
-for _verb in (detectors, models, simulate, project, train, generate, validate, study, benchmark, view, demo):
+for _verb in (
+    detectors, models, simulate, project, train, generate, export, validate, study, benchmark, view, demo,
+):  # fmt: skip
     app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
 
 

@@ -1,4 +1,4 @@
-"""The commands that make, reduce and draw showers: ``caloforge simulate``, ``generate``, ``project`` and ``view``."""
+"""The commands that make, reduce and draw showers: ``caloforge simulate``, ``generate``, ``export``, ``project`` and ``view``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Layout = Annotated[
     ),
 ]
 
-__all__ = ["generate", "project", "simulate", "view"]
+__all__ = ["export", "generate", "project", "simulate", "view"]
 
 
 def simulate(
@@ -143,6 +143,40 @@ def generate(
     detector = model.detector.name
     what = f"{made} showers of {model.name} in {detector}"
     print_result(as_json, output, what, n=made, source=model.name, detector=detector)
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="A run folder, or a shipped model (caloforge models).")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write: .onnx, or .pt2 for a compiled package.")
+    ],
+    form: Annotated[
+        str, typer.Option("--form", help="cells, or par04: the one input of Geant4's example Par04.")
+    ] = "cells",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="What the model lets choose, such as its steps."),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model as one file that runs without caloforge, with ONNX Runtime or libtorch, and compare it with torch."""
+    from caloforge.files import check_output
+    from caloforge.generate.export import RELATIVE
+    from caloforge.generate.export import export as write
+    from caloforge.settings import assignment
+    from caloforge.showers.seen import warnings_of
+    from caloforge.zoo.store import load
+
+    check_output(output, force)
+    model = load(source, device="cpu", options=dict(map(assignment, settings or ())))
+    print_warnings(warnings_of(model.name, model.attributes))
+    found = write(model, output, form=form, force=force)
+    same = found.deviation
+    beyond = f"{same.beyond} of {same.cells} filled cells differ from torch's by more than {RELATIVE:g}"
+    what = f"{model.name}, {found.bytes / 1e6:.1f} MB; in {found.showers} showers {beyond}"
+    facts = {"bytes": found.bytes, "showers": found.showers, **same._asdict()}
+    print_result(as_json, output, what, source=model.name, form=form, **facts)
 
 
 def project(

@@ -10,7 +10,7 @@ A complete example is in ``docs/extending.md``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -25,7 +25,7 @@ from caloforge.random import uniforms
 from caloforge.settings import ModelConfig, Settings, merge, validated
 from caloforge.showers import Showers
 
-__all__ = ["ShowerModel", "condition_sizes", "counted_noise"]
+__all__ = ["ShowerModel", "condition_sizes", "counted_noise", "in_chunks"]
 
 _ROWS = 8  # showers whose noise is made at a time, so that it stays in the cache
 _SELECTION = "selection"  # random stream of epoch selection, apart from the stream of generation
@@ -55,6 +55,13 @@ def counted_noise(
         rows[:, :half] = angle.cos().mul_(radius)
         rows[:, half:] = angle.sin_().mul_(radius)[:, : size - half]
     return noise.to(device)
+
+
+def in_chunks(size: int, *parts: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Iterate over tensors (B, ...), ``size`` rows at a time; all rows at once where a graph is traced for export."""
+    if torch.compiler.is_exporting():
+        return (parts,)
+    return zip(*(torch.split(part, size) for part in parts), strict=True)
 
 
 class ShowerModel(nn.Module, ABC):

@@ -17,7 +17,7 @@ import torch
 
 from caloforge.errors import IncompatibleError
 from caloforge.files import read_json, source_commit, source_digest, write_json
-from caloforge.generate import speed_of
+from caloforge.generate.timing import speed_of
 from caloforge.models.stage import Stage
 from caloforge.random import child_seed
 from caloforge.showers.seen import identities

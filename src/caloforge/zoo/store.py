@@ -44,7 +44,9 @@ class Card:
         where, seen = torch.device(device), self.seen()
         members = [member.choose(options).to(where) for member in self.models()]
         particle = str(self.content.get("particle", ""))
-        return Generator(members, self.name, particle, where, seen.all, seen.attributes())
+        generator = Generator(members, self.name, particle, where, seen.all, seen.attributes())
+        generator.card = self.content
+        return generator
 
     def seen(self) -> SeenByTraining:
         """Return the identities of the showers, and the simulation seeds, that trained or selected the model.

@@ -99,7 +99,7 @@ class AxisMaps(nn.Module):
         dx, dy = self.distances(theta)
         if moved is not None:
             dx, dy = dx - moved[0][:, None, None], dy - moved[1][:, None, None]
-        shape = (len(theta), self.x.shape[0], self.y.shape[0], len(self.z))
+        shape = (theta.shape[0], self.x.shape[0], self.y.shape[0], len(self.z))
         dx, dy = dx.expand(shape), dy.expand(shape)
         square = dx.square() + dy.square()
         r = torch.sqrt(square + _TINY)
@@ -218,16 +218,15 @@ class AxisDecoder(nn.Module):
 
         Of latents, noise and conditions (B, inputs), angles (B,), degrees, and displacements of the axis (2, B, L), mm.
         """
-        n, (nx, ny, n_layers) = len(inputs), self.shape
+        n, (nx, ny, n_layers) = inputs.shape[0], self.shape
         hidden = functional.silu(self.trunk(inputs))
         factor, offset = self.along(hidden).view(n, -1, 1, 1, n_layers).chunk(2, 1)
         small = self.enlarge(self.grid(hidden).view(n, *self.seed))
         large = functional.interpolate(small, scale_factor=2.0, mode="nearest")[:, :, :nx, :ny, :n_layers]
         mixed = self.basis(self.maps(theta, moved)) * (1.0 + factor) + offset + large
-        fast = (
-            mixed.device.type == "cpu" and not torch.is_grad_enabled()
-        )  # this order of the numbers is faster there
-        features = self.body(mixed.contiguous(memory_format=torch.channels_last_3d) if fast else mixed)
+        if mixed.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_exporting()):
+            mixed = mixed.contiguous(memory_format=torch.channels_last_3d)  # faster there
+        features = self.body(mixed)
         with torch.autocast(inputs.device.type, enabled=False):
             out = self.last(features.float())
             logits = out[:, :1] + self.skip(mixed.float())

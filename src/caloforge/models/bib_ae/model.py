@@ -52,7 +52,7 @@ from torch import Tensor
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.models.base import ShowerModel
+from caloforge.models.base import ShowerModel, in_chunks
 from caloforge.models.bib_ae.critics import LatentCritic, ShowerCritic
 from caloforge.models.bib_ae.generators import GENERATORS, THRESHOLD, AxisGenerator, apply_threshold
 from caloforge.models.bib_ae.latents import LatentFlow, LatentKde
@@ -148,10 +148,9 @@ class BibAe(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and 1e-4."""
-        if noise.device.type != "cpu" or torch.is_grad_enabled() or len(noise) <= _CPU_ROWS:
+        if noise.device.type != "cpu" or torch.is_grad_enabled():
             return self._sample(noise, conditions)
-        parts = zip(torch.split(noise, _CPU_ROWS), torch.split(conditions, _CPU_ROWS), strict=True)
-        return torch.cat([self._sample(*part) for part in parts])
+        return torch.cat([self._sample(*part) for part in in_chunks(_CPU_ROWS, noise, conditions)])
 
     def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         energies, z, choice, free, cell_noise, axis = torch.split(noise, self._parts, 1)

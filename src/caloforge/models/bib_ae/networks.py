@@ -55,7 +55,7 @@ class Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, outputs, ...) of (B, inputs, ...)."""
-        n = len(x)
+        n = x.shape[0]
         out = torch.bmm(self.weight.expand(n, -1, -1), x.flatten(2))
         if self.bias is not None:
             out.add_(self.bias)

@@ -177,7 +177,7 @@ class ShowerSums(nn.Module):
         depths = torch.as_tensor(detector.relative_depth, dtype=torch.float32)
         self.register_buffer("ratios", ratios, persistent=False)
         self.register_buffer("depths", depths, persistent=False)
-        self.tilted = bool((self.ratios.amax() - self.ratios.amin()) > 1e-3)
+        self.tilted = bool((self.ratios.amax(0) - self.ratios.amin(0)) > 1e-3)
         middle = float(self.ratios.mean())
         self.response = ConditionalDistribution(width, group, middle, 0.1 * middle)
         self.share = ConditionalDistribution(width + 1, group, 1.0 / middle, 0.05 / middle)
@@ -209,7 +209,7 @@ class ShowerSums(nn.Module):
         if not self.tilted:
             return Sums(weighted / self.ratios[0], weighted)
         share = self.share.draw(normals[:, 1], torch.cat([conditions, normals[:, :1]], 1))
-        low, high = 1.0005 / self.ratios.amax(), 0.9995 / self.ratios.amin()
+        low, high = 1.0005 / self.ratios.amax(0), 0.9995 / self.ratios.amin(0)
         return Sums(weighted * torch.minimum(torch.maximum(share, low), high), weighted)
 
     def factors(self, layers: Tensor, target: Sums) -> Tensor:
@@ -344,7 +344,7 @@ class CellSpectrum(nn.Module):
     def _table(self, by: Tensor) -> Tensor:
         """Return the shifts of the knots (B, steps)."""
         x, y = self.map.tables(by, torch.float32)
-        return (y - x).expand(len(by), -1)
+        return (y - x).expand(by.shape[0], -1)
 
 
 def _shifts(true: Tensor, made: Tensor, knots: Tensor) -> Tensor:

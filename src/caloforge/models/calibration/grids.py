@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
+from caloforge.models.base import in_chunks
 from caloforge.models.calibration.base import Calibration, Sample, Step
 from caloforge.models.calibration.moments import ConditionalMoments, Gains, Polynomial, fit_gains
 from caloforge.models.calibration.spectrum import SpectrumMap
@@ -101,8 +102,8 @@ class GridParts(nn.Module):
     def split(self, cells: Tensor, encoded: Tensor, energy: Tensor) -> GridShowers:
         """Return cells (B, n_cells), MeV, by their parts."""
         parts = []
-        for some in torch.split(cells, _CHUNK):
-            table = self.member @ some.view(len(some), -1, self.layers)  # (B, rings, layers)
+        for (some,) in in_chunks(_CHUNK, cells):
+            table = self.member @ some.view(some.shape[0], -1, self.layers)  # (B, rings, layers)
             core, layers = some[:, self.cells], table.sum(1)
             whole = layers.clamp_min(_TINY)
             others = (table - self._core_table(core)).clamp_min(0.0) / whole[:, None]
@@ -159,7 +160,7 @@ class GridParts(nn.Module):
     def _core_table(self, core: Tensor) -> Tensor:
         """Return numbers of core cells (B, n_core) summed by ring and layer (B, rings, layers)."""
         where = self.ring[self.cells // self.layers] * self.layers + self._layer
-        table = core.new_zeros(len(core), self.rings * self.layers).index_add_(1, where, core)
+        table = core.new_zeros(core.shape[0], self.rings * self.layers).index_add_(1, where, core)
         return table.view(-1, self.rings, self.layers)
 
 

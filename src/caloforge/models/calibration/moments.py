@@ -89,7 +89,7 @@ class EnergyMoments(nn.Module):
     def forward(self, energy: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, each (B, size), at incident energies (B,), MeV."""
         if len(self.position) == 1:
-            return self.mean.expand(len(energy), -1), self.std.expand(len(energy), -1)
+            return self.mean.expand(energy.shape[0], -1), self.std.expand(energy.shape[0], -1)
         below, above, part = neighbours(self.position, torch.log(energy))
         mean, std = (torch.lerp(t[below], t[above], part[:, None]) for t in (self.mean, self.std))
         return mean, std

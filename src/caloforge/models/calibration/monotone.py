@@ -346,12 +346,12 @@ def _interpolated(
         left = place.long().clamp_max(last - 1)
         part = place - left
     else:
-        x = x.expand(len(values), -1).contiguous()
+        x = x.expand(values.shape[0], -1).contiguous()
         left = torch.searchsorted(x, values).clamp_(1, last).sub_(1)
         start = x.gather(1, left)
         step = x.gather(1, left + 1) - start
         part = ((values - start) / torch.where(step > 0, step, 1.0)).clamp(0.0, 1.0)
-    y = y.expand(len(values), -1)
+    y = y.expand(values.shape[0], -1)
     found = torch.lerp(y.gather(1, left), y.gather(1, left + 1), part)
     if low is not None:
         found = found + (values - first_x).clamp_max(0.0) * low

@@ -117,6 +117,12 @@ class CellMaps(Step):
         self.alignments = [
             (columns[name].start, count) for name, count in detector.beam.alignments if name in columns
         ]
+        self.mirrors = [  # axis of the mirror that changes an alignment, its column and count
+            (axis, *alignment)
+            for axis in range(2)
+            for alignment in self.alignments
+            if bool(symmetry.factors[axis, alignment[0]] < 0)
+        ]
         self.map = MonotoneMap(detector.n_cells, 21, 2.6, ends=True, dtype=torch.float16)
 
     @property
@@ -165,7 +171,7 @@ class CellMaps(Step):
     def _largest(self, parts: Tensor) -> Tensor:
         """Return the largest part of each layer (B, n_layers)."""
         if self.sums.interleaved:
-            return parts.view(len(parts), -1, self.sums.n_layers).amax(1)
+            return parts.view(parts.shape[0], -1, self.sums.n_layers).amax(1)
         return torch.stack([part.amax(1) for part in torch.split(parts, self.sums.counts, dim=1)], 1)
 
     def _parts(self, cells: Tensor) -> Tensor:
@@ -175,13 +181,11 @@ class CellMaps(Step):
     def _mirrored(self, showers: Sample) -> tuple[Tensor, Tensor, Tensor]:
         """Return cells with alignments mirrored to the lower half, the signs (B, 3) that do it, and their class (B,)."""
         symmetry, cells = self._symmetry[0], showers.cells
-        flips = -torch.ones(len(cells), 3, device=cells.device)
-        for axis in range(2):
-            for column, count in self.alignments:
-                if bool(symmetry.factors[axis, column] < 0):
-                    flips[:, axis] = showers.conditions[:, column] - (count - 1) / 2
+        flips = -torch.ones(cells.shape[0], 3, device=cells.device)
+        for axis, column, count in self.mirrors:
+            flips[:, axis] = showers.conditions[:, column] - (count - 1) / 2
         mirrored, conditions = symmetry(cells, showers.conditions, flips)
-        kind = torch.zeros(len(cells), dtype=torch.int64, device=cells.device)
+        kind = torch.zeros(cells.shape[0], dtype=torch.int64, device=cells.device)
         for column, count in self.alignments:
             half = (count + 1) // 2
             kind = kind * half + conditions[:, column].round().long().clamp(0, half - 1)

@@ -110,7 +110,7 @@ class SpectrumMap(Step):
         """
         cells = showers.cells
         if bool(self.known > 0):
-            rows = torch.arange(len(cells), device=cells.device)[:, None]
+            rows = torch.arange(cells.shape[0], device=cells.device)[:, None]
             all_cells = torch.arange(cells.shape[1], device=cells.device)
             t = self._mapped(_Hits(rows, all_cells, cells.clamp_min(_TINY).log()), showers.energy)
             energy = torch.where(cells < math.exp(_LOWEST), torch.zeros_like(t), _LINEAR * t.sinh())

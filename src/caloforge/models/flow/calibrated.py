@@ -84,7 +84,7 @@ class CalibratedFlow(ShowerModel):
     def _theta(self, conditions: Tensor) -> Tensor:
         if "incident_theta" in self.columns:
             return self.condition(conditions, "incident_theta")[:, 0]
-        return conditions.new_full((len(conditions),), 90.0)
+        return conditions.new_full((conditions.shape[0],), 90.0)
 
     @torch.no_grad()
     def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:

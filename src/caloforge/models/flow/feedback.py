@@ -54,7 +54,7 @@ class LayerMoments(NamedTuple):
             targets.y.square() + targets.width_y.square(),
         )
         moments = torch.stack([targets.x, targets.y, *squares], 2)
-        nothing = summary.new_zeros(len(summary), len(core.layer))
+        nothing = summary.new_zeros(summary.shape[0], len(core.layer))
         base = core.inverse(nothing, summary, encoded, edges=False)
         return cls(targets.sums, targets.hits + targets.faint, moments, base)
 
@@ -107,7 +107,7 @@ class LayerFeedback(nn.Module):
         wide = [(square - middle.square()).clamp_min(_LEAST**2) for square, middle in squares]
         numbers = [
             torch.log(whole.clamp_min(_FAINTEST)),
-            torch.log((p.sum(2) + 1.0) / (to.filled + 1.0)),
+            torch.log((p.sum(2) + 1.0) / (to.filled + 1.0)).to(whole),
             (mx - tx) / wide[2].sqrt(),
             (my - ty) / wide[3].sqrt(),
             0.5 * torch.log(wide[0] / wide[2]),

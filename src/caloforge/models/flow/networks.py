@@ -372,4 +372,4 @@ class CellNetwork(nn.Module):
     def _of_tokens(self, rows: Tensor) -> Tensor:
         """Return the rows of each token's layers (B, n_patches, k) of rows (B, at least n_layers, kinds)."""
         own = rows.index_select(1, self.patches.layers.flatten())
-        return own.view(len(rows), self.patches.n_patches, -1)
+        return own.view(rows.shape[0], self.patches.n_patches, -1)

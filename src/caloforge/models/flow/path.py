@@ -56,7 +56,11 @@ __all__ = [
     "JumpPosterior",
     "LayerBalance",
     "SpikeSlab",
+    "Time",
+    "at_time",
     "flow_loss",
+    "follow",
+    "heun",
     "integrate",
     "jump",
     "preconditioned",
@@ -69,6 +73,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x (B, ...), t (B,)) -> the estimate of the data (B, ...)."""
 
 _LEAST = 0.05
+_UNROLLED = 2  # most steps that a graph has one after the other, not in a loop
 
 
 def flow_loss(denoise: Denoiser, data: Tensor, noise: Tensor, times: Tensor) -> Tensor:
@@ -91,21 +96,54 @@ def time_grid(steps: int, shift: float = 1.0) -> tuple[float, ...]:
     return tuple(u * shift / (1.0 + (shift - 1.0) * u) for u in line)
 
 
-def jump(denoise: Denoiser, x: Tensor, start: float, end: float) -> Tensor:
+Time = float | Tensor
+"""A number, or a tensor () in the loop of a graph that is traced for export, which never reaches 1."""
+
+
+def at_time(x: Tensor, time: Time) -> Tensor:
+    """Return a time for each row (B,) of x (B, ...)."""
+    if isinstance(time, Tensor):
+        return time.expand(x.shape[0])
+    return x.new_full((x.shape[0],), time)
+
+
+def jump(denoise: Denoiser, x: Tensor, start: Time, end: Time) -> Tensor:
     """Return x at time ``end`` from x at ``start`` by one Euler step."""
-    found = denoise(x, x.new_full((len(x),), start)).to(x.dtype)
+    found = denoise(x, at_time(x, start)).to(x.dtype)
     return torch.lerp(x, found, (end - start) / (1.0 - start))
 
 
+def heun(denoise: Denoiser, x: Tensor, start: Time, end: Time) -> Tensor:
+    """Return x at time ``end`` by one step of Heun's method: two evaluations, one where it ends at 1."""
+    ahead = jump(denoise, x, start, end)
+    if isinstance(end, float) and end >= 1.0:
+        return ahead
+    found = denoise(ahead, at_time(x, end)).to(x.dtype)
+    velocity = (found - ahead) / (1.0 - end)
+    return 0.5 * (x + ahead + (end - start) * velocity)
+
+
 def integrate(denoise: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
-    """Integrate x over rising times up to 1 with Heun's method: two evaluations a step, one in a step that ends at 1."""
-    for start, end in pairwise(times):
-        ahead = jump(denoise, x, start, end)
-        if end < 1.0:
-            found = denoise(ahead, x.new_full((len(x),), end)).to(x.dtype)
-            velocity = (found - ahead) / (1.0 - end)
-            ahead = 0.5 * (x + ahead + (end - start) * velocity)
-        x = ahead
+    """Integrate x over rising times up to 1 with Heun's method."""
+    return follow(lambda x, start, end: heun(denoise, x, start, end), x, times)
+
+
+def follow(step: Callable[[Tensor, Time, Time], Tensor], x: Tensor, times: Sequence[float]) -> Tensor:
+    """Return x (B, ...) after ``step``, a function of x, start and end, over rising times up to 1.
+
+    A graph that is traced for export has two copies of the step, one in a loop and one that ends at 1, not one for each step.
+    """
+    steps = list(pairwise(times))
+    if torch.compiler.is_exporting() and len(steps) > _UNROLLED:
+        from torch._higher_order_ops.scan import scan
+
+        def body(x: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+            return step(x, times[0], times[1]).contiguous(), times[:1].clone()
+
+        x, _ = scan(body, x.contiguous(), torch.tensor(steps[:-1], dtype=x.dtype, device=x.device))
+        steps = steps[-1:]
+    for start, end in steps:
+        x = step(x, start, end)
     return x
 
 
@@ -209,14 +247,16 @@ class SpikeSlab(_Averages):
         return (occupied + torch.where(filled, value, 0.0)).mean()
 
     def advance(
-        self, x: Tensor, outputs: tuple[Tensor, ...], start: float, end: float, substeps: int
+        self, x: Tensor, outputs: tuple[Tensor, ...], start: Time, end: Time, substeps: int
     ) -> Tensor:
         """Return x (B, n_cells) at ``end`` from x at ``start`` along the flow of each cell under constant outputs.
 
         Heun's method; a cell leaves the boundary between empty and filled far faster than the outputs change.
         """
         times = [start + (end - start) * k / substeps for k in range(substeps)] + [end]
-        return integrate(lambda x, t: self(x, t[:1], outputs), x, times)
+        for first, last in pairwise(times):
+            x = heun(lambda x, t: self(x, t[:1], outputs), x, first, last)
+        return x
 
     def draw(
         self, x: Tensor, outputs: tuple[Tensor, ...], start: float, end: float, normal: Tensor

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from caloforge.models.flow.feedback import LayerMoments
 from caloforge.models.flow.networks import CellNetwork
-from caloforge.models.flow.path import SpikeSlab
+from caloforge.models.flow.path import SpikeSlab, Time, at_time, follow
 
 __all__ = ["CellSampler", "repeated"]
 
@@ -49,13 +49,13 @@ class CellSampler:
 
         Between evaluations each cell follows its posterior with ``substeps`` steps, see ``SpikeSlab.advance``.
         """
-        for start, end in pairwise(times):
-            middle = 0.5 * (start + end)
-            halfway = self.posterior.advance(
-                x, self.evaluated(x, start), start, middle, max(1, substeps // 2)
-            )
-            x = self.posterior.advance(x, self.evaluated(halfway, middle), start, end, substeps)
-        return x
+
+        def step(x: Tensor, start: Time, end: Time) -> Tensor:
+            middle, half = 0.5 * (start + end), max(1, substeps // 2)
+            halfway = self.posterior.advance(x, self.evaluated(x, start), start, middle, half)
+            return self.posterior.advance(x, self.evaluated(halfway, middle), start, end, substeps)
+
+        return follow(step, x, times)
 
     def drawn(self, noise: Tensor, times: Sequence[float]) -> Tensor:
         """Return the data (B, n_cells) of noise, each cell drawn from its posterior at each time: one evaluation of the network a step."""
@@ -64,13 +64,15 @@ class CellSampler:
             x = self.posterior.draw(x, self.evaluated(x, start), start, end, repeated(noise, turn))
         return x
 
-    def evaluated(self, x: Tensor, time: float) -> tuple[Tensor, ...]:
+    def evaluated(self, x: Tensor, time: Time) -> tuple[Tensor, ...]:
         """Return the inputs of the posterior of x (B, n_cells) at a time, balanced."""
-        network, times = self.network, x.new_full((len(x),), time)
+        network, times = self.network, at_time(x, time)
         change, *others = network.predicted(x, times, self.encoded, self.summary, self.to)
-        if self.filled is not None and network.balance is not None and time < _BALANCED:
+        early = time < _BALANCED  # a tensor in a loop
+        if self.filled is not None and network.balance is not None and (isinstance(early, Tensor) or early):
             odds = self.posterior.posterior(x, times, (change, *others))[0]
-            change = change + network.balance(odds, self.filled)
+            balance = network.balance(odds, self.filled)
+            change = change + (torch.where(early, balance, 0.0) if isinstance(early, Tensor) else balance)
         return change, *others
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector
+from caloforge.models.base import in_chunks
 from caloforge.models.flow.networks import CellNetwork, CellPatches
 from caloforge.models.flow.path import JumpPosterior, preconditioned
 from caloforge.settings import Settings
@@ -126,9 +127,9 @@ class CellJumps(JumpNetworks):
         networks = [network for network in self.networks if isinstance(network, CellJump)]
         patches = networks[0].patches
         numbers = [patches(network.posterior.numbers()).unbind(0) for network in networks]
-        size = max(1, _CACHED // x.shape[1] if x.device.type == "cpu" else len(x))
+        size = max(1, _CACHED // x.shape[1]) if x.device.type == "cpu" else x.shape[0]
         found = []
-        for rows in zip(*(torch.split(part, size) for part in (x, *conditions)), strict=True):
+        for rows in in_chunks(size, x, *conditions):
             part = patches(rows[0])
             for network, own, (start, end) in zip(networks, numbers, pairwise(times), strict=True):
                 time = part.new_full((1,), start)

@@ -86,6 +86,8 @@ def convolve(x: Tensor, weight: Tensor, stride: Stride) -> Tensor:
 
     Under autocast both are rounded to its type first, so that all derivatives are computed in that type.
     """
+    if torch.compiler.is_exporting():
+        return F.conv2d(x, weight, stride=stride)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         kind = torch.get_autocast_dtype(device)
@@ -169,8 +171,7 @@ class BandedConv3d(nn.Conv3d):
     zeros before and behind for each axis.
 
     Attributes:
-        banded: Which form; None for the banded one on CUDA devices, and on others where cells are repeated, but
-            for the plain one where a graph is traced for export.
+        banded: Which form; None for the banded one on CUDA devices, and on others where cells are repeated.
     """
 
     def __init__(
@@ -196,8 +197,7 @@ class BandedConv3d(nn.Conv3d):
         """Return (B, outputs, X', Y', L') of a grid (B, inputs, X, Y, L)."""
         banded = self.banded
         if banded is None:
-            traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-            banded = (grid.is_cuda or self.up != (1, 1, 1)) and not traced
+            banded = grid.is_cuda or self.up != (1, 1, 1)
         return self._banded(grid) if banded else self._plain(grid)
 
     def _plain(self, grid: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class BandedConv3d(nn.Conv3d):
 
     def _banded(self, grid: Tensor) -> Tensor:
         x, y, z = self.axes
-        n = len(grid)
+        n = grid.shape[0]
         zeros = (0, 0, z.left, z.right, y.left, y.right, x.left, x.right)
         cells = grid.permute(0, 2, 3, 4, 1)  # channels last: blocks are then moved as a whole
         if any(zeros):

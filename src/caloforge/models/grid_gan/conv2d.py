@@ -131,7 +131,7 @@ class BranchedGenerator(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Return values (B, X, Y, L)."""
         with torch.autocast(latent.device.type, enabled=False):  # 8 bits are too few for energies
-            seed = self.dense(latent.float()).view(len(latent), _SEED, _SEED, _SEED)
+            seed = self.dense(latent.float()).view(latent.shape[0], _SEED, _SEED, _SEED)
         grids = []
         for index, branch in enumerate(self.branches):
             grids.append(from_images(branch(to_images(seed, index).contiguous()), index))

@@ -113,7 +113,7 @@ class SeededStack(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Return values (B, X, Y, L) of latent vectors (B, latent), not rectified."""
         with torch.autocast(latent.device.type, enabled=False):  # 8 bits are too few for energies
-            seed = self.dense(latent.float()).view(len(latent), *self.seed)
+            seed = self.dense(latent.float()).view(latent.shape[0], *self.seed)
         grid = self.blocks(seed)
         with torch.autocast(latent.device.type, enabled=False):
             values: Tensor = self.last(grid.float())

@@ -66,11 +66,11 @@ class LocallyConnected2d(nn.Module):
         """Return (B, outputs, *out_size) for images (B, inputs, *size)."""
         padded = functional.pad(images, (self.padding,) * 4)
         windows = padded.unfold(2, self.kernel, self.stride).unfold(3, self.kernel, self.stride)
-        patches = windows.permute(2, 3, 0, 1, 4, 5).reshape(len(self.weight), len(images), -1)
+        patches = windows.permute(2, 3, 0, 1, 4, 5).reshape(len(self.weight), images.shape[0], -1)
         values = torch.bmm(patches, self.weight.transpose(1, 2))  # (P, B, outputs)
         if self.bias is not None:
             values = values + self.bias[:, None, :]
-        return values.permute(1, 2, 0).reshape(len(images), -1, *self.out_size)
+        return values.permute(1, 2, 0).reshape(images.shape[0], -1, *self.out_size)
 
 
 class _SpectralNorm(nn.Module):

@@ -142,8 +142,8 @@ class LayerView(CellTable):
         """Return cells (B, n_cells) with energies (B, n_layers, K) at these places, others 0."""
         n = len(self.back)
         cell = functional.pad(self.index, (0, 1), value=n).flatten().index_select(0, self._flat(places))
-        cells = energy.new_zeros(len(energy), n + 1).scatter_(
-            1, cell.view(len(energy), -1), energy.flatten(1)
+        cells = energy.new_zeros(energy.shape[0], n + 1).scatter_(
+            1, cell.view(energy.shape[0], -1), energy.flatten(1)
         )
         return cells[:, :n].contiguous()
 
@@ -168,7 +168,7 @@ class LayerSums(nn.Module):
     def forward(self, cells: Tensor) -> Tensor:
         """Return the layer energies (B, n_layers) of cells (B, n_cells)."""
         if self.interleaved:
-            return cells.view(len(cells), -1, self.n_layers).sum(1)
+            return cells.view(cells.shape[0], -1, self.n_layers).sum(1)
         return torch.stack([part.sum(1) for part in torch.split(cells, self.counts, dim=1)], dim=1)
 
     def spread(self, values: Tensor) -> Tensor:
@@ -346,6 +346,9 @@ def topk_ragged(values: Tensor, needed: Tensor, likely: float) -> tuple[Tensor, 
         likely: A value that about as many exceed as are needed; affects the time alone.
     """
     rows = values.flatten(0, 1)
+    if torch.compiler.is_exporting():  # a graph has no sizes that depend on numbers: all of each row
+        found, places = rows.sort(dim=1, descending=True, stable=True)
+        return found.view_as(values), places.view_as(values)
     size = max(1, int(needed.max())) if needed.numel() else 1
     if values.device.type != "cpu" or not len(rows) or _DENSE * size > rows.shape[1]:
         found, places = rows.topk(size, 1)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from caloforge.generate import count_parameters, time_generator
+from caloforge.generate.timing import count_parameters, time_generator
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Context, Study, StudyResult, StudySettings
 from caloforge.studies.shapes import report

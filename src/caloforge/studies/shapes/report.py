@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from caloforge.errors import CaloforgeError
-from caloforge.generate import GeneratorTime
+from caloforge.generate.timing import GeneratorTime
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Figure, Row
 from caloforge.studies.drawing import Margins, legend, number_map, panels
