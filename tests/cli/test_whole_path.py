@@ -105,13 +105,13 @@ def test_generate_is_counted(folder: Path, run: Run, refused: Callable[..., str]
     fixed = ("--energy", "50GeV", "--seed", 7)
     run("generate", folder / "run", "-n", 230, *fixed, "-o", folder / "a.h5")
     run("generate", folder / "run", "-n", 120, *fixed, "--batch-size", 50, "-o", folder / "b.h5")
-    run("generate", folder / "run", "-n", 230, *fixed, "--batch-size", 50, "-o", folder / "c.h5")
-    a, b, c = (read_showers(folder / f"{name}.h5") for name in "abc")
+    run("generate", folder / "run", "-n", 230, *fixed, "--batch-size", 50, "-o", folder / "e.h5")
+    a, b, c = (read_showers(folder / f"{name}.h5") for name in "abe")
     assert np.array_equal(a.cells, c.cells)
     assert np.array_equal(a.cells[:100], b.cells[:100])
     np.testing.assert_allclose(a.cells[100:120], b.cells[100:], rtol=1e-4, atol=1e-4)  # blocks of 8
     assert (a.incident_energy == 50_000.0).all()
-    line = refused("generate", folder / "run", "-n", 5, "--energy", "2TeV", "-o", folder / "d.h5")
+    line = refused("generate", folder / "run", "-n", 5, "--energy", "2TeV", "-o", folder / "c.h5")
     assert "--allow-extrapolation" in line
     assert "--set" in refused(
         "generate", folder / "run", "-n", 5, *fixed, "--set", "steps", "-o", folder / "c.h5"
