@@ -1,9 +1,10 @@
 """Export models and time them: torch against ONNX Runtime against a compiled package, on one thread, in one run.
 
-    python benchmarks/bench_export.py [SOURCE ...] [--showers 64] [--seconds 3] [--no-package] [--json F.json]
+    python benchmarks/bench_export.py [SOURCE ...] [--showers 64] [--seconds 3] [--no-package]
+        [--batches 1 100] [--json F.json]
 
 A source is a shipped model or a run folder; all shipped models when none is named. Times are those of the clock for the graph alone
-(noise and conditions are there already), the median of repeats, in ms a shower, for batches of 1 and of 100; ratios are to torch in the
+(noise and conditions are there already), the median of repeats, in ms a shower, for batches of 1 and of 100 or as asked; ratios are to torch in the
 same run. Cells are compared with torch's for the same noise and conditions: ``same`` is the part of the cells above 1e-4 MeV that agree
 within 1e-4, ``switched`` the part that are empty in one of the two, ``energy`` the largest relative difference of a visible energy. ``own``
 is ``same`` of torch against torch with noise that is larger by one unit in its last place: how far the model itself amplifies rounding.
@@ -15,7 +16,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,6 @@ from caloforge.generate.export import compare, export, load_exported
 from caloforge.generate.export.form import CellForm, frozen, random_inputs
 from caloforge.generate.timing import hardware_name
 from caloforge.zoo import load, shipped_models
-
-BATCHES = (1, 100)
 
 
 def median_ms(run: Callable[[], Any], batch: int, seconds: float) -> float:
@@ -43,7 +42,9 @@ def median_ms(run: Callable[[], Any], batch: int, seconds: float) -> float:
     return float(np.median(times))
 
 
-def measure(source: str, folder: Path, showers: int, seconds: float, package: bool) -> dict[str, Any]:
+def measure(
+    source: str, folder: Path, showers: int, seconds: float, package: bool, batches: Sequence[int]
+) -> dict[str, Any]:
     """Export a source in each form, compare and time it."""
     generator = load(source, device="cpu")
     graph = CellForm(frozen(generator.model)).eval()
@@ -74,7 +75,7 @@ def measure(source: str, folder: Path, showers: int, seconds: float, package: bo
         }
         runs[suffix] = run
     found["ms"] = {}
-    for batch in BATCHES:
+    for batch in batches:
         inputs = {k: v.numpy() for k, v in random_inputs(graph, batch, seed=2).items()}
         with torch.inference_mode():
             found["ms"][batch] = {
@@ -94,8 +95,7 @@ def line(found: dict[str, Any]) -> str:
     for suffix in (".onnx", ".pt2"):
         one = found.get(suffix)
         cells.append(f"{one['bytes'] / 1e6:.1f}" if one else "-")
-    for batch in BATCHES:
-        ms = found["ms"][batch]
+    for ms in found["ms"].values():
         cells.append(f"{ms['torch']:.3g}")
         cells += [f"{ms[s]:.3g} ({ms['torch'] / ms[s]:.2f})" if s in ms else "-" for s in (".onnx", ".pt2")]
     onnx = found[".onnx"]
@@ -119,11 +119,14 @@ def main() -> None:
     parser.add_argument(
         "--no-package", action="store_true", help="ONNX alone: packages take minutes to compile"
     )
+    parser.add_argument(
+        "--batches", type=int, nargs=2, default=(1, 100), help="showers that are timed at once"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     head = ["model", "ONNX, MB", "package, MB"]
-    for batch in BATCHES:
+    for batch in args.batches:
         head += [f"torch, {batch}", f"ONNX, {batch}", f"package, {batch}"]
     head += ["same, %", "switched, %", "energy", "own, %"]
     print(f"{hardware_name('cpu')}, one thread; ms a shower (times faster than torch)")
@@ -131,7 +134,9 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for source in args.sources or shipped_models():
-            results.append(measure(source, Path(folder), args.showers, args.seconds, not args.no_package))
+            results.append(
+                measure(source, Path(folder), args.showers, args.seconds, not args.no_package, args.batches)
+            )
             print(line(results[-1]), flush=True)
             if args.json:
                 args.json.write_text(json.dumps(results, indent=1))
