@@ -128,8 +128,10 @@ def test_a_slow_disk_holds_the_maker_up(make, tmp_path: Path, monkeypatch: pytes
 
 
 INTERRUPTED = """
+import signal
 import sys
 import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from caloforge.showers import Showers, ShowerWriter
 rng = np.random.default_rng(0)
 cells = rng.random((200, 27000), np.float32) * (rng.random((200, 27000)) < 0.05)
@@ -153,10 +155,13 @@ def test_ctrl_c_in_the_middle(tmp_path: Path, layout: str) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "writing\n"
-        time.sleep(0.5)
-        os.kill(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "writing\n"
+            time.sleep(0.5)
+            os.kill(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (0, "interrupted\n", "")
     assert list(tmp_path.iterdir()) == []
 
