@@ -2,7 +2,7 @@ r"""``benchmark``: the time of a shower of trained models, of Geant4 and of gfla
 
 The protocol is the CaloChallenge's (C. Krause et al., arXiv:2410.21611): batches of 1, 100 and 10,000 showers on one
 thread and on all of them, and on a GPU. All that simulates one detector has the same energies and angles: the first
-showers of a seed have the same primary particles. Every measurement is a process of its own (:mod:`caloforge.benchmark.measure`).
+showers of a seed have the same primary particles. Every measurement runs in a separate process (:mod:`caloforge.benchmark.measure`).
 On a CPU the cost of a shower is processor time, which hardly depends on what else the machine does; on a GPU it is the time of the clock.
 
 Geant4's time is proportional to the energy, and few showers scatter in their mean energy. So with times t and energies E of

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own, so that memory and the first shower are not those of what ran before.
+"""One measurement in a separate process, so that memory and the first shower are not those of what ran before.
 
 ``measure`` starts ``python -c "from caloforge.benchmark.measure import main; main()"``, which reads a request (JSON) from standard
 input and writes the answer into a file. The memory counted is the peak of the resident set minus the resident set after the

@@ -98,7 +98,7 @@ def _common(
     """Return the part of a range that a model was trained on.
 
     Raises:
-        IncompatibleError: When there is none, or the range was asked for and the model was trained on a part of it.
+        IncompatibleError: When there is none, or the given range is wider than the training of a model.
     """
     slack = 0.02 * (span[1] - span[0]) + 1e-3 * abs(span[1])
     low, high = max(spec.low, float(f"{span[0]:.4g}")), min(spec.high, float(f"{span[1]:.4g}"))

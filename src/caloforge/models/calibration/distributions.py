@@ -235,7 +235,7 @@ class ShowerSums(nn.Module):
 
 
 _SILICON = (1e-3, 3.0)
-"""Energies of the first and last knot where nothing else is asked for, MeV."""
+"""Energies of the first and last knot by default, MeV."""
 _FADE = (1.0, 3.0)
 _WIDTH = 1.0 / 30.0  # least number of knots a unit of ln e, inverted
 _ANGLES = 6
