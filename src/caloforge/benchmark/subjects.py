@@ -13,7 +13,7 @@ import numpy as np
 
 from caloforge.errors import IncompatibleError
 from caloforge.files import sha256_file
-from caloforge.generate import Generator
+from caloforge.generate import Generator, condition_slack
 from caloforge.geometry import DETECTORS, Beam, Detector, get_detector, project
 from caloforge.units import AngleSpec, EnergySpec
 from caloforge.zoo.store import find_card, load
@@ -100,7 +100,7 @@ def _common(
     Raises:
         IncompatibleError: When there is none, or the given range is wider than the training of a model.
     """
-    slack = 0.02 * (span[1] - span[0]) + 1e-3 * abs(span[1])
+    slack = condition_slack(*span)
     low, high = max(spec.low, float(f"{span[0]:.4g}")), min(spec.high, float(f"{span[1]:.4g}"))
     low, high = (
         (spec.low if low - spec.low <= slack else low),

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from caloforge.showers.identity import seen_union
 from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["BLOCK", "Generator", "blocks", "condition_range"]
+__all__ = ["BLOCK", "Generator", "blocks", "condition_range", "condition_slack"]
 
 BLOCK = 100
 """Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
@@ -274,10 +274,18 @@ class Generator:
                 )
 
 
+_Bound = TypeVar("_Bound", float, torch.Tensor)
+
+
+def condition_slack(low: _Bound, high: _Bound) -> _Bound:
+    """Return by how much a condition may lie outside the training's lowest and highest value."""
+    return 0.02 * (high - low) + 1e-3 * abs(high)
+
+
 def condition_range(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the lowest and highest conditions (C,) that a model takes: a little more than those of its training."""
     low, high = model.condition_low, model.condition_high
-    slack = 0.02 * (high - low) + 1e-3 * high.abs()
+    slack = condition_slack(low, high)
     return low - slack, high + slack
 
 

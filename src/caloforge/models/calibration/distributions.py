@@ -237,7 +237,7 @@ class ShowerSums(nn.Module):
 _SILICON = (1e-3, 3.0)
 """Energies of the first and last knot by default, MeV."""
 _FADE = (1.0, 3.0)
-_WIDTH = 1.0 / 30.0  # least number of knots a unit of ln e, inverted
+_WIDTH = 1.0 / 30.0  # distance of two knots in ln e
 _ANGLES = 6
 _FEWEST = 20_000  # hits of a group
 _TAIL = 50  # hits below which the distribution functions are not followed
