@@ -18,6 +18,7 @@ MODELS: Registry[type[ShowerModel]] = Registry(
         "conv2d-gan": "caloforge.models.grid_gan.conv2d:Conv2dGan",
         "conv3d-gan": "caloforge.models.grid_gan.conv3d:Conv3dGan",
         "flow-matching": "caloforge.models.flow.model:FlowMatching",
+        "flow-matching-cpu": "caloforge.models.flow.cpu:FlowMatchingCpu",
         "flow-matching-fast": "caloforge.models.flow.distilled:FlowMatchingFast",
         "image-copula": "caloforge.models.image_gan.copula:ImageCopula",
         "vae": "caloforge.models.atlas.vae:Vae",

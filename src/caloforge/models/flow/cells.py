@@ -44,12 +44,13 @@ from caloforge.models.calibration.monotone import MonotoneMap
 from caloforge.models.flow.path import EMPTY
 from caloforge.models.nn.cell_networks import NOTHING, LayerView, topk_ragged
 
-__all__ = ["CellValues", "Gain", "LayerTargets", "reordered", "tilted"]
+__all__ = ["REORDERINGS", "CellValues", "Gain", "LayerTargets", "reordered", "tilted"]
 
 
 _STEPS = 4
 _MOST = 0.3
-_REORDERINGS = 2
+REORDERINGS = 2
+"""How often the energies of a layer are given out by default."""
 _MOST_REORDERED = 1.0  # largest logarithm of a cell's factor before the energies are given out again
 _DAMPING = 0.1
 """Added to the covariance, in units of that of all the layer's energy, against moments that little free energy cannot change."""
@@ -137,13 +138,15 @@ def _weighted(free: Tensor, moments: Tensor, rates: Tensor, whole: Tensor, most:
     return found
 
 
-def reordered(energy: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
+def reordered(
+    energy: Tensor, x: Tensor, y: Tensor, targets: LayerTargets, times: int = REORDERINGS
+) -> Tensor:
     """Return each layer's energies (B, n_layers, width), MeV, in an order with which it comes near its centre and widths.
 
-    Cells without energy keep none. Positions and targets are those of :func:`tilted`.
+    Cells without energy keep none. Positions and targets are those of :func:`tilted`. A second time brings them nearer.
     """
     given = energy.sort(dim=2, descending=True).values
-    for _ in range(_REORDERINGS):
+    for _ in range(times):
         wanted = tilted(energy, torch.zeros_like(energy), x, y, targets, _MOST_REORDERED)
         energy = torch.zeros_like(energy).scatter(
             2, wanted.argsort(dim=2, descending=True, stable=True), given
@@ -177,11 +180,19 @@ class CellValues(nn.Module):
         cut: Energy below which a cell is empty, MeV.
         relative: Energies as shares of the layer's.
         moments: Whether centres and widths of the layers are imposed, too.
+        reorderings: How often energies are given out again for them.
     """
 
-    def __init__(self, detector: Detector, cut: float, relative: bool, moments: bool = True) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        cut: float,
+        relative: bool,
+        moments: bool = True,
+        reorderings: int = REORDERINGS,
+    ) -> None:
         super().__init__()
-        self.moments = moments
+        self.moments, self.reorderings = moments, reorderings
         self.view = LayerView(detector)
         self.cut, self.relative = cut, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
@@ -257,8 +268,9 @@ class CellValues(nn.Module):
             calibrated: Whether the calibration of the values is applied.
             last: Map of the finished energies (B, n_layers, k), which may change the layers' energies a little.
         """
-        filled = self.number(values, targets)
-        view, places = self._filled(values, filled)
+        table = self.view(values.float(), NOTHING)
+        filled = self._number(table, targets)
+        view, places = self._filled(table, filled)
         sums = targets.sums[:, :, None]
         rank, real = torch.arange(view.shape[2], device=view.device), view > 0.1 * NOTHING
         is_filled = (rank < filled[:, :, None]) & real
@@ -269,7 +281,7 @@ class CellValues(nn.Module):
             energy = energy * gain(x, y)
         energy = self._scaled(energy, sums)
         if self.moments:
-            energy = reordered(energy, x, y, targets)
+            energy = reordered(energy, x, y, targets, self.reorderings)
         if last is not None:
             energy = last(energy)
         energy = torch.where(energy > self.cut, energy, 0.0)
@@ -277,7 +289,11 @@ class CellValues(nn.Module):
 
     def number(self, values: Tensor, targets: LayerTargets) -> Tensor:
         """Return how many cells of each layer are filled (B, n_layers), of values (B, n_cells), as whole numbers."""
-        found = (self.view(values.float(), NOTHING) > _BETWEEN).sum(2).to(targets.sums)
+        return self._number(self.view(values.float(), NOTHING), targets)
+
+    def _number(self, table: Tensor, targets: LayerTargets) -> Tensor:
+        """Return the same for values (B, n_layers, width)."""
+        found = (table > _BETWEEN).sum(2).to(targets.sums)
         return torch.where(targets.sums > self.cut, found.clamp_min(1.0), 0.0)
 
     @torch.no_grad()
@@ -286,7 +302,7 @@ class CellValues(nn.Module):
         self.calibrated, self.absolute = self._maps()
         generated: list[list[Tensor]] = [[] for _ in range(self.view.n_layers)]
         for values, filled in pairs:
-            view, _ = self._filled(values, filled)
+            view, _ = self._filled(self.view(values.float(), NOTHING), filled)
             chosen = torch.arange(view.shape[2], device=view.device) < filled[:, :, None]
             for layer, parts in enumerate(generated):
                 parts.append(view[:, layer][chosen[:, layer]].cpu())
@@ -323,9 +339,9 @@ class CellValues(nn.Module):
         values = self._values(torch.log(torch.where(filled, share, 1.0)))
         return [values[:, layer][filled[:, layer]] for layer in range(self.view.n_layers)]
 
-    def _filled(self, values: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values of the cells that are filled and their places, see :func:`topk_ragged`."""
-        return topk_ragged(self.view(values.float(), NOTHING), filled.clamp(1.0, self.view.width), _BETWEEN)
+    def _filled(self, table: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values of the cells that are filled and their places, see :func:`topk_ragged`, of values (B, n_layers, width)."""
+        return topk_ragged(table, filled.clamp(1.0, self.view.width), _BETWEEN)
 
     def _scaled(self, energy: Tensor, sums: Tensor) -> Tensor:
         """Return energies (B, n_layers, K) that add up to ``sums`` (B, n_layers, 1).

@@ -29,10 +29,18 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.calibration.moments import RingGains
 from caloforge.models.flow.calibrated import LATER, CalibratedFlow
-from caloforge.models.flow.cells import CellValues, LayerTargets
+from caloforge.models.flow.cells import REORDERINGS, CellValues, LayerTargets
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
 from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
-from caloforge.models.flow.path import EMPTY, LayerBalance, SpikeSlab, flow_loss, integrate, time_grid
+from caloforge.models.flow.path import (
+    EMPTY,
+    CellAverages,
+    LayerBalance,
+    SpikeSlab,
+    flow_loss,
+    integrate,
+    time_grid,
+)
 from caloforge.models.flow.sampling import CellSampler
 from caloforge.models.flow.settings import FlowMatchingConfig, FlowSampling
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
@@ -75,6 +83,8 @@ class FlowMatching(CalibratedFlow):
         },
     }
     sampling: FlowSampling
+    reorderings: ClassVar[int] = REORDERINGS
+    """How often a layer's energies are given out again for its centre and widths."""
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
@@ -82,17 +92,26 @@ class FlowMatching(CalibratedFlow):
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold)
-        self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments)
+        self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments, self.reorderings)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.rings = RingGains(detector, continuous) if detector.is_flat else None
         self.summary_net = self.summary_network()
-        self.cell_net = self.cell_network(CellPatches(detector, c.box))
+        self.cell_net = self.cells_network()
 
     def summary_network(self) -> SummaryNetwork:
         """Return a new network of the summary."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
         return SummaryNetwork(*size, c.summary_width, c.summary_blocks, c.summary_heads)
+
+    def cells_network(self) -> CellNetwork:
+        """Return the network ``cell_net`` with which the model begins."""
+        return self.cell_network(CellPatches(self.detector, self.config.box))
+
+    @property
+    def averages(self) -> CellAverages:
+        """The cells' averages over the training showers."""
+        return self.cell_net.posterior
 
     def cell_network(self, patches: CellPatches) -> CellNetwork:
         """Return a new network of the cells."""
@@ -184,8 +203,7 @@ class FlowMatching(CalibratedFlow):
         summary = self.summary(cells, energy, encoded, torch.rand(shape, generator=generator))
         values = self.values(cells)
         self.core.fit(values, EMPTY, summary, encoded)
-        if isinstance(posterior := self.cell_net.posterior, SpikeSlab):
-            posterior.fit(self.core(values, summary, encoded), values > EMPTY, self.core.cells)
+        self.averages.fit(self.core(values, summary, encoded), values > EMPTY, self.core.cells)
         self._fit_feedback()
         self.symmetry.allow(showers.incident_theta)
 

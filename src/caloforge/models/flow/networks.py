@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
-from caloforge.models.flow.path import EMPTY, JumpPosterior, LayerBalance, SpikeSlab, preconditioned
+from caloforge.models.flow.path import EMPTY, LayerBalance, SpikeSlab, preconditioned
 from caloforge.models.nn.cell_networks import CellTable
 
 __all__ = [
@@ -291,7 +291,7 @@ class CellNetwork(nn.Module):
         blocks: int,
         repeats: int,
         heads: int,
-        posterior: SpikeSlab | JumpPosterior | None = None,
+        posterior: SpikeSlab | None = None,
         local: LocalNetwork | None = None,
         balance: LayerBalance | None = None,
         feedback: LayerFeedback | None = None,
@@ -337,7 +337,6 @@ class CellNetwork(nn.Module):
         if data is None:
             estimate: Tensor = self.posterior(x, time, numbers)
             return estimate
-        assert isinstance(self.posterior, SpikeSlab)
         return self.posterior.loss(x, time, numbers, data)
 
     def predicted(
@@ -347,7 +346,6 @@ class CellNetwork(nn.Module):
         posterior, feedback, misses = self.posterior, self.feedback, None
         if feedback is not None:
             assert to is not None
-            assert isinstance(posterior, SpikeSlab)
             misses = feedback.misses(posterior, x, time, to)
         outputs = self.outputs(self.patches(x), time, encoded, summary, misses)
         parts = self.patches.parts(outputs, self.numbers)

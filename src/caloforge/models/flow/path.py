@@ -24,14 +24,6 @@ A network predicts ln p/(1-p), mu and ln sigma of each cell, relative to their a
 a noisy value on its own cell then needs no weights and does not pass the narrow tokens of a transformer; the network adds that of the rest of
 the shower. With outputs of 0 the estimate is the best one for independent cells.
 
-A jump of a small student always begins at the same time t, so that the estimate is a function of the noisy value x with constants,
-
-.. math:: D = -1 + \mathrm{sigmoid}(a + u + b x + c x^2) (e + f x + h v),
-
-u and v from the network. With the showers' averages for a to h and u = v = 0 it is the posterior mean above for a width that the
-network does not change. A jump follows the flow over a long time and is no posterior mean, so a, b, e, f and the width are
-learned for each cell. It costs a dozen passes over the cells, the general form forty.
-
 References:
     Y. Lipman et al., "Flow matching for generative modeling", arXiv:2210.02747.
     P. Esser et al., arXiv:2403.03206 (logit-normal times).
@@ -51,9 +43,8 @@ from torch.nn import functional
 __all__ = [
     "EMPTY",
     "NOISE",
-    "REACH",
+    "CellAverages",
     "Denoiser",
-    "JumpPosterior",
     "LayerBalance",
     "SpikeSlab",
     "Time",
@@ -172,12 +163,12 @@ NOISE = 0.02
 """Least noise in the likelihoods, for times near 1."""
 _RARE = 1e-6
 _PRIOR = 20.0  # weight of the mean over all cells in the mean of one, in showers
-REACH = 3.0
+_REACH = 3.0
 """Largest change of a width's logarithm."""
 _MOST = 40.0
 
 
-class _Averages(nn.Module):
+class CellAverages(nn.Module):
     """Averages of cells over the training showers."""
 
     logit: Tensor  # (n_cells,) ln p/(1-p)
@@ -189,12 +180,6 @@ class _Averages(nn.Module):
         self.register_buffer("logit", torch.zeros(n_cells))
         self.register_buffer("centre", torch.ones(n_cells))
         self.register_buffer("spread", torch.ones(n_cells))
-
-
-class SpikeSlab(_Averages):
-    """Posterior means of cells that are empty or filled."""
-
-    outputs = 3  # outputs of the network for each cell
 
     @torch.no_grad()
     def fit(self, values: Tensor, filled: Tensor, core: Tensor) -> None:
@@ -214,6 +199,12 @@ class SpikeSlab(_Averages):
         self.centre.copy_(centre)
         self.spread.copy_(((square + _PRIOR * width) / (count + _PRIOR)).sqrt().clamp_min(0.05))
 
+
+class SpikeSlab(CellAverages):
+    """Posterior means of cells that are empty or filled."""
+
+    outputs = 3  # outputs of the network for each cell
+
     def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
         """Return the estimate (B, n_cells) of x_t (B, n_cells) at times (B,).
 
@@ -228,7 +219,7 @@ class SpikeSlab(_Averages):
         """Return the log odds of a filled cell, and mean and variance of its value if it is filled, (B, n_cells) each."""
         change, shift, stretch = outputs
         t = time[:, None]
-        spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
+        spread = self.spread * torch.exp(_REACH * torch.tanh(stretch / _REACH))
         centre = self.centre + self.spread * shift
         noise = (1.0 - t).square() + NOISE**2
         square = spread.square()
@@ -272,50 +263,6 @@ class SpikeSlab(_Averages):
         data = torch.where(level < p, value, EMPTY)
         kept = (1.0 - end) / (1.0 - start)
         return kept * x + (end - start * kept) * data
-
-
-class JumpPosterior(_Averages):
-    """Estimates of cells at one time t below 1.
-
-    Attributes:
-        changes: (5, n_cells) learned changes of the logit, its slope, the mean, the logarithm of the width, and the slope.
-    """
-
-    outputs = 2  # outputs of the network for each cell
-
-    def __init__(self, n_cells: int, time: float) -> None:
-        super().__init__(n_cells)
-        self.time = time
-        self.changes = nn.Parameter(torch.zeros(5, n_cells))
-
-    def forward(self, x: Tensor, time: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
-        """Return the estimate (B, n_cells) of x_t (B, n_cells) and outputs u and v (B, n_cells) at the time of the posterior."""
-        return self.estimate(x, outputs, self.numbers().unbind(0))
-
-    @staticmethod
-    def estimate(x: Tensor, outputs: tuple[Tensor, ...], numbers: tuple[Tensor, ...]) -> Tensor:
-        """Return D of values x (B, ...), outputs u and v (B, ...) and a, b, c, e, f and h (...)."""
-        a, b, c, e, f, h = numbers
-        change, shift = outputs
-        odds = torch.addcmul(b, c, x).mul_(x).add_(a).add_(change).sigmoid_()
-        filled = torch.addcmul(e, f, x).addcmul_(h, shift)
-        return (filled * odds).sub_(1.0)
-
-    def numbers(self) -> Tensor:
-        """Return a, b, c, e, f and h (6, n_cells)."""
-        t = self.time
-        change, slope, shift, stretch, gain = self.changes.float()
-        spread = self.spread * torch.exp(REACH * torch.tanh(stretch / REACH))
-        centre = self.centre + self.spread * shift
-        noise = (1.0 - t) ** 2 + NOISE**2
-        variance = t**2 * spread.square() + noise
-        a = self.logit + change + 0.5 * t**2 * (1.0 / noise - centre.square() / variance)
-        a = a - 0.5 * torch.log(variance / noise)
-        b = slope + t * (1.0 / noise + centre / variance)
-        c = 0.5 * (1.0 / noise - 1.0 / variance)
-        weight = t * spread.square() / variance
-        rest = 1.0 - t * weight
-        return torch.stack([a, b, c, 1.0 + centre * rest, weight + gain, self.spread * rest])
 
 
 _NEWTON = 3  # steps of Newton's method

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from caloforge.models.flow.feedback import LayerMoments
 from caloforge.models.flow.networks import CellNetwork
-from caloforge.models.flow.path import SpikeSlab, Time, at_time, follow
+from caloforge.models.flow.path import Time, at_time, follow
 
 __all__ = ["CellSampler", "repeated"]
 
@@ -40,7 +40,6 @@ class CellSampler:
         to: LayerMoments | None,
         filled: Tensor | None = None,
     ) -> None:
-        assert isinstance(network.posterior, SpikeSlab)
         self.network, self.posterior = network, network.posterior
         self.encoded, self.summary, self.to, self.filled = encoded, summary, to, filled
 

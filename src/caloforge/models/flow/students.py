@@ -1,15 +1,25 @@
-"""Small students for one CPU core, with a separate network for each jump.
+r"""The summary of the flow distilled to a few evaluations.
 
-A jump always begins at the same time, so that each can have its own weights, which cost nothing at generation, and its own estimate
-for each cell (:mod:`~caloforge.models.flow.path`). The cells' network is a narrow transformer of few large patches, that of the
-summary a perceptron. Such students do not begin as copies of their teachers and take only their constants.
+The time from noise to data is cut at 0 = t_0 < ... < t_K = 1; the student's one evaluation at t_k replaces several Heun steps of the
+teacher. With x_k on the straight path between noise and data, and x' the teacher's result at t_{k+1}, the student's estimate D of the data
+is compared with
+
+.. math:: \hat D = x_k + \frac{1 - t_k}{t_{k+1} - t_k} (x' - x_k),
+
+the estimate with which one Euler step ends at x' (progressive distillation with all steps learned at once).
+
+A jump always begins at the same time, so that a small student can have a network for each jump (:class:`JumpNetworks`), which costs
+nothing at generation; that of the summary is a perceptron.
+
+References:
+    T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv:2202.00512.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -17,28 +27,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caloforge.geometry import Detector
-from caloforge.models.base import in_chunks
-from caloforge.models.flow.networks import CellNetwork, CellPatches
-from caloforge.models.flow.path import JumpPosterior, preconditioned
-from caloforge.settings import Settings
+from caloforge.models.calibration.base import CalibratedSampling
+from caloforge.models.flow.model import FlowMatching
+from caloforge.models.flow.path import Denoiser, jump, preconditioned, rowwise_heun, time_grid
+from caloforge.models.flow.settings import ADAMW, FlowMatchingConfig
+from caloforge.models.stage import Batch, Random, Stage
+from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 
-__all__ = ["JumpNetworks", "StudentSettings", "SummaryPerceptron", "cell_jumps"]
-
-_CACHED = 500_000  # cells of a batch on a CPU, which fit into its cache
-
-
-_Positive = Annotated[int, Field(ge=1)]
+__all__ = ["DistilledSummary", "DistilledSummaryConfig", "JumpNetworks", "SummaryPerceptron", "follow_jumps"]
 
 
-class StudentSettings(Settings):
-    """Sizes of the students."""
+class DistilledSummaryConfig(FlowMatchingConfig):
+    """Settings of a flow whose summary is distilled."""
 
-    pieces: tuple[_Positive, _Positive, _Positive] = (5, 5, 3)  # patches along x, y and the layers of a grid
-    width: Annotated[int, Field(ge=8)] = 48  # width of the cells' transformers
-    blocks: _Positive = 1  # their blocks
-    heads: _Positive = 1  # their attention heads
-    summary_width: Annotated[int, Field(ge=8)] = 256  # width of the summary's networks
-    summary_blocks: _Positive = 2  # their blocks
+    summary_jumps: Annotated[int, Field(ge=1)] = 4  # evaluations of the summary's student
+    # Heun steps of the teacher for one evaluation of the student
+    teacher_steps: Annotated[int, Field(ge=1)] = 3
+    summary_student_epochs: Annotated[int, Field(ge=0)] = 200  # epochs of the summary's student
+    student: OptimizerSettings = OptimizerSettings(**ADAMW, lr=5e-4, warmup=100)  # optimiser of students
 
 
 class _Block(nn.Module):
@@ -96,60 +102,70 @@ class JumpNetworks(nn.Module):
             x = torch.lerp(x, estimate, (end - start) / (1.0 - start))
         return x
 
-    @torch.no_grad()
-    def take_constants(self, teacher: nn.Module) -> None:
-        """Copy the fitted constants of a teacher, which have the same names."""
-        theirs = teacher.state_dict()
-        for network in self.networks:
-            for name, buffer in network.named_buffers():
-                if name in theirs:
-                    buffer.copy_(theirs[name])
+
+def follow_jumps(student: nn.Module, x: Tensor, times: tuple[float, ...], *conditions: Any) -> Tensor:
+    """Return the result of one evaluation a step from x (B, ...)."""
+    if isinstance(student, JumpNetworks):
+        return student.jumps(x, times, *conditions)
+    for start, end in pairwise(times):
+        x = jump(lambda x, t: student(x, t[:1], *conditions), x, start, end)
+    return x
 
 
-class CellJump(CellNetwork):
-    """The network of one jump of the cells, which can stay in patches."""
+class DistilledSummary(FlowMatching):
+    """A flow whose summary is made by a student, ``summary_student``, which a subclass's constructor sets."""
 
-    posterior: JumpPosterior
+    Config = DistilledSummaryConfig
+    Sampling: ClassVar[type[Settings]] = CalibratedSampling
+    sampling: CalibratedSampling  # type: ignore[assignment]
+    config: DistilledSummaryConfig
+    summary_student: nn.Module
 
-    def patched(
-        self, x: Tensor, time: Tensor, encoded: Tensor, summary: Tensor, numbers: tuple[Tensor, ...]
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__(detector, config)
+        self.summary_times = time_grid(self.config.summary_jumps)
+
+    def summarise(self, noise: Tensor, encoded: Tensor) -> Tensor:
+        """Return the summary (B, rows, kinds) of noise of that shape."""
+        return follow_jumps(self.summary_student, noise, self.summary_times, encoded)
+
+    def summary_student_stage(self) -> Stage:
+        """Return the stage in which the summary's student learns from its teacher."""
+        c = self.config
+        return self._stage(
+            "summary-student",
+            c.summary_student_epochs,
+            c.summary_batch_size,
+            c.student,
+            self.summary_student,
+            self.summary_distance,
+            (self.summary_net,),
+        )
+
+    def summary_distance(self, batch: Batch, random: Random, blur: float) -> Tensor:
+        """Return the distance of the summary's student to its teacher; ``blur`` is not used."""
+        summary, encoded = self._summary_data(batch, random)
+        teacher, student = self.summary_denoiser(encoded), self.summary_student
+        noise = random.normal(*summary.shape)
+        return self._distance(
+            teacher, lambda x, t: student(x, t, encoded), summary, noise, self.summary_times
+        )
+
+    def _distance(
+        self, teacher: Denoiser, student: Denoiser, data: Tensor, noise: Tensor, times: tuple[float, ...]
     ) -> Tensor:
-        """Return the estimate (B, n_patches, places) of values in patches, with the posterior's constants in patches, too."""
-        outputs = self.outputs(x, time, encoded, summary).chunk(self.posterior.outputs, -1)
-        return self.posterior.estimate(x, outputs, numbers)
+        """Return the mean squared distance of the velocities of teacher and student; the rows of a batch take the jumps in turn.
 
-
-class CellJumps(JumpNetworks):
-    """The networks of all jumps of the cells, of the same patches."""
-
-    def jumps(self, x: Tensor, times: Sequence[float], *conditions: Tensor) -> Tensor:
-        """Return the result of all jumps; the cells stay in patches in between, on a CPU few showers at a time."""
-        networks = [network for network in self.networks if isinstance(network, CellJump)]
-        patches = networks[0].patches
-        numbers = [patches(network.posterior.numbers()).unbind(0) for network in networks]
-        size = max(1, _CACHED // x.shape[1]) if x.device.type == "cpu" else x.shape[0]
-        found = []
-        for rows in in_chunks(size, x, *conditions):
-            part = patches(rows[0])
-            for network, own, (start, end) in zip(networks, numbers, pairwise(times), strict=True):
-                time = part.new_full((1,), start)
-                estimate = network.patched(part, time, rows[1], rows[2], own)
-                part = torch.lerp(part, estimate, (end - start) / (1.0 - start))
-            found.append(patches.cells(part))
-        return torch.cat(found)
-
-
-def cell_jumps(
-    settings: StudentSettings,
-    detector: Detector,
-    rows: int,
-    kinds: int,
-    conditions: int,
-    times: Sequence[float],
-) -> CellJumps:
-    """Return the students of a detector's cells for jumps from each of the times but the last."""
-    s = settings
-    box = tuple(-(-n // k) for n, k in zip(detector.shape, s.pieces, strict=True)) if detector.is_grid else ()
-    patches = CellPatches(detector, box)
-    size = rows, kinds, conditions, s.width, s.blocks, 1, s.heads
-    return CellJumps([CellJump(patches, *size, JumpPosterior(detector.n_cells, time)) for time in times[:-1]])
+        Data x_1 and noise x_0 are (B, ...).
+        """
+        which = torch.arange(len(data), device=data.device) % (len(times) - 1)
+        grid = torch.tensor(times, device=data.device, dtype=data.dtype)
+        start, end = grid[which], grid[which + 1]
+        first = start.view(-1, *[1] * (data.dim() - 1))
+        x = (1.0 - first) * noise + first * data
+        with torch.no_grad():
+            steps = self.config.teacher_steps
+            goal = rowwise_heun(teacher, x, start, end, steps)
+        goal_velocity = (goal - x) / (end - start).view_as(first)
+        velocity: Tensor = (student(x, start).float() - x) / (1.0 - first)
+        return (velocity - goal_velocity).square().mean()

@@ -1,0 +1,400 @@
+r"""Small networks of the cells for one core of a CPU, which draw showers in a few turns.
+
+**Columns.** The cells of a grid behind one another along the shower are one token, with the layers as channels, so that a plane of nx times
+ny tokens is what a two-dimensional convolution takes. A particle passes several layers, and hits behind one another are the strongest
+correlation of a shower; within a token it costs a product with a small matrix. Blocks are those of ConvNeXt: a convolution of each
+channel alone over the neighbouring columns, modulated by conditions and summary, and two layers across the channels. There is no norm,
+which would cost as much as one of them, and no attention, whose cost rises with the square of the columns: the summary knows the shower as a
+whole.
+
+**Turns.** At times 0 = t_0 < t_1 < ... < 1 the value of each cell is drawn from its posterior, given the noisy values of all (see
+:class:`~caloforge.models.flow.path.SpikeSlab`), and lies on its straight path with its noise until the next time,
+
+.. math:: x_{k+1} = \frac{1 - t_{k+1}}{1 - t_k} x_k + \left(t_{k+1} - t_k \frac{1 - t_{k+1}}{1 - t_k}\right) y, \qquad y \sim p_k(y | x_k) .
+
+At t_0 = 0 there is noise alone, and the first network sees conditions and summary. Cells are independent within one turn and not over
+all: the next turn knows where its neighbours were drawn. Each turn has its own network, whose loss is the negative logarithm of the
+posterior's density at training showers, so that it needs no teacher.
+
+**Posterior.** With the noisy value x, the outputs u, v, w of the network and r the logarithm of the distance from the layer's centre,
+
+.. math:: o = a + u + b x + c x^2 + g r + k r^2, \qquad \mu = e + f x + h v + m r, \qquad \ln \sigma^2 = d + w,
+
+the cell is filled with probability sigmoid(o), and its value then normal. All but x, u, v, w, r are constants of the cell: a to f, h and d begin as
+those of cells with their average occupancy, mean and width, and all are learned. u, v and w are the outputs of the cell's column plus, for
+each layer, numbers that conditions and summary give: of u and v a constant and a slope in r, of w a constant. So the counts and
+widths of a layer, which are those of the summary, need not pass the few channels of a column.
+
+References:
+    Z. Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.models.base import in_chunks
+from caloforge.models.flow.cells import LayerTargets
+from caloforge.models.flow.path import EMPTY, NOISE, CellAverages
+from caloforge.models.flow.sampling import repeated
+
+__all__ = ["ColumnNetwork", "ColumnNetworks", "Context", "FixedTimePosterior", "is_columns", "log_odds"]
+
+_CACHED = 500_000  # cells of a batch on a CPU, which fit into its cache
+_MOST = 40.0  # largest log odds
+_WIDEST = 3.0  # largest change of ln sigma^2
+_NEAR = 0.25  # added to squared distances, in cells
+_LEAST = 1e-6
+_LAYER_NUMBERS = 5  # of u and v a constant and a slope, of w a constant
+_POWERS = (1.59118008, 7.65705983e-2, -1.08767981e-3, 1.40108186e-5, -8.06120603e-8)
+"""Of z, z^3, ... z^9 in the logarithm of the odds of Phi(z), least squares for |z| < 6: 0.002 at most."""
+
+
+def log_odds(normal: Tensor) -> Tensor:
+    """Return ln(p / (1 - p)) with p = Phi(z) of normal numbers z, to 0.002 up to 6 standard deviations."""
+    square = normal * normal
+    found = square * _POWERS[-1]
+    for factor in _POWERS[-2:0:-1]:
+        found.add_(factor).mul_(square)
+    return found.add_(_POWERS[0]).mul_(normal)
+
+
+class Context(NamedTuple):
+    """What the networks know of showers beside their noisy values."""
+
+    encoded: Tensor  # conditions (B, k)
+    summary: Tensor  # (B, rows, kinds)
+    x: Tensor  # centres of the layers along x (B, n_layers), in half widths of the layer
+    y: Tensor  # the same along y
+
+    @classmethod
+    def of(cls, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Context:
+        """Return the context of encoded conditions, summaries and what these say of the layers."""
+        return cls(encoded, summary, targets.x, targets.y)
+
+
+class Numbers(NamedTuple):
+    """Constants of the cells at one time, see the module, (n_cells,) each."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    e: Tensor
+    f: Tensor
+    h: Tensor
+    d: Tensor
+    g: Tensor
+    k: Tensor
+    m: Tensor
+
+
+class FixedTimePosterior(nn.Module):
+    """Constants of the cells at one time t below 1.
+
+    Attributes:
+        changes: (8, n_cells) learned changes: of a, b, the mean, ln width, f, and of g, k and m.
+    """
+
+    def __init__(self, n_cells: int, time: float) -> None:
+        super().__init__()
+        self.time = time
+        self.changes = nn.Parameter(torch.zeros(8, n_cells))
+
+    def numbers(self, averages: CellAverages) -> Tensor:
+        """Return the constants (10, n_cells) of cells with these averages, in the order of :class:`Numbers`."""
+        t = self.time
+        a, b, shift, stretch, f, g, k, m = self.changes.float()
+        spread = averages.spread * torch.exp(_WIDEST * torch.tanh(stretch / _WIDEST))
+        centre = averages.centre + averages.spread * shift
+        noise = (1.0 - t) ** 2 + NOISE**2
+        variance = t**2 * spread.square() + noise
+        a = a + averages.logit + 0.5 * t**2 * (1.0 / noise - centre.square() / variance)
+        a = a - 0.5 * torch.log(variance / noise)
+        b = b + t * (1.0 / noise + centre / variance)
+        c = 0.5 * (1.0 / noise - 1.0 / variance)
+        weight = t * spread.square() / variance
+        rest = 1.0 - t * weight
+        width = torch.log(spread.square() * noise / variance)
+        return torch.stack([a, b, c, centre * rest, weight + f, spread * rest, width, g, k, m])
+
+
+class _Block(nn.Module):
+    """h + W_2 silu(W_1 modulated convolution of each channel)."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Return tokens (B, nx, ny, width) of tokens, shifts and scales (B, width)."""
+        near = self.near(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        near = torch.addcmul(shift[:, None, None], near, 1.0 + scale[:, None, None])
+        found: Tensor = h + self.down(functional.silu(self.up(near)))
+        return found
+
+
+class ColumnNetwork(nn.Module):
+    """The network of one turn, see the module.
+
+    Arguments:
+        shape: Columns along x and y, and layers.
+        rows: Rows of a summary.
+        kinds: Its numbers a row.
+        conditions: Encoded conditions.
+        width: Channels of a column.
+        blocks: Blocks.
+        kernel: Columns along the side of a convolution.
+        time: When the turn begins; 0: the network sees no noisy values.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        rows: int,
+        kinds: int,
+        conditions: int,
+        width: int,
+        blocks: int,
+        kernel: int,
+        time: float,
+    ) -> None:
+        super().__init__()
+        nx, ny, layers = shape
+        self.shape, self.time = (nx, ny, layers), time
+        self.place = nn.Linear(layers, width)
+        self.embed = nn.Linear(layers, width, bias=False) if time > 0 else None
+        self.position = nn.Parameter(0.1 * torch.randn(nx, ny, width))
+        self.condition = nn.Sequential(
+            nn.Linear(conditions + rows * kinds, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
+        )
+        self.modulation = nn.Linear(2 * width, (2 * blocks + 2) * width)
+        self.by_layer = nn.Linear(2 * width, _LAYER_NUMBERS * layers)
+        self.direct = nn.Linear(conditions + rows * kinds, _LAYER_NUMBERS * layers, bias=False)
+        self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(blocks))
+        self.occupied, self.valued = nn.Linear(width, layers), nn.Linear(width, 2 * layers)
+        for head in (self.occupied, self.valued, self.by_layer, self.direct):
+            nn.init.zeros_(head.weight)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
+        self.posterior = FixedTimePosterior(nx * ny * layers, time)
+
+    def forward(
+        self, x: Tensor, averages: CellAverages, context: Context, distance: Tensor, data: Tensor
+    ) -> Tensor:
+        """Return the loss, nats a cell, of noisy values x (B, n_cells) whose values are ``data`` (B, n_cells).
+
+        ``distance`` is r (B, n_cells) of the module.
+        """
+        n = Numbers(*self.posterior.numbers(averages).unbind(0))
+        u, rest, by_layer = self.outputs(x, context, distance)
+        r = distance.view(len(x), -1, self.shape[2])
+        bias, slope, *others = by_layer[:, :, None].unbind(1)
+        v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
+        v = v + torch.addcmul(others[0], others[1], r)
+        odds = self.odds(x, (u.view_as(r) + torch.addcmul(bias, slope, r)).flatten(1), distance, n)
+        odds = odds.clamp(-_MOST, _MOST)
+        mean, log = self.value(x, v.flatten(1), (w + others[2]).flatten(1), distance, n)
+        filled = (data > EMPTY) | (averages.logit >= _MOST)
+        occupied = functional.softplus(torch.where(filled, -odds, odds))
+        value = 0.5 * ((data - mean).square() * torch.exp(-log) + log)
+        return (occupied + torch.where(filled, value, 0.0)).mean()
+
+    def outputs(self, x: Tensor, context: Context, distance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the columns give of u (B, n_cells) and of v and w (B, nx, ny, 2 x n_layers), and the layers' numbers (B, 5, n_layers)."""
+        condition = torch.cat([context.encoded, context.summary.flatten(1)], 1)
+        hidden = functional.silu(self.condition(condition))
+        by_layer = (self.by_layer(hidden) + self.direct(condition)).float()
+        modulation = self.modulation(hidden)
+        first, last, *parts = modulation.chunk(2 * len(self.blocks) + 2, 1)
+        h = self.place(distance.view(-1, *self.shape)) + self.position
+        if self.embed is not None:
+            h = h + self.embed(x.view(-1, *self.shape))
+        h = h + first[:, None, None]
+        for block, shift, scale in zip(self.blocks, parts[::2], parts[1::2], strict=True):
+            h = block(h, shift, scale)
+        h = h + last[:, None, None]
+        u = self.occupied(h).flatten(1).float()
+        return u, self.valued(h).float(), by_layer.view(len(u), _LAYER_NUMBERS, -1)
+
+    @staticmethod
+    def odds(x: Tensor, u: Tensor, distance: Tensor, n: Numbers) -> Tensor:
+        """Return o (B, n_cells)."""
+        radial = torch.addcmul(n.g, n.k, distance).mul(distance)
+        return torch.addcmul(n.b, n.c, x).mul(x) + radial + (n.a + u)
+
+    @staticmethod
+    def value(x: Tensor, v: Tensor, w: Tensor, distance: Tensor, n: Numbers) -> tuple[Tensor, Tensor]:
+        """Return mean and ln sigma^2 of the value if the cell is filled, of the shape of x: (B, n_cells), or of some cells."""
+        mean = n.e + n.f * x + n.h * v + n.m * distance
+        return mean, n.d + _WIDEST * torch.tanh(w / _WIDEST)
+
+
+class ColumnNetworks(nn.Module):
+    """The networks of all turns; in training the rows of a batch take the turns one after the other.
+
+    Arguments:
+        detector: A detector whose layers are the same rows and columns of cells.
+        times: When the turns begin, 0 first, all below 1.
+        sizes: Arguments ``rows`` to ``kernel`` of :class:`ColumnNetwork`.
+    """
+
+    cell_x: Tensor  # (nx,) of the columns, in cells from the middle
+    cell_y: Tensor  # (ny,)
+
+    def __init__(self, detector: Detector, times: Sequence[float], *sizes: int) -> None:
+        super().__init__()
+        nx, ny, layers = detector.shape
+        self.shape, self.times = (nx, ny, layers), (*times, 1.0)
+        self.posterior = CellAverages(detector.n_cells)
+        self.networks = nn.ModuleList(ColumnNetwork(detector.shape, *sizes, time) for time in times)
+        self.register_buffer("cell_x", torch.arange(nx) - 0.5 * (nx - 1), persistent=False)
+        self.register_buffer("cell_y", torch.arange(ny) - 0.5 * (ny - 1), persistent=False)
+        self.layers = layers
+
+    def distance(self, context: Context) -> Tensor:
+        """Return r (B, n_cells): ln of each cell's distance, in cells, from its layer's centre."""
+        nx, ny, _ = self.shape
+        x = (self.cell_x[:, None] - 0.5 * (nx - 1) * context.x[:, None]).square()
+        y = (self.cell_y[:, None] - 0.5 * (ny - 1) * context.y[:, None]).square() + _NEAR
+        return (x[:, :, None] + y[:, None]).log_().mul_(0.5).flatten(1)
+
+    def forward(self, values: Tensor, noise: Tensor, context: Context) -> Tensor:
+        """Return the mean loss over the turns of values and noise (B, n_cells)."""
+        turns = len(self.networks)
+        loss = values.new_zeros(())
+        for number, (network, time) in enumerate(zip(self.networks, self.times[:-1], strict=True)):
+            if number < len(values):
+                own = Context(*(part[number::turns] for part in context))
+                data = values[number::turns]
+                x = torch.lerp(noise[number::turns], data, time)
+                part = network(x, self.posterior, own, self.distance(own), data)
+                loss = loss + part * len(data)
+        return loss / len(values)
+
+    def draw(self, noise: Tensor, context: Context, filled: Tensor | None = None) -> Tensor:
+        """Return values (B, n_cells) of noise (B, n_cells).
+
+        Arguments:
+            noise: Normal numbers.
+            context: What is known of the showers.
+            filled: Numbers of filled cells (B, n_layers) that each layer is to have at each turn on average; none: the network's.
+        """
+        numbers = [network.posterior.numbers(self.posterior) for network in self.networks]
+        size = max(1, _CACHED // noise.shape[1]) if noise.device.type == "cpu" else noise.shape[0]
+        parts = [noise, *context, *([] if filled is None else [filled])]
+        found = [
+            self._draw(rows[0], Context(*rows[1:5]), numbers, rows[5] if len(rows) > 5 else None)
+            for rows in in_chunks(size, *parts)
+        ]
+        return torch.cat(found)
+
+    def _draw(
+        self, noise: Tensor, context: Context, numbers: Sequence[Tensor], filled: Tensor | None
+    ) -> Tensor:
+        turns = len(self.networks)
+        distance = self.distance(context)
+        x = repeated(noise, turns)
+        data = x
+        for turn, (network, own, (start, end)) in enumerate(
+            zip(self.networks, numbers, pairwise(self.times), strict=True)
+        ):
+            u, rest, by_layer = network.outputs(x, context, distance)
+            rows = distance.view(len(x), -1, self.layers)
+            u = torch.addcmul(u.view_as(rows), by_layer[:, 1, None], rows).flatten(1)
+            odds = network.odds(x, u, distance, Numbers(*own.unbind(0)))
+            level = log_odds(repeated(noise, turn) if turn else noise)
+            odds = self._balanced(odds, by_layer[:, 0], filled, level if turn + 1 == turns else None)
+            data = _drawn(x, odds, level, distance, rest, by_layer[:, 2:], own)
+            kept = (1.0 - end) / (1.0 - start)
+            x = torch.add(data * (end - start * kept), x, alpha=kept)
+        return data
+
+    def _balanced(
+        self, odds: Tensor, change: Tensor, filled: Tensor | None, level: Tensor | None = None
+    ) -> Tensor:
+        """Return log odds (B, n_cells) changed alike within each layer.
+
+        Arguments:
+            odds: (B, n_cells).
+            change: What is added in each layer (B, n_layers), the beginning of Newton's method.
+            filled: Numbers of cells (B, n_layers) that are expected to be filled after it; none: the change stays.
+            level: Cells whose log odds exceed it are filled (B, n_cells): their number, not its expectation, is to be that.
+        """
+        rows = odds.view(odds.shape[0], -1, self.layers)
+        if filled is None:
+            return (rows + change[:, None]).flatten(1)
+        for _ in range(_NEWTON):
+            p = torch.sigmoid(rows + change[:, None])
+            sums, squares = p.sum(1), p.square().sum(1)
+            slope = (sums - squares).clamp_min(_LEAST_SLOPE)
+            change = change + ((filled - sums) / slope).clamp(-1.0, 1.0)
+        if level is not None:
+            above = rows - level.view_as(rows)
+            for _ in range(_COUNTED):
+                sums = (above > -change[:, None]).to(rows).sum(1)
+                change = change + ((filled - sums) / slope).clamp(-1.0, 1.0)
+        return (rows + change[:, None]).flatten(1)
+
+
+_NEWTON = 2  # steps of Newton's method
+_COUNTED = 3  # further ones with the cells that are filled, not their probabilities
+_LEAST_SLOPE = 0.3  # least variance of a layer's number of filled cells
+
+
+def _drawn(
+    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, rest: Tensor, by_layer: Tensor, numbers: Tensor
+) -> Tensor:
+    """Return values (B, n_cells) drawn for noisy ones.
+
+    Arguments:
+        x: Noisy values (B, n_cells).
+        odds: o of the module (B, n_cells).
+        level: Log odds of a uniform number of each cell (B, n_cells).
+        distance: r (B, n_cells).
+        rest: What the columns give of v and w (B, nx, ny, 2 x n_layers).
+        by_layer: What the layers add to v, and to v times r, and to w (B, 3, n_layers).
+        numbers: Constants (10, n_cells).
+    """
+    chosen, layers = odds > level, by_layer.shape[2]
+    if x.device.type != "cpu" or torch.compiler.is_exporting():
+        rows = distance.view(len(x), -1, layers)
+        bias, slope, width = by_layer[:, :, None].unbind(1)
+        v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
+        v, w = (v + torch.addcmul(bias, slope, rows)).flatten(1), (w + width).flatten(1)
+        value = _value(x, odds, level, distance, v, w, Numbers(*numbers.unbind(0)))
+        return torch.where(chosen, value, EMPTY)
+    place = torch.nonzero(chosen.flatten())[:, 0]  # few cells: only their values are made
+    own = Numbers(*numbers.index_select(1, place % x.shape[1]).unbind(0))
+    x_, odds_, level_, r = (part.flatten().index_select(0, place) for part in (x, odds, level, distance))
+    first = place + place.div(layers, rounding_mode="floor") * layers  # of v in ``rest``
+    v, w = (rest.flatten().index_select(0, first + k * layers) for k in range(2))
+    table = by_layer.transpose(0, 1).flatten(1)  # (3, B x n_layers)
+    row = place.div(x.shape[1], rounding_mode="floor") * layers + place % layers
+    bias, slope, width = table.index_select(1, row).unbind(0)
+    value = _value(x_, odds_, level_, r, v + torch.addcmul(bias, slope, r), w + width, own)
+    return torch.full_like(x, EMPTY).view(-1).index_copy_(0, place, value).view_as(x)
+
+
+def _value(
+    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, v: Tensor, w: Tensor, n: Numbers
+) -> Tensor:
+    """Return the value of cells that are filled: its quantile is where the uniform number lies among those that fill the cell."""
+    mean, log = ColumnNetwork.value(x, v, w, distance, n)
+    inside = torch.sigmoid(level) / torch.sigmoid(odds).clamp_min(_LEAST)
+    return mean + torch.exp(0.5 * log) * torch.special.ndtri(inside.clamp(_LEAST, 1.0 - _LEAST))
+
+
+def is_columns(detector: Detector) -> bool:
+    """Return whether a detector's cells are columns: a grid of flat layers of equal cells."""
+    layers = [layer for layer in detector.layers if isinstance(layer, ReadoutLayer)]
+    same = {(layer.pitch_x, layer.pitch_y) for layer in layers}
+    return detector.is_flat and detector.is_grid and len(same) == 1

@@ -1,0 +1,128 @@
+"""The flow for one core of a CPU: a summary distilled from the flagship's, and cells that small networks draw in a few turns.
+
+1. The summary is that of the flagship, :mod:`~caloforge.models.flow.model`, made by small perceptrons in a few jumps, which learned them
+   from the flagship's network (:mod:`~caloforge.models.flow.students`).
+2. The values of the cells are drawn by networks of columns (:mod:`~caloforge.models.flow.columns`), which learn from training showers
+   and need no teacher.
+3. Cells are decoded and calibrated as the flagship's.
+
+Usually the summary's teacher was trained before: ``summary_epochs=0`` and ``train.initial`` with the weights of a ``flow-matching``
+for the same detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from caloforge.errors import IncompatibleError
+from caloforge.geometry import Detector
+from caloforge.models.flow.cells import LayerTargets
+from caloforge.models.flow.columns import ColumnNetworks, Context, is_columns
+from caloforge.models.flow.path import CellAverages
+from caloforge.models.flow.settings import ADAMW
+from caloforge.models.flow.students import (
+    DistilledSummary,
+    DistilledSummaryConfig,
+    JumpNetworks,
+    SummaryPerceptron,
+)
+from caloforge.models.stage import Batch, Random, Stage
+from caloforge.settings import ModelConfig, OptimizerSettings
+
+__all__ = ["FlowMatchingCpu", "FlowMatchingCpuConfig"]
+
+
+class FlowMatchingCpuConfig(DistilledSummaryConfig):
+    """Settings of the small flow; ``width`` and ``blocks`` are those of the columns."""
+
+    width: Annotated[int, Field(ge=8)] = 48  # channels of a column
+    blocks: Annotated[int, Field(ge=1)] = 1  # blocks of each network of columns
+    kernel: Annotated[int, Field(ge=1)] = 5  # columns along the side of their convolutions, odd
+    times: tuple[float, ...] = (0.0, 0.3, 0.5)  # when the turns begin
+    student_width: Annotated[int, Field(ge=8)] = 256  # width of the summary's perceptrons
+    student_blocks: Annotated[int, Field(ge=1)] = 2  # their blocks
+    summary_student_epochs: Annotated[int, Field(ge=0)] = 400
+    student: OptimizerSettings = OptimizerSettings(**ADAMW, lr=2e-3, warmup=300)
+    optimizer: OptimizerSettings = OptimizerSettings(**ADAMW, lr=3e-3, warmup=500)
+
+    @field_validator("times")
+    @classmethod
+    def _rising(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        if not times or times[0] != 0 or any(b <= a for a, b in pairwise(times)) or times[-1] >= 1:
+            msg = "expected rising times from 0 on, all below 1"
+            raise ValueError(msg)
+        return times
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            msg = "expected an odd number of columns"
+            raise ValueError(msg)
+        return kernel
+
+
+class FlowMatchingCpu(DistilledSummary):
+    """Flow matching for one core of a CPU; see the module. Detectors of flat layers of equal cells only."""
+
+    Config = FlowMatchingCpuConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"improved": {}}
+    training_only: ClassVar[tuple[str, ...]] = ("summary_net",)
+    reorderings: ClassVar[int] = 1
+    config: FlowMatchingCpuConfig
+    cell_net: ColumnNetworks  # type: ignore[assignment]
+
+    def __init__(self, detector: Detector, config: ModelConfig) -> None:
+        super().__init__(detector, config)
+        c = self.config
+        size = self.summary.rows, self.summary.kinds, self.encoder.width
+        self.summary_student: nn.Module = JumpNetworks(
+            [SummaryPerceptron(*size, c.student_width, c.student_blocks) for _ in range(c.summary_jumps)]
+        )
+
+    @classmethod
+    def check_detector(cls, detector: Detector) -> None:
+        """Raise IncompatibleError when the layers are not the same rows and columns of cells."""
+        if not is_columns(detector):
+            msg = f"'flow-matching-cpu' needs layers of the same rows and columns of cells, which '{detector.name}' has not"
+            raise IncompatibleError(msg)
+
+    def cells_network(self) -> ColumnNetworks:  # type: ignore[override]
+        """Return new networks of the cells."""
+        c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
+        return ColumnNetworks(self.detector, c.times, *size, c.width, c.blocks, c.kernel)
+
+    @property
+    def averages(self) -> CellAverages:
+        """The cells' averages over the training showers."""
+        return self.cell_net.posterior
+
+    @property
+    def balances(self) -> bool:
+        """True: each turn expects as many filled cells as the summary says."""
+        return True
+
+    def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
+        """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
+        filled = (targets.hits + targets.faint) * self.filled_factor
+        return self.cell_net.draw(noise, Context.of(encoded, summary, targets), filled)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages: the summary's teacher, its student, the cells, and the calibration."""
+        summary, cells = self.teacher_stages()
+        return (summary, self.summary_student_stage(), cells, *self.calibration_stages())
+
+    def cell_loss(self, batch: Batch, random: Random, blur: float) -> Tensor:
+        """Return the loss of the cells, with a summary blurred by normal noise of that width."""
+        values, summary, encoded, _ = self._cell_data(batch, random, blur)
+        with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
+            energy = self.condition(batch.conditions, "incident_energy")[:, 0]
+            context = Context.of(encoded, summary, self.summary.decode(summary, energy, encoded))
+        noise = random.normal(*values.shape)
+        return self.cell_net(values, noise, context)  # type: ignore[no-any-return]
