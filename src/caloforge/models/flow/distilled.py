@@ -102,6 +102,18 @@ class FlowMatchingFast(FlowMatching):
         self.cell_student = self.cell_network(self.cell_net.patches)
 
     @property
+    def compilable(self) -> tuple[str, ...]:
+        """The students: a network that is evaluated several times, or the jumps of small ones."""
+        if isinstance(self.cell_student, JumpNetworks):
+            return "summary_student.jumps", "cell_student.jumps"
+        return "summary_student.forward", "cell_student.predicted"
+
+    @property
+    def low_precision(self) -> tuple[str, ...]:
+        """The students of the cells; see ``FlowMatching.low_precision``."""
+        return self.compilable[1:]
+
+    @property
     def balances(self) -> bool:
         """False: jumps follow the teacher's flow as it is."""
         return False
