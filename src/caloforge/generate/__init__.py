@@ -11,7 +11,7 @@ filled up. Its noise is made there from the integers of the CPU's, and is the sa
 Showers are equal bit for bit between runs on one CPU, in either layout of a file. Between devices, precisions and compiled or
 plain networks they are the same showers, rounded differently.
 
-A GPU hands over hits, not cells, and makes the next batch while they are copied (:mod:`~caloforge.generate.ahead`); a file is written
+A GPU hands over hits, not cells, and makes the next batch while they are copied (:mod:`~caloforge.generate.overlap`); a file is written
 while the next batches are made. Networks may compute in less than float32, or compiled (:mod:`~caloforge.generate.precision`).
 """
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge.errors import CaloforgeError, InputError
-from caloforge.generate.ahead import PendingHits, ahead
 from caloforge.generate.conditions import (
     BLOCK,
     Given,
@@ -40,13 +39,14 @@ from caloforge.generate.conditions import (
     condition_range,
     condition_slack,
 )
+from caloforge.generate.overlap import PendingHits, ahead
 from caloforge.generate.precision import PLAIN, Means, NetworkMode
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerSource, ShowerWriter, SparseShowers
-from caloforge.showers.identity import seen_union
 from caloforge.showers.hdf5 import PRECISION
+from caloforge.showers.identity import seen_union
 from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
@@ -143,11 +143,10 @@ class Generator:
         check_layout(layout)
         request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation)
         total = request.number()
-        parts: AbstractContextManager[Iterator[Showers] | Iterator[SparseShowers]]
-        if self.device.type == "cpu" and layout == "dense":
-            parts = nullcontext(self._dense(request))
-        else:
-            parts = ahead(lambda stopped: self._sparse(request, stopped))
+        dense = self.device.type == "cpu" and layout == "dense"
+        parts: AbstractContextManager[Iterator[Showers | SparseShowers]] = (
+            nullcontext(self._dense(request)) if dense else self._ahead(request)
+        )
         with parts as stream:
             first = next(stream)
             writer = ShowerWriter(
@@ -187,7 +186,7 @@ class Generator:
         if self.device.type == "cpu":
             yield from self._dense(request)
         else:
-            with ahead(lambda stopped: self._sparse(request, stopped)) as parts:
+            with self._ahead(request) as parts:
                 for part in parts:
                     yield part.to_dense()
 
@@ -203,6 +202,10 @@ class Generator:
     ) -> Iterator[SparseShowers]:
         """Iterate over generated showers as hits, of which all cells of a part are never in the memory of the CPU; see :meth:`stream`."""
         return self._sparse(Request(n, energy, theta, like, seed, batch_size, allow_extrapolation))
+
+    def _ahead(self, request: Request) -> AbstractContextManager[Iterator[SparseShowers]]:
+        """Return showers as hits, made in a thread while those before are used."""
+        return ahead(lambda stopped: self._sparse(request, stopped))
 
     def _dense(self, request: Request) -> Iterator[Showers]:
         """Iterate over showers with all their cells, made on a CPU."""
@@ -301,10 +304,8 @@ class Generator:
             part = matrix[first : first + (self._most or len(matrix))]
             height = (self._most or request.size) if self.mode.compiled and not plain else len(part)
             made: list[torch.Tensor] = []  # so that nothing here keeps the cells in memory
-            try:
+            with suppress(torch.OutOfMemoryError):  # whose traceback holds what did not fit
                 made.append(self._block(part, start + first, request.seed, height, plain))
-            except torch.OutOfMemoryError:
-                pass  # its traceback holds what did not fit, until here
             if made:
                 first += len(part)
                 yield made.pop()

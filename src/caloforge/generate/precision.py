@@ -90,11 +90,15 @@ class NetworkMode:
             msg = f"{name}: no network of this model is known to be safe in {precision}; use --precision {PLAIN}"
             raise InputError(msg)
         if precision in _GPU_ONLY and device.type != "cuda":
-            raise InputError(f"precision {precision} needs an NVIDIA GPU; use bf16 or {PLAIN} on {device.type}")
+            raise InputError(
+                f"precision {precision} needs an NVIDIA GPU; use bf16 or {PLAIN} on {device.type}"
+            )
         if compiled and not members[0].compilable:
             raise InputError(f"{name}: this model names nothing to compile; leave out --compile")
         if compiled and device.type != "cuda" and backend == "inductor":
-            raise InputError(f"networks are compiled for GPUs alone, not on {device.type}; leave out --compile")
+            raise InputError(
+                f"networks are compiled for GPUs alone, not on {device.type}; leave out --compile"
+            )
         self.precision, self.compiled, self._name = precision, compiled, name
         self._calls: list[tuple[nn.Module, str, Callable[..., Any]]] = []
         if compiled:
@@ -141,7 +145,9 @@ class NetworkMode:
 
 
 def _inside(
-    call: Callable[..., Any], context: Callable[[torch.device], AbstractContextManager[Any]], device: torch.device
+    call: Callable[..., Any],
+    context: Callable[[torch.device], AbstractContextManager[Any]],
+    device: torch.device,
 ) -> Callable[..., Any]:
     def run(*arguments: Any) -> Any:
         with context(device):
@@ -153,14 +159,19 @@ def _inside(
 def _compiled(
     call: Callable[..., Any], device: torch.device, backend: str | Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Return a method compiled for fixed shapes; numbers below 1 go in as tensors, so that each does not make a graph."""
+    """Return a method compiled for fixed shapes: one graph for each kind of call.
+
+    Numbers below 1, which are times, go in as tensors, so that each does not make a graph; tensors go in without gaps.
+    """
     fast = torch.compile(call, dynamic=False, backend=backend)
 
-    def number(value: Any) -> Any:
+    def uniform(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.contiguous()
         return torch.full((), value, device=device) if isinstance(value, float) and value < 1.0 else value
 
     def run(*arguments: Any) -> Any:
-        return fast(*map(number, arguments))
+        return fast(*map(uniform, arguments))
 
     return run
 

@@ -30,7 +30,7 @@ _TWO_PI = tl.constexpr(2.0 * math.pi)
 _UNIT = tl.constexpr(2.0**-53)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _word(counter, lane, key0, key1):  # type: ignore[no-untyped-def]
     """Return the word of number ``lane`` that Philox makes of a counter, both (BLOCK,)."""
     m0 = tl.full(counter.shape, _M0, tl.uint64)
@@ -57,7 +57,7 @@ def _word(counter, lane, key0, key1):  # type: ignore[no-untyped-def]
     return tl.where(lane < 2, tl.where(lane == 0, c0, c1), tl.where(lane == 2, c2, c3))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _counted(shower, word, steps, key0, key1):  # type: ignore[no-untyped-def]
     """Return a word (BLOCK,) of a shower by its number."""
     counter = shower * steps + 1 + word // 4

@@ -7,8 +7,8 @@ checked, packed and written (:func:`ahead`); a bounded queue limits how many wai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import cache
 from queue import Full, Queue
 from threading import Event, Thread
@@ -36,7 +36,7 @@ class PendingHits:
         self._hits: Hits | None = None
         self._made: torch.cuda.Event | None = None
         if cells.is_cuda:
-            self._made = torch.cuda.Event()
+            self._made = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._made.record(torch.cuda.current_stream(cells.device))
 
     @property
@@ -80,7 +80,7 @@ def find_hits(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n_cells = cells.shape[1]
     rows = max(1, _MOST_CELLS // max(1, n_cells))
     counts, places, energies = [], [], []
-    for part in cells.float().split(rows):
+    for part in torch.split(cells.float(), rows):
         flat = part.reshape(-1)
         index = flat.nonzero()[:, 0]
         counts.append(torch.count_nonzero(part, 1))
@@ -99,7 +99,7 @@ def _copied(parts: tuple[Tensor, ...]) -> list[Tensor]:
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Queue(Generic[T]):
@@ -113,11 +113,13 @@ class _Queue(Generic[T]):
         """Make all, or until it shall end."""
         failure: BaseException | None = None
         try:
-            with closing(make(self.stop.is_set)) as items:  # type: ignore[type-var]
-                for item in items:
-                    self._put([item], None)
-                    if self.stop.is_set():
-                        return
+            items = make(self.stop.is_set)
+            for item in items:
+                self._put([item], None)
+                if self.stop.is_set():
+                    break
+            if isinstance(items, Generator):
+                items.close()
         except BaseException as error:  # raised again where the showers are used
             failure = error
         self._put([], failure)
