@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -122,6 +124,24 @@ def test_a_failure_of_the_user_ends_the_thread_in_the_middle(failure: BaseExcept
         use()
     assert closed.is_set()
     assert not _threads()
+
+
+UNFINISHED = """
+from itertools import count
+from caloforge.generate.overlap import ahead
+def items():
+    with ahead(lambda stopped: count()) as numbers:
+        yield from numbers
+kept = items()
+print(next(kept))
+"""
+
+
+def test_a_process_ends_though_nobody_finished() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNFINISHED], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
 def _threads() -> list[threading.Thread]:

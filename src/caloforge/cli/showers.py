@@ -110,7 +110,10 @@ def generate(
         ),
     ] = "float32",
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks, on a GPU: faster after a minute or two.")
+        bool,
+        typer.Option(
+            "--compile", help="Compile the networks, on a GPU: faster, after some minutes the first time."
+        ),
     ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
     layout: Layout = "dense",

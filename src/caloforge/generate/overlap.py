@@ -149,7 +149,8 @@ def ahead(make: Callable[[Callable[[], bool]], Iterator[T]], most: int = 2) -> I
     ``make`` is called with a function that says whether it shall end, and looks at it as often as it can.
     """
     queue: _Queue[T] = _Queue(most)
-    thread = Thread(target=queue.work, args=(make,), name="caloforge-generate")
+    # a process that ends in the middle of such a block, as an iterator that nobody finished may be, does not wait
+    thread = Thread(target=queue.work, args=(make,), name="caloforge-generate", daemon=True)
     thread.start()
     try:
         yield iter(queue)

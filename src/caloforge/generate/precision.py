@@ -141,7 +141,7 @@ class NetworkMode:
         """Return a line about what is compiled and where it is kept; empty where nothing is."""
         if not self.compiled:
             return ""
-        return f"{self._name}: the networks are compiled, which takes a minute or two the first time; kept in {compiler_cache()}"
+        return f"{self._name}: the networks are compiled, which takes minutes the first time; they are kept in {compiler_cache()}"
 
 
 def _inside(
