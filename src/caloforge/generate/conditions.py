@@ -1,4 +1,4 @@
-"""What showers are asked for: how many, of which energies, angles and further conditions, in which parts."""
+"""The showers of a generation: how many, of which energies, angles and further conditions, in which parts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Take = Callable[[int, int], Given]
 
 @dataclass(frozen=True)
 class Request:
-    """The showers that are asked for; see :meth:`caloforge.generate.Generator.stream` for the arguments."""
+    """A number of showers and their conditions; see :meth:`caloforge.generate.Generator.stream` for the arguments."""
 
     n: int | None = None
     energy: str | EnergySpec | None = None

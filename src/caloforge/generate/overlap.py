@@ -45,7 +45,7 @@ class PendingHits:
         return self._cells is not None
 
     def result(self) -> Hits:
-        """Return the hits, on the CPU, once the showers are made; the cells are given up."""
+        """Return the hits, on the CPU, once the showers are made; the cells are not kept."""
         if self._hits is None:
             assert self._cells is not None
             self._hits = _hits(self._cells, self._made)
