@@ -4,7 +4,7 @@
 
 A source is a run folder or a shipped model, DATASET/MODEL; by default all shipped flows. Timed is ``sample``, from noise and
 conditions that lie on the device to cells that stay there: summary, cells and decoding, but neither the counted noise
-nor the copy of the cells. What ``caloforge generate`` does is float32, not compiled. The last columns say what bfloat16 does to the showers:
+nor the copy of the cells; bench_engine.py times these, too, and the forms of ``caloforge generate``. The last columns say what bfloat16 does to the showers:
 the mean visible energy and the mean number of hits, over those of the same noise in float32.
 
 Without a CUDA device it says so and ends with exit code 2.

@@ -15,15 +15,22 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["child_seed", "generator", "normals", "uniforms"]
+__all__ = ["WORDS", "child_seed", "generator", "key_words", "normals", "uniforms"]
 
-_WORDS = 4  # 64-bit words that one step of the Philox counter yields
+WORDS = 4
+"""64-bit words that one step of the Philox counter yields."""
 
 
 def _key(seed: int, stream: str) -> int:
     """Return the 128-bit Philox key of a named stream."""
     digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=16).digest()
     return int.from_bytes(digest, "little")
+
+
+def key_words(seed: int, stream: str) -> tuple[int, int]:
+    """Return the two 64-bit words of a stream's Philox key, the lower one first."""
+    key = _key(seed, stream)
+    return key % 2**64, key >> 64
 
 
 def child_seed(seed: int, stream: str, index: int = 0, bits: int = 31) -> int:
@@ -40,10 +47,10 @@ def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
 
 def uniforms(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[np.float64]:
     """Return uniform numbers (n, draws) in [0, 1) for the showers ``start`` to ``start + n``; streams are independent."""
-    steps = -(-draws // _WORDS)
+    steps = -(-draws // WORDS)
     bits = np.random.Philox(key=_key(seed, stream))
     bits.advance(start * steps)
-    return np.random.Generator(bits).random((n, steps * _WORDS))[:, :draws]
+    return np.random.Generator(bits).random((n, steps * WORDS))[:, :draws]
 
 
 def normals(seed: int, stream: str, start: int, n: int, draws: int) -> NDArray[np.float64]:

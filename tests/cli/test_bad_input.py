@@ -92,6 +92,22 @@ def test_wrong_setting(setting: str, refused: Refused, showers_file: Path, tmp_p
     assert _left(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--precision", "half"), "unknown precision 'half'; known: float32, tf32, bf16"),
+        (("--precision", "bf16"), "vae: no network of this model is known to be safe in bf16"),
+        (("--compile",), "vae: this model names nothing to compile; leave out --compile"),
+    ],
+)
+def test_a_precision_that_a_model_cannot_have(
+    options: tuple[str, ...], text: str, refused: Refused, tmp_path: Path
+) -> None:
+    command = ("generate", "atlas-photon/vae", "-n", 3, "--energy", "65.536GeV", "--device", "cpu")
+    assert text in refused(*command, *options, "-o", tmp_path / "x.h5")
+    assert _left(tmp_path) == []
+
+
 # energies and angles
 
 

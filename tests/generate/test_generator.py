@@ -148,11 +148,11 @@ def test_a_gpu_without_enough_memory_makes_smaller_batches(
     model.device = torch.device("meta")  # not a CPU; blocks are made on one nevertheless
     sizes: list[int] = []
 
-    def block(matrix: torch.Tensor, start: int, seed: int, height: int) -> np.ndarray:
+    def block(matrix: torch.Tensor, start: int, seed: int, height: int, plain: bool) -> torch.Tensor:
         sizes.append(height)
         if height > 80:
             raise torch.OutOfMemoryError
-        return expected[start : start + height]
+        return torch.from_numpy(expected[start : start + height])
 
     monkeypatch.setattr(model, "_block", block)
     with pytest.warns(UserWarning, match="300 showers at once do not fit .* going on with 150"):
@@ -165,7 +165,7 @@ def test_a_gpu_without_memory_for_one_shower_says_so(run: Path, monkeypatch: pyt
     model = load(run, device="cpu")
     model.device = torch.device("meta")
 
-    def block(*_: object) -> np.ndarray:
+    def block(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(model, "_block", block)

@@ -102,6 +102,19 @@ def generate(
         bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's range.")
     ] = False,
     device: Device = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="float32, tf32 or bf16: of the networks that are safe in it; some showers are compared first.",
+        ),
+    ] = "float32",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the networks, on a GPU: faster, after some minutes the first time."
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
     layout: Layout = "dense",
     seed: Seed = 0,
@@ -124,8 +137,11 @@ def generate(
         raise InputError(msg)
     check_layout(layout)
     check_output(output, force)
-    model = load(source, device=device, options=dict(map(assignment, settings or ())))
+    options = dict(map(assignment, settings or ()))
+    model = load(source, device=device, options=options, precision=precision, compiled=compiled)
     print_warnings(warnings_of(model.name, model.attributes))
+    if model.mode.compiled:
+        typer.echo(f"caloforge: {model.mode.describe()}", err=True)
     model.write(
         output,
         number,

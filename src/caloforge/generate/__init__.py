@@ -5,47 +5,67 @@ showers. Matrix products of different heights may round differently in the last 
 blocks of 100 at fixed places, a batch is a whole number of them, and showers are equal bit for bit whatever the batch size. A last
 hundred that is not full is made in blocks of 8 and of 1, so that one shower does not cost a hundred; its showers may
 differ in rounding from those of a longer run, and where energies are ordered by it two cells of nearly equal energy can change places. A GPU
-makes whole batches, and its showers depend on the batch size in that way.
+makes whole batches, and its showers depend on the batch size in that way; compiled networks make batches of one height, the last one
+filled up. Its noise is made there from the integers of the CPU's, and is the same but for the rounding of some numbers to float32.
+
+Showers are equal bit for bit between runs on one CPU, in either layout of a file. Between devices, precisions and compiled or
+plain networks they are the same showers, rounded differently.
+
+A GPU hands over hits, not cells, and makes the next batch while they are copied (:mod:`~caloforge.generate.overlap`); a file is written
+while the next batches are made. Networks may compute in less than float32, or compiled (:mod:`~caloforge.generate.precision`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caloforge.errors import IncompatibleError, InputError
+from caloforge.errors import CaloforgeError, InputError
+from caloforge.generate.conditions import (
+    BLOCK,
+    Given,
+    Request,
+    blocks,
+    check_range,
+    condition_range,
+    condition_slack,
+)
+from caloforge.generate.overlap import PendingHits, ahead
+from caloforge.generate.precision import PLAIN, Means, NetworkMode
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
-from caloforge.showers import Showers, ShowerSource, ShowerWriter, open_showers
+from caloforge.showers import Showers, ShowerSource, ShowerWriter, SparseShowers
+from caloforge.showers.hdf5 import PRECISION
 from caloforge.showers.identity import seen_union
+from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["BLOCK", "Generator", "blocks", "condition_range", "condition_slack"]
 
-BLOCK = 100
-"""Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
-_LAST_BLOCKS = ((100, 80), (8, 5), (1, 1))
-"""Heights of the blocks of a last hundred that is not full, each with the fewest showers for which it is used."""
+_COMPARED = (200, 1000)  # fewest and most showers that are made in two ways and compared
 
 
-def blocks(n: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
-    """Yield the first shower and the height of each block of ``n`` showers; the last block of a height may not be full."""
-    first = 0
-    heights = ((block, block), *(pair for pair in _LAST_BLOCKS if pair[0] <= block))
-    while first < n:
-        height = next(height for height, fewest in heights if n - first >= fewest)
-        yield first, height
-        first += height
+class _Batch(NamedTuple):
+    """Showers to be made."""
+
+    start: int  # number of the first one
+    empty: Showers  # all of them but their cells
+    matrix: torch.Tensor  # conditions (N, C)
+
+
+def _never() -> bool:
+    return False
 
 
 class Generator:
@@ -56,6 +76,11 @@ class Generator:
         name: Written as the showers' source.
         seen: Identities (M,) uint64 of the showers that trained or selected the models; stored with all generated showers.
         attributes: Attributes of all generated showers: seeds that were seen, whether the model is unfinished.
+        precision: Of the networks that are safe in it: float32, tf32 or bf16.
+        compiled: Compile the networks, on a GPU.
+
+    Raises:
+        InputError: When the model or the device cannot do that.
     """
 
     def __init__(
@@ -66,12 +91,17 @@ class Generator:
         device: torch.device,
         seen: NDArray[np.uint64] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        precision: str = PLAIN,
+        compiled: bool = False,
     ) -> None:
         self.members, self.name, self.particle, self.device = list(members), name, particle, device
         self.model = self.members[0]
         self.seen: NDArray[np.uint64] = seen_union([] if seen is None else [seen])
         self.attributes: dict[str, Any] = dict(attributes or {})
+        self.mode = NetworkMode(self.members, name, device, precision, compiled)
         self._most = 0  # showers at once that fit into the memory of the GPU; 0: no limit was met
+        self._good: list[tuple[Any, Any, Any]] = []  # energy, angle and like for which the mode was compared
+        self._alone = False  # whether the memory of the GPU holds one batch, not two
         self.card: Mapping[str, Any] = {}  # of a shipped model
 
     @property
@@ -111,16 +141,21 @@ class Generator:
         ``layout`` is "dense", with all cells, or "sparse", with those that have energy; see :class:`~caloforge.showers.ShowerWriter`.
         """
         check_layout(layout)
-        stream = self.stream(n, energy, theta, like, seed, batch_size, allow_extrapolation)
-        first = next(stream)
-        total = self._number(n, like)
-        writer = ShowerWriter(
-            path, self.detector, first.particle, self.name, seed, first.attributes, force, layout
+        request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation)
+        total = request.number()
+        dense = self.device.type == "cpu" and layout == "dense"
+        parts: AbstractContextManager[Iterator[Showers | SparseShowers]] = (
+            nullcontext(self._dense(request)) if dense else self._ahead(request)
         )
-        with writer, progress(total, f"generate {self.name}") as advance:
-            for part in chain([first], stream):
-                writer.append(part)
-                advance(len(part))
+        with parts as stream:
+            first = next(stream)
+            writer = ShowerWriter(
+                path, self.detector, first.particle, self.name, seed, first.attributes, force, layout
+            )
+            with writer, progress(total, f"generate {self.name}") as advance:
+                for part in chain([first], stream):
+                    writer.append(part)
+                    advance(len(part))
         return Path(path)
 
     def stream(
@@ -147,147 +182,187 @@ class Generator:
             InputError: When neither ``n`` and ``energy`` nor ``like`` are given, or both.
             IncompatibleError: When ``like`` is of another detector, or conditions lie outside the training's.
         """
-        if batch_size < 1:
-            raise InputError(f"batch size is {batch_size}; expected at least 1")
-        size = max(1, round(batch_size / BLOCK)) * BLOCK
-        starts = range(0, self._number(n, like), size)
-        if like is None:
-            if energy is None:
-                msg = "an energy is needed, such as 50GeV, or showers whose conditions are taken ('like')"
-                raise InputError(msg)
-            beam = self.detector.beam.replace(energy=energy, theta=theta)
-            straight = beam.theta == AngleSpec(90.0, 90.0)
-            for start in starts:
-                drawn = beam.sample(seed, start, min(size, starts.stop - start))
-                angles = None if straight else drawn.theta
-                yield self._batch(drawn.energy, angles, drawn.conditions, start, seed, allow_extrapolation)
-            return
-        if energy is not None or theta is not None:
-            raise InputError("'like' gives energies and angles; leave out energy and theta")
-        with _opened(like) as source:
-            if source.detector != self.detector:
-                msg = f"'{source.detector.name}' showers cannot be imitated by a model of '{self.detector.name}'"
-                raise IncompatibleError(msg)
-            for start in starts:
-                one = source.take(np.arange(start, min(start + size, starts.stop)) % len(source))
-                angles = one.incident_theta if one.has_theta else None
-                yield self._batch(
-                    one.incident_energy,
-                    angles,
-                    one.conditions,
-                    start,
-                    seed,
-                    allow_extrapolation,
-                    one.particle,
-                )
+        request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation)
+        if self.device.type == "cpu":
+            yield from self._dense(request)
+        else:
+            with self._ahead(request) as parts:
+                for part in parts:
+                    yield part.to_dense()
 
-    def _number(self, n: int | None, like: str | Path | ShowerSource | None) -> int:
-        """Return the number of showers: ``n``, or that of ``like``."""
-        if n is None and like is None:
-            raise InputError("the number of showers is needed")
-        if like is not None:
-            with _opened(like) as source:
-                available = len(source)
-            if not available:
-                raise InputError("'like' contains no showers")
-            n = available if n is None else n
-        if n is None or n < 1:
-            raise InputError(f"number of showers is {n}; expected at least 1")
-        return n
-
-    def _batch(
+    def stream_sparse(
         self,
-        energy: NDArray[np.float64],
-        theta: NDArray[np.float64] | None,
-        conditions: dict[str, NDArray[np.float32]],
-        start: int,
-        seed: int,
-        allow_extrapolation: bool,
-        particle: str = "",
-    ) -> Showers:
-        """Return showers ``start`` to ``start + len(energy)``, with the conditions that shape them or place their cells."""
+        n: int | None = None,
+        energy: str | EnergySpec | None = None,
+        theta: str | float | AngleSpec | None = None,
+        like: str | Path | ShowerSource | None = None,
+        seed: int = 0,
+        batch_size: int = 1000,
+        allow_extrapolation: bool = False,
+    ) -> Iterator[SparseShowers]:
+        """Iterate over generated showers as hits, of which all cells of a part are never in the memory of the CPU; see :meth:`stream`."""
+        return self._sparse(Request(n, energy, theta, like, seed, batch_size, allow_extrapolation))
+
+    def _ahead(self, request: Request) -> AbstractContextManager[Iterator[SparseShowers]]:
+        """Return showers as hits, made in a thread while those before are used."""
+        return ahead(lambda stopped: self._sparse(request, stopped))
+
+    def _dense(self, request: Request) -> Iterator[Showers]:
+        """Iterate over showers with all their cells, made on a CPU."""
+        for batch in self._batches(request):
+            cells = np.zeros((len(batch.matrix), self.detector.n_cells), np.float32)
+            first = 0
+            for made in self._cells(batch.matrix, batch.start, request):
+                cells[first : first + len(made)] = made.numpy()
+                first += len(made)
+            yield batch.empty.replace(cells=cells)
+
+    def _sparse(self, request: Request, stopped: Callable[[], bool] = _never) -> Iterator[SparseShowers]:
+        """Iterate over showers as hits until ``stopped`` says so; on a GPU the next ones are begun before hits are waited for."""
+        waiting: deque[tuple[Showers, PendingHits, bool]] = deque()
+        done: list[Hits] = []
+
+        def spare() -> bool:
+            """Empty the device of showers that are made; return whether there were some."""
+            held = [pending for _, pending, _ in waiting if pending.held]
+            for pending in held:
+                pending.result()
+            return bool(held)
+
+        def landed() -> Iterator[SparseShowers]:
+            """Take the hits that were begun first; a batch is there with the last of its parts."""
+            empty, pending, last = waiting.popleft()
+            done.append(pending.result())
+            if last:
+                hits = done[0] if len(done) == 1 else Hits.concatenate(done)
+                done.clear()
+                yield SparseShowers.with_hits(hits, empty)
+
+        for batch in self._batches(request):
+            first = 0
+            for cells in self._cells(batch.matrix, batch.start, request, spare=spare):
+                first += len(cells)
+                waiting.append((batch.empty, PendingHits(cells), first == len(batch.matrix)))
+                del cells  # the device's memory belongs to the pending hits alone
+                if stopped():
+                    return
+                while len(waiting) > (self.device.type != "cpu" and not self._alone):
+                    yield from landed()
+        while waiting:
+            yield from landed()
+
+    def _batches(self, request: Request) -> Iterator[_Batch]:
+        """Iterate over the showers to be made; the first comes when the networks' mode has been compared with plain float32."""
+        size, total = request.size, request.number()
+        with request.opened(self.detector) as take:
+            for start in range(0, total, size):
+                batch = self._batch(take(start, min(start + size, total)), start, request)
+                if not (start or self.mode.plain or self._is_good(request)):
+                    least, most = _COMPARED
+                    self._compare(self._batch(take(0, min(max(total, least), most)), 0, request), request)
+                yield batch
+
+    def _batch(self, given: Given, start: int, request: Request) -> _Batch:
+        """Return showers with the conditions that shape them or place their cells."""
         readout = self.detector.readout
         known = {*self.model.columns, *(() if readout is None else readout.alignment_names)}
-        shell = Showers(
+        empty = Showers(
             self.detector,
-            np.zeros((len(energy), self.detector.n_cells), np.float32),
-            energy,
-            theta,
-            {name: values for name, values in conditions.items() if name in known},
-            particle or self.particle or self.detector.beam.particle,
+            np.broadcast_to(np.float32(0), (len(given.energy), self.detector.n_cells)),  # takes no memory
+            given.energy,
+            given.theta,
+            {name: values for name, values in given.conditions.items() if name in known},
+            given.particle or self.particle or self.detector.beam.particle,
             self.name,
-            seed,
-            self.attributes,
+            request.seed,
+            self.attributes | {PRECISION: self.mode.precision},
             self.seen,
         )
-        matrix = self.model.condition_matrix(shell)
-        if not allow_extrapolation:
-            self._check_range(matrix)
-        if self.device.type == "cpu":
-            for first, height in blocks(len(matrix), BLOCK):
-                rows = slice(first, first + height)
-                shell.cells[rows] = self._block(matrix[rows], start + first, seed, height)
-        else:
-            self._fill(shell.cells, matrix, start, seed)
-        return shell
+        matrix = self.model.condition_matrix(empty)
+        if not request.allow_extrapolation:
+            check_range(self.model, matrix)
+        return _Batch(start, empty, matrix)
 
-    def _fill(self, cells: NDArray[np.float32], matrix: torch.Tensor, start: int, seed: int) -> None:
-        """Make showers (n, n_cells) of conditions (n, C) on a GPU, at once or, where its memory does not suffice, in parts."""
+    def _cells(
+        self,
+        matrix: torch.Tensor,
+        start: int,
+        request: Request,
+        plain: bool = False,
+        spare: Callable[[], bool] = _never,
+    ) -> Iterator[torch.Tensor]:
+        """Iterate over the cells (B, n_cells) of showers with conditions (N, C), on the device, as many at once as it can make.
+
+        A CPU makes blocks. A GPU makes all at once or, where its memory does not suffice, first empties it (``spare``), then makes parts.
+        """
+        if self.device.type == "cpu":
+            for first, height in blocks(len(matrix)):
+                yield self._block(matrix[first : first + height], start + first, request.seed, height, plain)
+            return
         first = 0
         while first < len(matrix):
-            rows = slice(first, first + (self._most or len(matrix)))
-            part = matrix[rows]
-            try:
-                cells[rows] = self._block(part, start + first, seed, len(part))
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
-                    msg = f"{self.name}: the memory of the GPU does not suffice for one shower; use --device cpu"
-                    raise InputError(msg) from None
-                self._most = len(part) // 2
-                torch.cuda.empty_cache()
-                text = f"{self.name}: {len(part)} showers at once do not fit into the memory of the GPU; going on with {self._most}"
-                warnings.warn(text, stacklevel=2)
-            else:
+            part = matrix[first : first + (self._most or len(matrix))]
+            height = (self._most or request.size) if self.mode.compiled and not plain else len(part)
+            made: list[torch.Tensor] = []  # so that nothing here keeps the cells in memory
+            with suppress(torch.OutOfMemoryError):  # whose traceback holds what did not fit
+                made.append(self._block(part, start + first, request.seed, height, plain))
+            if made:
                 first += len(part)
+                yield made.pop()
+                continue
+            if spare():
+                self._alone = True
+            else:
+                self._halve(height)
+            torch.cuda.empty_cache()
+
+    def _halve(self, height: int) -> None:
+        """Make half as many showers at once from now on."""
+        if height == 1:
+            msg = f"{self.name}: the memory of the GPU does not suffice for one shower; use --device cpu"
+            raise InputError(msg)
+        self._most = height // 2
+        text = f"{self.name}: {height} showers at once do not fit into the memory of the GPU; going on with {self._most}"
+        warnings.warn(text, stacklevel=2)
 
     @torch.inference_mode()
-    def _block(self, matrix: torch.Tensor, start: int, seed: int, block: int) -> NDArray[np.float32]:
+    def _block(
+        self, matrix: torch.Tensor, start: int, seed: int, height: int, plain: bool = False
+    ) -> torch.Tensor:
         """Return one block (n, n_cells), padded to its full height, so that its rounding does not depend on n."""
         n = len(matrix)
-        padded = torch.cat([matrix, matrix[:1].expand(block - n, -1)]).to(self.device)
-        noise = counted_noise(seed, start, block, self.model.noise_size, self.device)
-        cells = self.members[0].sample(noise, padded)
-        for number, member in enumerate(self.members[1:], start=1):
-            mine = (torch.arange(block, device=self.device) + start) % len(self.members) == number
-            cells = torch.where(mine[:, None], member.sample(noise, padded), cells)
-        return cells[:n].float().cpu().numpy()
+        padded = torch.cat([matrix, matrix[:1].expand(height - n, -1)]).to(self.device)
+        noise = counted_noise(seed, start, height, self.model.noise_size, self.device)
+        with nullcontext() if plain else self.mode.applied():
+            cells = self.members[0].sample(noise, padded)
+            for number, member in enumerate(self.members[1:], start=1):
+                mine = (torch.arange(height, device=self.device) + start) % len(self.members) == number
+                cells = torch.where(mine[:, None], member.sample(noise, padded), cells)
+        return cells[:n].float()
 
-    def _check_range(self, matrix: torch.Tensor) -> None:
-        low, high = self.model.condition_low.cpu(), self.model.condition_high.cpu()
-        least, most = (bound.cpu() for bound in condition_range(self.model))
-        for name, columns in self.model.columns.items():
-            values, a, b = matrix[:, columns], low[columns], high[columns]
-            if bool(((values < least[columns]) | (values > most[columns])).any()):
-                raise IncompatibleError(
-                    f"condition '{name}' from {values.min().item():g} to {values.max().item():g} is outside the "
-                    f"training's {a.min().item():g} to {b.max().item():g}; use --allow-extrapolation to go on"
-                )
+    def _is_good(self, request: Request) -> bool:
+        """Return whether the networks' mode was compared with float32 under these conditions before."""
+        return any(
+            (e, t) == (request.energy, request.theta) and like is request.like for e, t, like in self._good
+        )
 
+    def _compare(self, batch: _Batch, request: Request) -> None:
+        """Make showers in plain float32 and in the networks' mode, and compare them.
 
-_Bound = TypeVar("_Bound", float, torch.Tensor)
-
-
-def condition_slack(low: _Bound, high: _Bound) -> _Bound:
-    """Return by how much a condition may lie outside the training's lowest and highest value."""
-    return 0.02 * (high - low) + 1e-3 * abs(high)
-
-
-def condition_range(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the lowest and highest conditions (C,) that a model takes: a little more than those of its training."""
-    low, high = model.condition_low, model.condition_high
-    slack = condition_slack(low, high)
-    return low - slack, high + slack
-
-
-def _opened(like: str | Path | ShowerSource) -> AbstractContextManager[ShowerSource]:
-    return open_showers(like) if isinstance(like, str | Path) else nullcontext(like)
+        Raises:
+            InputError: When they differ too much, or the networks cannot be compiled here.
+        """
+        threshold = float(getattr(self.model.config, "threshold", 0.0))
+        plain = Means.of(self._cells(batch.matrix, 0, request, plain=True), threshold)
+        try:
+            found = Means.of(self._cells(batch.matrix, 0, request), threshold)
+        except (CaloforgeError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if not self.mode.compiled:
+                raise
+            reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+            msg = f"{self.name}: the networks cannot be compiled here, {reason}; leave out --compile"
+            raise InputError(msg) from error
+        plain.check(found, self.name, self.mode.label)
+        self._good.append((request.energy, request.theta, request.like))

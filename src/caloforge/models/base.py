@@ -19,15 +19,14 @@ from torch import Tensor, nn
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
+from caloforge.models.noise import counted_noise
 from caloforge.models.selection import compare
 from caloforge.models.stage import Batch, Stage, TrainingData
-from caloforge.random import uniforms
 from caloforge.settings import ModelConfig, Settings, merge, validated
 from caloforge.showers import Showers
 
 __all__ = ["ShowerModel", "condition_sizes", "counted_noise", "in_chunks"]
 
-_ROWS = 8  # showers whose noise is made at a time, so that it stays in the cache
 _SELECTION = "selection"  # random stream of epoch selection, apart from the stream of generation
 _MOST_CELLS = 60_000_000  # most held-out cells that are compared; half a gigabyte for both samples
 
@@ -35,26 +34,6 @@ _MOST_CELLS = 60_000_000  # most held-out cells that are compared; half a gigaby
 def condition_sizes(detector: Detector) -> dict[str, int]:
     """Return the columns that each condition of a detector takes."""
     return {"incident_energy": 1, "incident_theta": 1, **detector.condition_sizes}
-
-
-def counted_noise(
-    seed: int, start: int, n: int, size: int, device: torch.device | str = "cpu", stream: str = "noise"
-) -> Tensor:
-    """Return the noise (n, size) of showers ``start`` to ``start + n``, counted per shower.
-
-    These are the numbers of :func:`~caloforge.random.normals`, with torch's sine and cosine: 2.5 times as fast for 27,000
-    numbers a shower on one core.
-    """
-    half = -(-size // 2)
-    noise = torch.empty(n, size)
-    for first in range(0, n, _ROWS):
-        rows = noise[first : first + _ROWS]
-        u = uniforms(seed, stream, start + first, len(rows), 2 * half)
-        radius = torch.from_numpy(np.sqrt(-2.0 * np.log1p(-u[:, :half])))
-        angle = torch.from_numpy(2.0 * np.pi * u[:, half:])
-        rows[:, :half] = angle.cos().mul_(radius)
-        rows[:, half:] = angle.sin_().mul_(radius)[:, : size - half]
-    return noise.to(device)
 
 
 def in_chunks(size: int, *parts: Tensor) -> Iterable[tuple[Tensor, ...]]:
@@ -107,6 +86,16 @@ class ShowerModel(nn.Module, ABC):
         self.n_conditions: int = int(ends[-1])
         self.register_buffer("condition_low", torch.zeros(self.n_conditions))
         self.register_buffer("condition_high", torch.zeros(self.n_conditions))
+
+    @property
+    def compilable(self) -> tuple[str, ...]:
+        """Methods worth compiling for generation, such as "cell_net.predicted", functions of tensors and numbers; by default none."""
+        return ()
+
+    @property
+    def low_precision(self) -> tuple[str, ...]:
+        """Methods of networks that may compute in less than float32 without moving the showers; by default none."""
+        return ()
 
     @property
     @abstractmethod

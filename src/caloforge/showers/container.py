@@ -298,8 +298,13 @@ class SparseShowers:
     @classmethod
     def from_dense(cls, showers: Showers) -> SparseShowers:
         """Return the hits of showers, and all else of them."""
+        return cls.with_hits(Hits.from_cells(showers.cells), showers)
+
+    @classmethod
+    def with_hits(cls, hits: Hits, showers: Showers) -> SparseShowers:
+        """Return hits with all else of other showers, of which there are as many."""
         others = {name: value for name, value in showers.fields().items() if name != "cells"}
-        return cls(hits=Hits.from_cells(showers.cells), **others)
+        return cls(hits=hits, **others)
 
     def to_dense(self) -> Showers:
         """Return them with all their cells."""

@@ -36,6 +36,7 @@ __all__ = [
     "PDG",
     "PERPENDICULAR",
     "POINT_ENERGIES",
+    "PRECISION",
     "RESERVED",
     "SEEN",
     "SEEN_INCOMPLETE",
@@ -86,6 +87,8 @@ SEEN_SEEDS: Final = "seen_seeds"
 """Attribute: simulation seeds whose showers trained or selected the model, where the files themselves are lost."""
 SEEN_INCOMPLETE: Final = "seen_incomplete"
 """Attribute: why the identities do not name all showers that trained or selected the model."""
+PRECISION: Final = "precision"
+"""Attribute of generated showers: precision in which the networks computed."""
 MODEL_STATUS: Final = "model_status"
 """Attribute: what is wrong with the model, such as "unfinished: stage cells not trained"."""
 

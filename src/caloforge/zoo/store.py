@@ -39,12 +39,19 @@ class Card:
     # what it says: ``model``, ``detector``, ``config``, ``members``, ``particle``, ``best`` and more
     content: dict[str, Any]
 
-    def generator(self, device: str = "cpu", options: dict[str, Any] | None = None) -> Generator:
-        """Return the model as a generator on ``cpu`` or ``cuda``, with the showers that it has seen; options as for :func:`load`."""
+    def generator(
+        self,
+        device: str = "cpu",
+        options: dict[str, Any] | None = None,
+        precision: str = "float32",
+        compiled: bool = False,
+    ) -> Generator:
+        """Return the model as a generator on ``cpu`` or ``cuda``, with the showers that it has seen; the rest as for :func:`load`."""
         where, seen = torch.device(device), self.seen()
         members = [member.choose(options).to(where) for member in self.models()]
         particle = str(self.content.get("particle", ""))
-        generator = Generator(members, self.name, particle, where, seen.all, seen.attributes())
+        facts = seen.attributes()
+        generator = Generator(members, self.name, particle, where, seen.all, facts, precision, compiled)
         generator.card = self.content
         return generator
 
@@ -104,29 +111,39 @@ def find_card(name: str, folder: Path = ZOO) -> Card:
     raise UnknownNameError("shipped model or run folder", name, known)
 
 
-def load(source: str | Path, device: str = "auto", options: dict[str, Any] | None = None) -> Generator:
+def load(
+    source: str | Path,
+    device: str = "auto",
+    options: dict[str, Any] | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
+) -> Generator:
     """Load a generator.
 
     Arguments:
         source: A run folder, or a shipped model: ``DATASET/MODEL``, or ``DATASET`` for its best one.
         device: ``auto``, ``cpu`` or ``cuda``.
         options: What the model lets choose at generation, such as the number of steps.
+        precision: ``float32``, ``tf32`` or ``bf16``: of the networks that are safe in it; before the first showers some are compared
+            with those of float32.
+        compiled: Compile the networks, on a GPU.
 
     Returns:
         The generator, with the identities of the showers that trained and selected the model. Of an unfinished run, its
         attribute ``model_status`` says which stages were not trained.
 
     Raises:
-        UnknownNameError: When it is neither.
+        UnknownNameError: When it is neither, or there is no such precision.
+        InputError: When the model or the device cannot compute in that precision, or compiled.
         FileFormatError: When the run has not ended or its files are broken.
     """
     where = torch_device(device)
     path = Path(source)
     if not path.is_dir():
-        return find_card(str(source)).generator(where, options)
+        return find_card(str(source)).generator(where, options, precision, compiled)
     folder = RunFolder(path)
     content, seen, unfinished = folder.read(), folder.seen(), folder.unfinished()
     facts = seen.attributes() | ({MODEL_STATUS: unfinished} if unfinished else {})
     members = [member.choose(options).to(torch.device(where)) for member in folder.models()]
     name, particle = str(content["model"]), str(content.get("particle", ""))
-    return Generator(members, name, particle, torch.device(where), seen.all, facts)
+    return Generator(members, name, particle, torch.device(where), seen.all, facts, precision, compiled)

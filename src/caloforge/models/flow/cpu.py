@@ -99,6 +99,16 @@ class FlowMatchingCpu(DistilledSummary):
         return ColumnNetworks(self.detector, c.times, *size, c.width, c.blocks, c.kernel)
 
     @property
+    def compilable(self) -> tuple[str, ...]:
+        """None: it is made for a CPU."""
+        return ()
+
+    @property
+    def low_precision(self) -> tuple[str, ...]:
+        """None; see ``compilable``."""
+        return ()
+
+    @property
     def averages(self) -> CellAverages:
         """The cells' averages over the training showers."""
         return self.cell_net.posterior

@@ -53,6 +53,16 @@ class FlowMatchingFast(DistilledSummary):
         self.cell_student = self.cell_network(self.cell_net.patches)
 
     @property
+    def compilable(self) -> tuple[str, ...]:
+        """The students, which are evaluated several times."""
+        return "summary_student.forward", "cell_student.predicted"
+
+    @property
+    def low_precision(self) -> tuple[str, ...]:
+        """The students of the cells; see ``FlowMatching.low_precision``."""
+        return self.compilable[1:]
+
+    @property
     def balances(self) -> bool:
         """False: jumps follow the teacher's flow as it is."""
         return False

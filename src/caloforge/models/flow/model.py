@@ -37,11 +37,13 @@ from caloforge.models.flow.path import (
     CellAverages,
     LayerBalance,
     SpikeSlab,
+    Time,
     flow_loss,
+    follow,
     integrate,
     time_grid,
 )
-from caloforge.models.flow.sampling import CellSampler
+from caloforge.models.flow.sampling import BALANCED, CellSampler
 from caloforge.models.flow.settings import FlowMatchingConfig, FlowSampling
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
@@ -130,6 +132,16 @@ class FlowMatching(CalibratedFlow):
         return self.summary.rows * self.summary.kinds
 
     @property
+    def compilable(self) -> tuple[str, ...]:
+        """The summary's network, and the steps of the cells or, where these are drawn, their network."""
+        return "summary_net.forward", "cell_step", "cell_net.predicted"
+
+    @property
+    def low_precision(self) -> tuple[str, ...]:
+        """The cells' network; bfloat16 in the summary's would move the visible energy by 0.9 %."""
+        return ("cell_net.predicted",)
+
+    @property
     def balances(self) -> bool:
         """Whether the numbers of filled cells are balanced in generation."""
         return self.sampling.balance and self.sampling.substeps + self.sampling.draws > 0
@@ -161,10 +173,28 @@ class FlowMatching(CalibratedFlow):
         if not choice.draws and not choice.substeps:
             return integrate(self.cell_denoiser(encoded, summary, to), noise, times)
         filled = (targets.hits + targets.faint) * self.filled_factor if choice.balance else None
-        sampler = CellSampler(self.cell_net, encoded, summary, to, filled)
         if choice.draws:
-            return sampler.drawn(noise, times)
-        return sampler.integrate(noise, times, choice.substeps)
+            return CellSampler(self.cell_net, encoded, summary, to, filled).drawn(noise, times)
+
+        def step(x: Tensor, start: Time, end: Time) -> Tensor:
+            balanced = filled if isinstance(start, Tensor) or start < BALANCED else None
+            return self.cell_step(x, start, end, encoded, summary, to, balanced)
+
+        return follow(step, noise, times)
+
+    def cell_step(
+        self,
+        x: Tensor,
+        start: Time,
+        end: Time,
+        encoded: Tensor,
+        summary: Tensor,
+        to: LayerMoments | None,
+        filled: Tensor | None,
+    ) -> Tensor:
+        """Return cells' values x (B, n_cells) at time ``end`` from those at ``start``, see :meth:`CellSampler.step`."""
+        sampler = CellSampler(self.cell_net, encoded, summary, to, filled)
+        return sampler.step(x, start, end, self.sampling.substeps)
 
     def layer_moments(self, targets: LayerTargets, summary: Tensor, encoded: Tensor) -> LayerMoments:
         """Return what feedback of the cells' network compares its layers with."""

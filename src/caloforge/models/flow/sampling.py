@@ -14,11 +14,12 @@ from torch import Tensor
 
 from caloforge.models.flow.feedback import LayerMoments
 from caloforge.models.flow.networks import CellNetwork
-from caloforge.models.flow.path import Time, at_time, follow
+from caloforge.models.flow.path import Time, at_time
 
-__all__ = ["CellSampler", "repeated"]
+__all__ = ["BALANCED", "CellSampler", "repeated"]
 
-_BALANCED = 0.65  # time up to which the numbers of filled cells are imposed; later most cells are decided
+BALANCED = 0.65
+"""Time up to which the numbers of filled cells are imposed; later most cells are decided."""
 
 
 class CellSampler:
@@ -43,18 +44,14 @@ class CellSampler:
         self.network, self.posterior = network, network.posterior
         self.encoded, self.summary, self.to, self.filled = encoded, summary, to, filled
 
-    def integrate(self, x: Tensor, times: Sequence[float], substeps: int) -> Tensor:
-        """Return the data (B, n_cells) of noise x along the flow, by the midpoint method, two evaluations of the network a step.
+    def step(self, x: Tensor, start: Time, end: Time, substeps: int) -> Tensor:
+        """Return the data (B, n_cells) at time ``end`` from x at ``start``, by the midpoint method: two evaluations of the network.
 
         Between evaluations each cell follows its posterior with ``substeps`` steps, see ``SpikeSlab.advance``.
         """
-
-        def step(x: Tensor, start: Time, end: Time) -> Tensor:
-            middle, half = 0.5 * (start + end), max(1, substeps // 2)
-            halfway = self.posterior.advance(x, self.evaluated(x, start), start, middle, half)
-            return self.posterior.advance(x, self.evaluated(halfway, middle), start, end, substeps)
-
-        return follow(step, x, times)
+        middle, half = 0.5 * (start + end), max(1, substeps // 2)
+        halfway = self.posterior.advance(x, self.evaluated(x, start), start, middle, half)
+        return self.posterior.advance(x, self.evaluated(halfway, middle), start, end, substeps)
 
     def drawn(self, noise: Tensor, times: Sequence[float]) -> Tensor:
         """Return the data (B, n_cells) of noise, each cell drawn from its posterior at each time: one evaluation of the network a step."""
@@ -67,7 +64,7 @@ class CellSampler:
         """Return the inputs of the posterior of x (B, n_cells) at a time, balanced."""
         network, times = self.network, at_time(x, time)
         change, *others = network.predicted(x, times, self.encoded, self.summary, self.to)
-        early = time < _BALANCED  # a tensor in a loop
+        early = time < BALANCED  # a tensor in a loop
         if self.filled is not None and network.balance is not None and (isinstance(early, Tensor) or early):
             odds = self.posterior.posterior(x, times, (change, *others))[0]
             balance = network.balance(odds, self.filled)
