@@ -21,7 +21,12 @@ posterior's density at training showers, so that it needs no teacher.
 .. math:: o = a + u + b x + c x^2 + g r + k r^2, \qquad \mu = e + f x + h v + m r, \qquad \ln \sigma^2 = d + w,
 
 the cell is filled with probability sigmoid(o), and its value then normal. All but x, u, v, w, r are constants of the cell: a to f, h and d begin as
-those of cells with their average occupancy, mean and width, and all are learned. u, v and w are the outputs of the cell's column plus, for
+those of cells with their average occupancy, mean and width. Learned are changes for each layer and, in proportion to
+
+.. math:: \frac{p}{p + p_0}, \qquad p_0 = 0.05,
+
+with the occupancy p, for each cell: the hits of rare cells are too few to learn from one by one. Likewise a column has smooth functions of
+its place, and numbers of its own in proportion to the occupancy of its most filled cell. u, v and w are the outputs of the cell's column plus, for
 each layer, numbers that conditions and summary give: of u and v a constant and a slope in r, of w a constant. So the counts and
 widths of a layer, which are those of the summary, need not pass the few channels of a column.
 
@@ -31,6 +36,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -52,6 +58,8 @@ _MOST = 40.0  # largest log odds
 _WIDEST = 3.0  # largest change of ln sigma^2
 _NEAR = 0.25  # added to squared distances, in cells
 _LEAST = 1e-6
+_RARE = 0.05  # p_0
+_WAVES = (1.0, 2.0)  # half waves across the detector
 _LAYER_NUMBERS = 5  # of u and v a constant and a slope, of w a constant
 _POWERS = (1.59118008, 7.65705983e-2, -1.08767981e-3, 1.40108186e-5, -8.06120603e-8)
 """Of z, z^3, ... z^9 in the logarithm of the odds of Phi(z), least squares for |z| < 6: 0.002 at most."""
@@ -80,6 +88,11 @@ class Context(NamedTuple):
         return cls(encoded, summary, targets.x, targets.y)
 
 
+def shares(averages: CellAverages) -> Tensor:
+    """Return p / (p + p_0) of the cells (n_cells,)."""
+    return torch.sigmoid(averages.logit - math.log(_RARE))
+
+
 class Numbers(NamedTuple):
     """Constants of the cells at one time, see the module, (n_cells,) each."""
 
@@ -99,18 +112,21 @@ class FixedTimePosterior(nn.Module):
     """Constants of the cells at one time t below 1.
 
     Attributes:
-        changes: (8, n_cells) learned changes: of a, b, the mean, ln width, f, and of g, k and m.
+        by_layer: (8, 1, n_layers) learned changes: of a, b, the mean, ln width, f, and of g, k and m.
+        by_cell: (8, columns, n_layers) the same for each cell, before they are shrunk.
     """
 
-    def __init__(self, n_cells: int, time: float) -> None:
+    def __init__(self, columns: int, layers: int, time: float) -> None:
         super().__init__()
         self.time = time
-        self.changes = nn.Parameter(torch.zeros(8, n_cells))
+        self.by_layer = nn.Parameter(torch.zeros(8, 1, layers))
+        self.by_cell = nn.Parameter(torch.zeros(8, columns, layers))
 
     def numbers(self, averages: CellAverages) -> Tensor:
         """Return the constants (10, n_cells) of cells with these averages, in the order of :class:`Numbers`."""
         t = self.time
-        a, b, shift, stretch, f, g, k, m = self.changes.float()
+        own = shares(averages).view_as(self.by_cell[0]) * self.by_cell
+        a, b, shift, stretch, f, g, k, m = (self.by_layer + own).flatten(1).float()
         spread = averages.spread * torch.exp(_WIDEST * torch.tanh(stretch / _WIDEST))
         centre = averages.centre + averages.spread * shift
         noise = (1.0 - t) ** 2 + NOISE**2
@@ -156,6 +172,8 @@ class ColumnNetwork(nn.Module):
         time: When the turn begins; 0: the network sees no noisy values.
     """
 
+    smooth: Tensor  # (nx, ny, functions) of the columns' places
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -172,7 +190,9 @@ class ColumnNetwork(nn.Module):
         self.shape, self.time = (nx, ny, layers), time
         self.place = nn.Linear(layers, width)
         self.embed = nn.Linear(layers, width, bias=False) if time > 0 else None
-        self.position = nn.Parameter(0.1 * torch.randn(nx, ny, width))
+        self.register_buffer("smooth", _smooth(nx, ny), persistent=False)
+        self.position = nn.Linear(self.smooth.shape[2], width)
+        self.own = nn.Parameter(torch.zeros(nx, ny, width))
         self.condition = nn.Sequential(
             nn.Linear(conditions + rows * kinds, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
         )
@@ -185,7 +205,7 @@ class ColumnNetwork(nn.Module):
             nn.init.zeros_(head.weight)
             if head.bias is not None:
                 nn.init.zeros_(head.bias)
-        self.posterior = FixedTimePosterior(nx * ny * layers, time)
+        self.posterior = FixedTimePosterior(nx * ny, layers, time)
 
     def forward(
         self, x: Tensor, averages: CellAverages, context: Context, distance: Tensor, data: Tensor
@@ -195,7 +215,7 @@ class ColumnNetwork(nn.Module):
         ``distance`` is r (B, n_cells) of the module.
         """
         n = Numbers(*self.posterior.numbers(averages).unbind(0))
-        u, rest, by_layer = self.outputs(x, context, distance)
+        u, rest, by_layer = self.outputs(x, self.places(averages), context, distance)
         r = distance.view(len(x), -1, self.shape[2])
         bias, slope, *others = by_layer[:, :, None].unbind(1)
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
@@ -208,14 +228,22 @@ class ColumnNetwork(nn.Module):
         value = 0.5 * ((data - mean).square() * torch.exp(-log) + log)
         return (occupied + torch.where(filled, value, 0.0)).mean()
 
-    def outputs(self, x: Tensor, context: Context, distance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def places(self, averages: CellAverages) -> Tensor:
+        """Return what the tokens know of their places (nx, ny, width)."""
+        share = shares(averages).view(self.shape).amax(2, keepdim=True)
+        found: Tensor = self.position(self.smooth) + share * self.own
+        return found
+
+    def outputs(
+        self, x: Tensor, places: Tensor, context: Context, distance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the columns give of u (B, n_cells) and of v and w (B, nx, ny, 2 x n_layers), and the layers' numbers (B, 5, n_layers)."""
         condition = torch.cat([context.encoded, context.summary.flatten(1)], 1)
         hidden = functional.silu(self.condition(condition))
         by_layer = (self.by_layer(hidden) + self.direct(condition)).float()
         modulation = self.modulation(hidden)
         first, last, *parts = modulation.chunk(2 * len(self.blocks) + 2, 1)
-        h = self.place(distance.view(-1, *self.shape)) + self.position
+        h = self.place(distance.view(-1, *self.shape)) + places
         if self.embed is not None:
             h = h + self.embed(x.view(-1, *self.shape))
         h = h + first[:, None, None]
@@ -288,35 +316,39 @@ class ColumnNetworks(nn.Module):
             context: What is known of the showers.
             filled: Numbers of filled cells (B, n_layers) that each layer is to have at each turn on average; none: the network's.
         """
-        numbers = [network.posterior.numbers(self.posterior) for network in self.networks]
+        known = [
+            (network.posterior.numbers(self.posterior), network.places(self.posterior))
+            for network in self.networks
+        ]
         size = max(1, _CACHED // noise.shape[1]) if noise.device.type == "cpu" else noise.shape[0]
         parts = [noise, *context, *([] if filled is None else [filled])]
         found = [
-            self._draw(rows[0], Context(*rows[1:5]), numbers, rows[5] if len(rows) > 5 else None)
+            self._draw(rows[0], Context(*rows[1:5]), known, rows[5] if len(rows) > 5 else None)
             for rows in in_chunks(size, *parts)
         ]
         return torch.cat(found)
 
     def _draw(
-        self, noise: Tensor, context: Context, numbers: Sequence[Tensor], filled: Tensor | None
+        self, noise: Tensor, context: Context, known: Sequence[tuple[Tensor, Tensor]], filled: Tensor | None
     ) -> Tensor:
         turns = len(self.networks)
         distance = self.distance(context)
         x = repeated(noise, turns)
-        data = x
-        for turn, (network, own, (start, end)) in enumerate(
-            zip(self.networks, numbers, pairwise(self.times), strict=True)
+        for turn, (network, (own, places), (start, end)) in enumerate(
+            zip(self.networks, known, pairwise(self.times), strict=True)
         ):
-            u, rest, by_layer = network.outputs(x, context, distance)
+            u, rest, by_layer = network.outputs(x, places, context, distance)
             rows = distance.view(len(x), -1, self.layers)
             u = torch.addcmul(u.view_as(rows), by_layer[:, 1, None], rows).flatten(1)
             odds = network.odds(x, u, distance, Numbers(*own.unbind(0)))
             level = log_odds(repeated(noise, turn) if turn else noise)
             odds = self._balanced(odds, by_layer[:, 0], filled, level if turn + 1 == turns else None)
             data = _drawn(x, odds, level, distance, rest, by_layer[:, 2:], own)
+            if turn + 1 == turns:  # in a layer of which no cell was drawn the most likely one is found
+                return data + (odds - level).mul_(_GRADE).clamp_(-_LOWEST, 0.0)
             kept = (1.0 - end) / (1.0 - start)
             x = torch.add(data * (end - start * kept), x, alpha=kept)
-        return data
+        return x
 
     def _balanced(
         self, odds: Tensor, change: Tensor, filled: Tensor | None, level: Tensor | None = None
@@ -346,6 +378,10 @@ class ColumnNetworks(nn.Module):
 
 
 _NEWTON = 2  # steps of Newton's method
+_GRADE, _LOWEST = (
+    0.01,
+    0.4,
+)  # slope in the log odds of how much the value of an empty cell is lower, and the most of that
 _COUNTED = 3  # further ones with the cells that are filled, not their probabilities
 _LEAST_SLOPE = 0.3  # least variance of a layer's number of filled cells
 
@@ -391,6 +427,19 @@ def _value(
     mean, log = ColumnNetwork.value(x, v, w, distance, n)
     inside = torch.sigmoid(level) / torch.sigmoid(odds).clamp_min(_LEAST)
     return mean + torch.exp(0.5 * log) * torch.special.ndtri(inside.clamp(_LEAST, 1.0 - _LEAST))
+
+
+def _smooth(nx: int, ny: int) -> Tensor:
+    """Return functions of the columns' places (nx, ny, functions): polynomials, waves, and logarithms of the distance from the middle."""
+    x = torch.linspace(-1.0, 1.0, nx)[:, None].expand(nx, ny)
+    y = torch.linspace(-1.0, 1.0, ny)[None].expand(nx, ny)
+    square = x.square() + y.square()
+    waves = [
+        wave(0.5 * math.pi * k * part) for k in _WAVES for part in (x, y) for wave in (torch.sin, torch.cos)
+    ]
+    return torch.stack(
+        [x, y, x * x, y * y, x * y, square.sqrt(), *(torch.log(square + e) for e in (0.002, 0.02)), *waves], 2
+    )
 
 
 def is_columns(detector: Detector) -> bool:
