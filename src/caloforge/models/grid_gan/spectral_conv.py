@@ -79,7 +79,9 @@ class SpectralConv:
         along, across = waves(half, places), waves(whole, places)
         rows = torch.stack(along, 1).flatten(0, 1).to(weight)  # (half, re im) x k
         real, imaginary = torch.cat([across[0], -across[1]], 1), torch.cat([across[1], across[0]], 1)
-        mixed = torch.cat([imaginary - real, real + imaginary, real]).to(weight)  # (d-c c+d c, N) x (re im, k)
+        mixed = torch.cat([imaginary - real, real + imaginary, real]).to(
+            weight
+        )  # (d-c c+d c, N) x (re im, k)
         image = weight.permute(3, 2, 1, 0).reshape(kernel, -1)
         spectrum = torch.mm(rows, image).view(self.half, 2 * kernel, -1)
         self.weights = torch.matmul(mixed, spectrum).view(self.half, -1, *weight.shape[1::-1])
