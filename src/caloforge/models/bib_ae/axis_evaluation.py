@@ -15,6 +15,7 @@ Additions are in another order, so that logits differ by rounding, some 1e-6.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -39,8 +40,40 @@ class Evaluated(NamedTuple):
     features: Tensor  # (L * X * Y, channels), of which ``AxisDecoder.last`` makes further maps
 
 
+class _Memory(NamedTuple):
+    """Memory of an evaluation. There is little, so that it stays in the processor's cache from shower to shower."""
+
+    mixed: Tensor  # (P, X, Y, channels), the input of the first convolution, 0 in the padding
+    between: Tensor  # (P, X, Y, width), that of the second, 0 in the padding
+    scratch: Tensor  # features of the position, then images, then the last features
+    products: Tensor  # maps of the position, then products
+    logits: Tensor  # (L, X, Y)
+
+
+_KEPT = threading.local()
+
+
+def _kept(shape: tuple[int, int, int], channels: int, width: int, dtype: torch.dtype) -> _Memory:
+    """Return the memory of this thread: new memory takes a tenth of the time of one shower."""
+    key = shape, channels, width, dtype
+    if getattr(_KEPT, "key", None) != key:
+        nx, ny, n_layers = shape
+        plane = padded_layers(n_layers), nx, ny
+        with torch.inference_mode(False):
+            _KEPT.memory = _Memory(
+                torch.zeros(*plane, channels, dtype=dtype),
+                torch.zeros(*plane, width, dtype=dtype),
+                torch.zeros(scratch_size(shape, max(channels, width)), dtype=dtype),
+                torch.zeros(scratch_size(shape, width), dtype=dtype),
+                torch.zeros(n_layers, nx, ny, dtype=dtype),
+            )
+        _KEPT.key = key
+    memory: _Memory = _KEPT.memory
+    return memory
+
+
 class AxisEvaluation:
-    """Evaluation of a decoder whose weights do not change while it is in use.
+    """Evaluation of a decoder whose weights do not change while it is in use; a thread uses one at a time.
 
     Arguments:
         decoder: The decoder, in single precision on the CPU.
@@ -52,23 +85,20 @@ class AxisEvaluation:
         first, second = (part for part in decoder.basis if isinstance(part, Pointwise))
         convolutions = [part for part in decoder.body if isinstance(part, nn.Conv3d)]
         self.first, self.second, weight = first, second, first.weight
-        channels, width, padded = len(weight), convolutions[0].out_channels, padded_layers(n_layers)
+        channels, width = len(weight), convolutions[0].out_channels
         self.round = weight[:, :_ROUND].T.clone()
         self.round[:_N_RADII] /= 4.0
         self.half, self.half_layers = -(-nx // 2), -(-n_layers // 2)
         self.doubled = (torch.arange(n_layers)[:, None] * self.half + torch.arange(nx) // 2).flatten()
-        # little memory, used again and again, stays in the cache
-        scratch = weight.new_empty(scratch_size(self.shape, max(channels, width)))
-        products = weight.new_empty(scratch_size(self.shape, width))
-        self.hidden = scratch[: n_layers * nx * ny * channels].view(n_layers, nx, ny, channels)
-        self.maps = products[: _ROUND * n_layers * nx * ny].view(_ROUND, n_layers, nx, ny)
-        self.mixed = weight.new_zeros(padded, nx, ny, channels)
-        results = weight.new_zeros(padded, nx, ny, width), scratch[: padded * nx * ny * width]
+        memory = _kept(self.shape, channels, width, weight.dtype)
+        self.mixed, self.logits = memory.mixed, memory.logits
+        self.hidden = memory.scratch[: n_layers * nx * ny * channels].view(n_layers, nx, ny, channels)
+        self.maps = memory.products[: _ROUND * n_layers * nx * ny].view(_ROUND, n_layers, nx, ny)
+        last = memory.scratch[: memory.between.numel()].view_as(memory.between)
         self.filters = [
-            MinimalFilter(layer, self.shape, scratch, products, result.view(padded, nx, ny, width))
-            for layer, result in zip(convolutions, results, strict=True)
+            MinimalFilter(layer, self.shape, memory.scratch, memory.products, result)
+            for layer, result in zip(convolutions, (memory.between, last), strict=True)
         ]
-        self.logits = weight.new_empty(n_layers, nx, ny)
 
     @staticmethod
     def possible(inputs: Tensor) -> bool:
