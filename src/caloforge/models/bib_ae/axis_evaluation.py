@@ -1,4 +1,4 @@
-r"""The decoder along the axis on one processor core, without gradients: the same numbers in a third of the time.
+r"""The decoder along the axis on one processor core, without gradients: the same numbers in half of the time.
 
 :class:`~caloforge.models.bib_ae.axis.AxisDecoder` is written for training. Here
 
