@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -161,11 +161,11 @@ class ShowerGenerator(nn.Module, ABC):
         calibrated: bool = True,
     ) -> Tensor:  # fmt: skip
         """Return cells (B, n_cells), MeV: ``decode``, then ``finish``; the axis is moved where the showers are ``calibrated``."""
-        rows = _CPU_ROWS if z.device.type == "cpu" and not torch.is_grad_enabled() else max(1, len(z))
+        parts: Iterable[tuple[Tensor, ...]] = ((z, noise, sums, cell_noise, axis, matrix),)
+        if z.device.type == "cpu" and not torch.is_grad_enabled():
+            parts = in_chunks(_CPU_ROWS, z, noise, sums, cell_noise, axis, matrix)
         finished = []
-        for some, free, energies, local, line, conditions in in_chunks(
-            rows, z, noise, sums, cell_noise, axis, matrix
-        ):
+        for some, free, energies, local, line, conditions in parts:
             moved = line if calibrated and self.n_axis else None
             decoded = self.decode(some, free, energies, conditions, moved)
             finished.append(self.finish(decoded, local, conditions, calibrated))

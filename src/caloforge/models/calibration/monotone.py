@@ -317,10 +317,12 @@ class MonotoneMap(nn.Module):
 
     def _searchable(self, values: Tensor) -> bool:
         """Return whether ``_searched`` makes the same of values: each has tables of its own, and on a CPU these take most of the time."""
-        traced = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
-        own = values.dim() == 2 and self._grouped and not self.even and self.beyond == 0.0
-        many = len(values) >= _SEARCHED and self.x.shape == self.y.shape
-        return own and many and values.device.type == "cpu" and not traced
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return False
+        many = values.dim() == 2 and values.shape[0] >= _SEARCHED and values.device.type == "cpu"
+        return (
+            many and self._grouped and not self.even and self.beyond == 0.0 and self.x.shape == self.y.shape
+        )
 
     def _searched(self, values: Tensor, at: Tensor, kind: Tensor | None) -> Tensor:
         """Return y of values (B, columns), of which the tables are interpolated at the knots alone that a bisection looks at."""
@@ -331,14 +333,13 @@ class MonotoneMap(nn.Module):
             (((group * self.x.shape[1] + own) * self.columns)[:, None] + columns) * self.knots
             for group in (below, above)
         )
-        weight = part[:, None].to(values.dtype)
 
         def knot(table: Tensor, place: Tensor) -> Tensor:
             low, high = (
                 table.view(-1).index_select(0, (base + place).view(-1)).view_as(values).to(values.dtype)
                 for base in (first, other)
             )
-            return torch.lerp(low, high, weight)
+            return torch.lerp(low, high, part[:, None].to(values.dtype))
 
         last = self.knots - 2
         left, stride = torch.zeros_like(first), 1 << last.bit_length() >> 1
@@ -349,8 +350,8 @@ class MonotoneMap(nn.Module):
             stride >>= 1
         start = knot(self.x, left)
         step = knot(self.x, left + 1) - start
-        part = ((values - start) / torch.where(step > 0, step, 1.0)).clamp(0.0, 1.0)
-        return torch.lerp(knot(self.y, left), knot(self.y, left + 1), part)
+        inside = ((values - start) / torch.where(step > 0, step, 1.0)).clamp(0.0, 1.0)
+        return torch.lerp(knot(self.y, left), knot(self.y, left + 1), inside)
 
     def _rows(self, values: Tensor) -> Tensor:
         """Return values (rows, n): those that share a table in one row."""
