@@ -341,13 +341,11 @@ class MonotoneMap(nn.Module):
             )
             return torch.lerp(low, high, part[:, None].to(values.dtype))
 
-        last = self.knots - 2
-        left, stride = torch.zeros_like(first), 1 << last.bit_length() >> 1
-        while stride:  # the last knot below the value, the first and last one apart
-            further = left + stride
+        left, last = torch.zeros_like(first), self.knots - 2
+        for power in reversed(range(last.bit_length())):  # the last knot below the value, but for both ends
+            further = left + (1 << power)
             less = (knot(self.x, further.clamp_max(last)) < values) & (further <= last)
             left = torch.where(less, further, left)
-            stride >>= 1
         start = knot(self.x, left)
         step = knot(self.x, left + 1) - start
         inside = ((values - start) / torch.where(step > 0, step, 1.0)).clamp(0.0, 1.0)
