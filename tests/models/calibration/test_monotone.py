@@ -327,3 +327,26 @@ def test_refining_undoes_what_later_steps_change() -> None:
     after = stats.ks_2samp(end().numpy(), truth.numpy()).statistic
     assert before > 0.05
     assert after < 0.02
+
+
+@pytest.mark.parametrize("knots", [3, 4, 21, 41])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_many_showers_whose_knots_are_interpolated_one_by_one_get_the_same(knots: int, classes: int) -> None:
+    """Groups, classes, equal knots, values on knots and beyond the ends."""
+    table = MonotoneMap(5, knots, 2.0, ends=True)
+    shape = 4, classes, 5, knots
+    for number, name in enumerate(("x", "y")):
+        values = (8.0 * _uniform(*shape, seed=number)).round() / 8.0
+        setattr(table, name, values.sort(-1).values)
+    table.position = torch.arange(4.0)
+    n = 60
+    at = torch.cat([torch.arange(4.0), 5.0 * _uniform(n - 4, seed=7) - 1.0])
+    kind = torch.arange(n) % classes if classes > 1 else None
+    values = 1.4 * _uniform(n, 5, seed=8) - 0.2
+    values[:4] = table.x[:, 0, :, knots // 2]
+    plain = table(values, at, kind)
+    with torch.no_grad():
+        assert table._searchable(values)
+        assert not table._searchable(values[:3])
+        torch.testing.assert_close(table(values, at, kind), plain, rtol=1e-6, atol=1e-6)
+    assert not table._searchable(values)

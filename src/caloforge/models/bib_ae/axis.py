@@ -54,13 +54,19 @@ from caloforge.models.bib_ae.networks import Pointwise
 from caloforge.models.calibration.moments import least_squares
 from caloforge.models.nn.cell_networks import mlp
 
-__all__ = ["AxisDecoder", "AxisMaps", "AxisSpread", "CellSampler"]
+__all__ = [
+    "LOWEST", "RADII", "TINY", "UNIT", "AxisDecoder", "AxisMaps", "AxisSpread", "CellSampler", "uniform",
+]  # fmt: skip
 
-_RADII = (2.0, 10.0, 40.0)
+RADII = (2.0, 10.0, 40.0)
+"""r_0, mm."""
+TINY = 1e-3
+"""Added to the square of r in dx / r and dy / r, mm^2."""
 _SEED_CHANNELS = 16
-_TINY = 1e-3
-_UNIT = 0.2  # MeV; about the energy of a MIP in half a millimetre of silicon
-_LOWEST = 1e-6
+UNIT = 0.2
+"""Unit of the energies of cells, MeV; about the energy of a MIP in half a millimetre of silicon."""
+LOWEST = 1e-6
+"""Least mean energy of a cell, MeV."""
 _TEMPERATURE = 0.3
 _EDGE = 1e-6
 _MARGIN = 3.0  # of the logit of p, beyond which a cell of small mean cannot be a hit
@@ -74,7 +80,7 @@ class AxisMaps(nn.Module):
     y: Tensor
     z: Tensor
     depth: Tensor
-    size = len(_RADII) + 6
+    size = len(RADII) + 6
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -94,16 +100,20 @@ class AxisMaps(nn.Module):
         angle = torch.deg2rad(theta.clamp(5.0, 175.0))[:, None, None, None]
         return self.x, (self.y - self.z * torch.cos(angle) / torch.sin(angle)) * torch.sin(angle)
 
+    def from_axis(self, theta: Tensor, moved: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the distances, mm, dx (B, X, 1, L or 1) and dy (B, 1, Y, L) to an axis with displacements (2, B, L), mm."""
+        dx, dy = self.distances(theta)
+        if moved is None:
+            return dx.expand(theta.shape[0], -1, -1, -1), dy
+        return dx - moved[0][:, None, None], dy - moved[1][:, None, None]
+
     def forward(self, theta: Tensor, moved: Tensor | None = None) -> Tensor:
         """Return the maps (B, 9, X, Y, L) for angles (B,), degrees, and displacements (2, B, L) of the axis, mm."""
-        dx, dy = self.distances(theta)
-        if moved is not None:
-            dx, dy = dx - moved[0][:, None, None], dy - moved[1][:, None, None]
         shape = (theta.shape[0], self.x.shape[0], self.y.shape[0], len(self.z))
-        dx, dy = dx.expand(shape), dy.expand(shape)
+        dx, dy = (distance.expand(shape) for distance in self.from_axis(theta, moved))
         square = dx.square() + dy.square()
-        r = torch.sqrt(square + _TINY)
-        maps = [torch.log1p(square / radius**2) / 4.0 for radius in _RADII]
+        r = torch.sqrt(square + TINY)
+        maps = [torch.log1p(square / radius**2) / 4.0 for radius in RADII]
         maps += [dx / r, dy / r, torch.tanh(dx / self.pitch), torch.tanh(dy / self.pitch)]
         maps += [torch.tanh(dy / (4.0 * self.pitch)), self.depth.expand(shape)]
         return torch.stack(maps, 1)
@@ -141,9 +151,9 @@ class AxisSpread(nn.Module):
         a is the centre of the whole shower, mm; ``distances`` are those of the cells to the axis, mm; depths are (L,), mm.
         """
         layers = cells.sum((1, 2))
-        whole = layers.sum(1).clamp_min(_LOWEST)
+        whole = layers.sum(1).clamp_min(LOWEST)
         away = z - ((layers * z).sum(1) / whole)[:, None]
-        lever = (layers * away.square()).sum(1).clamp_min(_LOWEST)
+        lever = (layers * away.square()).sum(1).clamp_min(LOWEST)
         found = []
         for distance in distances:
             moments = (cells * distance).sum((1, 2))
@@ -192,7 +202,8 @@ class AxisDecoder(nn.Module):
         self, detector: Detector, inputs: int, features: int, width: int = 256, channels: int = 24
     ) -> None:
         super().__init__()
-        nx, ny, n_layers = self.shape = detector.shape
+        nx, ny, n_layers = detector.shape
+        self.shape = nx, ny, n_layers
         self.seed = (_SEED_CHANNELS, -(-nx // 8), -(-ny // 8), -(-n_layers // 8))
         self.maps = AxisMaps(detector)
         self.trunk = mlp(inputs, (width, width), width)
@@ -234,7 +245,7 @@ class AxisDecoder(nn.Module):
         return shares, out[:, 1:]
 
 
-def _uniform(normal: Tensor) -> Tensor:
+def uniform(normal: Tensor) -> Tensor:
     """Return tau of normal numbers."""
     return (0.5 * torch.erfc(-normal / math.sqrt(2.0))).clamp(_EDGE, 1.0 - _EDGE)
 
@@ -264,7 +275,7 @@ class CellSampler(nn.Module):
 
         Of decoded mean energies (B, X, Y, L), MeV, further maps (B, features, X, Y, L) and conditions (B, k).
         """
-        log = torch.log(mean.clamp_min(_LOWEST) / _UNIT)[:, None]
+        log = torch.log(mean.clamp_min(LOWEST) / UNIT)[:, None]
         local = self.local(torch.cat([log / 4.0, maps], 1))
         features = self.common(local + self.condition(conditions)[:, :, None, None, None])
         with torch.autocast(mean.device.type, enabled=False):
@@ -283,36 +294,48 @@ class CellSampler(nn.Module):
         if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()):
             return self.sparse(mean, maps, conditions, noise)
         features, logit = self.describe(mean, maps, conditions)
-        tau = _uniform(noise)
+        tau = uniform(noise)
         over = logit + torch.logit(tau)
         hit = (over > 0).float()
         soft = torch.sigmoid(over / _TEMPERATURE)
         gate = hit + soft - soft.detach()
-        return gate * _UNIT * torch.exp(self.quantile(features, _inside(tau, logit.detach())))
+        return gate * UNIT * torch.exp(self.quantile(features, _inside(tau, logit.detach())))
 
     def sparse(self, mean: Tensor, maps: Tensor, conditions: Tensor, noise: Tensor) -> Tensor:
-        """Return the same by the networks of cells that may be hits, and of hits.
-
-        Of the logit of p, ln(mean / 0.2 MeV) is known without a network, which adds h: a cell is looked at where it is a hit
-        for some h below 3, or where its mean is not small. (Where it is, h was below 0.8 in all of a million cells of the shipped model.)
-        """
-        log = torch.log(mean.clamp_min(_LOWEST) / _UNIT).flatten(1)
-        tau = _uniform(noise).flatten(1)
-        some = (log + torch.logit(tau) > -_MARGIN) | (log > -_MARGIN)
-        shower, cell = some.nonzero(as_tuple=True)
+        """Return the same by the networks of cells that may be hits, and of hits."""
+        log = torch.log(mean.clamp_min(LOWEST) / UNIT).flatten(1)
+        tau = uniform(noise).flatten(1)
+        shower, cell = self.may_be_hit(log, torch.logit(tau)).nonzero(as_tuple=True)
         cells = torch.zeros_like(mean).flatten(1)
-        if not len(shower):
-            return cells.view_as(mean)
         log, tau = log[shower, cell], tau[shower, cell]
         inputs = torch.cat([log[None] / 4.0, maps.flatten(2)[shower, :, cell].T])[None]
-        features = self.common(self.local(inputs) + self.condition(conditions)[shower].T[None])
+        hidden = self.local(inputs)[0] + self.condition(conditions)[shower].T
+        hit, features, normal = self.hits(hidden, log, tau)
+        cells[shower[hit], cell[hit]] = self.energies(features, normal).to(cells)
+        return cells.view_as(mean)
+
+    @staticmethod
+    def may_be_hit(log: Tensor, level: Tensor) -> Tensor:
+        """Return whether cells are looked at, of ln(mean / 0.2 MeV) and logit(tau), of shapes that broadcast.
+
+        The networks add h to ln(mean / 0.2 MeV) and get the logit of p: a cell is looked at where it is a hit for some h below 3, or
+        where its mean is not small. (Where it is, h was below 0.8 in all of a million cells of the shipped model.)
+        """
+        return log + level.clamp_min(0.0) > -_MARGIN
+
+    def hits(self, hidden: Tensor, log: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which cells are hits (k,), their features (width, k) and the normal numbers of their energies (k,).
+
+        Of cells (n,) with hidden features (width, n) before the first rectifier, ln(mean / 0.2 MeV) (n,) and tau (n,).
+        """
+        features = self.common(hidden[None])
         logit = self.hit(features)[0, 0] + log
         hit = (logit + torch.logit(tau) > 0).nonzero()[:, 0]
-        if len(hit):
-            normal = _inside(tau[hit], logit[hit])
-            energy = _UNIT * torch.exp(self.quantile(features[:, :, hit], normal[None])[0])
-            cells[shower[hit], cell[hit]] = energy.to(cells)
-        return cells.view_as(mean)
+        return hit, features[0, :, hit], _inside(tau[hit], logit[hit])
+
+    def energies(self, features: Tensor, normal: Tensor) -> Tensor:
+        """Return the energies (k,), MeV, of hits with features (width, k) and normal numbers (k,)."""
+        return UNIT * torch.exp(self.quantile(features[None], normal[None])[0])
 
     def losses(
         self, mean: Tensor, maps: Tensor, conditions: Tensor, cells: Tensor, normal: Tensor
@@ -330,7 +353,7 @@ class CellSampler(nn.Module):
         top, where = torch.topk(cells.flatten(1), normal.shape[1], dim=1)
         chosen = features.flatten(2).gather(2, where[:, None].expand(-1, features.shape[1], -1))
         q = self.quantile(chosen[..., None, None], normal[..., None, None])[..., 0, 0]
-        true = torch.log(top.clamp_min(_UNIT * math.exp(-_REACH)) / _UNIT)
+        true = torch.log(top.clamp_min(UNIT * math.exp(-_REACH)) / UNIT)
         tau = 0.5 * torch.erfc(-normal / math.sqrt(2.0))
         off = true - q
         pinball = torch.where(top > 0, off * (tau - (off < 0).float()), torch.zeros_like(off))

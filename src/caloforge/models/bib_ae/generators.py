@@ -13,14 +13,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
+from caloforge.models.base import in_chunks
 from caloforge.models.bib_ae.axis import AxisDecoder, AxisSpread, CellSampler
+from caloforge.models.bib_ae.axis_evaluation import AxisEvaluation
+from caloforge.models.bib_ae.cell_lists import CellLists
 from caloforge.models.bib_ae.latents import Density
 from caloforge.models.bib_ae.networks import BibDecoder, PostProcessor
 from caloforge.models.bib_ae.settings import BibAeConfig
@@ -40,6 +43,10 @@ _DEVIANCE_UNIT = 0.8
 """MeV; variance over mean of a cell's energy, with which the cross entropy is a likelihood."""
 _LOG_UNIT = 0.2
 _LARGE = 50.0
+_CPU_ROWS = 4
+"""Showers in one pass of the network on a CPU: their maps stay in its caches, which halves the time."""
+_CPU_HITS = 16
+"""Showers whose cells are sampled together on a CPU."""
 
 
 def apply_threshold(cells: Tensor) -> Tensor:
@@ -148,6 +155,21 @@ class ShowerGenerator(nn.Module, ABC):
 
         ``calibrated`` maps the energies of hits by the table, where there is a fitted one.
         """
+
+    def make(
+        self, z: Tensor, noise: Tensor, sums: Tensor, cell_noise: Tensor, axis: Tensor, matrix: Tensor,
+        calibrated: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """Return cells (B, n_cells), MeV: ``decode``, then ``finish``; the axis is moved where the showers are ``calibrated``."""
+        parts: Iterable[tuple[Tensor, ...]] = ((z, noise, sums, cell_noise, axis, matrix),)
+        if z.device.type == "cpu" and not torch.is_grad_enabled():
+            parts = in_chunks(_CPU_ROWS, z, noise, sums, cell_noise, axis, matrix)
+        finished = []
+        for some, free, energies, local, line, conditions in parts:
+            moved = line if calibrated and self.n_axis else None
+            decoded = self.decode(some, free, energies, conditions, moved)
+            finished.append(self.finish(decoded, local, conditions, calibrated))
+        return torch.cat(finished)
 
     @abstractmethod
     def cell_losses(
@@ -304,6 +326,26 @@ class AxisGenerator(ShowerGenerator):
         if calibrated and self.spectrum.fitted:
             cells = self._scaled(self.spectrum(cells, self.theta(matrix)), target)
         return cells.flatten(1)
+
+    def make(
+        self, z: Tensor, noise: Tensor, sums: Tensor, cell_noise: Tensor, axis: Tensor, matrix: Tensor,
+        calibrated: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """Return the same; on a CPU without gradients by the fast evaluation of the decoder and by lists of cells."""
+        if not AxisEvaluation.possible(z):
+            return super().make(z, noise, sums, cell_noise, axis, matrix, calibrated)
+        evaluation = AxisEvaluation(self.decoder)
+        lists = CellLists(self.post_processor, self.decoder.last, self.energies, self.spectrum)
+        shared, made = self.shared.view(self.shape).permute(2, 0, 1).contiguous(), []
+        for some, free, energies, local, line, rows in in_chunks(
+            _CPU_HITS, z, noise, sums, cell_noise, axis, matrix
+        ):
+            energy, theta, conditions = self.energy(rows), self.theta(rows), self.conditioning(energies, rows)
+            moved = self.axis(line, energy, self.decoder.maps.z) if calibrated else None
+            showers = evaluation(torch.cat([some, free, conditions], 1), theta, moved)
+            target = self.energies.draw(energies, energy, self.context(rows))
+            made.append(lists(showers, target, conditions, local, shared, theta if calibrated else None))
+        return torch.cat(made)
 
     def lines(self, cells: Tensor, matrix: Tensor) -> Tensor:
         """Return the lines (B, 4) through the layers of cells (B, n_cells), against the axis of their conditions (B, C)."""

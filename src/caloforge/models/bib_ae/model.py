@@ -52,7 +52,7 @@ from torch import Tensor
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.models.base import ShowerModel, in_chunks
+from caloforge.models.base import ShowerModel
 from caloforge.models.bib_ae.critics import LatentCritic, ShowerCritic
 from caloforge.models.bib_ae.generators import GENERATORS, THRESHOLD, AxisGenerator, apply_threshold
 from caloforge.models.bib_ae.latents import LatentFlow, LatentKde
@@ -68,8 +68,6 @@ __all__ = ["BibAe"]
 _LEAST = 12
 _ROWS = 256
 _LINES, _FEWEST_LINES = 1500, 100  # most and fewest showers to fit the displacements of the axis to
-_CPU_ROWS = 4
-"""Showers in one pass of the network on a CPU: their maps stay in its caches, which halves the time."""
 
 
 class BibAe(ShowerModel):
@@ -148,19 +146,12 @@ class BibAe(ShowerModel):
 
     def sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         """Return cells (B, n_cells), MeV, none between 0 and 1e-4."""
-        if noise.device.type != "cpu" or torch.is_grad_enabled():
-            return self._sample(noise, conditions)
-        return torch.cat([self._sample(*part) for part in in_chunks(_CPU_ROWS, noise, conditions)])
-
-    def _sample(self, noise: Tensor, conditions: Tensor) -> Tensor:
         energies, z, choice, free, cell_noise, axis = torch.split(noise, self._parts, 1)
         kind = self.sampling.latent or self.config.latent
         density = {"normal": None, "kde": self.kde, "flow": self.flow}[kind]
         sums, z = self.generator.draw_code(density, energies, z, choice[:, 0], conditions)
-        moved = axis if self.sampling.calibrated and self.generator.n_axis else None
-        decoded = self.generator.decode(z, free, sums, conditions, moved)
-        finished = self.generator.finish(decoded, cell_noise, conditions, self.sampling.calibrated)
-        return apply_threshold(finished)
+        parts = z, free, sums, cell_noise, axis
+        return apply_threshold(self.generator.make(*parts, conditions, self.sampling.calibrated))
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the module."""

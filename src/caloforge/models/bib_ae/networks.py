@@ -59,7 +59,7 @@ class Pointwise(nn.Module):
         out = torch.bmm(self.weight.expand(n, -1, -1), x.flatten(2))
         if self.bias is not None:
             out.add_(self.bias)
-        return out.view(n, -1, *x.shape[2:])
+        return out.view(n, len(self.weight), *x.shape[2:])
 
 
 def seed_size(n: int) -> tuple[int, int]:

@@ -318,13 +318,16 @@ class CellSpectrum(nn.Module):
         if not self.fitted:
             return cells
         hits = cells > 0
-        energy = cells[hits]
-        left, part = self._places(torch.log(energy.detach()))
-        shifts, shower = self._table(by), hits.nonzero()[:, 0]
-        shift = torch.lerp(shifts[shower, left], shifts[shower, left + 1], part)
         moved = cells.clone()
-        moved[hits] = energy * torch.exp(shift)
+        moved[hits] = self.of_hits(cells[hits], hits.nonzero()[:, 0], by)
         return moved
+
+    def of_hits(self, energy: Tensor, shower: Tensor, by: Tensor) -> Tensor:
+        """Return the mapped energies, MeV, of hits with energies (n,) in showers (n,), for the numbers of the showers (B,)."""
+        left, part = self._places(torch.log(energy.detach()))
+        shifts = self._table(by)
+        shift = torch.lerp(shifts[shower, left], shifts[shower, left + 1], part)
+        return energy * torch.exp(shift)
 
     def dense(self, cells: Tensor, by: Tensor) -> Tensor:
         """Return the same for cells (B, ...) most of which are hits, without shapes that depend on the cells."""

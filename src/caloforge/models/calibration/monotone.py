@@ -65,6 +65,7 @@ def normal_levels(knots: int, reach: float, ends: bool = False) -> Tensor:
 _PENALTIES = (0.0, *10.0 ** np.arange(-2.0, 8.0))
 _SPLITS = 4
 _FEWEST = 40  # values from which on quantiles are smoothed
+_SEARCHED = 16  # showers from which on knots are interpolated one by one
 _BEYOND = 0.5  # expected values beyond the last knot that is fitted; further out the curve is straight
 
 
@@ -269,6 +270,8 @@ class MonotoneMap(nn.Module):
             uniform: Numbers in [0, 1) of the shape of values: a value so frequent that several knots are equal (an empty layer) is
                 then spread over the probability that it covers, of normal numbers y without groups.
         """
+        if uniform is None and at is not None and self._searchable(values):
+            return self._searched(values, at, kind)
         x, y = self.tables(at, values.dtype, kind)
         rows = self._rows(values)
         found = _interpolated(x, y, rows, self.even == "x", *self._slopes(x, y))
@@ -311,6 +314,42 @@ class MonotoneMap(nn.Module):
             return torch.lerp(low, high, part[:, None, None].to(dtype)).flatten(0, 1)
 
         return between(self.x), between(self.y)
+
+    def _searchable(self, values: Tensor) -> bool:
+        """Return whether ``_searched`` makes the same of values: each has tables of its own, and on a CPU these take most of the time."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return False
+        many = values.dim() == 2 and values.shape[0] >= _SEARCHED and values.device.type == "cpu"
+        return (
+            many and self._grouped and not self.even and self.beyond == 0.0 and self.x.shape == self.y.shape
+        )
+
+    def _searched(self, values: Tensor, at: Tensor, kind: Tensor | None) -> Tensor:
+        """Return y of values (B, columns), of which the tables are interpolated at the knots alone that a bisection looks at."""
+        below, above, part = neighbours(self.position, at)
+        own = 0 if kind is None else kind.clamp_max(self.x.shape[1] - 1)
+        columns = torch.arange(values.shape[1])
+        first, other = (
+            (((group * self.x.shape[1] + own) * self.columns)[:, None] + columns) * self.knots
+            for group in (below, above)
+        )
+
+        def knot(table: Tensor, place: Tensor) -> Tensor:
+            low, high = (
+                table.view(-1).index_select(0, (base + place).view(-1)).view_as(values).to(values.dtype)
+                for base in (first, other)
+            )
+            return torch.lerp(low, high, part[:, None].to(values.dtype))
+
+        left, last = torch.zeros_like(first), self.knots - 2
+        for power in reversed(range(last.bit_length())):  # the last knot below the value, but for both ends
+            further = left + (1 << power)
+            less = (knot(self.x, further.clamp_max(last)) < values) & (further <= last)
+            left = torch.where(less, further, left)
+        start = knot(self.x, left)
+        step = knot(self.x, left + 1) - start
+        inside = ((values - start) / torch.where(step > 0, step, 1.0)).clamp(0.0, 1.0)
+        return torch.lerp(knot(self.y, left), knot(self.y, left + 1), inside)
 
     def _rows(self, values: Tensor) -> Tensor:
         """Return values (rows, n): those that share a table in one row."""

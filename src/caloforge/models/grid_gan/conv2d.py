@@ -39,6 +39,7 @@ from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.models.grid_gan.model import GridGan
 from caloforge.models.grid_gan.settings import PUBLISHED, GridGanConfig
+from caloforge.models.grid_gan.spectral_conv import evaluate
 
 __all__ = [
     "N_BRANCHES",
@@ -134,7 +135,8 @@ class BranchedGenerator(nn.Module):
             seed = self.dense(latent.float()).view(latent.shape[0], _SEED, _SEED, _SEED)
         grids = []
         for index, branch in enumerate(self.branches):
-            grids.append(from_images(branch(to_images(seed, index).contiguous()), index))
+            assert isinstance(branch, nn.Sequential)
+            grids.append(from_images(evaluate(branch, to_images(seed, index).contiguous()), index))
         with torch.autocast(latent.device.type, enabled=False):
             joined = torch.cat(grids, 3).float()
             values: Tensor = self.merge(joined.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
