@@ -220,12 +220,12 @@ def _par04(name: str, number: int, n_alpha: int, n_r: int, pitch: float, fractio
 
 def calochallenge_2() -> Detector:
     """CaloChallenge data set 2: 45 layers of 16 angular by 9 radial voxels."""
-    return _par04("calochallenge-2", 2, 16, 9, 4.65, 0.975)
+    return _par04("calochallenge-2", 2, 16, 9, 4.65, 0.972)
 
 
 def calochallenge_3() -> Detector:
     """CaloChallenge data set 3: 45 layers of 50 angular by 18 radial voxels."""
-    return _par04("calochallenge-3", 3, 50, 18, 2.325, 0.975)
+    return _par04("calochallenge-3", 3, 50, 18, 2.325, 0.972)
 
 
 def _tungsten_silicon(tungsten: dict[float, int], silicon: float, gap: float) -> list[Layers]:
