@@ -224,12 +224,12 @@ def build_physics(name: str) -> Any:
     if name in CONSTRUCTORS:
         physics = _OneConstructor(name)
     else:
-        factory = g4.G4PhysListFactory()
-        factory.SetVerbose(0)
-        if not factory.IsReferencePhysList(name):
-            reference = [str(entry) for entry in factory.AvailablePhysLists()]
-            raise UnknownNameError("physics list", name, [*CONSTRUCTORS, *reference])
-        physics = factory.GetReferencePhysList(name)
+        # what Geant4's factory makes cannot be handed over through the bindings, so only lists that they have as classes can be used
+        reference = [str(entry) for entry in g4.G4PhysListFactory().AvailablePhysLists()]
+        known = [entry for entry in reference if hasattr(g4, entry)]
+        if name not in known:
+            raise UnknownNameError("physics list", name, [*CONSTRUCTORS, *known])
+        physics = getattr(g4, name)()
         physics.SetVerboseLevel(0)
     parameters = g4.G4EmParameters.Instance()
     parameters.SetFluo(False)
