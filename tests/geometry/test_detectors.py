@@ -1,5 +1,7 @@
 """Laws that every registered detector obeys, and the dimensions of the published ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -141,6 +143,12 @@ def test_par04_dimensions() -> None:
         assert 0 < sagitta < first.z
         assert detector.evaluation_cut == pytest.approx(0.01515, rel=1e-3)
         assert str(detector.beam.energy) == "1-1000GeV:log"
+
+
+def test_cylinders_and_meshes_go_together() -> None:
+    for name, radius in (("calochallenge-2", 0.0), ("ild-ecal", 800.0)):
+        with pytest.raises(IncompatibleError, match=f"'{name}': an inner radius and a mesh"):
+            dataclasses.replace(get_detector(name), inner_radius=radius)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,11 @@ class Slab:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A calorimeter, or the mesh of a published data set."""
+    """A calorimeter, or the mesh of a published data set.
+
+    Raises:
+        IncompatibleError: When cylinders have no mesh as readout, or a mesh no cylinders.
+    """
 
     name: str  # its name, as in files and commands
     description: str
@@ -75,6 +79,11 @@ class Detector:
     inner_radius: float = 0.0  # mm, of the front of a stack of concentric cylinders; 0 for flat plates
     # options by the name of the engine, such as Geant4's physics list, that the published data call for
     simulation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.readout, MeshReadout) != (self.inner_radius > 0.0):
+            msg = f"detector '{self.name}': an inner radius and a mesh as readout go together"
+            raise IncompatibleError(msg)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detector):

@@ -74,7 +74,7 @@ class BarrelConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
     """Builds the cylinders and attaches the scorers to the active ones; z = 0 is the front of the stack, on the axis of the beam.
 
     Arguments:
-        detector: A detector with an inner radius, whose slabs leave no gaps.
+        detector: A detector with an inner radius; gaps between its slabs are filled with the medium.
         all_steps: Whether steps of all particles are read, as hadrons need.
     """
 
