@@ -1,4 +1,4 @@
-"""Energies and angles as people write them: ``50GeV``, ``10-100GeV``, ``1-262GeV:log2``, ``30-90``.
+"""Energies and angles as people write them: ``50GeV``, ``10-100GeV``, ``1-1000GeV:log``, ``1-262GeV:log2``, ``30-90``.
 
 Inside, everything is MeV and degrees. A bare energy is refused, since MeV and GeV are both plausible.
 """
@@ -20,17 +20,18 @@ _UNITS = {"keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _ENERGY = re.compile(rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*(?:-\s*({_NUMBER})\s*([A-Za-z]*)\s*)?(?::(\w+))?\s*")
 _ANGLE = re.compile(rf"\s*({_NUMBER})\s*(?:-\s*({_NUMBER})\s*)?(?:deg)?\s*")
+_RULES: dict[str | None, Literal["uniform", "log", "log2"]] = {None: "uniform", "log": "log", "log2": "log2"}
 _MAX_ENERGY = 1e8  # MeV; Geant4's electromagnetic models end at 100 TeV
 
 
 @dataclass(frozen=True)
 class EnergySpec:
-    """Incident energies: one value, a uniform range, or powers of two times the lower end."""
+    """Incident energies: one value, a range with a uniform energy or logarithm, or powers of two times the lower end."""
 
     low: float  # lower end, MeV
     high: float  # upper end, MeV; equal to ``low`` for one value
-    # ``fixed``, ``uniform`` or ``log2`` (low x 2**k up to high, in equal parts)
-    kind: Literal["fixed", "uniform", "log2"] = "fixed"
+    # ``fixed``, ``uniform``, ``log`` (uniform in the logarithm) or ``log2`` (low x 2**k up to high, in equal parts)
+    kind: Literal["fixed", "uniform", "log", "log2"] = "fixed"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.low <= self.high <= _MAX_ENERGY:
@@ -39,7 +40,7 @@ class EnergySpec:
 
     @classmethod
     def parse(cls, text: str | EnergySpec) -> EnergySpec:
-        """Read ``50GeV``, ``500MeV``, ``10-100GeV``, ``500MeV-2GeV`` or ``1-262GeV:log2``.
+        """Read ``50GeV``, ``500MeV``, ``10-100GeV``, ``500MeV-2GeV``, ``1-1000GeV:log`` or ``1-262GeV:log2``.
 
         Raises:
             UnitError: For a bare number, an unknown unit or rule, or a range that runs backwards.
@@ -66,20 +67,29 @@ class EnergySpec:
                 )
             return cls(low, low, "fixed")
         high = float(last) * _UNITS[unit]
-        if rule not in (None, "log2"):
-            raise UnitError(f"energy '{text}' has the unknown rule ':{rule}': expected :log2 or none")
-        return cls(low, high, "uniform" if rule is None else "log2")
+        if rule not in _RULES:
+            raise UnitError(f"energy '{text}' has the unknown rule ':{rule}': expected :log, :log2 or none")
+        return cls(low, high, _RULES[rule])
 
     @property
     def levels(self) -> int:
         """Number of energies of a ``log2`` spec; 1 for a fixed one."""
         return int(np.floor(np.log2(self.high / self.low) + 1e-9)) + 1 if self.kind == "log2" else 1
 
+    @property
+    def mean(self) -> float:
+        """Mean energy, MeV."""
+        if self.kind == "log" and self.high > self.low:
+            return float((self.high - self.low) / np.log(self.high / self.low))
+        return float(self.values((np.arange(self.levels) + 0.5) / self.levels).mean())
+
     def values(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
         """Turn uniform numbers (N,) in [0, 1) into energies (N,) in MeV."""
         u = np.asarray(u, np.float64)
         if self.kind == "log2":
             return self.low * np.exp2(np.minimum(np.floor(u * self.levels), self.levels - 1))
+        if self.kind == "log":
+            return np.asarray(self.low * (self.high / self.low) ** u)
         return self.low + (self.high - self.low) * u
 
     def __str__(self) -> str:
@@ -88,7 +98,7 @@ class EnergySpec:
         low, high = f"{self.low / scale:.12g}", f"{self.high / scale:.12g}"
         if self.kind == "fixed":
             return f"{low}{unit}"
-        return f"{low}-{high}{unit}" + (":log2" if self.kind == "log2" else "")
+        return f"{low}-{high}{unit}" + (f":{self.kind}" if self.kind in _RULES else "")
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_leakage_of_built_in_detectors(run: Callable[..., Any]) -> None:
     assert card["sampling_fraction_source"] == "measured"
     assert 0.01 < card["leakage"]["longitudinal"] < 0.04
     assert "behind the stack" in text
-    mesh = json.loads(run("detectors", "calochallenge-2", "--json").stdout)
+    mesh = json.loads(run("detectors", "calochallenge-1-photons", "--json").stdout)
     assert (mesh["sampling_fraction_source"], mesh["leakage"]) == ("calibrated", None)
 
 

@@ -15,6 +15,7 @@ from caloforge.units import AngleSpec, EnergySpec
         ("10-100GeV", 10e3, 100e3, "uniform"),
         ("500MeV-2GeV", 500, 2000, "uniform"),
         ("1-262GeV:log2", 1e3, 262e3, "log2"),
+        ("1-1000GeV:log", 1e3, 1e6, "log"),
         ("1e2 GeV", 1e5, 1e5, "fixed"),
     ],
 )
@@ -53,6 +54,20 @@ def test_powers_of_two_come_in_equal_parts() -> None:
 def test_uniform_range() -> None:
     values = EnergySpec.parse("10-20GeV").values(np.array([0.0, 0.5]))
     np.testing.assert_allclose(values, [10e3, 15e3])
+
+
+def test_a_logarithmic_range_is_uniform_in_the_logarithm() -> None:
+    spec = EnergySpec.parse("1-1000GeV:log")
+    u = (np.arange(300000) + 0.5) / 300000
+    values = spec.values(u)
+    np.testing.assert_allclose(np.log(values / 1e3), u * np.log(1e3), atol=1e-9)
+    assert spec.levels == 1
+
+
+@pytest.mark.parametrize("text", ["7GeV", "5-6GeV", "1-1000GeV:log", "3-3GeV:log", "1-262GeV:log2"])
+def test_the_mean_is_that_of_many_energies(text: str) -> None:
+    spec = EnergySpec.parse(text)
+    assert spec.mean == pytest.approx(spec.values((np.arange(100000) + 0.5) / 100000).mean(), rel=1e-4)
 
 
 def test_angles() -> None:

@@ -1,5 +1,7 @@
 """Laws that every registered detector obeys, and the dimensions of the published ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -122,6 +124,33 @@ def test_atlas_dimensions() -> None:
     assert front.pitch_y == pytest.approx(middle.pitch_y * 4)
 
 
+def test_par04_dimensions() -> None:
+    two, three = get_detector("calochallenge-2"), get_detector("calochallenge-3")
+    assert two.stack == three.stack
+    assert [slab.material.name for slab in two.stack] == ["G4_W", "G4_Si"] * 90
+    assert [slab.layer for slab in two.stack if slab.active] == [k // 2 for k in range(90)]
+    assert two.length == pytest.approx(153.0)
+    assert two.depth_x0 == pytest.approx(90 * (1.4 / 3.50418 + 0.3 / 93.6607))
+    outer = 800.0 + two.length
+    assert (two.inner_radius, two.stack[-1].half_x) == (800.0, 1000.0)
+    assert two.stack[-1].half_y == pytest.approx(outer)
+    for detector in (two, three):
+        assert detector.readout is not None
+        assert detector.readout.radius == pytest.approx(41.85)
+        # the sum over a mesh's layers and voxels covers the stack: no silicon is cut by a boundary between layers
+        sagitta = 800.0 - np.sqrt(800.0**2 - detector.readout.radius**2)
+        first = detector.stack[1]
+        assert 0 < sagitta < first.z
+        assert detector.evaluation_cut == pytest.approx(0.01515, rel=1e-3)
+        assert str(detector.beam.energy) == "1-1000GeV:log"
+
+
+def test_cylinders_and_meshes_go_together() -> None:
+    for name, radius in (("calochallenge-2", 0.0), ("ild-ecal", 800.0)):
+        with pytest.raises(IncompatibleError, match=f"'{name}': an inner radius and a mesh"):
+            dataclasses.replace(get_detector(name), inner_radius=radius)
+
+
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
@@ -177,7 +206,10 @@ def test_absorber_ratios_follow_from_the_stack() -> None:
         passive = sum(slab.thickness / slab.material.x0 for slab in detector.stack if not slab.active)
         assert detector.sampled_depth(active=False).sum() == pytest.approx(passive)
         assert detector.sampled_depth().sum() == pytest.approx(detector.depth_x0)
-    mesh = get_detector("calochallenge-2")
+    cylinders = get_detector("calochallenge-2")
+    np.testing.assert_allclose(cylinders.absorber_ratios, 1.0)
+    assert cylinders.sampled_depth().sum() == pytest.approx(cylinders.depth_x0)
+    mesh = get_detector("calochallenge-1-photons")
     np.testing.assert_array_equal(mesh.absorber_ratios, 1.0)
     np.testing.assert_array_equal(mesh.sampled_depth(), 0.0)
 

@@ -1,10 +1,12 @@
 """Folding of scored deposits into cells, against a slow loop and against the cells' own places."""
 
+import math
+
 import numpy as np
 import pytest
 
 from caloforge.errors import IncompatibleError
-from caloforge.geometry import DETECTORS, get_detector
+from caloforge.geometry import DETECTORS, CylindricalLayer, Detector, MeshReadout, Readout, get_detector
 
 SIMULABLE = [name for name in DETECTORS if get_detector(name).simulable]
 
@@ -26,6 +28,7 @@ def test_atlas_folding_against_a_slow_loop() -> None:
     assert readout is not None
     rng = np.random.default_rng(1)
     layer = rng.integers(0, 4, 4000)
+    assert isinstance(readout, Readout)
     fine = readout.fine_layers
     ix = np.array([rng.integers(0, fine[k].nx) for k in layer])
     iy = np.array([rng.integers(0, fine[k].ny) for k in layer])
@@ -57,6 +60,70 @@ def test_far_positions_belong_to_no_cell(name: str) -> None:
     far = np.array([1e5, -1e5, 1e30])
     cells = detector.readout.digitise(far, np.zeros(3), np.zeros(3, int), conditions)
     assert np.all(cells == -1)
+
+
+MESHES = ["calochallenge-2", "calochallenge-3"]
+
+
+def voxel_of(detector: Detector, x: float, y: float, z: float) -> int:
+    """Look a place up among the edges of each layer, ring and angle."""
+    r, alpha = math.sqrt(x * x + y * y), math.atan2(y, x)
+    for number, layer in enumerate(detector.layers):
+        assert isinstance(layer, CylindricalLayer)
+        if not 3.4 * number < z <= 3.4 * (number + 1):
+            continue
+        for ia in range(layer.n_alpha):
+            low, high = (-math.pi + 2 * math.pi * k / layer.n_alpha for k in (ia, ia + 1))
+            for ir in range(layer.n_r):
+                if low <= alpha < high and layer.r_edges[ir] <= r < layer.r_edges[ir + 1]:
+                    return int(detector.layer_cells[number][ia * layer.n_r + ir])
+    return -1
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_places_in_a_mesh_against_a_slow_search(name: str) -> None:
+    detector = get_detector(name)
+    assert isinstance(detector.readout, MeshReadout)
+    rng = np.random.default_rng(5)
+    r, alpha = 50.0 * rng.random(400) ** 2, 2 * np.pi * rng.random(400)
+    x, y, z = r * np.cos(alpha), r * np.sin(alpha), rng.uniform(-5.0, 160.0, 400)
+    found = detector.readout.locate(x, y, z)
+    expected = [voxel_of(detector, *place) for place in zip(x, y, z, strict=True)]
+    np.testing.assert_array_equal(found, expected)
+    assert 20 < (found == -1).sum() < 200
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_every_voxel_of_a_mesh_has_a_place(name: str) -> None:
+    detector = get_detector(name)
+    assert isinstance(detector.readout, MeshReadout)
+    np.testing.assert_array_equal(
+        detector.readout.locate(*detector.cell_centres.T), np.arange(detector.n_cells)
+    )
+
+
+def test_edges_of_a_mesh() -> None:
+    mesh = get_detector("calochallenge-2").readout
+    assert isinstance(mesh, MeshReadout)
+    # the angle pi is -pi again; the rear face of a layer is in it, the outer edge and the front are outside
+    assert mesh.locate(-1.0, 0.0, 1.0) == mesh.locate(-1.0, -0.0, 1.0) == 0
+    rear = [3.4 * k * (1 + 1e-15) for k in range(1, 46)]
+    np.testing.assert_array_equal(mesh.locate(1.0, 0.1, rear) // 144, np.arange(45))
+    np.testing.assert_array_equal(mesh.locate([41.85, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 0.0, 153.1]), -1)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_each_silicon_is_in_one_layer_of_the_mesh_wherever_it_is(name: str) -> None:
+    detector = get_detector(name)
+    mesh = detector.readout
+    assert isinstance(mesh, MeshReadout)
+    rng = np.random.default_rng(6)
+    for slab in (slab for slab in detector.stack if slab.active):
+        r, alpha = 0.9999 * mesh.radius * np.sqrt(rng.random(100)), 2 * np.pi * rng.random(100)
+        radius = detector.inner_radius + slab.z + slab.thickness * rng.random(100)
+        x, y = r * np.cos(alpha), r * np.sin(alpha)
+        z = np.sqrt(radius**2 - y**2) - detector.inner_radius
+        np.testing.assert_array_equal(mesh.locate(x, y, z), mesh.digitise(x, y, np.full(100, slab.layer)))
 
 
 def test_shift_needs_its_conditions() -> None:

@@ -146,6 +146,20 @@ def test_wrong_names(
         simulate(tiny, n=1, **arguments)
 
 
+@pytest.mark.parametrize("name", ["FTFP_BERT", "QGSP_BERT", "QBBC"])
+def test_lists_with_hadrons_simulate_a_pion_or_name_what_is_missing(tiny: Detector, name: str) -> None:
+    made: Showers | str
+    try:
+        made = simulate(tiny, n=2, particle="pi-", energy="1GeV", physics_list=name)
+    except Geant4DataError as error:
+        made = str(error)
+    if isinstance(made, str):
+        assert made.startswith("Geant4 stopped: Data file")
+        assert "\n" not in made
+    else:
+        assert (made.visible_energy > 0).all()
+
+
 def test_tables_that_are_not_there_are_said_in_one_line(
     tiny: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

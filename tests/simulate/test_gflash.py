@@ -296,6 +296,6 @@ def test_one_single_layer_will_do():
 
 
 def test_meshes_are_refused():
-    mesh = get_detector("calochallenge-2")
-    with pytest.raises(IncompatibleError, match="calochallenge-2"):
+    mesh = get_detector("calochallenge-1-photons")
+    with pytest.raises(IncompatibleError, match="calochallenge-1-photons"):
         ENGINE.run(mesh, get_detector("ild-ecal").beam, 0, 0, 1)

@@ -69,7 +69,7 @@ def test_matter_upstream_keeps_its_own_values():
     assert column.moliere_radius[-1] < 0.9 * column.moliere_radius[0]
 
 
-@pytest.mark.parametrize("name", ["calochallenge-2", "ild-ecal-10x10"])
+@pytest.mark.parametrize("name", ["calochallenge-1-photons", "ild-ecal-10x10"])
 def test_mesh_without_stack_is_refused(name):
     with pytest.raises(IncompatibleError, match="no stack"):
         column_of(get_detector(name))

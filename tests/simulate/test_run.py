@@ -114,7 +114,12 @@ def test_a_run_goes_on_with_another_number_of_showers(
         ({"n": 2, "engine": "fluka"}, UnknownNameError, "known: geant4, gflash"),
         ({"n": 2, "physics_list": "FTFP_BERT"}, InputError, "engine 'toy' has no option 'physics_list'"),
         ({"n": 2, "download_data": True}, InputError, "no option 'download_data'"),
-        ({"n": 2, "detector": "calochallenge-2"}, IncompatibleError, "cannot be simulated"),
+        ({"n": 2, "detector": "calochallenge-1-pions"}, IncompatibleError, "cannot be simulated"),
+        (
+            {"n": 2, "detector": "calochallenge-2", "theta": "80-90"},
+            IncompatibleError,
+            "at 90 degrees, not theta 80-90",
+        ),
         ({"n": 2, "detector": "no-such"}, UnknownNameError, "unknown detector"),
         ({"n": 2, "output": "no/such/folder/s.h5"}, OutputError, "does not exist"),
     ],

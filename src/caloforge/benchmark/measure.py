@@ -254,12 +254,6 @@ def _gflash(request: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _mean_energy(energy: EnergySpec) -> float:
-    """Return the mean of the incident energies, MeV."""
-    middles = (np.arange(energy.levels) + 0.5) / energy.levels
-    return float(energy.values(middles).mean())
-
-
 def _geant4(request: Mapping[str, Any]) -> dict[str, Any]:
     """Simulate with Geant4 in parts; the time is that of the showers alone, without Geant4's start."""
     number, seed = int(request["showers"]), int(request["seed"])
@@ -269,7 +263,7 @@ def _geant4(request: Mapping[str, Any]) -> dict[str, Any]:
         np.array([1e3 * float(part.attributes["cpu_seconds_per_shower"]) for part in parts]) * sizes
     )  # ms, (parts,)
     energies = np.array([float(part.incident_energy.sum()) for part in parts])  # MeV, (parts,)
-    rates, mean = times / energies, _mean_energy(EnergySpec.parse(request["energy"]))
+    rates, mean = times / energies, EnergySpec.parse(request["energy"]).mean
     error = float(rates.std(ddof=1) / np.sqrt(len(rates))) * mean if len(rates) > 1 else None
     facts = parts[0].attributes
     return {

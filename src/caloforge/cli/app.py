@@ -131,7 +131,7 @@ def _options(
 ) -> None:
     """Simulate, learn, generate and validate particle showers in calorimeters.
 
-    Energies need their unit: 50GeV, 500MeV, 10-100GeV, 1-262GeV:log2.
+    Energies need their unit: 50GeV, 500MeV, 10-100GeV, 1-1000GeV:log, 1-262GeV:log2.
     Angles are degrees, 90 is perpendicular to the front face.
     """
 

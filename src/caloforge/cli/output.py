@@ -57,7 +57,9 @@ AllowSeen = Annotated[
 ]
 Energy = Annotated[
     str | None,
-    typer.Option("--energy", help="Incident energy with its unit: 50GeV, 10-100GeV, 1-262GeV:log2."),
+    typer.Option(
+        "--energy", help="Incident energy with its unit: 50GeV, 10-100GeV, 1-1000GeV:log, 1-262GeV:log2."
+    ),
 ]
 Theta = Annotated[
     str | None, typer.Option("--theta", help="Polar angle in degrees: 90 (perpendicular) or 30-90.")

@@ -11,7 +11,14 @@ from caloforge.geometry.beam import Beam, Primaries
 from caloforge.geometry.detector import Detector, Slab, project
 from caloforge.geometry.flatplate import detector_from_definition, load_detector
 from caloforge.geometry.materials import MATERIALS, Material, active_over_passive, e_over_mip, get_material
-from caloforge.geometry.readout import CylindricalLayer, FineGrid, LayerReadout, Readout, ReadoutLayer
+from caloforge.geometry.readout import (
+    CylindricalLayer,
+    FineGrid,
+    LayerReadout,
+    MeshReadout,
+    Readout,
+    ReadoutLayer,
+)
 from caloforge.registry import Registry
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "FineGrid",
     "LayerReadout",
     "Material",
+    "MeshReadout",
     "Primaries",
     "Readout",
     "ReadoutLayer",

@@ -5,14 +5,17 @@ Flat order of the cells:
 - ``xyl``: index = (ix * ny + iy) * n_layers + layer, a regular grid of shape (nx, ny, n_layers);
 - ``layered``: layer after layer, each x (eta) by y (phi), the last index fastest;
 - ``cylindrical``: layer after layer, each alpha by r, r fastest (the CaloChallenge's order).
+
+Slabs are flat plates, or, with an inner radius R, concentric cylinders around the line y = 0, z = -R along x: depths are then measured
+along the beam, which is a radius.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import IncompatibleError
 from caloforge.geometry.beam import Beam
 from caloforge.geometry.materials import Material
-from caloforge.geometry.readout import CylindricalLayer, Readout, ReadoutLayer
+from caloforge.geometry.readout import CylindricalLayer, MeshReadout, Readout, ReadoutLayer
 
 __all__ = ["Detector", "Order", "SamplingSource", "Slab", "face_neighbours", "project"]
 
@@ -37,8 +40,8 @@ class Slab:
     material: Material
     thickness: float  # mm along z
     z: float  # front face, mm
-    half_x: float  # half width, mm
-    half_y: float  # half height, mm
+    half_x: float  # half width, mm; of a cylinder half its length
+    half_y: float  # half height, mm; of a cylinder its outer radius
     layer: int = -1  # readout layer of an active slab, -1 for a passive one
 
     @property
@@ -49,7 +52,11 @@ class Slab:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A calorimeter, or the mesh of a published data set."""
+    """A calorimeter, or the mesh of a published data set.
+
+    Raises:
+        IncompatibleError: When cylinders have no mesh as readout, or a mesh no cylinders.
+    """
 
     name: str  # its name, as in files and commands
     description: str
@@ -59,7 +66,9 @@ class Detector:
     sampling_fraction: float  # see ``sampling_source``
     stack: tuple[Slab, ...] = ()  # slabs from z = 0 on; empty when the geometry is not known
     medium: Material | None = None
-    readout: Readout | None = None  # folding of scored deposits into cells; None when it cannot be simulated
+    readout: Readout | MeshReadout | None = (
+        None  # folding of scored deposits into cells; None when it cannot be simulated
+    )
     model_conditions: tuple[str, ...] = ("incident_energy",)  # default conditions of models
     definition: str = ""  # JSON text of a user's own detector, stored with its files; empty for built-in ones
     # energy below which the data set's own evaluation sets a cell to 0, MeV; 0 without one
@@ -67,6 +76,14 @@ class Detector:
     # what the sampling fraction is: mean visible over incident energy in the default beam, leakage included, as measured;
     # visible over deposited energy, estimated from energy losses, for showers that do not leak; or 1, energies being calibrated
     sampling_source: SamplingSource = "measured"
+    inner_radius: float = 0.0  # mm, of the front of a stack of concentric cylinders; 0 for flat plates
+    # options by the name of the engine, such as Geant4's physics list, that the published data call for
+    simulation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.readout, MeshReadout) != (self.inner_radius > 0.0):
+            msg = f"detector '{self.name}': an inner radius and a mesh as readout go together"
+            raise IncompatibleError(msg)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detector):

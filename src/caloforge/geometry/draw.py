@@ -9,11 +9,12 @@ from typing import Any
 from caloforge.errors import OutputError, require
 from caloforge.files import atomic_path
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.readout import CylindricalLayer
+from caloforge.geometry.readout import CylindricalLayer, MeshReadout, ReadoutLayer
 
 __all__ = ["draw_detector"]
 
 _PASSIVE = ("#4a5568", "#8d99ae", "#b8a58a", "#c9d1dc")
+_AROUND = 2.0  # how far beyond a mesh its slabs are drawn, in its radii
 _FORMATS = (".png", ".pdf", ".svg")
 _GAP = "#eef1f5"
 _ACTIVE = "#e4572e"
@@ -58,6 +59,8 @@ def _draw_stack(axes: Any, detector: Detector) -> None:
     colours = iter(_PASSIVE * len(by_material))
     for (name, active), slabs in by_material.items():
         half = max(slab.half_y for slab in slabs)
+        if isinstance(detector.readout, MeshReadout):
+            half = min(half, _AROUND * detector.readout.radius)
         spans = [(slab.z, slab.thickness) for slab in slabs]
         gap = slabs[0].material.density < 0.1
         colour = _ACTIVE if active else _GAP if gap else next(colours)
@@ -79,10 +82,9 @@ def _draw_scored_area(axes: Any, detector: Detector, layer: int) -> None:
     """Mark the upper and lower edge of the cells of one layer, over the layer's active slabs."""
     cells = detector.layers[layer]
     active = [slab for slab in detector.stack if slab.layer == layer]
-    if isinstance(cells, CylindricalLayer) or not active:
+    if not active:
         return
-    half = cells.ny * cells.pitch_y / 2
-    edges = [cells.y_centre - half, cells.y_centre + half]
+    edges = _edges(cells)
     first, last = active[0].z, active[-1].z + active[-1].thickness
     margin = 0.003 * detector.length
     label = "edge of the readout cells" if layer == 0 else None
@@ -91,12 +93,14 @@ def _draw_scored_area(axes: Any, detector: Detector, layer: int) -> None:
 
 def _draw_layers(axes: Any, detector: Detector) -> None:
     for number, layer in enumerate(detector.layers):
-        if isinstance(layer, CylindricalLayer):
-            half = layer.r_edges[-1]
-            low, high = -half, half
-        else:
-            half = layer.ny * layer.pitch_y / 2
-            low, high = layer.y_centre - half, layer.y_centre + half
         label = "layers" if number == 0 else None
-        axes.vlines(layer.z, low, high, color=_SCORED, lw=2, label=label)
+        axes.vlines(layer.z, *_edges(layer), color=_SCORED, lw=2, label=label)
     axes.set_ylabel("r (mm)" if detector.order == "cylindrical" else "y (mm)")
+
+
+def _edges(layer: ReadoutLayer | CylindricalLayer) -> tuple[float, float]:
+    """Return where the cells of a layer begin and end along y, mm."""
+    if isinstance(layer, CylindricalLayer):
+        return -layer.r_edges[-1], layer.r_edges[-1]
+    half = layer.ny * layer.pitch_y / 2
+    return layer.y_centre - half, layer.y_centre + half

@@ -1,8 +1,10 @@
-"""Readout layers, and the folding of deposits on the fine scoring grid into readout cells.
+"""Readout layers, and the folding of deposits on the fine scoring grid, or of their places, into readout cells.
 
 A layer is scored on a fine rectangular grid centred on the axis. The readout groups ``group`` fine cells
 in each direction into one cell, starting at fine index ``start``; where cells move with an alignment
 condition of the shower, the start moves by ``sign * alignment``. Deposits outside belong to no cell: -1.
+
+A mesh has no fine grid: its voxels are rings around the beam, cut in angle and depth, and each deposit is put into the voxel of its place.
 """
 
 from __future__ import annotations
@@ -10,12 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Alignment", "CylindricalLayer", "FineGrid", "LayerReadout", "Readout", "ReadoutLayer"]
+__all__ = [
+    "Alignment",
+    "CylindricalLayer",
+    "FineGrid",
+    "LayerReadout",
+    "MeshReadout",
+    "Readout",
+    "ReadoutLayer",
+]
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,7 @@ class LayerReadout:
 class Readout:
     """Folding of all layers into the flat order of the detector."""
 
+    energy_scale: ClassVar[float] = 1.0  # stored energy over the energy deposited in active slabs
     layers: tuple[LayerReadout, ...]
     interleaved: bool  # flat index (ix * ny + iy) * n_layers + layer when set, layer after layer otherwise
 
@@ -256,3 +267,49 @@ class Readout:
         for name in ("nx", "ny", "pitch_x", "pitch_y"):
             table[f"fine_{name}"] = np.array([getattr(e.fine, name) for e in self.layers])
         return table
+
+
+_SKIN = 1e-6  # mm by which a place counts as less deep, so that the rear face of a layer's last slab is in the layer
+
+
+@dataclass(frozen=True)
+class MeshReadout:
+    """Voxels of equal steps in r, alpha and depth around the line x = y = 0, layer after layer, each alpha by r, r fastest."""
+
+    layers: ClassVar[tuple[LayerReadout, ...]] = ()  # no layer has a fine grid
+    alignment_names: ClassVar[tuple[str, ...]] = ()  # no condition moves a voxel
+    n_layers: int
+    n_alpha: int
+    n_r: int
+    pitch_r: float  # mm
+    pitch_z: float  # mm
+    energy_scale: float = 1.0  # stored energy over the energy deposited in active slabs
+
+    @property
+    def radius(self) -> float:
+        """Outer radius, mm."""
+        return self.n_r * self.pitch_r
+
+    def locate(self, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> NDArray[np.int64]:
+        """Return the voxel (H,) at each place (mm, from the entry of the beam), -1 outside."""
+        depth = np.floor((np.asarray(z, np.float64) - _SKIN) / self.pitch_z)
+        inside = (depth >= 0) & (depth < self.n_layers)
+        layer = np.where(inside, depth, 0).astype(np.int64)
+        return np.where(inside, self.digitise(x, y, layer), -1)
+
+    def digitise(
+        self, x: ArrayLike, y: ArrayLike, layer: ArrayLike, conditions: Mapping[str, ArrayLike] | None = None
+    ) -> NDArray[np.int64]:
+        """Return the voxel (H,) of a layer at each position (mm, relative to the axis), -1 outside."""
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        ring = np.hypot(x, y) / self.pitch_r
+        inside = ring < self.n_r
+        ir = np.where(inside, ring, 0).astype(np.int64)
+        turn = (np.arctan2(y, x) + np.pi) / (2 * np.pi)  # 0 to 1, both included
+        ia = np.floor(turn * self.n_alpha).astype(np.int64) % self.n_alpha
+        voxel = (np.asarray(layer, np.int64) * self.n_alpha + ia) * self.n_r + ir
+        return np.where(inside, voxel, -1)
+
+    def shift(self, layer: int, conditions: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """Return the offsets (1, 2) mm of a layer's voxels from their nominal centres: none."""
+        return np.zeros((1, 2))

@@ -192,7 +192,9 @@ class Job:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what distinguishes this job from another, as plain JSON values; not the number of showers."""
-        geometry = repr((self.detector.stack, self.detector.medium, self.detector.readout))
+        place = self.detector
+        curved = (place.inner_radius,) if place.inner_radius else ()
+        geometry = repr((place.stack, place.medium, place.readout, *curved))
         return {
             "engine": self.engine.name,
             **self.engine.attributes(),

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from caloforge.errors import IncompatibleError, InputError
 from caloforge.files import check_output
-from caloforge.geometry import Detector, get_detector
+from caloforge.geometry import Detector, MeshReadout, get_detector
 from caloforge.progress import progress
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerWriter
@@ -39,7 +39,7 @@ def simulate(
     workers: int = 1,
     output: None = None,
     force: bool = False,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
     **options: Any,
@@ -59,7 +59,7 @@ def simulate(
     *,
     output: str | Path,
     force: bool = False,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
     **options: Any,
@@ -77,7 +77,7 @@ def simulate(
     workers: int = 1,
     output: str | Path | None = None,
     force: bool = False,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
     **options: Any,
@@ -98,12 +98,14 @@ def simulate(
         workers: Number of processes.
         output: HDF5 file to write; None for showers in memory.
         force: Replace an output that exists, and chunks of another simulation beside it.
-        threshold: Cells below it are set to zero, MeV.
+        threshold: Cells below it are set to zero, MeV; by default 1e-4, or the cut of the published data set where its
+            evaluation has one.
         mantissa_bits: Bits of mantissa of the cells; 23 are all.
         layout: Of the output: "dense", with all cells, or "sparse", with those that have energy.
         options: The engine's own. Geant4's are ``physics_list``, an electromagnetic constructor or a reference list;
             ``production_cut``, mm, by default 1.0, or 0.7 in a reference list, as in Geant4; and ``download_data``, True
-            to let geant4-pybind download missing data sets. None counts as not set.
+            to let geant4-pybind download missing data sets. None counts as not set, and a detector of a published data set
+            may have its own defaults (:attr:`Detector.simulation`).
 
     Returns:
         The showers, or the path of the file.
@@ -111,7 +113,7 @@ def simulate(
     Raises:
         InputError: When an argument is out of range.
         UnknownNameError: When there is no such engine or layout.
-        IncompatibleError: When the detector cannot be simulated.
+        IncompatibleError: When the detector cannot be simulated, or not at these angles.
         SimulationError: When the engine failed.
     """
     for name, value in (("n", n), ("workers", workers)):
@@ -124,14 +126,20 @@ def simulate(
     check_layout(layout)
     if output is not None:
         check_output(output, force)
+    chosen = {option: value for option, value in options.items() if value is not None}
     job = Job(
-        engine=_make_engine(engine, options),
+        engine=_make_engine(engine, {**place.simulation.get(engine, {}), **chosen}),
         detector=place,
         beam=place.beam.replace(energy=energy, theta=theta, particle=particle),
         seed=seed,
-        threshold=threshold,
+        threshold=(place.evaluation_cut or THRESHOLD) if threshold is None else threshold,
         mantissa_bits=mantissa_bits,
     )
+    if isinstance(place.readout, MeshReadout) and not job.beam.theta.low == job.beam.theta.high == 90.0:
+        msg = (
+            f"the mesh of detector '{place.name}' is for particles at 90 degrees, not theta {job.beam.theta}"
+        )
+        raise IncompatibleError(msg)
     chunks = plan(n, job.engine.chunk_size(place, job.beam))
     if output is None:
         store = InMemory(job)
@@ -150,10 +158,9 @@ def simulate(
 def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     """Return an engine with its options, or refuse options that it does not have."""
     build = ENGINES[name]
-    chosen = {option: value for option, value in options.items() if value is not None}
-    for option in chosen.keys() - inspect.signature(build).parameters.keys():
+    for option in options.keys() - inspect.signature(build).parameters.keys():
         raise InputError(f"engine '{name}' has no option '{option}'")
-    return build(**chosen)
+    return build(**options)
 
 
 def _make(store: InMemory, chunks: Sequence[Chunk], n: int, workers: int) -> None:

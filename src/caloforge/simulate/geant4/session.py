@@ -3,7 +3,7 @@
 Each active slab is replicated along x into columns and along y into cells of the fine grid. Equal active slabs
 share one logical volume; the copy number of a placement is its readout layer, so that the scorer adds up what
 belongs together. Its index of a cell is (layer * nx + ix) * ny + iy with the largest nx, ny of all layers.
-Passive slabs of the surrounding medium need no volume. z = 0 is the front of the stack. The scorer's map is walked once
+Passive slabs of the surrounding medium need no volume. z = 0 is the front of the stack. Concentric cylinders are in :mod:`.barrel`. The scorer's map is walked once
 an event, flat, which is the quickest that the bindings offer; everything else is done for the whole chunk at once.
 
 The production cut is set once the run manager is initialised: earlier it is lost without a message, and overriding
@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import IncompatibleError, SimulationError, UnknownNameError
-from caloforge.geometry import Detector, FineGrid, Material, Primaries
+from caloforge.geometry import Detector, FineGrid, Material, MeshReadout, Primaries, Readout
 from caloforge.random import child_seed
+from caloforge.simulate.geant4.barrel import BarrelConstruction, DepositCollector, material_of
 
 __all__ = [
     "CONSTRUCTORS",
@@ -45,7 +46,7 @@ _MARGIN = 500.0  # mm
 
 def index_shape(detector: Detector) -> tuple[int, int, int]:
     """Return (layers, nx, ny), the strides of the scorer's index."""
-    assert detector.readout is not None
+    assert isinstance(detector.readout, Readout)
     grids = detector.readout.fine_layers
     return len(grids), max(grid.nx for grid in grids), max(grid.ny for grid in grids)
 
@@ -55,7 +56,7 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
 
     def __init__(self, detector: Detector, margin: float = _MARGIN) -> None:
         super().__init__()
-        assert detector.readout is not None
+        assert isinstance(detector.readout, Readout)
         self._margin = margin
         self._detector = detector
         self._grids = detector.readout.fine_layers
@@ -95,6 +96,16 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         for cell in self._cells:
             self.SetSensitiveDetector(cell, scorers)
 
+    def collector(self) -> HitCollector:
+        """Return the action that collects the energies of each event."""
+        return HitCollector()
+
+    def fold(
+        self, events: list[NDArray[np.float64]], conditions: dict[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Return the cells of each shower's pairs of index and energy; see :func:`fold_hits`."""
+        return fold_hits(self._detector, events, conditions)
+
     def _sensor(self, material: Material, thickness: float, grid: FineGrid) -> Any:
         """Return the volume of an active slab, cut into cells; equal ones are shared."""
         key = (material.name, thickness, grid)
@@ -112,11 +123,8 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
 
     def _box(self, name: str, half_x: float, half_y: float, half_z: float, material: Material) -> Any:
         """Return the logical volume of a box."""
-        substance = g4.G4NistManager.Instance().FindOrBuildMaterial(material.name)
-        if substance is None:
-            raise SimulationError(f"Geant4 has no material '{material.name}'")
         solid = self._keep(g4.G4Box(name, half_x, half_y, half_z))
-        return self._keep(g4.G4LogicalVolume(solid, substance, name))
+        return self._keep(g4.G4LogicalVolume(solid, material_of(material), name))
 
     def _keep(self, made: Any) -> Any:
         self._kept.append(made)
@@ -141,7 +149,7 @@ def fold_hits(
     detector: Detector, events: list[NDArray[np.float64]], conditions: dict[str, NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """Return the cells (N, n_cells), MeV, of each shower's (hits, 2) pairs of scorer's index and energy, MeV; alignments move cells."""
-    assert detector.readout is not None
+    assert isinstance(detector.readout, Readout)
     hits = np.concatenate(events)
     shower = np.repeat(np.arange(len(events)), [len(event) for event in events])
     _, nx, ny = index_shape(detector)
@@ -156,6 +164,7 @@ def fold_hits(
 
 CONSTRUCTORS = (
     "G4EmStandardPhysics",
+    "G4EmStandardPhysics_noRayleigh",
     "G4EmStandardPhysics_option1",
     "G4EmStandardPhysics_option2",
     "G4EmStandardPhysics_option3",
@@ -170,6 +179,26 @@ CONSTRUCTORS = (
 )
 """Electromagnetic constructors that are a physics list on their own."""
 
+_VARIANTS = {
+    "G4EmStandardPhysics_noRayleigh": (
+        "G4EmStandardPhysics_option1",
+        (
+            "/process/em/applyCuts false",
+            "/process/em/transportationWithMsc Disabled",
+            "/process/eLoss/StepFunction 0.2 1 mm",
+            "/process/eLoss/setFluctModel Urban",
+            "/process/msc/StepLimit UseSafety",
+            "/process/msc/RangeFactor 0.04",
+        ),
+    ),
+}
+"""Names of ours: the constructor each is made from, and the commands that change its parameters.
+
+``G4EmStandardPhysics_noRayleigh`` has the processes of option 1, which are those of ``G4EmStandardPhysics`` but for Rayleigh scattering, and the
+parameters of the latter: short steps that end at the boundaries of thin slabs, and secondaries below the production
+cut tracked where they come from photons. It needs fewer tables.
+"""
+
 _COVERED = ("gamma", "e-", "e+", "mu-", "mu+")
 
 
@@ -179,7 +208,10 @@ class _OneConstructor(g4.G4VModularPhysicsList):  # type: ignore[misc]
     def __init__(self, name: str) -> None:
         super().__init__()
         self.SetVerboseLevel(0)
-        self._constructor = getattr(g4, name)()
+        base, commands = _VARIANTS.get(name, (name, ()))
+        self._constructor = getattr(g4, base)()
+        for command in commands:
+            g4.G4UImanager.GetUIpointer().ApplyCommand(command)
         self.RegisterPhysics(self._constructor)
 
 
@@ -192,12 +224,12 @@ def build_physics(name: str) -> Any:
     if name in CONSTRUCTORS:
         physics = _OneConstructor(name)
     else:
-        factory = g4.G4PhysListFactory()
-        factory.SetVerbose(0)
-        if not factory.IsReferencePhysList(name):
-            reference = [str(entry) for entry in factory.AvailablePhysLists()]
-            raise UnknownNameError("physics list", name, [*CONSTRUCTORS, *reference])
-        physics = factory.GetReferencePhysList(name)
+        # what Geant4's factory makes cannot be handed over through the bindings, so only lists that they have as classes can be used
+        reference = [str(entry) for entry in g4.G4PhysListFactory().AvailablePhysLists()]
+        known = [entry for entry in reference if hasattr(g4, entry)]
+        if name not in known:
+            raise UnknownNameError("physics list", name, [*CONSTRUCTORS, *known])
+        physics = getattr(g4, name)()
         physics.SetVerboseLevel(0)
     parameters = g4.G4EmParameters.Instance()
     parameters.SetFluo(False)
@@ -253,11 +285,15 @@ class _Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
     """Makes our two actions when Geant4 is ready for them."""
 
     generator: PrimaryGenerator
-    collector: HitCollector
+    collector: HitCollector | DepositCollector
+
+    def __init__(self, construction: StackConstruction | BarrelConstruction) -> None:
+        super().__init__()
+        self._construction = construction
 
     def Build(self) -> None:
         """Make and register the actions; called by Geant4."""
-        self.generator, self.collector = PrimaryGenerator(), HitCollector()
+        self.generator, self.collector = PrimaryGenerator(), self._construction.collector()
         self.SetUserAction(self.generator)
         self.SetUserAction(self.collector)
 
@@ -268,9 +304,14 @@ class Session:
     def __init__(self, detector: Detector, physics_list: str, cut: float) -> None:
         self.detector, self.physics_list, self.cut = detector, physics_list, cut
         self._manager = g4.G4RunManager()
-        self._actions = _Actions()
+        self._construction: StackConstruction | BarrelConstruction = (
+            BarrelConstruction(detector, all_steps=physics_list not in CONSTRUCTORS)
+            if isinstance(detector.readout, MeshReadout)
+            else StackConstruction(detector)
+        )
+        self._actions = _Actions(self._construction)
         physics = build_physics(physics_list)
-        self._kept: list[Any] = [StackConstruction(detector), physics, self._actions]
+        self._kept: list[Any] = [self._construction, physics, self._actions]
         for part in self._kept:
             self._manager.SetUserInitialization(part)
         self._manager.Initialize()
@@ -304,7 +345,7 @@ class Session:
         if len(collector.events) != len(primaries):
             msg = f"Geant4 ended the run after {len(collector.events)} of {len(primaries)} showers"
             raise SimulationError(msg)
-        return fold_hits(self.detector, collector.events, primaries.conditions), seconds
+        return self._construction.fold(collector.events, primaries.conditions), seconds
 
 
 _active: Session | None = None

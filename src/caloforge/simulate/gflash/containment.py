@@ -33,7 +33,7 @@ class Containment:
 
     longitudinal: float  # leaks behind the stack
     lateral: float  # leaks beside the scored cells
-    visible: float  # mean visible over incident energy before calibration, with leakage
+    visible: float  # mean visible over incident energy before calibration, with leakage, as it is stored
 
 
 def containment(detector: Detector, beam: Beam | None = None) -> Containment:
@@ -61,12 +61,14 @@ def _containment(key: tuple[object, ...], detector: Detector, beam: Beam) -> Con
     some = beam.sample(0, 0, _LATERAL)
     few = develop(column, beam.particle, some.energy, some.theta, normal[:_LATERAL], exponential[:_LATERAL])
     spots = draw_spots(column, few, some, 1.0, random)
-    scored = to_cells(detector, column, spots, _LATERAL, some.conditions).sum(dtype=np.float64)
+    assert detector.readout is not None
+    scale = detector.readout.energy_scale
+    scored = to_cells(detector, column, spots, _LATERAL, some.conditions).sum(dtype=np.float64) / scale
     everything = spots.energy.sum(dtype=np.float64)
     contained = min(float(scored / everything), 1.0) if everything > 0 else 1.0
     inside = float(energy @ response.inside / energy.sum())
     visible = float(response.visible.sum() / energy.sum())
-    return Containment(1.0 - inside, inside * (1.0 - contained), visible * contained)
+    return Containment(1.0 - inside, inside * (1.0 - contained), visible * contained * scale)
 
 
 def calibration(detector: Detector) -> float:

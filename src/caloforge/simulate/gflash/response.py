@@ -239,7 +239,7 @@ def draw_spots(
 def to_cells(
     detector: Detector, column: Column, spots: Spots, n: int, conditions: dict[str, NDArray[Any]]
 ) -> Float:
-    """Sum the spots of ``n`` showers in the detector's cells (n, n_cells), MeV."""
+    """Sum the spots of ``n`` showers in the detector's cells (n, n_cells), MeV as they are stored."""
     assert detector.readout is not None
     names = detector.readout.alignment_names
     each = {name: conditions[name][:, 0][spots.shower] for name in names}
@@ -247,7 +247,8 @@ def to_cells(
     inside = (cell >= 0) & (spots.unit >= 0)
     flat = spots.shower[inside] * detector.n_cells + cell[inside]
     sums = np.bincount(flat, spots.energy[inside], n * detector.n_cells)
-    cells: Float = sums.reshape(n, detector.n_cells).astype(np.float32)
+    stored = detector.readout.energy_scale * sums
+    cells: Float = stored.reshape(n, detector.n_cells).astype(np.float32)
     return cells
 
 
