@@ -40,6 +40,7 @@ SAMPLE: Final = 64
 
 _MOST = 3.0  # visible over incident energy
 _LOW, _HIGH = 1 / 20, 5.0  # response
+_UNSCALED = 0.015  # response of energies that lack the division by a sampling fraction
 _BAD, _BETTER = 0.15, 0.5  # misfit of an order of axes, and that of another one relative to it
 _AROUND = 2  # cells on each side of a layer's highest one
 _LEAN = 0.3  # slope of inclined showers, of the expected one
@@ -57,7 +58,7 @@ class Finding(NamedTuple):
 
     message: str
     remedy: str
-    clear: bool = True  # whether it has a known cause, such as a factor 1000
+    clear: bool = True  # whether it cannot be right, or has a known cause; otherwise it is worth a warning
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}"
@@ -81,28 +82,32 @@ def check_energies(
     response = ratio / detector.sampling_fraction
     said = f"cells hold {ratio:.3g} times the incident energy, {detector.sampling_fraction:.3g} is expected in '{detector.name}'"
     if ratio == 0:
-        return Finding("no cell of the showers has energy", "settle it with --key cells=NAME", False)
+        return Finding("no cell of the showers has energy", "settle it with --key cells=NAME")
     if ratio > _MOST:
         if _LOW <= response / 1000 <= _HIGH:
             return Finding(
                 f"{said}: incident energies look like GeV, or cells like keV",
                 "settle it with --energy-unit GeV or --cell-unit keV",
             )
-        return Finding(said, "settle it with --energy-unit and --cell-unit", False)
+        return Finding(said, "settle it with --energy-unit and --cell-unit")
     if response > _HIGH:
         return Finding(
             f"{said}: they look divided by the sampling fraction",
             f"settle it with --cell-scale {detector.sampling_fraction:.4g}, or another --detector",
-            False,
         )
-    if response < _LOW:
-        if _LOW <= response * 1000 <= _HIGH:
-            return Finding(
-                f"{said}: cells look like GeV, or incident energies like keV",
-                "settle it with --cell-unit GeV or --energy-unit keV",
-            )
-        return Finding(said, "settle it with --energy-unit, --cell-unit or --cell-scale", False)
-    return None
+    if response >= _LOW:
+        return None
+    if _LOW <= response * 1000 <= _HIGH:
+        return Finding(
+            f"{said}: cells look like GeV, or incident energies like keV",
+            "settle it with --cell-unit GeV or --energy-unit keV",
+        )
+    if detector.sampling_source == "calibrated" and response > _UNSCALED:
+        return Finding(
+            f"{said}: they look like the energies of the active material, not divided by the sampling fraction",
+            f"settle it with --cell-scale, some {1 / response:.0f}",
+        )
+    return Finding(said, "settle it with --energy-unit, --cell-unit or --cell-scale", clear=False)
 
 
 def check_angles(theta: NDArray[np.float64]) -> Finding | None:

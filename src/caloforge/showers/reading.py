@@ -27,13 +27,23 @@ _DETECTOR = "attribute 'detector'"
 _PREFIX = f"{hdf5.CONDITIONS}/"
 
 
-def open_showers(path: str | Path, detector: str | Path | Detector | None = None) -> ShowerFile:
-    """Open a file of showers; ``detector``, which is expected, is needed when the file names none.
+def open_showers(
+    path: str | Path,
+    detector: str | Path | Detector | None = None,
+    energy_unit: str = "",
+    allow_implausible: bool = False,
+) -> ShowerFile:
+    """Open a file of showers.
+
+    Arguments:
+        detector: Which is expected; needed when the file names none.
+        energy_unit: MeV or GeV, for a file of points that does not say which.
+        allow_implausible: Read a file of another program although its units or axes look wrong.
 
     Raises:
         FileFormatError: When the file is not what it should be; says where and what was expected.
     """
-    return ShowerFile(path, detector)
+    return ShowerFile(path, detector, energy_unit, allow_implausible)
 
 
 def open_with_default(path: str | Path, detector: str | Path | Detector | None) -> ShowerFile:
@@ -94,8 +104,15 @@ class ShowerFile:
     Arguments: see :func:`open_showers`.
     """
 
-    def __init__(self, path: str | Path, detector: str | Path | Detector | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        detector: str | Path | Detector | None = None,
+        energy_unit: str = "",
+        allow_implausible: bool = False,
+    ) -> None:
         self.path = Path(path)
+        self._said = energy_unit, allow_implausible
         self._file = hdf5.open_hdf5(self.path)
         try:
             stored = hdf5.plain_attributes(self._file)
@@ -104,12 +121,13 @@ class ShowerFile:
             self.source = str(stored.get("source", ""))
             self.seed: int | None = stored.get("seed")
             self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
-            self._points = PointFile(self.path, self._file, self.detector) if is_sparse(self._file) else None
+            sparse = is_sparse(self._file)
+            self._points = PointFile(self.path, self._file, self.detector, energy_unit) if sparse else None
             self._cells = self._open_cells()
             self._columns = self._open_columns()
             if self._points is not None and not self.particle:
                 self.particle = self._points.particle
-            if "caloforge_version" not in stored:
+            if "caloforge_version" not in stored and not allow_implausible:
                 self._check_plausible()
         except BaseException:
             self._file.close()
@@ -186,7 +204,7 @@ class ShowerFile:
         return hdf5.open_dataset(self._file, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_showers, (self.path, self.detector)
+        return open_showers, (self.path, self.detector, *self._said)
 
     def __enter__(self) -> Self:
         return self
