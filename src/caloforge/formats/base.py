@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from caloforge import __version__
 from caloforge.errors import FileFormatError, InputError, OutputError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
+from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerSource, hdf5
 from caloforge.showers.identity import NO_IDENTITIES
 from caloforge.showers.writing import columns_of
@@ -28,6 +29,7 @@ __all__ = [
     "ANGLES",
     "ANGLE_UNITS",
     "ENERGY_UNITS",
+    "FORMATS",
     "ROLES",
     "Format",
     "ReadOptions",
@@ -238,6 +240,26 @@ def facts_of(showers: ShowerSource) -> dict[str, Any]:
 def stored_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of a file's facts which are attributes of showers."""
     return {name: value for name, value in facts.items() if name not in hdf5.RESERVED}
+
+
+FORMATS: Registry[Format] = Registry(
+    "format",
+    {
+        "caloforge": "caloforge.formats.own:OWN",
+        "showerdata": "caloforge.formats.own:SHOWERDATA",
+        "calochallenge": "caloforge.formats.hdf5_arrays:CALOCHALLENGE",
+        "calogan": "caloforge.formats.hdf5_arrays:CALOGAN",
+        "getting-high": "caloforge.formats.hdf5_arrays:GETTING_HIGH",
+        "3dgan": "caloforge.formats.hdf5_arrays:GAN3D",
+        "lemurs": "caloforge.formats.hdf5_arrays:LEMURS",
+        "edm4hep": "caloforge.formats.edm4hep:EDM4HEP",
+        "root": "caloforge.formats.root:ROOT",
+        "numpy": "caloforge.formats.numpy_files:NUMPY",
+        "hdf5": "caloforge.formats.hdf5_arrays:HDF5",
+    },
+    group="caloforge.formats",
+)
+"""The known formats; other packages add theirs through the entry-point group ``caloforge.formats``."""
 
 
 def fitting(table: Table, names: Sequence[str]) -> list[str]:

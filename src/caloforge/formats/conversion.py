@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike
 
 from caloforge.errors import FileFormatError, OutputError
 from caloforge.files import check_output
-from caloforge.formats import FORMATS
-from caloforge.formats.base import Format, ReadOptions, Table
+from caloforge.formats.base import FORMATS, Format, ReadOptions, Table
 from caloforge.formats.numpy_files import NUMPY, array_table
 from caloforge.formats.source import ForeignShowers
 from caloforge.geometry import Detector

@@ -33,7 +33,7 @@ _TREE: Final = "events"
 _PARTICLES: Final = "MCParticles"
 _STABLE = 1  # status of a particle of the generator that the simulation transports
 _SMALL = 0.01  # degrees
-_LEAN = 1e-3  # direction in x
+_LEAN = 1e-3  # largest direction in x, smallest in z
 _BAND = 64  # events
 
 
@@ -50,7 +50,7 @@ class _EventTable(Table):
             self.reject("", "has no events; expected at least one")
         self._hits = self._find_hits(options.keys.get("cells", ""))
         self._mother = options.keys.get("energy", _PARTICLES)
-        if options.energy is None or f"{self._mother}.PDG" in self._branches.names:
+        if options.energy is None:
             self._set_particle()
 
     def _find_hits(self, wanted: str) -> str:
@@ -143,7 +143,7 @@ class _EventTable(Table):
         mass = values("mass")[0][stable].astype(np.float64)
         size = np.sqrt((momentum**2).sum(1))
         ours = HitCells.turned(momentum, self._options) / np.maximum(size, 1e-30)[:, None]
-        if (wrong := np.flatnonzero((np.abs(ours[:, 0]) > _LEAN) | (ours[:, 2] <= 0))).size:
+        if (wrong := np.flatnonzero((np.abs(ours[:, 0]) > _LEAN) | (ours[:, 2] < _LEAN))).size:
             x, y, z = ours[wrong[0]]
             self.reject(
                 f"event {start + int(wrong[0])}",

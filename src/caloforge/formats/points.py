@@ -92,7 +92,7 @@ class HitCells:
         x, y, z = ours[hit]
         share = float(energy[outside].sum(dtype=np.float64)) / max(float(energy.sum(dtype=np.float64)), 1e-30)
         message = (
-            f"a hit is at x = {x:.1f}, y = {y:.1f}, z = {z:.1f} mm of '{self._detector.name}', outside of its cells, as is {100 * share:.2g} % of the energy; "
+            f"a hit is at x = {x:.1f}, y = {y:.1f}, z = {z:.1f} mm of '{self._detector.name}', outside of its cells, as is {100 * share:.3g} % of the energy; "
             "settle it with --origin and --axes, or leave such hits out with --drop-outside"
         )
         raise FileFormatError(self._path, f"shower {first_row + int(row[hit])}", message)
@@ -103,4 +103,4 @@ class HitCells:
         if not self._outside:
             return ()
         share = 100 * self._outside / self._total if self._total else 0.0
-        return (f"hits outside of the cells were left out: {share:.2g} % of the energy",)
+        return (f"hits outside of the cells were left out: {share:.3g} % of the energy",)

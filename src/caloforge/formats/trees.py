@@ -64,7 +64,9 @@ class Branches:
         self.n = int(tree.num_entries)
         self.names: dict[str, str] = {}
         for full in tree.keys(recursive=True, full_paths=True):
-            self.names.setdefault(full.rpartition("/")[2], full)
+            parent, _, last = full.rpartition("/")
+            if last not in self.names or parent.rpartition("/")[2] == last.partition(".")[0]:
+                self.names[last] = full
 
     def find(self, name: str, role: str) -> str:
         """Return the full name of a branch.

@@ -10,7 +10,7 @@ would be wrong. Three things are compared with the detector, for a sample of the
   longitudinal shower of the Particle Data Group (Review of Particle Physics, "Passage of particles through matter": a gamma distribution with b = 0.5 and its maximum at
   ln(E/Ec) + 0.5 radiation lengths for photons, - 0.5 for electrons), times the energy loss in each active slab; the share of energy outside of 5 x 5 cells around each layer's
   highest one; and the slopes dx/dz and dy/dz of the shower beyond those of its angle. In a mesh of voxels it is the distance of the angular profile from a uniform
-  one, likewise, plus the share of the outer half of the radial bins.
+  one, likewise, plus the share of the outer half of the radial bins, plus what the longitudinal profile rises and falls beyond once.
 
 The bounds are wide, so that beams, leakage and models of any quality pass; only muons leave less than the bounds allow, and are not judged by energy.
 """
@@ -280,5 +280,7 @@ def _mesh_misfit(grid: NDArray[np.float32]) -> float:
     total = grid.sum((1, 2, 3), dtype=np.float64)
     alpha = (grid.sum((1, 3), dtype=np.float64) / total[:, None]).mean(0)
     radii = (grid.sum((1, 2), dtype=np.float64) / total[:, None]).mean(0)
+    depth = (grid.sum((2, 3), dtype=np.float64) / total[:, None]).mean(0)
     uneven = np.abs(alpha - 1 / len(alpha)).sum() / 2
-    return float(uneven + radii[(len(radii) + 1) // 2 :].sum())
+    rough = np.abs(np.diff(depth, prepend=0, append=0)).sum() / 2 - depth.max()  # 0 with one maximum
+    return float(uneven + radii[(len(radii) + 1) // 2 :].sum() + rough)
