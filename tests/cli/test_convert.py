@@ -45,6 +45,7 @@ def test_a_foreign_file_becomes_ours(run: Run, theirs: Path, photons: Showers, t
     made = read_showers(output)
     np.testing.assert_array_equal(made.cells, photons.cells)
     assert (made.particle, made.source) == ("gamma", "geant4")
+    assert made.attributes["converted_from"] == "getting-high"
     run("convert", output, tmp_path / "points.h5", "--layout", "sparse")
     np.testing.assert_array_equal(read_showers(tmp_path / "points.h5").cells, photons.cells)
 

@@ -116,6 +116,14 @@ def test_energies_that_are_none(value: float, photons: Showers, save: Save) -> N
         read(save(photons, incident_energies=energy), detector="ild-ecal")
 
 
+def test_energies_that_are_given_twice(inclined: Showers, save: Save) -> None:
+    for options in ({"energy": "50GeV"}, {"theta": 60.0}):
+        with pytest.raises(
+            FileFormatError, match=f"has its own values of .*; leave out --{next(iter(options))}"
+        ):
+            read(save(inclined), detector="ild-ecal-angled", **options)
+
+
 def test_shapes(photons: Showers, save: Save) -> None:
     cases = {
         "no showers": {"showers": photons.cells[:0], "incident_energies": photons.incident_energy[:0]},

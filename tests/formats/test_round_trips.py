@@ -88,6 +88,21 @@ def test_showerdata_native_form(own: Showers, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.stack([x, y], 1), own.detector.cell_centres[filled, :2], atol=1e-5)
 
 
+@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("hits", [0, 1, 3])
+def test_showers_with_as_many_hits_each(form: str, hits: int, tmp_path: Path) -> None:
+    """One shower, or several whose lists of hits are equally long, or all empty."""
+    if form == "root":
+        pytest.importorskip("uproot", reason="needs the extra 'formats'")
+    name, options = WRITTEN[form]
+    for n in (1, 4):
+        cells = np.zeros((n, 27000), np.float32)
+        cells[:, 5 : 5 + hits] = 1.5
+        showers = Showers("ild-ecal", cells, np.full(n, 100.0))
+        convert(showers.save(tmp_path / f"first{n}.h5"), tmp_path / f"{n}{name}", **options)
+        assert_equal(read(tmp_path / f"{n}{name}"), showers)
+
+
 def test_the_tree_of_root(inclined: Showers, tmp_path: Path) -> None:
     uproot = pytest.importorskip("uproot", reason="needs the extra 'formats'")
     path = convert(inclined.save(tmp_path / "a.h5"), tmp_path / "b.root").output

@@ -57,7 +57,7 @@ ROLES: Final = ("cells", "energy", "theta", "tree", "hit_cell", "hit_x", "hit_y"
 """What ``--key ROLE=NAME`` names the data of; ``conditions/NAME`` is one more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReadOptions:
     """What a user says about a file; what is left out comes from the file, from its format, or is guessed where there is one possibility.
 
@@ -104,9 +104,6 @@ class ReadOptions:
             raise InputError(f"--energy {self.energy} is a range; expected the one energy of all showers")
         if self.theta is not None and not 0 < self.theta < 180:
             raise InputError(f"--theta is {self.theta:g}; expected degrees between 0 and 180")
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 class Rows(NamedTuple):
@@ -168,6 +165,10 @@ class Table(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Return the names of the data that are read, in a few words."""
+
+    def forget(self) -> None:
+        """Forget the notes: what was read before was a sample."""
+        self.notes = ()
 
     def close(self) -> None:  # noqa: B027
         """Close the file."""

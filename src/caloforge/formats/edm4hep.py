@@ -84,7 +84,7 @@ class _EventTable(Table):
     @property
     def band(self) -> int:
         """How many showers are best read at a time."""
-        return _BAND
+        return min(_BAND, hdf5.rows_per_chunk(8 * self._detector.n_cells, hdf5.STREAM_BYTES))
 
     def describe(self) -> str:
         """Return the name of the collection."""
@@ -96,6 +96,7 @@ class _EventTable(Table):
 
     def bind(self, detector: Detector, axes: str) -> str:
         """Prepare the reading of cells of a detector."""
+        self._detector = detector
         self._points = HitCells(self.path, detector, self._options)
         self._angled = self._options.theta is None and self._options.energy is None and self._any_angle()
         return ""
@@ -151,6 +152,11 @@ class _EventTable(Table):
             )
         theta = np.where(ours[:, 1] == 0, hdf5.PERPENDICULAR, np.degrees(np.arctan2(ours[:, 2], ours[:, 1])))
         return np.sqrt(size**2 + mass**2), theta, values("PDG")[0][stable].astype(np.int64)
+
+    def forget(self) -> None:
+        """Forget the notes: what was read before was a sample."""
+        super().forget()
+        self._points.forget()
 
     def close(self) -> None:
         """Close the file."""

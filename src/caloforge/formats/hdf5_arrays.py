@@ -13,8 +13,7 @@ A layout is a line of data: what its datasets are called, the order of their axe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,19 +40,28 @@ __all__ = [
 ]
 
 
+_MOST_BYTES = 4 * hdf5.STREAM_BYTES  # of a band, whatever the file's chunks
+
+
 class _Dataset(RowArray):
     """A dataset of an open file."""
 
     def __init__(self, path: Path, file: h5py.File, name: str) -> None:
         self.name = name
+        if file[name].shape is None:
+            raise FileFormatError(
+                path, f"dataset '{name}'", "has no content (a null dataset); expected numbers"
+            )
         self._path, self._data = path, hdf5.open_dataset(file, name)
         self.shape, self.dtype = tuple(self._data.shape), self._data.dtype
 
     @property
     def band(self) -> int:
         """How many rows are best read at a time."""
-        limit = hdf5.rows_per_chunk(self.dtype.itemsize * int(np.prod(self.shape[1:])), 4 * hdf5.STREAM_BYTES)
-        return min(hdf5.band_rows(self._data), limit)
+        row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        chunk = hdf5.band_rows(self._data)
+        several = max(1, hdf5.rows_per_chunk(row) // chunk) * chunk
+        return min(several, hdf5.rows_per_chunk(row, _MOST_BYTES))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return the rows of a range."""
@@ -91,7 +99,6 @@ class HDF5Arrays(Format):
     angle_unit: str | None = None
     detectors: tuple[str, ...] = ()
     without: tuple[str, ...] = ()  # names whose presence means another format
-    conditions: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def general(self) -> bool:  # type: ignore[override]

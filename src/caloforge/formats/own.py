@@ -128,10 +128,8 @@ def _write_points(path: Path, file: h5py.File, showers: ShowerSource) -> None:
         stop = start + len(chunk)
         hits = Hits.from_cells(chunk.cells)
         rows = np.concatenate([points[hits.cell], hits.energy[:, None]], axis=1)
-        cloud = np.empty(len(chunk), object)
         for row, (a, b) in enumerate(pairwise(hits.offsets.tolist())):
-            cloud[row] = rows[a:b].ravel()
-        clouds[start:stop] = cloud
+            clouds[start + row] = rows[a:b].ravel()  # one by one: h5py takes rows of equal length for a table
         most = max(most, int(hits.counts.max(initial=0)))
         others = columns_of(chunk)
         values = {

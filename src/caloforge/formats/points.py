@@ -97,6 +97,10 @@ class HitCells:
         )
         raise FileFormatError(self._path, f"shower {first_row + int(row[hit])}", message)
 
+    def forget(self) -> None:
+        """Begin the account of what lies outside again."""
+        self._outside = self._total = 0.0
+
     @property
     def notes(self) -> tuple[str, ...]:
         """How much was left out."""

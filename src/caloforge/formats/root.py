@@ -83,7 +83,7 @@ class _HitTable(Table):
     @property
     def band(self) -> int:
         """How many showers are best read at a time."""
-        return _BAND
+        return min(_BAND, hdf5.rows_per_chunk(8 * self._detector.n_cells, hdf5.STREAM_BYTES))
 
     def describe(self) -> str:
         """Return the names of the branches."""
@@ -118,7 +118,6 @@ class _HitTable(Table):
         energy, counts = self._list("hit_energy", start, stop)
         if self._points is not None:
             place = np.column_stack([self._list(f"hit_{axis}", start, stop, counts)[0] for axis in "xyz"])
-            self.notes = self._points.notes
             cells = self._points.fill(start, counts, place.astype(np.float64), energy.astype(np.float32))
             self.notes = self._points.notes
             return cells
@@ -141,6 +140,12 @@ class _HitTable(Table):
             row = start + int(np.argmax(counts != expected))
             self.reject(f"branch '{self._keys[role]}'", f"has not as many values as hits in shower {row}")
         return values, counts
+
+    def forget(self) -> None:
+        """Forget the notes: what was read before was a sample."""
+        super().forget()
+        if self._points is not None:
+            self._points.forget()
 
     def close(self) -> None:
         """Close the file."""

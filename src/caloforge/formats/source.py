@@ -58,7 +58,7 @@ class ForeignShowers(ShowerSource):
     """
 
     def __init__(self, table: Table, form: Format, options: ReadOptions) -> None:
-        self._table, self._options = table, options
+        self._table, self._options, self._form = table, options, form
         self.read_as: list[str] = []
         self.implausible = ""
         self._columns: dict[str, NDArray[Any]] = {}
@@ -71,6 +71,7 @@ class ForeignShowers(ShowerSource):
             seed = facts.get("seed")
             self._seed = int(seed) if seed is not None else None
             self._settle(axes)
+            table.forget()
         except BaseException:
             table.close()
             raise
@@ -99,6 +100,12 @@ class ForeignShowers(ShowerSource):
                 "",
                 "has no incident energies; name them (--key energy=NAME), or give the one of all showers (--energy 50GeV)",
             )
+        for what, own, given in (
+            ("energy", sample.energy, options.energy),
+            ("theta", sample.theta, options.theta),
+        ):
+            if own is not None and given is not None:
+                table.reject("", f"has its own values of '{what}'; leave out --{what}")
         said = {
             "energy": options.energy_unit or table.energy_unit,
             "cells": options.cell_unit or table.cell_unit,
@@ -128,7 +135,7 @@ class ForeignShowers(ShowerSource):
         """Read some showers from the beginning, the middle and the end."""
         n = len(self._table)
         size = max(1, min(SAMPLE // _PARTS, hdf5.STREAM_BYTES // (4 * self._detector.n_cells)))
-        starts = sorted({0, max(0, (n - size) // 2), max(0, n - size)})
+        starts = [0] if self._table.trusted else sorted({0, max(0, (n - size) // 2), max(0, n - size)})
         parts = [self._table.rows(start, min(start + size, n)) for start in starts]
 
         def joined(values: list[Any]) -> Any:
@@ -194,7 +201,7 @@ class ForeignShowers(ShowerSource):
         return finding
 
     def _energies(self, rows: Rows, unit: float) -> NDArray[np.float64]:
-        if rows.energy is None or self._options.energy is not None:
+        if rows.energy is None:
             return np.full(len(rows.cells), EnergySpec.parse(self._options.energy or "").low)
         return rows.energy * unit
 
@@ -350,9 +357,12 @@ class ForeignShowers(ShowerSource):
     @property
     def attributes(self) -> dict[str, Any]:
         """Further facts about how they were made."""
-        return stored_facts(self._table.facts) | (
-            {"implausible": self.implausible} if self.implausible else {}
-        )
+        facts = stored_facts(self._table.facts)
+        if not self._table.trusted:
+            facts["converted_from"] = self._form.name
+        if self.implausible:
+            facts["implausible"] = self.implausible
+        return facts
 
     @property
     def seen(self) -> NDArray[np.uint64]:
