@@ -78,6 +78,16 @@ def test_units(photons: Showers, inclined: Showers, save: Save) -> None:
         np.testing.assert_allclose(made.incident_theta, showers.incident_theta, rtol=1e-12)
 
 
+def test_what_is_unusual_hides_nothing(photons: Showers, save: Save) -> None:
+    """A low response without a known cause is a warning; exchanged axes are refused all the same."""
+    path = save(photons, showers=photons.cells * 0.03)
+    with open_file(path, detector="ild-ecal") as file:
+        assert file.implausible.startswith("cells hold 0.0")
+    flat = photons.grid().transpose(0, 3, 1, 2).reshape(12, -1) * 0.03
+    with pytest.raises(FileFormatError, match="axes look exchanged"):
+        read(save(photons, showers=flat), detector="ild-ecal")
+
+
 def test_angles_out_of_range(inclined: Showers, save: Save) -> None:
     path = save(inclined, incident_theta=np.linspace(0, 60, 20))
     with pytest.raises(

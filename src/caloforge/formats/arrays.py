@@ -145,7 +145,7 @@ class ArrayTable(Table):
     def rows(self, start: int, stop: int) -> Rows:
         """Read the showers of a range."""
         conditions = {
-            name: np.asarray(one.read(start, stop), np.float32).reshape(stop - start, -1)
+            name: np.asarray(one.read(start, stop)).reshape(stop - start, -1)
             for name, one in self._conditions.items()
         }
         cells, raw = self._read_cells(start, stop)

@@ -112,7 +112,7 @@ class Rows(NamedTuple):
     cells: NDArray[np.float32]  # (n, n_cells), in the detector's order
     energy: NDArray[np.float64] | None  # (n,)
     theta: NDArray[np.float64] | None  # (n,)
-    conditions: dict[str, NDArray[np.float32]]  # each (n, k)
+    conditions: dict[str, NDArray[Any]]  # each (n, k)
     raw: NDArray[np.float32] | None = (
         None  # (n, ...) cells as they are stored, where the order of axes can be judged
     )

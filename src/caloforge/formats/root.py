@@ -109,7 +109,7 @@ class _HitTable(Table):
             for role, rows in self._columns.items()
         }
         conditions = {
-            name: np.asarray(rows.read(start, stop), np.float32).reshape(stop - start, -1)
+            name: np.asarray(rows.read(start, stop)).reshape(stop - start, -1)
             for name, rows in self._conditions.items()
         }
         return Rows(self._cells(start, stop), column.get("energy"), column.get("theta"), conditions)

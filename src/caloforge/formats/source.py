@@ -1,8 +1,7 @@
 """Showers of a foreign file as a source of showers: in MeV and degrees, checked, read by ranges of rows.
 
-Detector, order of axes and units come from the user, the file, or the format, in this order. A unit that none of them knows is taken when it is the only one with
-which the showers are plausible (:mod:`caloforge.showers.plausibility`); otherwise the file is refused. Before anything else a sample from the beginning, the middle
-and the end of the file is read and judged; every row is checked for values that are not finite or negative when it is read.
+Detector, order of axes and units come from the user, the file, or the format, in this order, and are judged on a sample before anything else
+(:mod:`caloforge.formats.interpretation`); every row is checked for values that are not finite or negative when it is read.
 """
 
 from __future__ import annotations
@@ -18,27 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import FileFormatError, UnknownNameError
 from caloforge.formats.base import (
-    ANGLE_UNITS,
-    ANGLES,
-    ENERGY_UNITS,
     Format,
     ReadOptions,
-    Rows,
     Table,
     fitting,
     stored_facts,
 )
+from caloforge.formats.interpretation import Interpretation
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers, ShowerSource, hdf5
 from caloforge.showers.container import Index, as_selection, chunk_size
-from caloforge.showers.plausibility import SAMPLE, Finding, check_angles, check_axes, check_energies
 from caloforge.showers.reading import find_detector
-from caloforge.units import EnergySpec
 
 __all__ = ["ForeignShowers"]
-
-_GUESSED = ("MeV", "GeV")
-_PARTS = 3  # of the sample
 
 
 class ForeignShowers(ShowerSource):
@@ -70,7 +61,9 @@ class ForeignShowers(ShowerSource):
             self._source = options.made_by or str(facts.get("source", ""))
             seed = facts.get("seed")
             self._seed = int(seed) if seed is not None else None
-            self._settle(axes)
+            self._way = Interpretation(table, self._detector, axes, options, self._particle)
+            self.read_as += self._way.read_as
+            self.implausible = self._way.implausible
             table.forget()
         except BaseException:
             table.close()
@@ -89,131 +82,6 @@ class ForeignShowers(ShowerSource):
         self.read_as.append(f"detector {names[0]} (guessed)")
         return get_detector(names[0])
 
-    # --- units and plausibility ---------------------------------------------------------------------------------------
-
-    def _settle(self, axes: str) -> None:
-        """Fix the units, and judge a sample."""
-        table, options = self._table, self._options
-        sample = self._sample()
-        if sample.energy is None and options.energy is None:
-            table.reject(
-                "",
-                "has no incident energies; name them (--key energy=NAME), or give the one of all showers (--energy 50GeV)",
-            )
-        for what, own, given in (
-            ("energy", sample.energy, options.energy),
-            ("theta", sample.theta, options.theta),
-        ):
-            if own is not None and given is not None:
-                table.reject("", f"has its own values of '{what}'; leave out --{what}")
-        said = {
-            "energy": options.energy_unit or table.energy_unit,
-            "cells": options.cell_unit or table.cell_unit,
-        }
-        self._energy_unit, self._cell_unit = self._find_units(sample, said["energy"], said["cells"])
-        self._angle_unit = self._find_angle_unit(sample)
-        self.read_as.append(table.describe())
-        for what, unit, known in (
-            ("incident energies", self._energy_unit, said["energy"] or sample.energy is None),
-            ("cells", self._cell_unit, said["cells"]),
-            (
-                "angles",
-                self._angle_unit if sample.theta is not None else "",
-                options.angle_unit or table.angle_unit,
-            ),
-        ):
-            if unit:
-                self.read_as.append(f"{what} {unit}" + ("" if known else " (guessed)"))
-        if table.trusted:
-            return
-        finding = self._judge(sample, axes)
-        if finding is not None and finding.clear and not options.allow_implausible:
-            raise FileFormatError(table.path, "", f"{finding} (or go on with --allow-implausible)")
-        self.implausible = finding.message if finding is not None else ""
-
-    def _sample(self) -> Rows:
-        """Read some showers from the beginning, the middle and the end."""
-        n = len(self._table)
-        size = max(1, min(SAMPLE // _PARTS, hdf5.STREAM_BYTES // (4 * self._detector.n_cells)))
-        starts = [0] if self._table.trusted else sorted({0, max(0, (n - size) // 2), max(0, n - size)})
-        parts = [self._table.rows(start, min(start + size, n)) for start in starts]
-
-        def joined(values: list[Any]) -> Any:
-            return None if values[0] is None else np.concatenate(values)
-
-        return Rows(
-            joined([part.cells for part in parts]),
-            joined([part.energy for part in parts]),
-            joined([part.theta for part in parts]),
-            {},
-            joined([part.raw for part in parts]),
-        )
-
-    def _find_units(self, sample: Rows, energy: str | None, cells: str | None) -> tuple[str, str]:
-        if sample.energy is None:
-            energy = "MeV"
-        if energy is not None and cells is not None:
-            return energy, cells
-        if energy is None and cells is None:
-            self._table.reject(
-                "",
-                "does not say its units; give those of its incident energies (--energy-unit GeV) or of its cells (--cell-unit MeV)",
-            )
-        pairs = [(a, b) for a in ([energy] if energy else _GUESSED) for b in ([cells] if cells else _GUESSED)]
-        good = [pair for pair in pairs if self._energy_finding(sample, *pair) is None]
-        if len(good) != 1:
-            missing, option = (
-                ("cells", "--cell-unit") if cells is None else ("incident energies", "--energy-unit")
-            )
-            self._table.reject(
-                "",
-                f"the unit of its {missing} is not known: neither MeV nor GeV is plausible; settle it with {option}",
-            )
-        return good[0]
-
-    def _energy_finding(self, sample: Rows, energy_unit: str, cell_unit: str) -> Finding | None:
-        visible = sample.cells.sum(1, dtype=np.float64) * ENERGY_UNITS[cell_unit] * self._options.cell_scale
-        incident = self._energies(sample, ENERGY_UNITS[energy_unit])
-        return check_energies(visible, incident, self._detector, self._particle)
-
-    def _find_angle_unit(self, sample: Rows) -> str:
-        unit = self._options.angle_unit or self._table.angle_unit
-        if unit is not None or sample.theta is None:
-            return unit or "deg"
-        return "rad" if np.abs(sample.theta).max() <= np.pi + 1e-6 and sample.theta.any() else "deg"
-
-    def _judge(self, sample: Rows, axes: str) -> Finding | None:
-        """Return the first thing that is implausible about a sample."""
-        if not np.isfinite(sample.cells).all():
-            return None  # named, with its row, when it is read
-        finding = self._energy_finding(sample, self._energy_unit, self._cell_unit)
-        theta = self._angles(sample)
-        if finding is None and theta is not None:
-            finding = check_angles(theta)
-            beyond = "deg" if self._angle_unit == "rad" else "rad"
-            if finding is None and not ((theta > 0) & (theta < 180)).all():
-                shown = f"angles are {theta.min():.4g} to {theta.max():.4g} degrees; expected 0 to 180, 90 being perpendicular"
-                finding = Finding(shown, f"settle it with --angle-unit {beyond} or --angle-from normal")
-        if finding is None and sample.raw is not None and axes:
-            right = np.full(len(sample.cells), hdf5.PERPENDICULAR) if theta is None else theta
-            incident = self._energies(sample, ENERGY_UNITS[self._energy_unit])
-            finding = check_axes(sample.raw, axes, incident, right, self._detector, self._particle)
-        return finding
-
-    def _energies(self, rows: Rows, unit: float) -> NDArray[np.float64]:
-        if rows.energy is None:
-            return np.full(len(rows.cells), EnergySpec.parse(self._options.energy or "").low)
-        return rows.energy * unit
-
-    def _angles(self, rows: Rows) -> NDArray[np.float64] | None:
-        """Return angles (n,), degrees, 90 being perpendicular; None where there are none."""
-        if self._options.theta is not None:
-            return np.full(len(rows.cells), self._options.theta)
-        if rows.theta is None:
-            return None
-        sign, zero = ANGLES[self._options.angle_from]
-        return sign * rows.theta * ANGLE_UNITS[self._angle_unit] + zero
-
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self, start: int, stop: int) -> Showers:
@@ -226,19 +94,11 @@ class ForeignShowers(ShowerSource):
         return parts[0] if len(parts) == 1 else Showers.concatenate(parts) if parts else self._empty()
 
     def _read_band(self, start: int, stop: int) -> Showers:
-        table, options = self._table, self._options
-        rows = table.rows(start, stop)
-        scale = ENERGY_UNITS[self._cell_unit] * options.cell_scale
-        cells = np.ascontiguousarray(rows.cells)
-        if scale != 1.0:
-            cells = (cells.astype(np.float64) * scale).astype(np.float32)
-        if options.clip_negative:
-            cells = np.maximum(cells, np.float32(0))
-        self._check(
-            hdf5.check_cells(cells, start),
-            "; negative ones are set to 0 with --clip-negative" if _negative(cells) else "",
-        )
-        energy, theta = self._energies(rows, ENERGY_UNITS[self._energy_unit]), self._angles(rows)
+        rows, way = self._table.rows(start, stop), self._way
+        cells = way.cells(rows)
+        hint = "; negative ones are set to 0 with --clip-negative" if _negative(cells) else ""
+        self._check(hdf5.check_cells(cells, start), hint)
+        energy, theta = way.energies(rows), way.angles(rows)
         self._check(hdf5.check_column(hdf5.ENERGIES, energy, start))
         if theta is not None:
             self._check(hdf5.check_column(hdf5.THETA, theta, start))
@@ -251,7 +111,7 @@ class ForeignShowers(ShowerSource):
         cells: NDArray[np.float32],
         energy: ArrayLike,
         theta: ArrayLike | None,
-        conditions: dict[str, NDArray[np.float32]],
+        conditions: dict[str, NDArray[Any]],
     ) -> Showers:
         return Showers(
             self._detector,
