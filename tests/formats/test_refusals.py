@@ -137,7 +137,7 @@ def test_energies_that_are_given_twice(inclined: Showers, save: Save) -> None:
 def test_shapes(photons: Showers, save: Save) -> None:
     cases = {
         "no showers": {"showers": photons.cells[:0], "incident_energies": photons.incident_energy[:0]},
-        "12 rows, one a shower": {"incident_energies": photons.incident_energy[:5]},
+        "expected 12 rows": {"incident_energies": photons.incident_energy[:5]},
         r"one value a shower": {"incident_energies": np.ones((12, 2))},
         r"expected \(N, 27000\)": {"showers": photons.cells[:, :100]},
         "expected numbers": {"showers": photons.cells.astype("S5")},

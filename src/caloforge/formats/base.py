@@ -8,7 +8,7 @@ them and checks that they are plausible. A file is read by ranges of rows, so th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, NoReturn
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from caloforge import __version__
 from caloforge.errors import FileFormatError, InputError, OutputError, UnknownNameError
-from caloforge.geometry import Detector, get_detector
+from caloforge.geometry import Detector
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerSource, hdf5
 from caloforge.showers.identity import NO_IDENTITIES
@@ -37,8 +37,6 @@ __all__ = [
     "Table",
     "checked_chunks",
     "facts_of",
-    "fitting",
-    "stored_facts",
 ]
 
 ENERGY_UNITS: Final = {"eV": 1e-6, "keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
@@ -166,6 +164,10 @@ class Table(ABC):
     def describe(self) -> str:
         """Return the names of the data that are read, in a few words."""
 
+    def trust(self) -> None:
+        """Take the file for one that caloforge wrote: MeV, degrees, and not judged."""
+        self.energy_unit, self.cell_unit, self.angle_unit, self.trusted = "MeV", "MeV", "deg", True
+
     def forget(self) -> None:
         """Forget the notes: what was read before was a sample."""
         self.notes = ()
@@ -238,11 +240,6 @@ def facts_of(showers: ShowerSource) -> dict[str, Any]:
     return {name: value for name, value in {**facts, **kept}.items() if value is not None}
 
 
-def stored_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a file's facts which are attributes of showers."""
-    return {name: value for name, value in facts.items() if name not in hdf5.RESERVED}
-
-
 FORMATS: Registry[Format] = Registry(
     "format",
     {
@@ -261,8 +258,3 @@ FORMATS: Registry[Format] = Registry(
     group="caloforge.formats",
 )
 """The known formats; other packages add theirs through the entry-point group ``caloforge.formats``."""
-
-
-def fitting(table: Table, names: Sequence[str]) -> list[str]:
-    """Return which of some detectors fit the cells of a file."""
-    return [name for name in names if table.fits(get_detector(name))]

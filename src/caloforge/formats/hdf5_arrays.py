@@ -16,14 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError
-from caloforge.formats.arrays import ArrayTable, RowArray
+from caloforge.formats.arrays import CONDITION, ArrayTable, RowArray
 from caloforge.formats.base import Format, ReadOptions
 from caloforge.showers import hdf5
 from caloforge.showers.sparse import is_sparse
@@ -68,20 +68,6 @@ class _Dataset(RowArray):
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         hdf5.read_rows(self._path, self._data, start, out)
         return out
-
-
-class _File(ArrayTable):
-    """An open HDF5 file of arrays."""
-
-    def __init__(self, path: Path, file: h5py.File, **arrays: Any) -> None:
-        self._file = file
-        super().__init__(path, **arrays)
-        if hdf5.SEEN in file:
-            self.seen = np.asarray(file[hdf5.SEEN][()], np.uint64)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -134,49 +120,36 @@ class HDF5Arrays(Format):
             self.cell_unit,
             self.angle_unit,
         )
+        if hdf5.SEEN in file:
+            table.seen = np.asarray(file[hdf5.SEEN][()], np.uint64)
         return table
 
     def _table(self, path: Path, file: h5py.File, options: ReadOptions) -> ArrayTable:
-        names, keys = _names(file), options.keys
-        cells = keys["cells"].split(",") if "cells" in keys else list(self.cells)
-        if not cells:
-            shown = _shown(names)
+        names = _names(file)
+        shown = (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "nothing"
+        usual = {"cells": ",".join(self.cells), "energy": self.energy, "theta": self.theta}
+        needless = {"theta"} if options.energy is None else {"theta", "energy"}
+        keys = {
+            role: name
+            for role, name in usual.items()
+            if name and (role not in needless or _find(names, name))
+        }
+        keys |= {name: name for name in names if name.startswith(CONDITION)} | dict(options.keys)
+        if "cells" not in keys:
             message = "is of no known layout; name its data (--key cells=NAME --key energy=NAME)"
             raise FileFormatError(path, "", f"{message}; the file has: {shown}")
-        energy = keys.get(
-            "energy", self.energy if options.energy is None or _find(names, self.energy) else ""
-        )
-        theta = keys.get("theta", self.theta if _find(names, self.theta) else "")
-        chosen = {name: name for name in names if name.startswith(f"{hdf5.CONDITIONS}/")}
-        chosen |= {key: name for key, name in keys.items() if key.startswith(f"{hdf5.CONDITIONS}/")}
 
         def opened(pattern: str, role: str) -> _Dataset:
-            found = _find(names, pattern.strip())
+            found = _find(names, pattern)
             if len(found) != 1:
-                what = (
-                    f"is missing (--key {role}=NAME)"
-                    if not found
-                    else f"is one of {', '.join(found)} (--key {role}=NAME)"
-                )
-                _reject(path, names, pattern, what)
+                what = f"is one of {', '.join(found)}" if found else "is missing"
+                message = f"{what} (--key {role}=NAME); the file has: {shown}"
+                raise FileFormatError(path, f"dataset '{pattern}'", message)
             return _Dataset(path, file, found[0])
 
-        return _File(
-            path,
-            file,
-            cells=[opened(one, "cells") for one in cells],
-            energy=opened(energy, "energy") if energy else None,
-            theta=opened(theta, "theta") if theta else None,
-            conditions={
-                key.removeprefix(f"{hdf5.CONDITIONS}/"): opened(name, key) for key, name in chosen.items()
-            },
-            axes=self.axes,
-            facts={
-                name: value
-                for name, value in hdf5.plain_attributes(file).items()
-                if name != "caloforge_version"
-            },
-        )
+        facts = hdf5.plain_attributes(file)
+        facts.pop("caloforge_version", None)
+        return ArrayTable(path, keys, opened, self.axes, facts, file.close)
 
 
 def open_quietly(path: Path) -> h5py.File | None:
@@ -198,14 +171,6 @@ def _find(names: list[str], pattern: str) -> list[str]:
     return [name for name in names if name == pattern] or [
         name for name in names if pattern and fnmatchcase(name, pattern)
     ]
-
-
-def _reject(path: Path, names: list[str], what: str, message: str) -> NoReturn:
-    raise FileFormatError(path, f"dataset '{what}'", f"{message}; the file has: {_shown(names)}")
-
-
-def _shown(names: list[str]) -> str:
-    return (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "nothing"
 
 
 CALOCHALLENGE = HDF5Arrays(

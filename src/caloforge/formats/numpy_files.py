@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path
-from caloforge.formats.arrays import ArrayTable, MemoryRows, RowArray
+from caloforge.formats.arrays import CONDITION, ArrayTable, MemoryRows, RowArray
 from caloforge.formats.base import Format, ReadOptions, checked_chunks, facts_of
 from caloforge.showers import ShowerSource, hdf5
 from caloforge.showers.writing import columns_of
@@ -82,16 +82,6 @@ class _Member(RowArray):
         return data
 
 
-class _Archive(ArrayTable):
-    """An open ``.npz`` file."""
-
-    archive: zipfile.ZipFile
-
-    def close(self) -> None:
-        """Close the file."""
-        self.archive.close()
-
-
 @dataclass(frozen=True)
 class NumPyFiles(Format):
     """``.npz`` and ``.npy`` files."""
@@ -118,7 +108,7 @@ class NumPyFiles(Format):
                 cells = np.load(path, mmap_mode="r", allow_pickle=False)
             except (ValueError, OSError) as error:
                 raise FileFormatError(path, "", f"cannot be read as a NumPy array: {error}") from error
-            return ArrayTable(path, [MemoryRows(path.name, cells)], None)
+            return ArrayTable(path, {"cells": path.name}, lambda name, _: MemoryRows(name, cells))
         if kind is None:
             raise FileFormatError(path, "", "is neither an .npz nor an .npy file")
         try:
@@ -131,43 +121,27 @@ class NumPyFiles(Format):
             archive.close()
             raise
 
-    def _table(self, path: Path, archive: zipfile.ZipFile, options: ReadOptions) -> _Archive:
+    def _table(self, path: Path, archive: zipfile.ZipFile, options: ReadOptions) -> ArrayTable:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        facts = _read_facts(path, archive) if _FACTS in names else {}
+        shown = ", ".join(names[:12]) or "nothing"
+        facts = _read_facts(archive) if _FACTS in names else {}
         ours = "caloforge_version" in facts
-        usual = {"cells": hdf5.CELLS, "energy": hdf5.ENERGIES, "theta": hdf5.THETA} if ours else {}
-        keys = {role: name for role, name in usual.items() if name in names} | dict(options.keys)
-        if ours:
-            keys = {name: name for name in names if name.startswith(f"{hdf5.CONDITIONS}/")} | keys
+        usual = {"cells": hdf5.CELLS, "energy": hdf5.ENERGIES, "theta": hdf5.THETA}
+        usual |= {name: name for name in names if name.startswith(CONDITION)}
+        keys = {role: name for role, name in usual.items() if ours and name in names} | dict(options.keys)
+        if "cells" not in keys:
+            message = f"does not say which array holds the cells (--key cells=NAME); it has: {shown}"
+            raise FileFormatError(path, "", message)
 
         def member(name: str, role: str) -> _Member:
             if name not in names:
-                shown = ", ".join(names[:12]) or "nothing"
-                raise FileFormatError(
-                    path, f"array '{name}'", f"is missing (--key {role}=NAME); the file has: {shown}"
-                )
+                message = f"is missing (--key {role}=NAME); the file has: {shown}"
+                raise FileFormatError(path, f"array '{name}'", message)
             return _Member(path, archive, name)
 
-        if "cells" not in keys:
-            shown = ", ".join(names[:12]) or "nothing"
-            raise FileFormatError(
-                path, "", f"does not say which array holds the cells (--key cells=NAME); it has: {shown}"
-            )
-        table = _Archive(
-            path,
-            [member(name.strip(), "cells") for name in keys["cells"].split(",")],
-            member(keys["energy"], "energy") if "energy" in keys else None,
-            member(keys["theta"], "theta") if "theta" in keys else None,
-            {
-                role.removeprefix(f"{hdf5.CONDITIONS}/"): member(name, role)
-                for role, name in keys.items()
-                if role.startswith(f"{hdf5.CONDITIONS}/")
-            },
-            facts=facts,
-        )
-        table.archive = archive
+        table = ArrayTable(path, keys, member, facts=facts, close=archive.close)
         if ours and not options.keys:
-            table.energy_unit, table.cell_unit, table.angle_unit, table.trusted = "MeV", "MeV", "deg", True
+            table.trust()
             if hdf5.SEEN in names:
                 seen = member(hdf5.SEEN, "seen")
                 table.seen = seen.read(0, seen.shape[0])
@@ -205,17 +179,12 @@ def array_table(
 ) -> ArrayTable:
     """Return a table of arrays in memory: cells (N, ...), or a list of one array a layer, energies (N,), angles (N,), conditions (N, k)."""
     layers = list(cells) if isinstance(cells, list | tuple) else [cells]
-
-    def rows(name: str, values: ArrayLike | None) -> MemoryRows | None:
-        return None if values is None else MemoryRows(name, np.asarray(values))
-
-    several = len(layers) > 1
+    arrays = {f"cells {number}": layer for number, layer in enumerate(layers)}
+    others = {"energy": energy, "theta": theta, **{CONDITION + k: v for k, v in (conditions or {}).items()}}
+    given = {role: values for role, values in others.items() if values is not None}
+    keys = {"cells": ",".join(arrays)} | {role: role for role in given}
     return ArrayTable(
-        Path("arrays"),
-        [MemoryRows(f"cells[{i}]" if several else "cells", np.asarray(one)) for i, one in enumerate(layers)],
-        rows("energy", energy),
-        rows("theta", theta),
-        {name: MemoryRows(name, np.asarray(values)) for name, values in (conditions or {}).items()},
+        Path("arrays"), keys, lambda name, _: MemoryRows(name, np.asarray((arrays | given)[name]))
     )
 
 
@@ -229,7 +198,7 @@ def _kind(path: Path) -> str | None:
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
 
 
-def _read_facts(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+def _read_facts(archive: zipfile.ZipFile) -> dict[str, Any]:
     """Return the attributes that caloforge wrote; nothing of others."""
     with archive.open(f"{_FACTS}.npy") as stream:
         try:

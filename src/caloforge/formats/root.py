@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError, InputError, WriteError, require
 from caloforge.files import atomic_path
-from caloforge.formats.arrays import ArrayTable, RowArray
+from caloforge.formats.arrays import CONDITION, ArrayTable, RowArray
 from caloforge.formats.base import Format, ReadOptions, Rows, Table, checked_chunks, facts_of
 from caloforge.formats.points import HitCells
 from caloforge.formats.trees import EXTRA, Branches, find_tree, open_root
@@ -66,13 +66,9 @@ class _HitTable(Table):
         super().__init__(branches.path, facts)
         self._file, self._branches, self._keys, self._options = file, branches, keys, options
         self._columns = {
-            role: _BranchRows(branches, keys[role], role) for role in ("energy", "theta") if role in keys
-        }
-        prefix = f"{hdf5.CONDITIONS}/"
-        self._conditions = {
-            role.removeprefix(prefix): _BranchRows(branches, name, role)
+            role: _BranchRows(branches, name, role)
             for role, name in keys.items()
-            if role.startswith(prefix)
+            if role in ("energy", "theta") or role.startswith(CONDITION)
         }
         if not branches.n:
             self.reject("", "has no showers; expected at least one")
@@ -104,15 +100,13 @@ class _HitTable(Table):
 
     def rows(self, start: int, stop: int) -> Rows:
         """Read the showers of a range."""
-        column = {
-            role: np.asarray(rows.read(start, stop), np.float64).reshape(stop - start)
-            for role, rows in self._columns.items()
-        }
-        conditions = {
-            name: np.asarray(rows.read(start, stop)).reshape(stop - start, -1)
-            for name, rows in self._conditions.items()
-        }
-        return Rows(self._cells(start, stop), column.get("energy"), column.get("theta"), conditions)
+        found = {role: one.read(start, stop).reshape(stop - start, -1) for role, one in self._columns.items()}
+        energy, theta = (
+            np.asarray(found.pop(role)[:, 0], np.float64) if role in found else None
+            for role in ("energy", "theta")
+        )
+        conditions = {role[len(CONDITION) :]: values for role, values in found.items()}
+        return Rows(self._cells(start, stop), energy, theta, conditions)
 
     def _cells(self, start: int, stop: int) -> NDArray[np.float32]:
         energy, counts = self._list("hit_energy", start, stop)
@@ -152,16 +146,6 @@ class _HitTable(Table):
         self._file.close()
 
 
-class _TreeArrays(ArrayTable):
-    """A tree whose cells are an array of fixed shape."""
-
-    file: Any
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-
-
 @dataclass(frozen=True)
 class RootFiles(Format):
     """ROOT trees."""
@@ -198,43 +182,32 @@ class RootFiles(Format):
         facts = _read_facts(file)
         ours = "caloforge_version" in facts
         branches = Branches(path, find_tree(path, file, options.keys.get("tree", _TREE if ours else "")))
-        keys = {role: name for role, name in _USUAL.items() if ours and name in branches.names}
-        if ours:
-            found = [name for name in branches.names if name.startswith(_CONDITION)]
-            keys |= {f"{hdf5.CONDITIONS}/{name.removeprefix(_CONDITION)}": name for name in found}
+        usual = _USUAL | {
+            CONDITION + name.removeprefix(_CONDITION): name
+            for name in branches.names
+            if name.startswith(_CONDITION)
+        }
+        keys = {role: name for role, name in usual.items() if ours and name in branches.names}
         keys |= {role: name for role, name in options.keys.items() if role != "tree"}
-        if "cells" in options.keys:
-            table: Table = self._arrays(path, file, branches, keys, facts)
-        else:
-            places = {"hit_cell"} if "hit_cell" in keys else {"hit_x", "hit_y", "hit_z"}
-            if missing := sorted(({"hit_energy"} | places) - set(keys)):
-                shown = ", ".join(list(branches.names)[:12])
-                message = f"does not say where its cells are: name {', '.join(missing)}, or cells (--key ROLE=BRANCH)"
-                raise FileFormatError(path, "", f"{message}; the tree has: {shown}")
-            table = _HitTable(file, branches, keys, options, facts)
+        if "cells" in keys:
+
+            def opened(name: str, role: str) -> _BranchRows:
+                return _BranchRows(branches, name, role)
+
+            return ArrayTable(path, keys, opened, facts=facts, close=file.close)
+        places = {"hit_cell"} if "hit_cell" in keys else {"hit_x", "hit_y", "hit_z"}
+        if missing := sorted(({"hit_energy"} | places) - set(keys)):
+            message = (
+                f"does not say where its cells are: name {', '.join(missing)}, or cells (--key ROLE=BRANCH)"
+            )
+            raise FileFormatError(
+                path, "", f"{message}; the tree has: {', '.join(list(branches.names)[:12])}"
+            )
+        table = _HitTable(file, branches, keys, options, facts)
         if ours and set(options.keys) <= {"tree"}:
-            table.energy_unit, table.cell_unit, table.angle_unit, table.trusted = "MeV", "MeV", "deg", True
+            table.trust()
             if _SEEN in file:
                 table.seen = np.asarray(file[_SEEN]["identity"].array(library="np"), np.uint64)
-        return table
-
-    def _arrays(
-        self, path: Path, file: Any, branches: Branches, keys: dict[str, str], facts: dict[str, Any]
-    ) -> _TreeArrays:
-        prefix = f"{hdf5.CONDITIONS}/"
-        table = _TreeArrays(
-            path,
-            [_BranchRows(branches, name.strip(), "cells") for name in keys["cells"].split(",")],
-            _BranchRows(branches, keys["energy"], "energy") if "energy" in keys else None,
-            _BranchRows(branches, keys["theta"], "theta") if "theta" in keys else None,
-            {
-                role.removeprefix(prefix): _BranchRows(branches, name, role)
-                for role, name in keys.items()
-                if role.startswith(prefix)
-            },
-            facts=facts,
-        )
-        table.file = file
         return table
 
     def write(self, path: Path, showers: ShowerSource, *, force: bool, layout: str) -> None:

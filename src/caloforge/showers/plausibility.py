@@ -17,6 +17,7 @@ The bounds are wide, so that beams, leakage and models of any quality pass; only
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import permutations
 from typing import Final, NamedTuple
 
@@ -123,20 +124,16 @@ def check_angles(theta: NDArray[np.float64]) -> Finding | None:
 def axis_sizes(detector: Detector) -> dict[str, int]:
     """Return the number of cells along each axis, by its letter and in the detector's order; empty when the cells are not regular.
 
-    x, y and z (the layers) of a grid; z, a (alpha) and r of a mesh of voxels.
+    x, y and z (the layers) of a grid; z, a (alpha) and r of a mesh of voxels. Axes of one cell are left out.
     """
-    if len(detector.shape) != 3:
-        return {}
-    letters = "xyz" if detector.is_grid else "zar"
-    return dict(zip(letters, detector.shape, strict=True))
+    sizes = zip("xyz" if detector.is_grid else "zar", detector.shape, strict=False)
+    return {letter: size for letter, size in sizes if size > 1} if len(detector.shape) == 3 else {}
 
 
-def arranged(raw: NDArray[np.float32], axes: str, detector: Detector) -> NDArray[np.float32]:
-    """Return cells (n, ...) stored in the order ``axes``, such as "zxy", in the detector's order (n, n_cells)."""
-    sizes = axis_sizes(detector)
-    places = [axes.index(letter) + 1 for letter in sizes]
+def arranged(raw: NDArray[np.float32], axes: str, sizes: Mapping[str, int]) -> NDArray[np.float32]:
+    """Return cells (n, ...) stored in the order ``axes``, such as "zxy", flat in the order of ``sizes`` (n, n_cells)."""
     shaped = raw.reshape(len(raw), *(sizes[letter] for letter in axes))
-    return shaped.transpose(0, *places).reshape(len(raw), detector.n_cells)
+    return shaped.transpose(0, *(axes.index(letter) + 1 for letter in sizes)).reshape(len(raw), -1)
 
 
 def check_axes(
@@ -159,7 +156,7 @@ def check_axes(
     """
     sizes = axis_sizes(detector)
     filled = raw.reshape(len(raw), -1).sum(1, dtype=np.float64) > 0
-    if not sizes or min(sizes.values()) < 3 or not filled.any():
+    if len(sizes) < 3 or min(sizes.values()) < 3 or not filled.any():
         return None
     raw, incident, theta = raw[filled], incident[filled], theta[filled]
     shift = _SHOWERING.get(particle or detector.beam.particle)
@@ -169,7 +166,7 @@ def check_axes(
     misfits = {}
     for order in map("".join, permutations(sizes)):
         if raw.ndim == 2 or raw.shape[1:] == tuple(sizes[letter] for letter in order):
-            grid = arranged(raw, order, detector).reshape(-1, *detector.shape)
+            grid = arranged(raw, order, sizes).reshape(-1, *detector.shape)
             misfits[order] = (
                 _grid_misfit(grid, expected, theta, detector) if expected is not None else _mesh_misfit(grid)
             )
@@ -184,7 +181,7 @@ def check_axes(
             f"(misfit {misfits[axes]:.2f}, {misfits[best]:.2f} in the order {best})",
             f"settle it with --axes {best}",
         )
-    return _check_lean(arranged(raw, axes, detector), axes, theta, detector) if detector.is_grid else None
+    return _check_lean(arranged(raw, axes, sizes), axes, theta, detector) if detector.is_grid else None
 
 
 def _check_lean(
