@@ -32,7 +32,7 @@ def test_arrays_in_memory(photons: Showers, barrel: Showers) -> None:
         [layer.transpose(0, 2, 1) for layer in layers], barrel.incident_energy, detector=barrel.detector
     )
     np.testing.assert_array_equal(turned.cells, barrel.cells)
-    with pytest.raises(FileFormatError, match="has shape .*in the order xy for"):
+    with pytest.raises(FileFormatError, match=r"has shape .*in the order xy for"):
         from_arrays(
             [layers[0], *(x.transpose(0, 2, 1) for x in layers[1:])],
             barrel.incident_energy,

@@ -139,7 +139,7 @@ def test_shapes(photons: Showers, save: Save) -> None:
         "no showers": {"showers": photons.cells[:0], "incident_energies": photons.incident_energy[:0]},
         "expected 12 rows": {"incident_energies": photons.incident_energy[:5]},
         r"one value a shower": {"incident_energies": np.ones((12, 2))},
-        r"expected \(N, 27000\)": {"showers": photons.cells[:, :100]},
+        r"or \(N, 27000\) for": {"showers": photons.cells[:, :100]},
         "expected numbers": {"showers": photons.cells.astype("S5")},
     }
     for text, changes in cases.items():

@@ -24,7 +24,7 @@ from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.showers import hdf5
 from caloforge.showers.plausibility import arranged, axis_sizes
 
-__all__ = ["CONDITION", "ArrayTable", "MemoryRows", "RowArray"]
+__all__ = ["CONDITION", "ArrayTable", "MemoryRows", "RowArray", "columns_rows"]
 
 CONDITION = f"{hdf5.CONDITIONS}/"
 """What the role of a condition begins with."""
@@ -88,8 +88,7 @@ class ArrayTable(Table):
         facts: Mapping[str, Any] | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(path, facts)
-        self.close = close  # type: ignore[method-assign]
+        super().__init__(path, facts, close)
         self._cells = [opened(name.strip(), "cells") for name in keys["cells"].split(",")]
         self._others = {role: opened(name, role) for role, name in keys.items() if role != "cells"}
         self._native, self._axes = axes, ""
@@ -186,13 +185,21 @@ class ArrayTable(Table):
             cells[:, where] = arranged(values, order, sizes) if order else values.reshape(n, -1)
         if len(raws) == 1 and self._axes:
             raw = raws[0].reshape(n, *_squeezed(raws[0].shape[1:]))
-        others = {role: one.read(start, stop).reshape(n, -1) for role, one in self._others.items()}
-        single = [
-            np.asarray(others[role][:, 0], np.float64) if role in others else None
-            for role in ("energy", "theta")
-        ]
-        conditions = {role[len(CONDITION) :]: v for role, v in others.items() if role.startswith(CONDITION)}
-        return Rows(cells, single[0], single[1], conditions, raw)
+        others = {role: one.read(start, stop) for role, one in self._others.items()}
+        return columns_rows(cells, others)._replace(raw=raw)
+
+
+def columns_rows(cells: NDArray[np.float32], columns: Mapping[str, NDArray[Any]]) -> Rows:
+    """Return rows of cells and of energies, angles and conditions by role."""
+    n = len(cells)
+    energy, theta = (
+        np.asarray(columns[role], np.float64).reshape(n) if role in columns else None
+        for role in ("energy", "theta")
+    )
+    named = {
+        role[len(CONDITION) :]: v.reshape(n, -1) for role, v in columns.items() if role.startswith(CONDITION)
+    }
+    return Rows(cells, energy, theta, named)
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

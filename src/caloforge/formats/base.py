@@ -8,7 +8,7 @@ them and checks that they are plausible. A file is read by ranges of rows, so th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, NoReturn
@@ -128,8 +128,10 @@ class Table(ABC):
     trusted: bool = False  # written by caloforge: not judged
     notes: tuple[str, ...] = ()  # what happened on the way, such as hits that were left out
 
-    def __init__(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, facts: Mapping[str, Any] | None = None, close: Callable[[], None] = lambda: None
+    ) -> None:
+        self.path, self.close = path, close
         self.facts: dict[str, Any] = dict(facts or {})  # attributes of the file, as in files of caloforge
         self.seen: NDArray[np.uint64] = NO_IDENTITIES
 
@@ -137,9 +139,9 @@ class Table(ABC):
     def __len__(self) -> int:
         """Return the number of showers."""
 
-    @abstractmethod
     def fits(self, detector: Detector) -> bool:
-        """Return whether the cells can be those of a detector."""
+        """Return whether the cells can be those of a detector, as far as the file tells; hits do not."""
+        return False
 
     @abstractmethod
     def bind(self, detector: Detector, axes: str) -> str:
@@ -171,9 +173,6 @@ class Table(ABC):
     def forget(self) -> None:
         """Forget the notes: what was read before was a sample."""
         self.notes = ()
-
-    def close(self) -> None:  # noqa: B027
-        """Close the file."""
 
     def reject(self, where: str, message: str) -> NoReturn:
         """Raise an error about this file."""

@@ -13,6 +13,7 @@ where no angle differs from 90 degrees by more than 0.01, none is stored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.formats.base import Format, ReadOptions, Rows, Table
-from caloforge.formats.points import HitCells
-from caloforge.formats.trees import Branches, find_tree, open_root
-from caloforge.geometry import Detector
+from caloforge.formats.hits import HitTable
+from caloforge.formats.trees import Branches, find_tree, is_root, open_root
 from caloforge.showers import hdf5
 from caloforge.showers.sparse import PARTICLES
 
@@ -34,34 +34,35 @@ _PARTICLES: Final = "MCParticles"
 _STABLE = 1  # status of a particle of the generator that the simulation transports
 _SMALL = 0.01  # degrees
 _LEAN = 1e-3  # largest direction in x, smallest in z
-_BAND = 64  # events
+_EVENTS = 4096  # whose particles are read at a time
 
 
-class _EventTable(Table):
+class _EventTable(HitTable):
     """Events of a file, a shower each."""
 
     energy_unit, cell_unit, angle_unit = "GeV", "GeV", "deg"
 
     def __init__(self, path: Path, file: Any, options: ReadOptions) -> None:
-        super().__init__(path)
-        self._file, self._options = file, options
-        self._branches = Branches(path, find_tree(path, file, options.keys.get("tree", _TREE)))
-        if not self._branches.n:
-            self.reject("", "has no events; expected at least one")
-        self._hits = self._find_hits(options.keys.get("cells", ""))
+        self.path = path
+        branches = Branches(path, find_tree(path, file, options.keys.get("tree", _TREE)))
         self._mother = options.keys.get("energy", _PARTICLES)
+        hits = self._find_hits(branches.names, options.keys.get("cells", ""))
+        keys = {"hit_energy": f"{hits}.energy"} | {f"hit_{axis}": f"{hits}.position.{axis}" for axis in "xyz"}
+        super().__init__(branches, keys, options, None, file.close)
+        self._angled, pdg = False, set[int]()
         if options.energy is None:
-            self._set_particle()
+            for start in range(0, len(self), _EVENTS):
+                _, theta, numbers = self._primaries(start, min(start + _EVENTS, len(self)))
+                self._angled |= bool((np.abs(theta - hdf5.PERPENDICULAR) > _SMALL).any())
+                pdg |= set(numbers.tolist())
+        names = [name for name, number in PARTICLES.items() if pdg == {number}]
+        if names:
+            self.facts["particle"] = names[0]
 
-    def _find_hits(self, wanted: str) -> str:
-        names = self._branches.names
-        found = [
-            name.removesuffix(".position.x")
-            for name in names
-            if name.endswith(".position.x")
-            and name.replace(".position.x", ".energy") in names
-            and name.replace(".position.x", ".cellID") in names
-        ]
+    def _find_hits(self, names: Mapping[str, str], wanted: str) -> str:
+        ends = (".energy", ".cellID")
+        found = [name.removesuffix(".position.x") for name in names if name.endswith(".position.x")]
+        found = [name for name in found if all(name + end in names for end in ends)]
         if wanted in found or (not wanted and len(found) == 1):
             return wanted or found[0]
         what = (
@@ -71,54 +72,13 @@ class _EventTable(Table):
         )
         self.reject("", f"{what} (--key cells=COLLECTION); it has: {', '.join(found) or 'none'}")
 
-    def _set_particle(self) -> None:
-        """Take the particle from the first events, when it is the same in all of them."""
-        pdg = np.unique(self._primaries(0, min(_BAND, len(self)))[2])
-        known = {number: name for name, number in PARTICLES.items()}
-        if len(pdg) == 1 and int(pdg[0]) in known:
-            self.facts["particle"] = known[int(pdg[0])]
-
-    def __len__(self) -> int:
-        return self._branches.n
-
-    @property
-    def band(self) -> int:
-        """How many showers are best read at a time."""
-        return min(_BAND, hdf5.rows_per_chunk(8 * self._detector.n_cells, hdf5.STREAM_BYTES))
-
-    def describe(self) -> str:
-        """Return the name of the collection."""
-        return f"hits '{self._hits}', particles '{self._mother}'"
-
-    def fits(self, detector: Detector) -> bool:
-        """Return False: hits do not tell their detector."""
-        return False
-
-    def bind(self, detector: Detector, axes: str) -> str:
-        """Prepare the reading of cells of a detector."""
-        self._detector = detector
-        self._points = HitCells(self.path, detector, self._options)
-        self._angled = self._options.theta is None and self._options.energy is None and self._any_angle()
-        return ""
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """Read the events of a range."""
-        energy, counts = self._branches.flat(f"{self._hits}.energy", "cells", start, stop)
-        position = np.column_stack(
-            [self._branches.flat(f"{self._hits}.position.{axis}", "cells", start, stop)[0] for axis in "xyz"]
-        ).astype(np.float64)
-        cells = self._points.fill(start, counts, position, energy.astype(np.float32))
-        self.notes = self._points.notes
-        if self._options.energy is not None:
-            return Rows(cells, None, None, {})
-        incident, theta, _ = self._primaries(start, stop)
-        return Rows(cells, incident, theta if self._angled else None, {})
-
-    def _any_angle(self) -> bool:
-        parts = (
-            self._primaries(start, min(start + 4096, len(self)))[1] for start in range(0, len(self), 4096)
-        )
-        return any(bool((np.abs(theta - hdf5.PERPENDICULAR) > _SMALL).any()) for theta in parts)
+    def columns(self, start: int, stop: int) -> Rows:
+        """Read energies and angles of the incident particles."""
+        none = np.empty((stop - start, 0), np.float32)
+        if self.options.energy is not None:
+            return Rows(none, None, None, {})
+        energy, theta, _ = self._primaries(start, stop)
+        return Rows(none, energy, theta if self._angled and self.options.theta is None else None, {})
 
     def _primaries(
         self, start: int, stop: int
@@ -126,7 +86,7 @@ class _EventTable(Table):
         """Return energies (n,) GeV, angles (n,) degrees and PDG numbers (n,) of the incident particles."""
 
         def values(name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-            return self._branches.flat(f"{self._mother}.{name}", "energy", start, stop)
+            return self.branches.flat(f"{self._mother}.{name}", "energy", start, stop)
 
         status, counts = values("generatorStatus")
         row = np.repeat(np.arange(stop - start), counts)
@@ -143,7 +103,7 @@ class _EventTable(Table):
         )
         mass = values("mass")[0][stable].astype(np.float64)
         size = np.sqrt((momentum**2).sum(1))
-        ours = HitCells.turned(momentum, self._options) / np.maximum(size, 1e-30)[:, None]
+        ours = momentum[:, self.order] / np.maximum(size, 1e-30)[:, None]
         if (wrong := np.flatnonzero((np.abs(ours[:, 0]) > _LEAN) | (ours[:, 2] < _LEAN))).size:
             x, y, z = ours[wrong[0]]
             self.reject(
@@ -152,15 +112,6 @@ class _EventTable(Table):
             )
         theta = np.where(ours[:, 1] == 0, hdf5.PERPENDICULAR, np.degrees(np.arctan2(ours[:, 2], ours[:, 1])))
         return np.sqrt(size**2 + mass**2), theta, values("PDG")[0][stable].astype(np.int64)
-
-    def forget(self) -> None:
-        """Forget the notes: what was read before was a sample."""
-        super().forget()
-        self._points.forget()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -172,7 +123,7 @@ class EDM4hep(Format):
 
     def matches(self, path: Path) -> bool:
         """Return whether a file has a tree of events with hits of calorimeters; False without uproot."""
-        if _start(path) != b"root":
+        if not is_root(path):
             return False
         file = open_root(path)
         with file:
@@ -194,14 +145,6 @@ class EDM4hep(Format):
         except BaseException:
             file.close()
             raise
-
-
-def _start(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except OSError:
-        return b""
 
 
 EDM4HEP = EDM4hep()

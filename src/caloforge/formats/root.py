@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,11 +23,10 @@ from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError, InputError, WriteError, require
 from caloforge.files import atomic_path
-from caloforge.formats.arrays import CONDITION, ArrayTable, RowArray
-from caloforge.formats.base import Format, ReadOptions, Rows, Table, checked_chunks, facts_of
-from caloforge.formats.points import HitCells
-from caloforge.formats.trees import EXTRA, Branches, find_tree, open_root
-from caloforge.geometry import Detector
+from caloforge.formats.arrays import CONDITION, ArrayTable
+from caloforge.formats.base import Format, ReadOptions, Table, checked_chunks, facts_of
+from caloforge.formats.hits import HitTable
+from caloforge.formats.trees import EXTRA, Branches, BranchRows, find_tree, is_root, open_root
 from caloforge.showers import Hits, ShowerSource, hdf5
 from caloforge.showers.sparse import Cells
 from caloforge.showers.writing import columns_of
@@ -41,109 +41,6 @@ _USUAL = {
     "hit_cell": "hit_cell",
     "hit_energy": "hit_energy",
 }
-_BAND = 256  # entries
-
-
-class _BranchRows(RowArray):
-    """A branch of fixed shape."""
-
-    def __init__(self, branches: Branches, name: str, role: str) -> None:
-        self.name, self._branches, self._role = name, branches, role
-        first = branches.array(name, role, 0, min(1, branches.n))
-        self.shape, self.dtype = (branches.n, *first.shape[1:]), first.dtype
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the rows of a range."""
-        return self._branches.array(self.name, self._role, start, stop)
-
-
-class _HitTable(Table):
-    """A tree whose showers are lists of hits, at cells or at positions."""
-
-    def __init__(
-        self, file: Any, branches: Branches, keys: dict[str, str], options: ReadOptions, facts: dict[str, Any]
-    ) -> None:
-        super().__init__(branches.path, facts)
-        self._file, self._branches, self._keys, self._options = file, branches, keys, options
-        self._columns = {
-            role: _BranchRows(branches, name, role)
-            for role, name in keys.items()
-            if role in ("energy", "theta") or role.startswith(CONDITION)
-        }
-        if not branches.n:
-            self.reject("", "has no showers; expected at least one")
-
-    def __len__(self) -> int:
-        return self._branches.n
-
-    @property
-    def band(self) -> int:
-        """How many showers are best read at a time."""
-        return min(_BAND, hdf5.rows_per_chunk(8 * self._detector.n_cells, hdf5.STREAM_BYTES))
-
-    def describe(self) -> str:
-        """Return the names of the branches."""
-        where = self._keys.get("hit_cell", "positions")
-        return f"hits '{self._keys['hit_energy']}' at '{where}'"
-
-    def fits(self, detector: Detector) -> bool:
-        """Return False: hits do not tell their detector."""
-        return False
-
-    def bind(self, detector: Detector, axes: str) -> str:
-        """Prepare the reading of cells of a detector; hits at positions take their axes from the options."""
-        self._detector = detector
-        self._points = None if "hit_cell" in self._keys else HitCells(self.path, detector, self._options)
-        if axes and self._points is None:
-            self.reject("", "--axes does not apply to hits of numbered cells")
-        return ""
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """Read the showers of a range."""
-        found = {role: one.read(start, stop).reshape(stop - start, -1) for role, one in self._columns.items()}
-        energy, theta = (
-            np.asarray(found.pop(role)[:, 0], np.float64) if role in found else None
-            for role in ("energy", "theta")
-        )
-        conditions = {role[len(CONDITION) :]: values for role, values in found.items()}
-        return Rows(self._cells(start, stop), energy, theta, conditions)
-
-    def _cells(self, start: int, stop: int) -> NDArray[np.float32]:
-        energy, counts = self._list("hit_energy", start, stop)
-        if self._points is not None:
-            place = np.column_stack([self._list(f"hit_{axis}", start, stop, counts)[0] for axis in "xyz"])
-            cells = self._points.fill(start, counts, place.astype(np.float64), energy.astype(np.float32))
-            self.notes = self._points.notes
-            return cells
-        cell = self._list("hit_cell", start, stop, counts)[0].astype(np.int64)
-        row = np.repeat(np.arange(stop - start), counts)
-        wrong = (cell < 0) | (cell >= self._detector.n_cells)
-        if wrong.any():
-            hit = int(np.argmax(wrong))
-            expected = f"expected 0 to {self._detector.n_cells - 1} of detector '{self._detector.name}'"
-            self.reject(f"shower {start + int(row[hit])}", f"a hit is in cell {cell[hit]}; {expected}")
-        size = (stop - start) * self._detector.n_cells
-        summed = np.bincount(row * self._detector.n_cells + cell, energy.astype(np.float64), size)
-        return summed.reshape(stop - start, -1).astype(np.float32)
-
-    def _list(
-        self, role: str, start: int, stop: int, expected: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        values, counts = self._branches.flat(self._keys[role], role, start, stop)
-        if expected is not None and not np.array_equal(counts, expected):
-            row = start + int(np.argmax(counts != expected))
-            self.reject(f"branch '{self._keys[role]}'", f"has not as many values as hits in shower {row}")
-        return values, counts
-
-    def forget(self) -> None:
-        """Forget the notes: what was read before was a sample."""
-        super().forget()
-        if self._points is not None:
-            self._points.forget()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -158,11 +55,7 @@ class RootFiles(Format):
 
     def matches(self, path: Path) -> bool:
         """Return whether a file is one of ROOT's."""
-        try:
-            with path.open("rb") as file:
-                return file.read(4) == b"root"
-        except OSError:
-            return False
+        return is_root(path)
 
     def open(self, path: Path, options: ReadOptions) -> Table:
         """Open a tree.
@@ -190,10 +83,7 @@ class RootFiles(Format):
         keys = {role: name for role, name in usual.items() if ours and name in branches.names}
         keys |= {role: name for role, name in options.keys.items() if role != "tree"}
         if "cells" in keys:
-
-            def opened(name: str, role: str) -> _BranchRows:
-                return _BranchRows(branches, name, role)
-
+            opened = partial(BranchRows, branches)
             return ArrayTable(path, keys, opened, facts=facts, close=file.close)
         places = {"hit_cell"} if "hit_cell" in keys else {"hit_x", "hit_y", "hit_z"}
         if missing := sorted(({"hit_energy"} | places) - set(keys)):
@@ -203,7 +93,7 @@ class RootFiles(Format):
             raise FileFormatError(
                 path, "", f"{message}; the tree has: {', '.join(list(branches.names)[:12])}"
             )
-        table = _HitTable(file, branches, keys, options, facts)
+        table = HitTable(branches, keys, options, facts, file.close)
         if ours and set(options.keys) <= {"tree"}:
             table.trust()
             if _SEEN in file:

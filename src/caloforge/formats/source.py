@@ -99,7 +99,7 @@ class ForeignShowers:
             _, name, row = fault.where.split("'")
             hint = (
                 "; negative ones are set to 0 with --clip-negative"
-                if name == hdf5.CELLS and np.nanmin(cells) < 0
+                if name == hdf5.CELLS and (cells < 0).any()
                 else ""
             )
             self._table.reject(_NAMES.get(name, name) + row, fault.message + hint)

@@ -6,6 +6,7 @@ file and the branch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError, require
+from caloforge.formats.arrays import RowArray
 
-__all__ = ["EXTRA", "Branches", "find_tree", "open_root"]
+__all__ = ["EXTRA", "BranchRows", "Branches", "find_tree", "is_root", "open_root"]
 
 EXTRA: Final = "formats"
 """Extra of caloforge that installs uproot and awkward."""
+
+
+def is_root(path: Path) -> bool:
+    """Return whether a file begins as those of ROOT do."""
+    with path.open("rb") as file:
+        return file.read(4) == b"root"
 
 
 def open_root(path: Path) -> Any:
@@ -88,19 +96,8 @@ class Branches:
             FileFormatError: When it is missing, holds no lists of numbers, or is damaged.
         """
         ak = require("awkward", EXTRA)
-        full = self.find(name, role)
-        try:
-            found = self._tree[full].array(entry_start=start, entry_stop=stop, library="ak")
-            counts, values = ak.to_numpy(ak.num(found)), ak.to_numpy(ak.flatten(found))
-        except Exception as error:  # uproot raises many kinds
-            raise FileFormatError(
-                self.path, f"branch '{name}'", f"cannot be read as lists of numbers: {_first_line(error)}"
-            ) from error
-        if values.dtype.kind not in "fiu" or values.ndim != 1:
-            raise FileFormatError(
-                self.path, f"branch '{name}'", f"has type {values.dtype}; expected lists of numbers"
-            )
-        return values, counts.astype(np.int64)
+        found = self._read(name, role, start, stop, lambda array: (ak.flatten(array), ak.num(array)))
+        return found[0], found[1].astype(np.int64)
 
     def array(self, name: str, role: str, start: int, stop: int) -> NDArray[Any]:
         """Return a branch of one value, or an array of fixed shape, for each entry.
@@ -108,17 +105,36 @@ class Branches:
         Raises:
             FileFormatError: When it is missing, has lists of several lengths, or is damaged.
         """
+        return self._read(name, role, start, stop, lambda array: (array,))[0]
+
+    def _read(
+        self, name: str, role: str, start: int, stop: int, parts: Callable[[Any], tuple[Any, ...]]
+    ) -> list[NDArray[Any]]:
         full = self.find(name, role)
         try:
-            found = self._tree[full].array(entry_start=start, entry_stop=stop, library="ak")
-            values = np.asarray(require("awkward", EXTRA).to_numpy(found))
-        except Exception as error:
+            array = self._tree[full].array(entry_start=start, entry_stop=stop, library="ak")
+            found = [np.asarray(require("awkward", EXTRA).to_numpy(part)) for part in parts(array)]
+        except Exception as error:  # uproot raises many kinds
+            message = f"cannot be read as numbers, or lists of them: {_first_line(error)}"
+            raise FileFormatError(self.path, f"branch '{name}'", message) from error
+        if found[0].dtype.kind not in "fiub":
             raise FileFormatError(
-                self.path, f"branch '{name}'", f"cannot be read as an array: {_first_line(error)}"
-            ) from error
-        if values.dtype.kind not in "fiub":
-            raise FileFormatError(self.path, f"branch '{name}'", f"has type {values.dtype}; expected numbers")
-        return values
+                self.path, f"branch '{name}'", f"has type {found[0].dtype}; expected numbers"
+            )
+        return found
+
+
+class BranchRows(RowArray):
+    """A branch of one value, or an array of fixed shape, for each entry."""
+
+    def __init__(self, branches: Branches, name: str, role: str) -> None:
+        self.name, self._branches, self._role = name, branches, role
+        first = branches.array(name, role, 0, min(1, branches.n))
+        self.shape, self.dtype = (branches.n, *first.shape[1:]), first.dtype
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the rows of a range."""
+        return self._branches.array(self.name, self._role, start, stop)
 
 
 def _first_line(error: Exception) -> str:
