@@ -111,16 +111,12 @@ class Rows(NamedTuple):
     energy: NDArray[np.float64] | None  # (n,)
     theta: NDArray[np.float64] | None  # (n,)
     conditions: dict[str, NDArray[Any]]  # each (n, k)
-    raw: NDArray[np.float32] | None = (
-        None  # (n, ...) cells as they are stored, where the order of axes can be judged
-    )
+    # (n, ...) cells as they are stored, where the order of axes can be judged
+    raw: NDArray[np.float32] | None = None
 
 
 class Table(ABC):
-    """An open file. Its first duty is to know which detectors fit; after :meth:`bind` it yields rows.
-
-    Subclasses set the attributes below in their constructor and call ``super().__init__``.
-    """
+    """An open file, which yields rows after :meth:`bind`."""
 
     energy_unit: str | None = None  # None: not known
     cell_unit: str | None = None
