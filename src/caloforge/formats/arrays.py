@@ -91,7 +91,7 @@ class ArrayTable(Table):
         super().__init__(path, facts, close)
         self._cells = [opened(name.strip(), "cells") for name in keys["cells"].split(",")]
         self._others = {role: opened(name, role) for role, name in keys.items() if role != "cells"}
-        self._native, self._axes = axes, ""
+        self._native, self._axes, self._how = axes, "", ""
         self._n = (self._cells[0].shape or (0,))[0]
         if not self._n:
             self.reject(f"'{self._cells[0].name}'", "has no showers; expected at least one")
@@ -115,7 +115,8 @@ class ArrayTable(Table):
         """Return the names of the arrays."""
         names = ", ".join(f"'{one.name}'" for one in self._cells[:3])
         more = f" and {len(self._cells) - 3} more" if len(self._cells) > 3 else ""
-        return f"cells {names}{more}" + (f" (axes {self._axes})" if self._axes else "")
+        order = f" (axes {self._axes}{self._how})" if self._axes else ""
+        return f"cells {names}{more}{order}"
 
     def fits(self, detector: Detector) -> bool:
         """Return whether the cells can be those of a detector."""
@@ -165,13 +166,14 @@ class ArrayTable(Table):
             message = f"has shape {found}; expected {need}{order}{also} for detector '{self._detector.name}'"
             self.reject(f"'{self._cells[0].name}'", message)
         flat = all(len(_squeezed(one.shape[1:])) == 1 for one in self._cells)
-        for order, sure in (
-            (wanted, True),
-            (letters, flat or self._native is None),
-            (possible[0], len(possible) == 1),
-        ):
-            if sure and order in possible:
+        own = letters if flat or self._native is None else ""
+        for order in (wanted, own):
+            if order in possible:
+                self._how = ""
                 return order
+        if len(possible) == 1:
+            self._how = ", guessed"
+            return possible[0]
         message = f"has shape {self._cells[0].shape}: {' or '.join(possible)}? {_AMBIGUOUS}"
         self.reject(f"'{self._cells[0].name}'", message)
 
