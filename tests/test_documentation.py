@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from caloforge.formats import FORMATS, read
 from caloforge.models import MODELS
 from caloforge.validate.metrics.base import METRICS
 from caloforge.validate.observables import OBSERVABLES
@@ -30,7 +32,7 @@ def _execute(page: Path) -> dict[str, Any]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget afterwards what an example registered."""
-    kept = [(registry, dict(registry._entries)) for registry in (MODELS, METRICS, OBSERVABLES)]
+    kept = [(registry, dict(registry._entries)) for registry in (MODELS, METRICS, OBSERVABLES, FORMATS)]
     yield
     for registry, entries in kept:
         registry._entries = entries
@@ -60,6 +62,11 @@ def test_the_extending_page(tmp_path: Path) -> None:
     )
     value = METRICS["mean_shift"]().compute(sample, Sample(showers[:100], "half"), Settings())["mean_shift"]
     assert abs(value.value) < 5 * value.uncertainty
+    lines = np.column_stack([showers.incident_energy / 1e3, showers.cells])
+    np.savetxt(tmp_path / "showers.txt", lines, fmt="%.9g")
+    np.testing.assert_array_equal(
+        read(tmp_path / "showers.txt", detector=showers.detector).cells, showers.cells
+    )
     settings = ["epochs=300", "validate_every=100"]
     run = cf.train("mean", tmp_path / "showers.h5", tmp_path / "run", overrides=settings, device="cpu")
     made = cf.load(run, device="cpu").generate(like=showers)

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "statistics": set(),
     "showers": {"geometry"},
+    "formats": {"showers", "geometry"},
     "simulate": {"showers", "geometry"},
     "models": {"statistics", "showers", "geometry"},
     "validate": {"statistics", "showers", "geometry"},

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Showers": "caloforge.showers",
     "benchmark": "caloforge.benchmark",
+    "convert": "caloforge.formats",
     "export": "caloforge.generate.export",
     "get_detector": "caloforge.geometry",
     "load": "caloforge.zoo",
@@ -26,10 +27,15 @@ _LAZY = {
     "write_showers": "caloforge.showers",
 }
 
-__all__ = ["__version__", *_LAZY]  # noqa: PLE0604
+_ROOMS = ("formats",)
+"""Packages that are attributes without an import of their own."""
+
+__all__ = ["__version__", *_LAZY, *_ROOMS]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"caloforge.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'caloforge' has no attribute '{name}'")
     return getattr(import_module(_LAZY[name]), name)

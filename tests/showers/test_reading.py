@@ -137,7 +137,7 @@ def test_a_users_detector_comes_from_the_file(toy: Detector, path: Path) -> None
 def calochallenge(path: Path, **changes: np.ndarray) -> Path:
     """Write a file as the CaloChallenge does: no attributes, contiguous, double precision."""
     content = {
-        "incident_energies": np.full((6, 1), 1e4),
+        "incident_energies": np.full((6, 1), 4e5),
         "showers": np.arange(6 * 368.0).reshape(6, 368),
     } | changes
     with h5py.File(path, "w") as file:
@@ -161,7 +161,7 @@ def test_a_file_without_detector_is_read_when_it_is_named(tmp_path: Path) -> Non
 
 def test_columns_of_one_axis_and_chunks_across_cells(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
-    cells = np.random.default_rng(0).random((100, 368)).astype(np.float32)
+    cells = (0.1 * np.random.default_rng(0).random((100, 368))).astype(np.float32)
     with h5py.File(path, "w") as file:
         file.create_dataset("showers", data=cells, chunks=(30, 25), compression="gzip")
         file["incident_energies"] = np.arange(1, 101)

@@ -32,7 +32,9 @@ def showers_of(detector: str, n: int = 9, fill: float = 0.1) -> Showers:
     rng = np.random.default_rng(1)
     cells = rng.exponential(1.0, (n, place.n_cells)) * (rng.random((n, place.n_cells)) < fill)
     cells[n // 2] = 0
-    return Showers(place, cells, rng.uniform(1e3, 1e5, n))
+    energy = rng.uniform(1e3, 1e5, n)
+    cells *= place.sampling_fraction * energy.sum() / cells.sum()  # files of others must be plausible
+    return Showers(place, cells, energy)
 
 
 def save_as_showerdata(path: Path, showers: Showers, **changes: object) -> Path:
@@ -193,7 +195,8 @@ def test_files_of_showerdata_are_read(name: str, tmp_path: Path) -> None:
 def test_files_of_showerdata_with_angles_and_gev(make, tmp_path: Path) -> None:
     showers = make(20, conditions={})
     path = save_as_showerdata(
-        tmp_path / "s.h5", showers.replace(incident_energy=showers.incident_energy / 1e3)
+        tmp_path / "s.h5",
+        showers.replace(incident_energy=showers.incident_energy / 1e3, cells=showers.cells / 1e3),
     )
     message = r"attribute 'energy_unit': is missing and energies are below 1000: MeV or GeV\?"
     with pytest.raises(FileFormatError, match=message):
@@ -203,7 +206,7 @@ def test_files_of_showerdata_with_angles_and_gev(make, tmp_path: Path) -> None:
     back = read_showers(path, showers.detector)
     np.testing.assert_allclose(back.incident_energy, showers.incident_energy, rtol=1e-6)
     np.testing.assert_allclose(back.incident_theta, showers.incident_theta, rtol=1e-5)
-    np.testing.assert_allclose(back.cells, 1000 * showers.cells, rtol=1e-6)
+    np.testing.assert_allclose(back.cells, showers.cells, rtol=1e-6)
 
 
 def test_points_of_others_in_one_cell_are_summed(tmp_path: Path) -> None:

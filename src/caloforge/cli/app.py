@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from caloforge import __version__
 from caloforge.cli.benchmark import benchmark
+from caloforge.cli.convert import convert
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
 from caloforge.cli.models import models
@@ -137,7 +138,7 @@ def _options(
 
 
 for _verb in (
-    detectors, models, simulate, project, train, generate, export, validate, study, benchmark, view, demo,
+    detectors, models, simulate, project, train, generate, export, validate, study, benchmark, convert, view, demo,
 ):  # fmt: skip
     app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
 

@@ -53,6 +53,7 @@ DETECTORS: Registry[Callable[[], Detector]] = Registry(
         "clic-ecal-wide": "caloforge.geometry.published:clic_ecal_wide",
         "atlas-em-barrel": "caloforge.geometry.published:atlas_em_barrel",
         "ild-ecal-10x10": "caloforge.geometry.published:ild_ecal_10x10",
+        "calogan": "caloforge.geometry.published:calogan",
         "calochallenge-1-photons": "caloforge.geometry.published:calochallenge_1_photons",
         "calochallenge-1-pions": "caloforge.geometry.published:calochallenge_1_pions",
         "calochallenge-2": "caloforge.geometry.published:calochallenge_2",

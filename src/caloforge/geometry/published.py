@@ -9,6 +9,9 @@ ATLAS has 266 cells in four layers around one middle-layer cell. Flat lead-iron 
 ATL-SOFT-PUB-2018-001: presampler 7 x 3, front 56 x 3, middle 7 x 7, back 4 x 7. Presampler and front cells span four middle
 cells in phi, so there are four alignments of them around the impact cell; back cells span two in eta, so there are two.
 
+CaloGAN's calorimeter (M. Paganini, L. de Oliveira, B. Nachman, arXiv:1712.10321) is for reading its files, whose energies are
+calibrated: cells of 5 x 160, 40 x 40 and 80 x 40 mm in eta and phi, layers 90, 347 and 43 mm deep.
+
 The meshes of the CaloChallenge have the radial edges and angular bins published with the data sets (C. Krause et al., CaloChallenge
 2022, arXiv:2410.21611). Energies there are calibrated already. The challenge's evaluation sets voxels below a cut to 0 before anything else
 (``evaluation_cut``): 1 MeV in data set 1, 0.5 keV over 0.033 in data sets 2 and 3. Data set 1 is for reading and validating
@@ -49,6 +52,7 @@ __all__ = [
     "calochallenge_1_pions",
     "calochallenge_2",
     "calochallenge_3",
+    "calogan",
     "clic_ecal",
     "clic_ecal_wide",
     "ild_ecal",
@@ -164,6 +168,24 @@ def _rings(rings: _Rings) -> tuple[CylindricalLayer, ...]:
     return tuple(
         CylindricalLayer(f"layer {layer}", tuple(float(edge) for edge in edges), n_alpha, float(layer))
         for layer, (n_alpha, edges) in rings.items()
+    )
+
+
+def calogan() -> Detector:
+    """CaloGAN's calorimeter, for its files: 504 cells in 3 layers, x is eta, y is phi."""
+    cells = ((96, 3, 5.0, 160.0, 90.0), (12, 12, 40.0, 40.0, 347.0), (6, 12, 80.0, 40.0, 43.0))
+    layers, z = [], 0.0
+    for number, (nx, ny, pitch_x, pitch_y, depth) in enumerate(cells):
+        layers.append(ReadoutLayer(f"layer {number}", nx, ny, pitch_x, pitch_y, z + depth / 2))
+        z += depth
+    return Detector(
+        name="calogan",
+        description="CaloGAN's Pb-LAr calorimeter, 504 cells in 3 layers",
+        order="layered",
+        layers=tuple(layers),
+        beam=Beam("e+", EnergySpec.parse("1-100GeV"), AngleSpec.parse("90")),
+        sampling_fraction=1.0,
+        sampling_source="calibrated",
     )
 
 

@@ -18,21 +18,32 @@ from caloforge.geometry import DETECTORS, Detector, detector_from_definition, ge
 from caloforge.showers import hdf5
 from caloforge.showers.container import Index, Showers, as_selection, chunk_size
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.plausibility import SAMPLE, axis_sizes, check_angles, check_axes, check_energies
 from caloforge.showers.sparse import PointFile, is_sparse
 
-__all__ = ["ShowerFile", "open_showers", "open_with_default", "read_showers"]
+__all__ = ["ShowerFile", "find_detector", "open_showers", "open_with_default", "read_showers"]
 
 _DETECTOR = "attribute 'detector'"
 _PREFIX = f"{hdf5.CONDITIONS}/"
 
 
-def open_showers(path: str | Path, detector: str | Path | Detector | None = None) -> ShowerFile:
-    """Open a file of showers; ``detector``, which is expected, is needed when the file names none.
+def open_showers(
+    path: str | Path,
+    detector: str | Path | Detector | None = None,
+    energy_unit: str = "",
+    allow_implausible: bool = False,
+) -> ShowerFile:
+    """Open a file of showers.
+
+    Arguments:
+        detector: Which is expected; needed when the file names none.
+        energy_unit: MeV or GeV, for a file of points that does not say which.
+        allow_implausible: Read a file of another program although its units or axes look wrong.
 
     Raises:
         FileFormatError: When the file is not what it should be; says where and what was expected.
     """
-    return ShowerFile(path, detector)
+    return ShowerFile(path, detector, energy_unit, allow_implausible)
 
 
 def open_with_default(path: str | Path, detector: str | Path | Detector | None) -> ShowerFile:
@@ -51,6 +62,39 @@ def read_showers(path: str | Path, detector: str | Path | Detector | None = None
         return file[:]
 
 
+def find_detector(path: Path, stored: dict[str, Any], expected: str | Path | Detector | None) -> Detector:
+    """Return the detector that a file's attributes name or define, which must be the expected one.
+
+    Raises:
+        FileFormatError: When they name none and none is expected, or another one, or one that cannot be built.
+    """
+    wanted = None if expected is None else get_detector(expected)
+    name = stored.get("detector")
+    if name is None:
+        if wanted is None:
+            message = "is missing; name the detector of its showers (--detector NAME)"
+            raise FileFormatError(path, _DETECTOR, message)
+        return wanted
+    if wanted is not None and wanted.name != name:
+        raise FileFormatError(path, _DETECTOR, f"is '{name}'; expected '{wanted.name}'")
+    try:
+        if hdf5.DEFINITION in stored:
+            found = detector_from_definition(str(stored[hdf5.DEFINITION]))
+        elif wanted is not None:
+            found = wanted
+        elif name not in DETECTORS:  # a name that is a path must not make the reader open another file
+            raise UnknownNameError("detector", str(name), DETECTORS.names())
+        else:
+            found = get_detector(name)
+    except CaloforgeError as error:
+        message = f"is '{name}', which cannot be built: {error}; pass its .toml file (--detector FILE.toml)"
+        raise FileFormatError(path, _DETECTOR, message) from error
+    if wanted is not None and wanted != found:
+        message = f"defines another '{name}' than the expected one"
+        raise FileFormatError(path, f"attribute '{hdf5.DEFINITION}'", message)
+    return found
+
+
 class ShowerFile:
     """Showers in a file, read when they are needed.
 
@@ -60,52 +104,34 @@ class ShowerFile:
     Arguments: see :func:`open_showers`.
     """
 
-    def __init__(self, path: str | Path, detector: str | Path | Detector | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        detector: str | Path | Detector | None = None,
+        energy_unit: str = "",
+        allow_implausible: bool = False,
+    ) -> None:
         self.path = Path(path)
+        self._said = energy_unit, allow_implausible
         self._file = hdf5.open_hdf5(self.path)
         try:
             stored = hdf5.plain_attributes(self._file)
-            self.detector = self._find_detector(stored, detector)
+            self.detector = find_detector(self.path, stored, detector)
             self.particle = str(stored.get("particle", ""))
             self.source = str(stored.get("source", ""))
             self.seed: int | None = stored.get("seed")
             self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
-            self._points = PointFile(self.path, self._file, self.detector) if is_sparse(self._file) else None
+            sparse = is_sparse(self._file)
+            self._points = PointFile(self.path, self._file, self.detector, energy_unit) if sparse else None
             self._cells = self._open_cells()
             self._columns = self._open_columns()
             if self._points is not None and not self.particle:
                 self.particle = self._points.particle
+            if "caloforge_version" not in stored and not allow_implausible:
+                self._check_plausible()
         except BaseException:
             self._file.close()
             raise
-
-    def _find_detector(self, stored: dict[str, Any], expected: str | Path | Detector | None) -> Detector:
-        """Return the detector that the file's attributes name or define, which must be the expected one."""
-        wanted = None if expected is None else get_detector(expected)
-        name = stored.get("detector")
-        if name is None:
-            if wanted is None:
-                self._reject(_DETECTOR, "is missing; name the detector of its showers (--detector NAME)")
-            return wanted
-        if wanted is not None and wanted.name != name:
-            self._reject(_DETECTOR, f"is '{name}'; expected '{wanted.name}'")
-        try:
-            if hdf5.DEFINITION in stored:
-                found = detector_from_definition(str(stored[hdf5.DEFINITION]))
-            elif wanted is not None:
-                found = wanted
-            elif name not in DETECTORS:  # a name that is a path must not make the reader open another file
-                raise UnknownNameError("detector", str(name), DETECTORS.names())
-            else:
-                found = get_detector(name)
-        except CaloforgeError as error:
-            message = (
-                f"is '{name}', which cannot be built: {error}; pass its .toml file (--detector FILE.toml)"
-            )
-            raise FileFormatError(self.path, _DETECTOR, message) from error
-        if wanted is not None and wanted != found:
-            self._reject(f"attribute '{hdf5.DEFINITION}'", f"defines another '{name}' than the expected one")
-        return found
 
     def _open_cells(self) -> h5py.Dataset:
         """Open the cells, or the points."""
@@ -121,6 +147,8 @@ class ShowerFile:
         columns: dict[str, h5py.Dataset | NDArray[np.float64]] = {}
         if self._points is not None and not self._points.ours:
             columns |= self._points.columns()
+            if hdf5.THETA in self._file:  # written by caloforge, without the rounding of directions
+                columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
         else:
             energies = hdf5.ENERGIES if self._points is None else hdf5.POINT_ENERGIES
             columns[hdf5.ENERGIES] = self._open_numbers(energies, 1)
@@ -139,11 +167,31 @@ class ShowerFile:
                 )
         return columns
 
+    def _check_plausible(self) -> None:
+        """Refuse a file of another program whose units or axes cannot be those of this layout, by its first showers."""
+        stop = min(SAMPLE, len(self._cells), max(1, hdf5.STREAM_BYTES // (4 * self.detector.n_cells)))
+        try:
+            showers = self._read(0, stop)
+        except FileFormatError:
+            return  # invalid values are named when they are read
+        theta, energy = showers.incident_theta, showers.incident_energy
+        finding = check_energies(showers.visible_energy, energy, self.detector, self.particle)
+        if finding is None and self.has_theta:
+            finding = check_angles(theta)
+        if finding is None and self._points is None:
+            axes = "".join(axis_sizes(self.detector))
+            finding = check_axes(showers.cells, axes, energy, theta, self.detector, self.particle)
+        if finding is not None and finding.clear:
+            self._reject("", f"{finding.message}; {finding.remedy} of 'caloforge convert'")
+
     def _open_numbers(self, name: str, width: int | None, note: str = "") -> h5py.Dataset:
         """Open a dataset (N, width) of numbers; (N,) does for (N, 1), and any width when it is None."""
         where = f"dataset '{name}'"
         if name not in self._file:
-            self._reject(where, f"is missing; the file has: {', '.join(self._file) or 'nothing'}")
+            self._reject(
+                where,
+                f"is missing; the file has: {', '.join(self._file) or 'nothing'} (other layouts: caloforge convert)",
+            )
         found = self._file[name]
         if not isinstance(found, h5py.Dataset):
             self._reject(where, "is a group; expected a dataset")
@@ -151,11 +199,12 @@ class ShowerFile:
             self._reject(where, f"has type {found.dtype}; expected numbers")
         shape = (*found.shape, 1) if found.ndim == 1 else found.shape
         if len(shape) != 2 or width not in (None, shape[1]):
-            self._reject(where, f"has shape {found.shape}; expected (N, {width or 'k'}){note}")
+            hint = " (other layouts: caloforge convert)" if len(shape) > 2 else ""
+            self._reject(where, f"has shape {found.shape}; expected (N, {width or 'k'}){note}{hint}")
         return hdf5.open_dataset(self._file, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_showers, (self.path, self.detector)
+        return open_showers, (self.path, self.detector, *self._said)
 
     def __enter__(self) -> Self:
         return self

@@ -232,19 +232,20 @@ class PointFile:
     Arguments:
         file: An open file for which :func:`is_sparse` is true.
         detector: Detector of the cells.
+        energy_unit: MeV or GeV, where the file does not say which.
 
     Raises:
         FileFormatError: When the file is not what it should be; says where and what was expected.
     """
 
-    def __init__(self, path: Path, file: h5py.File, detector: Detector) -> None:
+    def __init__(self, path: Path, file: h5py.File, detector: Detector, energy_unit: str = "") -> None:
         self._path, self._file, self._detector = path, file, detector
         self._cells = Cells(detector)
         n, self._most, self._width = self._shape()
         self.dataset = self._open(n)
         self.ours = "caloforge_version" in file.attrs and not self.variable
         self._numbers = self._column(hdf5.NUMBERS, (n,), "iu").astype(np.int64)
-        self._scale = self._unit()
+        self._scale = self._unit(energy_unit)
         whole = self.variable or self.dataset.chunks is None
         self.band = hdf5.VARIABLE_BAND if whole else int(self.dataset.chunks[0])
         if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > self._most))):
@@ -277,14 +278,16 @@ class PointFile:
             self._reject(hdf5.CELLS, f"has shape {points.shape} and type {points.dtype}; expected {expected}")
         return points if self.variable else hdf5.open_dataset(self._file, hdf5.CELLS)
 
-    def _unit(self) -> float:
-        """Return the unit of the file's energies, MeV."""
-        where, unit = f"attribute '{hdf5.UNIT}'", str(hdf5.plain_attributes(self._file).get(hdf5.UNIT, ""))
+    def _unit(self, said: str) -> float:
+        """Return the unit of the file's energies, MeV; ``said`` is the user's, where the file has none."""
+        where, unit = f"attribute '{hdf5.UNIT}'", str(hdf5.plain_attributes(self._file).get(hdf5.UNIT, said))
         if unit not in (("MeV",) if self.ours else ("", "MeV", "GeV")):
             self._fail(where, f"is '{unit}'; expected MeV{'' if self.ours else ' or GeV'}")
         lowest = self._column(hdf5.POINT_ENERGIES, (len(self._numbers), 1), "fiu").min()
         if not unit and lowest < _FIRST_ENERGY:
-            self._fail(where, "is missing and energies are below 1000: MeV or GeV? expected it to say so")
+            self._fail(
+                where, "is missing and energies are below 1000: MeV or GeV? (caloforge convert --energy-unit)"
+            )
         return 1000.0 if unit == "GeV" else 1.0
 
     def columns(self) -> dict[str, NDArray[np.float64]]:
