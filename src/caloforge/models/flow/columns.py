@@ -16,19 +16,7 @@ At t_0 = 0 there is noise alone, and the first network sees conditions and summa
 all: the next turn knows where its neighbours were drawn. Each turn has its own network, whose loss is the negative logarithm of the
 posterior's density at training showers, so that it needs no teacher.
 
-**Posterior.** With the noisy value x, the outputs u, v, w of the network and r the logarithm of the distance from the layer's centre,
-
-.. math:: o = a + u + b x + c x^2 + g r + k r^2, \qquad \mu = e + f x + h v + m r, \qquad \ln \sigma^2 = d + w,
-
-the cell is filled with probability sigmoid(o), and its value then normal. All but x, u, v, w, r are constants of the cell: a to f, h and d begin as
-those of cells with their average occupancy, mean and width. Learned are changes for each layer and, in proportion to
-
-.. math:: \frac{p}{p + p_0}, \qquad p_0 = 0.05,
-
-with the occupancy p, for each cell: the hits of rare cells are too few to learn from one by one. Likewise a column has smooth functions of
-its place, and numbers of its own in proportion to the occupancy of its most filled cell. u, v and w are the outputs of the cell's column plus, for
-each layer, numbers that conditions and summary give: of u and v a constant and a slope in r, of w a constant. So the counts and
-widths of a layer, which are those of the summary, need not pass the few channels of a column.
+**Posterior.** That of a cell, with constants that are learned: :mod:`~caloforge.models.flow.fixed_time`.
 
 References:
     Z. Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545.
@@ -48,30 +36,17 @@ from torch.nn import functional
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.base import in_chunks
 from caloforge.models.flow.cells import LayerTargets
-from caloforge.models.flow.path import EMPTY, NOISE, CellAverages
+from caloforge.models.flow.fixed_time import FixedTimePosterior, Numbers, drawn, log_odds, shares
+from caloforge.models.flow.path import EMPTY, CellAverages
 from caloforge.models.flow.sampling import repeated
 
-__all__ = ["ColumnNetwork", "ColumnNetworks", "Context", "FixedTimePosterior", "is_columns", "log_odds"]
+__all__ = ["ColumnNetwork", "ColumnNetworks", "Context", "is_columns"]
 
 _CACHED = 500_000  # cells of a batch on a CPU, which fit into its cache
 _MOST = 40.0  # largest log odds
-_WIDEST = 3.0  # largest change of ln sigma^2
 _NEAR = 0.25  # added to squared distances, in cells
-_LEAST = 1e-6
-_RARE = 0.05  # p_0
 _WAVES = (1.0, 2.0)  # half waves across the detector
 _LAYER_NUMBERS = 5  # of u and v a constant and a slope, of w a constant
-_POWERS = (1.59118008, 7.65705983e-2, -1.08767981e-3, 1.40108186e-5, -8.06120603e-8)
-"""Of z, z^3, ... z^9 in the logarithm of the odds of Phi(z), least squares for |z| < 6: 0.002 at most."""
-
-
-def log_odds(normal: Tensor) -> Tensor:
-    """Return ln(p / (1 - p)) with p = Phi(z) of normal numbers z, to 0.002 up to 6 standard deviations."""
-    square = normal * normal
-    found = square * _POWERS[-1]
-    for factor in _POWERS[-2:0:-1]:
-        found.add_(factor).mul_(square)
-    return found.add_(_POWERS[0]).mul_(normal)
 
 
 class Context(NamedTuple):
@@ -86,59 +61,6 @@ class Context(NamedTuple):
     def of(cls, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Context:
         """Return the context of encoded conditions, summaries and what these say of the layers."""
         return cls(encoded, summary, targets.x, targets.y)
-
-
-def shares(averages: CellAverages) -> Tensor:
-    """Return p / (p + p_0) of the cells (n_cells,)."""
-    return torch.sigmoid(averages.logit - math.log(_RARE))
-
-
-class Numbers(NamedTuple):
-    """Constants of the cells at one time, see the module, (n_cells,) each."""
-
-    a: Tensor
-    b: Tensor
-    c: Tensor
-    e: Tensor
-    f: Tensor
-    h: Tensor
-    d: Tensor
-    g: Tensor
-    k: Tensor
-    m: Tensor
-
-
-class FixedTimePosterior(nn.Module):
-    """Constants of the cells at one time t below 1.
-
-    Attributes:
-        by_layer: (8, 1, n_layers) learned changes: of a, b, the mean, ln width, f, and of g, k and m.
-        by_cell: (8, columns, n_layers) the same for each cell, before they are shrunk.
-    """
-
-    def __init__(self, columns: int, layers: int, time: float) -> None:
-        super().__init__()
-        self.time = time
-        self.by_layer = nn.Parameter(torch.zeros(8, 1, layers))
-        self.by_cell = nn.Parameter(torch.zeros(8, columns, layers))
-
-    def numbers(self, averages: CellAverages) -> Tensor:
-        """Return the constants (10, n_cells) of cells with these averages, in the order of :class:`Numbers`."""
-        t = self.time
-        own = shares(averages).view_as(self.by_cell[0]) * self.by_cell
-        a, b, shift, stretch, f, g, k, m = (self.by_layer + own).flatten(1).float()
-        spread = averages.spread * torch.exp(_WIDEST * torch.tanh(stretch / _WIDEST))
-        centre = averages.centre + averages.spread * shift
-        noise = (1.0 - t) ** 2 + NOISE**2
-        variance = t**2 * spread.square() + noise
-        a = a + averages.logit + 0.5 * t**2 * (1.0 / noise - centre.square() / variance)
-        a = a - 0.5 * torch.log(variance / noise)
-        b = b + t * (1.0 / noise + centre / variance)
-        c = 0.5 * (1.0 / noise - 1.0 / variance)
-        weight = t * spread.square() / variance
-        rest = 1.0 - t * weight
-        width = torch.log(spread.square() * noise / variance)
-        return torch.stack([a, b, c, centre * rest, weight + f, spread * rest, width, g, k, m])
 
 
 class _Block(nn.Module):
@@ -163,13 +85,13 @@ class ColumnNetwork(nn.Module):
 
     Arguments:
         shape: Columns along x and y, and layers.
+        time: When the turn begins; 0: the network sees no noisy values.
         rows: Rows of a summary.
         kinds: Its numbers a row.
         conditions: Encoded conditions.
         width: Channels of a column.
         blocks: Blocks.
         kernel: Columns along the side of a convolution.
-        time: When the turn begins; 0: the network sees no noisy values.
     """
 
     smooth: Tensor  # (nx, ny, functions) of the columns' places
@@ -177,13 +99,13 @@ class ColumnNetwork(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],
+        time: float,
         rows: int,
         kinds: int,
         conditions: int,
         width: int,
         blocks: int,
         kernel: int,
-        time: float,
     ) -> None:
         super().__init__()
         nx, ny, layers = shape
@@ -220,9 +142,9 @@ class ColumnNetwork(nn.Module):
         bias, slope, *others = by_layer[:, :, None].unbind(1)
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
         v = v + torch.addcmul(others[0], others[1], r)
-        odds = self.odds(x, (u.view_as(r) + torch.addcmul(bias, slope, r)).flatten(1), distance, n)
+        odds = self.posterior.odds(x, (u.view_as(r) + torch.addcmul(bias, slope, r)).flatten(1), distance, n)
         odds = odds.clamp(-_MOST, _MOST)
-        mean, log = self.value(x, v.flatten(1), (w + others[2]).flatten(1), distance, n)
+        mean, log = self.posterior.value(x, v.flatten(1), (w + others[2]).flatten(1), distance, n)
         filled = (data > EMPTY) | (averages.logit >= _MOST)
         occupied = functional.softplus(torch.where(filled, -odds, odds))
         value = 0.5 * ((data - mean).square() * torch.exp(-log) + log)
@@ -253,18 +175,6 @@ class ColumnNetwork(nn.Module):
         u = self.occupied(h).flatten(1).float()
         return u, self.valued(h).float(), by_layer.view(len(u), _LAYER_NUMBERS, -1)
 
-    @staticmethod
-    def odds(x: Tensor, u: Tensor, distance: Tensor, n: Numbers) -> Tensor:
-        """Return o (B, n_cells)."""
-        radial = torch.addcmul(n.g, n.k, distance).mul(distance)
-        return torch.addcmul(n.b, n.c, x).mul(x) + radial + (n.a + u)
-
-    @staticmethod
-    def value(x: Tensor, v: Tensor, w: Tensor, distance: Tensor, n: Numbers) -> tuple[Tensor, Tensor]:
-        """Return mean and ln sigma^2 of the value if the cell is filled, of the shape of x: (B, n_cells), or of some cells."""
-        mean = n.e + n.f * x + n.h * v + n.m * distance
-        return mean, n.d + _WIDEST * torch.tanh(w / _WIDEST)
-
 
 class ColumnNetworks(nn.Module):
     """The networks of all turns; in training the rows of a batch take the turns one after the other.
@@ -283,10 +193,14 @@ class ColumnNetworks(nn.Module):
         nx, ny, layers = detector.shape
         self.shape, self.times = (nx, ny, layers), (*times, 1.0)
         self.posterior = CellAverages(detector.n_cells)
-        self.networks = nn.ModuleList(ColumnNetwork(detector.shape, *sizes, time) for time in times)
+        self.networks = nn.ModuleList(ColumnNetwork(detector.shape, time, *sizes) for time in times)
         self.register_buffer("cell_x", torch.arange(nx) - 0.5 * (nx - 1), persistent=False)
         self.register_buffer("cell_y", torch.arange(ny) - 0.5 * (ny - 1), persistent=False)
         self.layers = layers
+
+    @property
+    def _turns(self) -> list[ColumnNetwork]:
+        return [network for network in self.networks if isinstance(network, ColumnNetwork)]
 
     def distance(self, context: Context) -> Tensor:
         """Return r (B, n_cells): ln of each cell's distance, in cells, from its layer's centre."""
@@ -318,7 +232,7 @@ class ColumnNetworks(nn.Module):
         """
         known = [
             (network.posterior.numbers(self.posterior), network.places(self.posterior))
-            for network in self.networks
+            for network in self._turns
         ]
         size = max(1, _CACHED // noise.shape[1]) if noise.device.type == "cpu" else noise.shape[0]
         parts = [noise, *context, *([] if filled is None else [filled])]
@@ -335,15 +249,15 @@ class ColumnNetworks(nn.Module):
         distance = self.distance(context)
         x = repeated(noise, turns)
         for turn, (network, (own, places), (start, end)) in enumerate(
-            zip(self.networks, known, pairwise(self.times), strict=True)
+            zip(self._turns, known, pairwise(self.times), strict=True)
         ):
             u, rest, by_layer = network.outputs(x, places, context, distance)
             rows = distance.view(len(x), -1, self.layers)
             u = torch.addcmul(u.view_as(rows), by_layer[:, 1, None], rows).flatten(1)
-            odds = network.odds(x, u, distance, Numbers(*own.unbind(0)))
+            odds = network.posterior.odds(x, u, distance, Numbers(*own.unbind(0)))
             level = log_odds(repeated(noise, turn) if turn else noise)
             odds = self._balanced(odds, by_layer[:, 0], filled, level if turn + 1 == turns else None)
-            data = _drawn(x, odds, level, distance, rest, by_layer[:, 2:], own)
+            data = drawn(x, odds, level, distance, rest, by_layer[:, 2:], own)
             if turn + 1 == turns:  # in a layer of which no cell was drawn the most likely one is found
                 return data + (odds - level).mul_(_GRADE).clamp_(-_LOWEST, 0.0)
             kept = (1.0 - end) / (1.0 - start)
@@ -384,49 +298,6 @@ _GRADE, _LOWEST = (
 )  # slope in the log odds of how much the value of an empty cell is lower, and the most of that
 _COUNTED = 3  # further ones with the cells that are filled, not their probabilities
 _LEAST_SLOPE = 0.3  # least variance of a layer's number of filled cells
-
-
-def _drawn(
-    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, rest: Tensor, by_layer: Tensor, numbers: Tensor
-) -> Tensor:
-    """Return values (B, n_cells) drawn for noisy ones.
-
-    Arguments:
-        x: Noisy values (B, n_cells).
-        odds: o of the module (B, n_cells).
-        level: Log odds of a uniform number of each cell (B, n_cells).
-        distance: r (B, n_cells).
-        rest: What the columns give of v and w (B, nx, ny, 2 x n_layers).
-        by_layer: What the layers add to v, and to v times r, and to w (B, 3, n_layers).
-        numbers: Constants (10, n_cells).
-    """
-    chosen, layers = odds > level, by_layer.shape[2]
-    if x.device.type != "cpu" or torch.compiler.is_exporting():
-        rows = distance.view(len(x), -1, layers)
-        bias, slope, width = by_layer[:, :, None].unbind(1)
-        v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
-        v, w = (v + torch.addcmul(bias, slope, rows)).flatten(1), (w + width).flatten(1)
-        value = _value(x, odds, level, distance, v, w, Numbers(*numbers.unbind(0)))
-        return torch.where(chosen, value, EMPTY)
-    place = torch.nonzero(chosen.flatten())[:, 0]  # few cells: only their values are made
-    own = Numbers(*numbers.index_select(1, place % x.shape[1]).unbind(0))
-    x_, odds_, level_, r = (part.flatten().index_select(0, place) for part in (x, odds, level, distance))
-    first = place + place.div(layers, rounding_mode="floor") * layers  # of v in ``rest``
-    v, w = (rest.flatten().index_select(0, first + k * layers) for k in range(2))
-    table = by_layer.transpose(0, 1).flatten(1)  # (3, B x n_layers)
-    row = place.div(x.shape[1], rounding_mode="floor") * layers + place % layers
-    bias, slope, width = table.index_select(1, row).unbind(0)
-    value = _value(x_, odds_, level_, r, v + torch.addcmul(bias, slope, r), w + width, own)
-    return torch.full_like(x, EMPTY).view(-1).index_copy_(0, place, value).view_as(x)
-
-
-def _value(
-    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, v: Tensor, w: Tensor, n: Numbers
-) -> Tensor:
-    """Return the value of cells that are filled: its quantile is where the uniform number lies among those that fill the cell."""
-    mean, log = ColumnNetwork.value(x, v, w, distance, n)
-    inside = torch.sigmoid(level) / torch.sigmoid(odds).clamp_min(_LEAST)
-    return mean + torch.exp(0.5 * log) * torch.special.ndtri(inside.clamp(_LEAST, 1.0 - _LEAST))
 
 
 def _smooth(nx: int, ny: int) -> Tensor:

@@ -1,0 +1,152 @@
+r"""The posterior of a cell that is seen with noise at a fixed time, with constants that are learned.
+
+With the noisy value x, the outputs u, v, w of the network and r the logarithm of the distance from the layer's centre,
+
+.. math:: o = a + u + b x + c x^2 + g r + k r^2, \qquad \mu = e + f x + h v + m r, \qquad \ln \sigma^2 = d + w,
+
+the cell is filled with probability sigmoid(o), and its value then normal. All but x, u, v, w, r are constants of the cell: a to f, h and d begin as
+those of cells with their average occupancy, mean and width. Learned are changes for each layer and, in proportion to
+
+.. math:: \frac{p}{p + p_0}, \qquad p_0 = 0.05,
+
+with the occupancy p, for each cell: the hits of rare cells are too few to learn from one by one. Likewise a column has smooth functions of
+its place, and numbers of its own in proportion to the occupancy of its most filled cell. u, v and w are the outputs of the cell's column plus, for
+each layer, numbers that conditions and summary give: of u and v a constant and a slope in r, of w a constant. So the counts and
+widths of a layer, which are those of the summary, need not pass the few channels of a column.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from caloforge.models.flow.path import EMPTY, NOISE, CellAverages
+
+__all__ = ["FixedTimePosterior", "Numbers", "drawn", "log_odds", "shares"]
+
+_WIDEST = 3.0  # largest change of ln sigma^2
+_LEAST = 1e-6
+_RARE = 0.05  # p_0
+_POWERS = (1.59118008, 7.65705983e-2, -1.08767981e-3, 1.40108186e-5, -8.06120603e-8)
+"""Of z, z^3, ... z^9 in the logarithm of the odds of Phi(z), least squares for |z| < 6: 0.002 at most."""
+
+
+def log_odds(normal: Tensor) -> Tensor:
+    """Return ln(p / (1 - p)) with p = Phi(z) of normal numbers z, to 0.002 up to 6 standard deviations."""
+    square = normal * normal
+    found = square * _POWERS[-1]
+    for factor in _POWERS[-2:0:-1]:
+        found.add_(factor).mul_(square)
+    return found.add_(_POWERS[0]).mul_(normal)
+
+
+def shares(averages: CellAverages) -> Tensor:
+    """Return p / (p + p_0) of the cells (n_cells,)."""
+    return torch.sigmoid(averages.logit - math.log(_RARE))
+
+
+class Numbers(NamedTuple):
+    """Constants of the cells at one time, see the module, (n_cells,) each."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    e: Tensor
+    f: Tensor
+    h: Tensor
+    d: Tensor
+    g: Tensor
+    k: Tensor
+    m: Tensor
+
+
+class FixedTimePosterior(nn.Module):
+    """Constants of the cells at one time t below 1.
+
+    Attributes:
+        by_layer: (8, 1, n_layers) learned changes: of a, b, the mean, ln width, f, and of g, k and m.
+        by_cell: (8, columns, n_layers) the same for each cell, before they are shrunk.
+    """
+
+    def __init__(self, columns: int, layers: int, time: float) -> None:
+        super().__init__()
+        self.time = time
+        self.by_layer = nn.Parameter(torch.zeros(8, 1, layers))
+        self.by_cell = nn.Parameter(torch.zeros(8, columns, layers))
+
+    def numbers(self, averages: CellAverages) -> Tensor:
+        """Return the constants (10, n_cells) of cells with these averages, in the order of :class:`Numbers`."""
+        t = self.time
+        own = shares(averages).view_as(self.by_cell[0]) * self.by_cell
+        a, b, shift, stretch, f, g, k, m = (self.by_layer + own).flatten(1).float()
+        spread = averages.spread * torch.exp(_WIDEST * torch.tanh(stretch / _WIDEST))
+        centre = averages.centre + averages.spread * shift
+        noise = (1.0 - t) ** 2 + NOISE**2
+        variance = t**2 * spread.square() + noise
+        a = a + averages.logit + 0.5 * t**2 * (1.0 / noise - centre.square() / variance)
+        a = a - 0.5 * torch.log(variance / noise)
+        b = b + t * (1.0 / noise + centre / variance)
+        c = 0.5 * (1.0 / noise - 1.0 / variance)
+        weight = t * spread.square() / variance
+        rest = 1.0 - t * weight
+        width = torch.log(spread.square() * noise / variance)
+        return torch.stack([a, b, c, centre * rest, weight + f, spread * rest, width, g, k, m])
+
+    @staticmethod
+    def odds(x: Tensor, u: Tensor, distance: Tensor, n: Numbers) -> Tensor:
+        """Return o (B, n_cells)."""
+        radial = torch.addcmul(n.g, n.k, distance).mul(distance)
+        return torch.addcmul(n.b, n.c, x).mul(x) + radial + (n.a + u)
+
+    @staticmethod
+    def value(x: Tensor, v: Tensor, w: Tensor, distance: Tensor, n: Numbers) -> tuple[Tensor, Tensor]:
+        """Return mean and ln sigma^2 of the value if the cell is filled, of the shape of x: (B, n_cells), or of some cells."""
+        mean = n.e + n.f * x + n.h * v + n.m * distance
+        return mean, n.d + _WIDEST * torch.tanh(w / _WIDEST)
+
+
+def drawn(
+    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, rest: Tensor, by_layer: Tensor, numbers: Tensor
+) -> Tensor:
+    """Return values (B, n_cells) drawn for noisy ones.
+
+    Arguments:
+        x: Noisy values (B, n_cells).
+        odds: o of the module (B, n_cells).
+        level: Log odds of a uniform number of each cell (B, n_cells).
+        distance: r (B, n_cells).
+        rest: What the columns give of v and w (B, nx, ny, 2 x n_layers).
+        by_layer: What the layers add to v, and to v times r, and to w (B, 3, n_layers).
+        numbers: Constants (10, n_cells).
+    """
+    chosen, layers = odds > level, by_layer.shape[2]
+    if x.device.type != "cpu" or torch.compiler.is_exporting():
+        rows = distance.view(len(x), -1, layers)
+        bias, slope, width = by_layer[:, :, None].unbind(1)
+        v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
+        v, w = (v + torch.addcmul(bias, slope, rows)).flatten(1), (w + width).flatten(1)
+        value = _value(x, odds, level, distance, v, w, Numbers(*numbers.unbind(0)))
+        return torch.where(chosen, value, EMPTY)
+    place = torch.nonzero(chosen.flatten())[:, 0]  # few cells: only their values are made
+    own = Numbers(*numbers.index_select(1, place % x.shape[1]).unbind(0))
+    x_, odds_, level_, r = (part.flatten().index_select(0, place) for part in (x, odds, level, distance))
+    first = place + place.div(layers, rounding_mode="floor") * layers  # of v in ``rest``
+    v, w = (rest.flatten().index_select(0, first + k * layers) for k in range(2))
+    table = by_layer.transpose(0, 1).flatten(1)  # (3, B x n_layers)
+    row = place.div(x.shape[1], rounding_mode="floor") * layers + place % layers
+    bias, slope, width = table.index_select(1, row).unbind(0)
+    value = _value(x_, odds_, level_, r, v + torch.addcmul(bias, slope, r), w + width, own)
+    return torch.full_like(x, EMPTY).view(-1).index_copy_(0, place, value).view_as(x)
+
+
+def _value(
+    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, v: Tensor, w: Tensor, n: Numbers
+) -> Tensor:
+    """Return the value of cells that are filled: its quantile is where the uniform number lies among those that fill the cell."""
+    mean, log = FixedTimePosterior.value(x, v, w, distance, n)
+    inside = torch.sigmoid(level) / torch.sigmoid(odds).clamp_min(_LEAST)
+    value: Tensor = mean + torch.exp(0.5 * log) * torch.special.ndtri(inside.clamp(_LEAST, 1.0 - _LEAST))
+    return value
