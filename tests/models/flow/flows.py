@@ -45,7 +45,7 @@ DISTILLED = (
     "student.ema=0",
     "student.lr=1e-3",
 )
-"""A distillation of few steps, whose teachers also serve the small students."""
+"""A distillation of few steps."""
 
 
 @cache

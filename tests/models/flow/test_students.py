@@ -1,4 +1,4 @@
-"""Small students: a network for each jump, for one core of a CPU."""
+"""The summary's student: a network for each jump, which learns the way of its teacher."""
 
 from __future__ import annotations
 
@@ -6,32 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from flows import DISTILLED, fitted, normals, run_folder, showers, targets_of, trained
+from flows import normals
+from small_grids import context_of, fitted_grid, grid_showers, trained_grid
 from torch import Tensor, nn
 
-from caloforge.geometry import get_detector
-from caloforge.models.flow.distilled import FlowMatchingFast
-from caloforge.models.flow.path import integrate, time_grid
-from caloforge.models.flow.students import JumpNetworks, StudentSettings, cell_jumps
-from caloforge.models.stage import Batch
-from caloforge.train.folder import load_weights
-
-NAME = "flow-matching-fast"
-SMALL = {"small": {"width": 16, "summary_width": 16}, "jumps": 2, "summary_jumps": 3, "shift": 1.0}
-SHORT = (
-    "summary_epochs=0",
-    "epochs=0",
-    "summary_student_epochs=12",
-    "student_epochs=1",
-    "teacher_steps=2",
-    "summary_jumps=3",
-    "jumps=2",
-    "small.width=32",
-    "small.summary_width=32",
-    "student.warmup=3",
-    "student.ema=0",
-    "student.lr=3e-3",
-)
+from caloforge.models.flow.path import integrate, jump, preconditioned, time_grid
+from caloforge.models.flow.students import JumpNetworks, SummaryPerceptron, follow_jumps
 
 
 class _Scaled(nn.Module):
@@ -53,116 +33,83 @@ def test_rows_take_turns(n: int) -> None:
         torch.testing.assert_close(found[row], expected)
 
 
-def _copied(**settings: object) -> FlowMatchingFast:
-    model = fitted(NAME, **{**SMALL, **settings})
-    assert isinstance(model, FlowMatchingFast)
-    model._copy(None, torch.Generator())
-    return model
-
-
-def test_they_have_their_teachers_constants() -> None:
-    model = _copied()
-    teacher = model.cell_net.posterior
-    for network in model.cell_student.networks:
-        assert torch.equal(network.posterior.logit, teacher.logit)
-        assert torch.equal(network.posterior.spread, teacher.spread)
-        assert not torch.equal(network.posterior.spread, torch.ones_like(teacher.spread))
-    assert [network.posterior.time for network in model.cell_student.networks] == [0.0, 0.5]
-    assert len(model.summary_student.networks) == 3
-
-
 def test_each_jump_is_its_own_networks() -> None:
-    """From its time, all rows together; a batch is the showers one by one."""
-    model = _copied(shift=0.7)
+    """From its time, all rows together: an Euler step of the velocity that its estimate gives."""
+    factors, times = (0.5, 2.0), (0.0, 0.3, 1.0)
+    networks = JumpNetworks([_Scaled(factor) for factor in factors])
+    x = noise = normals(6, 4)
+    condition = normals(6, 4, seed=2)
+    for factor, (start, end) in zip(factors, pairwise(times), strict=True):
+        velocity = (factor * x + start + condition - x) / (1.0 - start)
+        x = x + (end - start) * velocity
+    torch.testing.assert_close(networks.jumps(noise, times, condition), x)
+    torch.testing.assert_close(follow_jumps(networks, noise, times, condition), x)
+
+
+def test_a_single_network_makes_all_jumps() -> None:
+    network, times = _Scaled(0.5), (0.0, 0.2, 0.7, 1.0)
+    x = noise = normals(6, 4)
+    condition = normals(6, 4, seed=2)
+    for start, end in pairwise(times):
+        x = jump(lambda x, t: network(x, t, condition), x, start, end)
+    torch.testing.assert_close(follow_jumps(network, noise, times, condition), x)
+    copies = JumpNetworks([network] * 3)
+    torch.testing.assert_close(follow_jumps(copies, noise, times, condition), x)
+
+
+def test_as_many_networks_as_jumps_are_needed() -> None:
+    networks = JumpNetworks([_Scaled(1.0)])
+    with pytest.raises(ValueError, match="shorter"):
+        networks.jumps(normals(2, 4), (0.0, 0.5, 1.0), normals(2, 4))
+
+
+@pytest.mark.parametrize("time", [0.0, 0.25, 0.75])
+def test_an_untrained_perceptron_is_the_best_linear_estimate(time: float) -> None:
+    torch.manual_seed(2)
+    network, x = SummaryPerceptron(3, 5, 2, 16, 2), normals(7, 3, 5)
+    t = torch.full((7,), time)
+    found = network(x, t, normals(7, 2, seed=1))
+    torch.testing.assert_close(found, preconditioned(x, t, torch.zeros_like(x)))
+
+
+def test_a_perceptron_sees_all_numbers_and_conditions() -> None:
+    torch.manual_seed(2)
+    network = SummaryPerceptron(3, 5, 2, 16, 2)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.5)
+    x, encoded = normals(1, 3, 5).requires_grad_(), normals(1, 2, seed=1).requires_grad_()
+    network(x, torch.zeros(1), encoded)[0, 0, 0].backward()
+    assert x.grad.all()
+    assert encoded.grad.all()
+
+
+def test_the_summary_of_a_shower_is_made_by_its_student() -> None:
+    model = fitted_grid(summary_jumps=3)
+    assert isinstance(model.summary_student, JumpNetworks)
+    assert len(model.summary_student.networks) == 3
+    assert model.summary_times == time_grid(3)
     torch.manual_seed(4)
     with torch.no_grad():
-        for network in model.cell_student.networks:
-            network.head.out.weight.normal_(0.0, 0.05)
-        encoded = model.encoder(model.condition_matrix(showers())[:6])
-        summary = normals(6, model.summary.rows, model.summary.kinds, seed=3)
-        x = noise = normals(6, model.detector.n_cells)
+        for network in model.summary_student.networks:
+            network.out.weight.normal_(0.0, 0.05)
+        x = noise = normals(5, model.summary.rows, model.summary.kinds)
+        encoded = context_of(model, noise).encoded
         for network, (start, end) in zip(
-            model.cell_student.networks, pairwise(time_grid(2, 0.7)), strict=True
+            model.summary_student.networks, pairwise(time_grid(3)), strict=True
         ):
-            found = network(x, torch.full((6,), start), encoded, summary)
-            x = x + (end - start) / (1 - start) * (found - x)
-        targets = targets_of(model, summary, encoded)
-        torch.testing.assert_close(model.shape(noise, encoded, summary, targets), x, rtol=1e-4, atol=1e-4)
+            estimate = network(x, torch.full((5,), start), encoded)
+            x = x + (end - start) / (1.0 - start) * (estimate - x)
+        torch.testing.assert_close(model.summarise(noise, encoded), x, rtol=1e-4, atol=1e-5)
 
 
-def test_they_need_no_feedback_where_their_teacher_has_it() -> None:
-    model = _copied(feedback=True)
-    assert model.cell_net.feedback is not None
-    assert all(network.feedback is None for network in model.cell_student.networks)
-    torch.manual_seed(4)
-    source = showers()[:6]
-    batch = Batch(torch.from_numpy(source.cells), model.condition_matrix(source), torch.arange(6))
-    with torch.no_grad():
-        for network in (model.cell_net, *model.cell_student.networks):
-            network.head.out.weight.normal_(0.0, 0.05)
-    model.cell_distance(batch, _Normals(), 0.05).backward()
-    assert all(p.grad is None for p in model.cell_net.parameters())
-    for network in model.cell_student.networks:
-        assert all(torch.isfinite(p.grad).all() and (p.grad != 0).any() for p in network.head.parameters())
-    encoded, summary = (
-        model.encoder(batch.conditions),
-        torch.zeros(6, model.summary.rows, model.summary.kinds),
-    )
-    noise, targets = normals(6, model.detector.n_cells), targets_of(model, summary, encoded)
-    with torch.no_grad():
-        moved = targets._replace(x=targets.x + 0.2)
-        found, other = (model.shape(noise, encoded, summary, some) for some in (targets, moved))
-    assert torch.equal(found, other)
-
-
-class _Normals:
-    def normal(self, *shape: int) -> Tensor:
-        return normals(*shape, seed=5)
-
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.special.ndtr(normals(*shape, seed=6))
-
-
-def test_grids_are_cut_into_as_many_patches_as_asked_for() -> None:
-    for name, places in (("ild-ecal", 6 * 6 * 10), ("clic-ecal", 5 * 5 * 9)):
-        settings = StudentSettings(pieces=(5, 5, 3))
-        (network,) = cell_jumps(settings, get_detector(name), 3, 5, 1, (0.0, 1.0)).networks
-        assert (network.patches.n_patches, network.patches.places) == (75, places)
-
-
-def test_the_preset_has_small_students_of_a_large_teacher() -> None:
-    config = FlowMatchingFast.resolve({"preset": "cpu"})
-    assert config.small == StudentSettings()
-    assert config.width == FlowMatchingFast.resolve({}).width > config.small.width
-    assert config.student.kind == "adamw"
-
-
-def _settings() -> tuple[str, ...]:
-    """Settings of students of the teachers of another run."""
-    return (*SHORT, f'train.initial="{run_folder(NAME, *DISTILLED) / "weights.safetensors"}"')
-
-
-def test_training_brings_them_closer_to_their_teachers() -> None:
-    model, source = trained(NAME, *_settings()), showers()
-    assert isinstance(model, FlowMatchingFast)
-    encoded = model.encoder(model.condition_matrix(source)[:60])
+def test_training_brings_it_closer_to_its_teacher() -> None:
+    model = trained_grid()
+    encoded = model.encoder(model.condition_matrix(grid_showers())[:60])
     noise = normals(60, model.summary.rows, model.summary.kinds, seed=8)
+    untrained = fitted_grid()
     with torch.no_grad():
         goal = integrate(model.summary_denoiser(encoded), noise, time_grid(24))
         far = (model.summarise(noise, encoded) - goal).square().mean()
-        for network in model.summary_student.networks:
-            network.out.weight.zero_()
-            network.out.bias.zero_()
-        untrained = (model.summarise(noise, encoded) - goal).square().mean()
-    assert far < untrained
-
-
-def test_teachers_of_another_run_need_no_training() -> None:
-    folders = run_folder(NAME, *DISTILLED), run_folder(NAME, *_settings())
-    before, after = (load_weights(folder / "weights.safetensors") for folder in folders)
-    for name, value in before.items():
-        if name == "core.edge":  # fitted to the students by the calibration
-            continue
-        if name.startswith(("summary_net.", "cell_net.", "core.", "values.table.", "encoder.")):
-            assert torch.equal(after[name], value)
-    assert any(name.startswith("cell_student.networks.1.") for name in after)
+        before = (untrained.summarise(noise, encoded) - goal).square().mean()
+    assert far < 0.8 * before

@@ -39,6 +39,7 @@ from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.fixed_time import FixedTimePosterior, Numbers, drawn, log_odds, shares
 from caloforge.models.flow.path import EMPTY, CellAverages
 from caloforge.models.flow.sampling import repeated
+from caloforge.models.nn.cell_networks import NOTHING, topk_ragged
 
 __all__ = ["ColumnNetwork", "ColumnNetworks", "Context", "is_columns"]
 
@@ -228,7 +229,8 @@ class ColumnNetworks(nn.Module):
         Arguments:
             noise: Normal numbers.
             context: What is known of the showers.
-            filled: Numbers of filled cells (B, n_layers) that each layer is to have at each turn on average; none: the network's.
+            filled: Numbers of filled cells of each layer (B, n_layers), whole numbers: at the last turn exactly, before it on average; none: the
+                network's.
         """
         known = [
             (network.posterior.numbers(self.posterior), network.places(self.posterior))
@@ -256,47 +258,48 @@ class ColumnNetworks(nn.Module):
             u = torch.addcmul(u.view_as(rows), by_layer[:, 1, None], rows).flatten(1)
             odds = network.posterior.odds(x, u, distance, Numbers(*own.unbind(0)))
             level = log_odds(repeated(noise, turn) if turn else noise)
-            odds = self._balanced(odds, by_layer[:, 0], filled, level if turn + 1 == turns else None)
+            odds = self._balanced(odds, by_layer[:, 0], filled)
+            if turn + 1 == turns and filled is not None:
+                odds = self._counted(odds, level, filled)
             data = drawn(x, odds, level, distance, rest, by_layer[:, 2:], own)
-            if turn + 1 == turns:  # in a layer of which no cell was drawn the most likely one is found
-                return data + (odds - level).mul_(_GRADE).clamp_(-_LOWEST, 0.0)
+            if turn + 1 == turns:
+                return data
             kept = (1.0 - end) / (1.0 - start)
             x = torch.add(data * (end - start * kept), x, alpha=kept)
         return x
 
-    def _balanced(
-        self, odds: Tensor, change: Tensor, filled: Tensor | None, level: Tensor | None = None
-    ) -> Tensor:
+    def _balanced(self, odds: Tensor, change: Tensor, filled: Tensor | None) -> Tensor:
         """Return log odds (B, n_cells) changed alike within each layer.
 
         Arguments:
             odds: (B, n_cells).
             change: What is added in each layer (B, n_layers), the beginning of Newton's method.
             filled: Numbers of cells (B, n_layers) that are expected to be filled after it; none: the change stays.
-            level: Cells whose log odds exceed it are filled (B, n_cells): their number, not its expectation, is to be that.
         """
         rows = odds.view(odds.shape[0], -1, self.layers)
-        if filled is None:
-            return (rows + change[:, None]).flatten(1)
         for _ in range(_NEWTON):
+            if filled is None:
+                break
             p = torch.sigmoid(rows + change[:, None])
             sums, squares = p.sum(1), p.square().sum(1)
-            slope = (sums - squares).clamp_min(_LEAST_SLOPE)
-            change = change + ((filled - sums) / slope).clamp(-1.0, 1.0)
-        if level is not None:
-            above = rows - level.view_as(rows)
-            for _ in range(_COUNTED):
-                sums = (above > -change[:, None]).to(rows).sum(1)
-                change = change + ((filled - sums) / slope).clamp(-1.0, 1.0)
+            step = (filled - sums) / (sums - squares).clamp_min(_LEAST_SLOPE)
+            change = change + step.clamp(-1.0, 1.0)
         return (rows + change[:, None]).flatten(1)
+
+    def _counted(self, odds: Tensor, level: Tensor, filled: Tensor) -> Tensor:
+        """Return log odds (B, n_cells) changed alike within each layer so that ``filled`` of them (B, n_layers) exceed the level."""
+        table = (odds - level).view(odds.shape[0], -1, self.layers).transpose(1, 2).contiguous()
+        n, most = filled.long(), table.shape[2]
+        ordered, _ = topk_ragged(table, (filled + 1).clamp_max(most), _LIKELY)
+        beyond = functional.pad(ordered, (1, 1), value=NOTHING)  # ordered[k] lies at k + 1
+        last, next_ = (beyond.gather(2, (n + k)[:, :, None])[:, :, 0] for k in range(2))
+        high = torch.where(n > 0, last, next_ + 1.0)
+        low = torch.where((n < most) & (next_ > 0.1 * NOTHING), next_, high - 1.0)
+        return (odds.view(odds.shape[0], -1, self.layers) - 0.5 * (high + low)[:, None]).flatten(1)
 
 
 _NEWTON = 2  # steps of Newton's method
-_GRADE, _LOWEST = (
-    0.01,
-    0.4,
-)  # slope in the log odds of how much the value of an empty cell is lower, and the most of that
-_COUNTED = 3  # further ones with the cells that are filled, not their probabilities
+_LIKELY = -1.0  # log odds above the level that about as many cells exceed as are filled
 _LEAST_SLOPE = 0.3  # least variance of a layer's number of filled cells
 
 

@@ -74,7 +74,6 @@ class FlowMatchingCpu(DistilledSummary):
     Config = FlowMatchingCpuConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"improved": {}}
     training_only: ClassVar[tuple[str, ...]] = ("summary_net",)
-    reorderings: ClassVar[int] = 1
     config: FlowMatchingCpuConfig
     cell_net: ColumnNetworks  # type: ignore[assignment]
 
@@ -115,12 +114,12 @@ class FlowMatchingCpu(DistilledSummary):
 
     @property
     def balances(self) -> bool:
-        """True: each turn expects as many filled cells as the summary says."""
-        return True
+        """False: layers have exactly as many filled cells as the summary says."""
+        return False
 
     def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
         """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
-        filled = (targets.hits + targets.faint) * self.filled_factor
+        filled = targets.hits + targets.faint
         return self.cell_net.draw(noise, Context.of(encoded, summary, targets), filled)
 
     def stages(self) -> tuple[Stage, ...]:
