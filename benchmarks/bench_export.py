@@ -1,4 +1,4 @@
-"""Export models and time them: torch against ONNX Runtime against a compiled package, on one thread, in one run.
+"""Export models and time them: torch against ONNX Runtime, OpenVINO and a compiled package, on one thread, in one run.
 
     python benchmarks/bench_export.py [SOURCE ...] [--showers 64] [--seconds 3] [--no-package]
         [--batches 1 100] [--json F.json]
@@ -8,6 +8,7 @@ A source is a shipped model or a run folder; all shipped models when none is nam
 same run. Cells are compared with torch's for the same noise and conditions: ``same`` is the part of the cells above 1e-4 MeV that agree
 within 1e-4, ``switched`` the part that are empty in one of the two, ``energy`` the largest relative difference of a visible energy. ``own``
 is ``same`` of torch against torch with noise that is larger by one unit in its last place: how far the model itself amplifies rounding.
+OpenVINO (``pip install openvino``) reads the same graph; without it, or where it cannot, its column is empty.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from caloforge.generate.export import compare, export, load_exported
 from caloforge.generate.export.form import CellForm, frozen, random_inputs
 from caloforge.generate.timing import hardware_name
 from caloforge.zoo import load, shipped_models
+
+OPENVINO = "openvino"
+FORMS = (".onnx", OPENVINO, ".pt2")
 
 
 def median_ms(run: Callable[[], Any], batch: int, seconds: float) -> float:
@@ -74,6 +78,8 @@ def measure(
             "energy": same.energy,
         }
         runs[suffix] = run
+        if suffix == ".onnx" and (other := openvino_run(made.path)) is not None:
+            runs[OPENVINO] = other
     found["ms"] = {}
     for batch in batches:
         inputs = {k: v.numpy() for k, v in random_inputs(graph, batch, seed=2).items()}
@@ -82,6 +88,21 @@ def measure(
                 name: median_ms(partial(run, inputs), batch, seconds) for name, run in runs.items()
             }
     return found
+
+
+def openvino_run(graph: Path) -> Callable[..., Any] | None:
+    """Return a function that runs a graph in OpenVINO on one thread in float32, or none where that cannot be."""
+    try:
+        from openvino import Core
+    except ImportError:
+        return None
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        compiled = Core().compile_model(graph, "CPU", settings)
+    except RuntimeError as error:
+        print(f"{graph.name}: not in OpenVINO: {' '.join(str(error).split())[:200]}", flush=True)
+        return None
+    return lambda inputs: compiled(inputs)
 
 
 def split(parts: Any, size: int = 16) -> Any:
@@ -97,7 +118,7 @@ def line(found: dict[str, Any]) -> str:
         cells.append(f"{one['bytes'] / 1e6:.1f}" if one else "-")
     for ms in found["ms"].values():
         cells.append(f"{ms['torch']:.3g}")
-        cells += [f"{ms[s]:.3g} ({ms['torch'] / ms[s]:.2f})" if s in ms else "-" for s in (".onnx", ".pt2")]
+        cells += [f"{ms[s]:.3g} ({ms['torch'] / ms[s]:.2f})" if s in ms else "-" for s in FORMS]
     onnx = found[".onnx"]
     cells += [
         f"{100 * onnx['same']:.3f}",
@@ -127,7 +148,7 @@ def main() -> None:
     torch.set_num_threads(1)
     head = ["model", "ONNX, MB", "package, MB"]
     for batch in args.batches:
-        head += [f"torch, {batch}", f"ONNX, {batch}", f"package, {batch}"]
+        head += [f"torch, {batch}", f"ONNX, {batch}", f"OpenVINO, {batch}", f"package, {batch}"]
     head += ["same, %", "switched, %", "energy", "own, %"]
     print(f"{hardware_name('cpu')}, one thread; ms a shower (times faster than torch)")
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))

@@ -1,9 +1,9 @@
 """Time the flow models on one core, part by part, and compare with Geant4.
 
     python benchmarks/flow_cpu.py SOURCE [SOURCE ...] [--energy 50GeV] [-n 200] [--data SHOWERS.h5] [--simulate N]
-    python benchmarks/flow_cpu.py --fresh ild-ecal --fresh clic-ecal [--preset cpu]
+    python benchmarks/flow_cpu.py --fresh ild-ecal --fresh clic-ecal
 
-A source is a run folder or a shipped model, DATASET/MODEL; ``--fresh DETECTOR`` is an untrained model of a preset whose
+A source is a run folder or a shipped model, DATASET/MODEL; ``--fresh DETECTOR`` is an untrained ``flow-matching-cpu`` whose
 constants are fitted to quick showers. The parts are the noise, the summary, the cells' values and their decoding; ``all`` is what
 ``caloforge generate`` does in memory. All times are processor times; Geant4's is that of ``--simulate N`` showers of the
 same energy, made on the same core in this run, or else that which the data's file or the model's card says.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,13 @@ from caloforge.zoo.store import find_card, load
 REPEATS = 5
 
 
-def fresh(detector: str, preset: str, energy: str) -> Generator:
-    """Return an untrained model fitted to quick showers."""
+def fresh(detector: str, energy: str) -> Generator:
+    """Return an untrained ``flow-matching-cpu`` fitted to quick showers."""
     showers = simulate(detector, 200, energy=energy, engine="gflash")
-    kind = MODELS["flow-matching-fast"]
+    kind = MODELS["flow-matching-cpu"]
     torch.manual_seed(0)
-    model = kind(showers.detector, kind.resolve({"preset": preset}))
+    model = kind(showers.detector, kind.resolve())
     model.fit_transforms(showers)
-    for stage in model.stages():
-        if stage.name == "copy" and stage.fit is not None:
-            stage.fit(None, torch.Generator())  # type: ignore[arg-type]
     return Generator([model.eval()], "untrained", showers.particle, torch.device("cpu"))
 
 
@@ -70,7 +68,7 @@ def parts(generator: Generator, conditions: Tensor) -> Iterator[tuple[str, float
     values, targets = model.drawn(noise, conditions)
     yield "noise", unit * fastest(lambda: counted_noise(1, 0, n, model.noise_size))
     yield "summary", unit * fastest(lambda: model.summarise(first, encoded))
-    yield "cells", unit * fastest(lambda: model.shape(rest, encoded, summary))
+    yield "cells", unit * fastest(lambda: model.shape(rest, encoded, summary, targets))
     yield "decode", unit * fastest(lambda: model.values.decode(values, targets))
 
 
@@ -98,7 +96,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="*", help="run folders or shipped models, DATASET/MODEL")
     parser.add_argument("--fresh", action="append", default=[], metavar="DETECTOR", help="an untrained model")
-    parser.add_argument("--preset", default="cpu", help="preset of the untrained ones")
     parser.add_argument("--energy", default="50GeV", help="incident energy of all showers")
     parser.add_argument("-n", type=int, default=200, help="showers that 'all' makes")
     parser.add_argument("--data", type=Path, help="showers of Geant4 whose time is compared with")
@@ -108,7 +105,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     sources = [(source, load(source)) for source in options.source]
-    sources += [(name, fresh(name, options.preset, options.energy)) for name in options.fresh]
+    sources += [(name, fresh(name, options.energy)) for name in options.fresh]
     for source, generator in sources:
         energy = EnergySpec.parse(options.energy).low
         beam = generator.detector.beam.replace(energy=options.energy)
@@ -121,15 +118,8 @@ def main() -> None:
         print(f"{source}: {generator.detector.name}, {energy / 1e3:g} GeV, one core, blocks of {BLOCK}")
         for name, milliseconds in parts(generator, torch.cat(columns, 1)):
             print(f"  {name:8s} {milliseconds:8.3f} ms a shower", flush=True)
-        whole = (
-            1e3
-            / options.n
-            * fastest(
-                lambda generator=generator: generator.generate(
-                    options.n, energy=options.energy, allow_extrapolation=True
-                )
-            )
-        )
+        made = partial(generator.generate, options.n, energy=options.energy, allow_extrapolation=True)
+        whole = 1e3 / options.n * fastest(made)
         print(f"  {'all':8s} {whole:8.3f} ms a shower", flush=True)
         theirs, origin = geant4(source, generator, options.energy, options.simulate, options.data)
         if theirs:

@@ -36,7 +36,7 @@ from torch.nn import functional
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.base import in_chunks
 from caloforge.models.flow.cells import LayerTargets
-from caloforge.models.flow.fixed_time import FixedTimePosterior, Numbers, drawn, log_odds, shares
+from caloforge.models.flow.fixed_time import FixedTimePosterior, Layers, Numbers, drawn, log_odds, shares
 from caloforge.models.flow.path import EMPTY, CellAverages
 from caloforge.models.flow.sampling import repeated
 from caloforge.models.nn.cell_networks import NOTHING, topk_ragged
@@ -128,7 +128,7 @@ class ColumnNetwork(nn.Module):
             nn.init.zeros_(head.weight)
             if head.bias is not None:
                 nn.init.zeros_(head.bias)
-        self.posterior = FixedTimePosterior(nx * ny, layers, time)
+        self.posterior = FixedTimePosterior(nx * ny, layers, kinds, time)
 
     def forward(
         self, x: Tensor, averages: CellAverages, context: Context, distance: Tensor, data: Tensor
@@ -140,12 +140,13 @@ class ColumnNetwork(nn.Module):
         n = Numbers(*self.posterior.numbers(averages).unbind(0))
         u, rest, by_layer = self.outputs(x, self.places(averages), context, distance)
         r = distance.view(len(x), -1, self.shape[2])
-        bias, slope, *others = by_layer[:, :, None].unbind(1)
+        bias, slope, constant, gradient, width = by_layer.unbind(1)
+        layers = Layers(constant, gradient, width, context.summary[:, : self.shape[2]])
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
-        v = v + torch.addcmul(others[0], others[1], r)
-        odds = self.posterior.odds(x, (u.view_as(r) + torch.addcmul(bias, slope, r)).flatten(1), distance, n)
-        odds = odds.clamp(-_MOST, _MOST)
-        mean, log = self.posterior.value(x, v.flatten(1), (w + others[2]).flatten(1), distance, n)
+        v = v + layers.added(distance, self.posterior.weights(averages))
+        u = u.view_as(r) + torch.addcmul(bias[:, None], slope[:, None], r)
+        odds = self.posterior.odds(x, u.flatten(1), distance, n).clamp(-_MOST, _MOST)
+        mean, log = self.posterior.value(x, v.flatten(1), (w + layers.width[:, None]).flatten(1), distance, n)
         filled = (data > EMPTY) | (averages.logit >= _MOST)
         occupied = functional.softplus(torch.where(filled, -odds, odds))
         value = 0.5 * ((data - mean).square() * torch.exp(-log) + log)
@@ -233,7 +234,11 @@ class ColumnNetworks(nn.Module):
                 network's.
         """
         known = [
-            (network.posterior.numbers(self.posterior), network.places(self.posterior))
+            (
+                network.posterior.numbers(self.posterior),
+                network.posterior.weights(self.posterior),
+                network.places(self.posterior),
+            )
             for network in self._turns
         ]
         size = max(1, _CACHED // noise.shape[1]) if noise.device.type == "cpu" else noise.shape[0]
@@ -245,12 +250,12 @@ class ColumnNetworks(nn.Module):
         return torch.cat(found)
 
     def _draw(
-        self, noise: Tensor, context: Context, known: Sequence[tuple[Tensor, Tensor]], filled: Tensor | None
+        self, noise: Tensor, context: Context, known: Sequence[tuple[Tensor, ...]], filled: Tensor | None
     ) -> Tensor:
         turns = len(self.networks)
         distance = self.distance(context)
         x = repeated(noise, turns)
-        for turn, (network, (own, places), (start, end)) in enumerate(
+        for turn, (network, (own, weights, places), (start, end)) in enumerate(
             zip(self._turns, known, pairwise(self.times), strict=True)
         ):
             u, rest, by_layer = network.outputs(x, places, context, distance)
@@ -261,7 +266,9 @@ class ColumnNetworks(nn.Module):
             odds = self._balanced(odds, by_layer[:, 0], filled)
             if turn + 1 == turns and filled is not None:
                 odds = self._counted(odds, level, filled)
-            data = drawn(x, odds, level, distance, rest, by_layer[:, 2:], own)
+            constant, gradient, width = by_layer[:, 2:].unbind(1)
+            layers = Layers(constant, gradient, width, context.summary[:, : self.layers])
+            data = drawn(x, odds, level, distance, rest, layers, own, weights)
             if turn + 1 == turns:
                 return data
             kept = (1.0 - end) / (1.0 - start)

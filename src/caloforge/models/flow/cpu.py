@@ -44,7 +44,7 @@ class FlowMatchingCpuConfig(DistilledSummaryConfig):
     width: Annotated[int, Field(ge=8)] = 48  # channels of a column
     blocks: Annotated[int, Field(ge=1)] = 1  # blocks of each network of columns
     kernel: Annotated[int, Field(ge=1)] = 5  # columns along the side of their convolutions, odd
-    times: tuple[float, ...] = (0.0, 0.3, 0.5)  # when the turns begin
+    times: tuple[float, ...] = (0.0, 0.35, 0.7)  # when the turns begin
     student_width: Annotated[int, Field(ge=8)] = 256  # width of the summary's perceptrons
     student_blocks: Annotated[int, Field(ge=1)] = 2  # their blocks
     summary_student_epochs: Annotated[int, Field(ge=0)] = 400

@@ -11,7 +11,8 @@ those of cells with their average occupancy, mean and width. Learned are changes
 
 with the occupancy p, for each cell: the hits of rare cells are too few to learn from one by one. Likewise a column has smooth functions of
 its place, and numbers of its own in proportion to the occupancy of its most filled cell. u, v and w are the outputs of the cell's column plus, for
-each layer, numbers that conditions and summary give: of u and v a constant and a slope in r, of w a constant. So the counts and
+each layer, numbers that conditions and summary give: of u and v a constant and a slope in r, of w a constant; and v has a term linear in
+the layer's row of the summary, with learned weights for each cell, shrunk like its constants. So counts, centres and
 widths of a layer, which are those of the summary, need not pass the few channels of a column.
 """
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from caloforge.models.flow.path import EMPTY, NOISE, CellAverages
 
-__all__ = ["FixedTimePosterior", "Numbers", "drawn", "log_odds", "shares"]
+__all__ = ["FixedTimePosterior", "Layers", "Numbers", "drawn", "log_odds", "shares"]
 
 _WIDEST = 3.0  # largest change of ln sigma^2
 _LEAST = 1e-6
@@ -69,13 +70,15 @@ class FixedTimePosterior(nn.Module):
     Attributes:
         by_layer: (8, 1, n_layers) learned changes: of a, b, the mean, ln width, f, and of g, k and m.
         by_cell: (8, columns, n_layers) the same for each cell, before they are shrunk.
+        linear: (columns, n_layers, kinds) weights of the layer's row of the summary in v, before they are shrunk.
     """
 
-    def __init__(self, columns: int, layers: int, time: float) -> None:
+    def __init__(self, columns: int, layers: int, kinds: int, time: float) -> None:
         super().__init__()
         self.time = time
         self.by_layer = nn.Parameter(torch.zeros(8, 1, layers))
         self.by_cell = nn.Parameter(torch.zeros(8, columns, layers))
+        self.linear = nn.Parameter(torch.zeros(columns, layers, kinds))
 
     def numbers(self, averages: CellAverages) -> Tensor:
         """Return the constants (10, n_cells) of cells with these averages, in the order of :class:`Numbers`."""
@@ -95,6 +98,10 @@ class FixedTimePosterior(nn.Module):
         width = torch.log(spread.square() * noise / variance)
         return torch.stack([a, b, c, centre * rest, weight + f, spread * rest, width, g, k, m])
 
+    def weights(self, averages: CellAverages) -> Tensor:
+        """Return the weights (n_cells, kinds) of the layer's row of the summary in v."""
+        return (shares(averages).view_as(self.linear[..., :1]) * self.linear).flatten(0, 1).float()
+
     @staticmethod
     def odds(x: Tensor, u: Tensor, distance: Tensor, n: Numbers) -> Tensor:
         """Return o (B, n_cells)."""
@@ -108,8 +115,32 @@ class FixedTimePosterior(nn.Module):
         return mean, n.d + _WIDEST * torch.tanh(w / _WIDEST)
 
 
+class Layers(NamedTuple):
+    """What conditions and summary give the cells of each layer directly."""
+
+    bias: Tensor  # added to v (B, n_layers)
+    slope: Tensor  # the same, times r
+    width: Tensor  # added to w
+    rows: Tensor  # of the summary (B, n_layers, kinds)
+
+    def added(self, distance: Tensor, weights: Tensor) -> Tensor:
+        """Return what is added to v (B, columns, n_layers) for r (B, n_cells) and weights (n_cells, kinds)."""
+        layers = self.bias.shape[1]
+        table = weights.view(-1, layers, weights.shape[1])
+        linear = torch.einsum("blk,clk->bcl", self.rows, table)
+        rows = distance.view(len(distance), -1, layers)
+        return linear + torch.addcmul(self.bias[:, None], self.slope[:, None], rows)
+
+
 def drawn(
-    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, rest: Tensor, by_layer: Tensor, numbers: Tensor
+    x: Tensor,
+    odds: Tensor,
+    level: Tensor,
+    distance: Tensor,
+    rest: Tensor,
+    layers: Layers,
+    numbers: Tensor,
+    weights: Tensor,
 ) -> Tensor:
     """Return values (B, n_cells) drawn for noisy ones.
 
@@ -119,26 +150,26 @@ def drawn(
         level: Log odds of a uniform number of each cell (B, n_cells).
         distance: r (B, n_cells).
         rest: What the columns give of v and w (B, nx, ny, 2 x n_layers).
-        by_layer: What the layers add to v, and to v times r, and to w (B, 3, n_layers).
+        layers: What is added to them.
         numbers: Constants (10, n_cells).
+        weights: Those of the layer's row of the summary in v (n_cells, kinds).
     """
-    chosen, layers = odds > level, by_layer.shape[2]
+    chosen, count, n_cells = odds > level, layers.bias.shape[1], x.shape[1]
     if x.device.type != "cpu" or torch.compiler.is_exporting():
-        rows = distance.view(len(x), -1, layers)
-        bias, slope, width = by_layer[:, :, None].unbind(1)
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
-        v, w = (v + torch.addcmul(bias, slope, rows)).flatten(1), (w + width).flatten(1)
+        v, w = (v + layers.added(distance, weights)).flatten(1), (w + layers.width[:, None]).flatten(1)
         value = _value(x, odds, level, distance, v, w, Numbers(*numbers.unbind(0)))
         return torch.where(chosen, value, EMPTY)
     place = torch.nonzero(chosen.flatten())[:, 0]  # few cells: only their values are made
-    own = Numbers(*numbers.index_select(1, place % x.shape[1]).unbind(0))
+    cell = place % n_cells
+    own = Numbers(*numbers.index_select(1, cell).unbind(0))
     x_, odds_, level_, r = (part.flatten().index_select(0, place) for part in (x, odds, level, distance))
-    first = place + place.div(layers, rounding_mode="floor") * layers  # of v in ``rest``
-    v, w = (rest.flatten().index_select(0, first + k * layers) for k in range(2))
-    table = by_layer.transpose(0, 1).flatten(1)  # (3, B x n_layers)
-    row = place.div(x.shape[1], rounding_mode="floor") * layers + place % layers
-    bias, slope, width = table.index_select(1, row).unbind(0)
-    value = _value(x_, odds_, level_, r, v + torch.addcmul(bias, slope, r), w + width, own)
+    first = place + place.div(count, rounding_mode="floor") * count  # of v in ``rest``
+    v, w = (rest.flatten().index_select(0, first + k * count) for k in range(2))
+    row = place.div(n_cells, rounding_mode="floor") * count + place % count
+    bias, slope, width = (part.flatten().index_select(0, row) for part in layers[:3])
+    linear = (layers.rows.flatten(0, 1).index_select(0, row) * weights.index_select(0, cell)).sum(1)
+    value = _value(x_, odds_, level_, r, v + linear + torch.addcmul(bias, slope, r), w + width, own)
     return torch.full_like(x, EMPTY).view(-1).index_copy_(0, place, value).view_as(x)
 
 
