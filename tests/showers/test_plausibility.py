@@ -56,7 +56,7 @@ def test_axis_sizes() -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_exchanged_axes_are_found(order: str, samples: list[Showers]) -> None:
-    """All orders but the right one, flat as well; x and y can be told apart where showers lean."""
+    """All orders but the right one, flat as well; x and y can be distinguished where showers lean."""
     for showers in samples:
         raw = stored(showers, order)
         assert axes_finding(showers, raw.reshape(len(raw), -1), order) is None

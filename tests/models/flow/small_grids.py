@@ -56,10 +56,10 @@ TINY = {
 """Narrow networks."""
 TRAINING = (
     *SHORT,
-    "summary_epochs=8",
-    "epochs=6",
-    "summary_student_epochs=12",
-    "summary_batch_size=128",
+    "summary_epochs=40",
+    "epochs=8",
+    "summary_student_epochs=30",
+    "summary_batch_size=64",
     "calibration=200",
     "teacher_steps=2",
     "student.warmup=3",

@@ -9,10 +9,10 @@ import torch
 from flows import normals
 from torch import Tensor
 
-from caloforge.models.flow.fixed_time import FixedTimePosterior, Numbers, drawn, log_odds, shares
+from caloforge.models.flow.fixed_time import FixedTimePosterior, Layers, Numbers, drawn, log_odds, shares
 from caloforge.models.flow.path import EMPTY, CellAverages, SpikeSlab
 
-N, COLUMNS, LAYERS = 60, 15, 4
+N, COLUMNS, LAYERS, KINDS = 60, 15, 4, 3
 CELLS = COLUMNS * LAYERS
 every = pytest.mark.parametrize("time", [0.0, 0.3, 0.5, 0.9])
 
@@ -23,7 +23,7 @@ def _pair(time: float) -> tuple[FixedTimePosterior, SpikeSlab]:
     general.logit.copy_(2.0 * normals(CELLS, seed=1) - 2.0)
     general.centre.copy_(1.0 + 0.2 * normals(CELLS, seed=2))
     general.spread.copy_(torch.special.ndtr(normals(CELLS, seed=3)) + 0.1)
-    return FixedTimePosterior(COLUMNS, LAYERS, time), general
+    return FixedTimePosterior(COLUMNS, LAYERS, KINDS, time), general
 
 
 def _found(
@@ -114,7 +114,7 @@ def test_learned_slopes_in_noise_and_distance_are_added() -> None:
 
 def test_own_changes_of_rare_cells_are_learned_slowly() -> None:
     """The gradient for the same error is in proportion to the share."""
-    fixed = FixedTimePosterior(3, 1, 0.0)
+    fixed = FixedTimePosterior(3, 1, KINDS, 0.0)
     averages = CellAverages(3)
     averages.logit.copy_(torch.tensor([-9.0, -3.0, 3.0]))
     fixed.numbers(averages)[0].sum().backward()
@@ -122,17 +122,45 @@ def test_own_changes_of_rare_cells_are_learned_slowly() -> None:
     assert fixed.by_cell.grad[0, 0, 0] < 0.01 * fixed.by_cell.grad[0, 2, 0]
 
 
-def _inputs(n: int = 7) -> tuple[Tensor, ...]:
+def test_weights_of_rare_cells_are_shrunk() -> None:
+    """Those of the layer's row of the summary, in proportion to the share of the cell."""
+    fixed, averages = _pair(0.3)
+    assert not fixed.weights(averages).any()
+    with torch.no_grad():
+        fixed.linear.copy_(normals(*fixed.linear.shape, seed=4))
+    expected = fixed.linear.view(CELLS, KINDS) * shares(averages)[:, None]
+    torch.testing.assert_close(fixed.weights(averages), expected)
+
+
+def test_what_layers_add_is_that_of_a_loop() -> None:
+    layers, r, weights = _layers(N), normals(N, CELLS, seed=5), normals(CELLS, KINDS, seed=6)
+    found = layers.added(r, weights).flatten(1)
+    for row in range(0, N, 7):
+        for cell in range(CELLS):
+            layer = cell % LAYERS
+            expected = layers.bias[row, layer] + layers.slope[row, layer] * r[row, cell]
+            expected = expected + layers.rows[row, layer] @ weights[cell]
+            torch.testing.assert_close(found[row, cell], expected, rtol=1e-4, atol=1e-5)
+
+
+def _layers(n: int) -> Layers:
+    return Layers(*normals(3, n, LAYERS, seed=5), normals(n, LAYERS, KINDS, seed=7))
+
+
+_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Layers, Tensor, Tensor]
+
+
+def _inputs(n: int = 7) -> _Inputs:
     """Arguments of ``drawn``, of which a third is filled."""
     nx, ny = 3, 5
     x, odds, r = normals(n, CELLS), 2.0 * normals(n, CELLS, seed=1) - 1.0, normals(n, CELLS, seed=2)
     level = log_odds(normals(n, CELLS, seed=3))
     rest = normals(n, nx, ny, 2 * LAYERS, seed=4)
-    return x, odds, level, r, rest, normals(n, 3, LAYERS, seed=5), normals(10, CELLS, seed=6)
+    return x, odds, level, r, rest, _layers(n), normals(10, CELLS, seed=6), normals(CELLS, KINDS, seed=8)
 
 
 def test_drawn_values_are_those_of_a_loop() -> None:
-    x, odds, level, r, rest, by_layer, numbers = inputs = _inputs()
+    x, odds, level, r, rest, layers, numbers, weights = inputs = _inputs()
     found, n = drawn(*inputs), Numbers(*numbers)
     for row in range(len(x)):
         for cell in range(CELLS):
@@ -141,8 +169,9 @@ def test_drawn_values_are_those_of_a_loop() -> None:
                 continue
             column, layer = divmod(cell, LAYERS)
             own = rest[row].view(COLUMNS, 2, LAYERS)[column, :, layer]
-            bias, slope, width = by_layer[row, :, layer]
-            v, w = own[0] + bias + slope * r[row, cell], own[1] + width
+            bias, slope, width, rows = (part[row, layer] for part in layers)
+            v = own[0] + bias + slope * r[row, cell] + rows @ weights[cell]
+            w = own[1] + width
             mean = n.e[cell] + n.f[cell] * x[row, cell] + n.h[cell] * v + n.m[cell] * r[row, cell]
             log = n.d[cell] + 3.0 * torch.tanh(w / 3.0)
             inside = (torch.sigmoid(level[row, cell]) / torch.sigmoid(odds[row, cell])).clamp(1e-6, 1 - 1e-6)
@@ -168,9 +197,9 @@ def test_cells_are_filled_with_their_probability_and_values_normal(odds: float) 
     zeros = torch.zeros(n, cells)
     numbers = torch.zeros(10, cells)
     numbers[3], numbers[6] = mean, 2.0 * math.log(width)
-    rest, by_layer = torch.zeros(n, cells, 1, 2), torch.zeros(n, 3, 1)
+    rest, layers = torch.zeros(n, cells, 1, 2), Layers(*torch.zeros(3, n, 1), torch.zeros(n, 1, KINDS))
     level = log_odds(normals(n, cells, seed=11))
-    found = drawn(zeros, zeros + odds, level, zeros, rest, by_layer, numbers)
+    found = drawn(zeros, zeros + odds, level, zeros, rest, layers, numbers, torch.zeros(cells, KINDS))
     p = 1.0 / (1.0 + math.exp(-odds))
     filled = found[found != EMPTY]
     error = math.sqrt(p * (1.0 - p) / found.numel())

@@ -10,7 +10,6 @@ from small_grids import (
     NAME,
     SHAPE,
     TRAINING,
-    context_of,
     fitted_grid,
     grid_run,
     grid_showers,
@@ -61,7 +60,6 @@ def test_it_is_a_small_model_of_a_large_teacher_of_its_summary() -> None:
     assert MODELS[NAME] is FlowMatchingCpu
     assert [stage.name for stage in model.stages()] == ["summary", "summary-student", "cells", "calibrate"]
     assert model.noise_size == model.summary_size + CELLS
-    assert model.balances
     assert (model.compilable, model.low_precision) == ((), ())
     flagship = MODELS["flow-matching"]
     full = FlowMatchingCpu.resolve({})
@@ -104,7 +102,9 @@ def test_training_lowers_the_losses_of_all_stages() -> None:
     assert old.validate is not None
     assert new.validate is not None
     assert new.validate(data)[new.metric] < 0.97 * old.validate(data)[old.metric]
-    assert all(torch.isfinite(value).all() for value in model.state_dict().values() if value.is_floating_point())
+    assert all(
+        torch.isfinite(value).all() for value in model.state_dict().values() if value.is_floating_point()
+    )
 
 
 class _Random:
@@ -126,6 +126,7 @@ def test_the_cells_learn_without_a_teacher() -> None:
     for network in model.cell_net.networks:
         assert network.posterior.by_layer.grad.any()
         assert network.posterior.by_cell.grad.any()
+        assert network.posterior.linear.grad.any()
         assert network.occupied.weight.grad.any()
 
 
@@ -135,25 +136,24 @@ def test_a_teacher_of_another_run_needs_no_training() -> None:
     how = (*TRAINING, "epochs=1", "summary_student_epochs=1", "summary_epochs=0")
     folder = grid_run(NAME, *how, f'train.initial="{weights}"')
     before, after = load_weights(weights), load_weights(folder / "weights.safetensors")
-    names = [name for name in before if name.startswith(("summary_net.", "summary.", "encoder.", "values.table."))]
+    names = [
+        name for name in before if name.startswith(("summary_net.", "summary.", "encoder.", "values.table."))
+    ]
     assert any(name.startswith("summary_net.") for name in names)
     assert all(torch.equal(after[name], before[name]) for name in names)
     untaught = fitted_grid().state_dict()
-    assert any(not torch.equal(after[name], untaught[name]) for name in names if name.startswith("summary_net."))
+    assert any(
+        not torch.equal(after[name], untaught[name]) for name in names if name.startswith("summary_net.")
+    )
 
 
-def test_showers_have_about_as_many_filled_cells_as_their_summary_says() -> None:
-    model, n = trained_grid(), 200
-    factor = model.filled_factor.clone()
-    model.filled_factor.fill_(1.0)  # what the summary says itself
+def test_showers_have_as_many_filled_cells_as_their_summary_says() -> None:
+    model, n = trained_grid(), 400
     conditions = model.condition_matrix(grid_showers())[:n]
     with torch.no_grad():
         values, targets = model.drawn(normals(n, model.noise_size), conditions)
-    model.filled_factor.copy_(factor)
-    wanted, found = targets.hits + targets.faint, (values.view(n, -1, SHAPE[2]) > EMPTY + 0.01).sum(1)
-    off = (found - wanted).abs()
-    assert (off <= 2).float().mean() > 0.95
-    torch.testing.assert_close(found.float().mean(0), wanted.mean(0), rtol=0.05, atol=0.1)
+    wanted, found = targets.hits + targets.faint, (values.view(n, -1, SHAPE[2]) != EMPTY).sum(1)
+    assert torch.equal(found, wanted.long())
 
 
 def test_layers_with_energy_are_never_empty() -> None:
@@ -164,22 +164,28 @@ def test_layers_with_energy_are_never_empty() -> None:
         cells = model.values.decode(values, targets, model.gain(conditions))
         number = model.values.number(values, targets)
     has_energy = targets.sums > model.config.cut
-    assert has_energy.any()
+    assert 0.5 < has_energy.float().mean() < 1.0
     assert (number[has_energy] >= 1).all()
     assert (number[~has_energy] == 0).all()
     layers = cells.view(len(cells), -1, SHAPE[2])
-    assert ((layers > 0).sum(1)[has_energy] >= 1).all()
+    assert torch.equal((layers > 0).any(1), has_energy)
     lost = model.config.cut * (number + 1.0)  # cells that fall below the cut
     assert ((layers.sum(1) - targets.sums).abs() <= lost + 1e-4 * targets.sums).all()
+    some = has_energy & ((targets.hits + targets.faint).sum(1) > 0)[:, None]
+    assert (values != EMPTY).view(layers.shape).any(1)[some].all()  # their cells were drawn
 
 
 def test_energies_follow_the_incident_one() -> None:
+    """Before the last map, for which these showers have too few hits: the mean, and roughly in parts of the range."""
     model, source = trained_grid(), grid_showers()
-    made = model.draw(model.condition_matrix(source), seed=2).sum(1).numpy() / source.incident_energy
-    real = source.visible_energy / source.incident_energy
-    for low, high in ((1e3, 4e3), (4e3, 1e4)):
+    conditions = model.condition_matrix(source)
+    with torch.no_grad():
+        drawn = model.drawn(normals(len(conditions), model.noise_size, seed=2), conditions)
+        made = model.values.decode(*drawn, model.gain(conditions)).sum(1).numpy()
+    assert made.mean() == pytest.approx(source.visible_energy.mean(), rel=0.08)
+    for low, high in ((1e3, 3e3), (3e3, 6e3), (6e3, 1e4)):
         part = (source.incident_energy >= low) & (source.incident_energy <= high)
-        assert made[part].mean() == pytest.approx(real[part].mean(), rel=0.08)
+        assert made[part].mean() == pytest.approx(source.visible_energy[part].mean(), rel=0.2)
 
 
 def test_a_shower_is_a_pure_function_of_its_noise_and_conditions() -> None:
@@ -187,7 +193,11 @@ def test_a_shower_is_a_pure_function_of_its_noise_and_conditions() -> None:
     model = trained_grid()
     noise = normals(6, model.noise_size)
     conditions = model.condition_matrix(grid_showers())[:6]
-    kept = noise.clone(), conditions.clone(), {key: value.clone() for key, value in model.state_dict().items()}
+    kept = (
+        noise.clone(),
+        conditions.clone(),
+        {key: value.clone() for key, value in model.state_dict().items()},
+    )
     state = torch.get_rng_state()
     with torch.no_grad():
         whole, again = (model.sample(noise, conditions) for _ in range(2))
@@ -217,16 +227,3 @@ def test_shipped_weights_leave_the_teacher_out_and_make_the_same_showers() -> No
     small.load_weights(shipped, shipped=True)
     conditions = model.condition_matrix(grid_showers())[:30]
     assert torch.equal(*(one.draw(conditions, seed=6) for one in (whole, small)))
-
-
-def test_the_shape_of_a_shower_is_drawn_for_what_its_summary_says() -> None:
-    """With the numbers of filled cells times their calibrated factors."""
-    model, n = trained_grid(), 5
-    summary = normals(n, model.summary.rows, model.summary.kinds, seed=3)
-    context, noise = context_of(model, summary), normals(n, CELLS)
-    conditions = model.condition_matrix(grid_showers())[:n]
-    targets = model.summary.decode(summary, conditions[:, 0], context.encoded)
-    filled = (targets.hits + targets.faint) * model.filled_factor
-    with torch.no_grad():
-        found = model.shape(noise, context.encoded, summary, targets)
-        assert torch.equal(found, model.cell_net.draw(noise, context, filled))

@@ -59,7 +59,7 @@ def test_a_single_network_makes_all_jumps() -> None:
 
 def test_as_many_networks_as_jumps_are_needed() -> None:
     networks = JumpNetworks([_Scaled(1.0)])
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="zip"):
         networks.jumps(normals(2, 4), (0.0, 0.5, 1.0), normals(2, 4))
 
 
@@ -95,9 +95,7 @@ def test_the_summary_of_a_shower_is_made_by_its_student() -> None:
             network.out.weight.normal_(0.0, 0.05)
         x = noise = normals(5, model.summary.rows, model.summary.kinds)
         encoded = context_of(model, noise).encoded
-        for network, (start, end) in zip(
-            model.summary_student.networks, pairwise(time_grid(3)), strict=True
-        ):
+        for network, (start, end) in zip(model.summary_student.networks, pairwise(time_grid(3)), strict=True):
             estimate = network(x, torch.full((5,), start), encoded)
             x = x + (end - start) / (1.0 - start) * (estimate - x)
         torch.testing.assert_close(model.summarise(noise, encoded), x, rtol=1e-4, atol=1e-5)

@@ -316,7 +316,7 @@ class MonotoneMap(nn.Module):
         return between(self.x), between(self.y)
 
     def _searchable(self, values: Tensor) -> bool:
-        """Return whether ``_searched`` makes the same of values: each has tables of its own, and on a CPU these take most of the time."""
+        """Return whether ``_searched`` makes the same of values: each has separate tables, and on a CPU these take most of the time."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting():
             return False
         many = values.dim() == 2 and values.shape[0] >= _SEARCHED and values.device.type == "cpu"

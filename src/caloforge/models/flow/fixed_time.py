@@ -10,7 +10,7 @@ those of cells with their average occupancy, mean and width. Learned are changes
 .. math:: \frac{p}{p + p_0}, \qquad p_0 = 0.05,
 
 with the occupancy p, for each cell: the hits of rare cells are too few to learn from one by one. Likewise a column has smooth functions of
-its place, and numbers of its own in proportion to the occupancy of its most filled cell. u, v and w are the outputs of the cell's column plus, for
+its place, and learned numbers in proportion to the occupancy of its most filled cell. u, v and w are the outputs of the cell's column plus, for
 each layer, numbers that conditions and summary give: of u and v a constant and a slope in r, of w a constant; and v has a term linear in
 the layer's row of the summary, with learned weights for each cell, shrunk like its constants. So counts, centres and
 widths of a layer, which are those of the summary, need not pass the few channels of a column.

@@ -1,7 +1,7 @@
 """Concentric cylinders in Geant4, read out by a mesh that does not follow their surfaces.
 
 The cylinders are full ones around an axis along x, in a binary tree of envelopes: an envelope holds two halves of its part of the stack, so
-that Geant4 never looks for a point in more than two daughters. Side by side, concentric cylinders cannot be told apart by
+that Geant4 never looks for a point in more than two daughters. Side by side, concentric cylinders cannot be distinguished by
 Geant4's voxels, which makes tracking up to half as long again.
 
 A deposit belongs to the voxel in which its step ends, as in Geant4's example Par04. Geant4's own scorers know volumes only, so the steps
