@@ -14,7 +14,8 @@ from torch import Tensor
 from caloforge.data import sample_path
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector, get_detector
-from caloforge.models import MODELS, base
+from caloforge.models import MODELS
+from caloforge.models import noise as noise_module
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.random import uniforms
 from caloforge.showers import Showers, read_showers
@@ -277,7 +278,7 @@ def test_epochs_are_selected_with_other_noise_than_generation_uses(
         streams.add(stream)
         return uniforms(seed, stream, start, n, draws)
 
-    monkeypatch.setattr(base, "uniforms", recorded)
+    monkeypatch.setattr(noise_module, "uniforms", recorded)
     for stage in trained.model.stages():
         with torch.no_grad():
             trained.model.settle(data)

@@ -120,6 +120,7 @@ class FlowMatchingCpu(DistilledSummary):
     def shape(self, noise: Tensor, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Tensor:
         """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
         filled = targets.hits + targets.faint
+        filled = torch.where(targets.sums > self.config.cut, filled.clamp_min(1.0), filled)
         return self.cell_net.draw(noise, Context.of(encoded, summary, targets), filled)
 
     def stages(self) -> tuple[Stage, ...]:
