@@ -88,7 +88,7 @@ def test_lemurs(voxels: Showers, write: Write) -> None:
     with pytest.raises(FileFormatError, match="names no detector"):
         read(path)
     with pytest.raises(
-        FileFormatError, match=r"not divided by the sampling fraction; settle it with --cell-scale, some 30"
+        FileFormatError, match=r"not divided by the sampling fraction; settle it with --cell-scale, some 29"
     ):
         read(path, detector="calochallenge-2")
     made = read(path, detector="calochallenge-2", cell_scale=1 / 0.033)

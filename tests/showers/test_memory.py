@@ -60,7 +60,7 @@ import sys
 import numpy as np
 import torch
 from caloforge.generate import Generator
-from caloforge.showers import Showers
+from caloforge.showers import Showers, SparseShowers
 path, n, layout = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
 def mib():
@@ -70,12 +70,16 @@ def mib():
 class Toy(Generator):
     def __init__(self):
         self.name, self.particle, self.attributes = "toy", "gamma", {}
+        self.device = torch.device("cpu")
     detector = "ild-ecal"
-    def stream(self, n, *_):
-        for start in range(0, n, 500):
+    def _dense(self, request):
+        for start in range(0, request.number(), 500):
             cells = np.zeros((500, 27000), np.float32)
             cells[:, ::500] = 1.0
             yield Showers("ild-ecal", cells, np.full(500, 5e4))
+    def _sparse(self, request, stopped=None):
+        for part in self._dense(request):
+            yield SparseShowers.from_dense(part)
 
 before = mib()
 Toy().write(path, n, "50GeV", batch_size=500, layout=layout)

@@ -41,6 +41,7 @@ SAMPLE: Final = 64
 
 _MOST = 3.0  # visible over incident energy
 _LOW, _HIGH = 1 / 20, 5.0  # response
+_SCALED = 0.5  # sampling fraction above which a detector's energies are divided by one
 _UNSCALED = 0.015  # response of energies that lack the division by a sampling fraction
 _BAD, _BETTER = 0.15, 0.5  # misfit of an order of axes, and that of another one relative to it
 _AROUND = 2  # cells on each side of a layer's highest one
@@ -103,7 +104,7 @@ def check_energies(
             f"{said}: cells look like GeV, or incident energies like keV",
             "settle it with --cell-unit GeV or --energy-unit keV",
         )
-    if detector.sampling_source == "calibrated" and response > _UNSCALED:
+    if detector.sampling_fraction > _SCALED and response > _UNSCALED:
         return Finding(
             f"{said}: they look like the energies of the active material, not divided by the sampling fraction",
             f"settle it with --cell-scale, some {1 / response:.0f}",

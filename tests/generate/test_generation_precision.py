@@ -147,7 +147,6 @@ def test_files_say_the_precision(flow: FlowMatching, tmp_path: Path) -> None:
         (FlowMatching, "small", {"summary_steps": 2, "steps": 6, "substeps": 2}, 4),
         (FlowMatching, "small", {"summary_steps": 2, "draws": 3}, 2),
         (FlowMatchingFast, "small", {}, 2),
-        (FlowMatchingFast, "cpu", {}, 2),
     ],
 )
 def test_compiled_networks_make_the_same_showers_with_few_graphs(
