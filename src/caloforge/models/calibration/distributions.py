@@ -282,7 +282,7 @@ class CellSpectrum(nn.Module):
 
     @torch.no_grad()
     def fit(self, reference: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> None:
-        """Fit to energies of hits (n,), MeV, with the numbers of their showers (n,), of training and of generated showers."""
+        """Fit to energies of hits (n,), MeV, with the numbers of their showers (n,), of training and of as many generated showers."""
         by = generated[1].double()
         count = min(self.groups, len(by) // self.fewest) if bool(by.amax() > by.amin()) else 1
         levels = torch.linspace(0.0, 1.0, max(1, count) + 1, dtype=torch.float64)[1:-1].to(by.device)
@@ -297,7 +297,8 @@ class CellSpectrum(nn.Module):
             )
             if min(len(true), len(made)) > 2 * _TAIL:
                 centres.append(by[groups[1] == group].mean())
-                rows.append(knots + self._weight(knots) * _shifts(true, made, knots))
+                shifts = self._weight(knots) * _shifts(true, made, knots)
+                rows.append(knots + (shifts if self.fade else _matching(true, made, knots, shifts)))
         if rows:
             self.map.position = torch.stack(centres).to(self.map.position)
             self.map.y = torch.stack(rows)[:, None, None].to(self.map.y)
@@ -360,3 +361,28 @@ def _shifts(true: Tensor, made: Tensor, knots: Tensor) -> Tensor:
     place = (below * (len(true) - 1)).clamp(0, len(true) - 1)
     left = place.long().clamp_max(len(true) - 2)
     return torch.lerp(true[left], true[left + 1], place - left) - inside
+
+
+_RISE = (0.2, 0.8)  # shares of the energy in fainter hits between which the correction sets in
+_ROOTS = 8  # steps of Newton's method
+
+
+def _matching(true: Tensor, made: Tensor, knots: Tensor, shifts: Tensor) -> Tensor:
+    """Return the shifts of knots (k,) with which generated hits, sorted ln e (m,), have the energy of the true ones (n,) in all.
+
+    Few hits say how the brightest ones move, which have most of the energy: these move by a number more or less.
+    """
+    energy = torch.exp(made)
+    below = energy.cumsum(0) / energy.sum()
+    rise = ((below - _RISE[0]) / (_RISE[1] - _RISE[0])).clamp(0.0, 1.0)
+    place = (torch.searchsorted(made, knots) - 1).clamp_min(0)
+    at_knots = torch.where(knots < made[0], 0.0, rise[place])
+    left = (torch.searchsorted(knots, made) - 1).clamp(0, len(knots) - 2)
+    part = ((made - knots[left]) / (knots[left + 1] - knots[left])).clamp(0.0, 1.0)
+    number = torch.zeros((), dtype=made.dtype, device=made.device)
+    for _ in range(_ROOTS):
+        moved = shifts + number * at_knots
+        after = energy * torch.exp(torch.lerp(moved[left], moved[left + 1], part))
+        slope = (after * torch.lerp(at_knots[left], at_knots[left + 1], part)).sum()
+        number = number + (torch.exp(true).sum() - after.sum()) / slope.clamp_min(1e-12)
+    return shifts + number * at_knots
