@@ -273,7 +273,11 @@ def _filter_fault(dataset: h5py.Dataset) -> str | None:
             continue
         known = _FILTERS.get(number)
         said = name.decode("utf-8", errors="replace").strip() or "unnamed"
-        remedy = "pip install hdf5plugin" if known else "install its plugin and set HDF5_PLUGIN_PATH"
+        remedy = (
+            "install it with: pip install hdf5plugin"
+            if known
+            else "install its plugin and set HDF5_PLUGIN_PATH"
+        )
         return f"is compressed with a filter that HDF5 does not have here: {known or said} (id {number}); {remedy}"
     return None
 
