@@ -70,6 +70,14 @@ def _raw(file: h5py.File, name: str) -> None:
     Path(file.filename).with_name("data.raw").unlink(missing_ok=True)
 
 
+def _short(file: h5py.File, name: str) -> None:
+    values, raw = file[name][()], Path(file.filename).with_name("short.raw")
+    del file[name]
+    file.create_dataset(name, data=values, external=[(str(raw), 0, values.nbytes)])
+    file.flush()
+    raw.write_bytes(raw.read_bytes()[:-4] if raw.stat().st_size else b"")
+
+
 def _virtual(file: h5py.File, name: str, rows: int, write: bool = True) -> None:
     """Put the first rows of a dataset into another file, of which it becomes a virtual dataset."""
     values = file[name][()]
@@ -96,6 +104,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File, str], object], str]] = {
     "unwritten rows": (_unwritten, "rows that were never written, the first of them in 6 to 8"),
     "never written": (_never, "was never written"),
     "raw data missing": (_raw, r"has its data in .*data\.raw, which is not there"),
+    "raw data too short": (_short, r"has its data in .*short\.raw, which is too short"),
     "source missing": (
         lambda f, n: _virtual(f, n, N, write=False),
         "virtual dataset of part.h5:x, which is not there",
@@ -166,6 +175,41 @@ def test_attributes_without_a_plain_value_are_left_out(foreign, toy: Detector) -
 
     with open_showers(foreign(change), toy, allow_implausible=True) as file:
         assert file.attributes == {}
+
+
+def test_bytes_that_are_no_text_can_be_written_again(foreign, toy: Detector, tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        file.attrs.create("note", b"caf\xe9", dtype=h5py.string_dtype())
+
+    with open_showers(foreign(change), toy, allow_implausible=True) as file:
+        assert file.attributes == {"note": "caf\ufffd"}
+        file[:].save(tmp_path / "again.h5")
+
+
+def test_several_detectors_are_none(foreign, toy: Detector) -> None:
+    path = foreign(lambda file: file.attrs.__setitem__("detector", ["toy", "other"]))
+    with pytest.raises(
+        FileFormatError, match=r"attribute 'detector': is '\['toy', 'other'\]'; expected 'toy'"
+    ):
+        open_showers(path, toy)
+
+
+def test_points_that_were_never_written_are_missed(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of padding may be left out, whole showers may not."""
+    monkeypatch.setattr("caloforge.showers.chunks._BAND_BYTES", 3 * 16 * 16)
+    monkeypatch.setattr("caloforge.showers.chunks._CHUNK_POINTS", 16)
+    path = make(N).save(tmp_path / "s.h5", layout="sparse")
+    with h5py.File(path, "r+") as file:
+        old = file["showers"]
+        values, written = old[()], {"shape": old.shape, "dtype": old.dtype, "chunks": old.chunks}
+        del file["showers"]
+        rows = written["chunks"][0]
+        made = file.create_dataset("showers", **written)
+        made[rows:] = values[rows:]
+    with pytest.raises(FileFormatError, match=r"'showers', row 0: was never written; expected \d+ points"):
+        open_showers(path)
 
 
 def test_facts_of_all_showers_may_stand_in_arrays_of_one_value(foreign, toy: Detector) -> None:

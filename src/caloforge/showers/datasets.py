@@ -11,6 +11,7 @@ chunks that a row touches) and one chunk more, so that consecutive slices unpack
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -27,7 +28,7 @@ from caloforge.showers.identity import NO_IDENTITIES, seen_union
 
 __all__ = [
     "band_rows", "dataset_names", "find_dataset", "find_group", "has_item", "open_rows",
-    "read_rows", "read_seen", "unreadable",
+    "read_rows", "read_seen", "unreadable", "unwritten_rows",
 ]  # fmt: skip
 
 _CACHE_SLOTS = 12421  # hash table of the chunk cache: a prime well above the number of cached chunks
@@ -237,15 +238,31 @@ def _storage_fault(path: Path, dataset: h5py.Dataset, padded: bool = False, dept
     if dataset.chunks is None:
         allocated = dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_NOT_ALLOCATED
         return None if allocated else "was never written: it has no values"
+    rows = unwritten_rows(dataset)
+    if not rows.any():
+        return None
+    first = int(np.argmax(rows))
+    last = min(first + int(dataset.chunks[0]), len(rows)) - 1
+    return f"has rows that were never written, the first of them in {first} to {last}; they would be read as zeros"
+
+
+def unwritten_rows(dataset: h5py.Dataset, partly: bool = True) -> NDArray[np.bool_]:
+    """Return which rows (N,) of a dataset were never written, as far as its chunks tell.
+
+    Arguments:
+        partly: Count rows of which some chunks are written, too.
+    """
+    if dataset.chunks is None:
+        return np.zeros(len(dataset), bool)
     counts = [-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
     if dataset.id.get_num_chunks() >= math.prod(counts):
-        return None
+        return np.zeros(len(dataset), bool)
     written = np.zeros(counts, bool)
     for place in _chunk_places(dataset):
         written[tuple(first // chunk for first, chunk in zip(place, dataset.chunks, strict=True))] = True
-    band = int(np.argmin(written.reshape(len(written), -1).all(axis=1)))
-    first, last = band * dataset.chunks[0], min((band + 1) * dataset.chunks[0], len(dataset)) - 1
-    return f"has rows that were never written, the first of them in {first} to {last}; they would be read as zeros"
+    bands = written.reshape(len(written), -1)
+    good = bands.all(axis=1) if partly else bands.any(axis=1)
+    return np.repeat(~good, dataset.chunks[0])[: len(dataset)]
 
 
 def _chunk_places(dataset: h5py.Dataset) -> Iterator[tuple[int, ...]]:
@@ -289,10 +306,15 @@ def _is_applied(dataset: h5py.Dataset, place: int) -> bool:
     return not dataset.id.get_chunk_info(0).filter_mask >> place & 1
 
 
+def _prefix(variable: str, path: Path) -> Path:
+    """Return the folder that a variable of HDF5 names for files beside this one; by default the current one."""
+    return Path(os.environ.get(variable, "").replace("${ORIGIN}", str(path.absolute().parent)))
+
+
 def _external_fault(path: Path, dataset: h5py.Dataset) -> str | None:
     """Say which file of raw data is missing or too short; HDF5 looks for it from the current folder."""
     for name, offset, size in dataset.external:
-        raw = Path(name)
+        raw = _prefix("HDF5_EXTFILE_PREFIX", path) / name
         if not raw.is_file():
             return f"has its data in {name}, which is not there"
         needed = dataset.nbytes if size == h5py.h5f.UNLIMITED else min(size, dataset.nbytes)
@@ -332,7 +354,7 @@ def _source_fault(
     """Say what is wrong with one source of a virtual dataset."""
     if file_name == ".":
         return _part_fault(path, file, name, source, points, depth)
-    places = (path.parent / file_name, Path(file_name))
+    places = (_prefix("HDF5_VDS_PREFIX", path) / file_name, path.parent / file_name, Path(file_name))
     place = next((one for one in places if one.is_file()), None)
     if place is None:
         return "which is not there"

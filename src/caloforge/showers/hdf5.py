@@ -239,12 +239,14 @@ def _plain(value: Any) -> Any:
     Raises:
         TypeError: When there is none.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return (
-            value.item() if isinstance(value, np.generic) else value
-        )  # np.float64 is a float, np.str_ a text
+    if isinstance(value, str):  # h5py puts surrogates in the place of bytes that are no text
+        value = value.encode("utf-8", errors="surrogateescape")
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
+    if isinstance(value, float):  # np.float64 is one, too
+        return float(value)
+    if value is None or isinstance(value, bool | int):
+        return value
     if isinstance(value, complex | np.complexfloating):
         return str(complex(value))
     if isinstance(value, np.longdouble):

@@ -74,6 +74,7 @@ def find_detector(path: Path, stored: dict[str, Any], expected: str | Path | Det
             message = "is missing; name the detector of its showers (--detector NAME)"
             raise FileFormatError(path, _DETECTOR, message)
         return wanted
+    name = str(name)
     if wanted is not None and wanted.name != name:
         raise FileFormatError(path, _DETECTOR, f"is '{name}'; expected '{wanted.name}'")
     try:

@@ -12,6 +12,7 @@ a cell are summed. In a file of caloforge a point beside the centres, or a secon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,6 +257,9 @@ class PointFile:
         if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > self._most))):
             row = int(wrong[0])
             self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {self._most} points", row)
+        if (lost := datasets.unwritten_rows(self.dataset, partly=False) & (self._numbers > 0)).any():
+            row = int(np.argmax(lost))
+            self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[row]} points", row)
 
     def _shape(self) -> tuple[int, int, int]:
         """Return the numbers of showers, of points that there is room for, and of values of a point."""
@@ -379,7 +383,7 @@ class PointFile:
         """Read a whole dataset of numbers."""
         found = datasets.find_dataset(self._path, self._file, name, padded=name == hdf5.PDG)
         # one value a shower may stand in a row or in a column
-        same = _column_shape(found.shape) == _column_shape(shape)
+        same = found.shape[:1] == shape[:1] and found.size == math.prod(shape)
         if not same or found.dtype.kind not in kinds:
             self._reject(name, f"has shape {found.shape} and type {found.dtype}; expected {shape} of numbers")
         try:
@@ -392,7 +396,3 @@ class PointFile:
 
     def _fail(self, where: str, message: str) -> NoReturn:
         raise FileFormatError(self._path, where, message)
-
-
-def _column_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[:1] if shape[1:] == (1,) else shape
