@@ -74,6 +74,9 @@ def test_like_takes_every_condition_of_the_model(run: Path) -> None:
         np.testing.assert_array_equal(values, reference.conditions[name])
     again = model.generate(like=run.parent / "data.h5", seed=2, batch_size=200)
     np.testing.assert_array_equal(fake.cells, again.cells)
+    parts = model.generate(like=[run.parent / "data.h5", reference[:10]], seed=2)
+    np.testing.assert_array_equal(parts.incident_energy[: len(reference)], reference.incident_energy)
+    np.testing.assert_array_equal(parts.incident_energy[len(reference) :], reference.incident_energy[:10])
     more = model.generate(n=700, like=reference, seed=2)
     np.testing.assert_array_equal(more.incident_energy[600:], reference.incident_energy[:100])
 

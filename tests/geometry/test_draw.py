@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from caloforge.errors import OutputError, OutputExistsError
 from caloforge.geometry import DETECTORS, get_detector
-from caloforge.geometry.draw import _draw_stack, draw_detector
+from caloforge.geometry.draw import MATHEMATICS, _draw_stack, draw_detector, text_as_it_is
 
 
 @pytest.mark.parametrize("name", ["ild-ecal", "atlas-em-barrel", "calochallenge-2", "ild-ecal-10x10"])
@@ -54,3 +55,16 @@ def test_an_existing_drawing_is_kept(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     draw_detector(get_detector("clic-ecal"), path, force=True)
     assert "<svg" in path.read_text()
+
+
+def test_texts_are_drawn_as_they_are_and_formulas_as_formulas(tmp_path: Path) -> None:
+    detector = replace(get_detector("ild-ecal"), description=r"5$ \half$ <b>")
+    draw_detector(detector, tmp_path / "d.svg")
+    figure = Figure()
+    axes = figure.add_subplot(title=r"$\half$", xlabel="$a$", yscale="log")
+    formula = figure.text(0.5, 0.5, "$CG_x$", gid=MATHEMATICS)
+    text_as_it_is(figure)
+    figure.savefig(tmp_path / "f.png")
+    assert (axes.title.get_parse_math(), axes.xaxis.label.get_parse_math()) == (False, False)
+    assert formula.get_parse_math()
+    assert all(label.get_parse_math() for label in axes.get_yticklabels())

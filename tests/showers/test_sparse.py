@@ -286,7 +286,7 @@ STRUCTURE: dict[str, tuple[Change, str]] = {
     "no shape": (swap("shape", None), r"dataset 'shape': is missing"),
     "odd shape": (swap("shape", (9, 30, 3)), r"dataset 'shape': is \[9, 30, 3\]; expected \(N, points, 4 or 5\)"),
     "nothing": (swap("shape", (0, 30, 4)), r"dataset 'showers': has no showers"),
-    "no points": (swap("showers", None), r"dataset 'showers': is not a dataset"),
+    "no points": (swap("showers", None), r"dataset 'showers': is missing"),
     "flat": (swap("showers", np.zeros((9, 40))), r"'showers': has shape \(9, 40\) .* expected \(9, points\)"),
     "text": (swap("num_points", [b"a"] * 9), r"dataset 'num_points': has shape \(9,\) and type"),
     "no energies": (swap("energies", None), r"dataset 'energies': is missing"),

@@ -153,6 +153,26 @@ def test_showers_in_memory_give_the_same_numbers_as_files(files: dict[str, Path]
     assert first["provenance"]["file"] == str(files["near"])
 
 
+def test_several_files_are_one_sample(files: dict[str, Path], tmp_path: Path) -> None:
+    """The parts of a file as a list give the numbers of the whole."""
+    with open_showers(files["near"]) as whole:
+        parts = [whole[:70].save(tmp_path / "a.h5"), whole[70:].save(tmp_path / "b.h5")]
+    names = ["truth", "x"]
+    expected = validate(files["truth"], files["near"], labels=names).metrics["samples"]["x"]
+    report = validate([files["truth"]], parts, labels=names)
+    found = report.metrics["samples"]["x"]
+    assert {key: found[key] for key in expected if key != "provenance"} == {
+        key: value for key, value in expected.items() if key != "provenance"
+    }
+    assert found["provenance"]["file"] == [str(part) for part in parts]
+    assert len(found["provenance"]["sha256"]) == 64
+    assert repr([str(part) for part in parts]) in report.metrics["command"]
+    mixed = validate(toy(), [parts[0], read_showers(parts[1])], labels=names).metrics["samples"]["x"]
+    assert (mixed["ks"], mixed["provenance"]["file"]) == (expected["ks"], None)
+    with pytest.raises(InputError, match="a sample of no files"):
+        validate(files["truth"], [])
+
+
 def test_labels_are_different_and_speak(files: dict[str, Path]) -> None:
     report = validate(toy(), toy(seed=1, source="vae"), toy(seed=2, source="vae"), files["near"])
     assert list(report.metrics["samples"]) == ["vae", "vae (2)", "near"]
@@ -256,6 +276,13 @@ def test_a_model_is_not_judged_by_what_it_has_seen(trained: dict[str, Path], tmp
     assert content["samples"]["vae"]["seen"] == {"n": 300, "of": 300}
     assert report.metrics["command"].endswith(" --allow-seen")
     assert "seen" not in content
+
+
+def test_seen_showers_are_found_in_one_of_several_files(trained: dict[str, Path]) -> None:
+    with pytest.raises(SeenShowersError, match=r"^300 of 600 reference showers"):
+        validate([trained["fresh"], trained["training"]], trained["vae"])
+    with pytest.raises(SeenShowersError, match=r"^300 of 300 reference showers"):
+        validate(trained["training"], [trained["vae"], trained["vae"]])
 
 
 def test_fresh_showers_judge_it(trained: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from caloforge.files import sha256_file
 from caloforge.geometry import get_detector
-from caloforge.showers import ShowerFile, Showers, hdf5, write_showers
+from caloforge.showers import ShowerFile, Showers, datasets, write_showers
 from caloforge.validate import driver
 from caloforge.validate.driver import read_samples, validate
 from caloforge.validate.inputs import open_inputs
@@ -183,7 +183,7 @@ def test_damaged_cells_are_an_error_of_the_pass(tmp_path: Path, monkeypatch: pyt
     good = showers(20, 1)
     good.save(tmp_path / "a.h5")
     good.save(tmp_path / "b.h5")
-    monkeypatch.setattr(hdf5, "read_rows", lambda path, dataset, start, out: out.fill(np.nan))
+    monkeypatch.setattr(datasets, "read_rows", lambda path, dataset, start, out: out.fill(np.nan))
     with pytest.raises(FileFormatError):
         validate(tmp_path / "a.h5", tmp_path / "b.h5", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()

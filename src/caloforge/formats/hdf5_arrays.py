@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from caloforge.errors import FileFormatError
 from caloforge.formats.arrays import CONDITION, ArrayTable, RowArray
 from caloforge.formats.base import Format, ReadOptions
-from caloforge.showers import hdf5
+from caloforge.showers import datasets, hdf5
 from caloforge.showers.sparse import is_sparse
 
 __all__ = [
@@ -40,33 +40,23 @@ __all__ = [
 ]
 
 
-_MOST_BYTES = 4 * hdf5.STREAM_BYTES  # of a band, whatever the file's chunks
-
-
 class _Dataset(RowArray):
     """A dataset of an open file."""
 
     def __init__(self, path: Path, file: h5py.File, name: str) -> None:
         self.name = name
-        if file[name].shape is None:
-            raise FileFormatError(
-                path, f"dataset '{name}'", "has no content (a null dataset); expected numbers"
-            )
-        self._path, self._data = path, hdf5.open_dataset(file, name)
+        self._path, self._data = path, datasets.open_rows(path, file, name)
         self.shape, self.dtype = tuple(self._data.shape), self._data.dtype
 
     @property
     def band(self) -> int:
         """How many rows are best read at a time."""
-        row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
-        chunk = hdf5.band_rows(self._data)
-        several = max(1, hdf5.rows_per_chunk(row) // chunk) * chunk
-        return min(several, hdf5.rows_per_chunk(row, _MOST_BYTES))
+        return datasets.band_rows(self._data)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return the rows of a range."""
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        hdf5.read_rows(self._path, self._data, start, out)
+        datasets.read_rows(self._path, self._data, start, out)
         return out
 
 
@@ -99,7 +89,7 @@ class HDF5Arrays(Format):
         with file:
             if self.general:
                 return True
-            names = _names(file)
+            names = datasets.dataset_names(file)
             if is_sparse(file) or "caloforge_version" in file.attrs:
                 return False
             wanted = (*self.cells, self.energy)
@@ -112,6 +102,7 @@ class HDF5Arrays(Format):
         file = hdf5.open_hdf5(path)
         try:
             table = self._table(path, file, options)
+            table.seen = datasets.read_seen(path, file)
         except BaseException:
             file.close()
             raise
@@ -120,12 +111,10 @@ class HDF5Arrays(Format):
             self.cell_unit,
             self.angle_unit,
         )
-        if hdf5.SEEN in file:
-            table.seen = np.asarray(file[hdf5.SEEN][()], np.uint64)
         return table
 
     def _table(self, path: Path, file: h5py.File, options: ReadOptions) -> ArrayTable:
-        names = _names(file)
+        names = datasets.dataset_names(file)
         shown = (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "nothing"
         usual = {"cells": ",".join(self.cells), "energy": self.energy, "theta": self.theta}
         needless = {"theta"} if options.energy is None else {"theta", "energy"}
@@ -158,13 +147,6 @@ def open_quietly(path: Path) -> h5py.File | None:
         return hdf5.open_hdf5(path)
     except FileFormatError:
         return None
-
-
-def _names(file: h5py.File) -> list[str]:
-    """Return the full names of all datasets."""
-    names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return names
 
 
 def _find(names: list[str], pattern: str) -> list[str]:

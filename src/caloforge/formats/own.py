@@ -20,7 +20,7 @@ from caloforge.files import atomic_path
 from caloforge.formats.base import Format, ReadOptions, checked_chunks, facts_of
 from caloforge.formats.hdf5_arrays import open_quietly
 from caloforge.showers import Hits, ShowerFile, ShowerSource, hdf5, open_showers, write_showers
-from caloforge.showers.sparse import PARTICLES, Cells, directions_of, is_sparse
+from caloforge.showers.sparse import PARTICLES, Cells, directions_of, is_sparse, is_variable
 from caloforge.showers.writing import GuardedFile, check_layout, columns_of
 
 __all__ = ["OWN", "SHOWERDATA", "Own", "ShowerData"]
@@ -41,8 +41,7 @@ class Own(Format):
         if file is None:
             return False
         with file:
-            points = is_sparse(file) and h5py.check_vlen_dtype(file[hdf5.CELLS].dtype) is not None
-            return "caloforge_version" in file.attrs and not points
+            return "caloforge_version" in file.attrs and not (is_sparse(file) and is_variable(file))
 
     def open(self, path: Path, options: ReadOptions) -> ShowerFile:
         """Open a file; nothing of it is left to interpret."""

@@ -44,10 +44,11 @@ from caloforge.generate.precision import PLAIN, Means, NetworkMode
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
-from caloforge.showers import Showers, ShowerSource, ShowerWriter, SparseShowers
+from caloforge.showers import Showers, ShowerWriter, SparseShowers
 from caloforge.showers.hdf5 import PRECISION
 from caloforge.showers.identity import seen_union
 from caloforge.showers.sparse import Hits
+from caloforge.showers.views import AnyShowers
 from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
 
@@ -114,7 +115,7 @@ class Generator:
         n: int | None = None,
         energy: str | EnergySpec | None = None,
         theta: str | float | AngleSpec | None = None,
-        like: str | Path | ShowerSource | None = None,
+        like: AnyShowers | None = None,
         seed: int = 0,
         batch_size: int = 1000,
         allow_extrapolation: bool = False,
@@ -129,7 +130,7 @@ class Generator:
         n: int | None = None,
         energy: str | EnergySpec | None = None,
         theta: str | float | AngleSpec | None = None,
-        like: str | Path | ShowerSource | None = None,
+        like: AnyShowers | None = None,
         seed: int = 0,
         batch_size: int = 1000,
         allow_extrapolation: bool = False,
@@ -163,7 +164,7 @@ class Generator:
         n: int | None = None,
         energy: str | EnergySpec | None = None,
         theta: str | float | AngleSpec | None = None,
-        like: str | Path | ShowerSource | None = None,
+        like: AnyShowers | None = None,
         seed: int = 0,
         batch_size: int = 1000,
         allow_extrapolation: bool = False,
@@ -174,7 +175,7 @@ class Generator:
             n: Number of showers; with ``like`` by default as many as it has.
             energy: Incident energies such as ``50GeV``; other conditions follow the detector's beam.
             theta: Angles, degrees; by default those of the detector's beam.
-            like: File or showers whose energies, angles and further conditions are taken.
+            like: File or showers, or a list of these, whose energies, angles and further conditions are taken.
             batch_size: Showers a part.
             allow_extrapolation: Accept conditions outside those of the training.
 
@@ -195,7 +196,7 @@ class Generator:
         n: int | None = None,
         energy: str | EnergySpec | None = None,
         theta: str | float | AngleSpec | None = None,
-        like: str | Path | ShowerSource | None = None,
+        like: AnyShowers | None = None,
         seed: int = 0,
         batch_size: int = 1000,
         allow_extrapolation: bool = False,

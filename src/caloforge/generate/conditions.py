@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from caloforge.errors import IncompatibleError, InputError
 from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel
-from caloforge.showers import ShowerSource, open_showers
+from caloforge.showers.views import AnyShowers, open_any
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = ["BLOCK", "Given", "Request", "blocks", "check_range", "condition_range", "condition_slack"]
@@ -56,7 +55,7 @@ class Request:
     n: int | None = None
     energy: str | EnergySpec | None = None
     theta: str | float | AngleSpec | None = None
-    like: str | Path | ShowerSource | None = None
+    like: AnyShowers | None = None
     seed: int = 0
     batch_size: int = 1000
     allow_extrapolation: bool = False
@@ -78,7 +77,7 @@ class Request:
         if n is None and self.like is None:
             raise InputError("the number of showers is needed")
         if self.like is not None:
-            with _opened(self.like) as source:
+            with open_any(self.like) as source:
                 available = len(source)
             if not available:
                 raise InputError("'like' contains no showers")
@@ -110,7 +109,7 @@ class Request:
             return
         if self.energy is not None or self.theta is not None:
             raise InputError("'like' gives energies and angles; leave out energy and theta")
-        with _opened(self.like) as source:
+        with open_any(self.like) as source:
             if source.detector != detector:
                 msg = f"'{source.detector.name}' showers cannot be imitated by a model of '{detector.name}'"
                 raise IncompatibleError(msg)
@@ -121,10 +120,6 @@ class Request:
                 return Given(one.incident_energy, angles, one.conditions, one.particle)
 
             yield taken
-
-
-def _opened(like: str | Path | ShowerSource) -> AbstractContextManager[ShowerSource]:
-    return open_showers(like) if isinstance(like, str | Path) else nullcontext(like)
 
 
 _Bound = TypeVar("_Bound", float, torch.Tensor)

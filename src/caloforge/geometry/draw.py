@@ -11,7 +11,10 @@ from caloforge.files import atomic_path
 from caloforge.geometry.detector import Detector, Slab
 from caloforge.geometry.readout import CylindricalLayer, MeshReadout, ReadoutLayer
 
-__all__ = ["draw_detector"]
+__all__ = ["MATHEMATICS", "draw_detector", "text_as_it_is"]
+
+MATHEMATICS = "mathematics"
+"""Group (``gid``) of a text in a figure that is a formula between dollar signs."""
 
 _PASSIVE = ("#4a5568", "#8d99ae", "#b8a58a", "#c9d1dc")
 _AROUND = 2.0  # how far beyond a mesh its slabs are drawn, in its radii
@@ -47,9 +50,27 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
     axes.set_title(f"{detector.name}: {detector.description}", fontsize=10, loc="left")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    text_as_it_is(figure)
     with atomic_path(path, force) as part:
         figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower())
     return path
+
+
+def text_as_it_is(figure: Any) -> None:
+    """Let a finished figure of matplotlib draw its texts as they are: names may have dollar signs and backslashes.
+
+    Numbers at the axes, which matplotlib writes as formulas itself, and texts of the group :data:`MATHEMATICS` stay formulas.
+    """
+    text, axis = (require(f"matplotlib.{name}", extra="report") for name in ("text", "axis"))
+    formatters = require("matplotlib.ticker", extra="report")
+    named = formatters.FixedFormatter, formatters.FuncFormatter  # of ticks with given names
+    numbers: set[int] = set()
+    for one in figure.findobj(axis.Axis):
+        if not isinstance(one.get_major_formatter(), named):
+            numbers |= {id(each) for each in one.findobj(text.Text) if each is not one.label}
+    for each in figure.findobj(text.Text):
+        if id(each) not in numbers and each.get_gid() != MATHEMATICS:
+            each.set_parse_math(False)
 
 
 def _draw_stack(axes: Any, detector: Detector) -> None:

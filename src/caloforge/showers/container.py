@@ -258,7 +258,7 @@ class Showers:
             particle=_common([part.particle for part in parts], "mixed"),
             source=_common([part.source for part in parts], "mixed"),
             seed=_common([part.seed for part in parts], None),
-            attributes=_common_attributes(parts),
+            attributes=common_attributes(parts),
             seen=seen_union(part.seen for part in parts),
         )
 
@@ -340,7 +340,7 @@ def _sizes(showers: Showers) -> dict[str, int]:
     return {name: values.shape[1] for name, values in sorted(showers.conditions.items())}
 
 
-def _common_attributes(parts: Sequence[Showers]) -> dict[str, Any]:
+def common_attributes(parts: Sequence[ShowerSource]) -> dict[str, Any]:
     """Return the attributes on which all parts agree, and the union of the seeds that their models have seen."""
     kept = {
         key: value

@@ -1,18 +1,16 @@
-"""The HDF5 layout of shower files: names, sizes of chunks, valid values, and reading with clear errors.
+"""The HDF5 layout of shower files: names, sizes of chunks, valid values, and opening with clear errors.
 
 The layout is the CaloChallenge's (https://calochallenge.github.io) with names added: ``showers`` (N, cells) float32 MeV and
 ``incident_energies`` (N, 1) MeV; where they apply ``incident_theta`` (N, 1) degrees and ``conditions/NAME`` (N, k). The sparse
 layout (:mod:`caloforge.showers.sparse`) is that of the package ShowerData: ``showers`` are points, ``energies`` (N, 1) MeV.
-
-HDF5 unpacks a whole chunk whenever any of it is read. The cache of a dataset therefore has room for one band of rows (all
-chunks that a row touches) and one chunk more, so that consecutive slices unpack each chunk once, whatever their size.
+Datasets of existing files are opened by :mod:`caloforge.showers.datasets`.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -47,16 +45,13 @@ __all__ = [
     "UNIT",
     "VARIABLE_BAND",
     "Fault",
-    "band_rows",
     "check_cells",
     "check_column",
     "check_columns",
     "create_column",
     "create_dataset",
-    "open_dataset",
     "open_hdf5",
     "plain_attributes",
-    "read_rows",
     "rows_per_chunk",
     "rows_per_stream",
 ]
@@ -111,9 +106,6 @@ STREAM_BYTES: Final = 16 * 2**20
 COMPRESSION_LEVEL: Final = 1
 """gzip level: after the byte shuffle, level 4 is 15 to 20 % smaller on Geant4 showers but takes twice the time
 to write and to read; level 9 takes 20 times as long for another 10 %. ``benchmarks/bench_io.py`` measures it."""
-
-_CACHE_SLOTS = 12421  # hash table of the chunk cache: a prime well above the number of cached chunks
-_CACHE_LIMIT = 256 * 2**20  # most bytes of a chunk cache, whatever the file's chunks
 
 
 def rows_per_chunk(row_bytes: int, target: int = CHUNK_BYTES) -> int:
@@ -223,57 +215,49 @@ def open_hdf5(path: Path) -> h5py.File:
         raise FileFormatError(path, "", message) from error
 
 
-def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Open a dataset with a cache for a band of its chunks."""
-    dataset = file[name]
-    if dataset.chunks is None:
-        return dataset
-    chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    wanted = dataset.chunks[0] * _row_bytes(dataset) + chunk_bytes
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    access.set_chunk_cache(_CACHE_SLOTS, max(chunk_bytes, min(wanted, _CACHE_LIMIT)), 1.0)
-    # The cache of a dataset is fixed when it is first opened, so this view of it is closed before.
-    del dataset
-    return h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
-
-
-def band_rows(dataset: h5py.Dataset) -> int:
-    """Return how many rows are best read at a time: those of a chunk, or about 2 MiB where there are none."""
-    return int(dataset.chunks[0]) if dataset.chunks is not None else rows_per_chunk(_row_bytes(dataset))
-
-
-def read_rows(path: Path, dataset: h5py.Dataset, start: int, out: NDArray[Any]) -> None:
-    """Fill ``out`` with the rows of a dataset from ``start`` on, converted to its type.
-
-    Raises:
-        FileFormatError: When the file's data are damaged.
-    """
-    stop = start + len(out)
-    try:
-        dataset.read_direct(out, np.s_[start:stop], np.s_[: len(out)])
-    except (OSError, RuntimeError) as error:
-        where = f"dataset '{dataset.name.lstrip('/')}', rows {start} to {stop - 1}"
-        message = f"cannot be read, the file is damaged: {_reason(error)}"
-        raise FileFormatError(path, where, message) from error
-
-
 def plain_attributes(file: h5py.File) -> dict[str, Any]:
-    """Return the file's attributes as plain Python values."""
-    return {name: _plain(value) for name, value in file.attrs.items()}
+    """Return the file's attributes as plain Python values: text, numbers, truth values, and lists of these.
 
-
-def _row_bytes(dataset: h5py.Dataset) -> int:
-    return int(dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
+    Complex numbers become text, long double ones float. What has no plain value is left out: null attributes, references, types that
+    h5py cannot read. Of the attributes that describe all showers, an array of one value is that value.
+    """
+    facts: dict[str, Any] = {}
+    for name in file.attrs:
+        with suppress(OSError, RuntimeError, TypeError, ValueError, KeyError):
+            value = _plain(file.attrs[name])
+            while name in RESERVED and isinstance(value, list) and len(value) == 1:
+                value = value[0]
+            facts[name] = value
+    if isinstance(facts.get(SEEN_SEEDS), int):
+        facts[SEEN_SEEDS] = [facts[SEEN_SEEDS]]
+    return facts
 
 
 def _plain(value: Any) -> Any:
+    """Return a value of an attribute as a plain one.
+
+    Raises:
+        TypeError: When there is none.
+    """
+    if isinstance(value, str):  # h5py puts surrogates in the place of bytes that are no text
+        value = value.encode("utf-8", errors="surrogateescape")
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
+    if isinstance(value, float):  # np.float64 is one, too
+        return float(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, complex | np.complexfloating):
+        return str(complex(value))
+    if isinstance(value, np.longdouble):
+        return float(value)
     if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()] if value.ndim else _plain(value.item())
+        return [_plain(item) for item in value] if value.ndim else _plain(value[()])
+    if isinstance(value, np.void):
+        return str(value.item())
     if isinstance(value, np.generic):
         return _plain(value.item())
-    return value
+    raise TypeError(f"{type(value).__name__} is not plain")
 
 
 def _reason(error: Exception) -> str:

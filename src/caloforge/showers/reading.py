@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import CaloforgeError, FileFormatError, InputError, UnknownNameError
 from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
-from caloforge.showers import hdf5
+from caloforge.showers import datasets, hdf5
 from caloforge.showers.container import Index, Showers, as_selection, chunk_size
-from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.plausibility import SAMPLE, axis_sizes, check_angles, check_axes, check_energies
 from caloforge.showers.sparse import PointFile, is_sparse
 
@@ -75,6 +74,7 @@ def find_detector(path: Path, stored: dict[str, Any], expected: str | Path | Det
             message = "is missing; name the detector of its showers (--detector NAME)"
             raise FileFormatError(path, _DETECTOR, message)
         return wanted
+    name = str(name)
     if wanted is not None and wanted.name != name:
         raise FileFormatError(path, _DETECTOR, f"is '{name}'; expected '{wanted.name}'")
     try:
@@ -119,7 +119,8 @@ class ShowerFile:
             self.detector = find_detector(self.path, stored, detector)
             self.particle = str(stored.get("particle", ""))
             self.source = str(stored.get("source", ""))
-            self.seed: int | None = stored.get("seed")
+            seed = stored.get("seed")
+            self.seed: int | None = seed if isinstance(seed, int) else None
             self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
             sparse = is_sparse(self._file)
             self._points = PointFile(self.path, self._file, self.detector, energy_unit) if sparse else None
@@ -147,17 +148,16 @@ class ShowerFile:
         columns: dict[str, h5py.Dataset | NDArray[np.float64]] = {}
         if self._points is not None and not self._points.ours:
             columns |= self._points.columns()
-            if hdf5.THETA in self._file:  # written by caloforge, without the rounding of directions
+            if datasets.has_item(
+                self._file, hdf5.THETA
+            ):  # written by caloforge, without the rounding of directions
                 columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
         else:
             energies = hdf5.ENERGIES if self._points is None else hdf5.POINT_ENERGIES
             columns[hdf5.ENERGIES] = self._open_numbers(energies, 1)
-            if hdf5.THETA in self._file:
+            if datasets.has_item(self._file, hdf5.THETA):
                 columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
-        group = self._file.get(hdf5.CONDITIONS)
-        if group is not None and not isinstance(group, h5py.Group):
-            self._reject(f"'{hdf5.CONDITIONS}'", "is a dataset; expected a group of datasets")
-        for name in group or ():
+        for name in datasets.find_group(self.path, self._file, hdf5.CONDITIONS) or ():
             columns[_PREFIX + name] = self._open_numbers(_PREFIX + name, None)
         for column in columns.values():
             if len(column) != len(self._cells):
@@ -187,21 +187,14 @@ class ShowerFile:
     def _open_numbers(self, name: str, width: int | None, note: str = "") -> h5py.Dataset:
         """Open a dataset (N, width) of numbers; (N,) does for (N, 1), and any width when it is None."""
         where = f"dataset '{name}'"
-        if name not in self._file:
-            self._reject(
-                where,
-                f"is missing; the file has: {', '.join(self._file) or 'nothing'} (other layouts: caloforge convert)",
-            )
-        found = self._file[name]
-        if not isinstance(found, h5py.Dataset):
-            self._reject(where, "is a group; expected a dataset")
+        found = datasets.open_rows(self.path, self._file, name, " (other layouts: caloforge convert)")
         if found.dtype.kind not in "fiu":
             self._reject(where, f"has type {found.dtype}; expected numbers")
         shape = (*found.shape, 1) if found.ndim == 1 else found.shape
         if len(shape) != 2 or width not in (None, shape[1]):
             hint = " (other layouts: caloforge convert)" if len(shape) > 2 else ""
             self._reject(where, f"has shape {found.shape}; expected (N, {width or 'k'}){note}{hint}")
-        return hdf5.open_dataset(self._file, name)
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_showers, (self.path, self.detector, *self._said)
@@ -240,15 +233,7 @@ class ShowerFile:
     def seen(self) -> NDArray[np.uint64]:
         """Identities (M,), sorted, of the showers that trained or selected the model that made these; empty for none."""
         self._check_open()
-        if hdf5.SEEN not in self._file:
-            return NO_IDENTITIES
-        where, found = f"dataset '{hdf5.SEEN}'", self._file[hdf5.SEEN]
-        if not isinstance(found, h5py.Dataset) or found.dtype != np.uint64 or found.ndim != 1:
-            self._reject(where, "is not a set of identities of showers; expected (M,) of type uint64")
-        try:
-            return seen_union([found[:]])
-        except (OSError, RuntimeError) as error:
-            self._reject(where, f"cannot be read, the file is damaged: {error}")
+        return datasets.read_seen(self.path, self._file)
 
     @cached_property
     def incident_energy(self) -> NDArray[np.float64]:
@@ -296,7 +281,7 @@ class ShowerFile:
     def take(self, indices: ArrayLike) -> Showers:
         """Return the showers of these indices, in their order, in memory.
 
-        Each chunk of the file is unpacked once, and only those with a chosen shower.
+        Each chunk of the file is unpacked once; where chunks are large, only those with a chosen shower.
         """
         wanted = np.arange(len(self))[as_selection(np.asarray(indices), len(self))]
         order = np.argsort(wanted, kind="stable")
@@ -325,7 +310,7 @@ class ShowerFile:
                 self._check_open()
                 self._points.read(low, block)
             else:
-                hdf5.read_rows(self.path, self._cells, low, block)
+                datasets.read_rows(self.path, self._cells, low, block)
                 self._check(hdf5.check_cells(block, low))
         return cells
 
@@ -355,14 +340,14 @@ class ShowerFile:
             return dataset[start:stop]
         kind = np.float32 if name.startswith(_PREFIX) else np.float64
         values = np.empty((stop - start, *dataset.shape[1:]), kind)
-        hdf5.read_rows(self.path, dataset, start, values)
+        datasets.read_rows(self.path, dataset, start, values)
         self._check(hdf5.check_column(_name_of(dataset), values, start))
         return values[:, None] if values.ndim == 1 else values
 
     @property
     def _band(self) -> int:
         """How many showers are best read at a time."""
-        return hdf5.band_rows(self._cells) if self._points is None else self._points.band
+        return datasets.band_rows(self._cells) if self._points is None else self._points.band
 
     def _check_open(self) -> None:
         if not self._file:

@@ -12,6 +12,7 @@ a cell are summed. In a file of caloforge a point beside the centres, or a secon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import FileFormatError, InputError
 from caloforge.geometry import CylindricalLayer, Detector
-from caloforge.showers import hdf5
+from caloforge.showers import datasets, hdf5
 
-__all__ = ["PARTICLES", "Cells", "Hits", "PointFile", "directions_of", "is_sparse"]
+__all__ = ["PARTICLES", "Cells", "Hits", "PointFile", "directions_of", "is_sparse", "is_variable"]
 
 PARTICLES: Final = {
     "gamma": 22,
@@ -223,7 +224,13 @@ def directions_of(theta: ArrayLike) -> NDArray[np.float32]:
 
 def is_sparse(file: h5py.File) -> bool:
     """Return whether a file of showers holds points."""
-    return hdf5.NUMBERS in file and hdf5.ENERGIES not in file
+    return datasets.has_item(file, hdf5.NUMBERS) and not datasets.has_item(file, hdf5.ENERGIES)
+
+
+def is_variable(file: h5py.File) -> bool:
+    """Return whether the showers of a file are sequences of variable length."""
+    found = file.get(hdf5.CELLS)
+    return isinstance(found, h5py.Dataset) and h5py.check_vlen_dtype(found.dtype) is not None
 
 
 class PointFile:
@@ -246,11 +253,13 @@ class PointFile:
         self.ours = "caloforge_version" in file.attrs and not self.variable
         self._numbers = self._column(hdf5.NUMBERS, (n,), "iu").astype(np.int64)
         self._scale = self._unit(energy_unit)
-        whole = self.variable or self.dataset.chunks is None
-        self.band = hdf5.VARIABLE_BAND if whole else int(self.dataset.chunks[0])
+        self.band = hdf5.VARIABLE_BAND if self.variable else datasets.band_rows(self.dataset)
         if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > self._most))):
             row = int(wrong[0])
             self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {self._most} points", row)
+        if (lost := datasets.unwritten_rows(self.dataset, partly=False) & (self._numbers > 0)).any():
+            row = int(np.argmax(lost))
+            self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[row]} points", row)
 
     def _shape(self) -> tuple[int, int, int]:
         """Return the numbers of showers, of points that there is room for, and of values of a point."""
@@ -263,9 +272,7 @@ class PointFile:
 
     def _open(self, n: int) -> h5py.Dataset:
         """Return the dataset of points: (N,) of variable length, or (N, points) of several float32."""
-        points = self._file.get(hdf5.CELLS)
-        if not isinstance(points, h5py.Dataset):
-            self._reject(hdf5.CELLS, "is not a dataset; expected the points of each shower")
+        points = datasets.open_rows(self._path, self._file, hdf5.CELLS, padded=True)
         base, inner = points.dtype.base, points.dtype.shape or points.shape[2:]
         self.variable = h5py.check_vlen_dtype(points.dtype) is not None
         good = (
@@ -276,7 +283,7 @@ class PointFile:
         if not good:
             expected = f"({n}, points) of {self._width} float32 each, or ({n},) of variable length"
             self._reject(hdf5.CELLS, f"has shape {points.shape} and type {points.dtype}; expected {expected}")
-        return points if self.variable else hdf5.open_dataset(self._file, hdf5.CELLS)
+        return points
 
     def _unit(self, said: str) -> float:
         """Return the unit of the file's energies, MeV; ``said`` is the user's, where the file has none."""
@@ -358,10 +365,7 @@ class PointFile:
         try:
             rows = self.dataset[start:stop] if self.variable else self.dataset[start:stop, : most + 1]
         except (OSError, RuntimeError) as error:
-            self._fail(
-                f"dataset '{hdf5.CELLS}', rows {start} to {stop - 1}",
-                f"cannot be read, the file is damaged: {str(error).splitlines()[0]}",
-            )
+            datasets.unreadable(self._path, self.dataset, error, f", rows {start} to {stop - 1}")
         if self.variable:
             for row, (points, number) in enumerate(zip(rows, numbers.tolist(), strict=True)):
                 if len(points) != number * self._width:
@@ -377,15 +381,15 @@ class PointFile:
 
     def _column(self, name: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
         """Read a whole dataset of numbers."""
-        found = self._file.get(name)
-        if not isinstance(found, h5py.Dataset):
-            self._reject(name, f"is missing; the file has: {', '.join(self._file) or 'nothing'}")
-        if found.shape != shape or found.dtype.kind not in kinds:
+        found = datasets.find_dataset(self._path, self._file, name, padded=name == hdf5.PDG)
+        # one value a shower may stand in a row or in a column
+        same = found.shape[:1] == shape[:1] and found.size == math.prod(shape)
+        if not same or found.dtype.kind not in kinds:
             self._reject(name, f"has shape {found.shape} and type {found.dtype}; expected {shape} of numbers")
         try:
-            return np.asarray(found[()])
+            return np.asarray(found[()]).reshape(shape)
         except (OSError, RuntimeError) as error:
-            self._reject(name, f"cannot be read, the file is damaged: {str(error).splitlines()[0]}")
+            datasets.unreadable(self._path, found, error)
 
     def _reject(self, name: str, message: str, row: int | None = None) -> NoReturn:
         self._fail(f"dataset '{name}'" + ("" if row is None else f", row {row}"), message)

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.errors import IncompatibleError
+from caloforge.errors import IncompatibleError, InputError
 from caloforge.geometry import Detector, get_detector, project
-from caloforge.showers.container import Index, Showers, ShowerSource, as_selection, chunk_size
-from caloforge.showers.hdf5 import rows_per_stream
+from caloforge.showers.container import (
+    Index,
+    Showers,
+    ShowerSource,
+    as_selection,
+    chunk_size,
+    common_attributes,
+)
+from caloforge.showers.hdf5 import MODEL_STATUS, SEEN_INCOMPLETE, rows_per_stream
 from caloforge.showers.identity import seen_union
+from caloforge.showers.reading import open_showers
 
-__all__ = ["JoinedShowers", "ProjectedShowers", "Selection", "SourceView", "conditions_of", "project_showers"]
+__all__ = [
+    "AnyShowers", "JoinedShowers", "ProjectedShowers", "Selection", "SourceView", "conditions_of", "open_any", "project_showers",
+]  # fmt: skip
+
+AnyShowers = str | Path | ShowerSource | Sequence[str | Path | ShowerSource]
+"""A file of showers, showers in memory or in an open file, or several of these that are one sample."""
 
 
 def conditions_of(source: ShowerSource) -> dict[str, NDArray[np.float64]]:
@@ -130,7 +145,7 @@ class Selection(SourceView):
 class JoinedShowers(SourceView):
     """Several sources read as one, one behind the other.
 
-    Particle, attributes and names of conditions are those of the first; the source is "mixed" where they disagree.
+    Attributes are those on which all agree, with what is wrong with the model of any; particle and source are "mixed" where they disagree.
 
     Arguments:
         parts: Sources with the same detector and the same conditions, at least one.
@@ -186,6 +201,20 @@ class JoinedShowers(SourceView):
         return self.base.source if len({part.source for part in self.parts}) == 1 else "mixed"
 
     @property
+    def particle(self) -> str:
+        """Incident particle, "mixed" where the parts disagree."""
+        return self.base.particle if len({part.particle for part in self.parts}) == 1 else "mixed"
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Facts on which all parts agree, and those of any part that tell of seen showers or of a fault of the model."""
+        kept = common_attributes(self.parts)
+        for name in (MODEL_STATUS, SEEN_INCOMPLETE):
+            found = [part.attributes[name] for part in self.parts if part.attributes.get(name)]
+            kept |= {name: found[0]} if found else {}
+        return kept
+
+    @property
     def seed(self) -> int | None:
         """The seed of a single part; several have none in common."""
         return self.base.seed if len(self.parts) == 1 else None
@@ -202,7 +231,37 @@ class JoinedShowers(SourceView):
 
     def condition(self, name: str) -> NDArray[Any]:
         """Return a condition (N, k); also "incident_energy" and "incident_theta"."""
-        return np.concatenate([part.condition(name) for part in self.parts])
+        found = [part.condition(name) for part in self.parts]
+        if len({values.shape[1:] for values in found}) > 1:
+            sizes = ", ".join(str(values.shape[1]) for values in found)
+            raise IncompatibleError(f"condition '{name}' has {sizes} values a shower in the joined samples")
+        return np.concatenate(found)
+
+
+@contextmanager
+def open_any(item: AnyShowers, detector: str | Path | Detector | None = None) -> Iterator[ShowerSource]:
+    """Yield showers of any kind as a source; the files that are opened for it are closed afterwards.
+
+    Arguments:
+        item: See :data:`AnyShowers`; several are read as one sample, one behind the other.
+        detector: Detector of files that do not name their own.
+
+    Raises:
+        InputError: When a list has nothing in it.
+        IncompatibleError: When several do not go together.
+    """
+    with ExitStack() as stack:
+
+        def opened(one: str | Path | ShowerSource) -> ShowerSource:
+            return stack.enter_context(open_showers(one, detector)) if isinstance(one, str | Path) else one
+
+        if not isinstance(item, list | tuple):
+            yield opened(cast("str | Path | ShowerSource", item))
+            return
+        if not item:
+            raise InputError("a sample of no files was given; expected at least one")
+        parts = [opened(one) for one in item]
+        yield parts[0] if len(parts) == 1 else JoinedShowers(parts)
 
 
 class ProjectedShowers(SourceView):

@@ -23,6 +23,7 @@ import numpy as np
 from caloforge import __version__
 from caloforge.errors import UnknownNameError
 from caloforge.files import atomic_path, dump_json, write_json
+from caloforge.geometry.draw import text_as_it_is
 from caloforge.progress import progress
 from caloforge.showers.seen import warnings_of
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult
@@ -186,6 +187,7 @@ def draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
     with figure_style() as pyplot, progress(len(figures), "drawing") as advance:
         for figure in figures:
             drawn = figure.draw(pyplot)
+            text_as_it_is(drawn)
             for ending, options in _OPTIONS.items():
                 with atomic_path(folder / f"{figure.name}.{ending}", force=True) as part:
                     drawn.savefig(part, format=ending, **options)

@@ -46,6 +46,7 @@ from caloforge.progress import progress
 from caloforge.showers.hdf5 import SEEN_SEEDS
 from caloforge.showers.identity import hash_showers
 from caloforge.showers.seen import SeenCheck, SeenCount, warnings_of
+from caloforge.showers.views import JoinedShowers
 from caloforge.validate.inputs import (
     Input,
     ShowersLike,
@@ -77,11 +78,11 @@ _BLOCK = 1 << 20
 
 
 class _FileDigest:
-    """Consumer that hashes a file in step with the reading of its showers, so that both find it in the system's cache."""
+    """Consumer that hashes files in step with the reading of their showers, so that both find them in the system's cache."""
 
-    def __init__(self, path: Path, n: int) -> None:
-        self._file = path.open("rb")
-        self._size, self._n, self._rows, self._done = path.stat().st_size, n, 0, 0
+    def __init__(self, paths: Sequence[Path], n: int) -> None:
+        self._files = [path.open("rb") for path in paths]
+        self._size, self._n, self._rows, self._done = sum(path.stat().st_size for path in paths), n, 0, 0
         self._digest = hashlib.sha256()
 
     def add(self, batch: ShowerBatch) -> None:
@@ -89,14 +90,16 @@ class _FileDigest:
         self._hash(self._size * self._rows // self._n)
 
     def hexdigest(self) -> str:
-        with self._file:
-            self._hash(self._size)
+        self._hash(self._size)
+        for file in self._files:
+            file.close()
         return self._digest.hexdigest()
 
     def _hash(self, end: int) -> None:
-        while self._done < end and (block := self._file.read(_BLOCK)):
-            self._digest.update(block)
-            self._done += len(block)
+        for file in self._files:  # of those before, nothing is left
+            while self._done < end and (block := file.read(_BLOCK)):
+                self._digest.update(block)
+                self._done += len(block)
 
 
 class _Identities:
@@ -126,9 +129,12 @@ def read_samples(
     models = [sample.source for sample in generated]
     asked = any(len(model.seen) or model.attributes.get(SEEN_SEEDS) for model in models)
     _read(inputs[0], reference, reference, settings, [identities] if asked else [])
-    known = [np.concatenate(identities.parts)] if asked else ()
+    source = reference.source
+    parts = source.parts if isinstance(source, JoinedShowers) else (source,)
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    known = np.split(np.concatenate(identities.parts), ends) if asked else ()
     labelled = [(sample.label, sample.source) for sample in generated]
-    seen = SeenCheck([reference.source], known).require_unseen(labelled, allow_seen)
+    seen = SeenCheck(parts, known).require_unseen(labelled, allow_seen)
     for entry, sample in zip(inputs[1:], generated, strict=True):
         _read(entry, reference, sample, settings)
     return seen
@@ -148,7 +154,7 @@ def _read(
     after = None
     if not why_not(sample.detector, settings.reconstruction):
         after = AfterColumns.of(reference, sample)
-    digest = None if entry.path is None else _FileDigest(entry.path, sample.n)
+    digest = _FileDigest(entry.paths, sample.n) if entry.paths else None
     consumers += [consumer for consumer in (after, digest) if consumer is not None]
     with progress(sample.n, sample.label) as advance:
         stream(sample, consumers, sample.threshold, sample.cut, advance=advance)
@@ -210,7 +216,7 @@ def validate(
     """Compare generated samples with a reference.
 
     Arguments:
-        reference: Showers to trust: a file, showers in memory or an open file.
+        reference: Showers to trust: a file, showers in memory or an open file, or a list of these that is one sample.
         generated: Any number of samples to judge.
         output: Folder for ``metrics.json``, ``report.html`` and ``figures``; nothing is written without it.
         settings: Options of the metrics.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 from caloforge.errors import IncompatibleError, InputError, TooFewShowersError
 from caloforge.geometry import Detector
 from caloforge.random import generator
-from caloforge.showers import ShowerFile, Showers, ShowerSource, open_showers
-from caloforge.showers.views import Selection, conditions_of
+from caloforge.showers import ShowerFile, ShowerSource
+from caloforge.showers.views import AnyShowers, JoinedShowers, Selection, conditions_of, open_any
 from caloforge.validate.metrics.base import Settings
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-ShowersLike = str | Path | Showers | ShowerFile
+ShowersLike = AnyShowers
 _NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
 
 
@@ -42,22 +43,23 @@ class Input:
     """One sample of a comparison."""
 
     label: str  # its name in tables and figures
-    source: Showers | ShowerFile  # its showers
-    path: Path | None  # its file, or None for showers in memory
-    sha256: str = ""  # hash of the file, or of the arrays; of a file empty until it was read
+    source: ShowerSource  # its showers
+    paths: tuple[Path, ...] = ()  # its files; none for showers in memory
+    sha256: str = ""  # hash of the files, or of the arrays; of files empty until they were read
     kept: int | None = None  # how many of its showers are compared, when not all
 
     @cached_property
     def outline(self) -> str:
         """Hash of what is known of the showers before they are read: size of the file and conditions."""
-        size = self.sha256 if self.path is None else self.path.stat().st_size
+        size = [path.stat().st_size for path in self.paths] if self.paths else self.sha256
         return f"{size}-{_hash(conditions_of(self.source).values())}"
 
     def provenance(self) -> dict[str, Any]:
         """Return where the showers come from, as ``metrics.json`` has it."""
         energy, theta = self.source.incident_energy, self.source.incident_theta
+        files = [str(path) for path in self.paths]
         facts: dict[str, Any] = {
-            "label": self.label, "file": None if self.path is None else str(self.path), "sha256": self.sha256,
+            "label": self.label, "file": (files[0] if len(files) == 1 else files) if files else None, "sha256": self.sha256,
             "n_showers": len(self.source), "detector": self.source.detector.name, "particle": self.source.particle,
             "source": self.source.source, "seed": self.source.seed,
             "incident_energy": [float(energy.min()), float(energy.max())],
@@ -78,7 +80,7 @@ def open_inputs(
     """Open the samples; files are closed when the stack ends.
 
     Arguments:
-        items: Paths, showers or open files, the reference first.
+        items: Paths, showers, open files or lists of these that are one sample, the reference first.
         detector: Detector of files that do not name their own.
         labels: Names of the samples, one each; by default the file's name or the source of the showers.
 
@@ -93,26 +95,28 @@ def open_inputs(
         raise InputError(msg)
     inputs: list[Input] = []
     for number, item in enumerate(items):
-        source = stack.enter_context(open_showers(item, detector)) if isinstance(item, str | Path) else item
-        path = source.path if isinstance(source, ShowerFile) else None
+        source = stack.enter_context(open_any(item, detector))
+        parts = source.parts if isinstance(source, JoinedShowers) else (source,)
+        paths = tuple(part.path for part in parts if isinstance(part, ShowerFile))
+        paths = paths if len(paths) == len(parts) else ()
         if len(source) == 0:
-            msg = f"{path or 'sample ' + str(number)}: has no showers"
+            msg = f"{paths[0] if paths else 'sample ' + str(number)}: has no showers"
             raise InputError(msg)
         sha256 = ""
-        if path is None:
+        if not paths:
             conditions = (values for _, values in sorted(conditions_of(source).items()))
-            sha256 = _hash([source[:].cells, *conditions], source.detector.name)
-        label = _label(source, path, number, inputs) if labels is None else labels[number]
-        inputs.append(Input(label, source, path, sha256))
+            sha256 = _hash(chain((part.cells for part in source.chunks()), conditions), source.detector.name)
+        label = _label(source, paths, number, inputs) if labels is None else labels[number]
+        inputs.append(Input(label, source, paths, sha256))
     return inputs
 
 
-def _label(source: Showers | ShowerFile, path: Path | None, number: int, before: Sequence[Input]) -> str:
+def _label(source: ShowerSource, paths: Sequence[Path], number: int, before: Sequence[Input]) -> str:
     """Return a short name that no other sample has."""
     made = _NAMES.get(source.source, source.source) or ("reference" if number == 0 else f"sample {number}")
     if number == 0:
         return f"{made} (reference)" if made != "reference" else made
-    name, taken = path.stem if path is not None else made, {entry.label for entry in before}
+    name, taken = paths[0].stem if paths else made, {entry.label for entry in before}
     return next(x for x in (name, *(f"{name} ({k})" for k in range(2, number + 3))) if x not in taken)
 
 
@@ -144,12 +148,16 @@ def command_line(
     """
     defaults = {name: entry.default for name, entry in type(settings).model_fields.items()}
     changed = {name: value for name, value in settings if value != defaults[name]}
-    if not all(entry.path is not None for entry in inputs):
-        words = [repr(str(x.path)) if x.path else x.label.split(" ")[0].lower() for x in inputs]
+    if not all(len(entry.paths) == 1 for entry in inputs):
+        files = [[str(path) for path in entry.paths] for entry in inputs]
+        words = [
+            repr(names if len(names) > 1 else names[0]) if names else entry.label.split(" ")[0].lower()
+            for entry, names in zip(inputs, files, strict=True)
+        ]
         words += [f"settings={changed!r}"] if changed else []
         words += ["match_conditions=True"] * match + ["allow_seen=True"] * allow_seen
         return f"caloforge.validate({', '.join(words)})"
-    words = ["caloforge", "validate", *(str(entry.path) for entry in inputs)]
+    words = ["caloforge", "validate", *(str(entry.paths[0]) for entry in inputs)]
     words += [] if folder is None else ["-o", str(folder)]
     words += ["--match-conditions"] * match + ["--allow-seen"] * allow_seen
     words += ["--fail-on", str(limits)] if isinstance(limits, str | Path) else []

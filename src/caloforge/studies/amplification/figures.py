@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caloforge.geometry.draw import MATHEMATICS
 from caloforge.statistics.effective_size import SHOWERS_A_BIN, ToyResult
 from caloforge.studies.amplification.curves import SampleCurves, TruthCurves
 from caloforge.studies.base import Figure
@@ -41,7 +42,7 @@ class Panels:
             columns = min(_COLUMNS, len(self.truth))
             for number, place in enumerate(places):
                 draw(place, number)
-                place.set_title(self.truth[number].quantity.label, fontsize=14)
+                place.set_title(self.truth[number].quantity.label, fontsize=14, gid=MATHEMATICS)
                 if number + columns >= len(self.truth):
                     place.set_xlabel(x_label)
                 if number % columns == 0:

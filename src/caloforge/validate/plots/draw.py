@@ -19,6 +19,7 @@ import numpy as np
 
 from caloforge.errors import require
 from caloforge.files import atomic_path
+from caloforge.geometry.draw import text_as_it_is
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import (
     BAND,
@@ -26,7 +27,9 @@ from caloforge.validate.plots.panel import (
     KINDS,
     Array,
     Bars,
+    Curve,
     Growth,
+    GrowthCurve,
     Heat,
     Panel,
     colour,
@@ -59,6 +62,7 @@ def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -
                     figure.draw({"png": first, "pdf": second})
                 else:
                     drawn = _DRAW[type(figure)](figure, pyplot)
+                    text_as_it_is(drawn)
                     for ending, path in (("png", first), ("pdf", second)):
                         drawn.savefig(path, format=ending, **_OPTIONS[ending])
                     pyplot.close(drawn)
@@ -75,15 +79,15 @@ def draw_panel(panel: Panel, pyplot: Any) -> Any:
     x, reference = panel.centres, panel.curves[0]
     low, high = panel.ratio_limits()
     _band(main, panel, reference.y, reference.error)
-    for curve in panel.curves:
+    for number, curve in enumerate(panel.curves):
         shade, line, mark = colour(curve.role), dash(curve.role, paper=True), marker(curve.role, paper=True)
         error = np.nan_to_num(curve.error)
         if panel.points:
-            style = {"color": shade, "fmt": mark, "ms": 5.5, "ls": line, "lw": 1.1, "label": curve.label}
+            style = {"color": shade, "fmt": mark, "ms": 5.5, "ls": line, "lw": 1.1, "label": str(number)}
             main.errorbar(x, curve.y, error, **style)
         else:
             y = np.nan_to_num(curve.y)
-            style = {"color": shade, "ls": line, "lw": 1.7, "label": curve.label, "yerr": False}
+            style = {"color": shade, "ls": line, "lw": 1.7, "label": str(number), "yerr": False}
             mplhep.histplot(y, panel.edges, ax=main, **style)
             if curve.role:
                 main.errorbar(x, y, error, color=shade, fmt="none", lw=1.0)
@@ -109,9 +113,15 @@ def draw_panel(panel: Panel, pyplot: Any) -> Any:
         ratio.set_xticks(x, panel.ticks)
         for axes in (ratio, main):
             axes.tick_params(axis="x", which="minor", bottom=False, top=False)
-    main.legend(loc="upper right", ncols=2, handlelength=1.6, columnspacing=1.2)
+    _legend(main, panel.curves, loc="upper right", ncols=2, handlelength=1.6, columnspacing=1.2)
     main.set_title(panel.title, loc="left", fontsize=14)
     return figure
+
+
+def _legend(axes: Any, curves: Sequence[Curve | GrowthCurve], **options: Any) -> None:
+    """Draw the legend of curves that are labelled with their numbers: matplotlib would leave out labels that begin with "_"."""
+    for text in axes.legend(**options).get_texts():
+        text.set_text(curves[int(text.get_text())].label)
 
 
 def _band(axes: Any, panel: Panel, y: Array, error: Array) -> None:
@@ -173,14 +183,14 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
     """Return a matplotlib figure of the AUC against the number of showers."""
     figure, axes = pyplot.subplots(figsize=(7.6, 5.4), layout="constrained")
     axes.axhline(0.5, color=INK, lw=1.0)
-    for curve in growth.curves:
+    for number, curve in enumerate(growth.curves):
         shade = colour(curve.role)
         style = {
             "color": shade,
             "fmt": marker(curve.role, paper=True),
             "ms": 6,
             "lw": 1.2,
-            "label": curve.label,
+            "label": str(number),
         }
         axes.errorbar(curve.showers, curve.auc, curve.error, **style)
         if len(curve.line_showers):
@@ -194,7 +204,7 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
             axes.annotate(entry.name, (entry.showers, entry.auc), (0, 12), **text)
     axes.set_xscale("log")
     axes.set(xlabel="showers a side", ylabel="AUC of the strongest classifier", ylim=growth.limits())
-    axes.legend(loc="upper left")
+    _legend(axes, growth.curves, loc="upper left")
     axes.set_title(growth.title, loc="left", fontsize=14)
     return figure
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from caloforge.errors import InputError, require
 from caloforge.geometry import Detector
+from caloforge.geometry.draw import text_as_it_is
 from caloforge.geometry.readout import CylindricalLayer
 from caloforge.showers import Showers
 from caloforge.validate.plots.panel import SEQUENTIAL, figure_style
@@ -200,6 +201,7 @@ def draw_event(
         bar = figure.colorbar(mappable, ax=figure.axes, fraction=0.02, pad=pad, shrink=0.8)
         bar.set_label("cell energy [MeV]")
         figure.suptitle(title or describe_shower(shower, boxes), fontsize=14, y=0.97)
+        text_as_it_is(figure)
         for ending, output in outputs.items():
             figure.savefig(output, dpi=130, bbox_inches="tight", format=ending)
 

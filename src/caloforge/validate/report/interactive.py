@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -333,5 +334,16 @@ _FIGURES: dict[type, Callable[[Any], dict[str, Any]]] = {
 
 
 def figure_of(content: Panel | Heat | Growth | Bars) -> dict[str, Any]:
-    """Return the plotly figure of any content."""
-    return _FIGURES[type(content)](content)
+    """Return the plotly figure of any content, whose texts are drawn as they are."""
+    return _FIGURES[type(content)](_literal(content))
+
+
+def _literal(content: Any) -> Any:
+    """Return content with texts that plotly shows as they are, and takes neither for HTML nor for a template."""
+    if isinstance(content, str):
+        return escape(content, quote=False).replace("%{", "&#37;{")
+    if isinstance(content, tuple):
+        return tuple(map(_literal, content))
+    if is_dataclass(content) and not isinstance(content, type):
+        return replace(content, **{one.name: _literal(getattr(content, one.name)) for one in fields(content)})
+    return content
