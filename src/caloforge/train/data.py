@@ -174,12 +174,18 @@ class TrainingFiles:
         )
 
 
-def read_files(data: Files, memory: float = float("inf"), storage: Storage | None = None) -> TrainingFiles:
+def read_files(
+    data: Files,
+    memory: float = float("inf"),
+    storage: Storage | None = None,
+    detector: str | Path | Detector | None = None,
+) -> TrainingFiles:
     """Read files of showers once: check and hash them, compute identities, and pack the cells in memory when they fit.
 
     Arguments:
         memory: Most bytes that cells may take in memory.
         storage: Where the cells are to be, whatever the bound; by default it follows from the bound.
+        detector: Detector of files that do not name their own.
 
     Raises:
         FileFormatError: When a file is missing or broken.
@@ -187,7 +193,7 @@ def read_files(data: Files, memory: float = float("inf"), storage: Storage | Non
     """
     paths = data_paths(data)
     with ExitStack() as stack:
-        files = [stack.enter_context(open_showers(path)) for path in paths]
+        files = [stack.enter_context(open_showers(path, detector)) for path in paths]
         head = Showers.concatenate([file[:0] for file in files])
         n, n_cells = sum(len(file) for file in files), head.detector.n_cells
         header = head.replace(

@@ -23,6 +23,7 @@ from caloforge.models.base import ShowerModel
 from caloforge.settings import torch_device
 from caloforge.showers.hdf5 import MODEL_STATUS
 from caloforge.train.folder import RunFolder, SeenByTraining, load_weights, read_identities
+from caloforge.units import AngleSpec
 
 __all__ = ["Card", "find_card", "load", "shipped_models"]
 
@@ -146,4 +147,7 @@ def load(
     facts = seen.attributes() | ({MODEL_STATUS: unfinished} if unfinished else {})
     members = [member.choose(options).to(torch.device(where)) for member in folder.models()]
     name, particle = str(content["model"]), str(content.get("particle", ""))
-    return Generator(members, name, particle, torch.device(where), seen.all, facts, precision, compiled)
+    theta = AngleSpec(*content["incident_theta"]) if "incident_theta" in content else None
+    return Generator(
+        members, name, particle, torch.device(where), seen.all, facts, precision, compiled, theta
+    )
