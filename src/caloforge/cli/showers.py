@@ -147,7 +147,6 @@ def generate(
     if model.mode.compiled:
         typer.echo(f"caloforge: {model.mode.describe()}", err=True)
     with nullcontext() if like is None else open_showers(like, detector) as reference:
-        print_warnings(model.notes(theta, reference, allow_extrapolation))
         model.write(
             output,
             number,
@@ -160,6 +159,7 @@ def generate(
             force=force,
             layout=layout,
         )
+        print_warnings(model.notes(theta, reference, allow_extrapolation))
     with open_showers(output) as file:
         made = len(file)
     place = model.detector.name

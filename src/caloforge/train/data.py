@@ -32,6 +32,7 @@ from caloforge.models.stage import Batch
 from caloforge.random import child_seed
 from caloforge.showers import Showers, open_showers
 from caloforge.showers.identity import hash_showers, mixed
+from caloforge.showers.reading import open_with_default
 from caloforge.train.dataset import CellPacker, PackedCells
 from caloforge.train.settings import TrainConfig
 
@@ -72,14 +73,14 @@ def data_paths(data: Files) -> tuple[Path, ...]:
     return paths
 
 
-def describe_files(data: Files) -> dict[str, Any]:
+def describe_files(data: Files, detector: Detector | None = None) -> dict[str, Any]:
     """Return ``file``, ``sha256`` and ``showers``; of several files also ``files``, the same of each.
 
-    The hash of several files is that of their hashes, one a line.
+    The hash of several files is that of their hashes, one a line. ``detector`` is that of files that do not name their own.
     """
     each = []
     for path in data_paths(data):
-        with open_showers(path) as file:
+        with open_with_default(path, detector) as file:
             each.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file)})
     return _joined_facts(each)
 

@@ -104,6 +104,8 @@ def train(
         before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
     )
     info = _info(settings, files, seed, parts, where) | {"seen": seen.facts()}
+    if detector is not None:
+        info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
     if resume:
         if _check_same(folder, settings, info):
             return folder.path
