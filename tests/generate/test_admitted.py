@@ -113,6 +113,24 @@ def test_angles_that_varied_and_are_no_condition_are_marked_in_the_file() -> Non
     assert UNCONDITIONED not in echo("ild-ecal-angled", incident_theta=(30.0, 90.0)).attributes
 
 
+def test_a_sample_of_the_angles_of_the_beam_is_the_beam() -> None:
+    for ends, expected in (
+        ((30.4, 89.5), (30.0, 90.0)),
+        ((35.0, 89.5), (35.0, 89.5)),
+        ((90.0, 90.0), (90.0, 90.0)),
+    ):
+        model = echo("ild-ecal-angled", ("incident_energy",), theta=AngleSpec(*ends))
+        assert model.theta == AngleSpec(*expected)
+        assert len(model.generate(3, energy="50GeV", theta=AngleSpec(*expected))) == 3
+
+
+def test_what_is_not_a_number_is_refused() -> None:
+    model = echo("atlas-em-barrel", alignment_phi=(0.0, 3.0), alignment_eta=(0.0, 1.0))
+    conditions = {"alignment_phi": [0.0, np.nan, 1.0], "alignment_eta": [0, 1, 0]}
+    with pytest.raises(IncompatibleError, match="alignment_phi"):
+        model.generate(like=like("atlas-em-barrel", conditions=conditions))
+
+
 def test_angles_left_out_are_those_of_the_training_and_said() -> None:
     whole = echo("ild-ecal-angled", incident_theta=(30.02, 89.99))
     assert whole.notes() == ["no angle is given (--theta); drawn are 30-90 degrees"]

@@ -41,6 +41,7 @@ from caloforge.generate.conditions import (
     condition_range,
     default_angles,
     notes,
+    trained_angles,
     unconditioned,
 )
 from caloforge.generate.overlap import PendingHits, ahead
@@ -104,7 +105,7 @@ class Generator:
         self.model = self.members[0]
         self.seen: NDArray[np.uint64] = seen_union([] if seen is None else [seen])
         self.attributes: dict[str, Any] = dict(attributes or {})
-        self.theta = self.detector.beam.theta if theta is None else theta
+        self.theta = trained_angles(theta, self.detector.beam)
         if ignored := unconditioned(self.model, self.theta):
             self.attributes[UNCONDITIONED] = list(ignored)
         self.mode = NetworkMode(self.members, name, device, precision, compiled)

@@ -36,6 +36,7 @@ __all__ = [
     "default_angles",
     "known_conditions",
     "notes",
+    "trained_angles",
     "unconditioned",
 ]
 
@@ -212,7 +213,7 @@ def check_range(model: ShowerModel, matrix: torch.Tensor) -> None:
     whole = dict(model.detector.beam.alignments)
     for name, columns in model.columns.items():
         values, a, b = matrix[:, columns], low[columns], high[columns]
-        if bool(((values < least[columns]) | (values > most[columns])).any()):
+        if not bool(((values >= least[columns]) & (values <= most[columns])).all()):  # nor is NaN
             raise IncompatibleError(
                 f"condition '{name}' from {values.min().item():.6g} to {values.max().item():.6g} is outside the "
                 f"training's {a.min().item():.6g} to {b.max().item():.6g}{_SCALES.get(name, (None, ''))[1]}; "
@@ -257,6 +258,15 @@ def default_angles(model: ShowerModel, trained: AngleSpec) -> AngleSpec:
     if least <= beam.theta.high <= most:
         high = beam.theta.high
     return AngleSpec(low, high)
+
+
+def trained_angles(theta: AngleSpec | None, beam: Beam) -> AngleSpec:
+    """Return the angles of a training: the beam's where none are known, or where its showers are a sample of it."""
+    if theta is None:
+        return beam.theta
+    least, most = accepted_range(_THETA, theta.low, theta.high, beam)
+    sample = theta.low < theta.high and least <= beam.theta.low < beam.theta.high <= most
+    return beam.theta if sample else theta
 
 
 def admitted(model: ShowerModel, particle: str, trained: AngleSpec, given: Given, request: Request) -> Given:

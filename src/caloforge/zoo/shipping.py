@@ -180,6 +180,12 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         "config": resolved["model"], "train": resolved["train"],
         "weights": write_weights(members, path), "seen": write_seen(path, folder.seen()),
     }  # fmt: skip
+    beam = members[0].detector.beam.theta
+    if "incident_theta" not in members[0].columns and info.get("incident_theta", [beam.low, beam.high]) != [
+        beam.low,
+        beam.high,
+    ]:
+        content["incident_theta"] = info["incident_theta"]  # of its showers, where that is not the beam's
     write_json(path, content)
     if best:
         _only_best(name, Path(zoo))
