@@ -54,6 +54,19 @@ def test_there_and_back(form: str, sample: str, tmp_path: Path, request: pytest.
     assert {name: result.attributes[name] for name in kept} == kept
 
 
+@pytest.mark.parametrize("form", WRITTEN)
+def test_whole_numbers_keep_their_digits(form: str, tmp_path: Path) -> None:
+    if form == "root":
+        pytest.importorskip("uproot", reason="needs the extra 'formats'")
+    events = np.array([2**24 + 1, 2**53 + 1, 2**62 + 1])
+    cells = np.random.default_rng(4).random((3, 100), np.float32)
+    showers = Showers("ild-ecal-10x10", cells, np.full(3, 50e3), conditions={"event": events})
+    name, options = WRITTEN[form]
+    there = convert(showers.save(tmp_path / "first.h5"), tmp_path / name, **options).output
+    back = read_showers(convert(there, tmp_path / "back.h5").output)
+    np.testing.assert_array_equal(back.conditions["event"][:, 0], events)
+
+
 @pytest.mark.parametrize("name", ["c.h5", "d.root", "e.npz"])
 def test_any_rows_are_those_of_the_whole(name: str, own: Showers, tmp_path: Path) -> None:
     """Going back and forth in a file, in chunks of any size."""

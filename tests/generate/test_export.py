@@ -192,9 +192,9 @@ def test_conditions_outside_the_range_are_found_at_run_time(
 
 def test_the_range_is_that_of_generation(tiny: Path) -> None:
     model = generator().model
-    inside = CellForm(model)(torch.zeros(2, 9), torch.tensor([[1.018e5 + 50.0], [1.02e5]]))[1]
+    inside = CellForm(model)(torch.zeros(2, 9), torch.tensor([[1.019e5], [1.021e5]]))[1]
     assert inside.tolist() == [True, False]
-    for energy, taken in (("101.8GeV", True), ("102GeV", False)):
+    for energy, taken in (("101.9GeV", True), ("102.1GeV", False)):
         try:
             generator().generate(1, energy)
         except IncompatibleError:

@@ -9,6 +9,7 @@ from caloforge.statistics.moments import (
     central_width,
     condition_bins,
     core_cells,
+    levels,
     local_moments,
     mean_and_std,
     mean_with_error,
@@ -68,6 +69,24 @@ def test_the_central_width_of_normal_values_is_their_standard_deviation() -> Non
     half, median = central_width(x)
     np.testing.assert_allclose(half, 2.0, rtol=0.02)
     np.testing.assert_allclose(median, 3.0, rtol=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_values_that_differ_by_rounding_are_one_level(scale: float) -> None:
+    rng = np.random.default_rng(6)
+    true = scale * np.array([-3.0, 0.0, 1.0, 1.00001, 50.0])
+    x = np.repeat(true, 200) * (1 + 1e-7 * rng.uniform(-1, 1, 1000))
+    found = levels(x, 5)
+    assert found is not None
+    np.testing.assert_allclose(found, true, rtol=1e-6)
+    assert levels(x, 4) is None
+    np.testing.assert_array_equal(np.histogram(x, condition_bins(x, open_ends=True))[0], 200)
+
+
+def test_close_values_of_a_continuous_condition_are_not_one_level() -> None:
+    x = np.linspace(97_500.0, 102_500.0, 1_000_000)  # steps of 5e-8
+    assert levels(x, 32) is None
+    assert len(condition_bins(x)) == 11
 
 
 def test_bins_of_a_condition_are_by_value_or_by_quantile() -> None:

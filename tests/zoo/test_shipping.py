@@ -51,6 +51,18 @@ def test_the_card_says_what_the_run_was(run: Path, data: Path, tmp_path: Path) -
     assert content["parameters"]["all"] == info["parameters"] > content["parameters"]["shipped"]
 
 
+def test_the_card_says_at_which_angle_the_showers_were_where_it_is_not_that_of_the_beam(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    assert "incident_theta" not in ship(run, "atlas-photon/vae", data, tmp_path).content
+    inclined = tmp_path / "run"
+    shutil.copytree(run, inclined)
+    info = json.loads((inclined / "run.json").read_text()) | {"incident_theta": [60.0, 60.0]}
+    (inclined / "run.json").write_text(json.dumps(info))
+    model = ship(inclined, "atlas-photon/inclined", data, tmp_path).generator()
+    assert model.generate(3, energy="50GeV").incident_theta.tolist() == [60.0] * 3
+
+
 def test_the_card_keeps_what_the_model_has_seen(run: Path, data: Path, tmp_path: Path) -> None:
     card = ship(run, "atlas-photon/vae", data, tmp_path)
     path = tmp_path / "atlas-photon" / "vae.identities.npy"

@@ -13,7 +13,7 @@ import numpy as np
 
 from caloforge.errors import IncompatibleError
 from caloforge.files import sha256_file
-from caloforge.generate import Generator, condition_slack
+from caloforge.generate import Generator, accepted_range
 from caloforge.geometry import DETECTORS, Beam, Detector, get_detector, project
 from caloforge.units import AngleSpec, EnergySpec
 from caloforge.zoo.store import find_card, load
@@ -85,7 +85,8 @@ def beams_of(
             beam = beam.replace(
                 energy=EnergySpec(*_common(subject, "energy", beam.energy, span, energy), beam.energy.kind)
             )
-        angles = subject.span("incident_theta") or (90.0, 90.0)
+        trained = subject.generator.theta
+        angles = subject.span("incident_theta") or (trained.low, trained.high)
         beams[subject.place] = beam.replace(
             theta=AngleSpec(*_common(subject, "theta", beam.theta, angles, theta))
         )
@@ -100,11 +101,12 @@ def _common(
     Raises:
         IncompatibleError: When there is none, or the given range is wider than the training of a model.
     """
-    slack = condition_slack(*span)
+    place = subject.simulated or subject.generator.detector
+    least, most = accepted_range(f"incident_{name}", *span, place.beam)
     low, high = max(spec.low, float(f"{span[0]:.4g}")), min(spec.high, float(f"{span[1]:.4g}"))
     low, high = (
-        (spec.low if low - spec.low <= slack else low),
-        (spec.high if spec.high - high <= slack else high),
+        (spec.low if spec.low >= least else low),
+        (spec.high if spec.high <= most else high),
     )
     if low > high or (wanted is not None and (low, high) != (spec.low, spec.high)):
         unit = " MeV" if name == "energy" else " degrees"

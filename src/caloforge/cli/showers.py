@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -98,6 +99,7 @@ def generate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="What the model lets choose, such as its steps."),
     ] = None,
+    detector: Detector = None,
     allow_extrapolation: Annotated[
         bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's range.")
     ] = False,
@@ -135,6 +137,8 @@ def generate(
     if like is None and (number is None or energy is None):
         msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
         raise InputError(msg)
+    if like is None and detector is not None:
+        raise InputError("--detector is that of --like; the model has its own")
     check_layout(layout)
     check_output(output, force)
     options = dict(map(assignment, settings or ()))
@@ -142,23 +146,25 @@ def generate(
     print_warnings(warnings_of(model.name, model.attributes))
     if model.mode.compiled:
         typer.echo(f"caloforge: {model.mode.describe()}", err=True)
-    model.write(
-        output,
-        number,
-        energy=energy,
-        theta=theta,
-        like=like,
-        seed=seed,
-        batch_size=batch_size,
-        allow_extrapolation=allow_extrapolation,
-        force=force,
-        layout=layout,
-    )
+    with nullcontext() if like is None else open_showers(like, detector) as reference:
+        model.write(
+            output,
+            number,
+            energy=energy,
+            theta=theta,
+            like=reference,
+            seed=seed,
+            batch_size=batch_size,
+            allow_extrapolation=allow_extrapolation,
+            force=force,
+            layout=layout,
+        )
+        print_warnings(model.notes(theta, reference, allow_extrapolation))
     with open_showers(output) as file:
         made = len(file)
-    detector = model.detector.name
-    what = f"{made} showers of {model.name} in {detector}"
-    print_result(as_json, output, what, n=made, source=model.name, detector=detector)
+    place = model.detector.name
+    what = f"{made} showers of {model.name} in {place}"
+    print_result(as_json, output, what, n=made, source=model.name, detector=place)
 
 
 def export(

@@ -30,6 +30,7 @@ def train(
     train_size: Annotated[
         int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
     ] = None,
+    detector: cli.Detector = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
@@ -50,6 +51,7 @@ def train(
         train_size=train_size,
         resume=resume,
         force=force,
+        detector=detector,
     )
     info = RunFolder(folder).read()
     if as_json:

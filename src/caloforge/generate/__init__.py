@@ -34,10 +34,15 @@ from caloforge.generate.conditions import (
     BLOCK,
     Given,
     Request,
+    accepted_range,
+    admitted,
     blocks,
     check_range,
     condition_range,
-    condition_slack,
+    default_angles,
+    notes,
+    trained_angles,
+    unconditioned,
 )
 from caloforge.generate.overlap import PendingHits, ahead
 from caloforge.generate.precision import PLAIN, Means, NetworkMode
@@ -45,14 +50,14 @@ from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerWriter, SparseShowers
-from caloforge.showers.hdf5 import PRECISION
+from caloforge.showers.hdf5 import PRECISION, UNCONDITIONED
 from caloforge.showers.identity import seen_union
 from caloforge.showers.sparse import Hits
 from caloforge.showers.views import AnyShowers
 from caloforge.showers.writing import check_layout
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["BLOCK", "Generator", "blocks", "condition_range", "condition_slack"]
+__all__ = ["BLOCK", "Generator", "accepted_range", "blocks", "condition_range"]
 
 _COMPARED = (200, 1000)  # fewest and most showers that are made in two ways and compared
 
@@ -79,6 +84,7 @@ class Generator:
         attributes: Attributes of all generated showers: seeds that were seen, whether the model is unfinished.
         precision: Of the networks that are safe in it: float32, tf32 or bf16.
         compiled: Compile the networks, on a GPU.
+        theta: Angles of the training's showers, where the angle is no condition of the model; by default the beam's.
 
     Raises:
         InputError: When the model or the device cannot do that.
@@ -94,11 +100,15 @@ class Generator:
         attributes: Mapping[str, Any] | None = None,
         precision: str = PLAIN,
         compiled: bool = False,
+        theta: AngleSpec | None = None,
     ) -> None:
         self.members, self.name, self.particle, self.device = list(members), name, particle, device
         self.model = self.members[0]
         self.seen: NDArray[np.uint64] = seen_union([] if seen is None else [seen])
         self.attributes: dict[str, Any] = dict(attributes or {})
+        self.theta = trained_angles(theta, self.detector.beam)
+        if ignored := unconditioned(self.model, self.theta):
+            self.attributes[UNCONDITIONED] = list(ignored)
         self.mode = NetworkMode(self.members, name, device, precision, compiled)
         self._most = 0  # showers at once that fit into the memory of the GPU; 0: no limit was met
         self._good: list[tuple[Any, Any, Any]] = []  # energy, angle and like for which the mode was compared
@@ -109,6 +119,16 @@ class Generator:
     def detector(self) -> Detector:
         """The detector."""
         return self.model.detector
+
+    def notes(
+        self,
+        theta: str | float | AngleSpec | None = None,
+        like: AnyShowers | None = None,
+        allow_extrapolation: bool = False,
+    ) -> list[str]:
+        """Return a line on each thing that is assumed about showers of these arguments, or not taken from ``like``."""
+        request = Request(theta=theta, like=like, allow_extrapolation=allow_extrapolation)
+        return notes(self.model, self.theta, request)
 
     def generate(
         self,
@@ -174,14 +194,15 @@ class Generator:
         Arguments:
             n: Number of showers; with ``like`` by default as many as it has.
             energy: Incident energies such as ``50GeV``; other conditions follow the detector's beam.
-            theta: Angles, degrees; by default those of the detector's beam.
+            theta: Angles, degrees; by default those of the detector's beam, as far as the model was trained on them.
             like: File or showers, or a list of these, whose energies, angles and further conditions are taken.
             batch_size: Showers a part.
             allow_extrapolation: Accept conditions outside those of the training.
 
         Raises:
             InputError: When neither ``n`` and ``energy`` nor ``like`` are given, or both.
-            IncompatibleError: When ``like`` is of another detector, or conditions lie outside the training's.
+            IncompatibleError: When ``like`` is of another detector or particle, or conditions lie outside the training's, those too that the model does
+                not have.
         """
         request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation)
         if self.device.type == "cpu":
@@ -255,7 +276,7 @@ class Generator:
     def _batches(self, request: Request) -> Iterator[_Batch]:
         """Iterate over the showers to be made; the first comes when the networks' mode has been compared with plain float32."""
         size, total = request.size, request.number()
-        with request.opened(self.detector) as take:
+        with request.opened(self.detector, default_angles(self.model, self.theta)) as take:
             for start in range(0, total, size):
                 batch = self._batch(take(start, min(start + size, total)), start, request)
                 if not (start or self.mode.plain or self._is_good(request)):
@@ -265,15 +286,15 @@ class Generator:
 
     def _batch(self, given: Given, start: int, request: Request) -> _Batch:
         """Return showers with the conditions that shape them or place their cells."""
-        readout = self.detector.readout
-        known = {*self.model.columns, *(() if readout is None else readout.alignment_names)}
+        particle = self.particle or self.detector.beam.particle
+        given = admitted(self.model, particle, self.theta, given, request)
         empty = Showers(
             self.detector,
             np.broadcast_to(np.float32(0), (len(given.energy), self.detector.n_cells)),  # takes no memory
             given.energy,
             given.theta,
-            {name: values for name, values in given.conditions.items() if name in known},
-            given.particle or self.particle or self.detector.beam.particle,
+            given.conditions,
+            given.particle,
             self.name,
             request.seed,
             self.attributes | {PRECISION: self.mode.precision},

@@ -1,11 +1,15 @@
-"""The showers of a generation: how many, of which energies, angles and further conditions, in which parts."""
+"""The showers of a generation: how many, of which energies, angles and further conditions, in which parts.
+
+Showers get the conditions that they have, not those that were wanted: a model that has no angle makes showers of the angles that it was trained
+at, whatever was asked for, and of one particle. What a model cannot make is refused (:func:`admitted`); what is assumed, or left out, is said (:func:`notes`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +17,27 @@ from numpy.typing import NDArray
 
 from caloforge.errors import IncompatibleError, InputError
 from caloforge.geometry import Detector
+from caloforge.geometry.beam import Beam
 from caloforge.models.base import ShowerModel
+from caloforge.showers.hdf5 import PERPENDICULAR
 from caloforge.showers.views import AnyShowers, open_any
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["BLOCK", "Given", "Request", "blocks", "check_range", "condition_range", "condition_slack"]
+__all__ = [
+    "BLOCK",
+    "Given",
+    "Request",
+    "accepted_range",
+    "admitted",
+    "blocks",
+    "check_range",
+    "condition_range",
+    "default_angles",
+    "known_conditions",
+    "notes",
+    "trained_angles",
+    "unconditioned",
+]
 
 BLOCK = 100
 """Showers that one pass of the network makes on a CPU; batches are whole numbers of them. A GPU makes whole batches."""
@@ -40,8 +60,12 @@ class Given(NamedTuple):
 
     energy: NDArray[np.float64]  # (N,) MeV
     theta: NDArray[np.float64] | None  # (N,) degrees; none: all 90
-    conditions: dict[str, NDArray[np.float32]]  # (N, k) each
+    conditions: dict[str, NDArray[Any]]  # (N, k) each
     particle: str  # empty when not known
+
+    def angles(self) -> NDArray[np.float64]:
+        """Return the angles (N,), degrees."""
+        return np.full(len(self.energy), PERPENDICULAR) if self.theta is None else self.theta
 
 
 Take = Callable[[int, int], Given]
@@ -87,8 +111,8 @@ class Request:
         return n
 
     @contextmanager
-    def opened(self, detector: Detector) -> Iterator[Take]:
-        """Yield a function that returns the conditions of showers of a detector.
+    def opened(self, detector: Detector, theta: AngleSpec) -> Iterator[Take]:
+        """Yield a function that returns the conditions of showers of a detector; ``theta`` are their angles where none are wanted.
 
         Raises:
             InputError: When neither an energy nor ``like`` is given, or both.
@@ -98,7 +122,7 @@ class Request:
             if self.energy is None:
                 msg = "an energy is needed, such as 50GeV, or showers whose conditions are taken ('like')"
                 raise InputError(msg)
-            beam = detector.beam.replace(energy=self.energy, theta=self.theta)
+            beam = detector.beam.replace(self.energy, theta if self.theta is None else self.theta)
             straight = beam.theta == AngleSpec(90.0, 90.0)
 
             def drawn(start: int, stop: int) -> Given:
@@ -122,29 +146,179 @@ class Request:
             yield taken
 
 
-_Bound = TypeVar("_Bound", float, torch.Tensor)
+_SLACK = 0.02
+"""How far beyond an end of the training a condition may lie: of energies in ratio, else of the width of the training's range."""
+_NEAR = 1.25  # largest ratio of the lowest or highest energy of some showers to the end of the beam that they are a sample of
+_ANGLE = 0.1  # degrees that an angle may be off in addition
+_RELATIVE = 1e-3  # likewise of another condition, of its largest value
 
 
-def condition_slack(low: _Bound, high: _Bound) -> _Bound:
-    """Return by how much a condition may lie outside the training's lowest and highest value."""
-    return 0.02 * (high - low) + 1e-3 * abs(high)
+def _energies(low: float, high: float, beam: Beam) -> tuple[float, float]:
+    near = _SLACK * (high - low)
+    if beam.energy.low < low <= _NEAR * beam.energy.low and low - beam.energy.low <= near:
+        low = beam.energy.low
+    if high < beam.energy.high <= _NEAR * high and beam.energy.high - high <= near:
+        high = beam.energy.high
+    return low / (1 + _SLACK), high * (1 + _SLACK)
 
 
-def condition_range(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the lowest and highest conditions (C,) that a model takes: a little more than those of its training."""
-    low, high = model.condition_low, model.condition_high
-    slack = condition_slack(low, high)
+def _angles(low: float, high: float, beam: Beam) -> tuple[float, float]:
+    slack = _SLACK * (high - low) + _ANGLE
     return low - slack, high + slack
 
 
+def _numbers(low: float, high: float, beam: Beam) -> tuple[float, float]:
+    slack = _SLACK * (high - low) + _RELATIVE * max(abs(low), abs(high))
+    return low - slack, high + slack
+
+
+_SCALES: Mapping[str, tuple[Callable[[float, float, Beam], tuple[float, float]], str]] = {
+    "incident_energy": (_energies, " MeV"),
+    "incident_theta": (_angles, " degrees"),
+}
+"""How the ends of a condition are compared, and its unit; other conditions are compared by difference."""
+
+
+def accepted_range(name: str, low: float, high: float, beam: Beam) -> tuple[float, float]:
+    """Return the lowest and highest value of a condition that a model takes, from those of its training.
+
+    Energies may lie 2 % beyond an end, which is the end of the detector's beam where the training's showers are a sample of that: they come within 2 % of
+    the range, and a quarter of the energy, of it. Angles and other conditions may lie beyond by 2 % of the range and 0.1 degrees, or a thousandth of
+    the largest value; whole numbers may not.
+    """
+    if name in dict(beam.alignments):
+        return low, high
+    return _SCALES.get(name, (_numbers, ""))[0](low, high, beam)
+
+
+def condition_range(model: ShowerModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the lowest and highest conditions (C,) that a model takes; see :func:`accepted_range`."""
+    least, most = model.condition_low.clone(), model.condition_high.clone()
+    for name, columns in model.columns.items():
+        for column in range(columns.start, columns.stop):
+            ends = float(model.condition_low[column]), float(model.condition_high[column])
+            least[column], most[column] = accepted_range(name, *ends, model.detector.beam)
+    return least, most
+
+
 def check_range(model: ShowerModel, matrix: torch.Tensor) -> None:
-    """Raise IncompatibleError when a condition (N, C) lies outside those that a model takes."""
+    """Raise IncompatibleError when a condition (N, C) lies outside those that a model takes, or is not the whole number that it should be."""
     low, high = model.condition_low.cpu(), model.condition_high.cpu()
     least, most = (bound.cpu() for bound in condition_range(model))
+    whole = dict(model.detector.beam.alignments)
     for name, columns in model.columns.items():
         values, a, b = matrix[:, columns], low[columns], high[columns]
-        if bool(((values < least[columns]) | (values > most[columns])).any()):
+        if not bool(((values >= least[columns]) & (values <= most[columns])).all()):  # nor is NaN
             raise IncompatibleError(
-                f"condition '{name}' from {values.min().item():g} to {values.max().item():g} is outside the "
-                f"training's {a.min().item():g} to {b.max().item():g}; use --allow-extrapolation to go on"
+                f"condition '{name}' from {values.min().item():.6g} to {values.max().item():.6g} is outside the "
+                f"training's {a.min().item():.6g} to {b.max().item():.6g}{_SCALES.get(name, (None, ''))[1]}; "
+                "use --allow-extrapolation to go on"
             )
+        if name in whole and bool((values != values.round()).any()):
+            wrong = float(values[values != values.round()][0])
+            raise IncompatibleError(f"condition '{name}' is {wrong:g}; expected a whole number")
+
+
+_ENERGY, _THETA = "incident_energy", "incident_theta"
+
+
+def known_conditions(model: ShowerModel) -> tuple[str, ...]:
+    """Return the named conditions that generated showers have: those that shape them, and those that place their cells."""
+    readout = model.detector.readout
+    names = (*model.columns, *(() if readout is None else readout.alignment_names))
+    return tuple(name for name in dict.fromkeys(names) if name not in (_ENERGY, _THETA))
+
+
+def unconditioned(model: ShowerModel, trained: AngleSpec) -> tuple[str, ...]:
+    """Return the conditions that generated showers have, and that varied in the training, although the model does not depend on them."""
+    angle = (_THETA,) if _THETA not in model.columns and trained.low < trained.high else ()
+    return (*angle, *(name for name in known_conditions(model) if name not in model.columns))
+
+
+def default_angles(model: ShowerModel, trained: AngleSpec) -> AngleSpec:
+    """Return the angles of showers where none are wanted: those of the detector's beam that the model takes, or those of its training.
+
+    Arguments:
+        trained: Angles of the training's showers, of a model that has no angle as a condition.
+    """
+    if _THETA not in model.columns:
+        return trained
+    beam, column = model.detector.beam, model.columns[_THETA].start
+    low, high = float(model.condition_low[column]), float(model.condition_high[column])
+    if not 0.0 < low <= high < 180.0:  # never fitted
+        return beam.theta
+    least, most = accepted_range(_THETA, low, high, beam)
+    if least <= beam.theta.low <= most:
+        low = beam.theta.low
+    if least <= beam.theta.high <= most:
+        high = beam.theta.high
+    return AngleSpec(low, high)
+
+
+def trained_angles(theta: AngleSpec | None, beam: Beam) -> AngleSpec:
+    """Return the angles of a training: the beam's where none are known, or where its showers are a sample of it."""
+    if theta is None:
+        return beam.theta
+    least, most = accepted_range(_THETA, theta.low, theta.high, beam)
+    sample = theta.low < theta.high and least <= beam.theta.low < beam.theta.high <= most
+    return beam.theta if sample else theta
+
+
+def admitted(model: ShowerModel, particle: str, trained: AngleSpec, given: Given, request: Request) -> Given:
+    """Return the conditions of the showers that a model makes when it is given some, with those alone that it knows.
+
+    Arguments:
+        particle: The one that the model was trained on.
+        trained: Angles of the training's showers, of a model that has no angle as a condition.
+
+    Raises:
+        IncompatibleError: When the showers would have another particle or angle, and ``request`` does not allow it.
+    """
+    go_on = request.allow_extrapolation
+    if given.particle and given.particle != particle and not go_on:
+        raise IncompatibleError(
+            f"'like' has showers of '{given.particle}', the model makes those of '{particle}'; "
+            f"use --allow-extrapolation to make showers of '{particle}'"
+        )
+    theta = given.theta
+    if _THETA not in model.columns:
+        low, high = trained.low, trained.high
+        least, most = accepted_range(_THETA, low, high, model.detector.beam)
+        angles = given.angles()
+        wanted = AngleSpec(low, high) if request.theta is None else AngleSpec.parse(request.theta)
+        outside = bool(((angles < least) | (angles > most)).any())
+        if not go_on and (outside or (low < high and wanted != trained)):
+            found = wanted if request.theta is not None else f"{angles.min():.6g} to {angles.max():.6g}"
+            only = "only" if low == high else "together"
+            raise IncompatibleError(
+                f"the model has no condition '{_THETA}', it was trained at {trained} degrees {only}, not at {found}; "
+                f"use --allow-extrapolation to make showers of {trained} degrees"
+            )
+        if not (theta is None and low == high == PERPENDICULAR):
+            theta = angles.clip(low, high)
+    known = known_conditions(model)
+    named = {name: values for name, values in given.conditions.items() if name in known}
+    return Given(given.energy, theta, named, particle)
+
+
+def notes(model: ShowerModel, trained: AngleSpec, request: Request) -> list[str]:
+    """Return a line on each thing that is assumed about the showers of a request, or left out."""
+    lines = []
+    if request.like is not None:
+        with open_any(request.like) as source:
+            left = [name for name in source.condition_names if name not in known_conditions(model)]
+        if left:
+            lines.append(f"not taken from 'like', since the model does not know it: {', '.join(left)}")
+    elif request.theta is None:
+        angles = default_angles(model, trained)
+        if angles.low < angles.high or angles.low != PERPENDICULAR:
+            lines.append(f"no angle is given (--theta); drawn are {angles} degrees")
+    elif (
+        request.allow_extrapolation
+        and _THETA not in model.columns
+        and AngleSpec.parse(request.theta) != trained
+    ):
+        lines.append(f"the model has no angle: its showers are those of {trained} degrees")
+    for name in unconditioned(model, trained):
+        lines.append(f"the showers do not depend on '{name}', which the model does not know")
+    return lines

@@ -177,14 +177,21 @@ class ShowerModel(nn.Module, ABC):
         """Return the conditions (N, C) of showers, float32, raw units.
 
         Raises:
-            IncompatibleError: When the showers lack one.
+            IncompatibleError: When the showers lack one, or have it in another number of columns.
         """
         columns = []
         for name in self.conditions:
             if name not in ("incident_energy", "incident_theta", *showers.conditions):
                 msg = f"the showers have no condition '{name}', which the model needs"
                 raise IncompatibleError(msg)
-            columns.append(np.asarray(showers.condition(name), np.float32))
+            values, size = (
+                np.asarray(showers.condition(name), np.float32),
+                condition_sizes(self.detector)[name],
+            )
+            if values.shape[1] != size:
+                msg = f"condition '{name}' of the showers has {values.shape[1]} numbers a shower; the model needs {size}"
+                raise IncompatibleError(msg)
+            columns.append(values)
         return torch.from_numpy(np.concatenate(columns, axis=1))
 
     def condition(self, conditions: Tensor, name: str) -> Tensor:

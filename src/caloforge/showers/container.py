@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import IncompatibleError, InputError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
-from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, rows_per_stream
+from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, condition_values, rows_per_stream
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import write_showers
@@ -98,7 +98,7 @@ class Showers:
         cells: Visible energies (N, n_cells), MeV, in the detector's flat order.
         incident_energy: Energies (N,) or (N, 1) of the incident particles, MeV.
         incident_theta: Angles (N,) or (N, 1), degrees; None: all 90, and not stored.
-        conditions: Further conditions, each (N, k) or (N,).
+        conditions: Further conditions, each (N, k) or (N,): integers stay int64, other numbers become float32.
         particle: Incident particle, "gamma" or "e-".
         source: What made them: geant4, gflash or a model's name.
         seed: Seed that they were made with.
@@ -106,7 +106,7 @@ class Showers:
         seen: Identities (M,) uint64 of the showers that trained or selected the model that made these; stored in files.
 
     Raises:
-        InputError: When shapes or lengths do not fit.
+        InputError: When shapes or lengths do not fit, or a condition of whole numbers would lose digits.
 
     Examples:
         >>> import numpy as np
@@ -318,8 +318,8 @@ def _column(name: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
     return array.reshape(n)
 
 
-def _table(name: str, values: ArrayLike, n: int) -> NDArray[np.float32]:
-    array = np.asarray(values, dtype=np.float32)
+def _table(name: str, values: ArrayLike, n: int) -> NDArray[Any]:
+    array = condition_values(name, values)
     if array.ndim not in (1, 2) or len(array) != n:
         raise InputError(f"condition '{name}' has shape {array.shape}; expected ({n}, k), one row a shower")
     return array[:, None] if array.ndim == 1 else array

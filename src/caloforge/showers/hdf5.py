@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from caloforge.errors import FileFormatError
+from caloforge.errors import FileFormatError, InputError
 
 __all__ = [
     "CELLS",
@@ -42,12 +42,14 @@ __all__ = [
     "SHAPE",
     "STREAM_BYTES",
     "THETA",
+    "UNCONDITIONED",
     "UNIT",
     "VARIABLE_BAND",
     "Fault",
     "check_cells",
     "check_column",
     "check_columns",
+    "condition_values",
     "create_column",
     "create_dataset",
     "open_hdf5",
@@ -84,6 +86,8 @@ SEEN_INCOMPLETE: Final = "seen_incomplete"
 """Attribute: why the identities do not name all showers that trained or selected the model."""
 PRECISION: Final = "precision"
 """Attribute of generated showers: precision in which the networks computed."""
+UNCONDITIONED: Final = "unconditioned"
+"""Attribute of generated showers: conditions that the model does not know, so that their values say nothing about the showers."""
 MODEL_STATUS: Final = "model_status"
 """Attribute: what is wrong with the model, such as "unfinished: stage cells not trained"."""
 
@@ -162,6 +166,29 @@ def check_columns(columns: Mapping[str, NDArray[Any]], first_row: int = 0) -> Fa
     """Return the first fault of energies, angles and conditions, each (N, k), by the name of its dataset."""
     faults = (check_column(name, values, first_row) for name, values in columns.items())
     return next((fault for fault in faults if fault is not None), None)
+
+
+def condition_values(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Return values of a condition as they are stored: whole numbers of an integer type as int64, all others as float32.
+
+    Raises:
+        InputError: When whole numbers would lose digits.
+    """
+    given = np.asarray(values)
+    if given.dtype.kind == "u" and given.size and given.max() > np.iinfo(np.int64).max:
+        raise InputError(f"condition '{name}' is up to {given.max()}; expected whole numbers below 2**63")
+    if given.dtype.kind in "iu":
+        return given.astype(np.int64, copy=False)
+    with np.errstate(over="ignore"):  # infinite values are found where values are checked
+        found = given.astype(np.float32, copy=False)
+    if given.dtype.kind == "f" and given.dtype.itemsize > found.dtype.itemsize:
+        lost = (found != given) & np.isfinite(given) & np.isfinite(found)
+        if lost.any() and (given == np.rint(given)).all():
+            raise InputError(
+                f"condition '{name}' has the whole number {given[lost][0]:.0f}, which float32 does not hold; "
+                "expected integers, which are stored as int64"
+            )
+    return found
 
 
 def create_dataset(

@@ -333,14 +333,19 @@ class ShowerFile:
         )
 
     def _read_column(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Read and check energies, angles (float64) or a condition (float32) as (n, k)."""
+        """Read and check energies, angles (float64) or a condition (int64 or float32) as (n, k)."""
         self._check_open()
         dataset = self._columns[name]
         if isinstance(dataset, np.ndarray):
             return dataset[start:stop]
-        kind = np.float32 if name.startswith(_PREFIX) else np.float64
-        values = np.empty((stop - start, *dataset.shape[1:]), kind)
+        named = name.startswith(_PREFIX)
+        values = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype if named else np.float64)
         datasets.read_rows(self.path, dataset, start, values)
+        if named:
+            try:
+                values = hdf5.condition_values(name.removeprefix(_PREFIX), values)
+            except InputError as error:
+                self._reject(f"dataset '{name}'", str(error))
         self._check(hdf5.check_column(_name_of(dataset), values, start))
         return values[:, None] if values.ndim == 1 else values
 

@@ -36,7 +36,7 @@ class _Facts(Protocol):
     incident_energy: NDArray[np.float64]
     has_theta: bool
     incident_theta: NDArray[np.float64]
-    conditions: dict[str, NDArray[np.float32]]
+    conditions: dict[str, NDArray[Any]]
     particle: str
     source: str
     seed: int | None
@@ -198,6 +198,7 @@ class ShowerWriter:
         self._threads = threads
         self._n = 0
         self._widths: dict[str, int] = {}
+        self._kinds: dict[str, np.dtype[Any]] = {}
         self._seen: NDArray[np.uint64] = NO_IDENTITIES
         self._seen_seeds: set[int] = set()
         self._open: tuple[GuardedFile, h5py.File, CellStore[Any], ChunkStream] | None = None
@@ -248,16 +249,17 @@ class ShowerWriter:
         parts, wrong = store.check(content) if fault is None else ([], fault)
         if wrong is not None:
             raise FileFormatError(self.path, wrong.where, f"{wrong.message}; not written")
+        self._check_kinds(columns)
         new = self._match({name: values.shape[1] for name, values in columns.items()})
+        kinds = {name: columns[name].dtype for name in new}
+        self._kinds |= kinds
         start, stop = self._n, self._n + len(showers)
         stored = store.columns(columns, showers.incident_theta, parts)
         kept = {name: np.array(values) for name, values in stored.items()}  # the caller's may change
 
         def write() -> None:
             for name, width in new.items():
-                column = hdf5.create_column(
-                    file, name, width, np.float64 if name == hdf5.THETA else np.float32
-                )
+                column = hdf5.create_column(file, name, width, kinds[name])
                 column.resize(start, axis=0)
                 column[:] = hdf5.PERPENDICULAR  # rows before the first angle; conditions have none
             for name, values in kept.items():
@@ -271,6 +273,19 @@ class ShowerWriter:
         if showers.seen is not self._seen:
             self._seen = seen_union([self._seen, showers.seen])
         self._seen_seeds.update(int(seed) for seed in showers.attributes.get(hdf5.SEEN_SEEDS, ()))
+
+    def _check_kinds(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Raise IncompatibleError when the type of a condition, which is that of the first batch, does not hold its values."""
+        for name, kind in self._kinds.items():
+            values = columns.get(name)
+            if values is None or values.dtype == kind:
+                continue
+            with np.errstate(invalid="ignore"):
+                same = np.array_equal(values.astype(kind).astype(values.dtype), values)
+            if not same:
+                raise IncompatibleError(
+                    f"{self.path}: '{name}' of type {values.dtype} cannot be added to {kind} without a loss of digits"
+                )
 
     def _match(self, widths: dict[str, int]) -> dict[str, int]:
         """Return the angles and conditions (name to width) for which datasets are missing; all batches must have the same conditions."""

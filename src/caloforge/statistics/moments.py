@@ -47,6 +47,7 @@ __all__ = [
     "central_width",
     "condition_bins",
     "core_cells",
+    "levels",
     "local_moments",
     "mean_and_std",
     "mean_with_error",
@@ -63,6 +64,7 @@ Array = NDArray[np.float64]
 _NAN = float("nan")
 _CENTRAL = (15.865, 50.0, 84.135)
 _DISTINCT = 20  # values of a condition up to which each has a bin
+_SAME = 1e-6  # relative difference of values that differ by rounding alone
 _CORE_CUBES = {(25, 25, 25): slice(10, 17)}
 _CORE_SHARE = 0.1
 
@@ -116,17 +118,34 @@ def central_width(x: Array) -> tuple[Array, Array]:
     return (high - low) / 2.0, middle
 
 
+def levels(x: Array, most: int) -> Array | None:
+    """Return the different values (K,) of a condition (N,), ascending; None when there are more than ``most``.
+
+    Values that differ by at most a millionth of their size, as rounding makes them, are one level, the lowest of them.
+    """
+    values = np.unique(x)
+    found: list[float] = []
+    place = 0
+    while place < len(values):
+        if len(found) == most:
+            return None
+        first = float(values[place])
+        found.append(first)
+        place = max(place + 1, int(np.searchsorted(values, first + _SAME * abs(first), "right")))
+    return np.array(found)
+
+
 def condition_bins(x: Array, n_bins: int = 10, open_ends: bool = False) -> Array:
     """Return bin edges (K + 1,) for a condition.
 
     Arguments:
-        x: Its values (N,). Up to 20 different ones have a bin each, with edges half-way between them; others are divided
+        x: Its values (N,). Up to 20 different :func:`levels` have a bin each, with edges half-way between them; others are divided
             into bins of equal numbers.
         n_bins: How many of these.
         open_ends: Whether the outer edges are infinite; else just outside the values.
     """
-    values = np.unique(x)
-    if len(values) <= _DISTINCT:
+    values = levels(x, _DISTINCT)
+    if values is not None:
         reach = max(float(np.ptp(values)), abs(float(values[-1])), 1.0) * 1e-3
         inner = (values[1:] + values[:-1]) / 2
         edges = np.concatenate([[values[0] - reach], inner, [values[-1] + reach]])

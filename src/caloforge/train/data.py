@@ -32,6 +32,7 @@ from caloforge.models.stage import Batch
 from caloforge.random import child_seed
 from caloforge.showers import Showers, open_showers
 from caloforge.showers.identity import hash_showers, mixed
+from caloforge.showers.reading import open_with_default
 from caloforge.train.dataset import CellPacker, PackedCells
 from caloforge.train.settings import TrainConfig
 
@@ -72,14 +73,14 @@ def data_paths(data: Files) -> tuple[Path, ...]:
     return paths
 
 
-def describe_files(data: Files) -> dict[str, Any]:
+def describe_files(data: Files, detector: Detector | None = None) -> dict[str, Any]:
     """Return ``file``, ``sha256`` and ``showers``; of several files also ``files``, the same of each.
 
-    The hash of several files is that of their hashes, one a line.
+    The hash of several files is that of their hashes, one a line. ``detector`` is that of files that do not name their own.
     """
     each = []
     for path in data_paths(data):
-        with open_showers(path) as file:
+        with open_with_default(path, detector) as file:
             each.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file)})
     return _joined_facts(each)
 
@@ -174,12 +175,18 @@ class TrainingFiles:
         )
 
 
-def read_files(data: Files, memory: float = float("inf"), storage: Storage | None = None) -> TrainingFiles:
+def read_files(
+    data: Files,
+    memory: float = float("inf"),
+    storage: Storage | None = None,
+    detector: str | Path | Detector | None = None,
+) -> TrainingFiles:
     """Read files of showers once: check and hash them, compute identities, and pack the cells in memory when they fit.
 
     Arguments:
         memory: Most bytes that cells may take in memory.
         storage: Where the cells are to be, whatever the bound; by default it follows from the bound.
+        detector: Detector of files that do not name their own.
 
     Raises:
         FileFormatError: When a file is missing or broken.
@@ -187,7 +194,7 @@ def read_files(data: Files, memory: float = float("inf"), storage: Storage | Non
     """
     paths = data_paths(data)
     with ExitStack() as stack:
-        files = [stack.enter_context(open_showers(path)) for path in paths]
+        files = [stack.enter_context(open_showers(path, detector)) for path in paths]
         head = Showers.concatenate([file[:0] for file in files])
         n, n_cells = sum(len(file) for file in files), head.detector.n_cells
         header = head.replace(

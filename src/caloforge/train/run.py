@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from caloforge import __version__
 from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
 from caloforge.files import atomic_path, ensure_output_dir, source_commit, write_json
+from caloforge.geometry import Detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
@@ -45,6 +46,7 @@ __all__ = ["held_out_showers", "train"]
 
 _OF_THE_SHOWERS = ("condition_low", "condition_high")
 """Buffers with the range of conditions that a model was trained for."""
+_SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
 
 
 def train(
@@ -59,6 +61,7 @@ def train(
     train_size: int | None = None,
     resume: bool = False,
     force: bool = False,
+    detector: str | Path | Detector | None = None,
 ) -> Path:
     """Train a model on a file of showers.
 
@@ -75,6 +78,7 @@ def train(
         resume: Go on with a run that was stopped or is unfinished; its seed, data and settings must be the same, but for
             ``max_seconds``.
         force: Replace a run that is there.
+        detector: Detector of files that do not name their own.
 
     Returns:
         The run folder.
@@ -87,7 +91,7 @@ def train(
     settings = resolve(model, config, overrides, preset, train_size=train_size)
     where = torch.device(torch_device(device))
     stored = RunFolder(Path(output)).read().get("storage") if resume else None
-    files = read_files(data, settings.train.data.bytes, stored)
+    files = read_files(data, settings.train.data.bytes, stored, detector)
     MODELS[model].check_detector(files.detector)
     known = files.identities
     parts = split(known, settings.train)
@@ -100,6 +104,8 @@ def train(
         before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
     )
     info = _info(settings, files, seed, parts, where) | {"seen": seen.facts()}
+    if detector is not None:
+        info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
     if resume:
         if _check_same(folder, settings, info):
             return folder.path
@@ -131,7 +137,7 @@ def held_out_showers(run: str | Path, data: Files) -> Showers:
         )
     content = read_settings(folder.config)
     settings = resolve(content["name"], content)
-    files = read_files(data, DataConfig().bytes)
+    files = read_files(data, DataConfig().bytes, detector=folder.detector())
     return files.showers(split(files.identities, settings.train).held_out)
 
 
@@ -147,6 +153,7 @@ def _info(
         "detector": files.detector.name,
         "detector_definition": files.detector.definition,
         "particle": files.header.particle,
+        "incident_theta": _angles(files.header),
         "seed": seed,
         "data": files.facts,
         "storage": files.storage,
@@ -159,6 +166,12 @@ def _info(
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
         "threads": torch.get_num_threads(),
     }
+
+
+def _angles(showers: Showers) -> list[float]:
+    """Return the lowest and highest angle, degrees; one angle where they differ by rounding alone."""
+    low, high = float(showers.incident_theta.min()), float(showers.incident_theta.max())
+    return [low, high] if high - low > _SAME_ANGLE else [round((low + high) / 2, 3)] * 2
 
 
 def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> bool:

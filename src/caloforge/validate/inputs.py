@@ -26,6 +26,7 @@ from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.showers import ShowerFile, ShowerSource
 from caloforge.showers.views import AnyShowers, JoinedShowers, Selection, conditions_of, open_any
+from caloforge.statistics.moments import levels
 from caloforge.validate.metrics.base import Settings
 
 __all__ = [
@@ -306,8 +307,8 @@ def _bins(
     bins = [np.zeros(len(indices), np.int64) for indices in chosen]
     for name in _BEAM:
         values = [each[name][indices, 0] for each, indices in zip(columns, chosen, strict=True)]
-        distinct = np.unique(np.concatenate([np.round(v, 3) for v in values]))
-        if len(distinct) <= 2 * _BINS:
+        distinct = levels(np.concatenate(values), 2 * _BINS)
+        if distinct is not None:
             edges = (distinct[1:] + distinct[:-1]) / 2
         else:
             edges = np.quantile(values[0], np.linspace(0, 1, _BINS + 1))[1:-1]

@@ -34,7 +34,7 @@ from caloforge.generate import Generator
 from caloforge.showers import Showers, ShowerSource, open_showers
 from caloforge.showers.seen import SeenCheck, seeds_of
 from caloforge.showers.views import JoinedShowers, project_showers
-from caloforge.statistics.moments import mean_and_std
+from caloforge.statistics.moments import levels, mean_and_std
 from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.features import cell_histograms
@@ -151,8 +151,9 @@ def describe_conditions(source: ShowerSource) -> dict[str, list[dict[str, Any]]]
 
 
 def _describe(column: NDArray[np.float64]) -> dict[str, Any]:
-    values, counts = np.unique(column, return_counts=True)
-    if len(values) <= _MOST_VALUES:
+    values = levels(column, _MOST_VALUES)
+    if values is not None:
+        counts = np.bincount(np.searchsorted(values, column, "right") - 1, minlength=len(values))
         return {"values": values.tolist(), "counts": counts.tolist()}
     quantiles = np.quantile(column, np.linspace(0.0, 1.0, _QUANTILES))
     return {"quantiles": [float(f"{value:.7g}") for value in quantiles]}

@@ -18,8 +18,9 @@ from caloforge.errors import ConfigError, FileFormatError, IncompatibleError, In
 from caloforge.files import read_json, sha256_file, write_json
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
-from caloforge.showers import ShowerFile, open_showers
+from caloforge.showers import ShowerFile
 from caloforge.showers.identity import seen_union
+from caloforge.showers.reading import open_with_default
 from caloforge.showers.seen import identities
 from caloforge.train.data import Files, data_paths, describe_files
 from caloforge.train.folder import (
@@ -70,6 +71,8 @@ def train_command(run: RunFolder, data: Sequence[str], output: str, initial: str
             msg = f"{run.config}: key '{key}': is None, which cannot be expressed on the command line"
             raise ConfigError(msg)
         words += ["--set", f"{key}={_in_one_line(value)}"]
+    if info.get("data_detector"):
+        words += ["--detector", str(info["data_detector"])]
     words += ["--device", str(info["device"]), "--seed", str(info["seed"])]
     return shlex.join(words)
 
@@ -177,6 +180,12 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         "config": resolved["model"], "train": resolved["train"],
         "weights": write_weights(members, path), "seen": write_seen(path, folder.seen()),
     }  # fmt: skip
+    beam = members[0].detector.beam.theta
+    if "incident_theta" not in members[0].columns and info.get("incident_theta", [beam.low, beam.high]) != [
+        beam.low,
+        beam.high,
+    ]:
+        content["incident_theta"] = info["incident_theta"]  # of its showers, where that is not the beam's
     write_json(path, content)
     if best:
         _only_best(name, Path(zoo))
@@ -281,12 +290,12 @@ def _data(folder: RunFolder, model: ShowerModel, data: Files) -> dict[str, Any]:
     showers must be the same, by their identities.
     """
     info = folder.read()
-    described = describe_files(data)
+    described = describe_files(data, folder.detector())
     files = described.pop("files", [dict(described)])
     repacked = described["sha256"] != info["data"]["sha256"]
     found, detectors = [], set()
     for entry, path in zip(files, data_paths(data), strict=True):
-        with open_showers(path) as file:
+        with open_with_default(path, folder.detector()) as file:
             detectors.add(file.detector.name)
             entry["made"] = made(file)
             if repacked:

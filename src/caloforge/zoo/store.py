@@ -23,6 +23,7 @@ from caloforge.models.base import ShowerModel
 from caloforge.settings import torch_device
 from caloforge.showers.hdf5 import MODEL_STATUS
 from caloforge.train.folder import RunFolder, SeenByTraining, load_weights, read_identities
+from caloforge.units import AngleSpec
 
 __all__ = ["Card", "find_card", "load", "shipped_models"]
 
@@ -51,7 +52,10 @@ class Card:
         members = [member.choose(options).to(where) for member in self.models()]
         particle = str(self.content.get("particle", ""))
         facts = seen.attributes()
-        generator = Generator(members, self.name, particle, where, seen.all, facts, precision, compiled)
+        theta = _angles(self.content)
+        generator = Generator(
+            members, self.name, particle, where, seen.all, facts, precision, compiled, theta
+        )
         generator.card = self.content
         return generator
 
@@ -84,6 +88,11 @@ class Card:
             model.load_weights(weights, shipped=True)
             members.append(model.eval())
         return members
+
+
+def _angles(content: dict[str, Any]) -> AngleSpec | None:
+    """Return the angles of the training's showers that a run or a card names; None for those of the beam."""
+    return AngleSpec(*content["incident_theta"]) if "incident_theta" in content else None
 
 
 def shipped_models(folder: Path = ZOO) -> dict[str, Card]:
@@ -146,4 +155,7 @@ def load(
     facts = seen.attributes() | ({MODEL_STATUS: unfinished} if unfinished else {})
     members = [member.choose(options).to(torch.device(where)) for member in folder.models()]
     name, particle = str(content["model"]), str(content.get("particle", ""))
-    return Generator(members, name, particle, torch.device(where), seen.all, facts, precision, compiled)
+    theta = _angles(content)
+    return Generator(
+        members, name, particle, torch.device(where), seen.all, facts, precision, compiled, theta
+    )

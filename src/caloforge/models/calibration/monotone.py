@@ -27,15 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from caloforge.statistics.moments import levels
+
 __all__ = [
-    "Labelled",
-    "MonotoneMap",
-    "energy_groups",
-    "neighbours",
-    "normal_levels",
-    "quantiles",
-    "smooth_quantiles",
-]
+    "Labelled", "MonotoneMap", "energy_groups", "neighbours", "normal_levels", "quantiles", "smooth_quantiles",
+]  # fmt: skip
 
 _GROUPS = 9
 _LEAST = 50  # fewest showers of a group, where energies are continuous
@@ -132,8 +128,12 @@ def energy_groups(energy: Tensor, most: int = _GROUPS) -> tuple[Tensor, Tensor]:
     One group at each energy where there are few, else at most ``most`` groups of equal numbers.
     """
     x = torch.log(energy.double())
-    levels, index = torch.unique(x, return_inverse=True)
-    if len(levels) > most:
+    found = levels(energy.double().cpu().numpy(), most)
+    if found is not None:
+        first = torch.from_numpy(found).to(x.device)
+        index = torch.searchsorted(first, energy.double().contiguous(), right=True) - 1
+    else:
+        index = torch.unique(x, return_inverse=True)[1]
         rank = torch.empty_like(index)
         rank[torch.argsort(x, stable=True)] = torch.arange(len(x), device=x.device)
         groups = max(1, min(most, len(x) // _LEAST))

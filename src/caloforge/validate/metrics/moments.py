@@ -31,6 +31,7 @@ from caloforge.random import generator
 from caloforge.statistics.moments import (
     central_width,
     condition_bins,
+    levels,
     mean_and_std,
     mean_with_error,
     ratio_with_error,
@@ -127,15 +128,15 @@ class Moments(Metric):
 
 def _energy_slices(energy: Array) -> Array:
     """Return the edges (K + 1,) of the slices of incident energies (n,); one slice when they do not vary."""
-    if np.ptp(energy) <= 1e-6 * energy.max():
+    if levels(energy, 1) is not None:
         return np.array([-np.inf, np.inf])
-    return condition_bins(np.round(energy, 6), open_ends=True)
+    return condition_bins(energy, open_ends=True)
 
 
 def _columns(reference: Sample, generated: Sample) -> Iterator[tuple[str, str, Array, Array]]:
     """Yield name, unit and values of both samples for every observable of one number a shower, and the layers' energies."""
     first, second = reference.observables, generated.observables
-    varies = len(np.unique(np.round(reference.incident_energy, 6))) > 1
+    varies = levels(reference.incident_energy, 1) is None
     for name in first.names:
         if name not in second or OBSERVABLES[name].counts:
             continue

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
 from caloforge.random import generator
+from caloforge.statistics.moments import levels
 from caloforge.statistics.two_sample import Features, Rows
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.features import Array, Cells, cell_pair
@@ -102,7 +103,7 @@ class PairData:
     def _with_conditions(self, columns: list[NDArray[Any]], names: tuple[str, ...]) -> Features:
         """Return columns (n, d) of both samples behind the conditions that vary."""
         both = np.concatenate([self.reference.conditions, self.generated.conditions])
-        varying = np.flatnonzero(np.ptp(both, axis=0) > 0)
+        varying = np.flatnonzero([levels(column, 1) is None for column in both.T])
         if len(varying) == 0 and columns[0].shape[1] == 0:
             varying = np.array([0])  # empty showers of one energy: a constant column
         sides = [
