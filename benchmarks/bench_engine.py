@@ -27,7 +27,7 @@ import torch
 
 from caloforge.errors import CaloforgeError
 from caloforge.generate import Generator
-from caloforge.generate.conditions import Request
+from caloforge.generate.conditions import Request, default_angles
 from caloforge.models import MODELS
 from caloforge.models.flow.model import FlowMatching
 from caloforge.models.noise import counted_noise
@@ -67,7 +67,7 @@ def seconds_of(call: Callable[[], object], repeats: int, device: str) -> float:
 def networks(generator: Generator, batch: int, energy: str) -> Callable[[], object]:
     """Return a call that makes a batch of cells on the device, from noise and conditions there."""
     request = Request(batch, energy, batch_size=batch, allow_extrapolation=True)
-    with request.opened(generator.detector) as take:
+    with request.opened(generator.detector, default_angles(generator.model, generator.theta)) as take:
         given = generator._batch(take(0, batch), 0, request).matrix.to(generator.device)
     noise = counted_noise(0, 0, batch, generator.model.noise_size, generator.device)
 
