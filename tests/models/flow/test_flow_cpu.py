@@ -45,7 +45,7 @@ def test_kernels_have_an_odd_number_of_columns(kernel: int) -> None:
 @pytest.mark.parametrize("name", ["atlas-em-barrel", "calochallenge-2"])
 def test_detectors_without_columns_are_refused_in_one_line(name: str) -> None:
     detector = get_detector(name)
-    expected = f"'{NAME}' needs layers of the same rows and columns of cells, which '{name}' has not"
+    expected = f"'{NAME}' needs layers with the same rows and columns of cells; those of '{name}' differ"
     for refuses in (
         lambda: FlowMatchingCpu.check_detector(detector),
         lambda: FlowMatchingCpu(detector, FlowMatchingCpu.resolve({})),

@@ -89,7 +89,7 @@ class FlowMatchingCpu(DistilledSummary):
     def check_detector(cls, detector: Detector) -> None:
         """Raise IncompatibleError when the layers are not the same rows and columns of cells."""
         if not is_columns(detector):
-            msg = f"'flow-matching-cpu' needs layers of the same rows and columns of cells, which '{detector.name}' has not"
+            msg = f"'flow-matching-cpu' needs layers with the same rows and columns of cells; those of '{detector.name}' differ"
             raise IncompatibleError(msg)
 
     def cells_network(self) -> ColumnNetworks:  # type: ignore[override]
