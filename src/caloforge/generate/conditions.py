@@ -1,7 +1,7 @@
 """The showers of a generation: how many, of which energies, angles and further conditions, in which parts.
 
-Showers get the conditions that they have, not those that were wanted: a model that has no angle makes showers of the angles that it was trained
-at, whatever was asked for, and of one particle. What a model cannot make is refused (:func:`admitted`); what is assumed, or left out, is said (:func:`notes`).
+Generated showers are stored with the conditions that they have: a model without an angle makes showers of the angles that it was trained
+at, whatever the request says, and of one particle. What a model cannot make is refused (:func:`admitted`); what is assumed, or left out, is said (:func:`notes`).
 """
 
 from __future__ import annotations
