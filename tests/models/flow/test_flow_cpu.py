@@ -42,6 +42,14 @@ def test_kernels_have_an_odd_number_of_columns(kernel: int) -> None:
     assert FlowMatchingCpu.resolve({"kernel": 1}).kernel == 1
 
 
+@pytest.mark.parametrize(
+    "setting", [{"heads": 2}, {"repeats": 1}, {"local": 8}, {"feedback": True}, {"box": [5, 5, 5]}]
+)
+def test_settings_without_effect_are_refused(setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=rf"key '{next(iter(setting))}'.*the transformer of flow-matching"):
+        FlowMatchingCpu.resolve(setting)
+
+
 @pytest.mark.parametrize("name", ["atlas-em-barrel", "calochallenge-2"])
 def test_detectors_without_columns_are_refused_in_one_line(name: str) -> None:
     detector = get_detector(name)

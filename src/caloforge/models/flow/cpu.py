@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from caloforge.errors import IncompatibleError
@@ -50,6 +50,14 @@ class FlowMatchingCpuConfig(DistilledSummaryConfig):
     summary_student_epochs: Annotated[int, Field(ge=0)] = 400
     student: OptimizerSettings = OptimizerSettings(**ADAMW, lr=2e-3, warmup=300)
     optimizer: OptimizerSettings = OptimizerSettings(**ADAMW, lr=3e-3, warmup=500)
+
+    @field_validator("box", "repeats", "heads", "local", "feedback")
+    @classmethod
+    def _unused(cls, value: Any, info: ValidationInfo) -> Any:
+        if value != DistilledSummaryConfig.model_fields[str(info.field_name)].default:
+            msg = "belongs to the transformer of flow-matching; the small networks have width, blocks and kernel"
+            raise ValueError(msg)
+        return value
 
     @field_validator("times")
     @classmethod
