@@ -44,13 +44,12 @@ from caloforge.models.calibration.monotone import MonotoneMap
 from caloforge.models.flow.path import EMPTY
 from caloforge.models.nn.cell_networks import NOTHING, LayerView, topk_ragged
 
-__all__ = ["REORDERINGS", "CellValues", "Gain", "LayerTargets", "reordered", "tilted"]
+__all__ = ["CellValues", "Gain", "LayerTargets", "reordered", "tilted"]
 
 
 _STEPS = 4
 _MOST = 0.3
-REORDERINGS = 2
-"""How often the energies of a layer are given out by default."""
+_REORDERINGS = 2  # how often the energies of a layer are given out; a second time brings its moments nearer
 _MOST_REORDERED = 1.0  # largest logarithm of a cell's factor before the energies are given out again
 _DAMPING = 0.1
 """Added to the covariance, in units of that of all the layer's energy, against moments that little free energy cannot change."""
@@ -138,15 +137,13 @@ def _weighted(free: Tensor, moments: Tensor, rates: Tensor, whole: Tensor, most:
     return found
 
 
-def reordered(
-    energy: Tensor, x: Tensor, y: Tensor, targets: LayerTargets, times: int = REORDERINGS
-) -> Tensor:
+def reordered(energy: Tensor, x: Tensor, y: Tensor, targets: LayerTargets) -> Tensor:
     """Return each layer's energies (B, n_layers, width), MeV, in an order with which it comes near its centre and widths.
 
-    Cells without energy keep none. Positions and targets are those of :func:`tilted`. A second time brings them nearer.
+    Cells without energy keep none. Positions and targets are those of :func:`tilted`.
     """
     given = energy.sort(dim=2, descending=True).values
-    for _ in range(times):
+    for _ in range(_REORDERINGS):
         wanted = tilted(energy, torch.zeros_like(energy), x, y, targets, _MOST_REORDERED)
         energy = torch.zeros_like(energy).scatter(
             2, wanted.argsort(dim=2, descending=True, stable=True), given
@@ -180,19 +177,11 @@ class CellValues(nn.Module):
         cut: Energy below which a cell is empty, MeV.
         relative: Energies as shares of the layer's.
         moments: Whether centres and widths of the layers are imposed, too.
-        reorderings: How often energies are given out again for them.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        cut: float,
-        relative: bool,
-        moments: bool = True,
-        reorderings: int = REORDERINGS,
-    ) -> None:
+    def __init__(self, detector: Detector, cut: float, relative: bool, moments: bool = True) -> None:
         super().__init__()
-        self.moments, self.reorderings = moments, reorderings
+        self.moments = moments
         self.view = LayerView(detector)
         self.cut, self.relative = cut, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
@@ -281,7 +270,7 @@ class CellValues(nn.Module):
             energy = energy * gain(x, y)
         energy = self._scaled(energy, sums)
         if self.moments:
-            energy = reordered(energy, x, y, targets, self.reorderings)
+            energy = reordered(energy, x, y, targets)
         if last is not None:
             energy = last(energy)
         energy = torch.where(energy > self.cut, energy, 0.0)

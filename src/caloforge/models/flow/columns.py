@@ -138,14 +138,11 @@ class ColumnNetwork(nn.Module):
         ``distance`` is r (B, n_cells) of the module.
         """
         n = Numbers(*self.posterior.numbers(averages).unbind(0))
-        u, rest, by_layer = self.outputs(x, self.places(averages), context, distance)
-        r = distance.view(len(x), -1, self.shape[2])
-        bias, slope, constant, gradient, width = by_layer.unbind(1)
-        layers = Layers(constant, gradient, width, context.summary[:, : self.shape[2]])
+        u, bias, rest, layers = self.outputs(x, self.places(averages), context, distance)
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
         v = v + layers.added(distance, self.posterior.weights(averages))
-        u = u.view_as(r) + torch.addcmul(bias[:, None], slope[:, None], r)
-        odds = self.posterior.odds(x, u.flatten(1), distance, n).clamp(-_MOST, _MOST)
+        u = (u.view(len(x), -1, self.shape[2]) + bias[:, None]).flatten(1)
+        odds = self.posterior.odds(x, u, distance, n).clamp(-_MOST, _MOST)
         mean, log = self.posterior.value(x, v.flatten(1), (w + layers.width[:, None]).flatten(1), distance, n)
         filled = (data > EMPTY) | (averages.logit >= _MOST)
         occupied = functional.softplus(torch.where(filled, -odds, odds))
@@ -160,8 +157,12 @@ class ColumnNetwork(nn.Module):
 
     def outputs(
         self, x: Tensor, places: Tensor, context: Context, distance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the columns give of u (B, n_cells) and of v and w (B, nx, ny, 2 x n_layers), and the layers' numbers (B, 5, n_layers)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Layers]:
+        """Return the outputs.
+
+        These are u (B, n_cells) but for the constant of the layers, that constant (B, n_layers), what the columns give of v and w
+        (B, nx, ny, 2 x n_layers), and what the layers add to these.
+        """
         condition = torch.cat([context.encoded, context.summary.flatten(1)], 1)
         hidden = functional.silu(self.condition(condition))
         by_layer = (self.by_layer(hidden) + self.direct(condition)).float()
@@ -174,8 +175,12 @@ class ColumnNetwork(nn.Module):
         for block, shift, scale in zip(self.blocks, parts[::2], parts[1::2], strict=True):
             h = block(h, shift, scale)
         h = h + last[:, None, None]
-        u = self.occupied(h).flatten(1).float()
-        return u, self.valued(h).float(), by_layer.view(len(u), _LAYER_NUMBERS, -1)
+        numbers = by_layer.view(len(h), _LAYER_NUMBERS, -1)
+        bias, slope, constant, gradient, width = numbers.unbind(1)
+        u = self.occupied(h).float().flatten(1, 2)
+        u = torch.addcmul(u, slope[:, None], distance.view_as(u)).flatten(1)
+        layers = Layers(constant, gradient, width, context.summary[:, : self.shape[2]])
+        return u, bias, self.valued(h).float(), layers
 
 
 class ColumnNetworks(nn.Module):
@@ -258,16 +263,12 @@ class ColumnNetworks(nn.Module):
         for turn, (network, (own, weights, places), (start, end)) in enumerate(
             zip(self._turns, known, pairwise(self.times), strict=True)
         ):
-            u, rest, by_layer = network.outputs(x, places, context, distance)
-            rows = distance.view(len(x), -1, self.layers)
-            u = torch.addcmul(u.view_as(rows), by_layer[:, 1, None], rows).flatten(1)
+            u, bias, rest, layers = network.outputs(x, places, context, distance)
             odds = network.posterior.odds(x, u, distance, Numbers(*own.unbind(0)))
             level = log_odds(repeated(noise, turn) if turn else noise)
-            odds = self._balanced(odds, by_layer[:, 0], filled)
+            odds = self._balanced(odds, bias, filled)
             if turn + 1 == turns and filled is not None:
                 odds = self._counted(odds, level, filled)
-            constant, gradient, width = by_layer[:, 2:].unbind(1)
-            layers = Layers(constant, gradient, width, context.summary[:, : self.layers])
             data = drawn(x, odds, level, distance, rest, layers, own, weights)
             if turn + 1 == turns:
                 return data
@@ -284,13 +285,12 @@ class ColumnNetworks(nn.Module):
             filled: Numbers of cells (B, n_layers) that are expected to be filled after it; none: the change stays.
         """
         rows = odds.view(odds.shape[0], -1, self.layers)
-        for _ in range(_NEWTON):
-            if filled is None:
-                break
-            p = torch.sigmoid(rows + change[:, None])
-            sums, squares = p.sum(1), p.square().sum(1)
-            step = (filled - sums) / (sums - squares).clamp_min(_LEAST_SLOPE)
-            change = change + step.clamp(-1.0, 1.0)
+        if filled is not None:
+            for _ in range(_NEWTON):
+                p = torch.sigmoid(rows + change[:, None])
+                sums, squares = p.sum(1), p.square().sum(1)
+                step = (filled - sums) / (sums - squares).clamp_min(_LEAST_SLOPE)
+                change = change + step.clamp(-1.0, 1.0)
         return (rows + change[:, None]).flatten(1)
 
     def _counted(self, odds: Tensor, level: Tensor, filled: Tensor) -> Tensor:

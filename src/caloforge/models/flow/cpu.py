@@ -24,7 +24,6 @@ from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.columns import ColumnNetworks, Context, is_columns
-from caloforge.models.flow.path import CellAverages
 from caloforge.models.flow.settings import ADAMW
 from caloforge.models.flow.students import (
     DistilledSummary,
@@ -114,11 +113,6 @@ class FlowMatchingCpu(DistilledSummary):
     def low_precision(self) -> tuple[str, ...]:
         """None; see ``compilable``."""
         return ()
-
-    @property
-    def averages(self) -> CellAverages:
-        """The cells' averages over the training showers."""
-        return self.cell_net.posterior
 
     @property
     def balances(self) -> bool:

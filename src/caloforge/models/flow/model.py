@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.calibration.moments import RingGains
 from caloforge.models.flow.calibrated import LATER, CalibratedFlow
-from caloforge.models.flow.cells import REORDERINGS, CellValues, LayerTargets
+from caloforge.models.flow.cells import CellValues, LayerTargets
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
 from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
 from caloforge.models.flow.path import (
@@ -85,8 +85,6 @@ class FlowMatching(CalibratedFlow):
         },
     }
     sampling: FlowSampling
-    reorderings: ClassVar[int] = REORDERINGS
-    """How often a layer's energies are given out again for its centre and widths."""
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
@@ -94,7 +92,7 @@ class FlowMatching(CalibratedFlow):
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold)
-        self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments, self.reorderings)
+        self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.rings = RingGains(detector, continuous) if detector.is_flat else None
