@@ -224,6 +224,15 @@ class CellValues(nn.Module):
         """Return the values of logarithms (B, n_layers, k), faint cells included."""
         return _CENTRE + _SCALE * self._tabulated(logs, self.table)
 
+    def edge(self, energy: float) -> Tensor:
+        """Return the value (1,) of an energy, MeV, on a grid."""
+        return self._values(self.table.x.new_tensor([[[energy]]]).log()).flatten()
+
+    def faint(self, quantile: Tensor, below: float) -> Tensor:
+        """Return the values of quantiles, above 0 and below 1, of all filled cells below an energy, MeV, on a grid."""
+        share = torch.special.ndtr((self.edge(below) - _CENTRE) / _SCALE)
+        return _CENTRE + _SCALE * torch.special.ndtri(quantile * share)
+
     def logarithms(self, values: Tensor) -> Tensor:
         """Return ln e of values (B, n_layers, k), e in MeV or as a share of the layer's energy, without calibration."""
         return self._tabulated((values - _CENTRE) / _SCALE, self.table.inverse)

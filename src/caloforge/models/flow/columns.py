@@ -25,7 +25,8 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from torch.nn import functional
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.base import in_chunks
 from caloforge.models.flow.cells import LayerTargets
-from caloforge.models.flow.fixed_time import FixedTimePosterior, Layers, Numbers, drawn, log_odds, shares
+from caloforge.models.flow.fixed_time import Faint, FixedTimePosterior, Layers, Numbers, drawn, log_odds, shares
 from caloforge.models.flow.path import EMPTY, CellAverages
 from caloforge.models.flow.sampling import repeated
 from caloforge.models.nn.cell_networks import NOTHING, topk_ragged
@@ -229,7 +230,15 @@ class ColumnNetworks(nn.Module):
                 loss = loss + part * len(data)
         return loss / len(values)
 
-    def draw(self, noise: Tensor, context: Context, filled: Tensor | None = None) -> Tensor:
+    def draw(
+        self,
+        noise: Tensor,
+        context: Context,
+        filled: Tensor | None = None,
+        faint: Tensor | None = None,
+        edge: Tensor | None = None,
+        value: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Return values (B, n_cells) of noise (B, n_cells).
 
         Arguments:
@@ -237,6 +246,9 @@ class ColumnNetworks(nn.Module):
             context: What is known of the showers.
             filled: Numbers of filled cells of each layer (B, n_layers), whole numbers: at the last turn exactly, before it on average; none: the
                 network's.
+            faint: How many of these are faint (B, n_layers), whole numbers, at the last turn exactly; none: the network's.
+            edge: Value (n_cells,) below which a cell is faint; needed with ``faint``.
+            value: Values of quantiles of faint cells, of any shape; needed with ``faint``.
         """
         known = [
             (
@@ -247,16 +259,23 @@ class ColumnNetworks(nn.Module):
             for network in self._turns
         ]
         size = max(1, _CACHED // noise.shape[1]) if noise.device.type == "cpu" else noise.shape[0]
-        parts = [noise, *context, *([] if filled is None else [filled])]
+        counts = [] if filled is None else [filled] if faint is None else [filled, faint]
         found = [
-            self._draw(rows[0], Context(*rows[1:5]), known, rows[5] if len(rows) > 5 else None)
-            for rows in in_chunks(size, *parts)
+            self._draw(rows[0], Context(*rows[1:5]), known, rows[5:], edge, value)
+            for rows in in_chunks(size, noise, *context, *counts)
         ]
         return torch.cat(found)
 
     def _draw(
-        self, noise: Tensor, context: Context, known: Sequence[tuple[Tensor, ...]], filled: Tensor | None
+        self,
+        noise: Tensor,
+        context: Context,
+        known: Sequence[tuple[Tensor, ...]],
+        counts: Sequence[Tensor],
+        edge: Tensor | None,
+        value: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
+        filled = counts[0] if counts else None
         turns = len(self.networks)
         distance = self.distance(context)
         x = repeated(noise, turns)
@@ -267,9 +286,12 @@ class ColumnNetworks(nn.Module):
             odds = network.posterior.odds(x, u, distance, Numbers(*own.unbind(0)))
             level = log_odds(repeated(noise, turn) if turn else noise)
             odds = self._balanced(odds, bias, filled)
+            below = None
             if turn + 1 == turns and filled is not None:
-                odds = self._counted(odds, level, filled)
-            data = drawn(x, odds, level, distance, rest, layers, own, weights)
+                odds = odds + self._in_layers(self._change(odds - level, filled))
+                if len(counts) > 1 and edge is not None and value is not None:
+                    below = Faint(edge, partial(self._change, n=counts[1]), value)
+            data = drawn(x, odds, level, distance, rest, layers, own, weights, below)
             if turn + 1 == turns:
                 return data
             kept = (1.0 - end) / (1.0 - start)
@@ -293,16 +315,20 @@ class ColumnNetworks(nn.Module):
                 change = change + step.clamp(-1.0, 1.0)
         return (rows + change[:, None]).flatten(1)
 
-    def _counted(self, odds: Tensor, level: Tensor, filled: Tensor) -> Tensor:
-        """Return log odds (B, n_cells) changed alike within each layer so that ``filled`` of them (B, n_layers) exceed the level."""
-        table = (odds - level).view(odds.shape[0], -1, self.layers).transpose(1, 2).contiguous()
-        n, most = filled.long(), table.shape[2]
-        ordered, _ = topk_ragged(table, (filled + 1).clamp_max(most), _LIKELY)
+    def _in_layers(self, change: Tensor) -> Tensor:
+        """Return what is one number for each layer (B, n_layers) for each cell (B, n_cells)."""
+        return change[:, None].expand(-1, self.shape[0] * self.shape[1], -1).flatten(1)
+
+    def _change(self, excess: Tensor, n: Tensor) -> Tensor:
+        """Return what is to be added in each layer (B, n_layers) so that n of its numbers (B, n_cells) are positive; n (B, n_layers) are whole."""
+        table = excess.view(excess.shape[0], -1, self.layers).transpose(1, 2).contiguous()
+        n, most = n.long(), table.shape[2]
+        ordered, _ = topk_ragged(table, (n + 1).clamp_max(most), _LIKELY)
         beyond = functional.pad(ordered, (1, 1), value=NOTHING)  # ordered[k] lies at k + 1
-        last, next_ = (beyond.gather(2, (n + k)[:, :, None])[:, :, 0] for k in range(2))
-        high = torch.where(n > 0, last, next_ + 1.0)
+        last, next_ = (beyond.gather(2, (n + k).clamp_max(beyond.shape[2] - 1)[:, :, None])[:, :, 0] for k in range(2))
+        high = torch.where((n > 0) & (last > 0.1 * NOTHING), last, next_ + 1.0)
         low = torch.where((n < most) & (next_ > 0.1 * NOTHING), next_, high - 1.0)
-        return (odds.view(odds.shape[0], -1, self.layers) - 0.5 * (high + low)[:, None]).flatten(1)
+        return -0.5 * (high + low)
 
 
 _NEWTON = 2  # steps of Newton's method

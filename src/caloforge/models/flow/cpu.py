@@ -13,6 +13,7 @@ for the same detector.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -123,7 +124,15 @@ class FlowMatchingCpu(DistilledSummary):
         """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
         filled = targets.hits + targets.faint
         filled = torch.where(targets.sums > self.config.cut, filled.clamp_min(1.0), filled)
-        return self.cell_net.draw(noise, Context.of(encoded, summary, targets), filled)
+        context, faint = Context.of(encoded, summary, targets), torch.minimum(targets.faint, filled)
+        faintest = partial(self.values.faint, below=self.config.threshold)
+        return self.cell_net.draw(noise, context, filled, faint, self._threshold(), faintest)
+
+    def _threshold(self) -> Tensor:
+        """Return the value (n_cells,) of the threshold of a hit; core cells, whose values are other ones, are never faint."""
+        edge = self.values.edge(self.config.threshold).expand(self.detector.n_cells).clone()
+        edge[self.core.cells] = -torch.inf
+        return edge
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages: the summary's teacher, its student, the cells, and the calibration."""

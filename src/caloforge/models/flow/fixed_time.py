@@ -7,7 +7,7 @@ With the noisy value x, the outputs u, v, w of the network and r the logarithm o
 the cell is filled with probability sigmoid(o), and its value then normal. All but x, u, v, w, r are constants of the cell: a to f, h and d begin as
 those of cells with their average occupancy, mean and width. Learned are changes for each layer and, in proportion to
 
-.. math:: \frac{p}{p + p_0}, \qquad p_0 = 0.05,
+.. math:: \max\left(0, \frac{s - s_0}{1 - s_0}\right), \qquad s = \frac{p}{p + p_0}, \quad p_0 = 0.05, \; s_0 = 0.1,
 
 with the occupancy p, for each cell: the hits of rare cells are too few to learn from one by one. Likewise a column has smooth functions of
 its place, and learned numbers in proportion to the occupancy of its most filled cell. u, v and w are the outputs of the cell's column plus, for
@@ -19,18 +19,22 @@ widths of a layer, which are those of the summary, need not pass the few channel
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from caloforge.models.flow.path import EMPTY, NOISE, CellAverages
+from caloforge.models.nn.cell_networks import NOTHING
 
-__all__ = ["FixedTimePosterior", "Layers", "Numbers", "drawn", "log_odds", "shares"]
+__all__ = ["Faint", "FixedTimePosterior", "Layers", "Numbers", "drawn", "log_odds", "shares"]
 
 _WIDEST = 3.0  # largest change of ln sigma^2
 _LEAST = 1e-6
+_FARTHEST = 6.0  # of an edge, in standard deviations
 _RARE = 0.05  # p_0
+_NONE = 0.1  # s_0
 _POWERS = (1.59118008, 7.65705983e-2, -1.08767981e-3, 1.40108186e-5, -8.06120603e-8)
 """Of z, z^3, ... z^9 in the logarithm of the odds of Phi(z), least squares for |z| < 6: 0.002 at most."""
 
@@ -45,8 +49,9 @@ def log_odds(normal: Tensor) -> Tensor:
 
 
 def shares(averages: CellAverages) -> Tensor:
-    """Return p / (p + p_0) of the cells (n_cells,)."""
-    return torch.sigmoid(averages.logit - math.log(_RARE))
+    """Return the share (n_cells,) of what each cell learned for itself, which is 0 for rare cells, see the module."""
+    share = torch.sigmoid(averages.logit - math.log(_RARE))
+    return (share - _NONE).clamp_min(0.0) / (1.0 - _NONE)
 
 
 class Numbers(NamedTuple):
@@ -115,6 +120,19 @@ class FixedTimePosterior(nn.Module):
         return mean, n.d + _WIDEST * torch.tanh(w / _WIDEST)
 
 
+class Faint(NamedTuple):
+    """Which part of the filled cells is faint, below the threshold of a hit, and their values.
+
+    The energies of faint cells hardly depend on the rest of the shower. A normal posterior of all filled cells would change them with their
+    number, so that they are drawn from their distribution over all showers.
+    """
+
+    edge: Tensor  # value of the threshold (n_cells,); minus infinity for cells that are never faint
+    change: Callable[[Tensor], Tensor]
+    """What is to be added to log odds (B, n_cells) of being faint, less those of the cells' quantiles, for the right number of each layer (B, n_layers)."""
+    value: Callable[[Tensor], Tensor]  # of quantiles of faint cells
+
+
 class Layers(NamedTuple):
     """What conditions and summary give the cells of each layer directly."""
 
@@ -141,6 +159,7 @@ def drawn(
     layers: Layers,
     numbers: Tensor,
     weights: Tensor,
+    faint: Faint | None = None,
 ) -> Tensor:
     """Return values (B, n_cells) drawn for noisy ones.
 
@@ -153,13 +172,20 @@ def drawn(
         layers: What is added to them.
         numbers: Constants (10, n_cells).
         weights: Those of the layer's row of the summary in v (n_cells, kinds).
+        faint: How many of a layer's filled cells are faint, exactly; none: as the posterior has it.
     """
     chosen, count, n_cells = odds > level, layers.bias.shape[1], x.shape[1]
     if x.device.type != "cpu" or torch.compiler.is_exporting():
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
         v, w = (v + layers.added(distance, weights)).flatten(1), (w + layers.width[:, None]).flatten(1)
-        value = _value(x, odds, level, distance, v, w, Numbers(*numbers.unbind(0)))
-        return torch.where(chosen, value, EMPTY)
+        mean, log = FixedTimePosterior.value(x, v, w, distance, Numbers(*numbers.unbind(0)))
+        inside, width = _inside(odds, level), torch.exp(0.5 * log)
+        if faint is not None:
+            edge, at = _edge(faint.edge, mean, width), _odds(inside)
+            change = faint.change(torch.where(chosen, edge - at, NOTHING))
+            change = change[:, None].expand(-1, n_cells // count, -1).flatten(1)
+            return torch.where(chosen, _parted(inside, at, edge, change, mean, width, faint), EMPTY)
+        return torch.where(chosen, mean + width * _normal(inside), EMPTY)
     place = torch.nonzero(chosen.flatten())[:, 0]  # few cells: only their values are made
     cell = place % n_cells
     own = Numbers(*numbers.index_select(1, cell).unbind(0))
@@ -169,15 +195,42 @@ def drawn(
     row = place.div(n_cells, rounding_mode="floor") * count + place % count
     bias, slope, width = (part.flatten().index_select(0, row) for part in layers[:3])
     linear = (layers.rows.flatten(0, 1).index_select(0, row) * weights.index_select(0, cell)).sum(1)
-    value = _value(x_, odds_, level_, r, v + linear + torch.addcmul(bias, slope, r), w + width, own)
+    mean, log = FixedTimePosterior.value(x_, v + linear + torch.addcmul(bias, slope, r), w + width, r, own)
+    inside, width = _inside(odds_, level_), torch.exp(0.5 * log)
+    if faint is not None:
+        edge, at = _edge(faint.edge.index_select(0, cell), mean, width), _odds(inside)
+        table = torch.full_like(x, NOTHING).view(-1).index_copy_(0, place, edge - at).view_as(x)
+        change = faint.change(table).flatten().index_select(0, row)
+        value = _parted(inside, at, edge, change, mean, width, faint)
+    else:
+        value = mean + width * _normal(inside)
     return torch.full_like(x, EMPTY).view(-1).index_copy_(0, place, value).view_as(x)
 
 
-def _value(
-    x: Tensor, odds: Tensor, level: Tensor, distance: Tensor, v: Tensor, w: Tensor, n: Numbers
+def _inside(odds: Tensor, level: Tensor) -> Tensor:
+    """Return where the uniform number of a filled cell lies among those that fill it: the quantile of the cell's value."""
+    return (torch.sigmoid(level) / torch.sigmoid(odds).clamp_min(_LEAST)).clamp(_LEAST, 1.0 - _LEAST)
+
+
+def _odds(p: Tensor) -> Tensor:
+    return torch.log(p / (1.0 - p))
+
+
+def _normal(quantile: Tensor) -> Tensor:
+    found: Tensor = torch.special.ndtri(quantile.clamp(_LEAST, 1.0 - _LEAST))
+    return found
+
+
+def _edge(edge: Tensor, mean: Tensor, width: Tensor) -> Tensor:
+    """Return the log odds that values are below the edge (those of 6 standard deviations at most)."""
+    return log_odds(((edge - mean) / width).clamp(-_FARTHEST, _FARTHEST))
+
+
+def _parted(
+    inside: Tensor, at: Tensor, edge: Tensor, change: Tensor, mean: Tensor, width: Tensor, faint: Faint
 ) -> Tensor:
-    """Return the value of cells that are filled: its quantile is where the uniform number lies among those that fill the cell."""
-    mean, log = FixedTimePosterior.value(x, v, w, distance, n)
-    inside = torch.sigmoid(level) / torch.sigmoid(odds).clamp_min(_LEAST)
-    value: Tensor = mean + torch.exp(0.5 * log) * torch.special.ndtri(inside.clamp(_LEAST, 1.0 - _LEAST))
-    return value
+    """Return the values: those of faint cells, where edge + change exceeds the odds of the quantile, and of others, above the edge."""
+    below, moved = torch.sigmoid(edge), torch.sigmoid(edge + change).clamp(_LEAST, 1.0 - _LEAST)
+    upper = 1.0 - (1.0 - inside) * ((1.0 - below) / (1.0 - moved))
+    hit = mean + width * _normal(torch.maximum(upper, below))
+    return torch.where(edge + change > at, faint.value((inside / moved).clamp(_LEAST, 1.0 - _LEAST)), hit)
