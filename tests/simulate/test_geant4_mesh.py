@@ -38,7 +38,7 @@ def coarse(everything: bool = False) -> Detector:
         name="coarse",
         stack=stack,
         layers=tuple(dataclasses.replace(layer, r_edges=edges, n_alpha=1) for layer in detector.layers),
-        readout=MeshReadout(45, 1, 1, edges[1], 3.4),
+        readout=MeshReadout.regular(45, 1, 1, edges[1], 3.4),
         evaluation_cut=0.0,
     )
 
@@ -124,12 +124,12 @@ from collections import Counter
 from caloforge.simulate.geant4 import export_data, find_data
 export_data(find_data())
 from caloforge.geometry import get_detector
-from caloforge.simulate.geant4 import barrel, session
+from caloforge.simulate.geant4 import mesh, session
 
 detector = get_detector("calochallenge-2")
 found = Counter()
 
-class Slow(barrel.DepositScorer):
+class Slow(mesh.DepositScorer):
     def ProcessHits(self, step, history):
         place, energy = step.GetPostStepPoint().GetPosition(), step.GetTotalEnergyDeposit()
         r, alpha = math.hypot(place.x, place.y), math.atan2(place.y, place.x) + math.pi
@@ -138,9 +138,9 @@ class Slow(barrel.DepositScorer):
             found[depth * 144 + int(alpha / (2 * math.pi) * 16) % 16 * 9 + int(r / 4.65)] += energy / 0.033
         return super().ProcessHits(step, history)
 
-barrel.DepositScorer = Slow
+mesh.DepositScorer = Slow
 if sys.argv[1] == "all":
-    barrel.BarrelConstruction._filters = lambda self: [("all", None)]
+    mesh.MeshConstruction._filters = lambda self: [("all", None)]
 run = session.Session(detector, "G4EmStandardPhysics_noRayleigh", 0.7)
 beam = detector.beam.replace(energy="3GeV")
 cells, _ = run.run("e-", beam.sample(1, 0, 1), 1, 0)
