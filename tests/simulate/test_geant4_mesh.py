@@ -141,7 +141,7 @@ class Slow(mesh.DepositScorer):
 mesh.DepositScorer = Slow
 if sys.argv[1] == "all":
     mesh.MeshConstruction._filters = lambda self: [("all", None)]
-run = session.Session(detector, "G4EmStandardPhysics_noRayleigh", 0.7)
+run = session.Session(detector, sys.argv[2], 0.7)
 beam = detector.beam.replace(energy="3GeV")
 cells, _ = run.run("e-", beam.sample(1, 0, 1), 1, 0)
 print(json.dumps({"fast": cells[0].tolist(), "slow": [found[k] for k in range(6480)]}))
@@ -151,19 +151,22 @@ os._exit(0)
 """
 
 
-def slowly(tmp_path: Path, which: str) -> tuple[np.ndarray, np.ndarray]:
+def slowly(tmp_path: Path, which: str, physics: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells of one shower, and what a scorer that looks at each step by itself finds."""
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
-    done = subprocess.run([sys.executable, script, which], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, script, which, physics], capture_output=True, text=True, check=True
+    )
     made = json.loads(done.stdout.strip().splitlines()[-1])
     return np.array(made["fast"]), np.array(made["slow"])
 
 
-def test_voxels_are_what_a_scorer_that_looks_at_each_step_finds(tmp_path: Path) -> None:
-    fast, slow = slowly(tmp_path, "some")
+@pytest.mark.parametrize("physics", ["G4EmStandardPhysics_noRayleigh", "G4EmStandardPhysics_option1"])
+def test_voxels_are_what_a_scorer_that_looks_at_each_step_finds(tmp_path: Path, physics: str) -> None:
+    fast, slow = slowly(tmp_path, "some", physics)
     np.testing.assert_allclose(fast, slow, rtol=1e-6)
-    every, again = slowly(tmp_path, "all")
+    every, again = slowly(tmp_path, "all", physics)
     np.testing.assert_allclose(every, again, rtol=1e-6)
     # steps that are not looked at deposit nothing
     assert (every >= fast * (1 - 1e-6)).all()
