@@ -225,6 +225,7 @@ def material(**content: Any) -> dict[str, Any]:
         (without(FINE, "ny"), {}, "give 'nx' and 'ny'"),
         (without(FINE, "width"), {}, "give 'pitch', or both 'pitch_x' and 'pitch_y', or 'width'"),
         (without(FINE, "nx", "ny", "width"), {"layers": [UNIT]}, "cells are missing: give 'nx'"),
+        (without(FINE, "layers"), {}, r"key 'layers': expected one \[\[layers\]\] table or more"),
         (FINE, {"n_alpha": 4}, "'nx' is for rows and columns, 'n_alpha' for rings"),
         (FINE, {"padding": 2}, "'padding' .* and 'padding_mm' are two ways"),
         (FINE, {"inner_radius": 900.0}, "'inner_radius' makes cylinders"),

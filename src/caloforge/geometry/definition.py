@@ -97,7 +97,7 @@ class DetectorDefinition(Settings):
     # measured mean visible over incident energy in the default beam, leakage included; None for the estimate
     sampling_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     materials: dict[str, MaterialDefinition] = Field(default_factory=dict)
-    layers: Annotated[list[Layers], Field(min_length=1)]  # front to back
+    layers: list[Layers] = Field(default_factory=list)  # front to back, one or more
     beam: BeamDefinition = BeamDefinition()
 
     @model_validator(mode="after")
@@ -135,6 +135,10 @@ class DetectorDefinition(Settings):
             )
         if not square and not rings:
             raise ValueError("cells are missing: give 'nx', 'ny' and 'pitch', or 'r_edges' and 'n_alpha'")
+        if square and not (self._has("nx") and self._has("ny")):
+            raise ValueError("give 'nx' and 'ny', the numbers of cells of each layer")
+        if not self.layers:
+            raise ValueError("key 'layers': expected one [[layers]] table or more")
         if self.padding and self.padding_mm is not None:
             raise ValueError("'padding' (cells) and 'padding_mm' are two ways to say the same; give one")
 
