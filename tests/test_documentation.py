@@ -38,6 +38,26 @@ def registries() -> Iterator[None]:
         registry._entries = entries
 
 
+def test_the_detectors_of_the_pages(tmp_path: Path) -> None:
+    from caloforge.cli.app import app
+    from caloforge.geometry import load_detector
+
+    page = (DOCS / "detectors.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    made = {}
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block)
+        detector = load_detector(path)
+        made[detector.name] = path, detector
+    assert list(made) == ["my-ecal", "lead-scintillator", "tungsten-mesh", "cells-only"]
+    assert [detector.simulable for _, detector in made.values()] == [True, True, True, False]
+    shown = CliRunner().invoke(app, ["detectors", str(made["lead-scintillator"][0])]).output
+    printed = page.split("The first prints, among others:")[1].split("```")[1]
+    for line in printed.strip().splitlines():
+        assert line.strip() in shown
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("registries")
 def test_the_python_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

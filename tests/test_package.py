@@ -87,7 +87,7 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 
 def test_the_detector_in_the_documentation_loads(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "detectors.md").read_text()
-    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    block = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
     path = tmp_path / "my-ecal.toml"
     path.write_text(block)
     detector = load_detector(path)

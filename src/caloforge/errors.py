@@ -6,6 +6,7 @@ one line that says what is wrong, where, and what was expected.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,12 @@ class InputError(CaloforgeError, ValueError):
 
 
 class UnknownNameError(InputError, KeyError):
-    """A name that no registry entry has."""
+    """A name that no registry entry has; ``close`` are the names that may have been meant."""
 
-    def __init__(self, kind: str, name: str, known: list[str]) -> None:
+    def __init__(self, kind: str, name: str, known: list[str], close: Sequence[str] = ()) -> None:
         self.kind, self.name, self.known = kind, name, known
-        super().__init__(f"unknown {kind} '{name}'; known: {', '.join(known)}")
+        meant = f"did you mean {' or '.join(close)}? " if close else ""
+        super().__init__(f"unknown {kind} '{name}'; {meant}known: {', '.join(known)}")
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -112,7 +112,9 @@ def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
             msg = f"{where}: unknown key '{key}'; known: {', '.join(known)}"
         else:
             given = f", got {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
-            msg = f"{where}: key '{key}': {first['msg']}{given}"
+            said = first["msg"].removeprefix("Value error, ")
+            given = "" if said != first["msg"] else given  # our own words say it already
+            msg = f"{where}: {said}" if not key else f"{where}: key '{key}': {said}{given}"
         raise ConfigError(msg) from error
 
 

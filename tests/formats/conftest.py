@@ -67,3 +67,26 @@ def own() -> Showers:
     cells = rng.exponential(10, (40, place.n_cells)) * (rng.random((40, place.n_cells)) < 0.4)
     cells[7] = 0
     return Showers(place, cells, rng.uniform(1e4, 1e5, 40), rng.uniform(30, 90, 40), seed=7)
+
+
+UNIT = {"absorber": "G4_Pb", "absorber_mm": 6, "active": "plastic", "active_mm": 5}
+PLASTIC = {"plastic": {"density": 1.032, "atoms": {"C": 9, "H": 10}}}
+
+
+def own_showers(**content: object) -> Showers:
+    place = detector_from_definition(json.dumps({"materials": PLASTIC, **content}))
+    return cf.simulate(place, n=15, engine="gflash", particle="e-", energy="1-5GeV", seed=8)
+
+
+@pytest.fixture(scope="session")
+def finer() -> Showers:
+    """Return showers of layers with different cells."""
+    layers = [{"repeat": 3, **UNIT}, {"repeat": 2, "nx": 8, "ny": 6, **UNIT}]
+    return own_showers(name="finer", nx=4, ny=3, width=120.0, layers=layers)
+
+
+@pytest.fixture(scope="session")
+def rings() -> Showers:
+    """Return showers in rings around the beam."""
+    layers = [{"repeat": 2, "n_alpha": 4, **UNIT}, {"repeat": 3, "units": 2, **UNIT}]
+    return own_showers(name="rings", r_edges=[0, 5, 20, 60], n_alpha=6, layers=layers)

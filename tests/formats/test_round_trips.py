@@ -33,7 +33,7 @@ def assert_equal(left: Showers, right: Showers) -> None:
         assert getattr(left, name) == getattr(right, name), name
 
 
-@pytest.mark.parametrize("sample", ["photons", "inclined", "barrel", "voxels", "own"])
+@pytest.mark.parametrize("sample", ["photons", "inclined", "barrel", "voxels", "own", "finer", "rings"])
 @pytest.mark.parametrize("form", WRITTEN)
 def test_there_and_back(form: str, sample: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if form == "root":

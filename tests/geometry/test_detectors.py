@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caloforge.errors import IncompatibleError, UnknownNameError
-from caloforge.geometry import DETECTORS, CylindricalLayer, Detector, get_detector, project
+from caloforge.geometry import DETECTORS, CylindricalLayer, Detector, get_detector, get_material, project
 
 SIMULABLE = [name for name in DETECTORS if get_detector(name).simulable]
 
@@ -145,10 +145,21 @@ def test_par04_dimensions() -> None:
         assert str(detector.beam.energy) == "1-1000GeV:log"
 
 
-def test_cylinders_and_meshes_go_together() -> None:
-    for name, radius in (("calochallenge-2", 0.0), ("ild-ecal", 800.0)):
-        with pytest.raises(IncompatibleError, match=f"'{name}': an inner radius and a mesh"):
-            dataclasses.replace(get_detector(name), inner_radius=radius)
+def test_cylinders_need_a_mesh() -> None:
+    with pytest.raises(IncompatibleError, match="'ild-ecal': concentric cylinders need a mesh"):
+        dataclasses.replace(get_detector("ild-ecal"), inner_radius=800.0)
+
+
+def test_what_distinguishes_detectors() -> None:
+    one = get_detector("calochallenge-2")
+    for change in (
+        {"inner_radius": 900.0},
+        {"medium": get_material("G4_lAr")},
+        {"readout": dataclasses.replace(one.readout, energy_scale=1.0)},
+        {"stack": one.stack[:-1]},
+    ):
+        assert dataclasses.replace(one, **change) != one
+    assert dataclasses.replace(one, beam=get_detector("calochallenge-3").beam) == one
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from caloforge.simulate import geant4
 from caloforge.simulate.geant4 import (
     DATA_SETS,
     ELECTROMAGNETIC,
+    HADRONIC,
     Geant4Engine,
     download_data,
     export_data,
@@ -85,12 +86,45 @@ def test_a_variable_that_names_nothing(variable: str, monkeypatch: pytest.Monkey
         find_data()
 
 
-def test_lists_with_hadrons_need_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("importlib.util").find_spec("geant4_pybind") or pytest.skip("needs geant4-pybind")
+@pytest.mark.parametrize(
+    ("name", "missing", "not_missing"),
+    [
+        ("FTFP_BERT", "G4PARTICLEXS, G4SAIDDATA", "G4NDL"),
+        ("QGSP_BERT_HP", "G4PARTICLEXS, G4SAIDDATA, G4NDL", "G4INCL"),
+        ("FTFP_INCLXX", "G4PARTICLEXS, G4SAIDDATA, G4INCL, G4ABLA", "G4NDL"),
+        ("FTFP_INCLXX_HP", "G4PARTICLEXS, G4SAIDDATA, G4NDL, G4INCL, G4ABLA", "RealSurface"),
+    ],
+)
+def test_lists_with_hadrons_need_more(
+    name: str, missing: str, not_missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caloforge.simulate.geant4.find_spec", lambda _: object())
     monkeypatch.setenv("GEANT4_DATA_DIR", str(lay_out(tmp_path / "data", ELECTROMAGNETIC)))
     Geant4Engine()
-    with pytest.raises(Geant4DataError, match="G4NDL"):
+    with pytest.raises(Geant4DataError, match=rf"not found \({missing}\)") as caught:
+        Geant4Engine(physics_list=name)
+    assert not_missing not in str(caught.value).split(":")[0]
+
+
+def test_empty_folders_are_noticed_before_a_list_with_hadrons_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caloforge.simulate.geant4.find_spec", lambda _: object())
+    folder = lay_out(tmp_path / "data")
+    monkeypatch.setenv("GEANT4_DATA_DIR", str(folder))
+    Geant4Engine()
+    folders = [folder / (DATA_SETS[variable] + "1.2") for variable in HADRONIC]
+    for one in folders:
+        (one / "note.txt").write_text("empty")
+    (folders[0] / "brem_SB").mkdir()
+    with pytest.raises(
+        Geant4DataError, match=r"no tables \(PhotonEvaporation[^,]*, .*G4PARTICLEXS[^,]*, G4SAIDDATA"
+    ) as caught:
         Geant4Engine(physics_list="FTFP_BERT")
+    assert "G4EMLOW" not in str(caught.value).split(":")[0]
+    for one in folders:
+        (one / "table.dat").write_bytes(bytes(2000))
+    Geant4Engine(physics_list="FTFP_BERT")
 
 
 def test_export_keeps_the_import_from_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

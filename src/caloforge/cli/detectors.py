@@ -10,7 +10,7 @@ import typer
 from caloforge.cli.output import Force, Json, print_json, print_lines, print_table, print_written
 
 if TYPE_CHECKING:
-    from caloforge.geometry import Detector
+    from caloforge.geometry import Detector, Material
     from caloforge.geometry.detector import SamplingSource
 
 __all__ = ["detectors"]
@@ -143,16 +143,25 @@ def _print_list(summaries: list[dict[str, Any]]) -> None:
 
 
 def _materials(detector: Detector) -> list[str]:
-    """Return a line for each material along the beam: length, number of slabs, depth."""
-    total: dict[tuple[str, bool], tuple[float, float, int]] = {}
+    """Return a line for each material along the beam: length, number of slabs, depth; of the user's what they are."""
+    total: dict[tuple[Material, bool], tuple[float, float, int]] = {}
     for slab in detector.stack:
-        key = (slab.material.name, slab.active)
+        key = (slab.material, slab.active)
         length, depth, count = total.get(key, (0.0, 0.0, 0))
         total[key] = (length + slab.thickness, depth + slab.thickness / slab.material.x0, count + 1)
     return [
-        f"  {name}{' (active)' if active else ''}: {length:.1f} mm in {count} slabs, {depth:.2f} X0"
-        for (name, active), (length, depth, count) in total.items()
+        f"  {material.name}{' (active)' if active else ''}: {length:.1f} mm in {count} slabs, {depth:.2f} X0"
+        + _composition(material)
+        for (material, active), (length, depth, count) in total.items()
     ]
+
+
+def _composition(material: Material) -> str:
+    """Return what a material of the user's is made of; empty for Geant4's."""
+    if not material.elements:
+        return ""
+    parts = ", ".join(f"{symbol} {100 * fraction:.3g} %" for symbol, fraction in material.elements)
+    return f" ({parts}; {material.density:g} g/cm3, X0 {material.x0:.4g} mm)"
 
 
 def _response_facts(detector: Detector) -> list[str]:
@@ -177,6 +186,14 @@ def _response_facts(detector: Detector) -> list[str]:
     return facts
 
 
+def _size(detector: Detector) -> str:
+    """Return how large the plates are."""
+    x = 2 * max(slab.half_x for slab in detector.stack)
+    if detector.inner_radius:
+        return f"cylinders of {detector.inner_radius:g} mm inner radius, {x:g} mm long"
+    return f"{x:g} x {2 * max(slab.half_y for slab in detector.stack):g} mm"
+
+
 def _print_one(detector: Detector) -> None:
     beam = detector.beam
     spread = (
@@ -186,6 +203,7 @@ def _print_one(detector: Detector) -> None:
     facts = [f"cells              {detector.n_cells} in {detector.n_layers} layers, order {detector.order}"]
     if detector.stack:
         facts.append(f"depth              {detector.depth_x0:.2f} X0 over {detector.length:.1f} mm")
+        facts.append(f"plates             {_size(detector)}")
     facts += [
         f"beam               {beam.particle} {beam.energy}, {beam.theta} deg, "
         f"at x = {beam.x:g}, y = {beam.y:g} mm{spread}",

@@ -8,9 +8,17 @@ from pathlib import Path
 
 from caloforge.errors import UnknownNameError
 from caloforge.geometry.beam import Beam, Primaries
+from caloforge.geometry.definition import detector_from_definition, load_detector
 from caloforge.geometry.detector import Detector, Slab, project
-from caloforge.geometry.flatplate import detector_from_definition, load_detector
-from caloforge.geometry.materials import MATERIALS, Material, active_over_passive, e_over_mip, get_material
+from caloforge.geometry.materials import (
+    MATERIALS,
+    Material,
+    active_over_passive,
+    e_over_mip,
+    get_material,
+    make_material,
+    nist_names,
+)
 from caloforge.geometry.readout import (
     CylindricalLayer,
     FineGrid,
@@ -41,6 +49,8 @@ __all__ = [
     "get_detector",
     "get_material",
     "load_detector",
+    "make_material",
+    "nist_names",
     "project",
 ]
 

@@ -55,7 +55,7 @@ class Detector:
     """A calorimeter, or the mesh of a published data set.
 
     Raises:
-        IncompatibleError: When cylinders have no mesh as readout, or a mesh no cylinders.
+        IncompatibleError: When cylinders have no mesh as readout.
     """
 
     name: str  # its name, as in files and commands
@@ -81,22 +81,22 @@ class Detector:
     simulation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.readout, MeshReadout) != (self.inner_radius > 0.0):
-            msg = f"detector '{self.name}': an inner radius and a mesh as readout go together"
+        if self.inner_radius > 0.0 and not isinstance(self.readout, MeshReadout):
+            msg = f"detector '{self.name}': concentric cylinders need a mesh as readout"
             raise IncompatibleError(msg)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detector):
             return NotImplemented
-        return (self.name, self.order, self.layers, self.stack) == (
-            other.name,
-            other.order,
-            other.layers,
-            other.stack,
-        )
+        return self._identity == other._identity
 
     def __hash__(self) -> int:
         return hash((self.name, self.order, self.n_cells))
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        """What distinguishes it: cells, matter, and how deposits become cells; not the default beam."""
+        return (self.name, self.order, self.layers, self.stack, self.medium, self.readout, self.inner_radius)
 
     @property
     def n_layers(self) -> int:
@@ -260,19 +260,19 @@ def _within(layer: ReadoutLayer | CylindricalLayer) -> NDArray[np.int64]:
 def _across(
     front: ReadoutLayer | CylindricalLayer, back: ReadoutLayer | CylindricalLayer
 ) -> NDArray[np.int64]:
-    """Return the pairs (E, 2) whose faces overlap, in the two layers' own indices."""
-    a, b = front.boxes(), back.boxes()
-    if a.shape == b.shape and np.array_equal(a, b):
-        same = np.arange(len(a))
-        return np.stack([same, same], axis=1)
-    touching = np.ones((len(a), len(b)), bool)
-    for low, high in ((0, 1), (2, 3)):
-        overlap = np.minimum(a[:, None, high], b[None, :, high]) - np.maximum(
-            a[:, None, low], b[None, :, low]
-        )
-        size = np.minimum((a[:, high] - a[:, low])[:, None], (b[:, high] - b[:, low])[None, :])
-        touching &= overlap > _TOLERANCE * size
-    return np.argwhere(touching)
+    """Return the pairs (E, 2) whose faces overlap, in the two layers' own indices: those that overlap along both axes."""
+    a, b = front.intervals(), back.intervals()
+    one, two = (_touching(low_high, other) for low_high, other in zip(a, b, strict=True))
+    first = one[:, None, 0] * len(a[1]) + two[None, :, 0]
+    second = one[:, None, 1] * len(b[1]) + two[None, :, 1]
+    return np.stack([first.ravel(), second.ravel()], axis=1)
+
+
+def _touching(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the pairs (E, 2) of intervals (n, 2) and (m, 2) that overlap."""
+    overlap = np.minimum(a[:, None, 1], b[None, :, 1]) - np.maximum(a[:, None, 0], b[None, :, 0])
+    size = np.minimum((a[:, 1] - a[:, 0])[:, None], (b[:, 1] - b[:, 0])[None, :])
+    return np.argwhere(overlap > _TOLERANCE * size)
 
 
 def project(cells: NDArray[np.float32], source: Detector, image: Detector) -> NDArray[np.float32]:

@@ -6,6 +6,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from caloforge.errors import OutputError, require
 from caloforge.files import atomic_path
 from caloforge.geometry.detector import Detector, Slab
@@ -100,28 +103,43 @@ def _draw_stack(axes: Any, detector: Detector) -> None:
 
 
 def _draw_scored_area(axes: Any, detector: Detector, layer: int) -> None:
-    """Mark the upper and lower edge of the cells of one layer, over the layer's active slabs."""
-    cells = detector.layers[layer]
+    """Mark the upper and lower edge of the cells of one layer, over the layer's active slabs; all rings, and all cells where layers differ."""
     active = [slab for slab in detector.stack if slab.layer == layer]
     if not active:
         return
-    edges = _edges(cells)
+    edges = _edges(detector.layers[layer])
     first, last = active[0].z, active[-1].z + active[-1].thickness
     margin = 0.003 * detector.length
     label = "edge of the readout cells" if layer == 0 else None
-    axes.hlines(edges, first - margin, last + margin, color=_SCORED, lw=2.5, label=label)
+    ends = (edges[0], edges[-1])
+    axes.hlines(ends, first - margin, last + margin, color=_SCORED, lw=2.5, label=label)
+    if _differs(detector) or detector.order == "cylindrical":
+        label = "boundaries of cells" if layer == 0 else None
+        axes.hlines(edges[1:-1], first - margin, last + margin, color=_SCORED, lw=0.8, label=label)
 
 
 def _draw_layers(axes: Any, detector: Detector) -> None:
     for number, layer in enumerate(detector.layers):
         label = "layers" if number == 0 else None
-        axes.vlines(layer.z, *_edges(layer), color=_SCORED, lw=2, label=label)
+        edges = _edges(layer)
+        axes.vlines(layer.z, edges[0], edges[-1], color=_SCORED, lw=2, label=label)
+        if detector.order == "layered":
+            places = [layer.z] * len(edges)
+            label = "boundaries of cells" if number == 0 else None
+            axes.plot(places, edges, color=_SCORED, marker="_", ls="none", label=label)
     axes.set_ylabel("r (mm)" if detector.order == "cylindrical" else "y (mm)")
 
 
-def _edges(layer: ReadoutLayer | CylindricalLayer) -> tuple[float, float]:
-    """Return where the cells of a layer begin and end along y, mm."""
+def _differs(detector: Detector) -> bool:
+    """Whether cells differ from layer to layer along the y axis."""
+    first = _edges(detector.layers[0])
+    return any(not np.array_equal(_edges(layer), first) for layer in detector.layers)
+
+
+def _edges(layer: ReadoutLayer | CylindricalLayer) -> NDArray[np.float64]:
+    """Return where the cells of a layer begin and end along the y axis, mm; rings on both sides of the beam."""
     if isinstance(layer, CylindricalLayer):
-        return -layer.r_edges[-1], layer.r_edges[-1]
-    half = layer.ny * layer.pitch_y / 2
-    return layer.y_centre - half, layer.y_centre + half
+        radii = np.asarray(layer.r_edges)
+        return np.unique(np.concatenate([-radii, radii]))
+    _, rows = layer.intervals()
+    return np.append(rows[:, 0], rows[-1, 1])

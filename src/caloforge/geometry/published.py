@@ -32,8 +32,8 @@ from __future__ import annotations
 import numpy as np
 
 from caloforge.geometry.beam import Beam
+from caloforge.geometry.definition import BeamDefinition, DetectorDefinition, Layers
 from caloforge.geometry.detector import Detector, Slab
-from caloforge.geometry.flatplate import BeamDefinition, FlatPlate, Layers
 from caloforge.geometry.materials import get_material
 from caloforge.geometry.readout import (
     Alignment,
@@ -232,7 +232,7 @@ def _par04(name: str, number: int, n_alpha: int, n_r: int, pitch: float, fractio
         evaluation_cut=_READ_FROM / _SILICON_SHARE,
         stack=tuple(slabs),
         medium=get_material("G4_AIR"),
-        readout=MeshReadout(_LAYERS_2_3, n_alpha, n_r, pitch, step, 1.0 / _SILICON_SHARE),
+        readout=MeshReadout.regular(_LAYERS_2_3, n_alpha, n_r, pitch, step, 1.0 / _SILICON_SHARE),
         inner_radius=_INNER,
         simulation={
             "geant4": {"physics_list": "G4EmStandardPhysics_noRayleigh", "production_cut": 0.7},
@@ -259,7 +259,7 @@ def _tungsten_silicon(tungsten: dict[float, int], silicon: float, gap: float) ->
 
 
 def _ild(name: str, note: str, ny: int, fraction: float, beam: BeamDefinition) -> Detector:
-    return FlatPlate(
+    return DetectorDefinition(
         name=name,
         description=f"ILD Si-W electromagnetic calorimeter, 30 layers of 30 x {ny} cells{note}",
         nx=30,
@@ -273,7 +273,7 @@ def _ild(name: str, note: str, ny: int, fraction: float, beam: BeamDefinition) -
 
 
 def _clic(name: str, note: str, n: int, padding: int, fraction: float, theta: str) -> Detector:
-    return FlatPlate(
+    return DetectorDefinition(
         name=name,
         description=f"CLIC Si-W electromagnetic calorimeter, 25 layers of {n} x {n} cells{note}",
         nx=n,

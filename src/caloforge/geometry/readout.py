@@ -63,12 +63,17 @@ class ReadoutLayer:
         x, y = np.meshgrid(self.x, self.y, indexing="ij")
         return np.stack([x.ravel(), y.ravel(), np.full(self.n_cells, self.z)], axis=1)
 
+    def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where columns (nx, 2) and rows (ny, 2) begin and end, mm."""
+        half_x, half_y = self.pitch_x / 2, self.pitch_y / 2
+        return (
+            np.stack([self.x - half_x, self.x + half_x], axis=1),
+            np.stack([self.y - half_y, self.y + half_y], axis=1),
+        )
+
     def boxes(self) -> NDArray[np.float64]:
         """Return each cell's extent (n_cells, 4) as (low 1, high 1, low 2, high 2), here in x and y, mm."""
-        centres = self.centres()
-        half = np.array([self.pitch_x, self.pitch_y]) / 2
-        low, high = centres[:, :2] - half, centres[:, :2] + half
-        return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
+        return _boxes(*self.intervals())
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,20 @@ class CylindricalLayer:
         """Return the voxels' radii (n_cells,), mm."""
         return np.tile(self.r, self.n_alpha)
 
+    def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where angles (n_alpha, 2), radians, and rings (n_r, 2), mm, begin and end."""
+        edges = np.linspace(-np.pi, np.pi, self.n_alpha + 1), np.asarray(self.r_edges, np.float64)
+        alpha, r = (np.stack([each[:-1], each[1:]], axis=1) for each in edges)
+        return alpha, r
+
     def boxes(self) -> NDArray[np.float64]:
         """Return each voxel's extent (n_cells, 4): alpha (radians), then r (mm)."""
-        edges = np.linspace(-np.pi, np.pi, self.n_alpha + 1)
-        a, r = np.arange(self.n_alpha), np.arange(self.n_r)
-        ia, ir = (index.ravel() for index in np.meshgrid(a, r, indexing="ij"))
-        radial = np.asarray(self.r_edges)
-        return np.stack([edges[ia], edges[ia + 1], radial[ir], radial[ir + 1]], axis=1)
+        return _boxes(*self.intervals())
+
+
+def _boxes(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the extents (n * m, 4) of the cells of intervals (n, 2) and (m, 2)."""
+    return np.concatenate([np.repeat(first, len(second), axis=0), np.tile(second, (len(first), 1))], axis=1)
 
 
 def _centred(centre: float, n: int, pitch: float) -> NDArray[np.float64]:
@@ -274,26 +286,39 @@ _SKIN = 1e-6  # mm by which a place counts as less deep, so that the rear face o
 
 @dataclass(frozen=True)
 class MeshReadout:
-    """Voxels of equal steps in r, alpha and depth around the line x = y = 0, layer after layer, each alpha by r, r fastest."""
+    """Voxels in r, alpha and depth around the line x = y = 0, layer after layer, each alpha by r, r fastest."""
 
     layers: ClassVar[tuple[LayerReadout, ...]] = ()  # no layer has a fine grid
     alignment_names: ClassVar[tuple[str, ...]] = ()  # no condition moves a voxel
-    n_layers: int
-    n_alpha: int
-    n_r: int
-    pitch_r: float  # mm
-    pitch_z: float  # mm
+    r_edges: tuple[tuple[float, ...], ...]  # edges of each layer's rings, mm
+    n_alpha: tuple[int, ...]  # equal angles of each layer
+    z_edges: tuple[float, ...]  # where the layers begin, and the last one ends, mm
     energy_scale: float = 1.0  # stored energy over the energy deposited in active slabs
+
+    @classmethod
+    def regular(
+        cls,
+        n_layers: int,
+        n_alpha: int,
+        n_r: int,
+        pitch_r: float,
+        pitch_z: float,
+        energy_scale: float = 1.0,
+    ) -> MeshReadout:
+        """Return a mesh of equal steps, mm, in all layers."""
+        rings = tuple(pitch_r * k for k in range(n_r + 1))
+        depths = tuple(pitch_z * k for k in range(n_layers + 1))
+        return cls((rings,) * n_layers, (n_alpha,) * n_layers, depths, energy_scale)
 
     @property
     def radius(self) -> float:
-        """Outer radius, mm."""
-        return self.n_r * self.pitch_r
+        """Outer radius of the widest layer, mm."""
+        return max(rings[-1] for rings in self.r_edges)
 
     def locate(self, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> NDArray[np.int64]:
         """Return the voxel (H,) at each place (mm, from the entry of the beam), -1 outside."""
-        depth = np.floor((np.asarray(z, np.float64) - _SKIN) / self.pitch_z)
-        inside = (depth >= 0) & (depth < self.n_layers)
+        depth = np.searchsorted(self.z_edges, np.asarray(z, np.float64) - _SKIN, "right") - 1
+        inside = (depth >= 0) & (depth < len(self.n_alpha))
         layer = np.where(inside, depth, 0).astype(np.int64)
         return np.where(inside, self.digitise(x, y, layer), -1)
 
@@ -302,14 +327,33 @@ class MeshReadout:
     ) -> NDArray[np.int64]:
         """Return the voxel (H,) of a layer at each position (mm, relative to the axis), -1 outside."""
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        ring = np.hypot(x, y) / self.pitch_r
-        inside = ring < self.n_r
-        ir = np.where(inside, ring, 0).astype(np.int64)
+        layer = np.asarray(layer, np.int64)
+        radius = np.hypot(x, y)
+        offset, n_alpha, n_r = (column[layer] for column in self._table)
+        ring = np.full(np.broadcast(radius, layer).shape, -1)
+        for edges, number in self._kinds:
+            here = number[layer]
+            found = np.searchsorted(edges, radius, "right") - 1
+            ring = np.where(here & (found < len(edges) - 1), found, ring)
+        inside = ring >= 0
         turn = (np.arctan2(y, x) + np.pi) / (2 * np.pi)  # 0 to 1, both included
-        ia = np.floor(turn * self.n_alpha).astype(np.int64) % self.n_alpha
-        voxel = (np.asarray(layer, np.int64) * self.n_alpha + ia) * self.n_r + ir
-        return np.where(inside, voxel, -1)
+        ia = np.floor(turn * n_alpha).astype(np.int64) % n_alpha
+        return np.where(inside, offset + ia * n_r + np.where(inside, ring, 0), -1)
 
     def shift(self, layer: int, conditions: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
         """Return the offsets (1, 2) mm of a layer's voxels from their nominal centres: none."""
         return np.zeros((1, 2))
+
+    @cached_property
+    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """First voxel, angles and rings of each layer, (n_layers,)."""
+        n_alpha, n_r = np.array(self.n_alpha), np.array([len(rings) - 1 for rings in self.r_edges])
+        return np.concatenate([[0], np.cumsum(n_alpha * n_r)[:-1]]), n_alpha, n_r
+
+    @cached_property
+    def _kinds(self) -> list[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+        """The different edges, each with which layers have them (n_layers,)."""
+        return [
+            (np.array(edges), np.array([rings == edges for rings in self.r_edges]))
+            for edges in dict.fromkeys(self.r_edges)
+        ]

@@ -121,7 +121,7 @@ def simulate(
             raise InputError(f"{name} is {value}; expected 1 or more")
     place = get_detector(detector)
     if not place.simulable:
-        msg = f"detector '{place.name}' is a mesh without a stack of slabs and cannot be simulated"
+        msg = f"detector '{place.name}' has no stack of slabs and cannot be simulated"
         raise IncompatibleError(msg)
     check_layout(layout)
     if output is not None:

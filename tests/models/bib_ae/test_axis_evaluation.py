@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import Detector, get_detector
-from caloforge.geometry.flatplate import FlatPlate, Layers
+from caloforge.geometry.definition import DetectorDefinition, Layers
 from caloforge.models.base import counted_noise
 from caloforge.models.bib_ae.axis import AxisDecoder
 from caloforge.models.bib_ae.axis_evaluation import AxisEvaluation
@@ -24,7 +24,9 @@ SHIPPED = "ild-photon-angled/bib-ae"
 def _odd() -> Detector:
     """A grid of odd sizes, whose layers are no whole number of tiles."""
     layers = [Layers(repeat=13, absorber="G4_W", absorber_mm=4.0, active="G4_Si", active_mm=0.5, gap_mm=2.0)]
-    return FlatPlate(name="odd-grid", nx=13, ny=15, pitch=8.0, sampling_fraction=0.02, layers=layers).build()
+    return DetectorDefinition(
+        name="odd-grid", nx=13, ny=15, pitch=8.0, sampling_fraction=0.02, layers=layers
+    ).build()
 
 
 @cache

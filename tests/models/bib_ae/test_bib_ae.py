@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector, get_detector
-from caloforge.geometry.flatplate import BeamDefinition, FlatPlate, Layers
+from caloforge.geometry.definition import BeamDefinition, DetectorDefinition, Layers
 from caloforge.models.base import counted_noise
 from caloforge.models.bib_ae.generators import AxisGenerator
 from caloforge.models.bib_ae.model import BibAe
@@ -33,7 +33,7 @@ def _detector(angled: bool = True) -> Detector:
     silicon = {"absorber": "G4_W", "active": "G4_Si", "active_mm": 0.5, "gap_mm": 2.0}
     layers = [Layers(repeat=8, absorber_mm=4.2, **silicon), Layers(repeat=4, absorber_mm=8.4, **silicon)]
     beam = BeamDefinition(energy="10-100GeV", theta="50-90", entry=(6, 5))
-    detector = FlatPlate(
+    detector = DetectorDefinition(
         name="test-grid", nx=12, ny=14, pitch=8.0, sampling_fraction=0.02, layers=layers, beam=beam
     ).build()
     return detector if angled else dataclasses.replace(detector, model_conditions=("incident_energy",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from caloforge.data import sample_path
-from caloforge.geometry import Detector, get_detector
+from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models.nn.conditions import BeamSymmetry
 from caloforge.models.stage import Batch
 from caloforge.showers import read_showers
@@ -204,3 +205,19 @@ def test_training_showers_are_changed_at_random_and_repeatably() -> None:
     kinds, counts = made[0].cells[:, : 25 * 25].unique(dim=0, return_counts=True)
     assert len(kinds) == 8
     assert counts.min() > 25
+
+
+@pytest.mark.parametrize(
+    ("entry", "possible"), [([0.0, 0.0], True), ([10.0, 10.0], False), ([5.0, 0.0], False)]
+)
+def test_layers_of_other_cells_are_mirrored_at_the_beam(entry: list[float], possible: bool) -> None:
+    unit = {"absorber": "G4_Pb", "absorber_mm": 6.0, "active": "G4_lAr", "active_mm": 5.0}
+    content = {"name": "fine", "nx": [10, 20], "ny": [10, 20], "width": 200.0, "layers": [unit, unit]}
+    detector = detector_from_definition(json.dumps({**content, "beam": {"entry_mm": entry}}))
+    layer = BeamSymmetry(detector, {"incident_energy": slice(0, 1)})
+    assert layer.possible[X] is possible
+    assert layer.possible[SWAP] is False
+    if possible:
+        centres = torch.from_numpy(detector.cell_centres)
+        mirrored = centres[layer.orders[X]]
+        torch.testing.assert_close(mirrored * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64), centres)

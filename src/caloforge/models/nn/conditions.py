@@ -115,8 +115,8 @@ class BeamSymmetry(nn.Module):
                 orders[axis], self.possible[axis] = _grid_mirror(detector, axis, position)
             orders[2], self.possible[2] = _grid_swap(detector)
         elif detector.is_flat and detector.readout is not None:
-            for axis in range(2):
-                orders[axis], self.possible[axis] = _layer_mirror(detector, axis), True
+            for axis, position in enumerate((beam.x, beam.y)):
+                orders[axis], self.possible[axis] = _layer_mirror(detector, axis, position)
         width = max((part.stop for part in columns.values()), default=0)
         factors, offsets = np.ones((_OPERATIONS, width)), np.zeros((_OPERATIONS, width))
         for axis, name in enumerate(_alignments(detector)):
@@ -175,15 +175,20 @@ class BeamSymmetry(nn.Module):
 
 def _grid_mirror(detector: Detector, axis: int, position: float) -> tuple[NDArray[np.int64], bool]:
     """Return the cells' order after a mirror at a position, and whether that is a symmetry of the grid."""
-    centres = np.unique(np.round(detector.cell_centres[:, axis], 6))
+    image, possible = _mirrored(np.unique(np.round(detector.cell_centres[:, axis], 6)), position)
+    cells = np.arange(detector.n_cells).reshape(detector.shape)
+    return np.take(cells, image, axis=axis).ravel(), possible
+
+
+def _mirrored(centres: NDArray[np.float64], position: float) -> tuple[NDArray[np.int64], bool]:
+    """Return the image (n,) of each row with these centres after a mirror at a position, and whether that is a symmetry."""
     n = len(centres)
     pitch = centres[1] - centres[0] if n > 1 else 1.0
     twice = 2.0 * (position - centres[0]) / pitch
     image = round(twice) - np.arange(n)
     unpaired = (image < 0) | (image >= n)
-    cells = np.arange(detector.n_cells).reshape(detector.shape)
-    order = np.take(cells, np.where(unpaired, np.arange(n), image), axis=axis).ravel()
-    return order, bool(abs(twice - round(twice)) < _ON_CENTRE and unpaired.sum() <= _MOST_UNPAIRED)
+    possible = abs(twice - round(twice)) < _ON_CENTRE and unpaired.sum() <= _MOST_UNPAIRED
+    return np.where(unpaired, np.arange(n), image), bool(possible)
 
 
 def _grid_swap(detector: Detector) -> tuple[NDArray[np.int64], bool]:
@@ -196,14 +201,15 @@ def _grid_swap(detector: Detector) -> tuple[NDArray[np.int64], bool]:
     return cells.reshape(detector.shape).swapaxes(0, 1).ravel(), True
 
 
-def _layer_mirror(detector: Detector, axis: int) -> NDArray[np.int64]:
-    """Return the cells' order with each layer mirrored along an axis."""
-    parts = [
-        np.flip(cells.reshape(layer.nx, layer.ny), axis).ravel()
-        for layer, cells in zip(detector.layers, detector.layer_cells, strict=True)
-        if isinstance(layer, ReadoutLayer)
-    ]
-    return np.concatenate(parts)
+def _layer_mirror(detector: Detector, axis: int, position: float) -> tuple[NDArray[np.int64], bool]:
+    """Return the cells' order with each layer mirrored at a position, and whether that is a symmetry of all layers."""
+    parts, possible = [], True
+    for layer, cells in zip(detector.layers, detector.layer_cells, strict=True):
+        assert isinstance(layer, ReadoutLayer)
+        image, fits = _mirrored((layer.x, layer.y)[axis], position)
+        parts.append(np.take(cells.reshape(layer.nx, layer.ny), image, axis=axis).ravel())
+        possible &= fits
+    return np.concatenate(parts), possible
 
 
 def _alignments(detector: Detector) -> tuple[str, str]:

@@ -27,11 +27,13 @@ from caloforge.showers import Showers
 __all__ = [
     "DATA_SETS",
     "ELECTROMAGNETIC",
+    "HADRONIC",
     "PHYSICS_LIST",
     "Geant4Engine",
     "download_data",
     "export_data",
     "find_data",
+    "needed_data",
     "read_complaint",
 ]
 
@@ -52,7 +54,17 @@ DATA_SETS: dict[str, str] = {
 """Variable of each set to the name of its folder, without the version that follows it."""
 
 ELECTROMAGNETIC = ("G4LEDATA", "G4LEVELGAMMADATA", "G4ENSDFSTATEDATA")
-"""Data sets that an electromagnetic list needs; the lists with hadrons need all."""
+"""Data sets that an electromagnetic list needs."""
+
+HADRONIC = (*ELECTROMAGNETIC, "G4PARTICLEXSDATA", "G4SAIDXSDATA")
+"""Data sets that every list with hadrons needs, with tables in them; see :func:`needed_data` for what some need beside."""
+
+_BESIDE = {
+    "HP": ("G4NEUTRONHPDATA",),
+    "INCLXX": ("G4INCLDATA", "G4ABLADATA"),
+    "Shielding": ("G4NEUTRONHPDATA",),
+}
+_TABLE = 500  # bytes from which a file is taken for a table, not for a note on an empty folder
 
 _REMEDY = (
     "set GEANT4_DATA_DIR to their folder, or G4LEDATA and the like to each of them, or let"
@@ -60,11 +72,25 @@ _REMEDY = (
 )
 
 
-def find_data(needed: tuple[str, ...] = ELECTROMAGNETIC) -> dict[str, Path]:
+def needed_data(physics_list: str) -> tuple[str, ...]:
+    """Return the variables of the data sets that a physics list needs.
+
+    Precise neutrons (``_HP``, ``Shielding``) need G4NDL, the Liege cascade (``INCLXX``) G4INCL and G4ABLA.
+    """
+    if physics_list.startswith("G4Em"):
+        return ELECTROMAGNETIC
+    beside = (variables for part, variables in _BESIDE.items() if part in physics_list)
+    return (*HADRONIC, *dict.fromkeys(variable for variables in beside for variable in variables))
+
+
+def find_data(needed: tuple[str, ...] = ELECTROMAGNETIC, tables: bool = False) -> dict[str, Path]:
     """Return the folder of every data set that is there, by its variable; the ``needed`` variables must be there.
 
+    With ``tables`` the needed folders must not be empty, as lists with hadrons need; of some, electromagnetic lists only
+    look whether they exist.
+
     Raises:
-        Geant4DataError: When one of those is missing, or a variable names what is not a folder.
+        Geant4DataError: When one of those is missing or empty, or a variable names what is not a folder.
     """
     found: dict[str, Path] = {}
     home = Path(os.path.expanduser("~")) / ".geant4_pybind"
@@ -82,7 +108,16 @@ def find_data(needed: tuple[str, ...] = ELECTROMAGNETIC) -> dict[str, Path]:
     missing = [DATA_SETS[variable] for variable in needed if variable not in found]
     if missing:
         raise Geant4DataError(f"Geant4's data sets are not found ({', '.join(missing)}): {_REMEDY}")
+    empty = [found[variable].name for variable in needed if tables and not _has_tables(found[variable])]
+    if empty:
+        msg = f"Geant4's data sets have no tables ({', '.join(empty)}), which this physics list reads: {_REMEDY}"
+        raise Geant4DataError(msg)
     return found
+
+
+def _has_tables(folder: Path) -> bool:
+    """Whether a folder holds a file that is large enough for a table, or folders."""
+    return any(entry.is_dir() or entry.stat().st_size >= _TABLE for entry in folder.iterdir())
 
 
 def download_data() -> None:
@@ -190,12 +225,12 @@ class Geant4Engine:
         if find_spec("geant4_pybind") is None:
             raise MissingExtraError("geant4_pybind", "geant4")
         try:
-            find_data(self._data_sets)
+            self._find_data()
         except Geant4DataError:
             if not self.download_data:
                 raise
             download_data()
-            find_data(self._data_sets)
+            self._find_data()
 
     @property
     def cut(self) -> float:
@@ -209,9 +244,8 @@ class Geant4Engine:
         """Whether the physics list is a constructor on its own."""
         return self.physics_list.startswith("G4Em")
 
-    @property
-    def _data_sets(self) -> tuple[str, ...]:
-        return ELECTROMAGNETIC if self._electromagnetic else tuple(DATA_SETS)
+    def _find_data(self) -> dict[str, Path]:
+        return find_data(needed_data(self.physics_list), tables=not self._electromagnetic)
 
     def chunk_size(self, detector: Detector, beam: Beam) -> int:
         """Return the number of showers of a chunk: seconds of work, at most 32 MiB of cells."""
@@ -227,7 +261,7 @@ class Geant4Engine:
             UnknownNameError: When physics list or particle is unknown.
             IncompatibleError: When the physics list does not cover the particle.
         """
-        export_data(find_data(self._data_sets))
+        export_data(self._find_data())
         from caloforge.simulate.geant4.session import session
 
         active = session(detector, self.physics_list, self.cut)

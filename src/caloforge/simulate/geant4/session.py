@@ -3,7 +3,7 @@
 Each active slab is replicated along x into columns and along y into cells of the fine grid. Equal active slabs
 share one logical volume; the copy number of a placement is its readout layer, so that the scorer adds up what
 belongs together. Its index of a cell is (layer * nx + ix) * ny + iy with the largest nx, ny of all layers.
-Passive slabs of the surrounding medium need no volume. z = 0 is the front of the stack. Concentric cylinders are in :mod:`.barrel`. The scorer's map is walked once
+Passive slabs of the surrounding medium need no volume. z = 0 is the front of the stack. Detectors that are read out by a mesh are in :mod:`.mesh`. The scorer's map is walked once
 an event, flat, which is the quickest that the bindings offer; everything else is done for the whole chunk at once.
 
 The production cut is set once the run manager is initialised: earlier it is lost without a message, and overriding
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from caloforge.errors import IncompatibleError, SimulationError, UnknownNameError
 from caloforge.geometry import Detector, FineGrid, Material, MeshReadout, Primaries, Readout
 from caloforge.random import child_seed
-from caloforge.simulate.geant4.barrel import BarrelConstruction, DepositCollector, material_of
+from caloforge.simulate.geant4.mesh import DepositCollector, MeshConstruction, material_of
 
 __all__ = [
     "CONSTRUCTORS",
@@ -61,7 +61,7 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         self._detector = detector
         self._grids = detector.readout.fine_layers
         self._kept: list[Any] = []  # Geant4 does not own what Python made
-        self._sensors: dict[tuple[str, float, FineGrid], Any] = {}
+        self._sensors: dict[tuple[Material, float, FineGrid], Any] = {}
         self._cells: list[Any] = []
 
     def Construct(self) -> Any:
@@ -108,7 +108,7 @@ class StackConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
 
     def _sensor(self, material: Material, thickness: float, grid: FineGrid) -> Any:
         """Return the volume of an active slab, cut into cells; equal ones are shared."""
-        key = (material.name, thickness, grid)
+        key = (material, thickness, grid)
         if key not in self._sensors:
             name = f"sensor {len(self._sensors)}"
             half_x, half_y, half_z = grid.nx * grid.pitch_x / 2, grid.ny * grid.pitch_y / 2, thickness / 2
@@ -287,7 +287,7 @@ class _Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
     generator: PrimaryGenerator
     collector: HitCollector | DepositCollector
 
-    def __init__(self, construction: StackConstruction | BarrelConstruction) -> None:
+    def __init__(self, construction: StackConstruction | MeshConstruction) -> None:
         super().__init__()
         self._construction = construction
 
@@ -304,8 +304,8 @@ class Session:
     def __init__(self, detector: Detector, physics_list: str, cut: float) -> None:
         self.detector, self.physics_list, self.cut = detector, physics_list, cut
         self._manager = g4.G4RunManager()
-        self._construction: StackConstruction | BarrelConstruction = (
-            BarrelConstruction(detector, all_steps=physics_list not in CONSTRUCTORS)
+        self._construction: StackConstruction | MeshConstruction = (
+            MeshConstruction(detector, all_steps=physics_list not in CONSTRUCTORS)
             if isinstance(detector.readout, MeshReadout)
             else StackConstruction(detector)
         )

@@ -38,7 +38,7 @@ def coarse(everything: bool = False) -> Detector:
         name="coarse",
         stack=stack,
         layers=tuple(dataclasses.replace(layer, r_edges=edges, n_alpha=1) for layer in detector.layers),
-        readout=MeshReadout(45, 1, 1, edges[1], 3.4),
+        readout=MeshReadout.regular(45, 1, 1, edges[1], 3.4),
         evaluation_cut=0.0,
     )
 
@@ -124,12 +124,12 @@ from collections import Counter
 from caloforge.simulate.geant4 import export_data, find_data
 export_data(find_data())
 from caloforge.geometry import get_detector
-from caloforge.simulate.geant4 import barrel, session
+from caloforge.simulate.geant4 import mesh, session
 
 detector = get_detector("calochallenge-2")
 found = Counter()
 
-class Slow(barrel.DepositScorer):
+class Slow(mesh.DepositScorer):
     def ProcessHits(self, step, history):
         place, energy = step.GetPostStepPoint().GetPosition(), step.GetTotalEnergyDeposit()
         r, alpha = math.hypot(place.x, place.y), math.atan2(place.y, place.x) + math.pi
@@ -138,10 +138,10 @@ class Slow(barrel.DepositScorer):
             found[depth * 144 + int(alpha / (2 * math.pi) * 16) % 16 * 9 + int(r / 4.65)] += energy / 0.033
         return super().ProcessHits(step, history)
 
-barrel.DepositScorer = Slow
+mesh.DepositScorer = Slow
 if sys.argv[1] == "all":
-    barrel.BarrelConstruction._filters = lambda self: [("all", None)]
-run = session.Session(detector, "G4EmStandardPhysics_noRayleigh", 0.7)
+    mesh.MeshConstruction._filters = lambda self: [("all", None)]
+run = session.Session(detector, sys.argv[2], 0.7)
 beam = detector.beam.replace(energy="3GeV")
 cells, _ = run.run("e-", beam.sample(1, 0, 1), 1, 0)
 print(json.dumps({"fast": cells[0].tolist(), "slow": [found[k] for k in range(6480)]}))
@@ -151,19 +151,22 @@ os._exit(0)
 """
 
 
-def slowly(tmp_path: Path, which: str) -> tuple[np.ndarray, np.ndarray]:
+def slowly(tmp_path: Path, which: str, physics: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells of one shower, and what a scorer that looks at each step by itself finds."""
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
-    done = subprocess.run([sys.executable, script, which], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, script, which, physics], capture_output=True, text=True, check=True
+    )
     made = json.loads(done.stdout.strip().splitlines()[-1])
     return np.array(made["fast"]), np.array(made["slow"])
 
 
-def test_voxels_are_what_a_scorer_that_looks_at_each_step_finds(tmp_path: Path) -> None:
-    fast, slow = slowly(tmp_path, "some")
+@pytest.mark.parametrize("physics", ["G4EmStandardPhysics_noRayleigh", "G4EmStandardPhysics_option1"])
+def test_voxels_are_what_a_scorer_that_looks_at_each_step_finds(tmp_path: Path, physics: str) -> None:
+    fast, slow = slowly(tmp_path, "some", physics)
     np.testing.assert_allclose(fast, slow, rtol=1e-6)
-    every, again = slowly(tmp_path, "all")
+    every, again = slowly(tmp_path, "all", physics)
     np.testing.assert_allclose(every, again, rtol=1e-6)
     # steps that are not looked at deposit nothing
     assert (every >= fast * (1 - 1e-6)).all()

@@ -1,14 +1,15 @@
-"""Concentric cylinders in Geant4, read out by a mesh that does not follow their surfaces.
+"""Plates and concentric cylinders in Geant4, read out by a mesh of rings around the beam, which their volumes do not follow.
 
-The cylinders are full ones around an axis along x, in a binary tree of envelopes: an envelope holds two halves of its part of the stack, so
+Cylinders are full ones around an axis along x, in a binary tree of envelopes: an envelope holds two halves of its part of the stack, so
 that Geant4 never looks for a point in more than two daughters. Side by side, concentric cylinders cannot be distinguished by
 Geant4's voxels, which makes tracking up to half as long again.
 
 A deposit belongs to the voxel in which its step ends, as in Geant4's example Par04. Geant4's own scorers know volumes only, so the steps
 themselves are read, by a scorer in Python. Calls from C++ to Python are what this costs, so a filter in C++ lets through
 only steps that can deposit energy: those of charged particles, and of photons below 0.1 MeV, which leave binding energies. That is all
-but a part in a million of the energy with an electromagnetic physics list; with others, whose neutrons deposit energy too, all
-steps are read. Places are put into voxels once an event, all together.
+but a part in a million of the energy with an electromagnetic physics list. Where the list applies production cuts to the electrons
+of photons (``G4EmStandardPhysics_option1`` and ``option2``), photons of any energy leave what such electrons would have, and all of their steps are read;
+with hadrons, whose neutrons deposit energy too, all steps of all particles are. Places are put into voxels once an event, all together.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from caloforge.errors import SimulationError
 from caloforge.geometry import Detector, Material, MeshReadout, Slab
 
-__all__ = ["BarrelConstruction", "DepositCollector", "DepositScorer", "material_of"]
+__all__ = ["DepositCollector", "DepositScorer", "MeshConstruction", "material_of"]
 
 _MARGIN = 10.0  # mm of the medium around the cylinders
 _SOFT = 0.1  # MeV, kinetic energy below which photons leave energy where they are absorbed
@@ -37,10 +38,21 @@ def material_of(material: Material) -> Any:
     Raises:
         SimulationError: When Geant4 has none of that name.
     """
-    found = g4.G4NistManager.Instance().FindOrBuildMaterial(material.name)
-    if found is None:
-        raise SimulationError(f"Geant4 has no material '{material.name}'")
-    return found
+    nist = g4.G4NistManager.Instance()
+    if not material.elements:
+        found = nist.FindOrBuildMaterial(material.name)
+        if found is None:
+            raise SimulationError(f"Geant4 has no material '{material.name}'")
+        return found
+    if material not in _own:
+        made = g4.G4Material(material.name, material.density * g4.g / g4.cm3, len(material.elements))
+        for symbol, fraction in material.elements:
+            made.AddElementByMassFraction(nist.FindOrBuildElement(symbol), fraction)
+        _own[material] = made
+    return _own[material]
+
+
+_own: dict[Material, Any] = {}  # materials of users, each made once in a process
 
 
 class DepositScorer(g4.G4VPrimitiveScorer):  # type: ignore[misc]
@@ -70,11 +82,12 @@ class DepositScorer(g4.G4VPrimitiveScorer):  # type: ignore[misc]
         return True
 
 
-class BarrelConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
-    """Builds the cylinders and attaches the scorers to the active ones; z = 0 is the front of the stack, on the axis of the beam.
+class MeshConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
+    """Builds the slabs and attaches the scorers to the active ones; z = 0 is the front of the stack, on the axis of the beam.
 
     Arguments:
-        detector: A detector with an inner radius; gaps between its slabs are filled with the medium.
+        detector: A detector with a mesh as readout, of cylinders where it has an inner radius; gaps between its slabs are
+            filled with the medium.
         all_steps: Whether steps of all particles are read, as hadrons need.
     """
 
@@ -91,16 +104,24 @@ class BarrelConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
 
     def Construct(self) -> Any:
         """Build the world and all that is in it; called by Geant4."""
-        stack, medium = self._detector.stack, self._detector.medium
+        detector, stack, medium = self._detector, self._detector.stack, self._detector.medium
         assert medium is not None
-        outer = self._detector.inner_radius + self._detector.length + _MARGIN
-        solid = self._keep(g4.G4Box("world", stack[0].half_x + _MARGIN, outer, 2 * outer))
+        outer = detector.inner_radius + detector.length + _MARGIN
+        half_x, half_y = (max(getattr(slab, key) for slab in stack) + _MARGIN for key in ("half_x", "half_y"))
+        solid = self._keep(g4.G4Box("world", half_x, max(outer, half_y), 2 * outer))
         world = self._keep(g4.G4LogicalVolume(solid, material_of(medium), "world"))
         placed = self._keep(g4.G4PVPlacement(None, g4.G4ThreeVector(), world, "world", None, False, 0))
-        turn = self._keep(g4.G4RotationMatrix())
-        turn.rotateY(math.pi / 2)  # the cylinders' own axis is z
-        centre = g4.G4ThreeVector(0, 0, -self._detector.inner_radius)
-        self._place(self._part(stack), world, turn, centre)
+        if detector.inner_radius:
+            turn = self._keep(g4.G4RotationMatrix())
+            turn.rotateY(math.pi / 2)  # the cylinders' own axis is z
+            centre = g4.G4ThreeVector(0, 0, -detector.inner_radius)
+            self._place(self._part(stack), world, turn, centre)
+            return placed
+        for slab in stack:
+            if slab.active or slab.material != medium:
+                self._place(
+                    self._plate(slab), world, None, g4.G4ThreeVector(0, 0, slab.z + slab.thickness / 2)
+                )
         return placed
 
     def ConstructSDandField(self) -> None:
@@ -132,7 +153,8 @@ class BarrelConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         """Return the names of the scorers, each with its filter."""
         if self._all_steps:
             return [("all", None)]
-        photons = g4.G4SDParticleWithEnergyFilter("soft photons", 0.0, _SOFT)
+        most = math.inf if g4.G4EmParameters.Instance().ApplyCuts() else _SOFT
+        photons = g4.G4SDParticleWithEnergyFilter("photons", 0.0, most)
         photons.add("gamma")
         return [("charged", g4.G4SDChargedFilter("charged")), ("photons", photons)]
 
@@ -152,8 +174,16 @@ class BarrelConstruction(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         radius = self._detector.inner_radius
         inner, outer = radius + first.z, radius + last.z + last.thickness
         solid = self._keep(g4.G4Tubs("shell", inner, outer, first.half_x, 0.0, 2 * math.pi))
-        volume = self._keep(g4.G4LogicalVolume(solid, material_of(material), "shell"))
-        if first is last and first.active:
+        return self._volume(solid, material, first.active if first is last else False)
+
+    def _plate(self, slab: Slab) -> Any:
+        """Return the volume of a flat slab."""
+        solid = self._keep(g4.G4Box("plate", slab.half_x, slab.half_y, slab.thickness / 2))
+        return self._volume(solid, slab.material, slab.active)
+
+    def _volume(self, solid: Any, material: Material, active: bool) -> Any:
+        volume = self._keep(g4.G4LogicalVolume(solid, material_of(material), solid.GetName()))
+        if active:
             self._active.append(volume)
         return volume
 
