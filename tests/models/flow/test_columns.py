@@ -278,3 +278,51 @@ def test_only_grids_of_flat_layers_of_equal_cells_are_columns() -> None:
     assert is_columns(small_grid())
     for name in ("atlas-em-barrel", "calochallenge-2", "calochallenge-1-photons"):
         assert not is_columns(get_detector(name))
+
+
+def test_layers_have_exactly_as_many_faint_cells_as_given_with_their_own_values() -> None:
+    """Faint cells are exactly as many; they have the values of the table, others lie above the edge, by lists of cells and densely."""
+    networks, n = _networks(), 200
+    layers = SHAPE[2]
+    generator = torch.Generator().manual_seed(7)
+    filled = torch.randint(0, 9, (n, layers), generator=generator).float()
+    faint = torch.minimum(torch.randint(0, 5, (n, layers), generator=generator).float(), filled)
+    edge = torch.full((CELLS,), 1.8)
+    noise, context = normals(n, CELLS, seed=30), _context(n)
+
+    def value(quantile: Tensor) -> Tensor:
+        return 0.5 + quantile
+
+    def rows(x: Tensor) -> Tensor:
+        return x.view(n, -1, layers)
+
+    with torch.no_grad():
+        data = networks.draw(noise, context, filled, faint, edge, value)
+        free = networks.draw(noise, context, filled)
+    full = rows(data) > EMPTY
+    assert torch.equal(full.sum(1).float(), filled)
+    assert torch.equal(full, rows(free) > EMPTY)
+    is_faint = full & (rows(data) < 1.5 + 1e-6)
+    assert (is_faint.sum(1) == faint).float().mean() > 0.99
+    hits = full & ~is_faint
+    assert float(rows(data)[hits].min()) > 1.8 - 1e-3
+    quantile = rows(data)[is_faint] - 0.5
+    assert abs(float(quantile.mean()) - 0.5) < 4 * (1 / 12 / len(quantile)) ** 0.5 + 0.02
+    agree = is_faint == (full & (rows(free) < 1.8))
+    assert (
+        agree.float().mean() > 0.9
+    )  # faint cells are those which would be so in any case, as far as the numbers allow
+
+
+def test_faint_cells_are_drawn_alike_from_lists_and_densely(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks, n = _networks(), 50
+    filled = torch.full((n, SHAPE[2]), 6.0)
+    faint, edge = torch.full((n, SHAPE[2]), 2.0), torch.full((CELLS,), 1.9)
+    edge[::3] = -torch.inf  # never faint
+    noise, context = normals(n, CELLS, seed=31), _context(n)
+    with torch.no_grad():
+        listed = networks.draw(noise, context, filled, faint, edge, torch.special.ndtri)
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        dense = networks.draw(noise, context, filled, faint, edge, torch.special.ndtri)
+    torch.testing.assert_close(listed, dense, rtol=1e-4, atol=1e-4)
+    assert not ((listed[:, ::3] > EMPTY) & (listed[:, ::3] < 0.5)).any()

@@ -22,6 +22,7 @@ from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import get_detector
 from caloforge.models import MODELS
 from caloforge.models.flow.cpu import FlowMatchingCpu
+from caloforge.models.flow.fixed_time import shares
 from caloforge.models.flow.path import EMPTY
 from caloforge.models.stage import Batch
 from caloforge.train.folder import load_weights
@@ -235,3 +236,23 @@ def test_shipped_weights_leave_the_teacher_out_and_make_the_same_showers() -> No
     small.load_weights(shipped, shipped=True)
     conditions = model.condition_matrix(grid_showers())[:30]
     assert torch.equal(*(one.draw(conditions, seed=6) for one in (whole, small)))
+
+
+def test_shipped_weights_have_the_numbers_of_cells_that_learn_alone() -> None:
+    model, other = fitted_grid(), fitted_grid()
+    averages = model.cell_net.posterior
+    averages.logit.copy_(torch.linspace(-8.0, 2.0, CELLS))
+    for _, _, parameter in model.cell_net.by_cell():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)))
+    kept = int((shares(averages) > 0).sum())
+    shipped = model.shipped_state()
+    names = [name for name, _, _ in model.cell_net.by_cell()]
+    assert 0 < kept < CELLS
+    assert {shipped[f"cell_net.{name}"].shape for name in names} == {(8, kept), (kept, 7)}
+    other.load_weights(shipped, shipped=True)
+    for mine, its in zip(model.cell_net.networks, other.cell_net.networks, strict=True):
+        for part in ("numbers", "weights"):
+            a, b = (
+                getattr(x.posterior, part)(net.cell_net.posterior) for x, net in ((mine, model), (its, other))
+            )
+            torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3)

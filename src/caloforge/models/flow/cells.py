@@ -231,7 +231,8 @@ class CellValues(nn.Module):
     def faint(self, quantile: Tensor, below: float) -> Tensor:
         """Return the values of quantiles, above 0 and below 1, of all filled cells below an energy, MeV, on a grid."""
         share = torch.special.ndtr((self.edge(below) - _CENTRE) / _SCALE)
-        return _CENTRE + _SCALE * torch.special.ndtri(quantile * share)
+        normal: Tensor = torch.special.ndtri(quantile * share)
+        return _CENTRE + _SCALE * normal
 
     def logarithms(self, values: Tensor) -> Tensor:
         """Return ln e of values (B, n_layers, k), e in MeV or as a share of the layer's energy, without calibration."""

@@ -25,7 +25,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -37,7 +37,16 @@ from torch.nn import functional
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.base import in_chunks
 from caloforge.models.flow.cells import LayerTargets
-from caloforge.models.flow.fixed_time import Faint, FixedTimePosterior, Layers, Numbers, drawn, log_odds, shares
+from caloforge.models.flow.fixed_time import (
+    Faint,
+    FixedTimePosterior,
+    Layers,
+    Numbers,
+    Parting,
+    drawn,
+    log_odds,
+    shares,
+)
 from caloforge.models.flow.path import EMPTY, CellAverages
 from caloforge.models.flow.sampling import repeated
 from caloforge.models.nn.cell_networks import NOTHING, topk_ragged
@@ -206,6 +215,12 @@ class ColumnNetworks(nn.Module):
         self.register_buffer("cell_y", torch.arange(ny) - 0.5 * (ny - 1), persistent=False)
         self.layers = layers
 
+    def by_cell(self) -> Iterator[tuple[str, int, Tensor]]:
+        """Yield name, axis (of the cells, flattened) and parameter of all numbers that cells learn for themselves."""
+        for number, network in enumerate(self._turns):
+            for name, axis in network.posterior.BY_CELL.items():
+                yield f"networks.{number}.posterior.{name}", axis, getattr(network.posterior, name)
+
     @property
     def _turns(self) -> list[ColumnNetwork]:
         return [network for network in self.networks if isinstance(network, ColumnNetwork)]
@@ -286,12 +301,13 @@ class ColumnNetworks(nn.Module):
             odds = network.posterior.odds(x, u, distance, Numbers(*own.unbind(0)))
             level = log_odds(repeated(noise, turn) if turn else noise)
             odds = self._balanced(odds, bias, filled)
-            below = None
+            below = lift = None
             if turn + 1 == turns and filled is not None:
-                odds = odds + self._in_layers(self._change(odds - level, filled))
+                parting = self._parting(odds - level, filled)
+                odds, lift = odds + self._in_layers(parting.middle), parting.above - parting.middle
                 if len(counts) > 1 and edge is not None and value is not None:
-                    below = Faint(edge, partial(self._change, n=counts[1]), value)
-            data = drawn(x, odds, level, distance, rest, layers, own, weights, below)
+                    below = Faint(edge, partial(self._parting, n=counts[1]), value)
+            data = drawn(x, odds, level, distance, rest, layers, own, weights, lift, below)
             if turn + 1 == turns:
                 return data
             kept = (1.0 - end) / (1.0 - start)
@@ -319,16 +335,24 @@ class ColumnNetworks(nn.Module):
         """Return what is one number for each layer (B, n_layers) for each cell (B, n_cells)."""
         return change[:, None].expand(-1, self.shape[0] * self.shape[1], -1).flatten(1)
 
-    def _change(self, excess: Tensor, n: Tensor) -> Tensor:
-        """Return what is to be added in each layer (B, n_layers) so that n of its numbers (B, n_cells) are positive; n (B, n_layers) are whole."""
+    def _parting(self, excess: Tensor, n: Tensor) -> Parting:
+        """Return what is to be added in each layer so that n (B, n_layers), whole, of its numbers (B, n_cells) are positive."""
         table = excess.view(excess.shape[0], -1, self.layers).transpose(1, 2).contiguous()
-        n, most = n.long(), table.shape[2]
-        ordered, _ = topk_ragged(table, (n + 1).clamp_max(most), _LIKELY)
+        wanted, most = n.long(), table.shape[2]
+        ordered, _ = topk_ragged(table, (wanted + 1).clamp_max(most), _LIKELY)
         beyond = functional.pad(ordered, (1, 1), value=NOTHING)  # ordered[k] lies at k + 1
-        last, next_ = (beyond.gather(2, (n + k).clamp_max(beyond.shape[2] - 1)[:, :, None])[:, :, 0] for k in range(2))
-        high = torch.where((n > 0) & (last > 0.1 * NOTHING), last, next_ + 1.0)
-        low = torch.where((n < most) & (next_ > 0.1 * NOTHING), next_, high - 1.0)
-        return -0.5 * (high + low)
+        last, next_ = (
+            beyond.gather(2, (wanted + k).clamp_max(beyond.shape[2] - 1)[:, :, None])[:, :, 0]
+            for k in range(2)
+        )
+        some, more = (wanted > 0) & (last > 0.1 * NOTHING), (wanted < most) & (next_ > 0.1 * NOTHING)
+        high = torch.where(some, last, torch.where(more, next_, 0.0) + 1.0)
+        low = torch.where(more, next_, high - 1.0)
+        return Parting(
+            -0.5 * (high + low),
+            torch.where(more, -low, -low + _MOST),
+            torch.where(some, -high, -high - _MOST),
+        )
 
 
 _NEWTON = 2  # steps of Newton's method

@@ -25,6 +25,8 @@ from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.columns import ColumnNetworks, Context, is_columns
+from caloforge.models.flow.fixed_time import learns
+from caloforge.models.flow.path import CellAverages
 from caloforge.models.flow.settings import ADAMW
 from caloforge.models.flow.students import (
     DistilledSummary,
@@ -133,6 +135,34 @@ class FlowMatchingCpu(DistilledSummary):
         edge = self.values.edge(self.config.threshold).expand(self.detector.n_cells).clone()
         edge[self.core.cells] = -torch.inf
         return edge
+
+    def shipped_state(self) -> dict[str, Tensor]:
+        """Return the weights that sampling needs; of the numbers of single cells those of cells that learn."""
+        state = super().shipped_state()
+        kept = learns(self.cell_net.posterior).cpu()
+        for name, axis, _ in self.cell_net.by_cell():
+            flat = state[f"cell_net.{name}"].flatten(axis, axis + 1)
+            state[f"cell_net.{name}"] = flat.index_select(axis, torch.nonzero(kept)[:, 0]).contiguous()
+        return state
+
+    def load_weights(self, state: Mapping[str, Tensor], shipped: bool = False) -> None:
+        """Load weights, those of :meth:`shipped_state` too."""
+        found, logit = dict(state), state.get("cell_net.posterior.logit")
+        if logit is not None and logit.shape == self.cell_net.posterior.logit.shape:
+            averages = CellAverages(len(logit))
+            averages.logit.copy_(logit)
+            kept = torch.nonzero(learns(averages))[:, 0]
+            for name, axis, parameter in self.cell_net.by_cell():
+                packed = found.get(f"cell_net.{name}")
+                if (
+                    packed is not None
+                    and packed.dim() == parameter.dim() - 1
+                    and packed.shape[axis] == len(kept)
+                ):
+                    full = packed.new_zeros(parameter.flatten(axis, axis + 1).shape)
+                    full.index_copy_(axis, kept, packed)
+                    found[f"cell_net.{name}"] = full.view(parameter.shape)
+        super().load_weights(found, shipped)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages: the summary's teacher, its student, the cells, and the calibration."""

@@ -19,8 +19,8 @@ widths of a layer, which are those of the summary, need not pass the few channel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from caloforge.models.flow.path import EMPTY, NOISE, CellAverages
 from caloforge.models.nn.cell_networks import NOTHING
 
-__all__ = ["Faint", "FixedTimePosterior", "Layers", "Numbers", "drawn", "log_odds", "shares"]
+__all__ = ["Faint", "FixedTimePosterior", "Layers", "Numbers", "drawn", "learns", "log_odds", "shares"]
 
 _WIDEST = 3.0  # largest change of ln sigma^2
 _LEAST = 1e-6
@@ -52,6 +52,11 @@ def shares(averages: CellAverages) -> Tensor:
     """Return the share (n_cells,) of what each cell learned for itself, which is 0 for rare cells, see the module."""
     share = torch.sigmoid(averages.logit - math.log(_RARE))
     return (share - _NONE).clamp_min(0.0) / (1.0 - _NONE)
+
+
+def learns(averages: CellAverages) -> Tensor:
+    """Return whether a cell's share is above 0 (n_cells,), decided alike on every machine."""
+    return averages.logit > math.log(_RARE) + math.log(_NONE / (1.0 - _NONE))
 
 
 class Numbers(NamedTuple):
@@ -84,6 +89,9 @@ class FixedTimePosterior(nn.Module):
         self.by_layer = nn.Parameter(torch.zeros(8, 1, layers))
         self.by_cell = nn.Parameter(torch.zeros(8, columns, layers))
         self.linear = nn.Parameter(torch.zeros(columns, layers, kinds))
+
+    BY_CELL: ClassVar[Mapping[str, int]] = {"by_cell": 1, "linear": 0}
+    """Names of the parameters with numbers for each cell, and the first of the two axes that are column and layer."""
 
     def numbers(self, averages: CellAverages) -> Tensor:
         """Return the constants (10, n_cells) of cells with these averages, in the order of :class:`Numbers`."""
@@ -120,6 +128,18 @@ class FixedTimePosterior(nn.Module):
         return mean, n.d + _WIDEST * torch.tanh(w / _WIDEST)
 
 
+class Parting(NamedTuple):
+    """What is added to log odds of independent cells, alike within a layer (B, n_layers), so that a given number n of them is chosen.
+
+    Given the (n + 1)th largest of the numbers, the n larger ones are distributed like independent ones above it: quantiles of the
+    chosen cells follow from the change with which that one is just not chosen. Likewise the others are below the nth.
+    """
+
+    middle: Tensor  # chooses them
+    above: Tensor  # the largest that does, for quantiles of the chosen
+    below: Tensor  # the smallest, for quantiles of the others
+
+
 class Faint(NamedTuple):
     """Which part of the filled cells is faint, below the threshold of a hit, and their values.
 
@@ -128,8 +148,9 @@ class Faint(NamedTuple):
     """
 
     edge: Tensor  # value of the threshold (n_cells,); minus infinity for cells that are never faint
-    change: Callable[[Tensor], Tensor]
-    """What is to be added to log odds (B, n_cells) of being faint, less those of the cells' quantiles, for the right number of each layer (B, n_layers)."""
+    parting: Callable[
+        [Tensor], Parting
+    ]  # for log odds (B, n_cells) of being faint, less those of the cells' quantiles
     value: Callable[[Tensor], Tensor]  # of quantiles of faint cells
 
 
@@ -159,6 +180,7 @@ def drawn(
     layers: Layers,
     numbers: Tensor,
     weights: Tensor,
+    lift: Tensor | None = None,
     faint: Faint | None = None,
 ) -> Tensor:
     """Return values (B, n_cells) drawn for noisy ones.
@@ -172,6 +194,7 @@ def drawn(
         layers: What is added to them.
         numbers: Constants (10, n_cells).
         weights: Those of the layer's row of the summary in v (n_cells, kinds).
+        lift: Added to the odds for the quantiles of filled cells (B, n_layers), where numbers of cells are given; see :class:`Parting`.
         faint: How many of a layer's filled cells are faint, exactly; none: as the posterior has it.
     """
     chosen, count, n_cells = odds > level, layers.bias.shape[1], x.shape[1]
@@ -179,11 +202,15 @@ def drawn(
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
         v, w = (v + layers.added(distance, weights)).flatten(1), (w + layers.width[:, None]).flatten(1)
         mean, log = FixedTimePosterior.value(x, v, w, distance, Numbers(*numbers.unbind(0)))
-        inside, width = _inside(odds, level), torch.exp(0.5 * log)
+
+        def spread(part: Tensor) -> Tensor:
+            return part[:, None].expand(-1, n_cells // count, -1).flatten(1)
+
+        inside, width = _inside(odds if lift is None else odds + spread(lift), level), torch.exp(0.5 * log)
         if faint is not None:
             edge, at = _edge(faint.edge, mean, width), _odds(inside)
-            change = faint.change(torch.where(chosen, edge - at, NOTHING))
-            change = change[:, None].expand(-1, n_cells // count, -1).flatten(1)
+            parting = faint.parting(torch.where(chosen, edge - at, NOTHING))
+            change = Parting(*(spread(part) for part in parting))
             return torch.where(chosen, _parted(inside, at, edge, change, mean, width, faint), EMPTY)
         return torch.where(chosen, mean + width * _normal(inside), EMPTY)
     place = torch.nonzero(chosen.flatten())[:, 0]  # few cells: only their values are made
@@ -196,11 +223,13 @@ def drawn(
     bias, slope, width = (part.flatten().index_select(0, row) for part in layers[:3])
     linear = (layers.rows.flatten(0, 1).index_select(0, row) * weights.index_select(0, cell)).sum(1)
     mean, log = FixedTimePosterior.value(x_, v + linear + torch.addcmul(bias, slope, r), w + width, r, own)
+    if lift is not None:
+        odds_ = odds_ + lift.flatten().index_select(0, row)
     inside, width = _inside(odds_, level_), torch.exp(0.5 * log)
     if faint is not None:
         edge, at = _edge(faint.edge.index_select(0, cell), mean, width), _odds(inside)
         table = torch.full_like(x, NOTHING).view(-1).index_copy_(0, place, edge - at).view_as(x)
-        change = faint.change(table).flatten().index_select(0, row)
+        change = Parting(*(part.flatten().index_select(0, row) for part in faint.parting(table)))
         value = _parted(inside, at, edge, change, mean, width, faint)
     else:
         value = mean + width * _normal(inside)
@@ -227,10 +256,12 @@ def _edge(edge: Tensor, mean: Tensor, width: Tensor) -> Tensor:
 
 
 def _parted(
-    inside: Tensor, at: Tensor, edge: Tensor, change: Tensor, mean: Tensor, width: Tensor, faint: Faint
+    inside: Tensor, at: Tensor, edge: Tensor, change: Parting, mean: Tensor, width: Tensor, faint: Faint
 ) -> Tensor:
     """Return the values: those of faint cells, where edge + change exceeds the odds of the quantile, and of others, above the edge."""
-    below, moved = torch.sigmoid(edge), torch.sigmoid(edge + change).clamp(_LEAST, 1.0 - _LEAST)
-    upper = 1.0 - (1.0 - inside) * ((1.0 - below) / (1.0 - moved))
-    hit = mean + width * _normal(torch.maximum(upper, below))
-    return torch.where(edge + change > at, faint.value((inside / moved).clamp(_LEAST, 1.0 - _LEAST)), hit)
+    below = torch.sigmoid(edge)
+    first, last = (torch.sigmoid(edge + part) for part in (change.above, change.below))
+    quantile = (inside / first.clamp_min(_LEAST)).clamp(_LEAST, 1.0 - _LEAST)
+    rest = (1.0 - inside) / (1.0 - last).clamp_min(_LEAST)
+    hit = mean + width * _normal(torch.maximum(1.0 - rest * (1.0 - below), below))
+    return torch.where(edge + change.middle > at, faint.value(quantile), hit)
