@@ -1,4 +1,4 @@
-"""Energies and angles as people write them: ``50GeV``, ``10-100GeV``, ``1-1000GeV:log``, ``1-262GeV:log2``, ``30-90``.
+"""Energies, angles and times as people write them: ``50GeV``, ``10-100GeV``, ``1-1000GeV:log``, ``1-262GeV:log2``, ``30-90``, ``30min``.
 
 Inside, everything is MeV and degrees. A bare energy is refused, since MeV and GeV are both plausible.
 """
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from caloforge.errors import UnitError
 
-__all__ = ["AngleSpec", "EnergySpec"]
+__all__ = ["AngleSpec", "EnergySpec", "duration"]
 
 _UNITS = {"keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _ENERGY = re.compile(rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*(?:-\s*({_NUMBER})\s*([A-Za-z]*)\s*)?(?::(\w+))?\s*")
 _ANGLE = re.compile(rf"\s*({_NUMBER})\s*(?:-\s*({_NUMBER})\s*)?(?:deg)?\s*")
 _RULES: dict[str | None, Literal["uniform", "log", "log2"]] = {None: "uniform", "log": "log", "log2": "log2"}
+_TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_TIME = re.compile(rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*")
 _MAX_ENERGY = 1e8  # MeV; Geant4's electromagnetic models end at 100 TeV
 
 
@@ -135,3 +137,15 @@ class AngleSpec:
 
     def __str__(self) -> str:
         return f"{self.low:g}" if self.low == self.high else f"{self.low:g}-{self.high:g}"
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a time such as ``90s``, ``30min`` or ``2h``.
+
+    Raises:
+        UnitError: For a bare number, an unknown unit, or no time at all.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or match[2] not in _TIMES or not float(match[1]) > 0:
+        raise UnitError(f"time '{text}' is not understood: expected such as 90s, 30min or 2h")
+    return float(match[1]) * _TIMES[match[2]]
