@@ -62,6 +62,8 @@ _SLACK = 1.05
 """Times that differ by less are equal."""
 _MOST = 5000
 """Most showers a side of a figure of accuracy."""
+_QUICK, _SLOW = 0.3, 1.0
+"""Seconds in which the time of a shower is measured, at the beginning and at the end of a training."""
 
 Compared = Sequence[tuple[float, float]]
 
@@ -170,7 +172,7 @@ def _quick_time(loop: StageLoop) -> float:
     try:
         model.draw(conditions)
         device = conditions.device.type
-        return time_call(lambda seed: model.draw(conditions, seed).cpu(), n, device, 0.3, 10).cost_ms
+        return time_call(lambda seed: model.draw(conditions, seed).cpu(), n, device, _QUICK, 10).cost_ms
     finally:
         torch.set_num_threads(threads)
         model.train(mode)
@@ -233,7 +235,7 @@ def run_trial(
     figure, uncertainty = FIGURES[job.figure](run, truth, fake)
     if not math.isfinite(figure):
         raise FailedTrialError(f"diverged: {job.figure} is {figure}")
-    speed = speed_of(generator, truth, seconds=1.0)
+    speed = speed_of(generator, truth, seconds=_SLOW)
     return {
         "figure": figure, "uncertainty": uncertainty, "ms": speed["ms"], "ms_uncertainty": speed["uncertainty"],
         "seconds": info["wall_seconds"], "parameters": info["parameters"], "cut": bool(info.get("stopped_early")),

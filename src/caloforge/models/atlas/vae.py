@@ -166,7 +166,7 @@ class VaeConfig(AtlasConfig):
 
     search: ClassVar[Mapping[str, str]] = {
         "latent": "8:64:log",
-        "hidden": "[128, 128],[256, 128],[384, 256, 128],[512, 384, 256]",
+        "hidden": "[64, 64],[128, 128],[256, 128],[384, 256, 128],[512, 384, 256],[1024, 512, 256]",
         "kl": "0.3:2:log",
         "batch_size": "64,128,256",
         "optimizer.lr": "3e-4:5e-3:log",

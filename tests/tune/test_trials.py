@@ -1,0 +1,130 @@
+"""When a trial is stopped, and on which showers it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from caloforge.showers import Showers
+from caloforge.showers.identity import hash_showers
+from caloforge.train import RunFolder, train
+from caloforge.tune import trials
+from caloforge.tune.trials import hopeless
+
+Small = Callable[..., Any]
+
+
+def test_only_those_that_are_as_fast_can_stop_a_trial() -> None:
+    slow = [(1.0, 9.0), (1.0, 9.0), (1.0, 9.0), (1.0, 9.0)]
+    assert not hopeless(2.0, 1.0, slow)
+    assert hopeless(2.0, 9.0, slow)
+    assert not hopeless(0.5, 9.0, slow)
+    assert not hopeless(2.0, 9.0, slow[:2])
+    assert hopeless(2.0, 1.0, [(1.0, 0.5), (1.0, 1.04), (3.0, 1.0)])
+    assert not hopeless(2.0, 1.0, [(1.0, 0.5), (1.0, 1.1), (3.0, 1.0)])
+
+
+def test_stopping_never_stops_the_fastest_or_the_best() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        others = [(float(a), float(b)) for a, b in rng.random((8, 2))]
+        figure, ms = rng.random(2)
+        beaten = [theirs <= figure for theirs, time in others if time <= 1.05 * ms]
+        if hopeless(figure, ms, others):
+            assert 2 * sum(beaten) >= len(beaten) >= 3
+        if ms * 1.05 < min(time for _, time in others) or figure < min(theirs for theirs, _ in others):
+            assert not hopeless(figure, ms, others)
+
+
+def test_trials_are_judged_by_the_showers_that_their_training_held_out(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Path, Showers, Showers]] = []
+
+    def figure(run: Path, truth: Showers, fake: Showers) -> tuple[float, float]:
+        seen.append((run, truth, fake))
+        return 1.0, 0.1
+
+    monkeypatch.setitem(trials.FIGURES, "selection", figure)
+    small(tmp_path / "study", trials=1)
+    ((run, truth, fake),) = seen
+    known = RunFolder(run).seen()
+    identities = hash_showers(truth.cells, truth.incident_energy)
+    assert np.isin(identities, known.selection).all()
+    assert not np.isin(identities, known.training).any()
+    assert len(truth) == len(known.selection) == len(fake)
+    np.testing.assert_array_equal(truth.incident_energy, fake.incident_energy)
+
+
+def test_a_trial_without_hope_is_stopped(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "_quick_time", lambda loop: 1.0)
+    arguments = {"trials": 6, "search": ("optimizer.lr=1e-2,1e-8",), "seed": 2}
+    result = small(tmp_path / "study", **arguments)
+    stopped = [trial for trial in result.trials if trial["state"] == "stopped"]
+    assert stopped
+    assert all("without hope after" in trial["reason"] for trial in stopped)
+    assert result.best not in {trial["number"] for trial in stopped}
+    assert not any((tmp_path / "study" / "trials" / f"{trial['number']:04d}").exists() for trial in stopped)
+    whole = small(tmp_path / "whole", **arguments, prune=False)
+    assert whole.counts() == {"complete": 6, "stopped": 0, "failed": 0}
+
+
+def test_too_slow_a_trial_is_stopped_after_its_first_epoch(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "_quick_time", lambda loop: 2.0 + loop.model.config.latent)
+    result = small(
+        tmp_path / "study",
+        trials=5,
+        overrides=("epochs=3", "hidden=[16]"),
+        search=("latent=2,3",),
+        most_ms=4.5,
+    )
+    for trial in result.trials:
+        assert (trial["state"] == "stopped") == (trial["values"]["latent"] == 3)
+    assert "more than 4.5 ms" in next(t["reason"] for t in result.trials if t["state"] == "stopped")
+    assert result.best is not None
+
+
+def test_failures_are_recorded_with_their_reason(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter([torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("broken"), None, None])
+
+    def some(*arguments: Any, **options: Any) -> Path:
+        if (reason := next(reasons)) is not None:
+            raise reason
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(trials, "train", some)
+    result = small(tmp_path / "study", trials=4)
+    assert [trial["state"] for trial in result.trials] == ["failed", "failed", "complete", "complete"]
+    assert result.trials[0]["reason"] == "out of memory: CUDA out of memory"
+    assert result.trials[1]["reason"] == "RuntimeError: broken"
+
+
+def test_a_training_that_diverges_fails(small: Small, tmp_path: Path) -> None:
+    result = small(
+        tmp_path / "study",
+        trials=4,
+        overrides=(
+            "epochs=16",
+            "hidden=[16]",
+            "latent=2",
+            "calibrate=false",
+            "optimizer.clip=0",
+            "optimizer.warmup=0",
+        ),
+        search=("optimizer.lr=1e-3,1e30",),
+    )
+    failed = [trial for trial in result.trials if trial["values"]["optimizer.lr"] == 1e30]
+    assert failed
+    assert all(trial["state"] == "failed" and "diverged" in trial["reason"] for trial in failed)
+    assert result.counts()["complete"] == 4 - len(failed) > 0
