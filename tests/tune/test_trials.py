@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import torch
 
 from caloforge.showers import Showers
 from caloforge.showers.identity import hash_showers
+from caloforge.simulate import simulate
 from caloforge.train import RunFolder, train
-from caloforge.tune import trials
+from caloforge.train.data import split
+from caloforge.train.settings import TrainConfig
+from caloforge.tune import trials, tune
 from caloforge.tune.trials import hopeless
 
 Small = Callable[..., Any]
@@ -59,6 +63,16 @@ def test_trials_are_judged_by_the_showers_that_their_training_held_out(
     assert not np.isin(identities, known.training).any()
     assert len(truth) == len(known.selection) == len(fake)
     np.testing.assert_array_equal(truth.incident_energy, fake.incident_energy)
+
+
+def test_held_out_showers_may_have_more_energy_than_the_training(small: Small, tmp_path: Path) -> None:
+    made = simulate("atlas-em-barrel", 400, energy="1-100GeV:log", engine="gflash", seed=3)
+    parts = split(hash_showers(made.cells, made.incident_energy), TrainConfig())
+    kept = np.concatenate([parts.held_out, parts.train[made.incident_energy[parts.train] < 3e4]])
+    assert made.incident_energy[parts.held_out].max() > 5e4
+    path = made[np.sort(kept)].save(tmp_path / "showers.h5")
+    small = partial(tune, *small.args[:1], path, **small.keywords)
+    assert small(tmp_path / "study", trials=1).counts()["complete"] == 1
 
 
 def test_a_trial_without_hope_is_stopped(

@@ -35,7 +35,7 @@ from caloforge.train.data import Files, data_paths, read_files, split
 from caloforge.train.settings import resolve
 from caloforge.tune.result import TuneResult, entries, sentence, write_result
 from caloforge.tune.space import search_space
-from caloforge.tune.study import TunedStudy, work
+from caloforge.tune.study import TunedStudy, give_up, work
 from caloforge.tune.trials import FIGURES, Job
 
 __all__ = ["FIGURES", "TuneResult", "tune"]
@@ -259,6 +259,7 @@ def _in_processes(job: Job, study: TunedStudy, talk: _Talk) -> None:
             process.join()
         study.release()
         talk(study)
+    give_up(study)
     if len(study.ended()) < job.trials and reasons and time.time() < job.deadline:
         raise CaloforgeError(
             f"{job.folder}: {reasons[-1]}, {len(study.ended())} of {job.trials} trials have ended; {_LOG} says more"

@@ -38,7 +38,7 @@ from caloforge.tune.trials import (
     run_trial,
 )
 
-__all__ = ["TunedStudy", "work"]
+__all__ = ["TunedStudy", "give_up", "work"]
 
 _NAME = "caloforge"
 _FAILURES = 5
@@ -198,7 +198,7 @@ def work(job: Job, worker: int, stop: Callable[[], bool], say: Callable[[TunedSt
     """
     study = TunedStudy(job, worker)
     while not stop() and time.time() < job.deadline:
-        _give_up(study)
+        give_up(study)
         started = study.next()
         if started is None:
             return
@@ -250,8 +250,12 @@ def _undefined(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _give_up(study: TunedStudy) -> None:
-    """Raise when the first trials all failed."""
+def give_up(study: TunedStudy) -> None:
+    """End the study when its first trials all failed.
+
+    Raises:
+        CaloforgeError: With the reason of the last one.
+    """
     ended = study.ended()
     if len(ended) >= _FAILURES and all(trial.state.name == "FAIL" for trial in ended):
         raise CaloforgeError(
