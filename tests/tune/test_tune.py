@@ -258,7 +258,7 @@ def test_the_verb(showers_file: Path, tmp_path: Path) -> None:
     assert "caloforge train vae --config takes it" in done.stdout
     assert "trial 0: selection" in done.stderr
     for wrong, message in (
-        (["--time", "30"], "time '30' is not understood: expected such as 90s, 30min or 2h"),
+        (["--time", "30"], "time '30' is not understood: expected such as 900s, 30min or 2h"),
         (["--search", "kll=1:2"], "did you mean kl"),
         (["--set", "kl=1"], "is set by --set too"),
         (["--space", tmp_path / "none.toml"], "none.toml: cannot be read"),

@@ -80,7 +80,7 @@ def tune(
     """
     from caloforge.errors import InputError
     from caloforge.tune import tune as run
-    from caloforge.units import duration
+    from caloforge.units import read_seconds
 
     if most_ms is not None and not math.isfinite(most_ms):
         raise InputError(f"--max-ms is {most_ms}; expected a number of milliseconds")
@@ -95,8 +95,8 @@ def tune(
         overrides=tuple(settings or ()),
         preset=preset,
         trials=trials,
-        trial_seconds=0.0 if trial_time is None else duration(trial_time),
-        seconds=0.0 if time is None else duration(time),
+        trial_seconds=0.0 if trial_time is None else read_seconds(trial_time),
+        seconds=0.0 if time is None else read_seconds(time),
         workers=workers,
         figure=figure,
         most_ms=math.inf if most_ms is None else most_ms,

@@ -287,7 +287,8 @@ class _Training:
                 with progress(stage.epochs, f"{self.settings.model_name} {stage.name}") as advance:
                     loop = StageLoop(
                         model, stage, data, sample, held_out, self.config,
-                        child_seed(self.seed, "training", training), training, log, save, advance, deadline, self.watch,
+                        child_seed(self.seed, "training", training), training, log, save, advance, deadline,
+                        watch=self.watch,
                     )  # fmt: skip
                     best = loop.run(state or None)
                 state = {}

@@ -163,7 +163,7 @@ def _figure(study: TunedStudy, found: Sequence[Mapping[str, Any]], front: Sequen
         place.set_xlabel(f"time of a shower on the {where} [ms]")
         place.set_ylabel(_NAMES[study.job.figure])
         _ticks(place, [entry["ms"] for entry in complete.values()])
-        place.legend(fontsize=11, loc="upper right")
+        place.legend(fontsize=11, loc="best")
         return figure
 
     return Figure("front", "Accuracy and speed", caption, draw)
@@ -189,10 +189,10 @@ def _steps(line: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]
 
 def _ticks(place: Any, times: Sequence[float]) -> None:
     """Mark times as plain numbers, over a range that holds them all."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
     low, high = 0.8 * min(times), 1.25 * max(times)
     place.set_xlim(low, high)
-    place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(6))
     place.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    place.xaxis.set_minor_formatter(NullFormatter())
+    place.xaxis.set_minor_locator(NullLocator())
