@@ -48,21 +48,22 @@ def test_stopping_never_stops_the_fastest_or_the_best() -> None:
 def test_trials_are_judged_by_the_showers_that_their_training_held_out(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[Path, Showers, Showers]] = []
+    seen: list[tuple[Showers, Showers]] = []
 
-    def figure(run: Path, truth: Showers, fake: Showers) -> tuple[float, float]:
-        seen.append((run, truth, fake))
+    def figure(selection: float, pair: trials.Pair) -> tuple[float, float]:
+        seen.append(pair())
         return 1.0, 0.1
 
     monkeypatch.setitem(trials.FIGURES, "selection", figure)
     small(tmp_path / "study", trials=1)
-    ((run, truth, fake),) = seen
-    known = RunFolder(run).seen()
-    identities = hash_showers(truth.cells, truth.incident_energy)
-    assert np.isin(identities, known.selection).all()
-    assert not np.isin(identities, known.training).any()
-    assert len(truth) == len(known.selection) == len(fake)
-    np.testing.assert_array_equal(truth.incident_energy, fake.incident_energy)
+    known = RunFolder(tmp_path / "study" / "trials" / "0000").seen()
+    assert len(seen) == 3  # at a quarter, at a half, at the end
+    for truth, fake in seen:
+        identities = hash_showers(truth.cells, truth.incident_energy)
+        assert np.isin(identities, known.selection).all()
+        assert not np.isin(identities, known.training).any()
+        assert len(truth) == len(known.selection) == len(fake)
+        np.testing.assert_array_equal(truth.incident_energy, fake.incident_energy)
 
 
 def test_held_out_showers_may_have_more_energy_than_the_training(small: Small, tmp_path: Path) -> None:
@@ -75,10 +76,19 @@ def test_held_out_showers_may_have_more_energy_than_the_training(small: Small, t
     assert small(tmp_path / "study", trials=1).counts()["complete"] == 1
 
 
+def test_looking_at_a_training_does_not_change_it(small: Small, showers_file: Path, tmp_path: Path) -> None:
+    overrides = ("epochs=4", "hidden=[16]", "latent=2", "batch_size=64")  # with its calibration
+    small(tmp_path / "study", trials=1, overrides=overrides, figure="auc-spectrum")
+    run = tmp_path / "study" / "trials" / "0000"
+    plain = train("vae", showers_file, tmp_path / "plain", run / "config.toml", device="cpu")
+    states = [RunFolder(path).models()[0].state_dict() for path in (run, plain)]
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+
+
 def test_a_trial_without_hope_is_stopped(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "_quick_time", lambda loop: 1.0)
+    monkeypatch.setattr(trials, "_time", lambda model, loop: 1.0)
     arguments = {"trials": 6, "search": ("optimizer.lr=1e-2,1e-8",), "seed": 2}
     result = small(tmp_path / "study", **arguments)
     stopped = [trial for trial in result.trials if trial["state"] == "stopped"]
@@ -93,7 +103,7 @@ def test_a_trial_without_hope_is_stopped(
 def test_too_slow_a_trial_is_stopped_after_its_first_epoch(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "_quick_time", lambda loop: 2.0 + loop.model.config.latent)
+    monkeypatch.setattr(trials, "_time", lambda model, loop: 2.0 + model.config.latent)
     result = small(
         tmp_path / "study",
         trials=5,

@@ -3,11 +3,12 @@
 Everything is measured on the showers that the training itself holds out for the selection of epochs: the figure of accuracy,
 on as many generated showers of the same conditions, and the time of a shower. Test showers are never touched.
 
-**Stopping early.** Optuna has no pruning of several objectives. Here a trial is stopped at an eighth, a quarter and a half of each stage's
-epochs when its best selection figure so far is worse than the median of the earlier trials at the same place, counting
-only those whose showers take no longer (and at least three of them): a trial that is faster than all others is never stopped, since it may
-be on the front. With a single objective this is the median rule of Vizier. The time is measured after the first
-epoch, so without what is fitted after the training, such as a calibration.
+**Stopping early.** Optuna has no pruning of several objectives. Here a trial is stopped at a quarter and at a half of each stage's epochs when
+its figure is worse than the median of the earlier trials at the same place, counting only those whose showers take no longer (and
+at least three of them): a trial that is faster than all others is never stopped, since it may be on the front. For trials of equal speed this is
+the median rule of Vizier. In the last stage that is trained, figure and time are those of the study, of a copy of the model with the weights that
+would be kept, for which later stages without epochs, such as calibrations, are fitted: the selection figure of a network before its
+calibration can order trainings wrongly. In stages before, it is the stage's selection figure and the time of the model as it is.
 
 References:
     D. Golovin et al., Google Vizier: a service for black-box optimization, KDD 2017, section 3.1.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,7 @@ import torch
 from caloforge.errors import CaloforgeError
 from caloforge.generate.timing import speed_of, time_call
 from caloforge.geometry import Detector
+from caloforge.models.base import ShowerModel
 from caloforge.random import child_seed
 from caloforge.settings import merge
 from caloforge.showers import Showers
@@ -55,7 +57,7 @@ __all__ = [
     "run_trial",
 ]
 
-RUNGS = (0.125, 0.25, 0.5)
+RUNGS = (0.25, 0.5)
 """Parts of a stage's epochs at which a trial may be stopped."""
 _FEWEST = 3
 """Fewest earlier trials to be compared with."""
@@ -117,7 +119,7 @@ def hopeless(figure: float, ms: float, others: Compared) -> bool:
     """Return whether a trial is to be stopped.
 
     Arguments:
-        figure: Its selection figure; smaller is better.
+        figure: Its figure; smaller is better.
         ms: Time of a shower.
         others: Figure and time of the earlier trials at the same place.
     """
@@ -130,45 +132,77 @@ class _Watch:
     """Looks at a training after each epoch: time limits, divergence, speed, and whether there is hope."""
 
     job: Job
+    number: int
     stop: Callable[[], bool]  # whether the work is to end
     others: Callable[[str], Compared]  # figure and time of the earlier trials at a place
     record: Callable[[str, float, float], None]  # keeps place, figure and time of this one
-    ms: float = math.nan
+    places: set[str] = field(default_factory=set)  # where this one was compared
 
     def __call__(self, loop: StageLoop, epoch: int, best: Best) -> None:
-        if self.stop() or time.time() > self.job.deadline:
+        stage, job = loop.stage, self.job
+        if self.stop() or time.time() > job.deadline:
             raise InterruptedTrialError("interrupted")
-        if math.isnan(self.ms):
-            self.ms = _quick_time(loop)
-            if self.ms > self.job.most_ms:
-                msg = f"a shower takes {self.ms:.3g} ms, more than {self.job.most_ms:g} ms"
-                raise StoppedTrialError(msg)
-        passed = [
-            rung for rung in RUNGS if (epoch - 1) / loop.stage.epochs < rung <= epoch / loop.stage.epochs
-        ]
-        if not passed or epoch == loop.stage.epochs:
+        if not self.places:
+            self.places.add("speed")
+            if math.isfinite(job.most_ms) and (ms := _time(loop.model, loop)) > job.most_ms:
+                raise StoppedTrialError(f"a shower takes {ms:.3g} ms, more than {job.most_ms:g} ms")
+        passed = [rung for rung in RUNGS if rung <= epoch / stage.epochs]
+        place = f"{loop.training}/{stage.name}/{passed[-1]:g}" if passed else ""
+        if not passed or place in self.places or epoch == stage.epochs:
             return
         if not math.isfinite(best.value):
-            if epoch >= self.job.base.train.validate_every:
+            if epoch >= job.base.train.validate_every:
                 raise FailedTrialError(
-                    f"diverged: no finite figure in {epoch} epochs of stage '{loop.stage.name}'"
+                    f"diverged: no finite figure in {epoch} epochs of stage '{stage.name}'"
                 )
             return
-        place = f"{loop.training}/{loop.stage.name}/{passed[-1]:g}"
+        self.places.add(place)
+        if not job.prune:
+            return
         others = self.others(place)
-        self.record(place, best.value, self.ms)
-        if self.job.prune and hopeless(best.value, self.ms, others):
-            msg = f"without hope after {epoch} of {loop.stage.epochs} epochs of stage '{loop.stage.name}': figure {best.value:.4g}"
+        figure, ms = self._so_far(loop, best)
+        if not math.isfinite(figure):
+            raise FailedTrialError(f"diverged: figure {figure} after {epoch} epochs of stage '{stage.name}'")
+        self.record(place, figure, ms)
+        if hopeless(figure, ms, others):
+            msg = f"without hope after {epoch} of {stage.epochs} epochs of stage '{stage.name}': figure {figure:.4g}"
             raise StoppedTrialError(msg)
 
+    def _so_far(self, loop: StageLoop, best: Best) -> tuple[float, float]:
+        """Return the figure and the time of a shower, ms, of the model that the training would leave if it ended now."""
+        device = loop.data.device
+        with torch.random.fork_rng():
+            model = type(loop.model)(loop.model.detector, loop.model.config)
+            model.load_weights(best.weights)
+            model.to(device).eval()
+            stages = model.stages()
+            later = stages[[stage.name for stage in stages].index(loop.stage.name) + 1 :]
+            if any(stage.fit is None for stage in later):
+                return best.value, _time(model, loop)
+            for stage in later:
+                assert stage.fit is not None
+                stage.fit(loop.sample, torch.Generator(device).manual_seed(loop.seed))
 
-def _quick_time(loop: StageLoop) -> float:
-    """Return the time of a shower of a model in training, ms."""
+            def pair() -> tuple[Showers, Showers]:
+                truth = _held_out(self.job, self.number)
+                conditions = model.condition_matrix(truth).to(device)
+                return truth, truth.replace(cells=model.draw(conditions).float().cpu().numpy())
+
+            return FIGURES[self.job.figure](best.value, pair)[0], _time(model, loop)
+
+
+def _held_out(job: Job, number: int) -> Showers:
+    """Return the showers by which a trial is judged."""
+    return held_out_showers(job.run(number), job.data)[:_MOST]
+
+
+def _time(model: ShowerModel, loop: StageLoop) -> float:
+    """Return the time of a shower of a model, ms."""
     assert loop.held_out is not None
-    model, n = loop.model, min(100, len(loop.held_out))
+    n = min(100, len(loop.held_out))
     conditions = loop.held_out.take(torch.arange(n, device=loop.held_out.device)).conditions
-    mode, threads = model.training, torch.get_num_threads()
-    model.eval()
+    threads = torch.get_num_threads()
+    model.eval()  # as the loop leaves it after an epoch with a look at the held-out showers
     torch.set_num_threads(1)
     try:
         model.draw(conditions)
@@ -176,24 +210,29 @@ def _quick_time(loop: StageLoop) -> float:
         return time_call(lambda seed: model.draw(conditions, seed).cpu(), n, device, _QUICK, 10).cost_ms
     finally:
         torch.set_num_threads(threads)
-        model.train(mode)
 
 
-def _selection(run: Path, truth: Showers, fake: Showers) -> tuple[float, float]:
+Pair = Callable[[], tuple[Showers, Showers]]
+"""Makes held-out showers and generated ones of the same conditions."""
+
+
+def _selection(selection: float, pair: Pair) -> tuple[float, float]:
     """Return the figure by which the training kept its best epoch; it has no uncertainty."""
-    values = [float(value) for value in RunFolder(run).read()["trainings"] if value is not None]
-    return min(values, default=math.nan), math.nan
+    return selection, math.nan
 
 
-def _auc(which: FeatureSet, run: Path, truth: Showers, fake: Showers) -> tuple[float, float]:
+def _auc(which: FeatureSet, selection: float, pair: Pair) -> tuple[float, float]:
     """Return the AUC of gradient boosting in two folds, and its uncertainty."""
     settings = MetricSettings(quick=True, device="cpu", n_max=_MOST)
+    truth, fake = pair()
+    if not np.isfinite(fake.cells).all():
+        raise FailedTrialError("diverged: generated cells are not finite")
     tests = TrainedTests(pair_data(Sample(truth, "truth"), Sample(fake, "fake"), settings), settings)
     found = choose(tests.merged((which,)))
     return found.auc, found.error
 
 
-FIGURES: Mapping[str, Callable[[Path, Showers, Showers], tuple[float, float]]] = {
+FIGURES: Mapping[str, Callable[[float, Pair], tuple[float, float]]] = {
     "auc-observables": partial(_auc, "observables"),
     "auc-cells": partial(_auc, "cells"),
     "auc-spectrum": partial(_auc, "spectrum"),
@@ -225,16 +264,19 @@ def run_trial(
     run = job.run(number)
     train(
         job.model, job.data, run, config=job.settings(values), device=job.device, seed=job.seed, force=True,
-        detector=job.detector, watch=_Watch(job, stop, others, record),
+        detector=job.detector, watch=_Watch(job, number, stop, others, record),
     )  # fmt: skip
     info = RunFolder(run).read()
-    truth = held_out_showers(run, job.data)[:_MOST]
-    generator = load(run, device=job.device)
-    # a few held-out showers may have more energy than any of the training
-    fake = generator.generate(like=truth, seed=child_seed(job.seed, "tune"), allow_extrapolation=True)
-    if not np.isfinite(fake.cells).all():
-        raise FailedTrialError("diverged: generated cells are not finite")
-    figure, uncertainty = FIGURES[job.figure](run, truth, fake)
+    truth, generator = _held_out(job, number), load(run, device=job.device)
+    selection = min((float(value) for value in info["trainings"] if value is not None), default=math.nan)
+
+    def pair() -> tuple[Showers, Showers]:
+        # a few held-out showers may have more energy than any of the training
+        return truth, generator.generate(
+            like=truth, seed=child_seed(job.seed, "tune"), allow_extrapolation=True
+        )
+
+    figure, uncertainty = FIGURES[job.figure](selection, pair)
     if not math.isfinite(figure):
         raise FailedTrialError(f"diverged: {job.figure} is {figure}")
     speed = speed_of(generator, truth, seconds=_SLOW, allow_extrapolation=True)
