@@ -193,6 +193,7 @@ def _ticks(place: Any, times: Sequence[float]) -> None:
 
     low, high = 0.8 * min(times), 1.25 * max(times)
     place.set_xlim(low, high)
-    place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(6))
+    subs = (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)
+    place.xaxis.set_major_locator(LogLocator(subs=subs) if high > 3 * low else MaxNLocator(6))
     place.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     place.xaxis.set_minor_locator(NullLocator())
