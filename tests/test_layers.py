@@ -39,6 +39,9 @@ ALLOWED: dict[str, set[str]] = {
     "studies": {
         "zoo", "generate", "train", "models", "validate", "simulate", "statistics", "showers", "geometry", "data"
     },
+    "tune": {
+        "studies", "zoo", "generate", "train", "models", "validate", "statistics", "showers", "geometry"
+    },
     "benchmark": {
         "studies", "zoo", "generate", "train", "models", "validate", "simulate", "statistics", "showers", "geometry", "data"
     },

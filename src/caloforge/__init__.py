@@ -23,6 +23,7 @@ _LAZY = {
     "read_showers": "caloforge.showers",
     "simulate": "caloforge.simulate",
     "train": "caloforge.train",
+    "tune": "caloforge.tune",
     "validate": "caloforge.validate",
     "write_showers": "caloforge.showers",
 }
@@ -42,7 +43,7 @@ def __getattr__(name: str) -> Any:
 
 
 class VerbPackage(ModuleType):
-    """Class of the packages simulate, train, validate and benchmark: a call of the package calls its function of the same name.
+    """Class of the packages simulate, train, tune, validate and benchmark: a call of the package calls its function of the same name.
 
     Python makes an imported subpackage an attribute of its parent, so ``caloforge.simulate`` is the function or the package,
     depending on what was imported last; with this class it is both, always.

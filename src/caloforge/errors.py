@@ -7,6 +7,7 @@ one line that says what is wrong, where, and what was expected.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = [
     "UnitError",
     "UnknownNameError",
     "WriteError",
+    "did_you_mean",
     "require",
 ]
 
@@ -132,6 +134,12 @@ class UnfinishedError(CaloforgeError):
 
 class GateError(CaloforgeError):
     """A validation limit was exceeded."""
+
+
+def did_you_mean(name: str, known: Sequence[str], most: int = 40) -> str:
+    """Return the end of a message on an unknown name: what was perhaps meant, or at most so many known names."""
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known[:most])}"
 
 
 def require(module: str, extra: str) -> Any:

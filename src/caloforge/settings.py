@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -40,7 +40,14 @@ class OptimizerSettings(Settings):
 
 
 class ModelConfig(Settings):
-    """Base of every model's settings."""
+    """Base of every model's settings.
+
+    Attributes:
+        search: What ``caloforge tune`` varies by default: a dotted key to ``LOW:HIGH``, ``LOW:HIGH:log`` or choices such as
+            ``64,128,256`` (:mod:`caloforge.tune.space`).
+    """
+
+    search: ClassVar[Mapping[str, str]] = {}
 
     preset: str = "improved"  # name of the preset that the settings started from
     # what the model is conditioned on; empty: the detector's ``model_conditions``

@@ -19,6 +19,7 @@ from caloforge.cli.models import models
 from caloforge.cli.showers import export, generate, project, simulate, view
 from caloforge.cli.study import study
 from caloforge.cli.train import train
+from caloforge.cli.tune import tune
 from caloforge.cli.validate import validate
 from caloforge.errors import CaloforgeError
 
@@ -138,7 +139,7 @@ def _options(
 
 
 for _verb in (
-    detectors, models, simulate, project, train, generate, export, validate, study, benchmark, convert, view, demo,
+    detectors, models, simulate, project, train, tune, generate, export, validate, study, benchmark, convert, view, demo,
 ):  # fmt: skip
     app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
 

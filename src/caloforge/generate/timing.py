@@ -82,13 +82,20 @@ def time_call(
 
 
 def time_generator(
-    generator: Generator, like: ShowerSource, batch: int = 100, seconds: float = 2.0, most: int = 20
+    generator: Generator,
+    like: ShowerSource,
+    batch: int = 100,
+    seconds: float = 2.0,
+    most: int = 20,
+    allow_extrapolation: bool = False,
 ) -> GeneratorTime:
     """Time a generator on the conditions of the first showers of a reference, for some seconds but at least twice."""
     conditions = like[: min(batch, len(like))]
 
     def call(seed: int) -> Showers:
-        return generator.generate(batch, like=conditions, batch_size=batch, seed=seed)
+        return generator.generate(
+            batch, like=conditions, batch_size=batch, seed=seed, allow_extrapolation=allow_extrapolation
+        )
 
     call(0)  # the first call sets things up
     return time_call(call, batch, generator.device.type, seconds, most)
@@ -109,7 +116,11 @@ def hardware_name(device: str) -> str:
 
 
 def speed_of(
-    generator: Generator, like: ShowerSource, batch: int = 100, seconds: float = 5.0
+    generator: Generator,
+    like: ShowerSource,
+    batch: int = 100,
+    seconds: float = 5.0,
+    allow_extrapolation: bool = False,
 ) -> dict[str, Any]:
     """Time a generator where it is: on a CPU with one thread, in processor time; on a GPU by the clock.
 
@@ -118,7 +129,7 @@ def speed_of(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = time_generator(generator, like, batch, seconds)
+        found = time_generator(generator, like, batch, seconds, allow_extrapolation=allow_extrapolation)
     finally:
         torch.set_num_threads(threads)
     cost, error = float(f"{found.cost_ms:.4g}"), float(f"{found.cost_error:.2g}")

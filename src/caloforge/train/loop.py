@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from caloforge.train.folder import random_state, restore_random
 from caloforge.train.settings import TrainConfig
 from caloforge.train.updater import StageUpdater
 
-__all__ = ["Best", "MetricLog", "StageLoop"]
+__all__ = ["Best", "MetricLog", "StageLoop", "Watch"]
 
 _HEADER = "training,stage,epoch,name,value\n"
 
@@ -89,6 +89,7 @@ class StageLoop:
     advance: Callable[[int], None]  # moves the progress bar by epochs
     # time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint
     deadline: float = float("inf")
+    watch: Watch | None = None  # called after each epoch; what it raises ends the training
 
     def run(self, state: dict[str, Any] | None = None) -> Best:
         """Run the stage, from a checkpoint's state when there is one; leaves its weights in the model."""
@@ -136,6 +137,8 @@ class StageLoop:
                 self._save(updater, best)
                 saved = time.monotonic()
             self.advance(1)
+            if self.watch is not None:
+                self.watch(self, updater.epoch, best)
         if updater.epoch < self.stage.epochs:
             self._save(updater, best)
         if best.weights:
@@ -197,3 +200,7 @@ class StageLoop:
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+Watch: TypeAlias = Callable[[StageLoop, int, Best], None]
+"""Called with the loop of a stage, its epochs so far and its best epoch."""

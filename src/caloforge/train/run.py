@@ -39,7 +39,7 @@ from caloforge.train.folder import (
     save_weights,
     unfinished_text,
 )
-from caloforge.train.loop import MetricLog, StageLoop
+from caloforge.train.loop import MetricLog, StageLoop, Watch
 from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve, to_toml
 
 __all__ = ["held_out_showers", "train"]
@@ -62,6 +62,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     detector: str | Path | Detector | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Train a model on a file of showers.
 
@@ -79,6 +80,7 @@ def train(
             ``max_seconds``.
         force: Replace a run that is there.
         detector: Detector of files that do not name their own.
+        watch: Called after each epoch; what it raises ends the training.
 
     Returns:
         The run folder.
@@ -115,7 +117,7 @@ def train(
         part.write_text(to_toml(settings.as_dict()))
     write_json(folder.info, info)
     seen.write(folder.path)
-    _Training(settings, files, parts, folder, seed, where).run(info)
+    _Training(settings, files, parts, folder, seed, where, watch).run(info)
     if info["status"] == "unfinished":
         raise UnfinishedError(
             f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
@@ -210,8 +212,9 @@ class _Training:
         folder: RunFolder,
         seed: int,
         device: torch.device,
+        watch: Watch | None,
     ) -> None:
-        self.settings, self.folder, self.seed = settings, folder, seed
+        self.settings, self.folder, self.seed, self.watch = settings, folder, seed, watch
         self.config = settings.train
         self.train_rows, self.held_out_rows = parts.train, parts.held_out[: files.n_sample]
         self.sample_rows = parts.train[: files.n_sample]
@@ -285,6 +288,7 @@ class _Training:
                     loop = StageLoop(
                         model, stage, data, sample, held_out, self.config,
                         child_seed(self.seed, "training", training), training, log, save, advance, deadline,
+                        watch=self.watch,
                     )  # fmt: skip
                     best = loop.run(state or None)
                 state = {}

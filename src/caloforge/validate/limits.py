@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from caloforge.errors import ConfigError, GateError
+from caloforge.errors import ConfigError, GateError, did_you_mean
 from caloforge.files import read_toml
 
 __all__ = ["Limit", "Row", "check_limits", "check_names", "metric_names", "raise_if_failed", "read_limits"]
@@ -214,6 +213,4 @@ def _numbers(tree: Any, done: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 def _unknown(name: str, part: str, known: list[str]) -> str:
     """Return a message that offers what was perhaps meant."""
-    near = get_close_matches(part, known, n=3, cutoff=0.5)
-    offer = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known[:40])}"
-    return f"limits.{name}: no such metric; {offer}"
+    return f"limits.{name}: no such metric; {did_you_mean(part, known)}"

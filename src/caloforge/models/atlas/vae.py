@@ -164,6 +164,14 @@ CODES: Mapping[str, type[FractionCode] | type[LayerCode]] = {"fractions": Fracti
 class VaeConfig(AtlasConfig):
     """Settings of the autoencoder, beside those of :class:`~caloforge.models.atlas.AtlasConfig`."""
 
+    search: ClassVar[Mapping[str, str]] = {
+        "latent": "8:64:log",
+        "hidden": "[64, 64],[128, 128],[256, 128],[384, 256, 128],[512, 384, 256],[1024, 512, 256]",
+        "kl": "0.3:2:log",
+        "batch_size": "64,128,256",
+        "optimizer.lr": "3e-4:5e-3:log",
+    }
+
     # representation of the showers: ``fractions`` as published, or ``layers``
     code: Literal["fractions", "layers"] = "layers"
     latent: Annotated[int, Field(ge=1)] = 24  # latent variables

@@ -72,6 +72,16 @@ class SparseSigmoid(nn.Module):
 class WganGpConfig(AtlasConfig):
     """Settings of the WGAN-GP, beside those of :class:`~caloforge.models.atlas.AtlasConfig`."""
 
+    search: ClassVar[Mapping[str, str]] = {
+        "latent": "32:256:log",
+        "generator": "[128, 128],[256, 256],[256, 256, 512],[512, 512, 512]",
+        "critic": "[256, 256],[512, 512, 512]",
+        "critic_steps": "2:6",
+        "batch_size": "128,256,512",
+        "generator_optimizer.lr": "5e-5:1e-3:log",
+        "critic_optimizer.lr": "5e-5:1e-3:log",
+    }
+
     latent: Annotated[int, Field(ge=1)] = 128  # normal numbers of a shower
     # representation of the cells: ``plain`` as published, or ``layered``
     cells: Literal["plain", "layered"] = "layered"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -57,6 +57,18 @@ class FlowSettings(Settings):
 
 class BibAeConfig(ModelConfig):
     """Settings of the BIB-AE."""
+
+    search: ClassVar[Mapping[str, str]] = {
+        "latent_size": "12:48:log",
+        "noise": "32:128:log",
+        "width": "16,24,32,48",
+        "features": "0:8",
+        "weights.critic": "0.01:0.2:log",
+        "weights.kl": "0.001:0.05:log",
+        "batch_size": "32,64,128",
+        "generator.lr": "3e-4:3e-3:log",
+        "critic.lr": "1e-4:1e-3:log",
+    }
 
     # decoder and post-processor: ``published``, or along the shower ``axis``
     # (:mod:`~caloforge.models.bib_ae.generators`)

@@ -43,6 +43,17 @@ __all__ = ["FlowMatchingCpu", "FlowMatchingCpuConfig"]
 class FlowMatchingCpuConfig(DistilledSummaryConfig):
     """Settings of the small flow; ``width`` and ``blocks`` are those of the columns."""
 
+    search: ClassVar[Mapping[str, str]] = {
+        "width": "24,32,48,64,96",
+        "blocks": "1:3",
+        "kernel": "3,5,7",
+        "times": "[0.0],[0.0, 0.5],[0.0, 0.35, 0.7],[0.0, 0.25, 0.5, 0.75]",
+        "student_width": "128,192,256,384",
+        "summary_jumps": "2:6",
+        "student.lr": "5e-4:5e-3:log",
+        "optimizer.lr": "1e-3:1e-2:log",
+    }
+
     width: Annotated[int, Field(ge=8)] = 48  # channels of a column
     blocks: Annotated[int, Field(ge=1)] = 1  # blocks of each network of columns
     kernel: Annotated[int, Field(ge=1)] = 5  # columns along the side of their convolutions, odd

@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -30,6 +31,17 @@ __all__ = ["FlowMatchingFast", "FlowMatchingFastConfig"]
 
 class FlowMatchingFastConfig(DistilledSummaryConfig):
     """Settings of the flow and of its distillation."""
+
+    search: ClassVar[Mapping[str, str]] = {
+        "width": "64,96,128,192",
+        "blocks": "1:4",
+        "repeats": "1:3",
+        "jumps": "2:6",
+        "summary_jumps": "2:6",
+        "batch_size": "128,256,512",
+        "optimizer.lr": "3e-4:3e-3:log",
+        "student.lr": "2e-4:3e-3:log",
+    }
 
     # epochs of the teacher of the cells; 0 for teachers that were trained before (``train.initial``)
     epochs: Annotated[int, Field(ge=0)] = 400

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,17 @@ _Width = Annotated[int, Field(ge=8)]
 
 class FlowMatchingConfig(ModelConfig):
     """Settings of the flow."""
+
+    search: ClassVar[Mapping[str, str]] = {
+        "width": "64,96,128,192",
+        "blocks": "1:4",
+        "repeats": "1:3",
+        "summary_width": "48,80,128",
+        "blur": "0.02:0.15:log",
+        "batch_size": "128,256,512",
+        "summary.lr": "3e-4:3e-3:log",
+        "optimizer.lr": "3e-4:3e-3:log",
+    }
 
     cut: Annotated[float, Field(gt=0)] = 1e-4  # energy below which a cell is empty, MeV
     # energy above which a cell counts as a hit of the summary, MeV

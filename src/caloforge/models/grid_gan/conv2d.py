@@ -178,6 +178,8 @@ class BranchedDiscriminator(nn.Module):
 class Conv2dGanConfig(GridGanConfig):
     """Settings of the Conv2D GAN."""
 
+    search: ClassVar[Mapping[str, str]] = {**GridGanConfig.search, "width": "32,48,64,96"}
+
     width: Annotated[int, Field(ge=1)] = 64  # features of the discriminator
 
 

@@ -11,7 +11,7 @@ is the same at all energies and the head predicts the standardised ln E with the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,15 @@ class HeadWeights(Settings):
 
 class GridGanConfig(ModelConfig):
     """Settings of a generator on a grid."""
+
+    search: ClassVar[Mapping[str, str]] = {
+        "batch_size": "32,64,128",
+        "generator.lr": "1e-4:2e-3:log",
+        "discriminator.lr": "1e-4:2e-3:log",
+        "generator_steps": "1,2",
+        "r1": "0.01:1:log",
+        "weights.energy": "0.03:0.3:log",
+    }
 
     epochs: Annotated[int, Field(ge=1)] = 600  # passes over the training showers
     batch_size: Annotated[int, Field(ge=2)] = 64  # showers a step

@@ -155,6 +155,16 @@ _EACH = 25  # most images generated for the histograms for each held-out one
 class VaeGanConfig(ModelConfig):
     """Settings of the VAE-GAN."""
 
+    search: ClassVar[Mapping[str, str]] = {
+        "latent": "16:128:log",
+        "generator": "[64, 16, 8, 8],[128, 32, 12, 12],[128, 64, 16, 16]",
+        "kl": "0.01:0.3:log",
+        "prior": "0.3:3:log",
+        "discriminator_steps": "1:4",
+        "generator_optimizer.lr": "3e-5:1e-3:log",
+        "discriminator_optimizer.lr": "3e-5:1e-3:log",
+    }
+
     latent: Annotated[int, Field(ge=1)] = 64  # latent numbers
     # representation of the pixels: ``plain`` as published, or ``layered``
     cells: Literal["plain", "layered"] = "layered"
