@@ -1,6 +1,6 @@
-"""Energies and angles as people write them: ``50GeV``, ``10-100GeV``, ``1-1000GeV:log``, ``1-262GeV:log2``, ``30-90``.
+"""Energies, angles and times as people write them: ``50GeV``, ``10-100GeV``, ``1-1000GeV:log``, ``1-262GeV:log2``, ``30-90``, ``30min``.
 
-Inside, everything is MeV and degrees. A bare energy is refused, since MeV and GeV are both plausible.
+Inside, everything is MeV, degrees and seconds. A bare energy is refused, since MeV and GeV are both plausible.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from caloforge.errors import UnitError
 
-__all__ = ["AngleSpec", "EnergySpec"]
+__all__ = ["AngleSpec", "EnergySpec", "read_seconds", "say_seconds"]
 
 _UNITS = {"keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _ENERGY = re.compile(rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*(?:-\s*({_NUMBER})\s*([A-Za-z]*)\s*)?(?::(\w+))?\s*")
+_TIME = re.compile(rf"\s*({_NUMBER})\s*([A-Za-z]+)\s*")
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _ANGLE = re.compile(rf"\s*({_NUMBER})\s*(?:-\s*({_NUMBER})\s*)?(?:deg)?\s*")
 _RULES: dict[str | None, Literal["uniform", "log", "log2"]] = {None: "uniform", "log": "log", "log2": "log2"}
 _MAX_ENERGY = 1e8  # MeV; Geant4's electromagnetic models end at 100 TeV
@@ -135,3 +137,23 @@ class AngleSpec:
 
     def __str__(self) -> str:
         return f"{self.low:g}" if self.low == self.high else f"{self.low:g}-{self.high:g}"
+
+
+def read_seconds(text: str) -> float:
+    """Return the seconds of a time with its unit: ``900s``, ``30min``, ``1.5h``, ``2d``.
+
+    Raises:
+        UnitError: For a bare number, an unknown unit, or no time at all.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or match[2] not in _SECONDS or not 0.0 < float(match[1]) * _SECONDS[match[2]] < np.inf:
+        raise UnitError(f"time '{text}' is not understood: expected such as 900s, 30min or 2h, above 0")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def say_seconds(seconds: float) -> str:
+    """Return a time for people, in seconds up to two minutes, minutes up to two hours, or hours."""
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.995 * size:
+            return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
