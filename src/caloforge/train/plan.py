@@ -87,8 +87,10 @@ _FORWARD = 0.37  # time of a network's output, of that of a step of its training
 _EVALUATIONS = {"cells": 15, "summary": 31}  # of the networks for a generated shower
 _MARGIN = 0.92  # part of the time left that is planned for the networks
 _REPORT = {False: 45.0, True: 25.0}  # seconds of the report on an idle CPU; of a quick one
-_QUICK_BELOW = 600.0  # seconds in all below which it is a quick one
-_SAMPLE = 200  # showers that a model is made ready with for the timing
+_QUICK_BELOW, _SAMPLE = (
+    600.0,
+    200,
+)  # seconds in all below which it is one; showers that a model is made ready with for the timing
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Plan:
         return [
             f"plan: {self.model} for {f.showers:,} showers of {f.cells:,} cells on {f.device}, within {say_seconds(f.seconds)}",
             *(f"  {line}" for line in self.reasons),
-            *([f"  to expect: {self.expected}"] if self.expected else []),
+            *(f"  to expect: {line}" for line in (self.expected,) if line),
             f"  time: about {say_seconds(self.seconds)} ({parts})",
         ]
 
