@@ -15,7 +15,8 @@ from caloforge.errors import ConfigError, UnitError
 from caloforge.showers import Showers
 from caloforge.train import RunFolder, train
 from caloforge.train import loop as loop_module
-from caloforge.train.plan import SIZES, Facts, Plan, expectation, flagship_plan, scaled_plan
+from caloforge.train.expected import expected_accuracy
+from caloforge.train.plan import SIZES, Facts, Plan, flagship_plan, scaled_plan
 from caloforge.train.speed import Speed, StageSpeed
 from caloforge.units import read_seconds, say_seconds
 
@@ -67,7 +68,7 @@ def test_more_time_gives_a_larger_network() -> None:
 
 def test_few_showers_are_not_trained_on_for_ever() -> None:
     few, many = (plan(n, 10_000.0, 0.01) for n in (300, 1_000_000))
-    assert (few.values["model"]["summary_epochs"], few.values["model"]["epochs"]) == (300, 400)
+    assert (few.values["model"]["summary_epochs"], few.values["model"]["epochs"]) == (300, 100)
     assert few.seconds < 4_000
     assert many.values["model"]["epochs"] < 50
     assert few.values["train"]["validation"] == 0.2
@@ -97,7 +98,7 @@ def test_a_time_that_is_too_short_says_what_is_needed() -> None:
 
 
 def test_no_report_leaves_the_time_to_the_training() -> None:
-    with_report, without = (plan(1_000, 700.0, report=report) for report in (True, False))
+    with_report, without = (plan(10_000, 700.0, report=report) for report in (True, False))
     assert without.parts["closing measurement"] == 0
     assert without.values["model"]["epochs"] > with_report.values["model"]["epochs"]
 
@@ -125,17 +126,24 @@ def test_the_expectation_is_that_of_the_nearest_detector(tmp_path: Path) -> None
     table.write_text(
         "".join(
             f'[[measured]]\ndetector="{d}"\ncells={c}\nstart="nothing"\nshowers={n}\nauc={auc}\nauc_error=0.01\n'
-            'auc_floor=0.5\nseconds=120\ndevice="a GPU"\n'
+            f'auc_floor=0.5\nseconds=120\ndevice="a GPU"\ndetectability={n * 200 // 600}\n'
             for d, c, n, auc in rows
         )
     )
-    found = expectation(600, 300, "nothing", table)
-    assert "0.64 on observables (floor 0.50)" in found  # 0.5 + sqrt(0.2 * 0.1)
-    assert "estimate from a (266 cells, 300 to 1,200 showers)" in found
-    assert "about 0.90" in expectation(100, 20_000, "nothing", table)
-    assert "nearest number measured" in expectation(100, 20_000, "nothing", table)
-    assert expectation(600, 300, "gflash", table) == ""
-    assert expectation(600, 300, "nothing", tmp_path / "none.toml") == ""
+    found = expected_accuracy(600, 300, "nothing", table)
+    assert found is not None
+    assert found.auc == pytest.approx(0.5 + (0.2 * 0.1) ** 0.5, abs=1e-6)  # halfway in both logarithms
+    assert (found.detector, found.measured, found.inside) == ("a", (300, 1200), True)
+    assert found.detectability == pytest.approx(200.0)
+    assert "about 0.64 (floor 0.50), 200 showers a side to 5 sigma: an estimate from a (266 cells)" in str(
+        found
+    )
+    beyond = expected_accuracy(100, 20_000, "nothing", table)
+    assert beyond is not None
+    assert (beyond.auc, beyond.inside) == (pytest.approx(0.9), False)
+    assert "300 to 1,200 showers; here the nearest of these" in str(beyond)
+    assert expected_accuracy(600, 300, "gflash", table) is None
+    assert expected_accuracy(600, 300, "nothing", tmp_path / "none.toml") is None
 
 
 def test_times_are_read_and_said() -> None:

@@ -92,9 +92,9 @@ def train(
         _print_run(folder, info)
     planned = info.get("plan")
     if report or (report is None and planned):
-        from caloforge.zoo.closing import close_training
+        from caloforge.zoo.closing import close_training, needs_quick
 
-        quick = bool(planned and planned["quick_report"])
+        quick = bool(planned) and needs_quick(info)
         closing = close_training(folder, data, device, {"quick": quick}, seed)
         info = RunFolder(folder).read()
         if not as_json:

@@ -9,8 +9,8 @@ The rule for the flagship:
 
 - of the networks in :data:`SIZES` the largest that is trained on ``enough`` showers in the time, each counted as often as it is used: one that is
   trained too shortly is worse than a smaller one, and from 64 to 192 wide the AUC changes by 0.01 (docs/flagship.md);
-- at most :data:`_EPOCHS` epochs: with 240 training showers the loss of the summary on others rises after about 225 (docs/train.md). The learning
-  rate falls to 0 with the last epoch, and the best epoch on the held-out showers is kept;
+- at most :func:`most_epochs`: with 237 training showers the held-out loss of the summary rises after about 225 epochs, that of the cells after
+  80 (docs/train.md). The learning rate falls to 0 with the last epoch, and the best epoch on the held-out showers is kept;
 - the largest batch that leaves :data:`_STEPS` steps, and the stronger weight decay of the shipped models where showers are few;
 - held out for the selection of the epoch are :data:`_SELECTION` showers, but at most 20 %;
 - looks at them take a tenth of the time, and the calibration, which generates showers, about an eighth.
@@ -18,21 +18,19 @@ The rule for the flagship:
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from caloforge.errors import ConfigError
-from caloforge.files import read_toml
 from caloforge.models import MODELS
 from caloforge.train.data import TrainingFiles
 from caloforge.train.dataset import CellDataset
+from caloforge.train.expected import expected_accuracy
 from caloforge.train.settings import FLAGSHIP
 from caloforge.train.speed import Speed, StageSpeed, measure_speed
 from caloforge.units import say_seconds
@@ -42,7 +40,6 @@ __all__ = [
     "SIZES",
     "Facts",
     "Plan",
-    "expectation",
     "flagship_plan",
     "plan_training",
     "scaled_plan",
@@ -71,7 +68,8 @@ SIZES = {
 _STRUCTURE = frozenset(
     {"preset", "box", "feedback", *(key for size in SIZES.values() for key in size.settings)}
 )
-_EPOCHS = {"summary": 300, "cells": 400}
+_EPOCHS = {"summary": 300, "cells": 200}
+_FEW, _FEW_EPOCHS = 1_000, 100  # training showers below which the cells have fewer epochs
 _STEPS, _LEAST_STEPS = 3_000, 300  # of a stage: wanted; without which it is no training
 _BATCHES = (256, 128, 64, 32)
 _SELECTION, _MOST_SHARE = 2_000, 0.2
@@ -86,7 +84,7 @@ _DRAWS = 2.2  # showers that the calibration generates for each of its own, its 
 _FORWARD = 0.37  # time of a network's output, of that of a step of its training
 _EVALUATIONS = {"cells": 15, "summary": 31}  # of the networks for a generated shower
 _MARGIN = 0.92  # part of the time left that is planned for the networks
-_REPORT = {False: 45.0, True: 25.0}  # seconds of the report on an idle CPU; of a quick one
+REPORT_SECONDS, _QUICK_SECONDS = 45.0, 25.0  # of the report on an idle CPU; of a quick one
 _QUICK_BELOW, _SAMPLE = (
     600.0,
     200,
@@ -125,7 +123,11 @@ class Facts:
 
     def closing(self, shower: float, held_out: int) -> float:
         """Return the seconds of the closing measurement, a generated shower taking so many."""
-        return held_out * shower + self.slow * _REPORT[self.quick] if self.report else 0.0
+        return (
+            held_out * shower + self.slow * (_QUICK_SECONDS if self.quick else REPORT_SECONDS)
+            if self.report
+            else 0.0
+        )
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,11 @@ def start_of(facts: Facts) -> str:
     return "nothing"
 
 
+def most_epochs(n: int) -> dict[str, int]:
+    """Return the most epochs of the stages with n training showers: more would only overfit."""
+    return _EPOCHS | ({"cells": min(_FEW_EPOCHS, _EPOCHS["cells"])} if n < _FEW else {})
+
+
 @dataclass(frozen=True)
 class _Room:
     """The time that a network of some speed has."""
@@ -231,17 +238,18 @@ def flagship_plan(facts: Facts, speeds: Mapping[str, Speed], given: frozenset[st
     for other, speed in list(speeds.items())[1:]:
         larger = _Room.of(facts, speed, n, held_out)
         trained = speed["cells"].passes((1.0 - _SUMMARY) * larger.networks, _BATCHES[-1])
-        if trained >= SIZES[other].enough and n >= SIZES[other].fewest:
+        if trained >= min(SIZES[other].enough, most_epochs(n)["cells"] * n) and n >= SIZES[other].fewest:
             name, room = other, larger
     summary, cells = speeds[name]["summary"], speeds[name]["cells"]
     usable = int(cells.passes((1.0 - _SUMMARY - _LOOKING) * room.networks, _BATCHES[-1]) / 3)
     train_size = max(10, usable) if usable < n and not facts.train_size else 0
     n = train_size or n
-    size, epochs, seconds = _stage(summary, _SUMMARY * room.networks, n, _EPOCHS["summary"])
+    most = most_epochs(n)
+    size, epochs, seconds = _stage(summary, _SUMMARY * room.networks, n, most["summary"])
     left = room.networks - seconds
     look = {key: _FORWARD * s.each * max(_LOOK_SHOWERS, held_out) for key, s in speeds[name].items()}
     looks = int(np.clip(_LOOKING * left / look["cells"], 3, _LOOKS))
-    batch, cell_epochs, cell_seconds = _stage(cells, left - looks * look["cells"], n, _EPOCHS["cells"])
+    batch, cell_epochs, cell_seconds = _stage(cells, left - looks * look["cells"], n, most["cells"])
     steps = {"summary": epochs * max(1, n // size), "cells": cell_epochs * max(1, n // batch)}
     every = max(1, min(epochs, cell_epochs) // looks)
     times = {
@@ -269,7 +277,7 @@ def flagship_plan(facts: Facts, speeds: Mapping[str, Speed], given: frozenset[st
         "closing measurement": room.closing,
     }
     reasons = _reasons(name, cells, (n, held_out), left, model, steps["cells"], bool(train_size))
-    expected = expectation(facts.showers, facts.cells, start_of(facts))
+    expected = str(expected_accuracy(facts.showers, facts.cells, start_of(facts)) or "")
     return Plan(FLAGSHIP, {"model": model, "train": train}, facts, parts, reasons, expected, speeds)
 
 
@@ -278,7 +286,7 @@ def _reasons(
 ) -> list[str]:  # fmt: skip
     """Return a line for each choice."""
     n, held_out = division
-    known = SIZES.get(name)
+    known, most = SIZES.get(name), most_epochs(n)
     trained = f"{cells.passes(left, _BATCHES[-1]):,.0f} showers can be trained on in the time, each counted as often as it is used"
     network = f"as set ({trained})"
     if known:
@@ -287,7 +295,7 @@ def _reasons(
     return [
         f"network of the cells: {network}",
         f"showers: about {n:,} to train on, {held_out:,} held out to choose the epoch" + ("; more could not be used three times" if reduced else ""),
-        f"epochs: summary {model['summary_epochs']}, cells {model['epochs']} (at most {_EPOCHS['summary']} and {_EPOCHS['cells']}: more overfit): "
+        f"epochs: summary {model['summary_epochs']}, cells {model['epochs']} (at most {most['summary']} and {most['cells']}: more overfit): "
         f"{steps:,} steps of {model['batch_size']} showers, {step:.3g} ms each as measured here",
     ]  # fmt: skip
 
@@ -329,32 +337,6 @@ def scaled_plan(
     return Plan(model, {"model": changed, "train": train}, facts, parts, [reason], speeds={"": speed})
 
 
-def expectation(showers: int, cells: int, start: str, table: Path | None = None) -> str:
-    """Return the accuracy to expect, in words; empty where nothing was measured.
-
-    ln(AUC - 0.5) is interpolated in the logarithm of the number of showers, for the detector with the nearest number of cells.
-
-    Arguments:
-        start: What the training begins from, see :func:`start_of`.
-        table: TOML file of the measurements; by default the one of the study ``data-efficiency``.
-    """
-    path = table or Path(__file__).with_name("expected.toml")
-    rows = read_toml(path).get("measured", []) if path.is_file() else []
-    rows = [row for row in rows if row["start"] == start]
-    if not rows:
-        return ""
-    near = min(rows, key=lambda row: abs(math.log(row["cells"] / cells)))
-    rows = sorted((r for r in rows if r["detector"] == near["detector"]), key=lambda row: row["showers"])
-    x, y = np.log([row["showers"] for row in rows]), np.log([max(1e-3, row["auc"] - 0.5) for row in rows])
-    auc = 0.5 + math.exp(float(np.interp(math.log(showers), x, y)))
-    low, high = rows[0]["showers"], rows[-1]["showers"]
-    beyond = "" if low <= showers <= high else ", the nearest number measured"
-    return (
-        f"an AUC of about {auc:.2f} on observables (floor {near['auc_floor']:.2f}); an estimate from {near['detector']} "
-        f"({near['cells']:,} cells, {low:,} to {high:,} showers{beyond}), trained for {say_seconds(near['seconds'])} on {near['device']}"
-    )
-
-
 def plan_training(
     model: str, files: TrainingFiles, settings: Mapping[str, Any], seconds: float, device: torch.device, began: float,
     given: frozenset[str] = frozenset(), report: bool = True,
@@ -383,7 +365,7 @@ def plan_training(
 
     def facts() -> Facts:
         wall, used = time.monotonic() - clock, time.process_time() - processor
-        slow = float(np.clip(wall / max(used, 1e-3), 1.0, 4.0)) if device.type == "cpu" else 1.0
+        slow = float(np.clip(wall / max(used, 1e-3), 1.0, 8.0)) if device.type == "cpu" else 1.0
         size = int(train["train_size"]) if "train.train_size" in given else 0
         before = time.monotonic() - began
         return Facts(len(files), files.detector.n_cells, device.type, seconds, before, report, slow, size)
@@ -397,7 +379,8 @@ def plan_training(
     speeds: dict[str, Speed] = {}
     for name, size in SIZES.items():
         left = (1.0 - _SUMMARY) * (seconds - (time.monotonic() - began))
-        if speeds and list(speeds.values())[-1]["cells"].passes(left, _BATCHES[-1]) < 1.5 * size.enough:
+        enough = min(size.enough, most_epochs(len(files))["cells"] * len(files))
+        if speeds and list(speeds.values())[-1]["cells"].passes(left, _BATCHES[-1]) < 1.2 * enough:
             break  # a slower one could not be trained on enough showers
         speeds[name] = speed_of(size.settings)
     return flagship_plan(facts(), speeds, given)

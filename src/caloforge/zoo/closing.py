@@ -1,7 +1,7 @@
 """The measurement that ends a training: the trained model against the showers that it held out.
 
 The held-out showers chose the epoch of each stage, by the loss of its network and by nothing else; no weight and no calibration was fitted
-to them. As many showers are generated under their conditions, and both go through the standard comparison
+to them. Those whose conditions lie beyond all training showers are left out. As many showers are generated under their conditions, and both go through the standard comparison
 (:mod:`caloforge.validate.driver`) into ``RUN/report``, which says that they selected the model. A number for a publication needs showers
 that the training has not seen at all: ``caloforge validate``.
 """
@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caloforge.errors import MissingExtraError, TooFewShowersError
 from caloforge.files import write_json
+from caloforge.generate import condition_range
 from caloforge.showers import Showers
 from caloforge.train import RunFolder, held_out_showers
 from caloforge.train.data import Files
+from caloforge.train.plan import REPORT_SECONDS
 from caloforge.validate.driver import Report, validate
 from caloforge.validate.report.build import require_report
 from caloforge.validate.report.summary import judge
 from caloforge.zoo.store import load
 
-__all__ = ["ROWS", "Closing", "close_training"]
+__all__ = ["ROWS", "Closing", "close_training", "needs_quick"]
 
 ROWS = ("response", "resolution", "hits", "auc_observables", "auc_cells", "auc_spectrum", "detectability")
 """Statements of the short table."""
@@ -68,6 +72,14 @@ class Closing:
         }  # fmt: skip
 
 
+def needs_quick(info: Mapping[str, Any]) -> bool:
+    """Return whether the time of a planned run, of that ``run.json``, is left for a quick comparison alone."""
+    facts, used = info["plan"], float(info["wall_seconds"])
+    slow = max(1.0, used / max(1e-3, float(info["cpu_seconds"]))) if info["device"] == "cpu" else 1.0
+    left = float(facts["seconds"]) - used - float(facts["predicted_seconds"].get("before it", 0.0))
+    return bool(facts["quick_report"]) or left < slow * REPORT_SECONDS
+
+
 def close_training(
     run: str | Path,
     data: Files,
@@ -100,8 +112,11 @@ def _compare(folder: RunFolder, showers: Showers, device: str, settings: Mapping
     if len(showers) < _FEWEST:
         msg = f"{len(showers)} showers were held out; expected at least {_FEWEST}"
         raise TooFewShowersError(msg)
-    chosen = showers[:_MOST]
     source = load(folder.path, device)
+    low, high = (bound.cpu() for bound in condition_range(source.model))
+    conditions = source.model.condition_matrix(showers)
+    inside = ((conditions >= low) & (conditions <= high)).all(1).numpy()  # of the training showers' range
+    chosen = showers[np.flatnonzero(inside)[:_MOST]]
     began = time.monotonic()
     made = source.generate(like=chosen, seed=int(settings["seed"]))
     seconds = (time.monotonic() - began) / len(chosen)
