@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from caloforge.errors import MissingExtraError
+from caloforge.validate.plots.families import all_figures
+from caloforge.validate.report import build
 from caloforge.zoo import closing as closing_module
 
 Run = Callable[..., Any]
@@ -38,9 +40,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, showers_file: Path) -> tup
         "--device",
         "cpu",
     ]
+
+    def fewer(*samples: Any) -> dict[str, Any]:
+        return {family: figures[:1] for family, figures in all_figures(*samples).items()}
+
     few = {name: METRICS[name] for name in ("auc_observables", "moments")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(METRICS, "_entries", few)
+        patch.setattr(build, "all_figures", fewer)
         return folder, CliRunner().invoke(app, [str(word) for word in command])
 
 
@@ -66,6 +73,7 @@ def test_the_report_says_what_chose_the_epochs(trained: tuple[Path, Any]) -> Non
     assert metrics["settings"]["quick"]
     assert "trained or selected the model" in (folder / "report" / "report.html").read_text()
     assert f"{n} showers against as many that were held out" in " ".join(result.stdout.split())
+    assert "classifiers see less with" in result.stdout
     for name in ("AUC, observables", "Time of a shower"):
         assert name in result.stdout
         assert name in info["closing"]["statements"]

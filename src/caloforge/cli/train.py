@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+_FEW = 1_000  # showers a side below which the table says that they are few
+
 
 def train(
     inputs: Annotated[
@@ -151,4 +153,7 @@ def _print_closing(folder: Path, closing: Closing) -> None:
         return
     title = f"{closing.showers:,} showers against as many that were held out; these chose the epochs and trained nothing"
     cli.print_table(["", "value", ""], closing.rows(), title=title)
+    if closing.showers < _FEW:
+        few = f"classifiers see less with {closing.showers:,} showers a side than with more: for a verdict use caloforge validate and more showers that were not trained on"
+        cli.print_lines([few])
     cli.print_written(folder / "report" / "report.html", "open it in a browser")
