@@ -151,7 +151,14 @@ def test_times_are_read_and_said() -> None:
     for text in ("900", "", "5 minutes", "-3s", "0s", "15m", "nan s", "1e999s"):
         with pytest.raises(UnitError, match="is not understood: expected such as 900s, 30min or 2h"):
             read_seconds(text)
-    assert [say_seconds(x) for x in (0.5, 45, 300, 5400, 7200)] == ["0.5 s", "45 s", "5 min", "90 min", "2 h"]
+    assert [say_seconds(x) for x in (0.02, 0.5, 45, 300, 5400, 7200)] == [
+        "20 ms",
+        "0.5 s",
+        "45 s",
+        "5 min",
+        "90 min",
+        "2 h",
+    ]
 
 
 @pytest.fixture(scope="module")

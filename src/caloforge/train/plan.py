@@ -291,12 +291,12 @@ def _reasons(
     network = f"as set ({trained})"
     if known:
         network = f"{model['width']} wide, {model['blocks']} blocks ({known.note}; {trained})"
-    step = 1e3 * cells.step(model["batch_size"])
+    step = cells.step(model["batch_size"])
     return [
         f"network of the cells: {network}",
         f"showers: about {n:,} to train on, {held_out:,} held out to choose the epoch" + ("; more could not be used three times" if reduced else ""),
-        f"epochs: summary {model['summary_epochs']}, cells {model['epochs']} (at most {most['summary']} and {most['cells']}: more overfit): "
-        f"{steps:,} steps of {model['batch_size']} showers, {step:.3g} ms each as measured here",
+        f"epochs: summary {model['summary_epochs']}, cells {model['epochs']} (at most {most['summary']} and {most['cells']}: more would overfit): "
+        f"{steps:,} steps of {model['batch_size']} showers, {say_seconds(step)} each as measured here",
     ]  # fmt: skip
 
 
