@@ -73,7 +73,7 @@ _FEW, _FEW_EPOCHS = 1_000, 100  # training showers below which the cells have fe
 _STEPS, _LEAST_STEPS = 3_000, 300  # of a stage: wanted; without which it is no training
 _BATCHES = (256, 128, 64, 32)
 _SELECTION, _MOST_SHARE = 2_000, 0.2
-_SUMMARY = 0.2  # part of the time of the networks for the summary
+_SUMMARY = 0.3  # part of the time of the networks for the summary, at most: it decides about the observables, and takes little
 _LOOKS, _LOOKING, _LOOK_SHOWERS = (
     25,
     0.1,
