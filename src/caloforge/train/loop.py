@@ -29,9 +29,7 @@ __all__ = ["Best", "MetricLog", "StageLoop"]
 
 _HEADER = "training,stage,epoch,name,value\n"
 _FIRST = 0.1  # part of a stage's seconds before which its speed is not judged
-_SLOWER = (
-    1.03  # part of the seconds left to a stage that its epochs may seem to need before some are taken away
-)
+_SLOWER = 1.03  # of the seconds left to a stage: what its epochs may seem to need before some are taken away
 
 
 class MetricLog:
