@@ -152,8 +152,10 @@ def read_seconds(text: str) -> float:
 
 
 def say_seconds(seconds: float) -> str:
-    """Return a time for people, in seconds up to two minutes, minutes up to two hours, or hours."""
+    """Return a time for people: ms below 0.1 s, seconds up to two minutes, minutes up to two hours, or hours."""
     for unit, size in (("h", 3600.0), ("min", 60.0)):
         if seconds >= 1.995 * size:
             return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    if seconds < 0.1:
+        return f"{1e3 * seconds:.2g} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"

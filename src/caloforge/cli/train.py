@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from caloforge.cli import output as cli
 
+if TYPE_CHECKING:
+    from caloforge.train.plan import Plan
+    from caloforge.zoo.closing import Closing
+
 __all__ = ["train"]
+
+_FEW = 1_000  # showers a side below which the table says that they are few
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="A model; caloforge models lists them.")],
-    data: Annotated[
-        list[Path], typer.Argument(help="File of showers, or several of one detector.", metavar="DATA...")
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="File of showers, or several of one detector; before them a model (caloforge models lists them). "
+            "Without one: the flagship, with settings for these showers, the device and --time.",
+            metavar="[MODEL] DATA...",
+        ),
     ],
     output: cli.OutputFolder,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     settings: cli.Settings = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="paper: as published; improved: as it works best here.")
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            help="Time for everything, such as 15min, 2h or 900s; epochs are chosen to fit. Without a model 30min.",
+        ),
+    ] = None,
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report",
+            help="Compare with the held-out showers at the end, into RUN/report; by default of a planned training.",
+            show_default=False,
+        ),
     ] = None,
     device: cli.Device = "auto",
     seed: Annotated[
@@ -35,10 +60,18 @@ def train(
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Train a model; the run folder holds weights, resolved settings, log, seed, versions and data hash."""
+    """Train a model; the run folder holds weights, resolved settings, log, seed, versions and data hash.
+
+    Without a model, or with --time, a plan is made and printed before the training starts.
+    """
     from caloforge.train import RunFolder
     from caloforge.train import train as run
 
+    def announce(plan: Plan) -> None:
+        for line in plan.lines():
+            typer.echo(line, err=as_json)
+
+    model, data = _model_and_data(inputs)
     folder = run(
         model,
         data,
@@ -52,21 +85,75 @@ def train(
         resume=resume,
         force=force,
         detector=detector,
+        time_limit=time,
+        report=report is not False,
+        announce=announce,
     )
     info = RunFolder(folder).read()
+    if not as_json:
+        _print_run(folder, info)
+    planned = info.get("plan")
+    if report or (report is None and planned):
+        from caloforge.zoo.closing import close_training, needs_quick
+
+        quick = bool(planned) and needs_quick(info)
+        closing = close_training(folder, data, device, {"quick": quick}, seed)
+        info = RunFolder(folder).read()
+        if not as_json:
+            _print_closing(folder, closing)
     if as_json:
         cli.print_json({"output": str(folder), **info})
-        return
+
+
+def _model_and_data(inputs: list[str]) -> tuple[str | None, list[Path]]:
+    """Return the model, where one is named, and the files.
+
+    Raises:
+        UnknownNameError: When the first is neither a model nor looks like a file.
+        BadParameter: When there is no file.
+    """
+    from caloforge.models import MODELS
+
+    first = inputs[0]
+    named = first in MODELS
+    if not named and not Path(first).exists() and not Path(first).suffix and Path(first).name == first:
+        MODELS[first]  # says which there are
+    data = [Path(path) for path in inputs[named:]]
+    if not data:
+        raise typer.BadParameter(f"no file of showers after the model '{first}'; expected at least one")
+    return (first if named else None), data
+
+
+def _print_run(folder: Path, info: dict[str, Any]) -> None:
+    """Say what was trained and how it ended."""
     seconds = f"{info['wall_seconds']:.0f} s on {info['device']}"
     cli.print_written(
-        folder, f"{model}, {info['parameters']:,} parameters, {info['train_showers']} showers, {seconds}"
+        folder,
+        f"{info['model']}, {info['parameters']:,} parameters, {info['train_showers']} showers, {seconds}",
     )
     for name, done in info.get("stopped_early", {}).items():
         cli.print_lines(
             [f"  stage {name}: stopped early by max_seconds after {done['epochs']} of {done['of']} epochs"]
+        )
+    for name, done in info.get("shortened", {}).items():
+        cli.print_lines(
+            [f"  stage {name}: slower than planned, shortened to {done['epochs']} of {done['of']} epochs"]
         )
     for name, stage in info["stages"].items():
         figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
         cli.print_lines(
             [f"  stage {name}: kept epoch {stage['epoch']}, figure on held-out showers: {figure}"]
         )
+
+
+def _print_closing(folder: Path, closing: Closing) -> None:
+    """Print the short table, or why there is none."""
+    if closing.report is None:
+        cli.print_lines([f"no report: {closing.missing}"])
+        return
+    title = f"{closing.showers:,} showers against as many that were held out; these chose the epochs and trained nothing"
+    cli.print_table(["", "value", ""], closing.rows(), title=title)
+    if closing.showers < _FEW:
+        few = f"classifiers see less with {closing.showers:,} showers a side than with more: for a verdict use caloforge validate and more showers that were not trained on"
+        cli.print_lines([few])
+    cli.print_written(folder / "report" / "report.html", "open it in a browser")

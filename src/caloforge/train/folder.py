@@ -3,7 +3,7 @@
 ``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and
 result; ``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
 ``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on bit for bit, removed at the end: it is in torch's
-format and is read with ``weights_only=True``, so that it cannot run code. Every file is written whole or not at all.
+format and is read with ``weights_only=True``, so that it cannot run code; ``report/`` the measurement that ends a training. Every file is written whole or not at all.
 
 ``identities.npz`` has three sorted sets of identities of showers (uint64): ``training``, on which the model is calibrated
 too, ``selection`` (held-out showers, by which epochs are chosen) and ``inherited`` (what the weights of ``train.initial``
@@ -13,6 +13,7 @@ had seen before). A shipped model has ``MODEL.identities.npy`` with all of them.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,6 +228,7 @@ class RunFolder:
         self.log = path / "metrics.csv"  # losses and figures by epoch
         self.state = path / "state.pt"  # of an unfinished training
         self.identities = path / IDENTITIES  # of the showers that trained and selected the model
+        self.report = path / "report"  # folder of the measurement that ends a training
 
     def seen(self) -> SeenByTraining:
         """Return which showers the training has seen.
@@ -256,6 +258,8 @@ class RunFolder:
         own = (self.config, self.info, self.log, self.state, self.identities)
         for path in (*own, *self.path.glob("weights*.safetensors")):
             path.unlink(missing_ok=True)
+        if (self.report / "metrics.json").is_file():
+            shutil.rmtree(self.report)
 
     def read(self) -> dict[str, Any]:
         """Return what ``run.json`` says.

@@ -28,6 +28,8 @@ from caloforge.train.updater import StageUpdater
 __all__ = ["Best", "MetricLog", "StageLoop", "Watch"]
 
 _HEADER = "training,stage,epoch,name,value\n"
+_FIRST = 0.1  # part of a stage's seconds before which its speed is not judged
+_SLOWER = 1.03  # of the seconds left to a stage: what its epochs may seem to need before some are taken away
 
 
 class MetricLog:
@@ -62,13 +64,14 @@ class MetricLog:
 
 @dataclass
 class Best:
-    """The best epoch so far of one stage, the median time of an epoch (s, held-out figures included), and epochs done."""
+    """The best epoch so far of one stage, the median time of an epoch (s, held-out figures included), epochs done and planned."""
 
     value: float = float("inf")
     epoch: int = -1
     weights: dict[str, Tensor] = field(default_factory=dict)
     epoch_seconds: float = 0.0
     epochs_done: int = 0
+    epochs: int = 0  # in all, after those that :attr:`StageLoop.seconds` took away
 
 
 @dataclass
@@ -89,6 +92,7 @@ class StageLoop:
     advance: Callable[[int], None]  # moves the progress bar by epochs
     # time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint
     deadline: float = float("inf")
+    seconds: float = float("inf")  # most seconds of the stage, in which its epochs are made to fit
     watch: Watch | None = None  # called after each epoch; what it raises ends the training
 
     def run(self, state: dict[str, Any] | None = None) -> Best:
@@ -98,6 +102,7 @@ class StageLoop:
         if self.stage.fit is not None:
             self.stage.fit(self.sample, generator)
             return Best(epoch=0)
+        began_stage, used = time.monotonic(), 0.0
         trained = {id(p) for p in self.stage.parameters}
         needed = {name: p.requires_grad for name, p in self.model.named_parameters()}
         for parameter in self.model.parameters():
@@ -107,6 +112,7 @@ class StageLoop:
         if state is not None:
             updater.load_state_dict(state["updater"])
             best = Best(**state["best"])
+            used = state.get("used", 0.0)
             restore_random(state["random"])
         if self.stage.on_start is not None:
             self._mode(False)
@@ -120,11 +126,12 @@ class StageLoop:
         self.advance(updater.epoch)
         saved = time.monotonic()
         seconds: list[float] = []
-        while updater.epoch < self.stage.epochs and time.monotonic() < self.deadline:
+        while updater.epoch < updater.epochs and time.monotonic() < self.deadline:
             began = time.monotonic()
             losses = self._epoch(updater, size)
             updater.epoch += 1
-            done = updater.epoch == self.stage.epochs
+            updater.epochs = self._fitting(updater, used + time.monotonic() - began_stage)
+            done = updater.epoch == updater.epochs
             if updater.epoch % self.config.log_every == 0 or done:
                 values = {name: float(value) for name, value in losses.items()}
                 self.log.add(self.training, self.stage.name, updater.epoch, values)
@@ -134,13 +141,13 @@ class StageLoop:
             every = self.config.checkpoint_epochs
             due = time.monotonic() - saved > self.config.checkpoint_seconds
             if not done and ((every and updater.epoch % every == 0) or due):
-                self._save(updater, best)
+                self._save(updater, best, used + time.monotonic() - began_stage)
                 saved = time.monotonic()
             self.advance(1)
             if self.watch is not None:
                 self.watch(self, updater.epoch, best)
-        if updater.epoch < self.stage.epochs:
-            self._save(updater, best)
+        if updater.epoch < updater.epochs:
+            self._save(updater, best, used + time.monotonic() - began_stage)
         if best.weights:
             self.model.load_weights(best.weights)
         else:
@@ -151,13 +158,21 @@ class StageLoop:
             self.model.load_weights(last)
             best = Best(best.value, updater.epoch, {})
         best.epoch_seconds = median(seconds) if seconds else 0.0
-        best.epochs_done = updater.epoch
+        best.epochs_done, best.epochs = updater.epoch, updater.epochs
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(needed[name])
         return best
 
-    def _save(self, updater: StageUpdater, best: Best) -> None:
-        self.save({"updater": updater.state_dict(), "best": vars(best), "random": random_state()})
+    def _save(self, updater: StageUpdater, best: Best, used: float) -> None:
+        state = {"updater": updater.state_dict(), "best": vars(best), "random": random_state()}
+        self.save(state | {"used": used})
+
+    def _fitting(self, updater: StageUpdater, used: float) -> int:
+        """Return the epochs of the stage that fit into its seconds, of which some are used: all unless it is slower by more than a little."""
+        left = updater.epochs - updater.epoch
+        if used < _FIRST * self.seconds or left * used <= _SLOWER * (self.seconds - used) * updater.epoch:
+            return updater.epochs
+        return updater.epoch + max(0, int((self.seconds - used) * updater.epoch / used))
 
     def _mode(self, training: bool) -> None:
         self.model.train(training)

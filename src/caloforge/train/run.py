@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +40,9 @@ from caloforge.train.folder import (
     unfinished_text,
 )
 from caloforge.train.loop import MetricLog, StageLoop, Watch
-from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve, to_toml
+from caloforge.train.plan import DEFAULT_SECONDS, Plan, plan_training
+from caloforge.train.settings import DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
+from caloforge.units import read_seconds
 
 __all__ = ["held_out_showers", "train"]
 
@@ -50,7 +52,7 @@ _SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
 
 
 def train(
-    model: str,
+    model: str | None,
     data: Files,
     output: str | Path,
     config: str | Path | Mapping[str, Any] | None = None,
@@ -63,11 +65,15 @@ def train(
     force: bool = False,
     detector: str | Path | Detector | None = None,
     watch: Watch | None = None,
+    time_limit: str | None = None,
+    report: bool = False,
+    announce: Callable[[Plan], None] | None = None,
 ) -> Path:
     """Train a model on a file of showers.
 
     Arguments:
-        model: A registered model.
+        model: A registered model. None: that of the settings, or of a resumed run, else the flagship with settings that are planned
+            for the number of showers, the detector, the device and the time (:mod:`~caloforge.train.plan`).
         data: File of showers, or several of one detector.
         output: Run folder.
         config: TOML file with the tables ``[model]`` and ``[train]``, or the same as a mapping.
@@ -77,10 +83,14 @@ def train(
         seed: Seed; on the CPU the same seed gives the same weights.
         train_size: Showers to train on.
         resume: Go on with a run that was stopped or is unfinished; its seed, data and settings must be the same, but for
-            ``max_seconds``.
+            ``max_seconds`` and ``stage_seconds``. A planned run goes on with the settings of its plan.
         force: Replace a run that is there.
         detector: Detector of files that do not name their own.
         watch: Called after each epoch; what it raises ends the training.
+        time_limit: Time for everything, such as ``30min``, in which the plan makes the training of any model fit; by default 30 minutes
+            for a model that is not named, and no limit for one that is.
+        report: Leave time for a measurement of the trained model.
+        announce: Called with the plan before the training starts.
 
     Returns:
         The run folder.
@@ -90,11 +100,25 @@ def train(
         OutputExistsError: When the folder holds something and neither flag is set.
         UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
-    settings = resolve(model, config, overrides, preset, train_size=train_size)
+    began, before_run = time.monotonic(), RunFolder(Path(output)).read() if resume else {}
+    seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
+    wanted = Wanted(model, config, tuple(overrides), preset, train_size)
+    if before_run.get("plan") or (resume and wanted.model is None):
+        wanted = wanted.after(RunFolder(Path(output)).config)
+    settings = wanted.settings()
     where = torch.device(torch_device(device))
-    stored = RunFolder(Path(output)).read().get("storage") if resume else None
-    files = read_files(data, settings.train.data.bytes, stored, detector)
-    MODELS[model].check_detector(files.detector)
+    files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector)
+    MODELS[settings.model_name].check_detector(files.detector)
+    plan = None
+    if not resume and (wanted.model is None or time_limit is not None):
+        split(files.identities, settings.train)  # enough showers
+        ensure_output_dir(output, force=force)
+        plan = plan_training(
+            settings.model_name, files, settings.as_dict(), seconds, where, began, wanted.given(), report
+        )
+        settings = wanted.settings(plan.values)
+        if announce is not None:
+            announce(plan)
     known = files.identities
     parts = split(known, settings.train)
     if not known[parts.train].any():
@@ -108,6 +132,8 @@ def train(
     info = _info(settings, files, seed, parts, where) | {"seen": seen.facts()}
     if detector is not None:
         info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
+    if plan is not None or before_run.get("plan"):
+        info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
     if resume:
         if _check_same(folder, settings, info):
             return folder.path
@@ -195,7 +221,7 @@ def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> 
         )
     for section in ("model", "train"):
         for key, value in new[section].items():
-            if key not in ("max_seconds", "data") and old[section].get(key) != value:
+            if key not in ("max_seconds", "stage_seconds", "data") and old[section].get(key) != value:
                 msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
                 raise ConfigError(msg)
     return before.get("status") == "finished"
@@ -266,6 +292,7 @@ class _Training:
         deadline = started + budget - elapsed if budget else float("inf")
         parameters = 0
         short: dict[str, dict[str, int]] = {}
+        shortened: dict[str, dict[str, int]] = dict(state.get("shortened", {}))
         untrained: list[str] = []
         for training in range(len(results), self.config.trainings):
             model = self._model(training)
@@ -281,14 +308,14 @@ class _Training:
                     if short or untrained:
                         return  # the checkpoint of the first stage that was cut short is kept
                     part |= {"stage": number, "model": model.state_dict(), "rows": log.rows}
-                    part |= {"results": results, "stages": stage_results}
+                    part |= {"results": results, "stages": stage_results, "shortened": shortened}
                     save_state(self.folder.state, part | {"elapsed": elapsed + time.monotonic() - started})
 
                 with progress(stage.epochs, f"{self.settings.model_name} {stage.name}") as advance:
                     loop = StageLoop(
                         model, stage, data, sample, held_out, self.config,
                         child_seed(self.seed, "training", training), training, log, save, advance, deadline,
-                        watch=self.watch,
+                        self.config.stage_seconds.get(stage.name, float("inf")), self.watch,
                     )  # fmt: skip
                     best = loop.run(state or None)
                 state = {}
@@ -299,9 +326,11 @@ class _Training:
                     "metric": best.value,
                     "epoch_seconds": best.epoch_seconds,
                 }
-                if 0 < best.epochs_done < stage.epochs:
+                if best.epochs < stage.epochs:
+                    shortened[name] = {"epochs": best.epochs, "of": stage.epochs}
+                if 0 < best.epochs_done < best.epochs:
                     short[name] = {"epochs": best.epochs_done, "of": stage.epochs}
-                elif best.epochs_done < stage.epochs:
+                elif best.epochs_done < best.epochs:
                     several = f" of training {training}" if self.config.trainings > 1 else ""
                     untrained.append(f"{stage.name}{several}")
             save_weights(self.folder.weights(training), model.state_dict())
@@ -311,6 +340,7 @@ class _Training:
             "status": "unfinished" if untrained else "finished",
             **({"not_trained": untrained} if untrained else {}),
             **({"stopped_early": short} if short else {}),
+            **({"shortened": shortened} if shortened else {}),
             "parameters": parameters,
             "stages": stage_results,
             "trainings": results,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -17,7 +17,17 @@ from caloforge.files import read_toml
 from caloforge.models import MODELS
 from caloforge.settings import ModelConfig, Settings, assignment, merge, validated
 
-__all__ = ["DataConfig", "Precision", "Resolved", "TrainConfig", "read_settings", "resolve", "to_toml"]
+__all__ = [
+    "FLAGSHIP",
+    "DataConfig",
+    "Precision",
+    "Resolved",
+    "TrainConfig",
+    "Wanted",
+    "read_settings",
+    "resolve",
+    "to_toml",
+]
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
@@ -31,6 +41,8 @@ def to_toml(values: Mapping[str, Any]) -> str:
     return tomli_w.dumps(plain(values))
 
 
+FLAGSHIP = "flow-matching"
+"""The model where none is named."""
 _SECTIONS = ("model", "train")
 Precision: TypeAlias = Literal["32", "bf16", "16"]
 _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -95,6 +107,9 @@ class TrainConfig(Settings):
     # Stop after so many seconds, at the end of an epoch; 0: never. Not reproducible. A run of which some
     # stage was not trained at all is marked as unfinished.
     max_seconds: Annotated[float, Field(ge=0)] = 0.0
+    # most seconds of stages, by their names: a stage that would take longer gets fewer epochs on its way, and its learning
+    # rates fall accordingly faster. Not reproducible where that happens, which ``run.json`` says
+    stage_seconds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     precision: Precision = "32"  # of the arithmetic: 32 bits, or mixed with bfloat16 or float16
     compile: bool = False  # compile the modules that the model names
     trainings: Annotated[int, Field(ge=1, le=64)] = 1  # trainings with different seeds
@@ -178,6 +193,51 @@ def resolve(
     return Resolved(
         model_name, model.resolve(model_values, "--set"), validated(TrainConfig, train_values, "--set")
     )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The settings of a training as the user gives them: arguments of :func:`resolve`, the model being the flagship where none is named."""
+
+    model: str | None
+    config: str | Path | Mapping[str, Any] | None = None
+    overrides: tuple[str, ...] = ()
+    preset: str | None = None
+    train_size: int | None = None
+    stored: Mapping[str, Any] = field(default_factory=dict)  # settings of a run that goes on
+
+    def __post_init__(self) -> None:
+        if self.model is None and (named := self._tables().get("name")):
+            object.__setattr__(self, "model", named)
+
+    def _tables(self) -> dict[str, Any]:
+        """Return the settings of the file."""
+        if isinstance(self.config, str | Path):
+            return read_settings(self.config)
+        return dict(self.config or {})
+
+    def after(self, config: Path) -> Wanted:
+        """Return the same on top of the settings of a run of that model that goes on."""
+        stored = read_settings(config)
+        name = stored.pop("name")
+        return self if self.model not in (None, name) else replace(self, model=name, stored=stored)
+
+    def settings(self, planned: Mapping[str, Any] | None = None) -> Resolved:
+        """Return the settings, the user's on top of those of a plan or of the run that goes on."""
+        base = self.stored if planned is None else planned
+        config = merge(base, self._tables()) if base else self.config
+        preset = None if self.stored else self.preset
+        return resolve(self.model or FLAGSHIP, config, self.overrides, preset, train_size=self.train_size)
+
+    def given(self) -> frozenset[str]:
+        """Return the keys of the model's settings, and ``train.KEY``, that the user has set."""
+        tables = self._tables()
+        for text in self.overrides:
+            section, change = _override(text, MODELS[self.model or FLAGSHIP].Config)
+            tables = merge(tables, {section: change})
+        keys = {*tables.get("model", {}), *(f"train.{key}" for key in tables.get("train", {}))}
+        keys |= {"preset"} if self.preset else set()
+        return frozenset(keys | ({"train.train_size"} if self.train_size else set()))
 
 
 def _override(text: str, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]:

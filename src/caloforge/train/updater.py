@@ -192,6 +192,7 @@ class StageUpdater:
         return {
             "step": self.step,
             "epoch": self.epoch,
+            "epochs": self.epochs,
             "generator": self.generator.get_state(),
             "scaler": self._scaler.state_dict(),
             "optimizers": {name: slot.optimizer.state_dict() for name, slot in self._slots.items()},
@@ -202,7 +203,7 @@ class StageUpdater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's state."""
-        self.step, self.epoch = state["step"], state["epoch"]
+        self.step, self.epoch, self.epochs = state["step"], state["epoch"], state.get("epochs", self.epochs)
         self.generator.set_state(state["generator"].cpu())
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])

@@ -96,6 +96,8 @@ def _matters(key: str, value: Any, info: Mapping[str, Any]) -> bool:
     """Return whether a changed setting of the training had an effect on the weights."""
     if key == "max_seconds":
         return bool(info.get("wall_seconds", float("inf")) >= value)
+    if key.startswith("stage_seconds."):
+        return "shortened" in info
     return key not in _IDLE
 
 
