@@ -31,6 +31,22 @@ def train(
         int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
     ] = None,
     detector: cli.Detector = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Start from this model: a run folder or a shipped model, of any detector.",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    pretrain: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrain",
+            help="Train first on parametrised showers of the same detector: gflash.",
+            metavar="ENGINE",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
@@ -38,6 +54,7 @@ def train(
     """Train a model; the run folder holds weights, resolved settings, log, seed, versions and data hash."""
     from caloforge.train import RunFolder
     from caloforge.train import train as run
+    from caloforge.zoo.store import weights_of
 
     folder = run(
         model,
@@ -52,6 +69,8 @@ def train(
         resume=resume,
         force=force,
         detector=detector,
+        start=None if start is None else weights_of(start),
+        pretrain=pretrain,
     )
     info = RunFolder(folder).read()
     if as_json:

@@ -41,6 +41,7 @@ from caloforge.train.folder import (
 )
 from caloforge.train.loop import MetricLog, StageLoop
 from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve, to_toml
+from caloforge.train.start import PRETRAINING, check_start, pretrained, source_config, source_model
 
 __all__ = ["held_out_showers", "train"]
 
@@ -62,6 +63,8 @@ def train(
     resume: bool = False,
     force: bool = False,
     detector: str | Path | Detector | None = None,
+    start: str | Path | None = None,
+    pretrain: str | None = None,
 ) -> Path:
     """Train a model on a file of showers.
 
@@ -79,6 +82,8 @@ def train(
             ``max_seconds``.
         force: Replace a run that is there.
         detector: Detector of files that do not name their own.
+        start: Weights of a run or of a shipped model to start from, of the same detector or of another.
+        pretrain: Engine of parametrised showers of the same detector to train on first, ``gflash``.
 
     Returns:
         The run folder.
@@ -88,7 +93,20 @@ def train(
         OutputExistsError: When the folder holds something and neither flag is set.
         UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
-    settings = resolve(model, config, overrides, preset, train_size=train_size)
+    if start is not None and preset is None:  # the structure is the source's unless something else is set
+        content = read_settings(config) if isinstance(config, str | Path) else dict(config or {})
+        common = source_config(model, Path(start))
+        config = content | {"model": {**common, **content.get("model", {})}}
+    settings = resolve(
+        model,
+        config,
+        overrides,
+        preset,
+        train_size=train_size,
+        start=None if start is None else str(start),
+        pretrain=pretrain,
+    )
+    check_start(settings)
     where = torch.device(torch_device(device))
     stored = RunFolder(Path(output)).read().get("storage") if resume else None
     files = read_files(data, settings.train.data.bytes, stored, detector)
@@ -99,7 +117,8 @@ def train(
         names = " ".join(str(path) for path in data_paths(data))
         raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
     folder = RunFolder(ensure_output_dir(output, force=force or resume))
-    before = inherited_from(Path(settings.train.initial)) if settings.train.initial else SeenByTraining()
+    origin = settings.train.start or settings.train.initial
+    before = inherited_from(Path(origin)) if origin else SeenByTraining()
     seen = replace(
         before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
     )
@@ -111,11 +130,16 @@ def train(
             return folder.path
     else:
         folder.clear()
+        RunFolder(folder.path / PRETRAINING).clear()
     with atomic_path(folder.config, force=True) as part:
         part.write_text(to_toml(settings.as_dict()))
     write_json(folder.info, info)
     seen.write(folder.path)
-    _Training(settings, files, parts, folder, seed, where).run(info)
+    source = Path(settings.train.start) if settings.train.start else None
+    if settings.train.pretrain:
+        header = files.header[parts.train]
+        source = pretrained(settings, header, folder, train, seed, device)
+    _Training(settings, files, parts, folder, seed, where, source).run(info)
     if info["status"] == "unfinished":
         raise UnfinishedError(
             f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
@@ -210,8 +234,10 @@ class _Training:
         folder: RunFolder,
         seed: int,
         device: torch.device,
+        source: Path | None = None,
     ) -> None:
         self.settings, self.folder, self.seed = settings, folder, seed
+        self.source = None if source is None else source_model(source)
         self.config = settings.train
         self.train_rows, self.held_out_rows = parts.train, parts.held_out[: files.n_sample]
         self.sample_rows = parts.train[: files.n_sample]
@@ -226,7 +252,11 @@ class _Training:
         """Return a model before its training, its constants set from the training showers."""
         torch.manual_seed(child_seed(self.seed, "weights", training))
         model = MODELS[self.settings.model_name](self.files.detector, self.settings.model)
-        model.fit_transforms(self.files.showers(self.sample_rows))
+        showers = self.files.showers(self.sample_rows)
+        if self.source is None:
+            model.fit_transforms(showers)
+        else:
+            model.start_from(self.source, showers)
         conditions = model.condition_matrix(self.files.header)[self.train_rows]
         model.condition_low.copy_(conditions.amin(0))
         model.condition_high.copy_(conditions.amax(0))

@@ -101,6 +101,11 @@ class TrainConfig(Settings):
     # of several trainings keep the ``best`` by its metric, or draw from all in equal parts (``ensemble``)
     combine: Literal["best", "ensemble"] = "best"
     initial: str = ""  # weights file to start from; names and shapes that fit are taken
+    # weights of a run or a shipped model to start from, constants following from the showers (``--from``)
+    start: str = ""
+    pretrain: str = ""  # engine of parametrised showers, ``gflash``, to train on first; empty: none
+    pretrain_showers: Annotated[int, Field(ge=100)] = 20_000  # how many
+    pretrain_epochs: Annotated[int, Field(ge=1)] = 15  # epochs of that training
     tensorboard: bool = False  # write a TensorBoard log too
     data: DataConfig = DataConfig()  # how the training showers are kept
 

@@ -41,6 +41,7 @@ __all__ = [
     "fit_gains",
     "least_squares",
     "ridge_fit",
+    "shrunk_fit",
 ]
 
 
@@ -55,6 +56,49 @@ def ridge_fit(design: Tensor, values: Tensor, ridge: float) -> Tensor:
     eye = torch.eye(design.shape[1], dtype=design.dtype, device=design.device)
     solution: Tensor = torch.linalg.solve(design.T @ design + ridge * len(design) * eye, design.T @ values)
     return solution
+
+
+_LEAST_SPREAD = 1e-9  # of a feature, below which it is constant
+_TINIEST = 1e-30
+_LEAST_FREE = 0.1  # least 1 - h of the correction of residuals
+_PENALTIES = 10.0 ** torch.arange(-7.0, 3.1, 0.5, dtype=torch.float64)
+
+
+def shrunk_fit(
+    design: Tensor, values: Tensor, free: Tensor, prior: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    r"""Return coefficients (F, k) of a design (N, F) for values (N, k), drawn towards ``prior``, and their effective number (k,).
+
+    Minimises :math:`|y - X a|^2 + \lambda N |s (a - a_0)|^2` over all a, with s the root mean squares of what the ``free`` features (F,), on whose
+    coefficients there is no penalty, leave of the others. :math:`\lambda` is that of the least generalised cross-validation
+    :math:`|y - X a|^2 / (1 - h)^2`, h the effective number of coefficients over N, for each column alone: coefficients that few
+    values cannot fix stay at the prior a_0 (F, k), by default 0.
+
+    References:
+        G. Golub, M. Heath, G. Wahba, Generalized cross-validation as a method for choosing a good ridge parameter, Technometrics 21 (1979) 215.
+    """
+    n = len(design)
+    start = design.new_zeros(design.shape[1], values.shape[1]) if prior is None else prior.to(design)
+    kept, others = design[:, free], design[:, ~free]
+    inverse = torch.linalg.pinv(kept, rtol=_LEAST_SPREAD)
+    rest = values - design @ start
+    first, along = inverse @ rest, inverse @ others
+    rest, others = rest - kept @ first, others - kept @ along
+    scale = others.square().mean(0).sqrt()
+    usable = scale > _LEAST_SPREAD * design[:, ~free].abs().amax(0)
+    scale = torch.where(usable, scale, 1.0)
+    left, size, right = torch.linalg.svd(torch.where(usable, others / scale, 0.0), full_matrices=False)
+    seen = left.T @ rest
+    part = size.square() / (size.square() + n * _PENALTIES.to(size)[:, None])
+    number = part.sum(1) + kept.shape[1]
+    missed = rest.square().sum(0) - ((2.0 * part - part.square())[:, :, None] * seen.square()).sum(1)
+    chosen = (missed.clamp_min(0.0) / (1.0 - number[:, None] / n).clamp_min(1e-3).square()).argmin(0)
+    found = right.T @ (part[chosen].T * seen / size.clamp_min(_TINIEST)[:, None])
+    found = torch.where(usable, 1.0 / scale, 0.0)[:, None] * found
+    out = start.clone()
+    out[~free] += found
+    out[free] += first - along @ found
+    return out, number[chosen]
 
 
 class EnergyMoments(nn.Module):
@@ -104,6 +148,10 @@ class Polynomial(nn.Module):
 
     low: Tensor
     high: Tensor
+    constant: Tensor  # (size,) bool, the constant one
+    leading: (
+        Tensor  # (size,) bool, it and the powers of the first continuous condition alone, which is the energy
+    )
 
     def __init__(self, continuous: int, width: int, degree: int, cross: bool = True) -> None:
         super().__init__()
@@ -116,6 +164,10 @@ class Polynomial(nn.Module):
             if cross or len(set(factors)) == 1
         ]
         self.size = 1 + len(self.monomials) + width - continuous
+        first = [set(factors) == {0} for factors in self.monomials]
+        alone = torch.tensor([True, *first, *[False] * (width - continuous)])
+        self.register_buffer("leading", alone, persistent=False)
+        self.register_buffer("constant", torch.arange(self.size) == 0, persistent=False)
         self.register_buffer("low", torch.full((continuous,), -3.0))
         self.register_buffer("high", torch.full((continuous,), 3.0))
 
@@ -123,6 +175,11 @@ class Polynomial(nn.Module):
         """Set the range from encoded conditions (N, width)."""
         self.low.copy_(encoded[:, : self.continuous].amin(0))
         self.high.copy_(encoded[:, : self.continuous].amax(0))
+
+    def widen(self, encoded: Tensor) -> None:
+        """Let the range contain encoded conditions (N, width), too."""
+        self.low.copy_(torch.minimum(self.low, encoded[:, : self.continuous].amin(0)))
+        self.high.copy_(torch.maximum(self.high, encoded[:, : self.continuous].amax(0)))
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Return phi (B, size) of encoded conditions (B, width)."""
@@ -140,26 +197,28 @@ class Polynomial(nn.Module):
         return torch.maximum(torch.minimum(encoded[:, : self.continuous], self.high), self.low)
 
 
-_RIDGE = 1e-6
-_FEWEST = 10  # known values for each term of a polynomial
+_FEWEST = 5  # values for each free coefficient of a polynomial; with fewer the constant alone is free
 _LOG_NORMAL = 0.635  # -<ln|g|> of a standard normal g
 
 
 class ConditionalMoments(nn.Module):
     r"""Mean and width as polynomials of the conditions, :math:`m = a \cdot \phi(c)` and :math:`\ln s = b \cdot \phi(c)`.
 
-    Both follow from least squares, b from :math:`\ln|x - m| + 0.635`, which is :math:`\ln s` on average for a normal x and
-    which outliers hardly move.
+    Both follow from least squares, shrunk as far as few values call for (:func:`shrunk_fit`), b from :math:`\ln|x - m| + 0.635`, which is
+    :math:`\ln s` on average for a normal x and which outliers hardly move; m's coefficients make the residuals smaller than those of
+    other values, by :math:`\sqrt{1 - h}` on average, which is corrected.
     """
 
     mean: Tensor  # a, (terms, columns)
     spread: Tensor  # b, (terms, columns)
+    optimism: Tensor  # (columns,) after a fit: width of new standardised values over that of those fitted
 
     def __init__(self, continuous: int, width: int, columns: int, degree: int = 3) -> None:
         super().__init__()
         self.terms = Polynomial(continuous, width, degree)
         self.register_buffer("mean", torch.zeros(self.terms.size, columns))
         self.register_buffer("spread", torch.zeros(self.terms.size, columns))
+        self.register_buffer("optimism", torch.ones(columns), persistent=False)
 
     @torch.no_grad()
     def fit(self, encoded: Tensor, values: Tensor, known: Tensor | None = None) -> None:
@@ -169,24 +228,38 @@ class ConditionalMoments(nn.Module):
         is left as it is.
         """
         self.terms.fit(encoded)
+        self._fit(encoded, values, known, None)
+
+    @torch.no_grad()
+    def adapt(self, encoded: Tensor, values: Tensor, known: Tensor | None = None) -> None:
+        """Fit to few values, the coefficients drawn to those that there are; see :meth:`fit`."""
+        self.terms.widen(encoded)
+        self._fit(encoded, values, known, (self.mean.double(), self.spread.double()))
+
+    def _fit(
+        self, encoded: Tensor, values: Tensor, known: Tensor | None, prior: tuple[Tensor, Tensor] | None
+    ) -> None:
         design, x = self.terms(encoded).double(), values.double()
         if known is None or bool(known.all()):
-            self._set(slice(None), design, x)
+            self._set(slice(None), design, x, prior)
             return
         for column, rows in enumerate(known.T):
-            if bool(rows.any()):
-                few = int(rows.sum()) < _FEWEST * design.shape[1]
-                terms = design[rows, :1] if few else design[rows]
-                self._set(slice(column, column + 1), terms, x[rows, column : column + 1])
+            if int(rows.sum()) >= (1 if prior is None else _FEWEST):
+                self._set(slice(column, column + 1), design[rows], x[rows, column : column + 1], prior)
 
-    def _set(self, columns: slice, design: Tensor, x: Tensor) -> None:
-        """Fit columns x (N, k) to the first terms (N, terms); the others stay 0."""
-        mean = ridge_fit(design, x, _RIDGE)
-        residual = (x - design @ mean).abs()
-        floor = 1e-4 * residual.mean(0).clamp_min(1e-9)
-        spread = ridge_fit(design, torch.log(residual + floor) + _LOG_NORMAL, _RIDGE)
-        self.mean[: len(mean), columns] = mean.to(self.mean)
-        self.spread[: len(spread), columns] = spread.to(self.spread)
+    def _set(self, columns: slice, design: Tensor, x: Tensor, prior: tuple[Tensor, Tensor] | None) -> None:
+        """Fit columns x (N, k) to terms (N, terms)."""
+        a, b = (None, None) if prior is None else (prior[0][:, columns], prior[1][:, columns])
+        free = (
+            self.terms.leading if len(x) >= _FEWEST * int(self.terms.leading.sum()) else self.terms.constant
+        )
+        mean, number = shrunk_fit(design, x, free, a)
+        residual = (x - design @ mean).abs() / (1.0 - number / len(x)).clamp_min(_LEAST_FREE).sqrt()
+        logs = torch.log(residual + 1e-4 * residual.mean(0).clamp_min(1e-9)) + _LOG_NORMAL
+        spread, _ = shrunk_fit(design, logs, free, b)
+        self.mean[:, columns], self.spread[:, columns] = mean.to(self.mean), spread.to(self.spread)
+        part = (number / len(x)).clamp_max(1.0 - _LEAST_FREE)
+        self.optimism[columns] = ((1.0 + part) / (1.0 - part)).sqrt().to(self.mean)
 
     def forward(self, values: Tensor, encoded: Tensor) -> Tensor:
         """Return standardised values t (B, columns) of values x (B, columns)."""
