@@ -266,6 +266,7 @@ STUDIES: Registry[type[Study]] = Registry(
         "shapes": "caloforge.studies.shapes:ShapesStudy",
         "diversity": "caloforge.studies.diversity:DiversityStudy",
         "support-size": "caloforge.studies.support_size:SupportSizeStudy",
+        "data-efficiency": "caloforge.studies.efficiency:EfficiencyStudy",
         "all": "caloforge.studies.site:AllStudies",
     },
     group="caloforge.studies",
