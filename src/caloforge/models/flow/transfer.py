@@ -45,9 +45,9 @@ def transferred(model: Any, source: Any) -> dict[str, Tensor]:
         if mine is None:
             continue
         if name.startswith(_BY_ROW):
-            value = _indexed(value, mine, rows.to(value))
+            value = _indexed(value, mine, rows.to(value), name.endswith("weight"))
         elif name.startswith(_BY_PATCH):
-            value = _indexed(value, mine, patches.to(value))
+            value = _indexed(value, mine, patches.to(value), name.endswith("weight"))
         elif name == "summary_net.condition.0.weight":
             value = _conditions(model, source, value, mine)
         elif name == "cell_net.condition.0.weight":
@@ -112,15 +112,17 @@ def _nearest(model: Any, source: Any) -> Tensor:
     return torch.from_numpy(np.eye(len(others))[away.argmin(1)])
 
 
-def _indexed(value: Tensor, mine: Tensor, parts: Tensor) -> Tensor:
-    """Return weights by row or patch (n, ...), or one for all, from the source's by its rows or patches, or one for all."""
-    if mine.dim() != value.dim():  # separate matrices on one side, one matrix on the other
-        return value.mean(0) if value.dim() > mine.dim() else value.expand(mine.shape[0], *value.shape)
-    if value.shape[0] == parts.shape[1] and mine.shape[0] == parts.shape[0]:
-        return (parts @ value.flatten(1)).view(-1, *value.shape[1:])
-    if mine.shape[0] == 1:
-        return value.mean(0, keepdim=True)
-    return value.expand(mine.shape[0], *value.shape[1:]) if value.shape[0] == 1 else value
+def _indexed(value: Tensor, mine: Tensor, parts: Tensor, matrix: bool) -> Tensor:
+    """Return weights by row or patch (n, ...), or one for all, from the source's by its rows or patches, or one for all.
+
+    A ``matrix`` for all has two dimensions, separate ones have three; other weights for all have one row.
+    """
+    separate, separate_here = (x.dim() == 3 if matrix else x.shape[0] > 1 for x in (value, mine))
+    if not separate:
+        return value.expand(mine.shape) if separate_here and value.shape[-2:] == mine.shape[-2:] else value
+    if not separate_here:
+        return value.mean(0, keepdim=not matrix)
+    return (parts @ value.flatten(1)).view(-1, *value.shape[1:])
 
 
 def _encoded(model: Any) -> list[tuple[str, int]]:
