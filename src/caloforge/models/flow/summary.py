@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.moments import ConditionalMoments, shrunk_fit
+from caloforge.models.calibration.moments import ConditionalMoments
 from caloforge.models.calibration.monotone import MonotoneMap
+from caloforge.models.calibration.regression import shrunk_fit
 from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.path import EMPTY
 from caloforge.models.nn.cell_networks import LayerView

@@ -127,7 +127,7 @@ def _indexed(value: Tensor, mine: Tensor, parts: Tensor, matrix: bool) -> Tensor
 
 def _encoded(model: Any) -> list[tuple[str, int]]:
     """Return name and number of each column of the encoded conditions."""
-    encoder, names = model.encoder, {}
+    encoder, names = model.encoder, dict[int, tuple[str, int]]()
     for name, where in model.columns.items():
         names |= {column: (name, column - where.start) for column in range(where.start, where.stop)}
     columns = [names[column] for column in encoder.continuous]

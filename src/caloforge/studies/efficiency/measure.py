@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Start = Literal["nothing", "gflash", "detector"]
-START: Mapping[Start, str] = {
+START: Mapping[str, str] = {
     "nothing": "from nothing",
     "gflash": "pre-trained on gflash showers",
     "detector": "from another detector's model",

@@ -106,7 +106,7 @@ def table_of(found: Sequence[Measured]) -> Table:
         "seconds",
         "device",
     )
-    rows = [
+    rows: list[list[Cell | str | float]] = [
         [
             one.detector,
             f"{START[one.start]}" + (f" ({one.source})" if one.start == "detector" and one.source else ""),
