@@ -41,7 +41,7 @@ from caloforge.train.folder import (
 )
 from caloforge.train.loop import MetricLog, StageLoop
 from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve, to_toml
-from caloforge.train.start import PRETRAINING, check_start, pretrained, source_config, source_model
+from caloforge.train.start import PART, PRETRAINING, check_start, pretrained, source_config, source_model
 
 __all__ = ["held_out_showers", "train"]
 
@@ -289,7 +289,7 @@ class _Training:
         results: list[float] = list(state.get("results", ()))
         stage_results: dict[str, Any] = dict(state.get("stages", {}))
         elapsed: float = state.get("elapsed", 0.0)
-        budget = self.config.max_seconds
+        budget = self.config.max_seconds * (1.0 - PART if self.config.pretrain else 1.0)
         deadline = started + budget - elapsed if budget else float("inf")
         parameters = 0
         short: dict[str, dict[str, int]] = {}

@@ -31,14 +31,15 @@ from caloforge.train.folder import RUN_FILE, RunFolder, load_weights
 from caloforge.train.settings import Resolved, read_settings
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["PRETRAINING", "beam_of", "check_start", "pretrained", "source_config", "source_model"]
+__all__ = ["PART", "PRETRAINING", "beam_of", "check_start", "pretrained", "source_config", "source_model"]
 
 PRETRAINING = "pretraining"
 """Folder of the pre-training within a run folder."""
 _SEED = 1
 _MEMBER = re.compile(r"-(\d+)$")
 _SAME = 1e-6  # relative difference of equal energies
-_PART = 1.0 / 3.0  # of ``max_seconds`` for the pre-training
+PART = 1.0 / 3.0
+"""Part of ``max_seconds`` for the pre-training."""
 
 
 def _content(weights: Path) -> tuple[dict[str, Any], int]:
@@ -221,7 +222,7 @@ def pretrained(
             "trainings": 1,
             "validate_every": 1,
         }
-        | {"max_seconds": _PART * train.max_seconds},
+        | {"max_seconds": PART * train.max_seconds},
     }
     run(
         settings.model_name,

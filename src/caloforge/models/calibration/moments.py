@@ -133,9 +133,8 @@ class ConditionalMoments(nn.Module):
     def _set(self, columns: slice, design: Tensor, x: Tensor, prior: tuple[Tensor, Tensor] | None) -> None:
         """Fit columns x (N, k) to terms (N, terms)."""
         a, b = (None, None) if prior is None else (prior[0][:, columns], prior[1][:, columns])
-        free = (
-            self.terms.leading if len(x) >= _FEWEST * int(self.terms.leading.sum()) else self.terms.constant
-        )
+        many = len(x) >= _FEWEST * int(self.terms.leading.sum())
+        free = [self.terms.constant, *([self.terms.leading] if many else [])]
         mean, number = shrunk_fit(design, x, free, a)
         residual = (x - design @ mean).abs() / (1.0 - number / len(x)).clamp_min(_LEAST_FREE).sqrt()
         logs = torch.log(residual + 1e-4 * residual.mean(0).clamp_min(1e-9)) + _LOG_NORMAL

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
 import torch
@@ -37,20 +38,29 @@ _PENALTIES = 10.0 ** torch.arange(-7.0, 3.1, 0.5, dtype=torch.float64)
 
 
 def shrunk_fit(
-    design: Tensor, values: Tensor, free: Tensor, prior: Tensor | None = None
+    design: Tensor, values: Tensor, free: Tensor | Sequence[Tensor], prior: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Return coefficients (F, k) of a design (N, F) for values (N, k), drawn towards ``prior``, and their effective number (k,).
 
     Minimises :math:`|y - X a|^2 + \lambda N |s (a - a_0)|^2` over all a, with s the root mean squares of what the ``free`` features (F,), on whose
     coefficients there is no penalty, leave of the others. :math:`\lambda` is that of the least generalised cross-validation
     :math:`|y - X a|^2 / (1 - h)^2`, h the effective number of coefficients over N, for each column alone: coefficients that few
-    values cannot fix stay at the prior a_0 (F, k), by default 0.
+    values cannot fix stay at the prior a_0 (F, k), by default 0. Of several sets of free features the one of the least score is taken, too.
     """
-    n = len(design)
     start = design.new_zeros(design.shape[1], values.shape[1]) if prior is None else prior.to(design)
+    rest = values - design @ start
+    fits = [_ridge(design, rest, one) for one in ([free] if isinstance(free, Tensor) else free)]
+    chosen = torch.stack([score for _, _, score in fits]).argmin(0)
+    columns = torch.arange(values.shape[1], device=values.device)
+    found, number = (torch.stack([fit[k] for fit in fits]) for k in range(2))
+    return start + found[chosen, :, columns].T, number[chosen, columns]
+
+
+def _ridge(design: Tensor, rest: Tensor, free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return coefficients (F, k), their effective number (k,) and the score (k,) of the best penalty."""
+    n = len(design)
     kept, others = design[:, free], design[:, ~free]
     inverse = torch.linalg.pinv(kept, rtol=_LEAST_SPREAD)
-    rest = values - design @ start
     first, along = inverse @ rest, inverse @ others
     rest, others = rest - kept @ first, others - kept @ along
     scale = others.square().mean(0).sqrt()
@@ -61,13 +71,14 @@ def shrunk_fit(
     part = size.square() / (size.square() + n * _PENALTIES.to(size)[:, None])
     number = part.sum(1) + kept.shape[1]
     missed = rest.square().sum(0) - ((2.0 * part - part.square())[:, :, None] * seen.square()).sum(1)
-    chosen = (missed.clamp_min(0.0) / (1.0 - number[:, None] / n).clamp_min(1e-3).square()).argmin(0)
+    scores = missed.clamp_min(0.0) / (1.0 - number[:, None] / n).clamp_min(1e-3).square()
+    chosen = scores.argmin(0)
     found = right.T @ (part[chosen].T * seen / size.clamp_min(_TINIEST)[:, None])
     found = torch.where(usable, 1.0 / scale, 0.0)[:, None] * found
-    out = start.clone()
-    out[~free] += found
-    out[free] += first - along @ found
-    return out, number[chosen]
+    out = design.new_zeros(design.shape[1], rest.shape[1])
+    out[~free] = found
+    out[free] = first - along @ found
+    return out, number[chosen], scores.gather(0, chosen[None])[0]
 
 
 class Polynomial(nn.Module):

@@ -16,11 +16,12 @@ import numpy as np
 from caloforge.studies.base import Figure, Row
 from caloforge.studies.drawing import legend, panels
 from caloforge.studies.efficiency.measure import START, Measured
-from caloforge.validate.plots.panel import colour, marker
+from caloforge.validate.plots.panel import colour
 from caloforge.validate.report.page import Cell, Table
 
 __all__ = ["expected", "figure_of", "rows_of", "table_of", "texts_of", "worth"]
 
+_MARKERS = "osD"
 _LEAST = 1e-3  # of AUC - 1/2 in a logarithm
 
 
@@ -160,7 +161,7 @@ def figure_of(found: Sequence[Measured]) -> Figure:
         for column, detector in enumerate(detectors):
             for number, start in enumerate(START, 1):
                 mine = [row for row in rows if row["detector"] == detector and row["start"] == start]
-                style = {"color": colour(number), "marker": marker(number), "linewidth": 1.5}
+                style = {"color": colour(number), "marker": _MARKERS[number - 1], "linewidth": 1.5}
                 n = [row["showers"] for row in mine]
                 errors = [row["auc_error"] for row in mine]
                 axes[0][column].errorbar(n, [row["auc"] for row in mine], errors, label=START[start], **style)
