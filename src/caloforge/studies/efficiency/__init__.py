@@ -70,6 +70,7 @@ class EfficiencyStudy(Study):
     )
     Settings = EfficiencySettings
     least_generated = 0
+    judges = False
 
     def check(self, context: Context) -> None:
         """Check that there are showers to train on, none of which is in the reference, or measurements."""
@@ -96,6 +97,13 @@ class EfficiencyStudy(Study):
             found = [*found, *_measured(context, chosen, found)]
         if not found:
             self.refuse(f"results = {chosen.results} has no measurements")
+        cells = context.reference.detector.n_cells
+        if any(one.floor is None and one.cells == cells for one in found):
+            lowest = floor(context.reference[: chosen.reference], context.seed)
+            found = [
+                replace(one, floor=lowest) if one.cells == cells and one.floor is None else one
+                for one in found
+            ]
         return StudyResult(
             rows=report.rows_of(found),
             figures=[report.figure_of(found)],

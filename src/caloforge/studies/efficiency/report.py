@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from caloforge.studies.base import Figure, Row
-from caloforge.studies.drawing import legend, panels
+from caloforge.studies.drawing import Margins, legend, panels
 from caloforge.studies.efficiency.measure import START, Measured
 from caloforge.validate.plots.panel import colour
 from caloforge.validate.report.page import Cell, Table
@@ -157,7 +157,7 @@ def figure_of(found: Sequence[Measured]) -> Figure:
     detectors = list(dict.fromkeys(row["detector"] for row in rows))
 
     def draw(pyplot: Any) -> Any:
-        figure, axes = panels(pyplot, 2, len(detectors), width=3.4, height=2.6)
+        figure, axes = panels(pyplot, 2, len(detectors), width=3.4, height=2.6, margins=Margins(top=1.15))
         for column, detector in enumerate(detectors):
             for number, start in enumerate(START, 1):
                 mine = [row for row in rows if row["detector"] == detector and row["start"] == start]
