@@ -80,6 +80,7 @@ class EnergyMoments(nn.Module):
 
 
 _LEAST_FREE = 0.1  # least 1 - h of the correction of residuals
+_FEWEST_A_TERM = 2  # values for each term of a polynomial; with fewer there is no trend
 _FEWEST = 5  # values for each free coefficient of a polynomial; with fewer the constant alone is free
 _LOG_NORMAL = 0.635  # -<ln|g|> of a standard normal g
 
@@ -133,12 +134,15 @@ class ConditionalMoments(nn.Module):
     def _set(self, columns: slice, design: Tensor, x: Tensor, prior: tuple[Tensor, Tensor] | None) -> None:
         """Fit columns x (N, k) to terms (N, terms)."""
         a, b = (None, None) if prior is None else (prior[0][:, columns], prior[1][:, columns])
-        many = len(x) >= _FEWEST * int(self.terms.leading.sum())
-        free = [self.terms.constant, *([self.terms.leading] if many else [])]
-        mean, number = shrunk_fit(design, x, free, a)
+        terms, leading = design, self.terms.leading
+        if prior is None and len(x) < _FEWEST_A_TERM * design.shape[1]:  # a few values: mean and width alone
+            terms = torch.where(self.terms.constant, design, 0.0)
+        many = len(x) >= _FEWEST * int(leading.sum())
+        free = [self.terms.constant, *([leading] if many else [])]
+        mean, number = shrunk_fit(terms, x, free, a)
         residual = (x - design @ mean).abs() / (1.0 - number / len(x)).clamp_min(_LEAST_FREE).sqrt()
         logs = torch.log(residual + 1e-4 * residual.mean(0).clamp_min(1e-9)) + _LOG_NORMAL
-        spread, _ = shrunk_fit(design, logs, free, b)
+        spread, _ = shrunk_fit(terms, logs, free, b)
         self.mean[:, columns], self.spread[:, columns] = mean.to(self.mean), spread.to(self.spread)
         part = (number / len(x)).clamp_max(1.0 - _LEAST_FREE)
         self.optimism[columns] = ((1.0 + part) / (1.0 - part)).sqrt().to(self.mean)
