@@ -137,8 +137,9 @@ class ConditionalMoments(nn.Module):
         terms, leading = design, self.terms.leading
         if prior is None and len(x) < _FEWEST_A_TERM * design.shape[1]:  # a few values: mean and width alone
             terms = torch.where(self.terms.constant, design, 0.0)
-        many = len(x) >= _FEWEST * int(leading.sum())
-        free = [self.terms.constant, *([leading] if many else [])]
+        free = [leading if len(x) >= _FEWEST * int(leading.sum()) else self.terms.constant]
+        if prior is not None:  # the powers of the energy may be the earlier ones, too
+            free.append(self.terms.constant)
         mean, number = shrunk_fit(terms, x, free, a)
         residual = (x - design @ mean).abs() / (1.0 - number / len(x)).clamp_min(_LEAST_FREE).sqrt()
         logs = torch.log(residual + 1e-4 * residual.mean(0).clamp_min(1e-9)) + _LOG_NORMAL

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.calibration.moments import ConditionalMoments
 from caloforge.models.calibration.monotone import MonotoneMap
-from caloforge.models.calibration.regression import shrunk_fit
+from caloforge.models.calibration.regression import ridge_fit, shrunk_fit
 from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.path import EMPTY
 from caloforge.models.nn.cell_networks import LayerView
@@ -199,6 +199,7 @@ def _pitches(detector: Detector) -> NDArray[np.float32]:
     return out
 
 
+_CORE_RIDGE = 1e-4
 _CORE_REACH = 6.0  # largest standardised value of a core cell
 _CORE_LEAST = 0.02  # smallest width of a core cell
 
@@ -212,8 +213,7 @@ class CoreMoments(nn.Module):
     .. math:: y = \frac{x - a \cdot \phi}{\sigma},
 
     with phi the conditions (first and second order), the row of the cell's layer (first and second) and the row of the whole
-    shower, a from least squares over the training showers, shrunk as far as few showers call for, sigma the standard deviation of the
-    residual. Other cells stay as they are.
+    shower, a from least squares over the training showers, sigma the standard deviation of the residual. Other cells stay as they are.
 
     Arguments:
         layer: Layer of each cell (n_cells,).
@@ -250,13 +250,14 @@ class CoreMoments(nn.Module):
         for cell in self.cells.tolist():
             phi = self._features(summary, encoded, self.layer[cell : cell + 1])[:, 0].double()
             x = values[:, cell : cell + 1].double()
-            if free is None:  # the row of the layer, and the constant
-                free = torch.arange(phi.shape[1]) < summary.shape[2]
-                free[2 * summary.shape[2]] = True
-            prior = before.get(cell)
-            found, number = shrunk_fit(phi, x, free, None if prior is None else prior[:, None])
+            if free is None:  # the row of the layer, first and second order, and the constant
+                free = torch.arange(phi.shape[1]) <= 2 * summary.shape[2]
+            if cell in before:
+                found, _ = shrunk_fit(phi, x, free, before[cell][:, None])
+            else:
+                found = ridge_fit(phi, x, _CORE_RIDGE)
             weights.append(found[:, 0])
-            residual = (x - phi @ found).clamp(-2.0, 2.0) / (1.0 - number / len(x)).clamp_min(0.1).sqrt()
+            residual = (x - phi @ found).clamp(-2.0, 2.0)
             spread.append(residual.std().clamp_min(_CORE_LEAST))
         if weights:
             self.weights = torch.stack(weights).to(self.weights)
