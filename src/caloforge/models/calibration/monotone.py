@@ -201,10 +201,7 @@ class MonotoneMap(nn.Module):
 
     @torch.no_grad()
     def fit_normal(self, values: Tensor, column: int, worth: float = 0.0) -> None:
-        """Let a column (``even="y"``) turn the distribution of values (N,) into the standard normal one.
-
-        The quantiles that there are count as those of ``worth`` values: the new ones have the weight N / (N + worth).
-        """
+        """Let a column (``even="y"``) make values (N,) standard normal; its quantiles so far count as those of ``worth`` values."""
         found = smooth_quantiles(values, self.knots, self.reach).to(self.x)
         self.x[0, 0, column].lerp_(found, len(values) / (len(values) + worth))
 
