@@ -33,9 +33,9 @@ ALLOWED: dict[str, set[str]] = {
     "simulate": {"showers", "geometry"},
     "models": {"statistics", "showers", "geometry"},
     "validate": {"statistics", "showers", "geometry"},
-    "train": {"models", "statistics", "showers", "geometry"},
-    "generate": {"train", "models", "statistics", "showers", "geometry"},
-    "zoo": {"generate", "train", "models", "validate", "statistics", "showers", "geometry", "data"},
+    "train": {"models", "simulate", "statistics", "showers", "geometry"},
+    "generate": {"train", "models", "simulate", "statistics", "showers", "geometry"},
+    "zoo": {"generate", "train", "models", "validate", "simulate", "statistics", "showers", "geometry", "data"},
     "studies": {
         "zoo", "generate", "train", "models", "validate", "simulate", "statistics", "showers", "geometry", "data"
     },

@@ -56,6 +56,22 @@ def train(
         int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
     ] = None,
     detector: cli.Detector = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Start from this model: a run folder or a shipped model, of any detector.",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    pretrain: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrain",
+            help="Train first on parametrised showers of the same detector: gflash.",
+            metavar="ENGINE",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
@@ -66,6 +82,7 @@ def train(
     """
     from caloforge.train import RunFolder
     from caloforge.train import train as run
+    from caloforge.zoo.store import weights_of
 
     def announce(plan: Plan) -> None:
         for line in plan.lines():
@@ -88,6 +105,8 @@ def train(
         time_limit=time,
         report=report is not False,
         announce=announce,
+        start=None if start is None else weights_of(start),
+        pretrain=pretrain,
     )
     info = RunFolder(folder).read()
     if not as_json:

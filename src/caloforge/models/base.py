@@ -51,6 +51,8 @@ class ShowerModel(nn.Module, ABC):
         Sampling: Class of what may be chosen at generation (steps, source of latents), all with defaults.
         presets: Named settings; ``improved`` is the default, ``paper`` is as published.
         training_only: Names of submodules that sampling does not need; shipped weights leave them out.
+        pretraining: Settings of a pre-training, in epochs of ``train.pretrain_epochs``.
+        structure: Settings that decide what a weight is; those of a model that starts from another are the same. Empty: it cannot.
         detector: The detector.
         config: The resolved settings.
         conditions: Names of the conditions, in the order of the columns.
@@ -62,6 +64,8 @@ class ShowerModel(nn.Module, ABC):
     Sampling: ClassVar[type[Settings]] = Settings
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"improved": {}}
     training_only: ClassVar[tuple[str, ...]] = ()
+    structure: ClassVar[tuple[str, ...]] = ()
+    pretraining: ClassVar[Mapping[str, int]] = {}
 
     condition_low: Tensor
     condition_high: Tensor
@@ -127,6 +131,14 @@ class ShowerModel(nn.Module, ABC):
         matrix = self.condition_matrix(showers)
         self.condition_low.copy_(matrix.amin(0))
         self.condition_high.copy_(matrix.amax(0))
+
+    def start_from(self, source: ShowerModel, showers: Showers) -> None:
+        """Take the weights of a model of the same family and ``structure``, in place of :meth:`fit_transforms`.
+
+        Raises:
+            IncompatibleError: When the family cannot start from another training.
+        """
+        raise IncompatibleError(f"a {type(self).__name__} cannot start from another model's training")
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return a batch changed by a symmetry of the detector; by default itself."""

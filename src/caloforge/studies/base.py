@@ -207,6 +207,7 @@ class Study(ABC):
     needs: ClassVar[str]  # what files it takes, in one line
     Settings: ClassVar[type[StudySettings]] = StudySettings
     least_generated: ClassVar[int] = 1  # fewest generated samples
+    judges: ClassVar[bool] = True  # whether it judges samples that exist; the study ``all`` leaves others out
 
     @classmethod
     def default_reference(cls) -> Path | None:
@@ -266,6 +267,7 @@ STUDIES: Registry[type[Study]] = Registry(
         "shapes": "caloforge.studies.shapes:ShapesStudy",
         "diversity": "caloforge.studies.diversity:DiversityStudy",
         "support-size": "caloforge.studies.support_size:SupportSizeStudy",
+        "data-efficiency": "caloforge.studies.efficiency:EfficiencyStudy",
         "all": "caloforge.studies.site:AllStudies",
     },
     group="caloforge.studies",

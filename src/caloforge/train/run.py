@@ -41,7 +41,8 @@ from caloforge.train.folder import (
 )
 from caloforge.train.loop import MetricLog, StageLoop, Watch
 from caloforge.train.plan import DEFAULT_SECONDS, Plan, plan_training
-from caloforge.train.settings import DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
+from caloforge.train.settings import FLAGSHIP, DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
+from caloforge.train.start import PART, PRETRAINING, check_start, pretrained, source_config, source_model
 from caloforge.units import read_seconds
 
 __all__ = ["held_out_showers", "train"]
@@ -68,6 +69,8 @@ def train(
     time_limit: str | None = None,
     report: bool = False,
     announce: Callable[[Plan], None] | None = None,
+    start: str | Path | None = None,
+    pretrain: str | None = None,
 ) -> Path:
     """Train a model on a file of showers.
 
@@ -91,6 +94,8 @@ def train(
             for a model that is not named, and no limit for one that is.
         report: Leave time for a measurement of the trained model.
         announce: Called with the plan before the training starts.
+        start: Weights of a run or of a shipped model to start from, of the same detector or of another.
+        pretrain: Engine of parametrised showers of the same detector to train on first, ``gflash``.
 
     Returns:
         The run folder.
@@ -102,10 +107,16 @@ def train(
     """
     began, before_run = time.monotonic(), RunFolder(Path(output)).read() if resume else {}
     seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
-    wanted = Wanted(model, config, tuple(overrides), preset, train_size)
+    if start is not None and preset is None:  # the structure is the source's unless something else is set
+        content = read_settings(config) if isinstance(config, str | Path) else dict(config or {})
+        common = source_config(model or str(content.get("name", FLAGSHIP)), Path(start))
+        config = content | {"model": {**common, **content.get("model", {})}}
+    source_text = None if start is None else str(start)
+    wanted = Wanted(model, config, tuple(overrides), preset, train_size, source_text, pretrain)
     if before_run.get("plan") or (resume and wanted.model is None):
         wanted = wanted.after(RunFolder(Path(output)).config)
     settings = wanted.settings()
+    check_start(settings)
     where = torch.device(torch_device(device))
     files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector)
     MODELS[settings.model_name].check_detector(files.detector)
@@ -125,7 +136,8 @@ def train(
         names = " ".join(str(path) for path in data_paths(data))
         raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
     folder = RunFolder(ensure_output_dir(output, force=force or resume))
-    before = inherited_from(Path(settings.train.initial)) if settings.train.initial else SeenByTraining()
+    origin = settings.train.start or settings.train.initial
+    before = inherited_from(Path(origin)) if origin else SeenByTraining()
     seen = replace(
         before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
     )
@@ -139,11 +151,16 @@ def train(
             return folder.path
     else:
         folder.clear()
+        RunFolder(folder.path / PRETRAINING).clear()
     with atomic_path(folder.config, force=True) as part:
         part.write_text(to_toml(settings.as_dict()))
     write_json(folder.info, info)
     seen.write(folder.path)
-    _Training(settings, files, parts, folder, seed, where, watch).run(info)
+    source = Path(settings.train.start) if settings.train.start else None
+    if settings.train.pretrain:
+        header = files.header[parts.train]
+        source = pretrained(settings, header, folder, train, seed, device)
+    _Training(settings, files, parts, folder, seed, where, watch, source).run(info)
     if info["status"] == "unfinished":
         raise UnfinishedError(
             f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
@@ -239,8 +256,10 @@ class _Training:
         seed: int,
         device: torch.device,
         watch: Watch | None,
+        source: Path | None = None,
     ) -> None:
         self.settings, self.folder, self.seed, self.watch = settings, folder, seed, watch
+        self.source = None if source is None else source_model(source)
         self.config = settings.train
         self.train_rows, self.held_out_rows = parts.train, parts.held_out[: files.n_sample]
         self.sample_rows = parts.train[: files.n_sample]
@@ -255,7 +274,11 @@ class _Training:
         """Return a model before its training, its constants set from the training showers."""
         torch.manual_seed(child_seed(self.seed, "weights", training))
         model = MODELS[self.settings.model_name](self.files.detector, self.settings.model)
-        model.fit_transforms(self.files.showers(self.sample_rows))
+        showers = self.files.showers(self.sample_rows)
+        if self.source is None:
+            model.fit_transforms(showers)
+        else:
+            model.start_from(self.source, showers)
         conditions = model.condition_matrix(self.files.header)[self.train_rows]
         model.condition_low.copy_(conditions.amin(0))
         model.condition_high.copy_(conditions.amax(0))
@@ -288,7 +311,7 @@ class _Training:
         results: list[float] = list(state.get("results", ()))
         stage_results: dict[str, Any] = dict(state.get("stages", {}))
         elapsed: float = state.get("elapsed", 0.0)
-        budget = self.config.max_seconds
+        budget = self.config.max_seconds * (1.0 - PART if self.config.pretrain else 1.0)
         deadline = started + budget - elapsed if budget else float("inf")
         parameters = 0
         short: dict[str, dict[str, int]] = {}

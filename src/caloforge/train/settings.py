@@ -116,6 +116,11 @@ class TrainConfig(Settings):
     # of several trainings keep the ``best`` by its metric, or draw from all in equal parts (``ensemble``)
     combine: Literal["best", "ensemble"] = "best"
     initial: str = ""  # weights file to start from; names and shapes that fit are taken
+    # weights of a run or a shipped model to start from, constants following from the showers (``--from``)
+    start: str = ""
+    pretrain: str = ""  # engine of parametrised showers, ``gflash``, to train on first; empty: none
+    pretrain_showers: Annotated[int, Field(ge=100)] = 20_000  # how many
+    pretrain_epochs: Annotated[int, Field(ge=1)] = 15  # epochs of that training
     tensorboard: bool = False  # write a TensorBoard log too
     data: DataConfig = DataConfig()  # how the training showers are kept
 
@@ -204,6 +209,8 @@ class Wanted:
     overrides: tuple[str, ...] = ()
     preset: str | None = None
     train_size: int | None = None
+    start: str | None = None
+    pretrain: str | None = None
     stored: Mapping[str, Any] = field(default_factory=dict)  # settings of a run that goes on
 
     def __post_init__(self) -> None:
@@ -227,7 +234,8 @@ class Wanted:
         base = self.stored if planned is None else planned
         config = merge(base, self._tables()) if base else self.config
         preset = None if self.stored else self.preset
-        return resolve(self.model or FLAGSHIP, config, self.overrides, preset, train_size=self.train_size)
+        own = {"train_size": self.train_size, "start": self.start, "pretrain": self.pretrain}
+        return resolve(self.model or FLAGSHIP, config, self.overrides, preset, **own)
 
     def given(self) -> frozenset[str]:
         """Return the keys of the model's settings, and ``train.KEY``, that the user has set."""
@@ -237,6 +245,7 @@ class Wanted:
             tables = merge(tables, {section: change})
         keys = {*tables.get("model", {}), *(f"train.{key}" for key in tables.get("train", {}))}
         keys |= {"preset"} if self.preset else set()
+        keys |= {f"train.{key}" for key in ("start", "pretrain") if getattr(self, key)}
         return frozenset(keys | ({"train.train_size"} if self.train_size else set()))
 
 

@@ -25,7 +25,7 @@ from caloforge.showers.hdf5 import MODEL_STATUS
 from caloforge.train.folder import RunFolder, SeenByTraining, load_weights, read_identities
 from caloforge.units import AngleSpec
 
-__all__ = ["Card", "find_card", "load", "shipped_models"]
+__all__ = ["Card", "find_card", "load", "shipped_models", "weights_of"]
 
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -118,6 +118,18 @@ def find_card(name: str, folder: Path = ZOO) -> Card:
         return best[0]
     known = list(cards) or ["none is shipped yet; give a run folder of caloforge train"]
     raise UnknownNameError("shipped model or run folder", name, known)
+
+
+def weights_of(source: str | Path) -> Path:
+    """Return the weights file of a run folder (of an ensemble the first member's), of a shipped model, or the file itself.
+
+    Raises:
+        UnknownNameError: When it is none of these.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return RunFolder(path).weights()
+    return path if path.suffix == ".safetensors" else find_card(str(source)).path.with_suffix(".safetensors")
 
 
 def load(

@@ -8,7 +8,8 @@ import torch
 from grids import grid_showers
 
 from caloforge.geometry import ReadoutLayer, get_detector
-from caloforge.models.calibration.moments import _EDGES, Gains, Polynomial, RingGains, fit_gains
+from caloforge.models.calibration.moments import _EDGES, Gains, RingGains, fit_gains
+from caloforge.models.calibration.regression import Polynomial
 from caloforge.models.nn.cell_networks import LayerView
 
 

@@ -51,7 +51,7 @@ from torch.nn import functional
 
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.bib_ae.networks import Pointwise
-from caloforge.models.calibration.moments import least_squares
+from caloforge.models.calibration.regression import least_squares
 from caloforge.models.nn.cell_networks import mlp
 
 __all__ = [

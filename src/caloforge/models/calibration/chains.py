@@ -26,8 +26,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from caloforge.models.calibration.moments import ConditionalMoments, ridge_fit
+from caloforge.models.calibration.moments import ConditionalMoments
 from caloforge.models.calibration.monotone import MonotoneMap
+from caloforge.models.calibration.regression import ridge_fit
 
 __all__ = ["FewTerms", "NormalChain"]
 

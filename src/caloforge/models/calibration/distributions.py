@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.moments import Polynomial, least_squares
 from caloforge.models.calibration.monotone import MonotoneMap, normal_levels, quantiles
+from caloforge.models.calibration.regression import Polynomial, least_squares
 
 __all__ = ["CellSpectrum", "ConditionalDistribution", "ShowerSums", "Sums"]
 

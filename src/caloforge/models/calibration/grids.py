@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from caloforge.geometry import Detector
 from caloforge.models.base import in_chunks
 from caloforge.models.calibration.base import Calibration, Sample, Step
-from caloforge.models.calibration.moments import ConditionalMoments, Gains, Polynomial, fit_gains
+from caloforge.models.calibration.moments import ConditionalMoments, Gains, fit_gains
+from caloforge.models.calibration.regression import Polynomial
 from caloforge.models.calibration.spectrum import SpectrumMap
 from caloforge.models.nn.conditions import BeamSymmetry
 

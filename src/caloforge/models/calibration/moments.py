@@ -24,37 +24,21 @@ References:
 from __future__ import annotations
 
 import math
-from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.calibration.monotone import energy_groups, neighbours
+from caloforge.models.calibration.regression import Polynomial, shrunk_fit
 
 __all__ = [
     "ConditionalMoments",
     "EnergyMoments",
     "Gains",
-    "Polynomial",
     "RingGains",
     "fit_gains",
-    "least_squares",
-    "ridge_fit",
 ]
-
-
-def least_squares(design: Tensor, values: Tensor) -> Tensor:
-    """Return the least-squares solution (n,) of a design (N, n) for values (N,), the shortest where it is not unique."""
-    solution: Tensor = torch.linalg.lstsq(design.cpu(), values[:, None].cpu(), driver="gelsd").solution
-    return solution[:, 0].to(values)
-
-
-def ridge_fit(design: Tensor, values: Tensor, ridge: float) -> Tensor:
-    """Return least-squares coefficients (F, ...) of a design (N, F) with a penalty ``ridge`` times N on their squares."""
-    eye = torch.eye(design.shape[1], dtype=design.dtype, device=design.device)
-    solution: Tensor = torch.linalg.solve(design.T @ design + ridge * len(design) * eye, design.T @ values)
-    return solution
 
 
 class EnergyMoments(nn.Module):
@@ -95,71 +79,30 @@ class EnergyMoments(nn.Module):
         return mean, std
 
 
-class Polynomial(nn.Module):
-    """Monomials of continuous conditions, the constant one first, then discrete conditions as they are.
-
-    Beyond the range of the training showers continuous conditions stop at its edge. The continuous conditions are the first columns
-    of c; ``cross`` says whether products of different ones are among the monomials.
-    """
-
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, continuous: int, width: int, degree: int, cross: bool = True) -> None:
-        super().__init__()
-        self.continuous = continuous
-        columns = range(continuous)
-        self.monomials = [
-            factors
-            for power in range(1, degree + 1)
-            for factors in combinations_with_replacement(columns, power)
-            if cross or len(set(factors)) == 1
-        ]
-        self.size = 1 + len(self.monomials) + width - continuous
-        self.register_buffer("low", torch.full((continuous,), -3.0))
-        self.register_buffer("high", torch.full((continuous,), 3.0))
-
-    def fit(self, encoded: Tensor) -> None:
-        """Set the range from encoded conditions (N, width)."""
-        self.low.copy_(encoded[:, : self.continuous].amin(0))
-        self.high.copy_(encoded[:, : self.continuous].amax(0))
-
-    def forward(self, encoded: Tensor) -> Tensor:
-        """Return phi (B, size) of encoded conditions (B, width)."""
-        inside = self.inside(encoded)
-        columns = [torch.ones_like(encoded[:, :1])]
-        for first, *others in self.monomials:
-            column = inside[:, first]
-            for factor in others:
-                column = column * inside[:, factor]
-            columns.append(column[:, None])
-        return torch.cat([*columns, encoded[:, self.continuous :]], 1)
-
-    def inside(self, encoded: Tensor) -> Tensor:
-        """Return the continuous conditions (B, continuous) within their range."""
-        return torch.maximum(torch.minimum(encoded[:, : self.continuous], self.high), self.low)
-
-
-_RIDGE = 1e-6
-_FEWEST = 10  # known values for each term of a polynomial
+_LEAST_FREE = 0.1  # least 1 - h of the correction of residuals
+_FEWEST_A_TERM = 2  # values for each term of a polynomial; with fewer there is no trend
+_FEWEST = 5  # values for each free coefficient of a polynomial; with fewer the constant alone is free
 _LOG_NORMAL = 0.635  # -<ln|g|> of a standard normal g
 
 
 class ConditionalMoments(nn.Module):
     r"""Mean and width as polynomials of the conditions, :math:`m = a \cdot \phi(c)` and :math:`\ln s = b \cdot \phi(c)`.
 
-    Both follow from least squares, b from :math:`\ln|x - m| + 0.635`, which is :math:`\ln s` on average for a normal x and
-    which outliers hardly move.
+    Both follow from least squares, shrunk as far as few values call for (:func:`shrunk_fit`), b from :math:`\ln|x - m| + 0.635`, which is
+    :math:`\ln s` on average for a normal x and which outliers hardly move; m's coefficients make the residuals smaller than those of
+    other values, by :math:`\sqrt{1 - h}` on average, which is corrected.
     """
 
     mean: Tensor  # a, (terms, columns)
     spread: Tensor  # b, (terms, columns)
+    optimism: Tensor  # (columns,) after a fit: width of new standardised values over that of those fitted
 
     def __init__(self, continuous: int, width: int, columns: int, degree: int = 3) -> None:
         super().__init__()
         self.terms = Polynomial(continuous, width, degree)
         self.register_buffer("mean", torch.zeros(self.terms.size, columns))
         self.register_buffer("spread", torch.zeros(self.terms.size, columns))
+        self.register_buffer("optimism", torch.ones(columns), persistent=False)
 
     @torch.no_grad()
     def fit(self, encoded: Tensor, values: Tensor, known: Tensor | None = None) -> None:
@@ -169,24 +112,41 @@ class ConditionalMoments(nn.Module):
         is left as it is.
         """
         self.terms.fit(encoded)
+        self._fit(encoded, values, known, None)
+
+    @torch.no_grad()
+    def adapt(self, encoded: Tensor, values: Tensor, known: Tensor | None = None) -> None:
+        """Fit to few values, the coefficients drawn to those that there are; see :meth:`fit`."""
+        self.terms.widen(encoded)
+        self._fit(encoded, values, known, (self.mean.double(), self.spread.double()))
+
+    def _fit(
+        self, encoded: Tensor, values: Tensor, known: Tensor | None, prior: tuple[Tensor, Tensor] | None
+    ) -> None:
         design, x = self.terms(encoded).double(), values.double()
         if known is None or bool(known.all()):
-            self._set(slice(None), design, x)
+            self._set(slice(None), design, x, prior)
             return
         for column, rows in enumerate(known.T):
-            if bool(rows.any()):
-                few = int(rows.sum()) < _FEWEST * design.shape[1]
-                terms = design[rows, :1] if few else design[rows]
-                self._set(slice(column, column + 1), terms, x[rows, column : column + 1])
+            if int(rows.sum()) >= (1 if prior is None else _FEWEST):
+                self._set(slice(column, column + 1), design[rows], x[rows, column : column + 1], prior)
 
-    def _set(self, columns: slice, design: Tensor, x: Tensor) -> None:
-        """Fit columns x (N, k) to the first terms (N, terms); the others stay 0."""
-        mean = ridge_fit(design, x, _RIDGE)
-        residual = (x - design @ mean).abs()
-        floor = 1e-4 * residual.mean(0).clamp_min(1e-9)
-        spread = ridge_fit(design, torch.log(residual + floor) + _LOG_NORMAL, _RIDGE)
-        self.mean[: len(mean), columns] = mean.to(self.mean)
-        self.spread[: len(spread), columns] = spread.to(self.spread)
+    def _set(self, columns: slice, design: Tensor, x: Tensor, prior: tuple[Tensor, Tensor] | None) -> None:
+        """Fit columns x (N, k) to terms (N, terms)."""
+        a, b = (None, None) if prior is None else (prior[0][:, columns], prior[1][:, columns])
+        terms, leading = design, self.terms.leading
+        if prior is None and len(x) < _FEWEST_A_TERM * design.shape[1]:  # a few values: mean and width alone
+            terms = torch.where(self.terms.constant, design, 0.0)
+        free = [leading if len(x) >= _FEWEST * int(leading.sum()) else self.terms.constant]
+        if prior is not None:  # the powers of the energy may be the earlier ones, too
+            free.append(self.terms.constant)
+        mean, number = shrunk_fit(terms, x, free, a)
+        residual = (x - design @ mean).abs() / (1.0 - number / len(x)).clamp_min(_LEAST_FREE).sqrt()
+        logs = torch.log(residual + 1e-4 * residual.mean(0).clamp_min(1e-9)) + _LOG_NORMAL
+        spread, _ = shrunk_fit(terms, logs, free, b)
+        self.mean[:, columns], self.spread[:, columns] = mean.to(self.mean), spread.to(self.spread)
+        part = (number / len(x)).clamp_max(1.0 - _LEAST_FREE)
+        self.optimism[columns] = ((1.0 + part) / (1.0 - part)).sqrt().to(self.mean)
 
     def forward(self, values: Tensor, encoded: Tensor) -> Tensor:
         """Return standardised values t (B, columns) of values x (B, columns)."""

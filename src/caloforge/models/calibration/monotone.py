@@ -200,9 +200,10 @@ class MonotoneMap(nn.Module):
             self.register_buffer(name, line.repeat(1, 1, 1 if name == even else columns, 1))
 
     @torch.no_grad()
-    def fit_normal(self, values: Tensor, column: int) -> None:
-        """Let a column (``even="y"``) turn the distribution of values (N,) into the standard normal one."""
-        self.x[0, 0, column] = smooth_quantiles(values, self.knots, self.reach).to(self.x)
+    def fit_normal(self, values: Tensor, column: int, worth: float = 0.0) -> None:
+        """Let a column (``even="y"``) make values (N,) standard normal; its quantiles so far count as those of ``worth`` values."""
+        found = smooth_quantiles(values, self.knots, self.reach).to(self.x)
+        self.x[0, 0, column].lerp_(found, len(values) / (len(values) + worth))
 
     @torch.no_grad()
     def fit_column(self, column: int, generated: Tensor, reference: Tensor) -> None:

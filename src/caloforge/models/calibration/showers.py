@@ -15,8 +15,8 @@ from torch import Tensor
 
 from caloforge.geometry import Detector
 from caloforge.models.calibration.base import Sample, Step
-from caloforge.models.calibration.moments import least_squares
 from caloforge.models.calibration.monotone import Labelled, MonotoneMap, energy_groups
+from caloforge.models.calibration.regression import least_squares
 from caloforge.models.nn.cell_networks import LayerSums
 from caloforge.models.nn.conditions import BeamSymmetry
 

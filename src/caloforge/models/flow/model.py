@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
+from caloforge.models.base import ShowerModel
 from caloforge.models.calibration.moments import RingGains
-from caloforge.models.flow.calibrated import LATER, CalibratedFlow
+from caloforge.models.flow.calibrated import FITTED, LATER, CalibratedFlow
 from caloforge.models.flow.cells import CellValues, LayerTargets
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
 from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
@@ -46,6 +47,7 @@ from caloforge.models.flow.path import (
 from caloforge.models.flow.sampling import BALANCED, CellSampler
 from caloforge.models.flow.settings import FlowMatchingConfig, FlowSampling
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
+from caloforge.models.flow.transfer import STRUCTURE, transferred
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch, OptimizerSpec, Random, SeededRandom, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
@@ -84,6 +86,8 @@ class FlowMatching(CalibratedFlow):
             "summary_heads": 2,
         },
     }
+    structure: ClassVar[tuple[str, ...]] = STRUCTURE
+    pretraining: ClassVar[Mapping[str, int]] = {"summary_epochs": 3, "epochs": 1, "calibration": 0}
     sampling: FlowSampling
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
@@ -214,24 +218,45 @@ class FlowMatching(CalibratedFlow):
         """Return the cells' network for some conditions, summaries and what these say of the layers."""
         return lambda x, t: self.cell_net(x, t, encoded, summary, to)
 
-    def fit_transforms(self, showers: Showers) -> None:
-        """Fit encoder, moments and tables; find the symmetries of beam and showers."""
+    def start_from(self, source: ShowerModel, showers: Showers) -> None:
+        """Take the weights of another flow, see :mod:`~caloforge.models.flow.transfer`; constants follow from the showers.
+
+        Those of the same detector and conditions are drawn to the source's, as far as the showers are few; others are fitted anew.
+        """
+        own, before = self.state_dict(), source.state_dict()
+        if source.detector == self.detector and source.columns == self.columns:
+            kept = {name: value for name, value in before.items() if not name.startswith(FITTED)}
+            fresh = {name: value for name, value in own.items() if name.startswith(FITTED)}
+            self.load_weights(
+                kept | fresh | {"core.edge": torch.full_like(before["core.spread"], -torch.inf)}
+            )
+            self.fit_transforms(showers, adapt=True)
+        else:
+            self.fit_transforms(showers)
+            self.load_weights(self.state_dict() | transferred(self, source))
+
+    def fit_transforms(self, showers: Showers, adapt: bool = False) -> None:
+        """Fit encoder, moments and tables; find the symmetries of beam and showers.
+
+        With ``adapt`` the encoder stays, and moments and averages are drawn to those that there are.
+        """
         super().fit_transforms(showers)
         matrix = self.condition_matrix(showers)
-        self.encoder.fit(matrix)
+        if not adapt:
+            self.encoder.fit(matrix)
         generator = torch.Generator().manual_seed(_FIT_SEED)
         kept = torch.randperm(len(showers), generator=generator)[:_FIT_MOST].sort().values
         cells = self.clean(torch.from_numpy(showers.cells)[kept])
         energy = torch.from_numpy(showers.incident_energy)[kept].float()
         encoded = self.encoder(matrix[kept])
-        self.summary.fit(cells, energy, encoded, generator)
+        self.summary.fit(cells, energy, encoded, generator, adapt)
         self.values.fit(cells, generator)
         cells, energy, encoded = (part[:_CORE_MOST] for part in (cells, energy, encoded))
         shape = (len(cells), self.summary.rows, self.summary.kinds)
         summary = self.summary(cells, energy, encoded, torch.rand(shape, generator=generator))
         values = self.values(cells)
-        self.core.fit(values, EMPTY, summary, encoded)
-        self.averages.fit(self.core(values, summary, encoded), values > EMPTY, self.core.cells)
+        self.core.fit(values, EMPTY, summary, encoded, adapt)
+        self.averages.fit(self.core(values, summary, encoded), values > EMPTY, self.core.cells, adapt)
         self._fit_feedback()
         self.symmetry.allow(showers.incident_theta)
 

@@ -182,17 +182,28 @@ class CellAverages(nn.Module):
         self.register_buffer("spread", torch.ones(n_cells))
 
     @torch.no_grad()
-    def fit(self, values: Tensor, filled: Tensor, core: Tensor) -> None:
-        """Set the averages from values and filled cells (N, n_cells), rare ones shrunk; ``core`` cells have no empty value."""
+    def fit(self, values: Tensor, filled: Tensor, core: Tensor, adapt: bool = False) -> None:
+        """Set the averages from values and filled cells (N, n_cells), rare ones shrunk; ``core`` cells have no empty value.
+
+        They are shrunk towards the mean over all cells, or with ``adapt`` towards the averages that there are.
+        """
         weight = filled.float()
         weight[:, core] = 1.0
         count = weight.sum(0)
         whole = weight.sum().clamp_min(1.0)
         middle = (values * weight).sum() / whole
         width = ((values - middle).square() * weight).sum() / whole
+        worth, p = torch.ones_like(count), torch.full_like(count, 0.2)
+        if adapt:
+            old = self.logit < _MOST
+            middle, width = (
+                torch.where(old, self.centre, middle),
+                torch.where(old, self.spread.square(), width),
+            )
+            worth, p = torch.where(old, _PRIOR, worth), torch.where(old, torch.sigmoid(self.logit), p)
         centre = ((values * weight).sum(0) + _PRIOR * middle) / (count + _PRIOR)
         square = ((values - centre).square() * weight).sum(0)
-        p = ((count + 0.2) / (len(values) + 1.0)).clamp_max(1.0 - 1e-5)
+        p = ((count + worth * p) / (len(values) + worth)).clamp_max(1.0 - 1e-5)
         logit = torch.log(p / (1.0 - p))
         logit[core] = _MOST
         self.logit.copy_(logit)

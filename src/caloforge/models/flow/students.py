@@ -17,7 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -119,6 +119,8 @@ class DistilledSummary(FlowMatching):
     Sampling: ClassVar[type[Settings]] = CalibratedSampling
     sampling: CalibratedSampling  # type: ignore[assignment]
     config: DistilledSummaryConfig
+    structure: ClassVar[tuple[str, ...]] = ()
+    pretraining: ClassVar[Mapping[str, int]] = {}
     summary_student: nn.Module
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
-from caloforge.models.calibration.moments import ConditionalMoments, ridge_fit
+from caloforge.models.calibration.moments import ConditionalMoments
 from caloforge.models.calibration.monotone import MonotoneMap
+from caloforge.models.calibration.regression import ridge_fit, shrunk_fit
 from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.path import EMPTY
 from caloforge.models.nn.cell_networks import LayerView
@@ -35,6 +36,7 @@ __all__ = ["CoreMoments", "ShowerSummary"]
 
 _FLOOR = 1e-6  # added to layer energies before the logarithm, MeV: less than any cell has
 _EDGE = 3.0  # interval over which the counts of empty and full layers are dequantised, in cells
+WORTH = 100.0  # showers of which quantiles of an earlier training count as many
 _FEWEST = 2  # fewest values of a number to which its table is fitted
 _KINDS = 7
 _DEPTH = [3, 6]  # mean layer and spread over the layers in the shower's row
@@ -64,20 +66,26 @@ class ShowerSummary(nn.Module):
         self.table = MonotoneMap(self.rows * _KINDS, 161, 4.0, even="y", beyond=None)
 
     @torch.no_grad()
-    def fit(self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator) -> None:
-        """Fit trend and tables to cells (N, n_cells) and energies (N,), MeV, and encoded conditions (N, width)."""
+    def fit(
+        self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator, adapt: bool = False
+    ) -> None:
+        """Fit trend and tables to cells (N, n_cells) and energies (N,), MeV, and encoded conditions (N, width).
+
+        With ``adapt`` those that there are, of other showers, count as many showers' worth: see the trend's and the table's methods.
+        """
         parts = [
             self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
         ]
         raw = torch.cat(parts)
-        self.fewest.copy_(raw[:, :-1, 1].amin(0))
+        fewest = raw[:, :-1, 1].amin(0)
+        self.fewest.copy_(torch.minimum(self.fewest, fewest) if adapt else fewest)
         known = self._known(raw).flatten(1)
         raw = self._spread(raw, torch.rand(raw.shape, generator=generator)).flatten(1)
-        self.trend.fit(encoded, raw, known)
-        rest = self.trend(raw, encoded)
+        (self.trend.adapt if adapt else self.trend.fit)(encoded, raw, known)
+        rest = self.trend(raw, encoded) * self.trend.optimism
         for column, rows in enumerate(known.T):
             if rows.sum() >= _FEWEST:
-                self.table.fit_normal(rest[rows, column], column)
+                self.table.fit_normal(rest[rows, column], column, WORTH if adapt else 0.0)
 
     def measure(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of cells (B, n_cells), counts as whole numbers."""
@@ -228,19 +236,34 @@ class CoreMoments(nn.Module):
         self.register_buffer("edge", torch.zeros(0))
 
     @torch.no_grad()
-    def fit(self, values: Tensor, empty: float, summary: Tensor, encoded: Tensor) -> None:
-        """Find and fit the core cells: values (N, n_cells), that of an empty one, summaries (N, rows, kinds), conditions (N, k)."""
+    def fit(
+        self, values: Tensor, empty: float, summary: Tensor, encoded: Tensor, adapt: bool = False
+    ) -> None:
+        """Find and fit the core cells: values (N, n_cells), that of an empty one, summaries (N, rows, kinds), conditions (N, k).
+
+        With ``adapt`` the weights are drawn to those that there are.
+        """
+        before = dict(zip(self.cells.tolist(), self.weights.double(), strict=True)) if adapt else {}
         self.cells = torch.nonzero((values > empty).float().mean(0) > self.occupancy)[:, 0]
         weights, spread = [], []
+        free: Tensor | None = None
         for cell in self.cells.tolist():
             phi = self._features(summary, encoded, self.layer[cell : cell + 1])[:, 0].double()
-            x = values[:, cell].double()
-            weights.append(ridge_fit(phi, x, _CORE_RIDGE))
-            residual = (x - phi @ weights[-1]).clamp(-2.0, 2.0)
+            x = values[:, cell : cell + 1].double()
+            if free is None:  # the row of the layer, first and second order, and the constant
+                free = torch.arange(phi.shape[1]) <= 2 * summary.shape[2]
+            if cell in before:
+                found, _ = shrunk_fit(phi, x, free, before[cell][:, None])
+            else:
+                found = ridge_fit(phi, x, _CORE_RIDGE)
+            weights.append(found[:, 0])
+            residual = (x - phi @ found).clamp(-2.0, 2.0)
             spread.append(residual.std().clamp_min(_CORE_LEAST))
         if weights:
             self.weights = torch.stack(weights).to(self.weights)
             self.spread = torch.stack(spread).to(self.spread)
+        else:
+            self.weights, self.spread = self.weights[:0], self.spread[:0]
         self.edge = torch.full_like(self.spread, -torch.inf)
 
     @torch.no_grad()

@@ -17,8 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from caloforge.models.calibration.moments import Polynomial, least_squares
 from caloforge.models.calibration.monotone import MonotoneMap, normal_levels, quantiles
+from caloforge.models.calibration.regression import Polynomial, least_squares
 from caloforge.models.nn.conditions import ConditionEncoder
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
 

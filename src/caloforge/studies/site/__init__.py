@@ -232,7 +232,9 @@ class AllStudies(Study):
         if chosen.pages:
             groups = read_groups(chosen.pages)
             return plan_groups(stack, groups, context.references, models, context.seed, context.n)
-        names = chosen.studies or tuple(name for name in STUDIES.names() if name != self.name)
+        names = chosen.studies or tuple(
+            name for name, study in STUDIES.items() if name != self.name and study.judges
+        )
         return make_plan(stack, context.references, models, names, chosen.settings, context.seed, context.n)
 
 

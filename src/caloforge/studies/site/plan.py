@@ -229,7 +229,9 @@ def plan_groups(
         truth = open_sources(stack, truth_files(group, name)) if group.truth else references
         named = _chosen([model.label for model in models], group.models, f"group '{name}': no model")
         chosen = [model for model in models if model.label in named]
-        studies = group.studies or tuple(one for one in STUDIES.names() if one != "all")
+        studies = group.studies or tuple(
+            one for one, study in STUDIES.items() if one != "all" and study.judges
+        )
         plan = make_plan(stack, truth, chosen, studies, group.settings, seed, group.n or n, own=False)
         for job in plan.jobs:
             if job.folder in [other.folder for other in jobs]:

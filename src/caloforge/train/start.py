@@ -1,0 +1,238 @@
+"""Where a training starts: the weights of another one, or a training on parametrised showers of the same detector.
+
+**Weights of a source** (``train.start``) are those of a run folder or of a shipped model, whose card or ``run.json`` lies beside them and says
+of which family, settings and detector they are. The model takes its structure from the source; its constants follow from the showers
+at hand (:meth:`~caloforge.models.base.ShowerModel.start_from`).
+
+**Pre-training** (``train.pretrain``): showers of the parametrisation under conditions like those of the training showers are written into
+``pretraining`` of the run folder and trained on there; the run then starts from that one. The energies are drawn by the rule (one value, uniform, uniform in the
+logarithm, powers of two) that comes nearest to the training showers' in the sense of Kolmogorov and Smirnov.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caloforge.errors import ConfigError, FileFormatError, IncompatibleError
+from caloforge.files import read_json
+from caloforge.geometry import Beam, get_detector
+from caloforge.models import MODELS
+from caloforge.models.base import ShowerModel
+from caloforge.showers import Showers
+from caloforge.simulate import ENGINES, simulate
+from caloforge.train.folder import RUN_FILE, RunFolder, load_weights
+from caloforge.train.settings import Resolved, read_settings
+from caloforge.units import AngleSpec, EnergySpec
+
+__all__ = ["PART", "PRETRAINING", "beam_of", "check_start", "pretrained", "source_config", "source_model"]
+
+PRETRAINING = "pretraining"
+"""Folder of the pre-training within a run folder."""
+_SEED = 1
+_MEMBER = re.compile(r"-(\d+)$")
+_SAME = 1e-6  # relative difference of equal energies
+PART = 1.0 / 3.0
+"""Part of ``max_seconds`` for the pre-training."""
+
+
+def _content(weights: Path) -> tuple[dict[str, Any], int]:
+    """Return what is known of weights (``model``, ``config``, and ``run`` or ``detector``), and the number of the ensemble's member.
+
+    Raises:
+        FileFormatError: When the weights are missing, or nothing lies beside them that says what they are.
+    """
+    found = _MEMBER.search(weights.stem)
+    member, stem = (int(found[1]), weights.stem[: found.start()]) if found else (0, weights.stem)
+    if not weights.is_file():
+        raise FileFormatError(
+            weights, "", "is missing; expected weights of a run or of a shipped model to start from"
+        )
+    if (weights.parent / RUN_FILE).is_file():
+        folder = RunFolder(weights.parent)
+        content = folder.read()
+        return {
+            "model": content["model"],
+            "config": read_settings(folder.config).get("model", {}),
+            "run": folder,
+        }, member
+    card = weights.with_name(f"{stem}.json")
+    if not card.is_file():
+        raise FileFormatError(
+            weights,
+            "",
+            f"cannot be started from: neither {RUN_FILE} nor {card.name} lies beside it, which say what it is",
+        )
+    return read_json(card), member
+
+
+def source_model(weights: Path) -> ShowerModel:
+    """Return the model of weights of a run or of a shipped model, on the CPU.
+
+    Raises:
+        FileFormatError: When something is missing or broken.
+    """
+    content, _ = _content(weights)
+    kind = MODELS[content["model"]]
+    run = content.get("run")
+    detector = run.detector() if run else get_detector(content["detector"])
+    model = kind(detector, kind.resolve(content.get("config", {}), str(weights)))
+    state = {name: w.float() if w.is_floating_point() else w for name, w in load_weights(weights).items()}
+    model.load_weights(state, shipped=True)
+    return model.eval()
+
+
+def source_config(model: str, weights: Path) -> dict[str, Any]:
+    """Return the settings that a model which starts from these weights has in common with theirs.
+
+    Raises:
+        ConfigError: When the source is of another family, or the family cannot start from a source.
+    """
+    content, _ = _content(weights)
+    if content["model"] != model:
+        raise ConfigError(
+            f"cannot start from {weights}: it is a '{content['model']}', the model to train a '{model}'"
+        )
+    names = MODELS[model].structure
+    if not names:
+        raise ConfigError(f"a '{model}' cannot start from another training; models that can: {_able()}")
+    config = MODELS[model].resolve(content.get("config", {}), str(weights))
+    return {name: getattr(config, name) for name in names}
+
+
+def _able() -> str:
+    """Return the names of the models that can start from another training."""
+    return ", ".join(name for name in MODELS.names() if MODELS[name].structure)
+
+
+def check_start(settings: Resolved) -> None:
+    """Check that a training can start where its settings say.
+
+    Raises:
+        ConfigError: For settings that exclude one another or differ from the source's, or a family that cannot start elsewhere.
+    """
+    train = settings.train
+    given = [name for name in ("start", "pretrain", "initial") if getattr(train, name)]
+    if len(given) > 1:
+        raise ConfigError(
+            f"train.{given[0]} and train.{given[1]} are both set; a training starts in one place"
+        )
+    if train.pretrain and not MODELS[settings.model_name].structure:
+        raise ConfigError(
+            f"a '{settings.model_name}' cannot start from a pre-training; models that can: {_able()}"
+        )
+    if train.pretrain and train.pretrain not in ENGINES:
+        raise ConfigError(f"train.pretrain = {train.pretrain} is not known; expected gflash")
+    if train.start:
+        for name, value in source_config(settings.model_name, Path(train.start)).items():
+            mine = getattr(settings.model, name)
+            if mine != value:
+                raise ConfigError(
+                    f"cannot start from {train.start}: its {name} is {value}, here it is {mine}"
+                )
+
+
+def beam_of(showers: Showers) -> Beam:
+    """Return a beam of the detector with the particle, the energies and the angles of showers."""
+    energy, theta = np.asarray(showers.incident_energy), np.asarray(showers.incident_theta)
+    low, high = float(energy.min()), float(energy.max())
+    level = np.sort(energy)
+    if high <= low * (1.0 + _SAME):
+        spec = EnergySpec(low, low)
+    else:
+        kinds = [EnergySpec(low, high, kind) for kind in ("uniform", "log", "log2")]
+        spec = min(kinds, key=lambda one: _distance(level, one.values))
+    angles = AngleSpec(float(theta.min()), float(theta.max()))
+    beam = showers.detector.beam
+    return dataclasses.replace(beam, particle=showers.particle or beam.particle, energy=spec, theta=angles)
+
+
+def _distance(
+    ordered: NDArray[np.float64], values: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> float:
+    """Return the largest difference of the distribution of ordered numbers from that of a rule."""
+    wanted = np.sort(values((np.arange(4096) + 0.5) / 4096))
+    at = ordered * (1.0 + _SAME)
+    return float(
+        np.abs(
+            np.searchsorted(wanted, at, side="right") / len(wanted)
+            - np.searchsorted(ordered, at, side="right") / len(ordered)
+        ).max()
+    )
+
+
+def pretrained(
+    settings: Resolved,
+    header: Showers,
+    folder: RunFolder,
+    run: Callable[..., Path],
+    seed: int,
+    device: str,
+) -> Path:
+    """Return weights trained on parametrised showers of the detector of ``header``, under conditions like its.
+
+    Arguments:
+        settings: Those of the training that follows.
+        header: The training showers; their cells are not used.
+        folder: Run folder of that training; the pre-training lies within it, and is not repeated when it is finished.
+        run: The function :func:`~caloforge.train.run.train`.
+        seed: Seed of the showers and of the pre-training.
+        device: Where to train.
+
+    Raises:
+        IncompatibleError: When the parametrisation makes no showers of that detector or particle.
+    """
+    inner = RunFolder(folder.path / PRETRAINING)
+    if inner.info.is_file() and inner.read().get("status") == "finished":
+        return inner.weights()
+    train, beam = settings.train, beam_of(header)
+    inner.path.mkdir(exist_ok=True)
+    file = inner.path / "showers.h5"
+    try:
+        simulate(
+            header.detector,
+            train.pretrain_showers,
+            beam.energy,
+            beam.theta,
+            beam.particle,
+            engine=train.pretrain,
+            seed=seed + _SEED,
+            output=file,
+            force=True,
+            layout="sparse",
+        )
+    except IncompatibleError as error:
+        raise IncompatibleError(f"no pre-training on {train.pretrain}: {error}") from error
+    kind = MODELS[settings.model_name]
+    changed = {name: times * train.pretrain_epochs for name, times in kind.pretraining.items()}
+    config: Mapping[str, Any] = {
+        "model": settings.model.model_dump() | changed,
+        "train": train.model_dump()
+        | {
+            "pretrain": "",
+            "train_size": 0,
+            "train_offset": 0,
+            "validation": 0.05,
+            "trainings": 1,
+            "validate_every": 1,
+        }
+        | {"max_seconds": PART * train.max_seconds, "stage_seconds": {}},
+    }
+    run(
+        settings.model_name,
+        file,
+        inner.path,
+        config=config,
+        device=device,
+        seed=seed,
+        resume=inner.state.is_file(),
+        force=True,
+    )
+    file.unlink()
+    return inner.weights()
