@@ -291,3 +291,12 @@ def test_a_stage_that_is_slower_than_planned_is_shortened(
     assert "stopped_early" not in run.read()
     assert run.read()["status"] == "finished"
     assert json.loads(run.info.read_text())["stages"]["0/gan"]["epoch"] == done["epochs"]
+
+
+def test_the_expectation_is_that_of_the_start_and_names_a_pre_training_that_is_better() -> None:
+    alone = plan(300, 1800.0)
+    assert "after --pretrain gflash about 0." in alone.expected
+    started = flagship_plan(alone.facts, speeds(), frozenset({"train.pretrain"})).expected
+    assert "--pretrain" not in started
+    assert started != alone.expected.partition(";")[0]
+    assert "--pretrain" not in plan(20_000, 1800.0).expected

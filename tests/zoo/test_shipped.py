@@ -28,7 +28,7 @@ KEYS = {
     "train_showers", "held_out_showers", "prepare", "command", "seed", "hardware", "versions", "stages", "config",
     "train", "weights", "metrics", "speed",
 }  # fmt: skip
-FLAGSHIP = ("flow-matching", "flow-matching-fast")
+FLAGSHIP = ("flow-matching", "flow-matching-fast", "flow-matching-cpu")
 MEGABYTE = 1_000_000
 SECONDS = 3.0  # of one core for each model, by the speed on its card
 FEWEST, MOST, BLOCK = 40, 500, 20

@@ -174,12 +174,26 @@ class Plan:
         }
 
 
-def start_of(facts: Facts) -> str:
-    """Return what a training begins from: "nothing", or "gflash" where measurements show that ``train.pretrain`` gains.
+def start_of(given: frozenset[str]) -> str:
+    """Return what a training begins from, as :func:`~caloforge.train.expected.expected_accuracy` names it, by the keys that the user has set."""
+    if "train.start" in given:
+        return "detector"
+    return "gflash" if "train.pretrain" in given else "nothing"
 
-    The one place for that choice; :func:`flagship_plan` would set ``train.pretrain`` and take its time off.
-    """
-    return "nothing"
+
+def _expectation(facts: Facts, start: str) -> str:
+    """Return what accuracy to expect; with few showers from nothing, also that after a pre-training."""
+    found = expected_accuracy(facts.showers, facts.cells, start)
+    better = expected_accuracy(facts.showers, facts.cells, "gflash")
+    if (
+        found is None
+        or start != "nothing"
+        or facts.showers > 2 * _FEW
+        or better is None
+        or better.auc >= found.auc
+    ):
+        return str(found or "")
+    return f"{found}; after --pretrain gflash about {better.auc:.2f}"
 
 
 def most_epochs(n: int) -> dict[str, int]:
@@ -277,7 +291,7 @@ def flagship_plan(facts: Facts, speeds: Mapping[str, Speed], given: frozenset[st
         "closing measurement": room.closing,
     }
     reasons = _reasons(name, cells, (n, held_out), left, model, steps["cells"], bool(train_size))
-    expected = str(expected_accuracy(facts.showers, facts.cells, start_of(facts)) or "")
+    expected = _expectation(facts, start_of(given))
     return Plan(FLAGSHIP, {"model": model, "train": train}, facts, parts, reasons, expected, speeds)
 
 
