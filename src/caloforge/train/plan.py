@@ -80,7 +80,7 @@ _LOOKS, _LOOKING, _LOOK_SHOWERS = (
     2_000,
 )  # looks at the held-out showers, their part of the time, showers of each
 _CALIBRATION, _CALIBRATED = 0.12, 3_000  # part of the time, most showers
-_DRAWS = 2.2  # showers that the calibration generates for each of its own, its fits included
+_DRAWS = 2.2  # showers generated for each that the calibration is fitted to, the fits included
 _FORWARD = 0.37  # time of a network's output, of that of a step of its training
 _EVALUATIONS = {"cells": 15, "summary": 31}  # of the networks for a generated shower
 _MARGIN = 0.92  # part of the time left that is planned for the networks

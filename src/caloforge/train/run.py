@@ -34,21 +34,26 @@ from caloforge.train.folder import (
     SeenByTraining,
     inherited_from,
     load_state,
-    load_weights,
     save_state,
     save_weights,
     unfinished_text,
 )
 from caloforge.train.loop import MetricLog, StageLoop, Watch
 from caloforge.train.plan import DEFAULT_SECONDS, Plan, plan_training
-from caloforge.train.settings import FLAGSHIP, DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
-from caloforge.train.start import PART, PRETRAINING, check_start, pretrained, source_config, source_model
+from caloforge.train.settings import DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
+from caloforge.train.start import (
+    PART,
+    PRETRAINING,
+    check_start,
+    pretrained,
+    source_model,
+    take_fitting,
+    with_structure,
+)
 from caloforge.units import read_seconds
 
 __all__ = ["held_out_showers", "train"]
 
-_OF_THE_SHOWERS = ("condition_low", "condition_high")
-"""Buffers with the range of conditions that a model was trained for."""
 _SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
 
 
@@ -108,11 +113,9 @@ def train(
     began, before_run = time.monotonic(), RunFolder(Path(output)).read() if resume else {}
     seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
     if start is not None and preset is None:  # the structure is the source's unless something else is set
-        content = read_settings(config) if isinstance(config, str | Path) else dict(config or {})
-        common = source_config(model or str(content.get("name", FLAGSHIP)), Path(start))
-        config = content | {"model": {**common, **content.get("model", {})}}
-    source_text = None if start is None else str(start)
-    wanted = Wanted(model, config, tuple(overrides), preset, train_size, source_text, pretrain)
+        config = with_structure(config, model, Path(start))
+    first = None if start is None else str(start)
+    wanted = Wanted(model, config, tuple(overrides), preset, train_size, first, pretrain)
     if before_run.get("plan") or (resume and wanted.model is None):
         wanted = wanted.after(RunFolder(Path(output)).config)
     settings = wanted.settings()
@@ -124,6 +127,7 @@ def train(
     if not resume and (wanted.model is None or time_limit is not None):
         split(files.identities, settings.train)  # enough showers
         ensure_output_dir(output, force=force)
+        seconds *= 1.0 - PART if settings.train.pretrain else 1.0
         plan = plan_training(
             settings.model_name, files, settings.as_dict(), seconds, where, began, wanted.given(), report
         )
@@ -158,8 +162,7 @@ def train(
     seen.write(folder.path)
     source = Path(settings.train.start) if settings.train.start else None
     if settings.train.pretrain:
-        header = files.header[parts.train]
-        source = pretrained(settings, header, folder, train, seed, device)
+        source = pretrained(settings, files.header[parts.train], folder, train, seed, device)
     _Training(settings, files, parts, folder, seed, where, watch, source).run(info)
     if info["status"] == "unfinished":
         raise UnfinishedError(
@@ -224,11 +227,13 @@ def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> 
     before = folder.read()
     for key in ("model", "seed", "detector"):
         if before.get(key) != info[key]:
-            msg = f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
-            raise ConfigError(msg)
-    if before["data"]["sha256"] != info["data"]["sha256"]:
-        msg = f"{folder.path}: cannot resume with {info['data']['file']}; the run's data have another hash"
-        raise ConfigError(msg)
+            raise ConfigError(
+                f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
+            )
+    if (data := info["data"])["sha256"] != before["data"]["sha256"]:
+        raise ConfigError(
+            f"{folder.path}: cannot resume with {data['file']}; the run's data have another hash"
+        )
     old, new = read_settings(folder.config), settings.as_dict()
     used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
     if before.get("status") == "unfinished" and 0 < limit <= used:
@@ -283,7 +288,7 @@ class _Training:
         model.condition_low.copy_(conditions.amin(0))
         model.condition_high.copy_(conditions.amax(0))
         if self.config.initial:
-            _take_fitting(model, Path(self.config.initial))
+            take_fitting(model, Path(self.config.initial))
         return model.to(self.device)
 
     def _datasets(
@@ -390,16 +395,3 @@ class _Training:
         for other in range(1, len(results)):
             self.folder.weights(other).unlink()
         return 1
-
-
-def _take_fitting(model: ShowerModel, path: Path) -> None:
-    """Start from the weights of a file whose names and shapes fit; the range of conditions stays that of the showers."""
-    own, stored = model.state_dict(), load_weights(path)
-    fitting = {
-        name: value
-        for name, value in stored.items()
-        if name in own and own[name].shape == value.shape and name not in _OF_THE_SHOWERS
-    }
-    if not fitting:
-        raise FileFormatError(path, "", "has no weights that fit the model")
-    model.load_weights({**own, **fitting})

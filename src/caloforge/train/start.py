@@ -28,10 +28,20 @@ from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
 from caloforge.simulate import ENGINES, simulate
 from caloforge.train.folder import RUN_FILE, RunFolder, load_weights
-from caloforge.train.settings import Resolved, read_settings
+from caloforge.train.settings import FLAGSHIP, Resolved, read_settings
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["PART", "PRETRAINING", "beam_of", "check_start", "pretrained", "source_config", "source_model"]
+__all__ = [
+    "PART",
+    "PRETRAINING",
+    "beam_of",
+    "check_start",
+    "pretrained",
+    "source_config",
+    "source_model",
+    "take_fitting",
+    "with_structure",
+]
 
 PRETRAINING = "pretraining"
 """Folder of the pre-training within a run folder."""
@@ -104,6 +114,15 @@ def source_config(model: str, weights: Path) -> dict[str, Any]:
         raise ConfigError(f"a '{model}' cannot start from another training; models that can: {_able()}")
     config = MODELS[model].resolve(content.get("config", {}), str(weights))
     return {name: getattr(config, name) for name in names}
+
+
+def with_structure(
+    config: str | Path | Mapping[str, Any] | None, model: str | None, weights: Path
+) -> dict[str, Any]:
+    """Return the settings of a TOML file or mapping, with what :func:`source_config` gives where they set nothing else."""
+    content = read_settings(config) if isinstance(config, str | Path) else dict(config or {})
+    common = source_config(model or str(content.get("name", FLAGSHIP)), weights)
+    return content | {"model": {**common, **content.get("model", {})}}
 
 
 def _able() -> str:
@@ -211,6 +230,7 @@ def pretrained(
         raise IncompatibleError(f"no pre-training on {train.pretrain}: {error}") from error
     kind = MODELS[settings.model_name]
     changed = {name: times * train.pretrain_epochs for name, times in kind.pretraining.items()}
+    stages = {name: PART / (1.0 - PART) * seconds for name, seconds in train.stage_seconds.items()}
     config: Mapping[str, Any] = {
         "model": settings.model.model_dump() | changed,
         "train": train.model_dump()
@@ -222,7 +242,7 @@ def pretrained(
             "trainings": 1,
             "validate_every": 1,
         }
-        | {"max_seconds": PART * train.max_seconds, "stage_seconds": {}},
+        | {"max_seconds": PART * train.max_seconds, "stage_seconds": stages},
     }
     run(
         settings.model_name,
@@ -236,3 +256,20 @@ def pretrained(
     )
     file.unlink()
     return inner.weights()
+
+
+_OF_THE_SHOWERS = ("condition_low", "condition_high")
+"""Buffers with the range of conditions that a model was trained for."""
+
+
+def take_fitting(model: ShowerModel, path: Path) -> None:
+    """Start from the weights of a file whose names and shapes fit; the range of conditions stays that of the showers."""
+    own, stored = model.state_dict(), load_weights(path)
+    fitting = {
+        name: value
+        for name, value in stored.items()
+        if name in own and own[name].shape == value.shape and name not in _OF_THE_SHOWERS
+    }
+    if not fitting:
+        raise FileFormatError(path, "", "has no weights that fit the model")
+    model.load_weights({**own, **fitting})

@@ -271,7 +271,7 @@ def test_a_training_from_weights_has_their_feedback(
         how = (*how, "summary_student_epochs=1", "student_epochs=1", "jumps=2", "summary_jumps=2")
     first = run_folder(name, *how)
     (before,) = RunFolder(first).models()
-    kept, own, taken = [], [], training._take_fitting
+    kept, own, taken = [], [], training.take_fitting
 
     def take(model: ShowerModel, path: Path) -> None:
         own.extend(feedback.table.clone() for feedback in _fits(model))
@@ -279,7 +279,7 @@ def test_a_training_from_weights_has_their_feedback(
         _assert_same(model, before)  # from the first step on
         kept.append(model)
 
-    monkeypatch.setattr(training, "_take_fitting", take)
+    monkeypatch.setattr(training, "take_fitting", take)
     initial = f'train.initial="{first / "weights.safetensors"}"'
     data = _softer(showers()).save(tmp_path / "softer.h5")
     second = run(name, tmp_path / "run", *how, initial, data=data)
