@@ -317,6 +317,7 @@ def _draw(content: Mapping[str, Any], pyplot: Any) -> Any:
     size: dict[str, Any] = {"columns": 3, "width": 4.2, "height": 3.3, "margins": margins, "small": False}
     figure, places = panel_row(pyplot, count, **size, sharex=True, sharey=True)
     kinds = list(dict.fromkeys(model["name"].rpartition("/")[2] for model in content["models"]))
+    drawn: dict[str, list[Any]] = {name: [] for name in content["beams"]}
     for place, (name, beam) in zip(places, content["beams"].items(), strict=True):
         place.set_xscale("log")
         place.axhline(0.5, color=INK, lw=0.6, alpha=0.5)
@@ -327,11 +328,12 @@ def _draw(content: Mapping[str, Any], pyplot: Any) -> Any:
         for model in content["models"]:
             if model["beam"] == name:
                 kind = kinds.index(model["name"].rpartition("/")[2])
-                _draw_model(place, model, (kind + 1) % 7)  # six colours, then ink
+                drawn[name].append(_draw_model(place, model, (kind + 1) % 7))  # six colours, then ink
         place.set_title(f"{name}, {beam['energy']}", fontsize=12, loc="left")
         place.set_ylim(0.45, 1.04)
         place.tick_params(labelbottom=True)
-    for number, place in enumerate(places):
+    for number, (place, names) in enumerate(zip(places, drawn.values(), strict=True)):
+        _name_models(place, [one for one in names if one is not None])
         if number % 3 == 0 or count == 4:
             place.set_ylabel("AUC", fontsize=13)
         place.set_xlabel("ms a shower", fontsize=13)
@@ -355,20 +357,17 @@ def _draw(content: Mapping[str, Any], pyplot: Any) -> Any:
     return figure
 
 
-def _draw_model(place: Any, model: Mapping[str, Any], role: int) -> None:
-    """Draw all measurements of a model at its AUC, that of the table filled and with its name."""
+def _draw_model(
+    place: Any, model: Mapping[str, Any], role: int
+) -> tuple[float, float, float, str, str] | None:
+    """Draw all measurements of a model at its AUC, that of the table filled; return its least and largest time, AUC, name and colour."""
     found, main = strongest(model), _headline(model)
     if found is None or main is None:
-        return
+        return None
     auc, shade = float(found[1]["value"]), colour(role)
     times = [(cost(entry), entry) for entry in model["measurements"] if "memory" in entry]
     known = [(time[0], entry) for time, entry in times if time is not None]
-    place.plot(
-        [min(known)[0] if len(known) == 1 else min(t for t, _ in known), max(t for t, _ in known)],
-        [auc, auc],
-        color=shade,
-        lw=1,
-    )
+    place.plot([min(t for t, _ in known), max(t for t, _ in known)], [auc, auc], color=shade, lw=1)
     for time, entry in known:
         filled = entry is main
         place.plot(
@@ -382,15 +381,15 @@ def _draw_model(place: Any, model: Mapping[str, Any], role: int) -> None:
         )
         if filled:
             place.errorbar(time, auc, found[1].get("uncertainty") or 0.0, color=shade, lw=1.2, zorder=2)
-            label = model["name"].rpartition("/")[2]
-            below = auc > 0.9 and role % 2 == 0
-            place.annotate(
-                label,
-                (time, auc),
-                (-5, -9 if below else 7),
-                textcoords="offset points",
-                ha="left",
-                va="top" if below else "bottom",
-                fontsize=10,
-                color=shade,
-            )
+    return min(t for t, _ in known), max(t for t, _ in known), auc, model["name"].rpartition("/")[2], shade
+
+
+def _name_models(place: Any, names: Sequence[tuple[float, float, float, str, str]]) -> None:
+    """Write the names beside the points: to their right, or to their left in the right half of the panel."""
+    low, high = place.get_xlim()
+    for first, last, auc, name, shade in names:
+        left = first * last > low * high
+        at, shift, side = (first, -8, "right") if left else (last, 8, "left")
+        style = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 10, "color": shade}
+        ground = {"fc": "w", "ec": "none", "pad": 0.6}  # over the lines of Geant4 and gflash
+        place.annotate(name, (at, auc), (shift, 0), bbox=ground, **style)
