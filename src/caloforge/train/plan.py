@@ -181,17 +181,10 @@ def start_of(given: frozenset[str]) -> str:
     return "gflash" if "train.pretrain" in given else "nothing"
 
 
-def _expectation(facts: Facts, start: str) -> str:
+def _expectation(showers: int, cells: int, start: str) -> str:
     """Return what accuracy to expect; with few showers from nothing, also that after a pre-training."""
-    found = expected_accuracy(facts.showers, facts.cells, start)
-    better = expected_accuracy(facts.showers, facts.cells, "gflash")
-    if (
-        found is None
-        or start != "nothing"
-        or facts.showers > 2 * _FEW
-        or better is None
-        or better.auc >= found.auc
-    ):
+    found, better = (expected_accuracy(showers, cells, name) for name in (start, "gflash"))
+    if found is None or start != "nothing" or showers > 2 * _FEW or better is None or better.auc >= found.auc:
         return str(found or "")
     return f"{found}; after --pretrain gflash about {better.auc:.2f}"
 
@@ -291,7 +284,7 @@ def flagship_plan(facts: Facts, speeds: Mapping[str, Speed], given: frozenset[st
         "closing measurement": room.closing,
     }
     reasons = _reasons(name, cells, (n, held_out), left, model, steps["cells"], bool(train_size))
-    expected = _expectation(facts, start_of(given))
+    expected = _expectation(n + held_out, facts.cells, start_of(given))
     return Plan(FLAGSHIP, {"model": model, "train": train}, facts, parts, reasons, expected, speeds)
 
 
