@@ -44,6 +44,7 @@ from caloforge.models.flow.fixed_time import (
     Numbers,
     Parting,
     drawn,
+    each_cell,
     log_odds,
     shares,
 )
@@ -304,7 +305,10 @@ class ColumnNetworks(nn.Module):
             below = lift = None
             if turn + 1 == turns and filled is not None:
                 parting = self._parting(odds - level, filled)
-                odds, lift = odds + self._in_layers(parting.middle), parting.above - parting.middle
+                odds, lift = (
+                    odds + each_cell(parting.middle, self.shape[0] * self.shape[1]),
+                    parting.above - parting.middle,
+                )
                 if len(counts) > 1 and edge is not None and value is not None:
                     below = Faint(edge, partial(self._parting, n=counts[1]), value)
             data = drawn(x, odds, level, distance, rest, layers, own, weights, lift, below)
@@ -330,10 +334,6 @@ class ColumnNetworks(nn.Module):
                 step = (filled - sums) / (sums - squares).clamp_min(_LEAST_SLOPE)
                 change = change + step.clamp(-1.0, 1.0)
         return (rows + change[:, None]).flatten(1)
-
-    def _in_layers(self, change: Tensor) -> Tensor:
-        """Return what is one number for each layer (B, n_layers) for each cell (B, n_cells)."""
-        return change[:, None].expand(-1, self.shape[0] * self.shape[1], -1).flatten(1)
 
     def _parting(self, excess: Tensor, n: Tensor) -> Parting:
         """Return what is to be added in each layer so that n (B, n_layers), whole, of its numbers (B, n_cells) are positive."""

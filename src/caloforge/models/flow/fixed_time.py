@@ -28,7 +28,17 @@ from torch import Tensor, nn
 from caloforge.models.flow.path import EMPTY, NOISE, CellAverages
 from caloforge.models.nn.cell_networks import NOTHING
 
-__all__ = ["Faint", "FixedTimePosterior", "Layers", "Numbers", "drawn", "learns", "log_odds", "shares"]
+__all__ = [
+    "Faint",
+    "FixedTimePosterior",
+    "Layers",
+    "Numbers",
+    "drawn",
+    "each_cell",
+    "learns",
+    "log_odds",
+    "shares",
+]
 
 _WIDEST = 3.0  # largest change of ln sigma^2
 _LEAST = 1e-6
@@ -57,6 +67,11 @@ def shares(averages: CellAverages) -> Tensor:
 def learns(averages: CellAverages) -> Tensor:
     """Return whether a cell's share is above 0 (n_cells,), decided alike on every machine."""
     return averages.logit > math.log(_RARE) + math.log(_NONE / (1.0 - _NONE))
+
+
+def each_cell(numbers: Tensor, columns: int) -> Tensor:
+    """Return numbers of layers (B, n_layers) for each cell of so many columns (B, columns x n_layers)."""
+    return numbers[:, None].expand(-1, columns, -1).flatten(1)
 
 
 class Numbers(NamedTuple):
@@ -202,15 +217,15 @@ def drawn(
         v, w = (part.flatten(1, 2) for part in rest.chunk(2, -1))
         v, w = (v + layers.added(distance, weights)).flatten(1), (w + layers.width[:, None]).flatten(1)
         mean, log = FixedTimePosterior.value(x, v, w, distance, Numbers(*numbers.unbind(0)))
-
-        def spread(part: Tensor) -> Tensor:
-            return part[:, None].expand(-1, n_cells // count, -1).flatten(1)
-
-        inside, width = _inside(odds if lift is None else odds + spread(lift), level), torch.exp(0.5 * log)
+        columns = n_cells // count
+        inside, width = (
+            _inside(odds if lift is None else odds + each_cell(lift, columns), level),
+            torch.exp(0.5 * log),
+        )
         if faint is not None:
             edge, at = _edge(faint.edge, mean, width), _odds(inside)
             parting = faint.parting(torch.where(chosen, edge - at, NOTHING))
-            change = Parting(*(spread(part) for part in parting))
+            change = Parting(*(each_cell(part, columns) for part in parting))
             return torch.where(chosen, _parted(inside, at, edge, change, mean, width, faint), EMPTY)
         return torch.where(chosen, mean + width * _normal(inside), EMPTY)
     place = torch.nonzero(chosen.flatten())[:, 0]  # few cells: only their values are made
