@@ -120,7 +120,7 @@ def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
         else:
             given = f", got {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
             said = first["msg"].removeprefix("Value error, ")
-            given = "" if str(first["input"]) in said else given
+            given = "" if isinstance(first["input"], str) and f"'{first['input']}'" in said else given
             msg = f"{where}: {said}" if not key else f"{where}: key '{key}': {said}{given}"
         raise ConfigError(msg) from error
 

@@ -50,6 +50,7 @@ def test_nested_and_textual_values() -> None:
         ("optimizer.lr=nan", r"key 'optimizer.lr'.*finite"),
         ("data.memory=4", r"key 'data.memory'"),
         ("data.memory=4 apples", r"key 'data.memory'.*such as 500MB or 4GB.*'4 apples'"),
+        ('data.memory="4"', r"key 'data.memory'.*such as 500MB or 4GB, got '4'$"),  # in the message by chance
     ],
 )
 def test_a_wrong_value_names_its_key(text: str, message: str) -> None:
