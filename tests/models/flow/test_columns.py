@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caloforge.geometry import get_detector
 from caloforge.models.flow import columns
-from caloforge.models.flow.columns import ColumnNetwork, ColumnNetworks, Context, is_columns
+from caloforge.models.flow.columns import ColumnNetwork, ColumnNetworks, Context, FaintCells, is_columns
 from caloforge.models.flow.fixed_time import log_odds, shares
 from caloforge.models.flow.path import EMPTY, CellAverages
 from caloforge.models.flow.sampling import repeated
@@ -297,7 +297,7 @@ def test_layers_have_exactly_as_many_faint_cells_as_given_with_their_own_values(
         return x.view(n, -1, layers)
 
     with torch.no_grad():
-        data = networks.draw(noise, context, filled, faint, edge, value)
+        data = networks.draw(noise, context, filled, FaintCells(faint, edge, value))
         free = networks.draw(noise, context, filled)
     full = rows(data) > EMPTY
     assert torch.equal(full.sum(1).float(), filled)
@@ -321,8 +321,9 @@ def test_faint_cells_are_drawn_alike_from_lists_and_densely(monkeypatch: pytest.
     edge[::3] = -torch.inf  # never faint
     noise, context = normals(n, CELLS, seed=31), _context(n)
     with torch.no_grad():
-        listed = networks.draw(noise, context, filled, faint, edge, torch.special.ndtri)
+        cells = FaintCells(faint, edge, torch.special.ndtri)
+        listed = networks.draw(noise, context, filled, cells)
         monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-        dense = networks.draw(noise, context, filled, faint, edge, torch.special.ndtri)
+        dense = networks.draw(noise, context, filled, cells)
     torch.testing.assert_close(listed, dense, rtol=1e-4, atol=1e-4)
     assert not ((listed[:, ::3] > EMPTY) & (listed[:, ::3] < 0.5)).any()

@@ -52,7 +52,7 @@ from caloforge.models.flow.path import EMPTY, CellAverages
 from caloforge.models.flow.sampling import repeated
 from caloforge.models.nn.cell_networks import NOTHING, topk_ragged
 
-__all__ = ["ColumnNetwork", "ColumnNetworks", "Context", "is_columns"]
+__all__ = ["ColumnNetwork", "ColumnNetworks", "Context", "FaintCells", "is_columns"]
 
 _CACHED = 500_000  # cells of a batch on a CPU, which fit into its cache
 _MOST = 40.0  # largest log odds
@@ -73,6 +73,14 @@ class Context(NamedTuple):
     def of(cls, encoded: Tensor, summary: Tensor, targets: LayerTargets) -> Context:
         """Return the context of encoded conditions, summaries and what these say of the layers."""
         return cls(encoded, summary, targets.x, targets.y)
+
+
+class FaintCells(NamedTuple):
+    """Which filled cells are faint, and their values."""
+
+    counts: Tensor  # faint cells of each layer (B, n_layers), whole numbers
+    edge: Tensor  # value (n_cells,) below which a cell is faint
+    value: Callable[[Tensor], Tensor]  # of quantiles of faint cells, of any shape
 
 
 class _Block(nn.Module):
@@ -251,9 +259,7 @@ class ColumnNetworks(nn.Module):
         noise: Tensor,
         context: Context,
         filled: Tensor | None = None,
-        faint: Tensor | None = None,
-        edge: Tensor | None = None,
-        value: Callable[[Tensor], Tensor] | None = None,
+        faint: FaintCells | None = None,
     ) -> Tensor:
         """Return values (B, n_cells) of noise (B, n_cells).
 
@@ -262,9 +268,7 @@ class ColumnNetworks(nn.Module):
             context: What is known of the showers.
             filled: Numbers of filled cells of each layer (B, n_layers), whole numbers: at the last turn exactly, before it on average; none: the
                 network's.
-            faint: How many of these are faint (B, n_layers), whole numbers, at the last turn exactly; none: the network's.
-            edge: Value (n_cells,) below which a cell is faint; needed with ``faint``.
-            value: Values of quantiles of faint cells, of any shape; needed with ``faint``.
+            faint: Which of these are faint, at the last turn exactly; none: as the network has it.
         """
         known = [
             (
@@ -275,9 +279,9 @@ class ColumnNetworks(nn.Module):
             for network in self._turns
         ]
         size = max(1, _CACHED // noise.shape[1]) if noise.device.type == "cpu" else noise.shape[0]
-        counts = [] if filled is None else [filled] if faint is None else [filled, faint]
+        counts = [] if filled is None else [filled] if faint is None else [filled, faint.counts]
         found = [
-            self._draw(rows[0], Context(*rows[1:5]), known, rows[5:], edge, value)
+            self._draw(rows[0], Context(*rows[1:5]), known, rows[5:], faint)
             for rows in in_chunks(size, noise, *context, *counts)
         ]
         return torch.cat(found)
@@ -288,8 +292,7 @@ class ColumnNetworks(nn.Module):
         context: Context,
         known: Sequence[tuple[Tensor, ...]],
         counts: Sequence[Tensor],
-        edge: Tensor | None,
-        value: Callable[[Tensor], Tensor] | None,
+        faint: FaintCells | None,
     ) -> Tensor:
         filled = counts[0] if counts else None
         turns = len(self.networks)
@@ -309,8 +312,8 @@ class ColumnNetworks(nn.Module):
                     odds + each_cell(parting.middle, self.shape[0] * self.shape[1]),
                     parting.above - parting.middle,
                 )
-                if len(counts) > 1 and edge is not None and value is not None:
-                    below = Faint(edge, partial(self._parting, n=counts[1]), value)
+                if faint is not None:
+                    below = Faint(faint.edge, partial(self._parting, n=counts[1]), faint.value)
             data = drawn(x, odds, level, distance, rest, layers, own, weights, lift, below)
             if turn + 1 == turns:
                 return data

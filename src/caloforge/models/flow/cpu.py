@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.models.flow.cells import LayerTargets
-from caloforge.models.flow.columns import ColumnNetworks, Context, is_columns
+from caloforge.models.flow.columns import ColumnNetworks, Context, FaintCells, is_columns
 from caloforge.models.flow.fixed_time import learns
 from caloforge.models.flow.path import CellAverages
 from caloforge.models.flow.settings import ADAMW
@@ -137,9 +137,9 @@ class FlowMatchingCpu(DistilledSummary):
         """Return the values of the cells (B, n_cells) of noise of that shape, for a summary and what it says of the layers."""
         filled = targets.hits + targets.faint
         filled = torch.where(targets.sums > self.config.cut, filled.clamp_min(1.0), filled)
-        context, faint = Context.of(encoded, summary, targets), torch.minimum(targets.faint, filled)
-        faintest = partial(self.values.faint, below=self.config.threshold)
-        return self.cell_net.draw(noise, context, filled, faint, self._threshold(), faintest)
+        value = partial(self.values.faint, below=self.config.threshold)
+        faint = FaintCells(torch.minimum(targets.faint, filled), self._threshold(), value)
+        return self.cell_net.draw(noise, Context.of(encoded, summary, targets), filled, faint)
 
     def _threshold(self) -> Tensor:
         """Return the value (n_cells,) of the threshold of a hit; core cells, whose values are other ones, are never faint."""
