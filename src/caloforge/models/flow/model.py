@@ -96,10 +96,10 @@ class FlowMatching(CalibratedFlow):
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold)
-        self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments)
+        self.values = CellValues(detector, c.cut, self.is_irregular, c.moments)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        self.rings = RingGains(detector, continuous) if detector.is_flat else None
+        self.rings = RingGains(detector, continuous) if detector.is_flat or detector.is_mesh else None
         self.summary_net = self.summary_network()
         self.cell_net = self.cells_network()
 
@@ -120,13 +120,18 @@ class FlowMatching(CalibratedFlow):
     def cell_network(self, patches: CellPatches) -> CellNetwork:
         """Return a new network of the cells."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
-        has_local = c.local > 0 and self.detector.is_grid
-        shape = self.detector.shape
-        local = LocalNetwork(shape, c.local, SpikeSlab.outputs) if has_local else None
+        local = None
+        if c.local > 0 and not self.is_irregular:
+            local = LocalNetwork(self.detector.shape, c.local, SpikeSlab.outputs, self.detector.is_mesh)
         balance = LayerBalance(torch.from_numpy(self.detector.cell_layer), self.detector.n_layers)
-        feedback = LayerFeedback(self.detector, not self.detector.is_grid) if c.feedback else None
+        feedback = LayerFeedback(self.detector, self.is_irregular) if c.feedback else None
         sizes = *size, c.width, c.blocks, c.repeats, c.heads
         return CellNetwork(patches, *sizes, local=local, balance=balance, feedback=feedback)
+
+    @property
+    def is_irregular(self) -> bool:
+        """Whether the cells form no regular grid or mesh, so that their values are shares of their layer's energy."""
+        return not (self.detector.is_grid or self.detector.is_mesh)
 
     @property
     def summary_size(self) -> int:

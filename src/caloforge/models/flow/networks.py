@@ -4,8 +4,9 @@ Each block is attention with normalised queries and keys, then a gated MLP (SwiG
 conditions through one layer that all blocks share and a table for each block (as in PixArt-alpha), since most
 weights of a DiT would otherwise be there. A stack may be applied several times with the same weights.
 
-Cells are cut into patches, the tokens: a grid into boxes, the last ones padded, every other detector layer by layer into pieces of
-rows along the layer's longer side. All patches have the same number of places.
+Cells are cut into patches, the tokens: a grid into boxes, the last ones padded; a regular mesh into whole rings of some layers, each ring
+with its own maps to tokens and back, since the angular bins of the innermost share a disc; every other detector layer by layer into
+pieces of rows along the layer's longer side. All patches have the same number of places.
 
 References:
     W. Peebles, S. Xie, "Scalable diffusion models with transformers", arXiv:2212.09748.
@@ -43,25 +44,30 @@ _OWN = 200_000  # most weights of a layer whose patches have separate matrices
 
 
 class PatchLinear(nn.Module):
-    """A linear map of (B, patches, inputs) to (B, patches, outputs), with zero weights at first if ``zero``."""
+    """A linear map of (B, patches, inputs) to (B, patches, outputs), with zero weights at first if ``zero``.
 
-    def __init__(self, patches: int, inputs: int, outputs: int, zero: bool = False) -> None:
+    Patches k, k + kinds, k + 2 kinds, ... share a matrix; small maps have one for each patch.
+    """
+
+    def __init__(self, patches: int, inputs: int, outputs: int, zero: bool = False, kinds: int = 1) -> None:
         super().__init__()
-        self.own = patches * inputs * outputs <= _OWN
-        shape = (patches, inputs, outputs) if self.own else (inputs, outputs)
+        self.kinds = patches if patches * inputs * outputs <= _OWN else kinds
+        shape = (self.kinds, inputs, outputs) if self.kinds > 1 else (inputs, outputs)
         weight = torch.zeros(shape) if zero else torch.randn(shape) / inputs**0.5
         self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(patches if self.own else 1, outputs))
+        self.bias = nn.Parameter(torch.zeros(self.kinds, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, outputs)."""
-        if self.own:
-            return torch.einsum("bti,tio->bto", x, self.weight.to(x.dtype)) + self.bias
+        if self.kinds > 1:
+            found = torch.einsum("bnki,kio->bnko", x.unflatten(1, (-1, self.kinds)), self.weight.to(x.dtype))
+            return (found + self.bias).flatten(1, 2)
         return x @ self.weight.to(x.dtype) + self.bias
 
 
 _CHUNKS = 6
 _SMALL = 12  # cells along an axis up to which boxes have sides of 2, beyond 5
+_MESH_LAYERS, _MOST_AROUND = 3, 32  # layers of a patch of a mesh, and most of its angular bins
 _ROW = 7  # cells of a row in a patch where there is no grid
 
 
@@ -146,17 +152,20 @@ class CellPatches(CellTable):
 
     Arguments:
         detector: The detector.
-        box: Sides of a box along x, y and the layers, or (n,) for rows of n cells; empty: chosen from the detector.
+        box: Sides of a box along the axes of the detector's shape, or (n,) for rows of n cells; empty: chosen from the detector.
 
     Attributes:
         places: Places of a patch.
+        kinds: Kinds of patches; that of a patch is its number modulo this.
     """
 
     layers: Tensor  # (n_patches, k) layers in each patch, the last repeated where there are fewer
 
     def __init__(self, detector: Detector, box: tuple[int, ...] = ()) -> None:
-        index = _boxes(detector, box) if detector.is_grid else _rows(detector, box)
+        sides = _sides(detector, box)
+        index = _boxes(detector, sides) if sides else _rows(detector, box)
         super().__init__(index, detector.n_cells)
+        self.kinds = -(-detector.shape[2] // sides[2]) if detector.is_mesh else 1
         self.n_patches, self.places = index.shape
         self.n_cells = detector.n_cells
         layer = np.append(detector.cell_layer, -1)[index]
@@ -172,10 +181,21 @@ class CellPatches(CellTable):
         return tuple(flat.index_select(1, first + k * self.places) for k in range(n))
 
 
-def _boxes(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
+def _sides(detector: Detector, box: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sides of boxes in the order of the detector's axes; none where there are no boxes."""
+    shape = detector.shape
+    if not (detector.is_grid or detector.is_mesh):
+        return ()
+    if len(box) == len(shape):
+        return box
+    if detector.is_mesh:
+        return min(shape[0], _MESH_LAYERS), -(-shape[1] // -(-shape[1] // _MOST_AROUND)), 1
+    return tuple(min(n, 2 if n <= _SMALL else 5) for n in shape)
+
+
+def _boxes(detector: Detector, sides: tuple[int, ...]) -> NDArray[np.int64]:
     """Return cell indices (n_patches, places) of boxes, ``n_cells`` in padding."""
     shape = detector.shape
-    sides = box if len(box) == len(shape) else tuple(min(n, 2 if n <= _SMALL else 5) for n in shape)
     counts = [-(-n // side) for n, side in zip(shape, sides, strict=True)]
     full = np.full([c * s for c, s in zip(counts, sides, strict=True)], detector.n_cells, np.int64)
     full[tuple(slice(0, n) for n in shape)] = np.arange(detector.n_cells).reshape(shape)
@@ -202,10 +222,10 @@ def _rows(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
 class _Head(nn.Module):
     """Normalise, modulate by the condition, and map tokens to numbers."""
 
-    def __init__(self, tokens: int, width: int, outputs: int) -> None:
+    def __init__(self, tokens: int, width: int, outputs: int, kinds: int = 1) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 2 * width)
-        self.out = PatchLinear(tokens, width, outputs, zero=True)
+        self.out = PatchLinear(tokens, width, outputs, zero=True, kinds=kinds)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -216,8 +236,11 @@ class _Head(nn.Module):
         return found
 
 
+_REACH = 3  # cells that three layers see to either side
+
+
 class LocalNetwork(nn.Module):
-    """Convolutions over the neighbours of each cell of a grid, which see structures smaller than a patch or across its faces.
+    """Convolutions over the neighbours of each cell of a grid or mesh, which see structures smaller than a patch or across its faces.
 
     The inputs of each cell are its noisy value, a first estimate of it, and ``features`` numbers from the token of its patch, which know
     time, conditions and the rest of the shower; the outputs change those of the token. Three layers see seven cells along each axis.
@@ -226,13 +249,14 @@ class LocalNetwork(nn.Module):
         shape: Cells along the three axes.
         channels: Channels of the hidden layers.
         outputs: Numbers of each cell.
+        ring: Whether the last cell along the second axis is a neighbour of the first, as on a mesh.
     """
 
     features = 4
 
-    def __init__(self, shape: tuple[int, ...], channels: int, outputs: int) -> None:
+    def __init__(self, shape: tuple[int, ...], channels: int, outputs: int, ring: bool = False) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.ring = shape, ring and shape[1] >= _REACH
         self.net = nn.Sequential(
             nn.Conv3d(2 + self.features, channels, 3, padding=1),
             nn.SiLU(),
@@ -248,9 +272,11 @@ class LocalNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, outputs, n_cells) of inputs (B, 2 + features, n_cells)."""
-        grid = inputs.view(*inputs.shape[:2], *self.shape).contiguous(memory_format=torch.channels_last_3d)
-        found: Tensor = self.net(grid)
-        return found.flatten(2)
+        grid = inputs.view(*inputs.shape[:2], *self.shape)
+        if self.ring:
+            grid = torch.cat([grid[:, :, :, -_REACH:], grid, grid[:, :, :, :_REACH]], 3)
+        found: Tensor = self.net(grid.contiguous(memory_format=torch.channels_last_3d))
+        return (found[:, :, :, _REACH:-_REACH] if self.ring else found).flatten(2)
 
 
 class SummaryNetwork(nn.Module):
@@ -302,7 +328,7 @@ class CellNetwork(nn.Module):
         self.feedback = feedback
         self.patches = patches
         n, places, layers = patches.n_patches, patches.places, patches.layers.shape[1]
-        self.embed = PatchLinear(n, places, width)
+        self.embed = PatchLinear(n, places, width, kinds=patches.kinds)
         self.position = nn.Parameter(0.5 * torch.randn(n, width))
         self.rows = nn.Linear(layers * kinds, width)
         self.misses = None if feedback is None else nn.Linear(layers * feedback.kinds, width)
@@ -312,7 +338,7 @@ class CellNetwork(nn.Module):
         )
         self.body = Transformer(width, blocks, repeats, heads)
         self.numbers = self.posterior.outputs + (0 if local is None else local.features)  # of each cell
-        self.head = _Head(n, width, self.numbers * places)
+        self.head = _Head(n, width, self.numbers * places, patches.kinds)
 
     def forward(
         self,
