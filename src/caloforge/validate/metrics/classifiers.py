@@ -22,10 +22,8 @@ layers with LeakyReLU after each. The preset "calochallenge" is the challenge's 
 epochs, best validation accuracy, inputs as they are), "fast" is 256 wide, standardises its inputs with the training part and
 stops early. A three-dimensional residual network takes far longer and runs when ``Settings.cnn`` is set or when it is requested by
 name, on regular grids and meshes only: with "calochallenge" the challenge's ResNet-18 on the low-level input, otherwise a small one
-(16, 32, 64 channels, strides 2) on log10 of the cell energies, cut below at the threshold.
-
-What differs from the challenge's own evaluation: single for double precision; smaller steps where there would be less than 20 in an epoch;
-the AUC before and not after the isotonic calibration of the scores, which only makes ties.
+(16, 32, 64 channels, strides 2) on log10 of the cell energies, cut below at the threshold. Other than in the challenge's evaluation precision is
+single, batches are smaller for few showers, and AUCs are those before the isotonic calibration of the scores, which only makes ties.
 
 Each of several networks has its own split; the AUC is their mean, its error the larger of the standard deviation of the networks and
 the statistical error of one held-out part. The floor is the same for halves of the reference, another pair of halves for each network:
@@ -116,12 +114,9 @@ def residual_cnn(shape: tuple[int, ...], settings: Settings, occupancy: bool = F
 def challenge_resnet(shape: tuple[int, ...]) -> dict[str, Any]:
     """Return ``build`` and ``options`` of the challenge's 3-D network on meshes of a shape."""
 
-    def build(inputs: torch.Tensor) -> nn.Module:
-        from caloforge.statistics.networks import ChallengeResNet
+    from caloforge.statistics.networks import ChallengeResNet
 
-        return ChallengeResNet(shape)
-
-    return {"build": build, "options": PRESETS["calochallenge"]}
+    return {"build": lambda _: ChallengeResNet(shape), "options": PRESETS["calochallenge"]}
 
 
 def candidates(data: PairData, which: FeatureSet, settings: Settings) -> list[Candidate]:
