@@ -113,16 +113,20 @@ def _nearest(model: Any, source: Any) -> Tensor:
 
 
 def _indexed(value: Tensor, mine: Tensor, parts: Tensor, matrix: bool) -> Tensor:
-    """Return weights by row or patch (n, ...), or one for all, from the source's by its rows or patches, or one for all.
+    """Return weights by row or patch (n, ...), by kind, or one for all, from the source's by its rows or patches, by kind, or one for all.
 
-    A ``matrix`` for all has two dimensions, separate ones have three; other weights for all have one row.
+    A ``matrix`` for all has two dimensions, separate ones have three; other weights for all have one row. The kind of a patch is its
+    number modulo that of kinds; a kind takes the mean of its patches.
     """
     separate, separate_here = (x.dim() == 3 if matrix else x.shape[0] > 1 for x in (value, mine))
     if not separate:
-        return value.expand(mine.shape) if separate_here and value.shape[-2:] == mine.shape[-2:] else value
+        fits = value.shape == mine.shape[1:] if matrix else value.shape[1:] == mine.shape[1:]
+        return value.expand(mine.shape) if separate_here and fits else value
     if not separate_here:
         return value.mean(0, keepdim=not matrix)
-    return (parts @ value.flatten(1)).view(-1, *value.shape[1:])
+    each = value[torch.arange(parts.shape[1], device=value.device) % len(value)]
+    found = (parts @ each.flatten(1)).view(-1, len(mine), *value.shape[1:])
+    return found.mean(0)
 
 
 def _encoded(model: Any) -> list[tuple[str, int]]:
