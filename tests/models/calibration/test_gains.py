@@ -90,9 +90,10 @@ def test_rings_are_those_of_the_distance_from_the_axis(name: str, theta: float) 
     np.testing.assert_array_equal(found[clear], np.searchsorted(np.array(_EDGES), away)[clear])
 
 
-def test_rings_of_a_mesh_are_its_own() -> None:
+@pytest.mark.parametrize("radial", [1.0, 0.5])
+def test_rings_of_a_mesh_are_its_own(radial: float) -> None:
     detector = get_detector("calochallenge-2")
-    view, gains = LayerView(detector), RingGains(detector, 1)
+    view, gains = LayerView(detector, radial), RingGains(detector, 1, radial)
     shape = (1, view.n_layers, view.width)
     found = gains.ring(view.x.expand(shape), view.y.expand(shape), torch.tensor([90.0]))
     assert gains.rings == 9

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, detector_from_definition, get_detector
+from caloforge.models.nn.cell_networks import LayerView
 from caloforge.models.nn.conditions import BeamSymmetry
 from caloforge.models.stage import Batch
 from caloforge.showers import read_showers
@@ -251,6 +252,15 @@ def test_all_32_images_of_a_shower_on_a_mesh_are_equally_frequent() -> None:
     kinds, counts = ring.unique(dim=0, return_counts=True)
     assert len(kinds) == 32
     assert ((counts - 100.0).square() / 100.0).sum() < 70.0  # chi2 of 31 degrees of freedom
+
+
+def test_positions_on_a_mesh_drawn_in_to_the_axis_have_the_radius_in_their_squares() -> None:
+    _, _, detector = _mesh(1)
+    plain, drawn = LayerView(detector), LayerView(detector, 0.5)
+    radius = torch.hypot(*torch.from_numpy(detector.cell_centres[:144, :2]).float().T)
+    squares = drawn.x[0].square() + drawn.y[0].square()
+    torch.testing.assert_close(squares / squares.max(), radius / radius.max())
+    torch.testing.assert_close(torch.atan2(drawn.y, drawn.x), torch.atan2(plain.y, plain.x))
 
 
 def test_a_mesh_of_data_set_1_has_no_symmetry() -> None:

@@ -242,6 +242,7 @@ class RingGains(nn.Module):
     Arguments:
         detector: A detector whose layers are rows and columns of equal cells, or a regular mesh, whose rings are its own.
         width: Continuous encoded conditions.
+        radial: On a mesh the power of the distance from the axis in positions, see ``LayerView``.
     """
 
     edges: Tensor  # squares of the distances between rings, in cells; of a mesh in mm, as the others
@@ -249,14 +250,16 @@ class RingGains(nn.Module):
     origin: Tensor  # (2, n_layers) of the layer's middle, in cells from where the beam enters
     depth: Tensor  # (n_layers,) of the layers, in cells along y
 
-    def __init__(self, detector: Detector, width: int) -> None:
+    def __init__(self, detector: Detector, width: int, radial: float = 1.0) -> None:
         super().__init__()
         self.n_layers, beam = detector.n_layers, detector.beam
         layers = [layer for layer in detector.layers if isinstance(layer, ReadoutLayer)]
         slope, origin, edges = [], [], _EDGES
         if isinstance(mesh := detector.layers[0], CylindricalLayer):
-            edges = mesh.r_edges[1:-1]
-            ends = np.ptp(detector.cell_centres[detector.layer_cells[0], :2], axis=0)
+            largest = float(mesh.r[-1])
+            edges = tuple(largest * (edge / largest) ** radial for edge in mesh.r_edges[1:-1])
+            on_axis = (mesh.r / largest) ** (radial - 1.0)
+            ends = np.ptp(mesh.centres()[:, :2] * np.tile(on_axis, mesh.n_alpha)[:, None], axis=0)
             slope, origin = [(0.5 * ends).tolist()] * self.n_layers, [[0.0, 0.0]] * self.n_layers
         for layer in layers:
             ends = [

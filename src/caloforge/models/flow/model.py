@@ -95,11 +95,12 @@ class FlowMatching(CalibratedFlow):
         c = self.config
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
-        self.summary = ShowerSummary(detector, continuous, width, c.threshold)
-        self.values = CellValues(detector, c.cut, self.is_irregular, c.moments)
+        self.summary = ShowerSummary(detector, continuous, width, c.threshold, c.radial)
+        self.values = CellValues(detector, c.cut, self.is_irregular, c.moments, c.radial)
         self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
         self.symmetry = BeamSymmetry(detector, self.columns)
-        self.rings = RingGains(detector, continuous) if detector.is_flat or detector.is_mesh else None
+        has_rings = detector.is_flat or detector.is_mesh
+        self.rings = RingGains(detector, continuous, c.radial) if has_rings else None
         self.summary_net = self.summary_network()
         self.cell_net = self.cells_network()
 
@@ -124,7 +125,7 @@ class FlowMatching(CalibratedFlow):
         if c.local > 0 and not self.is_irregular:
             local = LocalNetwork(self.detector.shape, c.local, SpikeSlab.outputs, self.detector.is_mesh)
         balance = LayerBalance(torch.from_numpy(self.detector.cell_layer), self.detector.n_layers)
-        feedback = LayerFeedback(self.detector, self.is_irregular) if c.feedback else None
+        feedback = LayerFeedback(self.detector, self.is_irregular, c.radial) if c.feedback else None
         sizes = *size, c.width, c.blocks, c.repeats, c.heads
         return CellNetwork(patches, *sizes, local=local, balance=balance, feedback=feedback)
 

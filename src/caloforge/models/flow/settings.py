@@ -57,6 +57,9 @@ class FlowMatchingConfig(ModelConfig):
     summary_heads: _Positive = 4  # its attention heads
     # impose the layers' centres and widths of the summary, not only its energies and filled cells
     moments: bool = True
+    # on a regular mesh, power of the distance from the axis in centres and widths: with 0.5 the squares of the widths hold a layer's mean
+    # radius, in which the innermost ring counts more, and not its mean square
+    radial: Annotated[float, Field(gt=0)] = 1.0
     # the cells' network sees by how much the layers of noisy showers miss the energies, centres and widths of the summary
     feedback: bool = False
     symmetries: bool = True  # apply the beam's symmetries to training showers

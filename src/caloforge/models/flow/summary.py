@@ -53,9 +53,11 @@ class ShowerSummary(nn.Module):
     most: Tensor
     fewest: Tensor  # (n_layers,) least filled cells of the training showers, and of decoded ones
 
-    def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
+    def __init__(
+        self, detector: Detector, continuous: int, width: int, threshold: float, radial: float = 1.0
+    ) -> None:
         super().__init__()
-        self.view = LayerView(detector)
+        self.view = LayerView(detector, radial)
         self.threshold = threshold
         self.rows = detector.n_layers + 1
         self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)

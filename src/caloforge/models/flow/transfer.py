@@ -25,7 +25,7 @@ __all__ = ["STRUCTURE", "transferred"]
 
 STRUCTURE = (
     "cut", "threshold", "width", "blocks", "repeats", "heads", "local",
-    "summary_width", "summary_blocks", "summary_heads", "moments", "feedback",
+    "summary_width", "summary_blocks", "summary_heads", "moments", "radial", "feedback",
 )  # fmt: skip
 """Settings that decide what a weight of a flow is."""
 _BY_ROW = ("summary_net.embed.", "summary_net.position", "summary_net.head.out.")
