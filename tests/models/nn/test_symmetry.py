@@ -230,12 +230,14 @@ def _mesh(n: int) -> tuple[BeamSymmetry, Tensor, Detector]:
 
 def test_a_mesh_turns_by_every_number_of_bins_and_is_mirrored() -> None:
     """Against angles: turned by k bins the cell at alpha comes to alpha + 2 pi k / 16, mirrored to -alpha."""
-    layer, cells, detector = _mesh(1)
+    layer, _, detector = _mesh(1)
     centres = torch.from_numpy(detector.cell_centres)
     radius, alpha = torch.hypot(*centres.T[:2]), torch.atan2(centres[:, 1], centres[:, 0])
     for k in range(16):
         for mirrored in (False, True):
-            numbers = torch.tensor([[1.0 if k >> bit & 1 else -1.0 for bit in range(4)] + [1.0 if mirrored else -1.0]])
+            numbers = torch.tensor(
+                [[1.0 if k >> bit & 1 else -1.0 for bit in range(4)] + [1.0 if mirrored else -1.0]]
+            )
             found, _ = layer(torch.arange(float(detector.n_cells))[None], torch.zeros(1, 1), numbers)
             origin = found[0].long()  # the cell whose energy comes to each place
             turned = alpha[origin] + 2 * torch.pi * k / 16

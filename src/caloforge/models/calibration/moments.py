@@ -272,7 +272,9 @@ class RingGains(nn.Module):
             "edges": torch.tensor(edges).square(),
             "slope": torch.tensor(slope, dtype=torch.float32).T.contiguous(),
             "origin": torch.tensor(origin, dtype=torch.float32).T.contiguous(),
-            "depth": torch.tensor([layer.z / layer.pitch_y for layer in layers] or [0.0], dtype=torch.float32),
+            "depth": torch.tensor(
+                [layer.z / layer.pitch_y for layer in layers] or [0.0], dtype=torch.float32
+            ),
         }
         self.rings = len(edges) + 1  # of a layer
         for name, table in tables.items():

@@ -105,7 +105,9 @@ class BeamSymmetry(nn.Module):
     rotations by 1, 2, 4, ... angular bins, then the mirror.
     """
 
-    allowed: Tensor  # (operations,) 1 or 0, those that hold for the training showers, too; none before ``allow``
+    allowed: (
+        Tensor  # (operations,) 1 or 0, those that hold for the training showers, too; none before ``allow``
+    )
     orders: Tensor
     factors: Tensor
     offsets: Tensor

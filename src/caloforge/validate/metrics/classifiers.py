@@ -113,7 +113,6 @@ def residual_cnn(shape: tuple[int, ...], settings: Settings, occupancy: bool = F
 
 def challenge_resnet(shape: tuple[int, ...]) -> dict[str, Any]:
     """Return ``build`` and ``options`` of the challenge's 3-D network on meshes of a shape."""
-
     from caloforge.statistics.networks import ChallengeResNet
 
     return {"build": lambda _: ChallengeResNet(shape), "options": PRESETS["calochallenge"]}
@@ -390,7 +389,9 @@ class ConvolutionalClassifier(Metric):
         """Return ``auc_cnn``, ``auc_cnn_floor`` and ``jsd_cnn``."""
         pair = cell_pair(reference, generated, settings)
         if settings.classifier == "calochallenge":
-            return entries("cnn", low_level_inputs(pair), settings, **challenge_resnet(reference.detector.shape))
+            return entries(
+                "cnn", low_level_inputs(pair), settings, **challenge_resnet(reference.detector.shape)
+            )
         sides = (pair.reference, pair.energy_reference), (pair.generated, pair.energy_generated)
         a, b = (
             np.column_stack([np.log10(energy).astype(np.float32), log_cells(cells, settings.threshold)])
