@@ -245,7 +245,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
 
 def _narrow(name: str) -> FlowMatching:
-    settings = {"preset": "small", "width": 16, "summary_width": 16, "local": 4}
+    settings = {"preset": "small", "width": 32, "summary_width": 16, "local": 4}
     return FlowMatching(get_detector(name), FlowMatching.resolve(settings))
 
 
@@ -262,4 +262,4 @@ def test_weights_of_a_mesh_go_to_the_rings_of_a_mesh() -> None:
         assert "cell_net.embed.bias" in given
         assert all(value.shape == dict(other.named_parameters())[key].shape for key, value in given.items())
     back = transferred(source, _narrow("clic-ecal"))
-    assert back["cell_net.embed.bias"].shape == (9, 16)
+    assert back["cell_net.embed.bias"].shape == (9, 32)

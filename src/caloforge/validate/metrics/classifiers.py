@@ -86,8 +86,7 @@ __all__ = [
 FeatureSet = Literal["cells", "observables", "spectrum"]
 SETS: tuple[FeatureSet, ...] = ("cells", "observables", "spectrum")
 
-FEWEST_FLOOR = 50
-"""Fewest showers in a half of the reference for a floor."""
+FEWEST_FLOOR = 50  # fewest showers in a half of the reference for a floor
 _BOOSTED_CELLS = 400
 _NETWORK_CELLS = 1500
 _NETWORK = replace(PRESETS["fast"], epochs=30, patience=6, dropout=0.2)
