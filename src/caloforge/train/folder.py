@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from caloforge.errors import FileFormatError
+from caloforge.errors import FileFormatError, IncompatibleError
 from caloforge.files import atomic_path, read_json
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
@@ -283,24 +283,31 @@ class RunFolder:
         definition = content.get("detector_definition", "")
         return detector_from_definition(definition) if definition else get_detector(content["detector"])
 
-    def models(self) -> list[ShowerModel]:
+    def models(self, detector: Detector | None = None) -> list[ShowerModel]:
         """Return the trained model, or the members of the ensemble, on the CPU in evaluation mode.
 
-        Of a run that is :meth:`unfinished` too: some of its weights are then those that a training begins with.
+        With ``detector`` they are made that detector's, of a run on several detectors. Of a run that is :meth:`unfinished` too: some of its weights are then those that a training begins with.
 
         Raises:
             FileFormatError: When the run has not ended or its files are broken.
+            IncompatibleError: When its weights serve no other detector, or not that one.
         """
         content = self.read()
         if content.get("status") not in ("finished", "unfinished"):
             raise FileFormatError(
                 self.path, "run.json", "says that the training is not finished; go on with --resume"
             )
+        own = self.detector()
+        if detector is not None and detector != own and "detectors" not in content:
+            raise IncompatibleError(
+                f"{self.path}: is a model of the detector '{own.name}' alone; for '{detector.name}' give one that was trained on several "
+                "detectors, with detector_conditions = true"
+            )
         kind = MODELS[content["model"]]
         config = kind.resolve(read_settings(self.config).get("model", {}), str(self.config))
         members = []
         for member in range(int(content.get("members", 1))):
-            model = kind(self.detector(), config)
+            model = kind(own if detector is None else detector, config)
             model.load_weights(load_weights(self.weights(member)))
             members.append(model.eval())
         return members

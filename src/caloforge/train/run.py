@@ -28,7 +28,7 @@ from caloforge.settings import torch_device
 from caloforge.showers import Showers
 from caloforge.showers.identity import seen_union
 from caloforge.train.data import Files, Split, StreamedDataset, TrainingFiles, data_paths, read_files, split
-from caloforge.train.dataset import CellDataset
+from caloforge.train.dataset import CellDataset, DetectorDatasets
 from caloforge.train.folder import (
     RunFolder,
     SeenByTraining,
@@ -38,7 +38,7 @@ from caloforge.train.folder import (
     save_weights,
     unfinished_text,
 )
-from caloforge.train.loop import MetricLog, StageLoop, Watch
+from caloforge.train.loop import Data, MetricLog, StageLoop, Watch
 from caloforge.train.plan import DEFAULT_SECONDS, Plan, plan_training
 from caloforge.train.settings import DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
 from caloforge.train.start import (
@@ -121,8 +121,10 @@ def train(
     settings = wanted.settings()
     check_start(settings)
     where = torch.device(torch_device(device))
-    files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector)
-    MODELS[settings.model_name].check_detector(files.detector)
+    several = getattr(settings.model, "detector_conditions", False)
+    files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector, several)
+    for one in files.detectors or (files.detector,):
+        MODELS[settings.model_name].check_detector(one)
     plan = None
     if not resume and (wanted.model is None or time_limit is not None):
         split(files.identities, settings.train)  # enough showers
@@ -173,7 +175,7 @@ def train(
 
 
 def held_out_showers(run: str | Path, data: Files) -> Showers:
-    """Return the showers of its data that a run held out, in random order.
+    """Return the showers of its data that a run held out, in random order; of several detectors those of the first.
 
     Raises:
         FileFormatError: When the run was written before showers had identities: its split is not known any more.
@@ -185,8 +187,9 @@ def held_out_showers(run: str | Path, data: Files) -> Showers:
         )
     content = read_settings(folder.config)
     settings = resolve(content["name"], content)
-    files = read_files(data, DataConfig().bytes, detector=folder.detector())
-    return files.showers(split(files.identities, settings.train).held_out)
+    files = read_files(data, DataConfig().bytes, detector=folder.detector(), several=True)
+    rows = split(files.identities, settings.train).held_out
+    return files.showers(rows if files.groups is None else rows[files.groups[rows] == 0])
 
 
 def _info(
@@ -200,6 +203,7 @@ def _info(
         "model": settings.model_name,
         "detector": files.detector.name,
         "detector_definition": files.detector.definition,
+        **({"detectors": [one.name for one in files.detectors]} if files.detectors else {}),
         "particle": files.header.particle,
         "incident_theta": _angles(files.header),
         "seed": seed,
@@ -279,11 +283,12 @@ class _Training:
         """Return a model before its training, its constants set from the training showers."""
         torch.manual_seed(child_seed(self.seed, "weights", training))
         model = MODELS[self.settings.model_name](self.files.detector, self.settings.model)
-        showers = self.files.showers(self.sample_rows)
-        if self.source is None:
-            model.fit_transforms(showers)
+        if self.files.detectors:
+            model.fit_family([self.files.showers(rows) for rows in self._of_detectors(self.sample_rows)])
+        elif self.source is None:
+            model.fit_transforms(self.files.showers(self.sample_rows))
         else:
-            model.start_from(self.source, showers)
+            model.start_from(self.source, self.files.showers(self.sample_rows))
         conditions = model.condition_matrix(self.files.header)[self.train_rows]
         model.condition_low.copy_(conditions.amin(0))
         model.condition_high.copy_(conditions.amax(0))
@@ -291,9 +296,14 @@ class _Training:
             take_fitting(model, Path(self.config.initial))
         return model.to(self.device)
 
+    def _of_detectors(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return the rows of each detector."""
+        assert self.files.groups is not None
+        return [rows[self.files.groups[rows] == k] for k in range(len(self.files.detectors))]
+
     def _datasets(
         self, model: ShowerModel
-    ) -> tuple[CellDataset | StreamedDataset, CellDataset, CellDataset | None]:
+    ) -> tuple[Data, CellDataset | DetectorDatasets, CellDataset | DetectorDatasets | None]:
         """Return the training showers, those of them that fits read, and the held-out showers."""
         conditions = model.condition_matrix(self.files.header)
 
@@ -301,6 +311,10 @@ class _Training:
             cells, places = self.files.load(rows)
             return CellDataset(cells, conditions[rows], self.device, places)
 
+        if self.files.detectors:
+            parts = self.train_rows, self.sample_rows, self.held_out_rows
+            each = [DetectorDatasets(model, list(map(in_memory, self._of_detectors(rows)))) for rows in parts]
+            return each[0], each[1], each[2] if len(each[2]) else None
         held_out = in_memory(self.held_out_rows) if len(self.held_out_rows) else None
         if self.files.storage == "files":
             data = StreamedDataset(self.files, self.train_rows, conditions[self.train_rows], self.device)

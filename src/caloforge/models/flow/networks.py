@@ -34,6 +34,7 @@ __all__ = [
     "LocalNetwork",
     "PatchLinear",
     "SummaryNetwork",
+    "TermsEmbedding",
     "TimeEmbedding",
     "Transformer",
 ]
@@ -253,10 +254,38 @@ class LocalNetwork(nn.Module):
         return found.flatten(2)
 
 
-class SummaryNetwork(nn.Module):
-    """Estimate the summary (B, rows, kinds) from a noisy one."""
+class TermsEmbedding(nn.Module):
+    """What a detector's layers are to a shower, for the tokens of a network: 0 before the training.
 
-    def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int) -> None:
+    Arguments:
+        rows: Layers and the whole detector.
+        terms: Numbers of each.
+        width: Width of the tokens.
+    """
+
+    table: Tensor  # (rows, terms) of the present detector, standardised
+
+    def __init__(self, rows: int, terms: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(rows, terms), persistent=False)
+        self.net = nn.Sequential(nn.Linear(terms, width), nn.SiLU(), nn.Linear(width, width))
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self) -> Tensor:
+        """Return (rows, width)."""
+        found: Tensor = self.net(self.table)
+        return found
+
+
+class SummaryNetwork(nn.Module):
+    """Estimate the summary (B, rows, kinds) from a noisy one, with ``terms`` numbers of each row of the detector."""
+
+    def __init__(
+        self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int, terms: int = 0
+    ) -> None:
         super().__init__()
         self.embed = PatchLinear(rows, kinds, width)
         self.position = nn.Parameter(0.5 * torch.randn(rows, width))
@@ -264,11 +293,15 @@ class SummaryNetwork(nn.Module):
         self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
         self.body = Transformer(width, blocks, 1, heads)
         self.head = _Head(rows, width, kinds)
+        self.terms = TermsEmbedding(rows, terms, width) if terms else None
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
         """Return the estimate (B, rows, kinds) of x of that shape at times (B,) and encoded conditions (B, k)."""
         condition = self.time(time) + self.condition(encoded)
-        tokens = self.body(self.embed(x) + self.position, condition)
+        tokens = self.embed(x) + self.position
+        if self.terms is not None:
+            tokens = tokens + self.terms()
+        tokens = self.body(tokens, condition)
         return preconditioned(x, time, self.head(tokens, condition).float())
 
 
@@ -278,7 +311,8 @@ class CellNetwork(nn.Module):
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
     whole summary and the encoded conditions modulate every block. The outputs are the probability of each cell to be filled and
     its value, from which ``posterior`` makes estimates (:mod:`~caloforge.models.flow.path`). With ``feedback`` the tokens see by
-    how much their layers miss the summary so far (:mod:`~caloforge.models.flow.feedback`).
+    how much their layers miss the summary so far (:mod:`~caloforge.models.flow.feedback`); with ``terms`` numbers of each row of the
+    detector what their layers are.
     """
 
     def __init__(
@@ -295,6 +329,7 @@ class CellNetwork(nn.Module):
         local: LocalNetwork | None = None,
         balance: LayerBalance | None = None,
         feedback: LayerFeedback | None = None,
+        terms: int = 0,
     ) -> None:
         super().__init__()
         self.posterior = SpikeSlab(patches.n_cells) if posterior is None else posterior
@@ -313,6 +348,7 @@ class CellNetwork(nn.Module):
         self.body = Transformer(width, blocks, repeats, heads)
         self.numbers = self.posterior.outputs + (0 if local is None else local.features)  # of each cell
         self.head = _Head(n, width, self.numbers * places)
+        self.terms = TermsEmbedding(rows, terms, width) if terms else None
 
     def forward(
         self,
@@ -364,6 +400,9 @@ class CellNetwork(nn.Module):
         tokens = self.embed(patches) + self.rows(self._of_tokens(summary)) + self.position
         if self.misses is not None and misses is not None:
             tokens = tokens + self.misses(self._of_tokens(misses))
+        if self.terms is not None:
+            of_rows = self.terms()
+            tokens = tokens + of_rows[self.patches.layers].mean(1) + of_rows[-1]
         found: Tensor = self.head(self.body(tokens, condition), condition).float()
         return found
 

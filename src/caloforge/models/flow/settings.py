@@ -59,6 +59,9 @@ class FlowMatchingConfig(ModelConfig):
     moments: bool = True
     # the cells' network sees by how much the layers of noisy showers miss the energies, centres and widths of the summary
     feedback: bool = False
+    # the networks see what each layer is to a shower (radiation lengths, sampling fraction and so on), so that one model can
+    # serve several detectors of one grid; see :mod:`~caloforge.models.flow.family`
+    detector_conditions: bool = False
     symmetries: bool = True  # apply the beam's symmetries to training showers
     # width of the normal noise on the summary in the training of the cells, against small errors of the summary
     blur: Annotated[float, Field(ge=0)] = 0.05

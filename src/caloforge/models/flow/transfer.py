@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caloforge.geometry import Detector
+from caloforge.geometry.terms import SCATTERING
 
 __all__ = ["STRUCTURE", "transferred"]
 
 STRUCTURE = (
     "cut", "threshold", "width", "blocks", "repeats", "heads", "local",
-    "summary_width", "summary_blocks", "summary_heads", "moments", "feedback",
+    "summary_width", "summary_blocks", "summary_heads", "moments", "feedback", "detector_conditions",
 )  # fmt: skip
 """Settings that decide what a weight of a flow is."""
 _BY_ROW = ("summary_net.embed.", "summary_net.position", "summary_net.head.out.")
 _BY_PATCH = ("cell_net.embed.", "cell_net.position", "cell_net.head.out.")
-_SCATTERING = 21.2  # MeV, of the Moliere radius
 
 
 def transferred(model: Any, source: Any) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def _radius(detector: Detector) -> float:
         return float(np.abs(detector.cell_centres[:, :2]).max())
     parts = [(slab.thickness / slab.material.x0, slab.material.critical_energy) for slab in detector.stack]
     critical = sum(x * energy for x, energy in parts) / detector.depth_x0
-    return detector.length / detector.depth_x0 * _SCATTERING / critical
+    return detector.length / detector.depth_x0 * SCATTERING / critical
 
 
 def _places(model: Any, depth: NDArray[np.float64]) -> NDArray[np.float64]:

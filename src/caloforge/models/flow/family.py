@@ -1,0 +1,237 @@
+r"""One flow for several detectors of one grid: constants of each, and those of a detector that it has never seen.
+
+The networks see what each layer is to a shower (:mod:`~caloforge.geometry.terms`). What a flow fits to the showers of a detector before a
+network sees them is either
+
+- common to all detectors: the scale of the conditions, the quantiles of the standardised summary, and the table of cell values, which is fitted
+  to the energies in units of that of a minimum-ionising particle; or
+- each detector's: trends of the summary (:class:`~caloforge.models.calibration.moments.ConditionalMoments`) and the averages of the cells.
+
+Those of a detector that was not trained on follow from the others' by kriging in the terms of the layers: each coefficient of a row of the
+summary, and each average of a cell at its place in the layer, is a function of the row's terms u,
+
+.. math:: f(u) = a + b \cdot u + g(u), \qquad \langle g(u) g(u') \rangle = \exp(-|u - u'|^2 / 2 \lambda^2) ,
+
+known at the rows of all detectors but for noise of variance :math:`\epsilon`. Length :math:`\lambda` and noise are those with which the trends of each
+detector follow best from the others', for layers and for the row of the whole shower alone.
+
+References:
+    C. Rasmussen, C. Williams, Gaussian Processes for Machine Learning, MIT Press 2006, sections 2.2 and 2.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caloforge.errors import IncompatibleError
+from caloforge.geometry import Detector
+from caloforge.geometry.terms import TERMS, layer_terms
+from caloforge.models.flow.path import EMPTY
+from caloforge.showers import Showers
+
+__all__ = ["DetectorFamily", "check_family", "kriged"]
+
+_SEED = 21
+_MOST = 5_000  # showers of each detector that constants are fitted to
+_LENGTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+_NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
+_LINEAR = 10.0  # variance of a and b
+_FAR = 4.0  # largest square of an error, in squares of the numbers' widths
+_SAME = 1e-5  # difference of the terms of equal detectors
+_TINY = 1e-9
+
+
+def check_family(detectors: Sequence[Detector]) -> None:
+    """Check that one flow can serve detectors.
+
+    Raises:
+        IncompatibleError: When one is no grid of known plates, or their grids differ.
+    """
+    first = detectors[0]
+    for one in detectors:
+        layer_terms(one)
+        if not one.is_grid:
+            raise IncompatibleError(
+                f"detector '{one.name}' is no regular grid; a model of several detectors needs layers of equal cells"
+            )
+        if one.shape != first.shape:
+            raise IncompatibleError(
+                f"detector '{one.name}' has {_shape(one)} cells, '{first.name}' {_shape(first)}; one model serves detectors of one grid"
+            )
+        if one.model_conditions != first.model_conditions:
+            raise IncompatibleError(
+                f"detector '{one.name}' has the conditions {', '.join(one.model_conditions)}, '{first.name}' {', '.join(first.model_conditions)}"
+            )
+
+
+def _shape(detector: Detector) -> str:
+    return " x ".join(map(str, detector.shape))
+
+
+def _kernel(a: Tensor, b: Tensor, length: float) -> Tensor:
+    """Return the covariances (n, m) of f at terms (n, F) and (m, F)."""
+    return _LINEAR * (1.0 + a @ b.T) + torch.exp(-torch.cdist(a, b).square() / (2.0 * length**2))
+
+
+def _weights(known: Tensor, wanted: Tensor, length: float, noise: float) -> Tensor:
+    """Return the parts (m, n) of the numbers at terms (n, F) in those at terms (m, F)."""
+    eye = torch.eye(len(known), dtype=known.dtype, device=known.device)
+    found: Tensor = torch.linalg.solve(_kernel(known, known, length) + noise * eye, _kernel(known, wanted, length)).T
+    return found
+
+
+def kriged(
+    known: Tensor, values: Tensor, wanted: Tensor, judged: int
+) -> Tensor:
+    """Return numbers (m, k, C) of detectors by those of others, see the module.
+
+    Arguments:
+        known: Terms (K, n, F) of the n rows of the K other detectors.
+        values: Their numbers (K, n, C).
+        wanted: Terms (m, n, F).
+        judged: The first numbers, by which length and noise are chosen.
+    """
+    many, rows, _ = known.shape
+    flat, flat_terms = values.flatten(0, 1), known.flatten(0, 1)
+    eye = torch.eye(many * rows, dtype=known.dtype, device=known.device)
+    middle, scale = flat.mean(0), flat.std(0).clamp_min(_TINY)
+    unit = (flat - middle) / scale
+    best, choice = float("inf"), (_LENGTHS[-1], _NOISES[-1])
+    goal = unit[:, :judged]
+    for length, noise in product(_LENGTHS, _NOISES) if many > 2 else ():
+        inverse = torch.linalg.inv(_kernel(flat_terms, flat_terms, length) + noise * eye)
+        blocks = inverse.view(many, rows, many, rows).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        missed = torch.linalg.solve(blocks, (inverse @ goal).view(many, rows, -1))
+        error = float(missed.square().clamp_max(_FAR).sum())
+        if error < best:
+            best, choice = error, (length, noise)
+    found = _weights(flat_terms, wanted.flatten(0, 1), *choice) @ unit
+    return (found * scale + middle).view(len(wanted), rows, -1)
+
+
+class DetectorFamily(nn.Module):
+    """The detectors that a flow was trained on, none at first, and their constants."""
+
+    terms: Tensor  # (K, rows, F)
+    middle: Tensor  # (F,) mean of the layers' terms
+    scale: Tensor  # (F,) their standard deviations
+    trends: Tensor  # (K, 2, coefficients, rows, kinds) of means and of logarithms of widths
+    averages: Tensor  # (K, 3, n_cells) logits, centres and logarithms of widths
+    knots: Tensor  # (2, knots) of the cells' table: ln of the energy over that of a minimum-ionising particle, and its value
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        own = torch.from_numpy(layer_terms(detector)).float()
+        self.register_buffer("terms", own[None][:0])
+        self.register_buffer("middle", own[:-1].mean(0))
+        self.register_buffer("scale", own[:-1].std(0).clamp_min(0.1) if len(own) > 2 else torch.ones(len(TERMS)))
+        for name in ("trends", "averages", "knots"):
+            self.register_buffer(name, torch.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def clear(self) -> None:
+        """Forget the detectors, not the scale of the terms."""
+        self.terms = self.terms[:0]
+        self.trends, self.averages, self.knots = (x.new_zeros(0) for x in (self.trends, self.averages, self.knots))
+
+    def fit(self, model: Any, parts: Sequence[Showers]) -> None:
+        """Fit common and separate constants of a flow to the showers of each detector."""
+        generator = torch.Generator().manual_seed(_SEED)
+        parts = [one.take(np.arange(min(len(one), _MOST))) for one in parts]
+        matrices = [model.condition_matrix(one) for one in parts]
+        model.encoder.fit(torch.cat(matrices))
+        summary, values, averages = model.summary, model.values, model.averages
+        cells = [model.clean(torch.from_numpy(np.array(one.cells))) for one in parts]
+        encoded = [model.encoder(matrix) for matrix in matrices]
+        energies = [torch.from_numpy(np.asarray(one.incident_energy)).float() for one in parts]
+        trends, rest, fewest = [], [], []
+        for part in zip(cells, energies, encoded, strict=True):
+            found, known, least = summary.fit_trend(*part, generator)
+            rest.append((found, known))
+            fewest.append(least)
+            table = torch.stack([summary.trend.mean, summary.trend.spread])
+            trends.append(table.unflatten(2, (summary.rows, summary.kinds)))
+        summary.trend.terms.fit(torch.cat(encoded))
+        summary.fewest.copy_(torch.stack(fewest).amin(0))
+        summary.fit_tables(rest)
+        self.terms = torch.stack([torch.from_numpy(layer_terms(one.detector)).float() for one in parts])
+        mips = self.terms[:, -1, -1].exp()
+        values.fit_energies(
+            torch.cat([x[x > model.config.cut] / mip for x, mip in zip(cells, mips, strict=True)]), generator
+        )
+        self.knots = torch.stack([values.table.x[0, 0, 0], values.table.y[0, 0, 0]])
+        averaged = []
+        for x, mip in zip(cells, mips, strict=True):
+            self._set_table(model, mip)
+            value = values(x)
+            averages.fit(value, value > EMPTY, model.core.cells)
+            averaged.append(torch.stack([averages.logit, averages.centre, averages.spread.log()]))
+        self.trends, self.averages = torch.stack(trends), torch.stack(averaged)
+        layers = self.terms[:, :-1].flatten(0, 1)
+        self.middle.copy_(layers.mean(0))
+        self.scale.copy_(layers.std(0).clamp_min(1e-3))
+
+    def standardised(self, terms: Tensor) -> Tensor:
+        """Return terms (..., F) in units of those of all layers."""
+        return (terms - self.middle) / self.scale
+
+    def show(self, model: Any, detector: Detector) -> None:
+        """Let the networks of a flow see the terms of a detector."""
+        terms = torch.from_numpy(layer_terms(detector)).to(self.terms)
+        for network in (model.summary_net, model.cell_net):
+            network.terms.table.copy_(self.standardised(terms))
+
+    def enter(self, model: Any, number: int) -> None:
+        """Make a flow that of one of the detectors."""
+        table = self.standardised(self.terms[number])
+        for network in (model.summary_net, model.cell_net):
+            network.terms.table.copy_(table)
+        self._set(model, self.trends[number], self.averages[number], self.terms[number, -1, -1].exp())
+
+    def become(self, model: Any, detector: Detector) -> None:
+        """Make a flow that of a detector: constants of the training where it was trained on, else those that follow from the others'."""
+        terms = torch.from_numpy(layer_terms(detector)).to(self.terms)
+        away = (self.terms - terms).abs().amax((1, 2))
+        if float(away.min()) < _SAME:
+            self.enter(model, int(away.argmin()))
+            return
+        self.show(model, detector)
+        known, wanted = self.standardised(self.terms).double(), self.standardised(terms).double()[None]
+        trends, averages = self.trends.double(), self.averages.double()
+        many, nx, ny, layers = len(self), *detector.shape
+        of_rows = trends.permute(0, 3, 1, 2, 4)  # (K, rows, 2, coefficients, kinds)
+        of_layers = averages.view(many, 3, nx * ny, layers).permute(0, 3, 1, 2).flatten(2)
+        leading = of_rows[:, :, :, 0].flatten(2)
+        numbers = torch.cat([leading[:, :-1], of_rows[:, :-1].flatten(2), of_layers], 2)
+        found = kriged(known[:, :-1], numbers, wanted[:, :-1], leading.shape[2])[0]
+        numbers = torch.cat([leading[:, -1:], of_rows[:, -1:].flatten(2)], 2)
+        whole = kriged(known[:, -1:], numbers, wanted[:, -1:], leading.shape[2])[0]
+        first, size = leading.shape[2], of_rows[0, 0].numel()
+        rows = torch.cat([found[:, first : first + size], whole[:, first:]])
+        trend = rows.unflatten(1, tuple(of_rows.shape[2:])).permute(1, 2, 0, 3)
+        average = found[:, first + size :].unflatten(1, (3, nx * ny)).permute(1, 2, 0).flatten(1)
+        self._set(model, trend, average, terms[-1, -1].exp())
+
+    def _set(self, model: Any, trends: Tensor, averages: Tensor, mip: Tensor) -> None:
+        """Set the constants of a detector."""
+        trend = model.summary.trend
+        trend.mean.copy_(trends[0].flatten(1))
+        trend.spread.copy_(trends[1].flatten(1))
+        logit, centre, spread = averages
+        model.averages.logit.copy_(logit)
+        model.averages.centre.copy_(centre)
+        model.averages.spread.copy_(spread.exp())
+        self._set_table(model, mip)
+
+    def _set_table(self, model: Any, mip: Tensor) -> None:
+        """Set the table of cell values of a detector whose minimum-ionising particles leave ``mip``, MeV, in a layer."""
+        model.values.table.set_column(0, self.knots[0] + mip.log(), self.knots[1])
+
