@@ -12,8 +12,9 @@ summary, and each average of a cell at its place in the layer, is a function of 
 
 .. math:: f(u) = a + b \cdot u + g(u), \qquad \langle g(u) g(u') \rangle = \exp(-|u - u'|^2 / 2 \lambda^2) ,
 
-known at the rows of all detectors but for noise of variance :math:`\epsilon`. Length :math:`\lambda` and noise are those with which the trends of each
-detector follow best from the others', for layers and for the row of the whole shower alone.
+known at the rows of all detectors but for noise of variance :math:`\epsilon`. Length :math:`\lambda` and noise of each number are those with which it
+follows best, in each detector, from the others'. Trends of energies are those of what the flow's
+showers have more than a rule of thumb says (:func:`~caloforge.geometry.terms.mean_profile`).
 
 References:
     C. Rasmussen, C. Williams, Gaussian Processes for Machine Learning, MIT Press 2006, sections 2.2 and 2.7.
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
-from caloforge.geometry.terms import TERMS, layer_terms
+from caloforge.geometry.terms import TERMS, layer_terms, mean_profile
 from caloforge.models.flow.path import EMPTY
 from caloforge.showers import Showers
 
@@ -41,8 +42,10 @@ _SEED = 21
 _MOST = 5_000  # showers of each detector that constants are fitted to
 _LENGTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 _NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
+_ENERGIES = 24  # at which expected trends are compared
 _LINEAR = 10.0  # variance of a and b
 _FAR = 4.0  # largest square of an error, in squares of the numbers' widths
+_BEYOND = 0.1  # how far numbers may lie beyond those of the other detectors, in parts of their range
 _SAME = 1e-5  # difference of the terms of equal detectors
 _TINY = 1e-9
 
@@ -79,40 +82,31 @@ def _kernel(a: Tensor, b: Tensor, length: float) -> Tensor:
     return _LINEAR * (1.0 + a @ b.T) + torch.exp(-torch.cdist(a, b).square() / (2.0 * length**2))
 
 
-def _weights(known: Tensor, wanted: Tensor, length: float, noise: float) -> Tensor:
-    """Return the parts (m, n) of the numbers at terms (n, F) in those at terms (m, F)."""
-    eye = torch.eye(len(known), dtype=known.dtype, device=known.device)
-    found: Tensor = torch.linalg.solve(_kernel(known, known, length) + noise * eye, _kernel(known, wanted, length)).T
-    return found
-
-
-def kriged(
-    known: Tensor, values: Tensor, wanted: Tensor, judged: int
-) -> Tensor:
-    """Return numbers (m, k, C) of detectors by those of others, see the module.
+def kriged(known: Tensor, values: Tensor, wanted: Tensor) -> Tensor:
+    """Return numbers (n, C) of a detector by those of others, see the module.
 
     Arguments:
         known: Terms (K, n, F) of the n rows of the K other detectors.
         values: Their numbers (K, n, C).
-        wanted: Terms (m, n, F).
-        judged: The first numbers, by which length and noise are chosen.
+        wanted: Terms (n, F).
     """
     many, rows, _ = known.shape
-    flat, flat_terms = values.flatten(0, 1), known.flatten(0, 1)
-    eye = torch.eye(many * rows, dtype=known.dtype, device=known.device)
-    middle, scale = flat.mean(0), flat.std(0).clamp_min(_TINY)
+    flat, terms = values.flatten(0, 1), known.flatten(0, 1)
+    middle, scale = flat.mean(0), flat.std(0, unbiased=False).clamp_min(_TINY)
     unit = (flat - middle) / scale
-    best, choice = float("inf"), (_LENGTHS[-1], _NOISES[-1])
-    goal = unit[:, :judged]
-    for length, noise in product(_LENGTHS, _NOISES) if many > 2 else ():
-        inverse = torch.linalg.inv(_kernel(flat_terms, flat_terms, length) + noise * eye)
+    eye = torch.eye(len(terms), dtype=terms.dtype, device=terms.device)
+    best, found = torch.full_like(middle, torch.inf), torch.zeros(rows, values.shape[2]).to(values)
+    for length, noise in product(_LENGTHS, _NOISES):
+        inverse = torch.linalg.inv(_kernel(terms, terms, length) + noise * eye)
+        solved = inverse @ unit
         blocks = inverse.view(many, rows, many, rows).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        missed = torch.linalg.solve(blocks, (inverse @ goal).view(many, rows, -1))
-        error = float(missed.square().clamp_max(_FAR).sum())
-        if error < best:
-            best, choice = error, (length, noise)
-    found = _weights(flat_terms, wanted.flatten(0, 1), *choice) @ unit
-    return (found * scale + middle).view(len(wanted), rows, -1)
+        missed = torch.linalg.solve(blocks, solved.view(many, rows, -1))  # by each detector from the others
+        error = missed.square().clamp_max(_FAR).sum((0, 1))
+        found = torch.where(error < best, _kernel(wanted, terms, length) @ solved, found)
+        best = torch.minimum(error, best)
+    low, high = unit.amin(0), unit.amax(0)
+    margin = _BEYOND * (high - low)
+    return torch.minimum(torch.maximum(found, low - margin), high + margin) * scale + middle
 
 
 class DetectorFamily(nn.Module):
@@ -204,21 +198,34 @@ class DetectorFamily(nn.Module):
             self.enter(model, int(away.argmin()))
             return
         self.show(model, detector)
-        known, wanted = self.standardised(self.terms).double(), self.standardised(terms).double()[None]
-        trends, averages = self.trends.double(), self.averages.double()
+        known, wanted = self.standardised(self.terms).double(), self.standardised(terms).double()
+        trends, averages = self.trends.double().clone(), self.averages.double()
+        trends[:, 0, :, :, 0] -= self._expected(model, self.terms)
         many, nx, ny, layers = len(self), *detector.shape
         of_rows = trends.permute(0, 3, 1, 2, 4)  # (K, rows, 2, coefficients, kinds)
-        of_layers = averages.view(many, 3, nx * ny, layers).permute(0, 3, 1, 2).flatten(2)
-        leading = of_rows[:, :, :, 0].flatten(2)
-        numbers = torch.cat([leading[:, :-1], of_rows[:, :-1].flatten(2), of_layers], 2)
-        found = kriged(known[:, :-1], numbers, wanted[:, :-1], leading.shape[2])[0]
-        numbers = torch.cat([leading[:, -1:], of_rows[:, -1:].flatten(2)], 2)
-        whole = kriged(known[:, -1:], numbers, wanted[:, -1:], leading.shape[2])[0]
-        first, size = leading.shape[2], of_rows[0, 0].numel()
-        rows = torch.cat([found[:, first : first + size], whole[:, first:]])
+        of_layers = averages.view(many, 3, nx * ny, layers).permute(0, 3, 1, 2)
+        numbers = torch.cat([of_rows[:, :-1].flatten(2), of_layers.flatten(2)], 2)
+        size = of_rows[0, 0].numel()
+        found = kriged(known[:, :-1], numbers, wanted[:-1])
+        whole = kriged(known[:, -1:], of_rows[:, -1:].flatten(2), wanted[-1:])
+        rows = torch.cat([found[:, :size], whole])
         trend = rows.unflatten(1, tuple(of_rows.shape[2:])).permute(1, 2, 0, 3)
-        average = found[:, first + size :].unflatten(1, (3, nx * ny)).permute(1, 2, 0).flatten(1)
+        trend[0, :, :, 0] += self._expected(model, terms[None])[0]
+        average = found[:, size:].unflatten(1, (3, nx * ny)).permute(1, 2, 0).flatten(1)
         self._set(model, trend, average, terms[-1, -1].exp())
+
+    @staticmethod
+    def _expected(model: Any, terms: Tensor) -> Tensor:
+        """Return the coefficients (K, coefficients, rows) of the trends of energies that a mean profile has, for terms (K, rows, F)."""
+        low, high = model.condition_low, model.condition_high
+        conditions = (0.5 * (low + high)).repeat(_ENERGIES, 1)
+        column = model.columns["incident_energy"].start
+        conditions[:, column] = torch.logspace(0.0, 1.0, _ENERGIES).to(low) ** torch.log10(high / low)[column] * low[column]
+        phi = model.summary.trend.terms(model.encoder(conditions)).double()
+        energy = conditions[:, column].double().cpu().numpy()
+        profiles = np.stack([mean_profile(one, energy) for one in terms.double().cpu().numpy()])
+        found: Tensor = torch.linalg.pinv(phi, rtol=1e-6) @ torch.from_numpy(profiles).to(phi)
+        return found
 
     def _set(self, model: Any, trends: Tensor, averages: Tensor, mip: Tensor) -> None:
         """Set the constants of a detector."""
