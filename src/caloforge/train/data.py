@@ -164,6 +164,11 @@ class TrainingFiles:
         places[rows] = found
         return replace(self, cells=cells, places=places)
 
+    def by_detector(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return those of the rows that are of each detector, where these are several."""
+        assert self.groups is not None
+        return [rows[self.groups[rows] == k] for k in range(len(self.detectors))]
+
     def showers(self, rows: NDArray[np.int64] | None = None) -> Showers:
         """Return the showers of these rows (n,), or all, in memory."""
         rows = np.arange(len(self)) if rows is None else rows
@@ -240,6 +245,10 @@ def read_files(
     if storage is None:
         dense = 4 * n * n_cells
         storage = "files" if cells is None else "memory" if cells.nbytes + dense <= memory else "packed"
+    if storage == "files" and len(detectors) > 1:
+        raise InputError(
+            f"{paths[0]} and {len(paths) - 1} more: showers of several detectors must fit in memory; give fewer, or raise train.data.memory"
+        )
     places = np.full(n, -1) if cells is None else np.arange(n)
     cells = PackedCells(np.empty((0, n_cells), np.float32)) if cells is None else cells
     known_all = np.concatenate(known)

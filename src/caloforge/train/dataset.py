@@ -220,7 +220,9 @@ class DetectorDatasets:
     def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
         """Iterate over one shuffled epoch; a pure function of the arguments."""
         generator = torch.Generator().manual_seed(child_seed(seed, f"detectors/{stage}", epoch))
-        batches = {k: part.epoch(size, child_seed(seed, f"detector {k}"), stage, epoch) for k, part in self.parts}
+        batches = {
+            k: part.epoch(size, child_seed(seed, f"detector {k}"), stage, epoch) for k, part in self.parts
+        }
         turns = torch.tensor([k for k, part in self.parts for _ in range(part.steps(size))])
         for k in turns[torch.randperm(len(turns), generator=generator)].tolist():
             batch = next(batches[k])

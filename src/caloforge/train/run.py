@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge import __version__
-from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
+from caloforge.errors import FileFormatError, InputError, UnfinishedError
 from caloforge.files import atomic_path, ensure_output_dir, source_commit, write_json
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
@@ -32,6 +32,7 @@ from caloforge.train.dataset import CellDataset, DetectorDatasets
 from caloforge.train.folder import (
     RunFolder,
     SeenByTraining,
+    check_resumed,
     inherited_from,
     load_state,
     save_state,
@@ -44,6 +45,7 @@ from caloforge.train.settings import DataConfig, Resolved, Wanted, read_settings
 from caloforge.train.start import (
     PART,
     PRETRAINING,
+    check_several,
     check_start,
     pretrained,
     source_model,
@@ -125,6 +127,8 @@ def train(
     files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector, several)
     for one in files.detectors or (files.detector,):
         MODELS[settings.model_name].check_detector(one)
+    if files.detectors:
+        check_several(settings)
     plan = None
     if not resume and (wanted.model is None or time_limit is not None):
         split(files.identities, settings.train)  # enough showers
@@ -153,7 +157,7 @@ def train(
     if plan is not None or before_run.get("plan"):
         info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
     if resume:
-        if _check_same(folder, settings, info):
+        if check_resumed(folder, settings, info):
             return folder.path
     else:
         folder.clear()
@@ -187,7 +191,9 @@ def held_out_showers(run: str | Path, data: Files) -> Showers:
         )
     content = read_settings(folder.config)
     settings = resolve(content["name"], content)
-    files = read_files(data, DataConfig().bytes, detector=folder.detector(), several=True)
+    several = "detectors" in folder.read()
+    default = None if several else folder.detector()
+    files = read_files(data, DataConfig().bytes, detector=default, several=several)
     rows = split(files.identities, settings.train).held_out
     return files.showers(rows if files.groups is None else rows[files.groups[rows] == 0])
 
@@ -226,33 +232,6 @@ def _angles(showers: Showers) -> list[float]:
     return [low, high] if high - low > _SAME_ANGLE else [round((low + high) / 2, 3)] * 2
 
 
-def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> bool:
-    """Check that a resumed run is the one that was stopped; return whether it is finished already."""
-    before = folder.read()
-    for key in ("model", "seed", "detector"):
-        if before.get(key) != info[key]:
-            raise ConfigError(
-                f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
-            )
-    if (data := info["data"])["sha256"] != before["data"]["sha256"]:
-        raise ConfigError(
-            f"{folder.path}: cannot resume with {data['file']}; the run's data have another hash"
-        )
-    old, new = read_settings(folder.config), settings.as_dict()
-    used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
-    if before.get("status") == "unfinished" and 0 < limit <= used:
-        raise ConfigError(
-            f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
-            "expected more than that, or 0 for no limit"
-        )
-    for section in ("model", "train"):
-        for key, value in new[section].items():
-            if key not in ("max_seconds", "stage_seconds", "data") and old[section].get(key) != value:
-                msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
-                raise ConfigError(msg)
-    return before.get("status") == "finished"
-
-
 class _Training:
     """All trainings of one run, each with all its stages."""
 
@@ -284,7 +263,7 @@ class _Training:
         torch.manual_seed(child_seed(self.seed, "weights", training))
         model = MODELS[self.settings.model_name](self.files.detector, self.settings.model)
         if self.files.detectors:
-            model.fit_family([self.files.showers(rows) for rows in self._of_detectors(self.sample_rows)])
+            model.fit_family([self.files.showers(rows) for rows in self.files.by_detector(self.sample_rows)])
         elif self.source is None:
             model.fit_transforms(self.files.showers(self.sample_rows))
         else:
@@ -295,11 +274,6 @@ class _Training:
         if self.config.initial:
             take_fitting(model, Path(self.config.initial))
         return model.to(self.device)
-
-    def _of_detectors(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Return the rows of each detector."""
-        assert self.files.groups is not None
-        return [rows[self.files.groups[rows] == k] for k in range(len(self.files.detectors))]
 
     def _datasets(
         self, model: ShowerModel
@@ -313,7 +287,9 @@ class _Training:
 
         if self.files.detectors:
             parts = self.train_rows, self.sample_rows, self.held_out_rows
-            each = [DetectorDatasets(model, list(map(in_memory, self._of_detectors(rows)))) for rows in parts]
+            each = [
+                DetectorDatasets(model, list(map(in_memory, self.files.by_detector(rows)))) for rows in parts
+            ]
             return each[0], each[1], each[2] if len(each[2]) else None
         held_out = in_memory(self.held_out_rows) if len(self.held_out_rows) else None
         if self.files.storage == "files":

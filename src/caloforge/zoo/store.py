@@ -165,7 +165,9 @@ def load(
     path = Path(source)
     if not path.is_dir():
         if detector is not None:
-            raise IncompatibleError(f"'{source}' is a model of one detector; expected a run on several detectors")
+            raise IncompatibleError(
+                f"'{source}' is a model of one detector; expected a run on several detectors"
+            )
         return find_card(str(source)).generator(where, options, precision, compiled)
     folder = RunFolder(path)
     content, seen, unfinished = folder.read(), folder.seen(), folder.unfinished()

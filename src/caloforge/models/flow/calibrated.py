@@ -154,5 +154,6 @@ class CalibratedFlow(ShowerModel):
         return torch.where(cells > self.config.cut, cells, 0.0)
 
     def calibration_stages(self) -> tuple[Stage, ...]:
-        """Return the stage that fits the calibration, or none."""
-        return (Stage(STAGE, fit=self._calibrate),) if self.config.calibration else ()
+        """Return the stage that fits the calibration, or none; that of several detectors would be none's."""
+        wanted = self.config.calibration and not self.serves_others
+        return (Stage(STAGE, fit=self._calibrate),) if wanted else ()

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caloforge.errors import IncompatibleError
+from caloforge.errors import ConfigError, IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.geometry.terms import TERMS, layer_terms, mean_profile
 from caloforge.models.flow.path import EMPTY
@@ -119,14 +119,21 @@ class DetectorFamily(nn.Module):
     averages: Tensor  # (K, 3, n_cells) logits, centres and logarithms of widths
     knots: Tensor  # (2, knots) of the cells' table: ln of the energy over that of a minimum-ionising particle, and its value
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
+        detector = model.detector
+        if model.config.feedback:
+            raise ConfigError("feedback and detector_conditions exclude one another; set one of them")
+        check_family([detector])
         own = torch.from_numpy(layer_terms(detector)).float()
         self.register_buffer("terms", own[None][:0])
         self.register_buffer("middle", own[:-1].mean(0))
-        self.register_buffer("scale", own[:-1].std(0).clamp_min(0.1) if len(own) > 2 else torch.ones(len(TERMS)))
+        self.register_buffer(
+            "scale", own[:-1].std(0).clamp_min(0.1) if len(own) > 2 else torch.ones(len(TERMS))
+        )
         for name in ("trends", "averages", "knots"):
             self.register_buffer(name, torch.zeros(0))
+        self.show(model, detector)
 
     def __len__(self) -> int:
         return len(self.terms)
@@ -134,10 +141,21 @@ class DetectorFamily(nn.Module):
     def clear(self) -> None:
         """Forget the detectors, not the scale of the terms."""
         self.terms = self.terms[:0]
-        self.trends, self.averages, self.knots = (x.new_zeros(0) for x in (self.trends, self.averages, self.knots))
+        self.trends, self.averages, self.knots = (
+            x.new_zeros(0) for x in (self.trends, self.averages, self.knots)
+        )
 
     def fit(self, model: Any, parts: Sequence[Showers]) -> None:
-        """Fit common and separate constants of a flow to the showers of each detector."""
+        """Fit common and separate constants of a flow to the showers of each detector; it is then the first one's.
+
+        Raises:
+            IncompatibleError: When the detectors differ in their grids.
+        """
+        check_family([one.detector for one in parts])
+        model.symmetry.allow(np.concatenate([np.asarray(one.incident_theta) for one in parts]))
+        matrix = torch.cat([model.condition_matrix(one) for one in parts])
+        model.condition_low.copy_(matrix.amin(0))
+        model.condition_high.copy_(matrix.amax(0))
         generator = torch.Generator().manual_seed(_SEED)
         parts = [one.take(np.arange(min(len(one), _MOST))) for one in parts]
         matrices = [model.condition_matrix(one) for one in parts]
@@ -172,6 +190,7 @@ class DetectorFamily(nn.Module):
         layers = self.terms[:, :-1].flatten(0, 1)
         self.middle.copy_(layers.mean(0))
         self.scale.copy_(layers.std(0).clamp_min(1e-3))
+        self.enter(model, 0)
 
     def standardised(self, terms: Tensor) -> Tensor:
         """Return terms (..., F) in units of those of all layers."""
@@ -220,7 +239,9 @@ class DetectorFamily(nn.Module):
         low, high = model.condition_low, model.condition_high
         conditions = (0.5 * (low + high)).repeat(_ENERGIES, 1)
         column = model.columns["incident_energy"].start
-        conditions[:, column] = torch.logspace(0.0, 1.0, _ENERGIES).to(low) ** torch.log10(high / low)[column] * low[column]
+        conditions[:, column] = (
+            torch.logspace(0.0, 1.0, _ENERGIES).to(low) ** torch.log10(high / low)[column] * low[column]
+        )
         phi = model.summary.trend.terms(model.encoder(conditions)).double()
         energy = conditions[:, column].double().cpu().numpy()
         profiles = np.stack([mean_profile(one, energy) for one in terms.double().cpu().numpy()])
@@ -241,4 +262,3 @@ class DetectorFamily(nn.Module):
     def _set_table(self, model: Any, mip: Tensor) -> None:
         """Set the table of cell values of a detector whose minimum-ionising particles leave ``mip``, MeV, in a layer."""
         model.values.table.set_column(0, self.knots[0] + mip.log(), self.knots[1])
-

@@ -23,18 +23,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caloforge.errors import ConfigError, IncompatibleError
+from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.geometry.terms import TERMS
 from caloforge.models.base import ShowerModel
 from caloforge.models.calibration.moments import RingGains
-from caloforge.models.flow.calibrated import FITTED, LATER, CalibratedFlow
+from caloforge.models.flow.calibrated import LATER, CalibratedFlow
 from caloforge.models.flow.cells import CellValues, LayerTargets
-from caloforge.models.flow.family import DetectorFamily, check_family
+from caloforge.models.flow.family import DetectorFamily
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
 from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
 from caloforge.models.flow.path import (
@@ -51,7 +50,7 @@ from caloforge.models.flow.path import (
 from caloforge.models.flow.sampling import BALANCED, CellSampler
 from caloforge.models.flow.settings import FlowMatchingConfig, FlowSampling
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
-from caloforge.models.flow.transfer import STRUCTURE, transferred
+from caloforge.models.flow.transfer import STRUCTURE, start
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch, OptimizerSpec, Random, SeededRandom, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
@@ -97,37 +96,29 @@ class FlowMatching(CalibratedFlow):
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
         c = self.config
+        self.n_terms = len(TERMS) if c.detector_conditions else 0  # that the networks see of each layer
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
         self.summary = ShowerSummary(detector, continuous, width, c.threshold)
         self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments)
-        self.core = CoreMoments(torch.from_numpy(detector.cell_layer), 1.0 if c.detector_conditions else c.core)
+        self.core = CoreMoments(
+            torch.from_numpy(detector.cell_layer), 1.0 if c.detector_conditions else c.core
+        )
         self.symmetry = BeamSymmetry(detector, self.columns)
         self.rings = RingGains(detector, continuous) if detector.is_flat else None
         self.summary_net = self.summary_network()
         self.cell_net = self.cells_network()
-        self.family: DetectorFamily | None = None
-        if c.detector_conditions:
-            if c.feedback:
-                raise ConfigError("feedback and detector_conditions exclude one another; set one of them")
-            check_family([detector])
-            self.family = DetectorFamily(detector)
-            self.family.show(self, detector)
-
-    @property
-    def terms(self) -> int:
-        """Numbers of each layer of the detector that the networks see."""
-        return len(TERMS) if self.config.detector_conditions else 0
+        self.family = DetectorFamily(self) if c.detector_conditions else None
 
     @property
     def serves_others(self) -> bool:
         """Whether the weights serve other detectors of the grid, too: those of a training on several."""
-        return self.family is not None and len(self.family) > 0
+        return bool(self.family)
 
     def summary_network(self) -> SummaryNetwork:
         """Return a new network of the summary."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
-        return SummaryNetwork(*size, c.summary_width, c.summary_blocks, c.summary_heads, self.terms)
+        return SummaryNetwork(*size, c.summary_width, c.summary_blocks, c.summary_heads, self.n_terms)
 
     def cells_network(self) -> CellNetwork:
         """Return the network ``cell_net`` with which the model begins."""
@@ -147,7 +138,9 @@ class FlowMatching(CalibratedFlow):
         balance = LayerBalance(torch.from_numpy(self.detector.cell_layer), self.detector.n_layers)
         feedback = LayerFeedback(self.detector, not self.detector.is_grid) if c.feedback else None
         sizes = *size, c.width, c.blocks, c.repeats, c.heads
-        return CellNetwork(patches, *sizes, local=local, balance=balance, feedback=feedback, terms=self.terms)
+        return CellNetwork(
+            patches, *sizes, local=local, balance=balance, feedback=feedback, terms=self.n_terms
+        )
 
     @property
     def summary_size(self) -> int:
@@ -244,47 +237,13 @@ class FlowMatching(CalibratedFlow):
 
         Those of the same detector and conditions are drawn to the source's, as far as the showers are few; others are fitted anew.
         """
-        own, before = self.state_dict(), source.state_dict()
-        if source.serves_others:
-            self._start_from_family(source, showers)
-        elif source.detector == self.detector and source.columns == self.columns:
-            kept = {name: value for name, value in before.items() if not name.startswith(FITTED)}
-            fresh = {name: value for name, value in own.items() if name.startswith(FITTED)}
-            self.load_weights(
-                kept | fresh | {"core.edge": torch.full_like(before["core.spread"], -torch.inf)}
-            )
-            self.fit_transforms(showers, adapt=True)
-        else:
-            self.fit_transforms(showers)
-            self.load_weights(self.state_dict() | transferred(self, source))
-
-    def _start_from_family(self, source: ShowerModel, showers: Showers) -> None:
-        """Take all weights of a flow of several detectors, and its constants for this one, which are drawn to the showers."""
-        check_family([source.detector, self.detector])
-        if source.columns != self.columns:
-            raise IncompatibleError(
-                f"cannot start from a model with the conditions {', '.join(source.conditions)}; these are {', '.join(self.conditions)}"
-            )
-        self.load_weights(source.state_dict())
-        assert self.family is not None
-        self.family.clear()
-        self.fit_transforms(showers, adapt=True)
+        start(self, source, showers)
 
     def fit_family(self, parts: Sequence[Showers]) -> None:
-        """Fit the constants to the showers of several detectors, in place of :meth:`fit_transforms`; the flow is then the first one's.
-
-        Raises:
-            IncompatibleError: When it has no ``detector_conditions``, or the detectors differ in their grids.
-        """
+        """Fit the constants to the showers of several detectors; the flow is then the first one's."""
         if self.family is None:
             raise IncompatibleError("a model of several detectors needs detector_conditions = true")
-        check_family([one.detector for one in parts])
-        matrix = torch.cat([self.condition_matrix(one) for one in parts])
-        self.condition_low.copy_(matrix.amin(0))
-        self.condition_high.copy_(matrix.amax(0))
         self.family.fit(self, parts)
-        self.symmetry.allow(np.concatenate([np.asarray(one.incident_theta) for one in parts]))
-        self.enter(0)
 
     def enter(self, number: int) -> None:
         """Make the flow that of another detector of its training."""
@@ -306,7 +265,7 @@ class FlowMatching(CalibratedFlow):
         energy = torch.from_numpy(showers.incident_energy)[kept].float()
         encoded = self.encoder(matrix[kept])
         self.summary.fit(cells, energy, encoded, generator, adapt)
-        if not (adapt and self.family is not None):  # the table is that of all detectors
+        if not adapt or self.family is None:  # the table of a family is that of all detectors
             self.values.fit(cells, generator)
         cells, energy, encoded = (part[:_CORE_MOST] for part in (cells, energy, encoded))
         shape = (len(cells), self.summary.rows, self.summary.kinds)
@@ -334,8 +293,8 @@ class FlowMatching(CalibratedFlow):
         return self.symmetry.augment(batch, generator) if self.config.symmetries else batch
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the stages: the summary, the cells, and the calibration, which is that of one detector."""
-        return self.teacher_stages() if self.serves_others else (*self.teacher_stages(), *self.calibration_stages())
+        """Return the stages: the summary, the cells, and the calibration."""
+        return (*self.teacher_stages(), *self.calibration_stages())
 
     def teacher_stages(self) -> tuple[Stage, ...]:
         """Return the two stages of the networks: the summary, then the cells."""
