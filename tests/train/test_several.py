@@ -45,9 +45,13 @@ def _toml(folder: Path, name: str, mm: float, absorber: str = "G4_W", side: int 
     return path
 
 
-def _file(folder: Path, name: str, mm: float, absorber: str = "G4_W", n: int = 80, side: int = 5, seed: int = 3) -> Path:
+def _file(
+    folder: Path, name: str, mm: float, absorber: str = "G4_W", n: int = 80, side: int = 5, seed: int = 3
+) -> Path:
     detector = _toml(folder, name, mm, absorber, side)
-    return Path(simulate(detector, n, engine="gflash", seed=seed, output=folder / f"{name}-{seed}.h5", force=True))
+    return Path(
+        simulate(detector, n, engine="gflash", seed=seed, output=folder / f"{name}-{seed}.h5", force=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +72,20 @@ def joint(folder: Path, files: list[Path]) -> Path:
 
 def test_a_run_on_several_detectors_says_so_and_is_the_first_ones(joint: Path, files: list[Path]) -> None:
     facts = RunFolder(joint).read()
-    assert (facts["status"], facts["detector"], facts["detectors"]) == ("finished", "thin", ["thin", "thick", "lead"])
+    assert (facts["status"], facts["detector"], facts["detectors"]) == (
+        "finished",
+        "thin",
+        ["thin", "thick", "lead"],
+    )
     assert facts["train_showers"] + facts["held_out_showers"] == 280
-    assert [name.partition("/")[2] for name in facts["stages"]] == ["summary", "cells"]  # no calibration
+    assert [name.partition("/")[2] for name in facts["stages"]] == ["summary", "cells", "calibrate"]
     [model] = RunFolder(joint).models()
     assert model.detector == read_showers(files[0]).detector
     assert float(model.get_buffer("summary.trend.mean").abs().max()) > 0
     torch.testing.assert_close(model.get_buffer("summary.trend.mean"), _trend(model, 0))
+    factors = model.family.calibration[..., 0]  # type: ignore[union-attr]
+    torch.testing.assert_close(model.get_buffer("filled_factor"), factors[0])
+    assert float((factors[0] - factors[1]).abs().max()) > 0.0
     mine = held_out_showers(joint, files)
     assert 0 < len(mine) < facts["held_out_showers"]
     assert mine.detector == model.detector
@@ -94,7 +105,9 @@ def test_rows_of_each_detector_keep_their_showers(files: list[Path]) -> None:
     np.testing.assert_array_equal(part.cells, lead.cells)
 
 
-def test_the_same_seed_gives_the_same_weights_and_a_stopped_run_goes_on(folder: Path, files: list[Path], joint: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_a_stopped_run_goes_on(
+    folder: Path, files: list[Path], joint: Path
+) -> None:
     def stop(loop: Any, epoch: int, best: Any) -> None:
         if (loop.stage.name, epoch) == ("cells", 1):
             raise KeyboardInterrupt
@@ -121,7 +134,9 @@ def test_showers_of_a_detector_that_was_never_seen(folder: Path, joint: Path) ->
 def test_few_showers_of_another_detector_start_from_it(folder: Path, joint: Path) -> None:
     few = _file(folder, "between", 4.5, n=60)
     settings = {"model": {"epochs": 1, "summary_epochs": 1, "batch_size": 32, "calibration": 20}}
-    run = train("flow-matching", few, folder / "few", settings, device="cpu", start=RunFolder(joint).weights())
+    run = train(
+        "flow-matching", few, folder / "few", settings, device="cpu", start=RunFolder(joint).weights()
+    )
     [model] = RunFolder(run).models()
     assert not model.serves_others
     assert "0/calibrate" in RunFolder(run).read()["stages"]
@@ -144,4 +159,7 @@ def test_what_does_not_go_together_is_refused(folder: Path, files: list[Path], j
         read_files(files, memory=100.0, several=True)
     with pytest.raises(IncompatibleError, match="7 x 7 x 4 cells"):
         train("flow-matching", wide, folder / "no", device="cpu", start=RunFolder(joint).weights())
-    assert not (folder / "no" / "run.json").exists() or json.loads((folder / "no" / "run.json").read_text())["status"] != "finished"
+    assert (
+        not (folder / "no" / "run.json").exists()
+        or json.loads((folder / "no" / "run.json").read_text())["status"] != "finished"
+    )

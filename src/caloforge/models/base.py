@@ -96,6 +96,10 @@ class ShowerModel(nn.Module, ABC):
         """Whether the weights serve other detectors, too; by default they do not."""
         return False
 
+    def caveats(self) -> list[str]:
+        """Return a line on each reason to doubt the showers of its detector; by default none."""
+        return []
+
     @property
     def compilable(self) -> tuple[str, ...]:
         """Methods worth compiling for generation, such as "cell_net.predicted", functions of tensors and numbers; by default none."""

@@ -96,7 +96,9 @@ def test_terms_change_what_the_networks_say(joint: FlowMatching) -> None:
     torch.testing.assert_close(_drawn(joint), drawn)
 
 
-def test_each_detector_of_the_training_has_its_own_constants_again(joint: FlowMatching, parts: list[Showers]) -> None:
+def test_each_detector_of_the_training_has_its_own_constants_again(
+    joint: FlowMatching, parts: list[Showers]
+) -> None:
     assert joint.serves_others
     state = joint.state_dict()
     for number, one in enumerate(parts):
@@ -134,6 +136,16 @@ def test_an_unseen_detector_gets_constants_near_its_own(joint: FlowMatching) -> 
     assert torch.isfinite(_drawn(unseen)).all()
 
 
+def test_a_detector_outside_those_of_the_training_is_named(joint: FlowMatching) -> None:
+    assert not joint.caveats()
+    far = _model(_detector(15.0))
+    far.load_weights(joint.state_dict())
+    found = far.caveats()
+    assert any("in depth:" in line for line in found)
+    assert any("in radiation lengths: 4.29 to 4.29, trained 0.8" in line for line in found)
+    assert not any("critical energy" in line for line in found)
+
+
 def test_numbers_that_are_linear_in_the_terms_are_found_beyond_them() -> None:
     generator = torch.Generator().manual_seed(3)
     known = torch.randn(12, 3, 2, generator=generator, dtype=torch.float64)
@@ -157,8 +169,8 @@ def test_a_start_from_several_detectors_is_a_model_of_one(joint: FlowMatching) -
     few, alone = _model(showers.detector), _model(showers.detector)
     few.start_from(joint, showers)
     assert not few.serves_others
-    assert few.calibration_stages()
-    assert not joint.calibration_stages()
+    assert few.calibration_stages()[0].fit == few.calibrate
+    assert joint.calibration_stages()[0].fit != joint.calibrate
     assert few.state_dict()["family.trends"].numel() == 0
     for name, parameter in joint.named_parameters():
         torch.testing.assert_close(dict(few.named_parameters())[name], parameter)
@@ -187,5 +199,8 @@ def test_detectors_that_do_not_go_together_are_refused(joint: FlowMatching) -> N
 
 def _uneven() -> Detector:
     """Return a detector whose layers have cells of other sizes."""
-    layers = [{"absorber": "G4_W", "absorber_mm": 3.0, "active": "G4_Si", "active_mm": 0.5, "pitch": p} for p in (5.0, 9.0)]
+    layers = [
+        {"absorber": "G4_W", "absorber_mm": 3.0, "active": "G4_Si", "active_mm": 0.5, "pitch": p}
+        for p in (5.0, 9.0)
+    ]
     return detector_from_definition(json.dumps({"name": "uneven", "nx": 5, "ny": 5, "layers": layers}))

@@ -54,8 +54,12 @@ class CalibratedFlow(ShowerModel):
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
-        self.spectrum = CellSpectrum(_SPECTRUM, None, _GROUPS, _GROUP_HITS, _STEP)
+        self.forget_spectrum()
         self.register_buffer("filled_factor", torch.ones(detector.n_layers))
+
+    def forget_spectrum(self) -> None:
+        """Let the last map of energies leave them as they are."""
+        self.spectrum = CellSpectrum(_SPECTRUM, None, _GROUPS, _GROUP_HITS, _STEP)
 
     @property
     @abstractmethod
@@ -87,7 +91,7 @@ class CalibratedFlow(ShowerModel):
         return conditions.new_full((conditions.shape[0],), 90.0)
 
     @torch.no_grad()
-    def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
+    def calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
         """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both; fit the spectrum."""
         if self.rings is not None:
             self.rings.gains.weights.zero_()
@@ -154,6 +158,5 @@ class CalibratedFlow(ShowerModel):
         return torch.where(cells > self.config.cut, cells, 0.0)
 
     def calibration_stages(self) -> tuple[Stage, ...]:
-        """Return the stage that fits the calibration, or none; that of several detectors would be none's."""
-        wanted = self.config.calibration and not self.serves_others
-        return (Stage(STAGE, fit=self._calibrate),) if wanted else ()
+        """Return the stage that fits the calibration, or none."""
+        return (Stage(STAGE, fit=self.calibrate),) if self.config.calibration else ()

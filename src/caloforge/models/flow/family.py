@@ -5,10 +5,11 @@ network sees them is either
 
 - common to all detectors: the scale of the conditions, the quantiles of the standardised summary, and the table of cell values, which is fitted
   to the energies in units of that of a minimum-ionising particle; or
-- each detector's: trends of the summary (:class:`~caloforge.models.calibration.moments.ConditionalMoments`) and the averages of the cells.
+- each detector's: trends of the summary (:class:`~caloforge.models.calibration.moments.ConditionalMoments`), the averages of the cells, and after the
+  training the calibration (:mod:`~caloforge.models.flow.calibrated`) without its last map.
 
 Those of a detector that was not trained on follow from the others' by kriging in the terms of the layers: each coefficient of a row of the
-summary, and each average of a cell at its place in the layer, is a function of the row's terms u,
+summary, each average of a cell at its place in the layer, and each number of a layer's calibration is a function of the row's terms u,
 
 .. math:: f(u) = a + b \cdot u + g(u), \qquad \langle g(u) g(u') \rangle = \exp(-|u - u'|^2 / 2 \lambda^2) ,
 
@@ -39,6 +40,7 @@ from caloforge.showers import Showers
 __all__ = ["DetectorFamily", "check_family", "kriged"]
 
 _SEED = 21
+_LEAST_EACH = 100  # showers of each detector that a calibration takes at least
 _MOST = 5_000  # showers of each detector that constants are fitted to
 _LENGTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 _NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -46,6 +48,7 @@ _ENERGIES = 24  # at which expected trends are compared
 _LINEAR = 10.0  # variance of a and b
 _FAR = 4.0  # largest square of an error, in squares of the numbers' widths
 _BEYOND = 0.1  # how far numbers may lie beyond those of the other detectors, in parts of their range
+_OUTSIDE = 0.1  # how far a detector's terms may lie beyond those of the training without a word, in parts of their range
 _SAME = 1e-5  # difference of the terms of equal detectors
 _TINY = 1e-9
 
@@ -117,6 +120,7 @@ class DetectorFamily(nn.Module):
     scale: Tensor  # (F,) their standard deviations
     trends: Tensor  # (K, 2, coefficients, rows, kinds) of means and of logarithms of widths
     averages: Tensor  # (K, 3, n_cells) logits, centres and logarithms of widths
+    calibration: Tensor  # (K, n_layers, numbers) factors of filled cells, maps of values and gains by ring, after the training
     knots: Tensor  # (2, knots) of the cells' table: ln of the energy over that of a minimum-ionising particle, and its value
 
     def __init__(self, model: Any) -> None:
@@ -131,7 +135,7 @@ class DetectorFamily(nn.Module):
         self.register_buffer(
             "scale", own[:-1].std(0).clamp_min(0.1) if len(own) > 2 else torch.ones(len(TERMS))
         )
-        for name in ("trends", "averages", "knots"):
+        for name in ("trends", "averages", "calibration", "knots"):
             self.register_buffer(name, torch.zeros(0))
         self.show(model, detector)
 
@@ -141,9 +145,43 @@ class DetectorFamily(nn.Module):
     def clear(self) -> None:
         """Forget the detectors, not the scale of the terms."""
         self.terms = self.terms[:0]
-        self.trends, self.averages, self.knots = (
-            x.new_zeros(0) for x in (self.trends, self.averages, self.knots)
-        )
+        for name in ("trends", "averages", "calibration", "knots"):
+            setattr(self, name, getattr(self, name).new_zeros(0))
+
+    @torch.no_grad()
+    def calibrate(self, model: Any, data: Any, generator: torch.Generator) -> None:
+        """Calibrate a flow on the showers of each of its detectors (``DetectorDatasets``), but for the last map of energies.
+
+        The number of showers of the settings is shared by all detectors, from a hundred on.
+        """
+        each = max(_LEAST_EACH, model.config.calibration // len(self))
+        found = []
+        for number, part in data.parts:
+            self.enter(model, number)
+            model.calibrate(part.subset(min(each, len(part))), generator)
+            found.append(self._calibrated(model))
+        model.forget_spectrum()
+        self.calibration = torch.stack(found)
+        self.enter(model, 0)
+
+    @staticmethod
+    def _calibrated(model: Any) -> Tensor:
+        """Return the calibration (n_layers, numbers) of the present detector."""
+        maps, gains, rings = model.values.calibrated, model.rings.gains.weights, model.rings.rings
+        of_rings = gains.view(len(gains), -1, rings).transpose(0, 1).flatten(1)
+        return torch.cat([model.filled_factor[:, None], maps.x[0, 0], maps.y[0, 0], of_rings], 1)
+
+    @staticmethod
+    def _set_calibration(model: Any, table: Tensor) -> None:
+        """Set the calibration (n_layers, numbers)."""
+        maps, gains, rings = model.values.calibrated, model.rings.gains, model.rings.rings
+        factor, x, y, of_rings = table.split([1, maps.knots, maps.knots, len(gains.weights) * rings], 1)
+        model.filled_factor.copy_(factor[:, 0])
+        maps.x[0, 0].copy_(x.cummax(1).values)
+        maps.y[0, 0].copy_(y.cummax(1).values)
+        gains.weights.copy_(of_rings.unflatten(1, (-1, rings)).transpose(0, 1).flatten(1))
+        gains.terms.low.copy_(model.summary.trend.terms.low)
+        gains.terms.high.copy_(model.summary.trend.terms.high)
 
     def fit(self, model: Any, parts: Sequence[Showers]) -> None:
         """Fit common and separate constants of a flow to the showers of each detector; it is then the first one's.
@@ -192,6 +230,20 @@ class DetectorFamily(nn.Module):
         self.scale.copy_(layers.std(0).clamp_min(1e-3))
         self.enter(model, 0)
 
+    def outside(self, detector: Detector) -> list[str]:
+        """Return in which terms a detector lies outside those that were trained on, by more than a tenth of their range."""
+        terms, lines = torch.from_numpy(layer_terms(detector)).to(self.terms), []
+        for k, name in enumerate(TERMS):
+            low, high = float(self.terms[..., k].min()), float(self.terms[..., k].max())
+            least, most = float(terms[:, k].min()), float(terms[:, k].max())
+            if least < low - _OUTSIDE * (high - low) - _SAME or most > high + _OUTSIDE * (high - low) + _SAME:
+                ends = [least, most, low, high] if not k else np.exp([least, most, low, high])
+                mine, trained = ("{:.3g} to {:.3g}".format(*pair) for pair in (ends[:2], ends[2:]))
+                lines.append(
+                    f"detector '{detector.name}' is outside those of the training in {name}: {mine}, trained {trained}; compare with simulated showers"
+                )
+        return lines
+
     def standardised(self, terms: Tensor) -> Tensor:
         """Return terms (..., F) in units of those of all layers."""
         return (terms - self.middle) / self.scale
@@ -208,6 +260,8 @@ class DetectorFamily(nn.Module):
         for network in (model.summary_net, model.cell_net):
             network.terms.table.copy_(table)
         self._set(model, self.trends[number], self.averages[number], self.terms[number, -1, -1].exp())
+        if self.calibration.numel():
+            self._set_calibration(model, self.calibration[number])
 
     def become(self, model: Any, detector: Detector) -> None:
         """Make a flow that of a detector: constants of the training where it was trained on, else those that follow from the others'."""
@@ -223,15 +277,19 @@ class DetectorFamily(nn.Module):
         many, nx, ny, layers = len(self), *detector.shape
         of_rows = trends.permute(0, 3, 1, 2, 4)  # (K, rows, 2, coefficients, kinds)
         of_layers = averages.view(many, 3, nx * ny, layers).permute(0, 3, 1, 2)
-        numbers = torch.cat([of_rows[:, :-1].flatten(2), of_layers.flatten(2)], 2)
-        size = of_rows[0, 0].numel()
+        sizes = [of_rows[0, 0].numel(), 3 * nx * ny, self.calibration.numel() // (many * layers)]
+        calibration = self.calibration.double().view(many, layers, -1)
+        numbers = torch.cat([of_rows[:, :-1].flatten(2), of_layers.flatten(2), calibration], 2)
         found = kriged(known[:, :-1], numbers, wanted[:-1])
         whole = kriged(known[:, -1:], of_rows[:, -1:].flatten(2), wanted[-1:])
-        rows = torch.cat([found[:, :size], whole])
+        layered, average, calibration = found.split(sizes, 1)
+        rows = torch.cat([layered, whole])
         trend = rows.unflatten(1, tuple(of_rows.shape[2:])).permute(1, 2, 0, 3)
         trend[0, :, :, 0] += self._expected(model, terms[None])[0]
-        average = found[:, size:].unflatten(1, (3, nx * ny)).permute(1, 2, 0).flatten(1)
+        average = average.unflatten(1, (3, nx * ny)).permute(1, 2, 0).flatten(1)
         self._set(model, trend, average, terms[-1, -1].exp())
+        if calibration.numel():
+            self._set_calibration(model, calibration.to(self.calibration))
 
     @staticmethod
     def _expected(model: Any, terms: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -114,6 +115,10 @@ class FlowMatching(CalibratedFlow):
     def serves_others(self) -> bool:
         """Whether the weights serve other detectors of the grid, too: those of a training on several."""
         return bool(self.family)
+
+    def caveats(self) -> list[str]:
+        """Return in which terms the detector lies outside those of a training on several."""
+        return self.family.outside(self.detector) if self.family else []
 
     def summary_network(self) -> SummaryNetwork:
         """Return a new network of the summary."""
@@ -295,6 +300,13 @@ class FlowMatching(CalibratedFlow):
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages: the summary, the cells, and the calibration."""
         return (*self.teacher_stages(), *self.calibration_stages())
+
+    def calibration_stages(self) -> tuple[Stage, ...]:
+        """Return the stage that fits the calibration, that of each detector where there are several, or none."""
+        stages = super().calibration_stages()
+        if not self.serves_others or self.family is None:
+            return stages
+        return tuple(replace(stage, fit=partial(self.family.calibrate, self)) for stage in stages)
 
     def teacher_stages(self) -> tuple[Stage, ...]:
         """Return the two stages of the networks: the summary, then the cells."""
