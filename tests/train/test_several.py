@@ -149,11 +149,10 @@ def test_what_does_not_go_together_is_refused(folder: Path, files: list[Path], j
     wide = _file(folder, "wide", 3.0, side=7)
     with pytest.raises(IncompatibleError, match=r"'wide' has 7 x 7 x 4 cells, 'thin' 5 x 5 x 4"):
         train("flow-matching", [files[0], wide], folder / "no", {"model": SMALL}, device="cpu")
+    off, start = {"model": SMALL | {"detector_conditions": False}}, RunFolder(joint).weights()
     with pytest.raises(IncompatibleError, match=r"'thick' do not go with those of 'thin'"):
-        off = {"model": SMALL | {"detector_conditions": False}}
         train("flow-matching", files[:2], folder / "no", off, device="cpu")
     with pytest.raises(ConfigError, match=r"train.start is set and the files are of several detectors"):
-        start = RunFolder(joint).weights()
         train("flow-matching", files[:2], folder / "no", {"model": SMALL}, device="cpu", start=start)
     with pytest.raises(InputError, match="must fit in memory"):
         read_files(files, memory=100.0, several=True)

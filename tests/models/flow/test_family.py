@@ -184,8 +184,8 @@ def test_a_start_from_several_detectors_is_a_model_of_one(joint: FlowMatching) -
 
 
 def test_detectors_that_do_not_go_together_are_refused(joint: FlowMatching) -> None:
+    wider = _showers(_detector(4.0, side=7), 30)
     with pytest.raises(IncompatibleError, match=r"has 7 x 7 x 4 cells, .* 5 x 5 x 4; one model serves"):
-        wider = _showers(_detector(4.0, side=7), 30)
         _model(wider.detector).start_from(joint, wider)
     with pytest.raises(IncompatibleError, match="known plates"):
         _model(get_detector("calogan"))

@@ -40,6 +40,7 @@ from caloforge.showers import Showers
 __all__ = ["DetectorFamily", "check_family", "kriged"]
 
 _SEED = 21
+_ENOUGH = 40  # showers by which a layer's trend is known
 _LEAST_EACH = 100  # showers of each detector that a calibration takes at least
 _MOST = 5_000  # showers of each detector that constants are fitted to
 _LENGTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -119,6 +120,7 @@ class DetectorFamily(nn.Module):
     middle: Tensor  # (F,) mean of the layers' terms
     scale: Tensor  # (F,) their standard deviations
     trends: Tensor  # (K, 2, coefficients, rows, kinds) of means and of logarithms of widths
+    counts: Tensor  # (K, rows, kinds) showers in which a number of the summary is defined
     averages: Tensor  # (K, 3, n_cells) logits, centres and logarithms of widths
     calibration: Tensor  # (K, n_layers, numbers) factors of filled cells, maps of values and gains by ring, after the training
     knots: Tensor  # (2, knots) of the cells' table: ln of the energy over that of a minimum-ionising particle, and its value
@@ -135,7 +137,7 @@ class DetectorFamily(nn.Module):
         self.register_buffer(
             "scale", own[:-1].std(0).clamp_min(0.1) if len(own) > 2 else torch.ones(len(TERMS))
         )
-        for name in ("trends", "averages", "calibration", "knots"):
+        for name in ("trends", "counts", "averages", "calibration", "knots"):
             self.register_buffer(name, torch.zeros(0))
         self.show(model, detector)
 
@@ -145,7 +147,7 @@ class DetectorFamily(nn.Module):
     def clear(self) -> None:
         """Forget the detectors, not the scale of the terms."""
         self.terms = self.terms[:0]
-        for name in ("trends", "averages", "calibration", "knots"):
+        for name in ("trends", "counts", "averages", "calibration", "knots"):
             setattr(self, name, getattr(self, name).new_zeros(0))
 
     @torch.no_grad()
@@ -175,11 +177,12 @@ class DetectorFamily(nn.Module):
     def _set_calibration(model: Any, table: Tensor) -> None:
         """Set the calibration (n_layers, numbers)."""
         maps, gains, rings = model.values.calibrated, model.rings.gains, model.rings.rings
-        factor, x, y, of_rings = table.split([1, maps.knots, maps.knots, len(gains.weights) * rings], 1)
+        parts = [1, maps.knots, maps.knots, len(gains.weights) * rings]
+        factor, x, y, of_rings = torch.split(table, parts, 1)
         model.filled_factor.copy_(factor[:, 0])
         maps.x[0, 0].copy_(x.cummax(1).values)
         maps.y[0, 0].copy_(y.cummax(1).values)
-        gains.weights.copy_(of_rings.unflatten(1, (-1, rings)).transpose(0, 1).flatten(1))
+        gains.weights.copy_(torch.unflatten(of_rings, 1, (-1, rings)).transpose(0, 1).flatten(1))
         gains.terms.low.copy_(model.summary.trend.terms.low)
         gains.terms.high.copy_(model.summary.trend.terms.high)
 
@@ -202,13 +205,14 @@ class DetectorFamily(nn.Module):
         cells = [model.clean(torch.from_numpy(np.array(one.cells))) for one in parts]
         encoded = [model.encoder(matrix) for matrix in matrices]
         energies = [torch.from_numpy(np.asarray(one.incident_energy)).float() for one in parts]
-        trends, rest, fewest = [], [], []
+        trends, counts, rest, fewest = [], [], [], []
         for part in zip(cells, energies, encoded, strict=True):
             found, known, least = summary.fit_trend(*part, generator)
             rest.append((found, known))
+            counts.append(known.sum(0).view(summary.rows, summary.kinds).float())
             fewest.append(least)
             table = torch.stack([summary.trend.mean, summary.trend.spread])
-            trends.append(table.unflatten(2, (summary.rows, summary.kinds)))
+            trends.append(table.view(2, -1, summary.rows, summary.kinds))
         summary.trend.terms.fit(torch.cat(encoded))
         summary.fewest.copy_(torch.stack(fewest).amin(0))
         summary.fit_tables(rest)
@@ -224,7 +228,7 @@ class DetectorFamily(nn.Module):
             value = values(x)
             averages.fit(value, value > EMPTY, model.core.cells)
             averaged.append(torch.stack([averages.logit, averages.centre, averages.spread.log()]))
-        self.trends, self.averages = torch.stack(trends), torch.stack(averaged)
+        self.trends, self.counts, self.averages = map(torch.stack, (trends, counts, averaged))
         layers = self.terms[:, :-1].flatten(0, 1)
         self.middle.copy_(layers.mean(0))
         self.scale.copy_(layers.std(0).clamp_min(1e-3))
@@ -272,7 +276,7 @@ class DetectorFamily(nn.Module):
             return
         self.show(model, detector)
         known, wanted = self.standardised(self.terms).double(), self.standardised(terms).double()
-        trends, averages = self.trends.double().clone(), self.averages.double()
+        trends, averages = self._trusted(), self.averages.double()
         trends[:, 0, :, :, 0] -= self._expected(model, self.terms)
         many, nx, ny, layers = len(self), *detector.shape
         of_rows = trends.permute(0, 3, 1, 2, 4)  # (K, rows, 2, coefficients, kinds)
@@ -282,7 +286,7 @@ class DetectorFamily(nn.Module):
         numbers = torch.cat([of_rows[:, :-1].flatten(2), of_layers.flatten(2), calibration], 2)
         found = kriged(known[:, :-1], numbers, wanted[:-1])
         whole = kriged(known[:, -1:], of_rows[:, -1:].flatten(2), wanted[-1:])
-        layered, average, calibration = found.split(sizes, 1)
+        layered, average, calibration = torch.split(found, sizes, 1)
         rows = torch.cat([layered, whole])
         trend = rows.unflatten(1, tuple(of_rows.shape[2:])).permute(1, 2, 0, 3)
         trend[0, :, :, 0] += self._expected(model, terms[None])[0]
@@ -290,6 +294,17 @@ class DetectorFamily(nn.Module):
         self._set(model, trend, average, terms[-1, -1].exp())
         if calibration.numel():
             self._set_calibration(model, calibration.to(self.calibration))
+
+    def _trusted(self) -> Tensor:
+        """Return the trends, those of layers in which few showers have a number taken from the nearest layer in which enough have."""
+        n = self.trends.shape[3] - 1
+        place = torch.arange(n, device=self.trends.device)
+        away = (place[:, None] - place).abs()[None, :, :, None]
+        few = (self.counts[:, None, :-1] < _ENOUGH) * (2 * n)
+        nearest = (away + few).argmin(2)[:, None, None].expand(-1, *self.trends.shape[1:3], -1, -1)
+        trends = self.trends.double().clone()
+        trends[:, :, :, :-1] = trends[:, :, :, :-1].gather(3, nearest)
+        return trends
 
     @staticmethod
     def _expected(model: Any, terms: Tensor) -> Tensor:
