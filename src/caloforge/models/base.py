@@ -147,7 +147,9 @@ class ShowerModel(nn.Module, ABC):
         Raises:
             IncompatibleError: When the family of models cannot.
         """
-        raise IncompatibleError(f"a {type(self).__name__} is trained on one detector; give files of one")
+        raise IncompatibleError(
+            f"a {type(self).__name__} is trained on one detector; give files of one, or set detector_conditions of a flow"
+        )
 
     def enter(self, number: int) -> None:
         """Make the model that of another detector of a training on several."""

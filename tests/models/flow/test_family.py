@@ -193,7 +193,7 @@ def test_detectors_that_do_not_go_together_are_refused(joint: FlowMatching) -> N
         _model(_uneven())
     with pytest.raises(ConfigError, match="exclude one another"):
         _model(_detector(4.0), feedback=True)
-    with pytest.raises(IncompatibleError, match="needs detector_conditions"):
+    with pytest.raises(IncompatibleError, match="is trained on one detector"):
         _model(_detector(4.0), detector_conditions=False).fit_family([])
 
 

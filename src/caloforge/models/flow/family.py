@@ -288,9 +288,9 @@ class DetectorFamily(nn.Module):
         whole = kriged(known[:, -1:], of_rows[:, -1:].flatten(2), wanted[-1:])
         layered, average, calibration = torch.split(found, sizes, 1)
         rows = torch.cat([layered, whole])
-        trend = rows.unflatten(1, tuple(of_rows.shape[2:])).permute(1, 2, 0, 3)
+        trend = rows.view(-1, *of_rows.shape[2:]).permute(1, 2, 0, 3)
         trend[0, :, :, 0] += self._expected(model, terms[None])[0]
-        average = average.unflatten(1, (3, nx * ny)).permute(1, 2, 0).flatten(1)
+        average = average.reshape(layers, 3, nx * ny).permute(1, 2, 0).flatten(1)
         self._set(model, trend, average, terms[-1, -1].exp())
         if calibration.numel():
             self._set_calibration(model, calibration.to(self.calibration))

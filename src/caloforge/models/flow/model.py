@@ -27,7 +27,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from caloforge.errors import IncompatibleError
 from caloforge.geometry import Detector
 from caloforge.geometry.terms import TERMS
 from caloforge.models.base import ShowerModel
@@ -59,8 +58,7 @@ from caloforge.showers import Showers
 
 __all__ = ["FlowMatching"]
 
-_FIT_SEED, _FIT_MOST = 20, 20_000
-_CORE_MOST = 5_000
+_FIT_SEED, _FIT_MOST, _CORE_MOST = 20, 20_000, 5_000
 _LEAST_HELD_OUT = 2_000  # held-out showers of a loss; fewer are used several times
 
 
@@ -138,8 +136,7 @@ class FlowMatching(CalibratedFlow):
         """Return a new network of the cells."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
         has_local = c.local > 0 and self.detector.is_grid
-        shape = self.detector.shape
-        local = LocalNetwork(shape, c.local, SpikeSlab.outputs) if has_local else None
+        local = LocalNetwork(self.detector.shape, c.local, SpikeSlab.outputs) if has_local else None
         balance = LayerBalance(torch.from_numpy(self.detector.cell_layer), self.detector.n_layers)
         feedback = LayerFeedback(self.detector, not self.detector.is_grid) if c.feedback else None
         sizes = *size, c.width, c.blocks, c.repeats, c.heads
@@ -238,17 +235,15 @@ class FlowMatching(CalibratedFlow):
         return lambda x, t: self.cell_net(x, t, encoded, summary, to)
 
     def start_from(self, source: ShowerModel, showers: Showers) -> None:
-        """Take the weights of another flow, see :mod:`~caloforge.models.flow.transfer`; constants follow from the showers.
-
-        Those of the same detector and conditions are drawn to the source's, as far as the showers are few; others are fitted anew.
-        """
+        """Take the weights of another flow, see :func:`~caloforge.models.flow.transfer.start`; constants follow from the showers."""
         start(self, source, showers)
 
     def fit_family(self, parts: Sequence[Showers]) -> None:
         """Fit the constants to the showers of several detectors; the flow is then the first one's."""
         if self.family is None:
-            raise IncompatibleError("a model of several detectors needs detector_conditions = true")
-        self.family.fit(self, parts)
+            super().fit_family(parts)
+        else:
+            self.family.fit(self, parts)
 
     def enter(self, number: int) -> None:
         """Make the flow that of another detector of its training."""
@@ -303,10 +298,10 @@ class FlowMatching(CalibratedFlow):
 
     def calibration_stages(self) -> tuple[Stage, ...]:
         """Return the stage that fits the calibration, that of each detector where there are several, or none."""
-        stages = super().calibration_stages()
-        if not self.serves_others or self.family is None:
-            return stages
-        return tuple(replace(stage, fit=partial(self.family.calibrate, self)) for stage in stages)
+        stages, family = super().calibration_stages(), self.family
+        return (
+            tuple(replace(one, fit=partial(family.calibrate, self)) for one in stages) if family else stages
+        )
 
     def teacher_stages(self) -> tuple[Stage, ...]:
         """Return the two stages of the networks: the summary, then the cells."""

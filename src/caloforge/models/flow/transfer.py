@@ -39,6 +39,8 @@ _BY_PATCH = ("cell_net.embed.", "cell_net.position", "cell_net.head.out.")
 def start(model: Any, source: Any, showers: Showers) -> None:
     """Let a flow start from another one; its constants follow from the showers.
 
+    Those of a source of the same detector and conditions, or of several detectors, are what few showers draw them to; others are fitted anew.
+
     Raises:
         IncompatibleError: When the source is a flow of several detectors whose grid or conditions are others.
     """
