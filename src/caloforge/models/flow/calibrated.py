@@ -54,12 +54,13 @@ class CalibratedFlow(ShowerModel):
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
-        self.forget_spectrum()
         self.register_buffer("filled_factor", torch.ones(detector.n_layers))
+        self.forget_spectrum()
 
     def forget_spectrum(self) -> None:
         """Let the last map of energies leave them as they are."""
-        self.spectrum = CellSpectrum(_SPECTRUM, None, _GROUPS, _GROUP_HITS, _STEP)
+        spectrum = CellSpectrum(_SPECTRUM, None, _GROUPS, _GROUP_HITS, _STEP)
+        self.spectrum = spectrum.to(self.filled_factor.device)
 
     @property
     @abstractmethod
