@@ -20,13 +20,15 @@ from caloforge.errors import ConfigError, require
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
 from caloforge.train.data import StreamedDataset
-from caloforge.train.dataset import CellDataset
+from caloforge.train.dataset import CellDataset, DetectorDatasets
 from caloforge.train.folder import random_state, restore_random
 from caloforge.train.settings import TrainConfig
 from caloforge.train.updater import StageUpdater
 
-__all__ = ["Best", "MetricLog", "StageLoop", "Watch"]
+__all__ = ["Best", "Data", "MetricLog", "StageLoop", "Watch"]
 
+Data: TypeAlias = CellDataset | StreamedDataset | DetectorDatasets
+"""The showers of a training."""
 _HEADER = "training,stage,epoch,name,value\n"
 _FIRST = 0.1  # part of a stage's seconds before which its speed is not judged
 _COMPILED = 3  # epochs after which the time of one is known where networks are compiled
@@ -81,10 +83,10 @@ class StageLoop:
 
     model: ShowerModel
     stage: Stage
-    data: CellDataset | StreamedDataset
+    data: Data
     # those that fits and calibrations read: all, or a random sample of them where all do not fit into memory
-    sample: CellDataset
-    held_out: CellDataset | None  # held-out showers, or None
+    sample: CellDataset | DetectorDatasets
+    held_out: CellDataset | DetectorDatasets | None  # held-out showers, or None
     config: TrainConfig
     seed: int
     training: int
@@ -175,7 +177,7 @@ class StageLoop:
         The ``seconds`` of epochs are without those of the first, in which networks are compiled, once there are others.
         """
         left, rest, each = updater.epochs - updater.epoch, self.seconds - used, sum(seconds) / len(seconds)
-        unknown = self.config.compile and len(seconds) < _COMPILED and rest > each
+        unknown = self.config.compile and len(seconds) < _COMPILED and rest > 0
         if unknown or used < _FIRST * self.seconds or left * each <= _SLOWER * rest:
             return updater.epochs
         return updater.epoch + max(0, int(rest / each))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.flow.networks import CellPatches, LocalNetwork, PatchLinear, TimeEmbedding, Transformer
+from caloforge.models.flow.networks import LocalNetwork, TimeEmbedding, Transformer
+from caloforge.models.flow.patches import CellPatches, PatchLinear
 
 WIDTH, HEADS, TOKENS = 16, 4, 5
 

@@ -208,6 +208,11 @@ class CellValues(nn.Module):
             return
         self._fit(cells[cells > self.cut], 0, generator)
 
+    @torch.no_grad()
+    def fit_energies(self, energies: Tensor, generator: torch.Generator) -> None:
+        """Fit the table of a grid to energies (N,) of filled cells, in any unit."""
+        self._fit(energies, 0, generator)
+
     def _fit(self, energies: Tensor, column: int, generator: torch.Generator) -> None:
         if len(energies) > _SAMPLE:
             energies = energies[torch.randperm(len(energies), generator=generator)[:_SAMPLE]]

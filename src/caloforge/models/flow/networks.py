@@ -18,57 +18,25 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
+from caloforge.models.flow.patches import CellPatches, PatchLinear
 from caloforge.models.flow.path import EMPTY, LayerBalance, SpikeSlab, preconditioned
-from caloforge.models.nn.cell_networks import CellTable
 
 __all__ = [
     "CellNetwork",
-    "CellPatches",
     "LocalNetwork",
-    "PatchLinear",
     "SummaryNetwork",
+    "TermsEmbedding",
     "TimeEmbedding",
     "Transformer",
 ]
 
 
-_OWN = 200_000  # most weights of a layer whose patches have separate matrices
-
-
-class PatchLinear(nn.Module):
-    """A linear map of (B, patches, inputs) to (B, patches, outputs), with zero weights at first if ``zero``.
-
-    Patches k, k + kinds, k + 2 kinds, ... share a matrix; small maps have one for each patch.
-    """
-
-    def __init__(self, patches: int, inputs: int, outputs: int, zero: bool = False, kinds: int = 1) -> None:
-        super().__init__()
-        self.kinds = patches if patches * inputs * outputs <= _OWN else kinds
-        shape = (self.kinds, inputs, outputs) if self.kinds > 1 else (inputs, outputs)
-        weight = torch.zeros(shape) if zero else torch.randn(shape) / inputs**0.5
-        self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(self.kinds, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, outputs)."""
-        if self.kinds > 1:
-            found = torch.einsum("bnki,kio->bnko", x.unflatten(1, (-1, self.kinds)), self.weight.to(x.dtype))
-            return (found + self.bias).flatten(1, 2)
-        return x @ self.weight.to(x.dtype) + self.bias
-
-
 _CHUNKS = 6
-_SMALL = 12  # cells along an axis up to which boxes have sides of 2, beyond 5
-_MESH_LAYERS, _MOST_AROUND = 3, 32  # layers of a patch of a mesh, and most of its angular bins
-_ROW = 7  # cells of a row in a patch where there is no grid
 
 
 class TimeEmbedding(nn.Module):
@@ -147,78 +115,6 @@ class Transformer(nn.Module):
         return tokens
 
 
-class CellPatches(CellTable):
-    """Cells with one row a patch.
-
-    Arguments:
-        detector: The detector.
-        box: Sides of a box along the axes of the detector's shape, or (n,) for rows of n cells; empty: chosen from the detector.
-
-    Attributes:
-        places: Places of a patch.
-        kinds: Kinds of patches; that of a patch is its number modulo this.
-    """
-
-    layers: Tensor  # (n_patches, k) layers in each patch, the last repeated where there are fewer
-
-    def __init__(self, detector: Detector, box: tuple[int, ...] = ()) -> None:
-        sides = _sides(detector, box)
-        index = _boxes(detector, sides) if sides else _rows(detector, box)
-        super().__init__(index, detector.n_cells)
-        self.kinds = -(-detector.shape[2] // sides[2]) if detector.is_mesh else 1
-        self.n_patches, self.places = index.shape
-        self.n_cells = detector.n_cells
-        layer = np.append(detector.cell_layer, -1)[index]
-        found = [np.unique(row[row >= 0]) for row in layer]
-        most = max(len(row) for row in found)
-        layers = np.stack([np.pad(row, (0, most - len(row)), mode="edge") for row in found])
-        self.register_buffer("layers", torch.from_numpy(layers), persistent=False)
-
-    def parts(self, outputs: Tensor, n: int) -> tuple[Tensor, ...]:
-        """Return n numbers of each cell, (B, n_cells) each, of tokens (B, n_patches, n x places)."""
-        flat = outputs.flatten(1)
-        first = self.back + self.back.div(self.places, rounding_mode="floor") * ((n - 1) * self.places)
-        return tuple(flat.index_select(1, first + k * self.places) for k in range(n))
-
-
-def _sides(detector: Detector, box: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the sides of boxes in the order of the detector's axes; none where there are no boxes."""
-    shape = detector.shape
-    if not (detector.is_grid or detector.is_mesh):
-        return ()
-    if len(box) == len(shape):
-        return box
-    if detector.is_mesh:
-        return min(shape[0], _MESH_LAYERS), -(-shape[1] // -(-shape[1] // _MOST_AROUND)), 1
-    return tuple(min(n, 2 if n <= _SMALL else 5) for n in shape)
-
-
-def _boxes(detector: Detector, sides: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return cell indices (n_patches, places) of boxes, ``n_cells`` in padding."""
-    shape = detector.shape
-    counts = [-(-n // side) for n, side in zip(shape, sides, strict=True)]
-    full = np.full([c * s for c, s in zip(counts, sides, strict=True)], detector.n_cells, np.int64)
-    full[tuple(slice(0, n) for n in shape)] = np.arange(detector.n_cells).reshape(shape)
-    split = full.reshape([k for pair in zip(counts, sides, strict=True) for k in pair])
-    axes = [*range(0, split.ndim, 2), *range(1, split.ndim, 2)]
-    return split.transpose(axes).reshape(int(np.prod(counts)), int(np.prod(sides)))
-
-
-def _rows(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return cell indices (n_patches, places) of pieces of rows, ``n_cells`` in padding."""
-    size = box[0] if len(box) == 1 else _ROW
-    pieces = []
-    for layer, cells in zip(detector.layers, detector.layer_cells, strict=True):
-        face = (layer.nx, layer.ny) if isinstance(layer, ReadoutLayer) else (layer.n_alpha, layer.n_r)
-        rows = cells.reshape(face)
-        if rows.shape[0] > rows.shape[1]:
-            rows = rows.T
-        for start in range(0, rows.shape[1], size):
-            part = rows[:, start : start + size]
-            pieces.append(np.pad(part, ((0, 0), (0, size - part.shape[1])), constant_values=detector.n_cells))
-    return np.concatenate(pieces)
-
-
 class _Head(nn.Module):
     """Normalise, modulate by the condition, and map tokens to numbers."""
 
@@ -279,10 +175,38 @@ class LocalNetwork(nn.Module):
         return (found[:, :, :, _REACH:-_REACH] if self.ring else found).flatten(2)
 
 
-class SummaryNetwork(nn.Module):
-    """Estimate the summary (B, rows, kinds) from a noisy one."""
+class TermsEmbedding(nn.Module):
+    """What a detector's layers are to a shower, for the tokens of a network: 0 before the training.
 
-    def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int) -> None:
+    Arguments:
+        rows: Layers and the whole detector.
+        terms: Numbers of each.
+        width: Width of the tokens.
+    """
+
+    table: Tensor  # (rows, terms) of the present detector, standardised
+
+    def __init__(self, rows: int, terms: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(rows, terms), persistent=False)
+        self.net = nn.Sequential(nn.Linear(terms, width), nn.SiLU(), nn.Linear(width, width))
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self) -> Tensor:
+        """Return (rows, width)."""
+        found: Tensor = self.net(self.table)
+        return found
+
+
+class SummaryNetwork(nn.Module):
+    """Estimate the summary (B, rows, kinds) from a noisy one, with ``terms`` numbers of each row of the detector."""
+
+    def __init__(
+        self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int, terms: int = 0
+    ) -> None:
         super().__init__()
         self.embed = PatchLinear(rows, kinds, width)
         self.position = nn.Parameter(0.5 * torch.randn(rows, width))
@@ -290,11 +214,15 @@ class SummaryNetwork(nn.Module):
         self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
         self.body = Transformer(width, blocks, 1, heads)
         self.head = _Head(rows, width, kinds)
+        self.terms = TermsEmbedding(rows, terms, width) if terms else None
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
         """Return the estimate (B, rows, kinds) of x of that shape at times (B,) and encoded conditions (B, k)."""
         condition = self.time(time) + self.condition(encoded)
-        tokens = self.body(self.embed(x) + self.position, condition)
+        tokens = self.embed(x) + self.position
+        if self.terms is not None:
+            tokens = tokens + self.terms()
+        tokens = self.body(tokens, condition)
         return preconditioned(x, time, self.head(tokens, condition).float())
 
 
@@ -304,7 +232,8 @@ class CellNetwork(nn.Module):
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
     whole summary and the encoded conditions modulate every block. The outputs are the probability of each cell to be filled and
     its value, from which ``posterior`` makes estimates (:mod:`~caloforge.models.flow.path`). With ``feedback`` the tokens see by
-    how much their layers miss the summary so far (:mod:`~caloforge.models.flow.feedback`).
+    how much their layers miss the summary so far (:mod:`~caloforge.models.flow.feedback`); with ``terms`` numbers of each row of the
+    detector what their layers are.
     """
 
     def __init__(
@@ -321,6 +250,7 @@ class CellNetwork(nn.Module):
         local: LocalNetwork | None = None,
         balance: LayerBalance | None = None,
         feedback: LayerFeedback | None = None,
+        terms: int = 0,
     ) -> None:
         super().__init__()
         self.posterior = SpikeSlab(patches.n_cells) if posterior is None else posterior
@@ -339,6 +269,7 @@ class CellNetwork(nn.Module):
         self.body = Transformer(width, blocks, repeats, heads)
         self.numbers = self.posterior.outputs + (0 if local is None else local.features)  # of each cell
         self.head = _Head(n, width, self.numbers * places, patches.kinds)
+        self.terms = TermsEmbedding(rows, terms, width) if terms else None
 
     def forward(
         self,
@@ -390,6 +321,9 @@ class CellNetwork(nn.Module):
         tokens = self.embed(patches) + self.rows(self._of_tokens(summary)) + self.position
         if self.misses is not None and misses is not None:
             tokens = tokens + self.misses(self._of_tokens(misses))
+        if self.terms is not None:
+            of_rows = self.terms()
+            tokens = tokens + of_rows[self.patches.layers].mean(1) + of_rows[-1]
         found: Tensor = self.head(self.body(tokens, condition), condition).float()
         return found
 
