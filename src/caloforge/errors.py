@@ -26,6 +26,7 @@ __all__ = [
     "SeenShowersError",
     "SimulationError",
     "TooFewShowersError",
+    "TrainingError",
     "UnfinishedError",
     "UnitError",
     "UnknownNameError",
@@ -126,6 +127,10 @@ class WriteError(CaloforgeError):
 
 class SimulationError(CaloforgeError):
     """The simulation did not finish."""
+
+
+class TrainingError(CaloforgeError):
+    """A process of a training on several devices died."""
 
 
 class UnfinishedError(CaloforgeError):

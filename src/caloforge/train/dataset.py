@@ -172,10 +172,12 @@ class CellDataset:
         first._resident = None if self._resident is None else self._resident[:n]
         return first
 
-    def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
-        """Iterate over one shuffled epoch; a pure function of the arguments."""
+    def epoch(
+        self, size: int, seed: int, stage: str, epoch: int, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """Iterate over one shuffled epoch, of each batch part k of n equal ones; a pure function of the arguments."""
         generator = torch.Generator().manual_seed(child_seed(seed, f"epoch/{stage}", epoch))
         order = torch.randperm(len(self), generator=generator)
         order = order if self._resident is None else order.to(self.device)
         for batch in range(self.steps(size)):
-            yield self.take(order[batch * size : (batch + 1) * size])
+            yield self.take(order[batch * size : (batch + 1) * size].tensor_split(part[1])[part[0]])

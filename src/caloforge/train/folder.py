@@ -12,10 +12,13 @@ had seen before). A shipped model has ``MODEL.identities.npy`` with all of them.
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,24 +30,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from caloforge import __version__
 from caloforge.errors import FileFormatError
-from caloforge.files import atomic_path, read_json
+from caloforge.files import atomic_path, read_json, source_commit
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
+from caloforge.showers import Showers
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.train.settings import read_settings
+from caloforge.train.data import Files, Split, TrainingFiles, read_files, split
+from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve
 
 __all__ = [
     "RunFolder",
     "SeenByTraining",
+    "held_out_showers",
     "inherited_from",
     "load_state",
     "load_weights",
     "random_state",
     "read_identities",
     "restore_random",
+    "run_facts",
     "save_state",
     "save_weights",
     "shipped_identities",
@@ -56,6 +64,41 @@ _NAMES = ("training", "selection", "inherited")
 _MEMBER = re.compile(r"-\d+$")
 RUN_FILE, IDENTITIES = "run.json", "identities.npz"
 FORMAT = 1
+_SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
+
+
+def run_facts(
+    settings: Resolved, files: TrainingFiles, seed: int, parts: Split, device: torch.device, devices: int
+) -> dict[str, Any]:
+    """Return the content of ``run.json`` when the training starts."""
+    processor = platform.processor() or platform.machine()
+    versions = {name: version(name) for name in ("torch", "numpy", "h5py")}
+    return {
+        "status": "running",
+        "model": settings.model_name,
+        "detector": files.detector.name,
+        "detector_definition": files.detector.definition,
+        "particle": files.header.particle,
+        "incident_theta": _angles(files.header),
+        "seed": seed,
+        "data": files.facts,
+        "storage": files.storage,
+        "train_showers": len(parts.train),
+        "held_out_showers": len(parts.held_out),
+        "versions": {"caloforge": __version__, "python": platform.python_version(), **versions},
+        "commit": source_commit(),
+        "command": " ".join(["caloforge", *sys.argv[1:]]) if "caloforge" in sys.argv[0] else "",
+        "device": str(device) if devices == 1 else device.type,
+        "devices": devices,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _angles(showers: Showers) -> list[float]:
+    """Return the lowest and highest angle, degrees; one angle where they differ by rounding alone."""
+    low, high = float(showers.incident_theta.min()), float(showers.incident_theta.max())
+    return [low, high] if high - low > _SAME_ANGLE else [round((low + high) / 2, 3)] * 2
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -310,3 +353,20 @@ def unfinished_text(stages: Iterable[str]) -> str:
     """Return what a run is of which some stages were not trained."""
     names = list(stages)
     return f"unfinished: stage{'s' if len(names) > 1 else ''} {', '.join(names)} not trained"
+
+
+def held_out_showers(run: str | Path, data: Files) -> Showers:
+    """Return the showers of its data that a run held out, in random order.
+
+    Raises:
+        FileFormatError: When the run was written before showers had identities: its split is not known any more.
+    """
+    folder = RunFolder(Path(run))
+    if not folder.identities.is_file():
+        raise FileFormatError(
+            folder.identities, "", "is missing; the split of so old a run is not known, train again"
+        )
+    content = read_settings(folder.config)
+    settings = resolve(content["name"], content)
+    files = read_files(data, DataConfig().bytes, detector=folder.detector())
+    return files.showers(split(files.identities, settings.train).held_out)

@@ -27,6 +27,7 @@ from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
 from caloforge.simulate import ENGINES, simulate
+from caloforge.train.devices import Devices
 from caloforge.train.folder import RUN_FILE, RunFolder, load_weights
 from caloforge.train.settings import FLAGSHIP, Resolved, read_settings
 from caloforge.units import AngleSpec, EnergySpec
@@ -193,6 +194,7 @@ def pretrained(
     run: Callable[..., Path],
     seed: int,
     device: str,
+    group: Devices,
 ) -> Path:
     """Return weights trained on parametrised showers of the detector of ``header``, under conditions like its.
 
@@ -203,31 +205,38 @@ def pretrained(
         run: The function :func:`~caloforge.train.run.train`.
         seed: Seed of the showers and of the pre-training.
         device: Where to train.
+        group: The devices; the first process simulates.
 
     Raises:
         IncompatibleError: When the parametrisation makes no showers of that detector or particle.
     """
     inner = RunFolder(folder.path / PRETRAINING)
-    if inner.info.is_file() and inner.read().get("status") == "finished":
+    if group.agreed(lambda: inner.info.is_file() and inner.read().get("status") == "finished"):
         return inner.weights()
     train, beam = settings.train, beam_of(header)
-    inner.path.mkdir(exist_ok=True)
     file = inner.path / "showers.h5"
-    try:
-        simulate(
-            header.detector,
-            train.pretrain_showers,
-            beam.energy,
-            beam.theta,
-            beam.particle,
-            engine=train.pretrain,
-            seed=seed + _SEED,
-            output=file,
-            force=True,
-            layout="sparse",
-        )
-    except IncompatibleError as error:
-        raise IncompatibleError(f"no pre-training on {train.pretrain}: {error}") from error
+
+    def make() -> bool:
+        """Simulate; whether a training on such showers was begun before."""
+        inner.path.mkdir(exist_ok=True)
+        try:
+            simulate(
+                header.detector,
+                train.pretrain_showers,
+                beam.energy,
+                beam.theta,
+                beam.particle,
+                engine=train.pretrain,
+                seed=seed + _SEED,
+                output=file,
+                force=True,
+                layout="sparse",
+            )
+        except IncompatibleError as error:
+            raise IncompatibleError(f"no pre-training on {train.pretrain}: {error}") from error
+        return inner.state.is_file()
+
+    begun = group.agreed(make)
     kind = MODELS[settings.model_name]
     changed = {name: times * train.pretrain_epochs for name, times in kind.pretraining.items()}
     stages = {name: PART / (1.0 - PART) * seconds for name, seconds in train.stage_seconds.items()}
@@ -251,10 +260,10 @@ def pretrained(
         config=config,
         device=device,
         seed=seed,
-        resume=inner.state.is_file(),
+        resume=begun,
         force=True,
     )
-    file.unlink()
+    group.agreed(file.unlink)
     return inner.weights()
 
 
