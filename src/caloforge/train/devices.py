@@ -68,12 +68,19 @@ class Devices:
         return batch - batch % self.size
 
     def agreed(self, make: Callable[[], T]) -> T:
-        """Return what the first process makes of something; the others do not call it and wait."""
+        """Return what the first process makes of something, or raise what it raises; the others do not call it and wait."""
         if self.size == 1:
             return make()
-        answer: list[Any] = [make() if self.first else None]
+        answer: list[Any] = [None]
+        if self.first:
+            try:
+                answer = [make()]
+            except CaloforgeError as error:
+                answer = [error]
         dist.broadcast_object_list(answer, 0, device=self.device)
-        made: T = answer[0]
+        made: T | CaloforgeError = answer[0]
+        if isinstance(made, CaloforgeError):
+            raise made
         return made
 
     def wait(self) -> None:
@@ -216,7 +223,7 @@ def _start(job: bytes) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, env=environment)
     assert process.stdin is not None
     with suppress(OSError):  # a process that died already is found by who waits for it
-        pickle.dump([entry or os.getcwd() for entry in sys.path], process.stdin)
+        pickle.dump(([entry or os.getcwd() for entry in sys.path], sys.argv), process.stdin)
         pickle.dump(job, process.stdin)
         process.stdin.flush()
     return process
@@ -255,11 +262,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Be the process of one device."""
-    paths, job = pickle.load(sys.stdin.buffer), pickle.load(sys.stdin.buffer)
+    (paths, sys.argv), job = pickle.load(sys.stdin.buffer), pickle.load(sys.stdin.buffer)
     sys.path.extend(entry for entry in paths if entry not in sys.path)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     rank, number, device, threads, folder, call, arguments = pickle.loads(job)
     os.environ["LOCAL_RANK"] = str(rank)
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
     try:
         mine = torch.device(_numbered(device, rank))
         torch.set_num_threads(threads)
@@ -276,6 +285,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        time.sleep(_SETTLE / 2)
+        if not any(folder.glob("error-*")):
+            raise
+        sys.exit(1)  # it waited for a process that failed, which has said why
 
 
 def _leave_with_parent() -> None:
