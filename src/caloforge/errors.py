@@ -23,6 +23,7 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "OutputExistsError",
+    "SameShowersWarning",
     "SeenShowersError",
     "SimulationError",
     "TooFewShowersError",
@@ -135,6 +136,10 @@ class TrainingError(CaloforgeError):
 
 class UnfinishedError(CaloforgeError):
     """A training that ended before all of its stages were trained; the trained stages are kept."""
+
+
+class SameShowersWarning(UserWarning):
+    """Showers that are made have been made before, into another file of the same folder."""
 
 
 class GateError(CaloforgeError):

@@ -38,7 +38,9 @@ def known_device(name: str) -> str:
     """Return the name of a device, or refuse it."""
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (":" in name and not (kind == "cuda" and number.isdecimal())):
-        raise typer.BadParameter(f"'{name}' is not a device; expected auto, cpu, cuda, or one GPU such as cuda:1")
+        raise typer.BadParameter(
+            f"'{name}' is not a device; expected auto, cpu, cuda, or one GPU such as cuda:1"
+        )
     return name
 
 
@@ -46,7 +48,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists already.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same showers.")]
 Number = Annotated[int, typer.Option("-n", "--number", min=1, help="Number of showers.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or one GPU such as cuda:1.", callback=known_device)]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, or one GPU such as cuda:1.", callback=known_device)
+]
 OutputFile = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 AllowSeen = Annotated[

@@ -29,7 +29,14 @@ Layout = Annotated[
     ),
 ]
 
-__all__ = ["export", "generate", "project", "simulate", "view"]
+First = Annotated[
+    int,
+    typer.Option(
+        "--first", min=0, help="Number of the first shower: made are I to I + N - 1 of the seed.", metavar="I"
+    ),
+]
+
+__all__ = ["export", "generate", "merge", "project", "simulate", "view"]
 
 
 def simulate(
@@ -54,6 +61,7 @@ def simulate(
         bool, typer.Option("--download-data", help="Let geant4-pybind download Geant4's physics tables.")
     ] = False,
     layout: Layout = "dense",
+    first: First = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -78,9 +86,10 @@ def simulate(
         production_cut=production_cut,
         download_data=download_data or None,
         layout=layout,
+        first=first,
     )
-    what = f"{number} showers of {engine} in {detector}"
-    print_result(as_json, output, what, n=number, engine=engine, seed=seed)
+    what = f"{number} showers of {engine} in {detector}, {_which(seed, first, number)}"
+    print_result(as_json, output, what, n=number, engine=engine, seed=seed, first=first)
 
 
 def generate(
@@ -120,6 +129,7 @@ def generate(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
     layout: Layout = "dense",
     seed: Seed = 0,
+    first: First = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -158,13 +168,43 @@ def generate(
             allow_extrapolation=allow_extrapolation,
             force=force,
             layout=layout,
+            first=first,
         )
         print_warnings(model.notes(theta, reference, allow_extrapolation))
     with open_showers(output) as file:
         made = len(file)
     place = model.detector.name
-    what = f"{made} showers of {model.name} in {place}"
-    print_result(as_json, output, what, n=made, source=model.name, detector=place)
+    what = f"{made} showers of {model.name} in {place}, {_which(seed, first, made)}"
+    print_result(as_json, output, what, n=made, source=model.name, detector=place, seed=seed, first=first)
+
+
+def _which(seed: int, first: int, n: int) -> str:
+    """Say which showers of a seed were made, so that nobody makes the same twice without knowing."""
+    return f"seed {seed}, showers {first} to {first + n - 1}"
+
+
+def merge(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files of one production, in any order.", metavar="FILES...")
+    ],
+    output: OutputFile,
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="Of the file: dense or sparse; by default that of the first file."),
+    ] = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Accept that showers are missing between the files.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Join the files of a job array (simulate or generate with --first) into one, each shower once, in order."""
+    from caloforge.showers.ranges import merge as join
+
+    made = join(files, output, force=force, layout=layout, gaps=allow_gaps)
+    several = "" if len(made.ranges) == 1 else f", {len(made.ranges)} seeds"
+    what = f"{made.n} showers of {made.files} files{several}"
+    print_result(as_json, output, what, n=made.n, files=made.files, ranges=made.ranges)
 
 
 def export(

@@ -53,7 +53,9 @@ def train(
     devices: Annotated[
         int,
         typer.Option(
-            "--devices", min=1, help="Divide every batch between so many GPUs, or processes with --device cpu."
+            "--devices",
+            min=1,
+            help="Divide every batch between so many GPUs, or processes with --device cpu.",
         ),
     ] = 1,
     seed: Annotated[

@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple
@@ -34,9 +35,10 @@ class Chunk(NamedTuple):
     n: int
 
 
-def plan(n: int, size: int) -> list[Chunk]:
-    """Cut ``n`` showers into chunks at fixed places."""
-    return [Chunk(start, min(size, n - start)) for start in range(0, n, size)]
+def plan(n: int, size: int, first: int = 0) -> list[Chunk]:
+    """Cut the showers ``first`` to ``first + n`` into chunks at fixed places, the multiples of ``size``."""
+    ends = [first, *range(first - first % size + size, first + n, size), first + n]
+    return [Chunk(start, stop - start) for start, stop in pairwise(ends)]
 
 
 class InMemory:
