@@ -97,7 +97,7 @@ class Devices:
         dist.all_reduce(flat)
         means = [
             part.view_as(p)
-            for part, p in zip(flat.split([p.numel() for p in parameters]), parameters, strict=True)
+            for part, p in zip(torch.split(flat, [p.numel() for p in parameters]), parameters, strict=True)
         ]
         torch._foreach_copy_(grads, means)
 
@@ -122,7 +122,7 @@ class Devices:
             flat = torch.cat([tensor.detach().reshape(-1).to(stored) for tensor in group])
             dist.broadcast(flat, 0)
             if not self.first:
-                for tensor, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
+                for tensor, part in zip(group, torch.split(flat, [t.numel() for t in group]), strict=True):
                     tensor.copy_(part.view_as(tensor).to(kind))
 
 
@@ -163,7 +163,7 @@ def joined(device: str, wanted: int = 1) -> Iterator[Devices]:
     if mine.type == "cuda":
         torch.cuda.set_device(mine)
     if outer:
-        dist.init_process_group(_backend(mine), timeout=_PATIENCE)
+        dist.init_process_group(**_backend(mine), timeout=_PATIENCE)
     try:
         yield Devices(mine, dist.get_rank(), size)
     finally:
@@ -179,8 +179,9 @@ def _numbered(device: str, local: int) -> str:
     return torch_device(f"cuda:{local}") if kind == "cuda" else kind
 
 
-def _backend(device: torch.device) -> str:
-    return "nccl" if device.type == "cuda" else "gloo"
+def _backend(device: torch.device) -> dict[str, Any]:
+    """Return through what the processes of such devices talk."""
+    return {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
 
 
 def run_on_devices(number: int, device: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -274,8 +275,10 @@ def main() -> None:
         torch.set_num_threads(threads)
         if mine.type == "cuda":
             torch.cuda.set_device(mine)
-        store = dist.FileStore(str(folder / "store"), number)
-        dist.init_process_group(_backend(mine), store=store, rank=rank, world_size=number, timeout=_PATIENCE)
+        store = dist.FileStore(str(folder / "store"), number)  # type: ignore[attr-defined]
+        dist.init_process_group(
+            **_backend(mine), store=store, rank=rank, world_size=number, timeout=_PATIENCE
+        )
         call(**arguments)
         dist.destroy_process_group()
     except CaloforgeError as error:
