@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = [
     "CaloforgeError",
+    "ClusterError",
     "ConfigError",
     "FileFormatError",
     "GateError",
@@ -124,6 +125,10 @@ class TooFewShowersError(InputError):
 
 class WriteError(CaloforgeError):
     """Writing failed on the way (for example a full disk); no half-written output is left."""
+
+
+class ClusterError(CaloforgeError):
+    """A cluster that lost its scheduler, or workers again and again."""
 
 
 class SimulationError(CaloforgeError):

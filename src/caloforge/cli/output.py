@@ -18,6 +18,7 @@ __all__ = [
     "Number",
     "OutputFile",
     "OutputFolder",
+    "Scheduler",
     "Seed",
     "Settings",
     "Theta",
@@ -58,6 +59,14 @@ AllowSeen = Annotated[
     typer.Option(
         "--allow-seen",
         help="Go on with reference showers that trained or selected a model; the result says so.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Work on the Dask cluster of this scheduler: tcp://HOST:PORT, or its scheduler file.",
+        metavar="ADDRESS",
     ),
 ]
 Energy = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from caloforge.cli.output import (
     Json,
     Number,
     OutputFile,
+    Scheduler,
     Seed,
     Theta,
     print_result,
@@ -62,6 +63,7 @@ def simulate(
     ] = False,
     layout: Layout = "dense",
     first: First = 0,
+    scheduler: Scheduler = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -87,6 +89,7 @@ def simulate(
         download_data=download_data or None,
         layout=layout,
         first=first,
+        scheduler=scheduler,
     )
     what = f"{number} showers of {engine} in {detector}, {_which(seed, first, number)}"
     print_result(as_json, output, what, n=number, engine=engine, seed=seed, first=first)
@@ -130,17 +133,19 @@ def generate(
     layout: Layout = "dense",
     seed: Seed = 0,
     first: First = 0,
+    scheduler: Scheduler = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
+    from caloforge.cluster import connected
     from caloforge.errors import InputError
     from caloforge.files import check_output
     from caloforge.settings import assignment
     from caloforge.showers import open_showers
     from caloforge.showers.seen import warnings_of
     from caloforge.showers.writing import check_layout
-    from caloforge.zoo.store import load
+    from caloforge.zoo.store import generate_on_cluster, load
 
     if like is not None and (energy is not None or theta is not None):
         raise InputError("--like takes energies and angles from a file; leave out --energy and --theta")
@@ -152,24 +157,23 @@ def generate(
     check_layout(layout)
     check_output(output, force)
     options = dict(map(assignment, settings or ()))
-    model = load(source, device=device, options=options, precision=precision, compiled=compiled)
+    loading = {"device": device, "options": options, "precision": precision, "compiled": compiled}
+    wanted: dict[str, Any] = {
+        "n": number, "energy": energy, "theta": theta, "seed": seed, "first": first, "batch_size": batch_size,
+        "allow_extrapolation": allow_extrapolation,
+    }  # fmt: skip
+    model = load(source, **(loading if scheduler is None else {"device": "cpu", "options": options}))
     print_warnings(warnings_of(model.name, model.attributes))
     if model.mode.compiled:
         typer.echo(f"caloforge: {model.mode.describe()}", err=True)
     with nullcontext() if like is None else open_showers(like, detector) as reference:
-        model.write(
-            output,
-            number,
-            energy=energy,
-            theta=theta,
-            like=reference,
-            seed=seed,
-            batch_size=batch_size,
-            allow_extrapolation=allow_extrapolation,
-            force=force,
-            layout=layout,
-            first=first,
-        )
+        with connected(scheduler) as cluster:
+            if cluster is None:
+                model.write(output, like=reference, force=force, layout=layout, **wanted)
+            else:
+                generate_on_cluster(
+                    cluster, model, source, output, loading, wanted, like, detector, force, layout
+                )
         print_warnings(model.notes(theta, reference, allow_extrapolation))
     with open_showers(output) as file:
         made = len(file)

@@ -160,9 +160,7 @@ class Generator:
         check_layout(layout)
         request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation, first)
         total = request.number()
-        made = {"detector": self.detector.name, "source": self.name, "seed": seed}
-        if same := made_before(Path(path), made | self._facts(request), self.seen):
-            warnings.warn(same, SameShowersWarning, stacklevel=2)
+        self.warn_of_same(Path(path), request)
         dense = self.device.type == "cpu" and layout == "dense"
         parts: AbstractContextManager[Iterator[Showers | SparseShowers]] = (
             nullcontext(self._dense(request)) if dense else self._ahead(request)
@@ -214,16 +212,9 @@ class Generator:
                     yield part.to_dense()
 
     def stream_sparse(
-        self,
-        n: int | None = None,
-        energy: str | EnergySpec | None = None,
-        theta: str | float | AngleSpec | None = None,
-        like: AnyShowers | None = None,
-        seed: int = 0,
-        batch_size: int = 1000,
-        allow_extrapolation: bool = False,
-        first: int = 0,
-    ) -> Iterator[SparseShowers]:
+        self, n: int | None = None, energy: str | EnergySpec | None = None, theta: str | float | AngleSpec | None = None,
+        like: AnyShowers | None = None, seed: int = 0, batch_size: int = 1000, allow_extrapolation: bool = False, first: int = 0,
+    ) -> Iterator[SparseShowers]:  # fmt: skip
         """Iterate over generated showers as hits, of which all cells of a part are never in the memory of the CPU; see :meth:`stream`."""
         return self._sparse(Request(n, energy, theta, like, seed, batch_size, allow_extrapolation, first))
 
@@ -287,6 +278,12 @@ class Generator:
                     some = take(0, min(max(total, least), most))
                     self._compare(self._batch(some, 0, request, facts), request)
                 yield batch
+
+    def warn_of_same(self, path: Path, request: Request) -> None:
+        """Warn when a file beside an output has some of the showers that it is to have."""
+        made = {"detector": self.detector.name, "source": self.name, "seed": request.seed}
+        if same := made_before(path, made | self._facts(request), self.seen):
+            warnings.warn(same, SameShowersWarning, stacklevel=3)
 
     def _facts(self, request: Request) -> dict[str, Any]:
         """Return the attributes that say which showers a request makes."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from caloforge.cluster import Cluster, connected
 from caloforge.errors import IncompatibleError, InputError, SameShowersWarning
 from caloforge.files import check_output
 from caloforge.geometry import Detector, MeshReadout, get_detector
@@ -45,6 +46,7 @@ def simulate(
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
     first: int = 0,
+    scheduler: str | None = None,
     **options: Any,
 ) -> Showers: ...
 
@@ -66,6 +68,7 @@ def simulate(
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
     first: int = 0,
+    scheduler: str | None = None,
     **options: Any,
 ) -> Path: ...
 
@@ -85,6 +88,7 @@ def simulate(
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
     first: int = 0,
+    scheduler: str | None = None,
     **options: Any,
 ) -> Showers | Path:
     """Simulate showers.
@@ -108,6 +112,7 @@ def simulate(
         mantissa_bits: Bits of mantissa of the cells; 23 are all.
         layout: Of the output: "dense", with all cells, or "sparse", with those that have energy.
         first: Number of the first shower: made are the showers ``first`` to ``first + n`` of the seed.
+        scheduler: Address of a Dask scheduler whose workers simulate (:mod:`caloforge.cluster`), in place of processes here.
         options: The engine's own. Geant4's are ``physics_list``, an electromagnetic constructor or a reference list;
             ``production_cut``, mm, by default 1.0, or 0.7 in a reference list, as in Geant4; and ``download_data``, True
             to let geant4-pybind download missing data sets. None counts as not set, and a detector of a published data set
@@ -153,15 +158,16 @@ def simulate(
     chunks = plan(n, job.engine.chunk_size(place, job.beam), first)
     if output is None:
         store = InMemory(job)
-        _make(store, chunks, n, workers)
+        with connected(scheduler) as cluster:
+            _make(store, chunks, n, workers, cluster)
         made = [store.take(chunk) for chunk in chunks]
         seconds = sum(part.attributes["cpu_seconds"] for part in made)
         return Showers.concatenate(made).replace(attributes=_attributes(job, made[0], first, n, seconds))
     path = Path(output)
     if same := made_before(path, {**_facts(job), **range_facts(first, n)}):
         warnings.warn(same, SameShowersWarning, stacklevel=2)
-    with Parts(path.with_name(path.name + ".parts"), job, force) as parts:
-        _make(parts, chunks, n, workers)
+    with connected(scheduler) as cluster, Parts(path.with_name(path.name + ".parts"), job, force) as parts:
+        _make(parts, chunks, n, workers, cluster)
         _join(parts, chunks, path, force, layout)
         parts.remove()
     return path
@@ -175,10 +181,10 @@ def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     return build(**options)
 
 
-def _make(store: InMemory, chunks: Sequence[Chunk], n: int, workers: int) -> None:
+def _make(store: InMemory, chunks: Sequence[Chunk], n: int, workers: int, cluster: Cluster | None) -> None:
     label = f"simulating {store.job.detector.name} with {store.job.engine.name}"
     with progress(n, label) as advance:
-        make_chunks(store, chunks, workers, advance)
+        make_chunks(store, chunks, workers, advance, cluster)
 
 
 def _facts(job: Job) -> dict[str, Any]:
