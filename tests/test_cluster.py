@@ -116,8 +116,10 @@ def test_what_a_task_raises_is_raised_here(address: str, monkeypatch: pytest.Mon
         assert cluster is not None
         with pytest.raises(UnitError, match="50"):
             list(cluster.results(_parsed, [("50",)]))
+        with pytest.raises(ClusterError, match="a worker on .*: /nowhere: No such file"):
+            list(cluster.results(os.listdir, [("/nowhere",)]))
         monkeypatch.setattr("caloforge.cluster.__version__", "9.9")
-        with pytest.raises(IncompatibleError, match="a worker on .* has caloforge .*, the command 9.9"):
+        with pytest.raises(IncompatibleError, match=r"a worker on .* has caloforge .*, the command 9\.9"):
             list(cluster.results(abs, [(1,)]))
 
 
@@ -128,9 +130,10 @@ def _parsed(text: str) -> object:
 
 
 def test_a_task_that_kills_its_workers_is_given_up(address: str) -> None:
-    with connected(address) as cluster, pytest.raises(ClusterError, match="died repeatedly"):
+    with connected(address) as cluster:
         assert cluster is not None
-        list(cluster.results(os._exit, [(3,)]))
+        with pytest.raises(ClusterError, match="died repeatedly"):
+            list(cluster.results(os._exit, [(3,)]))
 
 
 def test_no_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

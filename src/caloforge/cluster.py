@@ -33,7 +33,11 @@ def _do(version: str, function: Callable[..., T], task: tuple[Any, ...]) -> T:
         raise IncompatibleError(
             f"a worker on {socket.gethostname()} has caloforge {__version__}, the command {version}; expected the same"
         )
-    return function(*task)
+    try:
+        return function(*task)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        raise ClusterError(f"a worker on {socket.gethostname()}: {where}{error.strerror or error}") from error
 
 
 class Cluster:
