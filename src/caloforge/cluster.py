@@ -46,6 +46,12 @@ class Cluster:
     def __init__(self, client: Any) -> None:
         self.client = client
 
+    def everywhere(self, value: T) -> T:
+        """Send a value to all workers, and return what stands for it among the arguments of tasks."""
+        (sent,) = self.client.scatter([value], broadcast=True, hash=False)
+        stands: T = sent
+        return stands
+
     def results(
         self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], in_order: bool = False
     ) -> Iterator[tuple[int, T]]:
