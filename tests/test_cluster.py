@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -15,11 +16,14 @@ import pytest
 from caloforge.cluster import Cluster, connected
 from caloforge.errors import ClusterError, IncompatibleError, InputError, UnitError
 from caloforge.geometry import get_detector
-from caloforge.showers import Showers
+from caloforge.showers import Showers, open_showers
 from caloforge.simulate import simulate
 from caloforge.simulate.chunks import InMemory, make_chunks, plan
 from caloforge.simulate.gflash import GFlashEngine
 from caloforge.simulate.job import Job
+from caloforge.studies.run import run_study
+from caloforge.validate.metrics import Settings, compute_metrics
+from caloforge.validate.sample import Sample
 from caloforge.zoo.store import generate_on_cluster, load
 
 distributed = pytest.importorskip("distributed")
@@ -102,6 +106,48 @@ def test_generated_files_are_those_of_one_machine(
     same(tmp_path / "here" / "x.h5", tmp_path / "there" / "x.h5")
 
 
+def test_metrics_are_those_of_one_machine_although_a_worker_dies(address: str, tmp_path: Path) -> None:
+    files = [
+        simulate("atlas-em-barrel", 150, engine="gflash", seed=seed, output=tmp_path / f"{seed}.h5")
+        for seed in (1, 2)
+    ]
+    names = ("auc_spectrum", "auc_observables", "classifier_high", "separation_power", "moments")
+    settings = Settings(quick=True, device="cpu", n_bootstrap=2, n_halves=1)
+    one, other = (Sample(open_showers(path), path.stem) for path in files)
+    with connected(address) as cluster:
+        assert cluster is not None
+        killed: list[int] = []
+
+        def progress(name: str, done: int, of: int) -> None:
+            if not killed:
+                killed.append(kill_one(cluster))
+
+        there = compute_metrics(one, other, settings, names, progress, cluster)
+    here = compute_metrics(one, other, settings, names)
+    assert list(there) == list(here)
+    assert there == here
+    assert killed
+
+
+def test_a_study_is_that_of_one_machine(address: str, tmp_path: Path) -> None:
+    """Of several studies each is a task; one alone is a task, too."""
+    reference, fake = (
+        simulate("ild-ecal", 60, engine="gflash", seed=seed, output=tmp_path / f"{seed}.h5")
+        for seed in (1, 2)
+    )
+    content = {}
+    for where in (None, address):
+        folder = tmp_path / f"site-{bool(where)}"
+        options = {"shipped": False, "studies": ["layers"]}
+        run_study("all", reference, fake, output=folder, settings=options, scheduler=where)
+        content[where] = json.loads((folder / "layers-ild-ecal" / "study.json").read_text())
+        assert (folder / "index.html").is_file()
+    alone = run_study("layers", reference, fake, output=tmp_path / "alone", scheduler=address)
+    for found in (content[address], alone.content):
+        assert found["rows"] == content[None]["rows"]
+    assert (tmp_path / "alone" / "report.html").is_file()
+
+
 def test_results_in_order(address: str) -> None:
     with connected(address) as cluster:
         assert cluster is not None
@@ -116,7 +162,7 @@ def test_what_a_task_raises_is_raised_here(address: str, monkeypatch: pytest.Mon
         assert cluster is not None
         with pytest.raises(UnitError, match="50"):
             list(cluster.results(_parsed, [("50",)]))
-        with pytest.raises(ClusterError, match="a worker on .*: /nowhere: No such file"):
+        with pytest.raises(ClusterError, match=r"a worker on .*: /nowhere: No such file"):
             list(cluster.results(os.listdir, [("/nowhere",)]))
         monkeypatch.setattr("caloforge.cluster.__version__", "9.9")
         with pytest.raises(IncompatibleError, match=r"a worker on .* has caloforge .*, the command 9\.9"):

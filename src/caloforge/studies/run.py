@@ -29,7 +29,7 @@ from caloforge.studies.cache import Cache
 from caloforge.studies.page import study_content, write_study
 from caloforge.studies.sources import Input, open_sources
 
-__all__ = ["run_study", "study_command", "study_settings"]
+__all__ = ["absolute", "run_study", "study_command", "study_settings"]
 
 
 def run_study(
@@ -80,9 +80,9 @@ def run_study(
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(scheduler))
         if cluster is not None and not study.several:
-            files = [_absolute(item) for item in _references(study, reference)]
-            inputs, place = [_absolute(item) for item in generated], output and Path(output).absolute()
-            common = {
+            files = [absolute(item) for item in _references(study, reference)]
+            inputs, place = [absolute(item) for item in generated], output and Path(output).absolute()
+            common: dict[str, Any] = {
                 "output": place, "settings": chosen, "seed": seed, "n": n, "device": device, "detector": detector, "labels": labels,
                 "force": force, "command": command, "showers": showers, "allow_seen": allow_seen,
             }  # fmt: skip
@@ -114,7 +114,7 @@ def _run(
     return run_study(name, references, *generated, **common)
 
 
-def _absolute(item: Any) -> Any:
+def absolute(item: Any) -> Any:
     """Return the absolute path of what is there; anything else as it is."""
     return str(Path(item).absolute()) if isinstance(item, str | Path) and Path(item).exists() else item
 

@@ -281,12 +281,10 @@ def _task(job: Job, context: Context, site: Path | None) -> tuple[Any, ...]:
         "labels": [model.label for model in job.models], "force": True, "showers": None if site is None else site / _SHOWERS,
         "allow_seen": context.allow_seen,
     }  # fmt: skip
-    return (
-        job.study,
-        [_item(source) for source in job.references],
-        [_item(source) for source in job.models],
-        common,
-    )
+    inputs = [[_item(source) for source in sources] for sources in (job.references, job.models)]
+    if context.cluster is not None:
+        inputs = [[absolute(item) for item in items] for items in inputs]
+    return job.study, *inputs, common
 
 
 def _do(
