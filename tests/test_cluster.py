@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,23 +131,24 @@ def test_metrics_are_those_of_one_machine_although_a_worker_dies(address: str, t
     assert killed
 
 
-def test_a_study_is_that_of_one_machine(address: str, tmp_path: Path) -> None:
-    """Of several studies each is a task; one alone is a task, too."""
+@pytest.mark.slow
+def test_studies_are_those_of_one_machine(address: str, tmp_path: Path) -> None:
     reference, fake = (
-        simulate("ild-ecal", 60, engine="gflash", seed=seed, output=tmp_path / f"{seed}.h5")
+        simulate("ild-ecal", 40, engine="gflash", seed=seed, output=tmp_path / f"{seed}.h5")
         for seed in (1, 2)
     )
-    content = {}
-    for where in (None, address):
-        folder = tmp_path / f"site-{bool(where)}"
-        options = {"shipped": False, "studies": ["layers"]}
-        run_study("all", reference, fake, output=folder, settings=options, scheduler=where)
-        content[where] = json.loads((folder / "layers-ild-ecal" / "study.json").read_text())
-        assert (folder / "index.html").is_file()
-    alone = run_study("layers", reference, fake, output=tmp_path / "alone", scheduler=address)
-    for found in (content[address], alone.content):
-        assert found["rows"] == content[None]["rows"]
-    assert (tmp_path / "alone" / "report.html").is_file()
+    options = {"shipped": False, "studies": ["layers"]}
+    run_study("all", reference, fake, output=tmp_path / "site", settings=options, scheduler=address)
+    there = json.loads((tmp_path / "site" / "layers-ild-ecal" / "study.json").read_text())
+    here = run_study("layers", reference, fake, labels=[Path(fake).stem])
+    assert there["rows"] == here.content["rows"]
+    assert (tmp_path / "site" / "index.html").is_file()
+
+
+def test_a_study_is_refused_by_the_worker_that_does_it(address: str, tmp_path: Path) -> None:
+    reference = simulate("ild-ecal", 10, engine="gflash", output=tmp_path / "x.h5")
+    with pytest.raises(InputError, match="study 'layers': 0 generated samples were given"):
+        run_study("layers", reference, output=tmp_path / "study", scheduler=address)
 
 
 def test_results_in_order(address: str) -> None:
@@ -180,6 +183,16 @@ def test_a_task_that_kills_its_workers_is_given_up(address: str) -> None:
         assert cluster is not None
         with pytest.raises(ClusterError, match="died repeatedly"):
             list(cluster.results(os._exit, [(3,)]))
+
+
+@pytest.mark.slow
+def test_the_example_runs_on_a_slurm_of_one_node() -> None:
+    script = Path(__file__).parents[1] / "scripts" / "slurm_node.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if done.stdout.startswith("skipped: "):
+        pytest.skip(done.stdout.strip())
+    assert "3000 showers, equal to those of one machine" in done.stdout
 
 
 def test_no_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
