@@ -86,8 +86,7 @@ def test_a_simulated_file_is_that_of_one_machine(address: str, tmp_path: Path) -
     assert [path.name for path in made[address].parent.iterdir()] == ["x.h5"]
 
 
-@pytest.mark.parametrize("layout", ["dense", "sparse"])
-@pytest.mark.parametrize("imitated", [False, True])
+@pytest.mark.parametrize(("layout", "imitated"), [("dense", False), ("sparse", True)])
 def test_generated_files_are_those_of_one_machine(
     layout: str, imitated: bool, address: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,17 +143,18 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def random_state() -> dict[str, Any]:
-    """Return the states of torch's global generators, which dropout and initialisation use."""
-    on_gpu = torch.cuda.is_available()
-    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if on_gpu else []}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the states of torch's global generators, which dropout and initialisation use: of the CPU, and of a GPU."""
+    on_gpu = device.type == "cuda"
+    return {"torch": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state(device)] if on_gpu else []}
 
 
-def restore_random(state: Mapping[str, Any]) -> None:
+def restore_random(state: Mapping[str, Any], device: torch.device) -> None:
     """Set torch's global generators."""
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+    if state["cuda"] and device.type == "cuda":
+        stored = state["cuda"]  # of all GPUs in checkpoints of before
+        torch.cuda.set_rng_state(stored[(device.index or 0) % len(stored)].cpu(), device)
 
 
 @dataclass(frozen=True)

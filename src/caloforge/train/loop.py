@@ -128,12 +128,12 @@ class StageLoop:
             updater.load_state_dict(state["updater"])
             best = Best(**state["best"])
             used = state.get("used", 0.0)
-            restore_random(state["random"])
+            restore_random(state["random"], self.data.device)
         if self.stage.on_start is not None:
             self._mode(False)
             self.stage.on_start(self.data, updater)
             if state is not None:
-                restore_random(state["random"])
+                restore_random(state["random"], self.data.device)
                 generator.set_state(state["updater"]["generator"].cpu())
         if self.config.compile:
             for module in self.stage.compiled:
@@ -191,7 +191,11 @@ class StageLoop:
     def _save(self, updater: StageUpdater, best: Best, used: float) -> None:
         if not self.devices.first:
             return
-        state = {"updater": updater.state_dict(), "best": vars(best), "random": random_state()}
+        state = {
+            "updater": updater.state_dict(),
+            "best": vars(best),
+            "random": random_state(self.data.device),
+        }
         self.save(state | {"used": used})
 
     def _fitting(self, updater: StageUpdater, used: float) -> int:
