@@ -107,6 +107,7 @@ def test_generated_files_are_those_of_one_machine(
     same(tmp_path / "here" / "x.h5", tmp_path / "there" / "x.h5")
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_one_machine_although_a_worker_dies(address: str, tmp_path: Path) -> None:
     files = [
         simulate("atlas-em-barrel", 150, engine="gflash", seed=seed, output=tmp_path / f"{seed}.h5")
