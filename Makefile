@@ -17,7 +17,7 @@ export GEANT4_DATA_DIR ?= $(abspath $(TABLES))
 endif
 
 DEMO_EXTRAS := eval,report
-TEST_EXTRAS := geant4,eval,export,report,formats,track,tune,test,dev
+TEST_EXTRAS := geant4,eval,export,report,formats,track,tune,distributed,test,dev
 RECIPE := pyproject.toml constraints.txt
 
 .PHONY: demo test lint format types bench clean help

@@ -14,6 +14,7 @@ import caloforge
 
 ROOT = Path(caloforge.__file__).parent
 FREE = {
+    "cluster",
     "errors",
     "registry",
     "units",

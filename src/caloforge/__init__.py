@@ -19,6 +19,7 @@ _LAZY = {
     "export": "caloforge.generate.export",
     "get_detector": "caloforge.geometry",
     "load": "caloforge.zoo",
+    "merge": "caloforge.showers.ranges",
     "open_showers": "caloforge.showers",
     "read_showers": "caloforge.showers",
     "simulate": "caloforge.simulate",

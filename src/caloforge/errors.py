@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = [
     "CaloforgeError",
+    "ClusterError",
     "ConfigError",
     "FileFormatError",
     "GateError",
@@ -23,9 +24,11 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "OutputExistsError",
+    "SameShowersWarning",
     "SeenShowersError",
     "SimulationError",
     "TooFewShowersError",
+    "TrainingError",
     "UnfinishedError",
     "UnitError",
     "UnknownNameError",
@@ -124,12 +127,24 @@ class WriteError(CaloforgeError):
     """Writing failed on the way (for example a full disk); no half-written output is left."""
 
 
+class ClusterError(CaloforgeError):
+    """A cluster that lost its scheduler, or workers again and again."""
+
+
 class SimulationError(CaloforgeError):
     """The simulation did not finish."""
 
 
+class TrainingError(CaloforgeError):
+    """A process of a training on several devices died."""
+
+
 class UnfinishedError(CaloforgeError):
     """A training that ended before all of its stages were trained; the trained stages are kept."""
+
+
+class SameShowersWarning(UserWarning):
+    """Showers that are made have been made before, into another file of the same folder."""
 
 
 class GateError(CaloforgeError):

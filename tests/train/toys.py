@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from caloforge.errors import ConfigError
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.models.nn.cell_networks import reinitialise
@@ -171,7 +175,40 @@ class MeanShower(Toy):
         self.seen = torch.cat([batch.cells for batch in data.batches(16)])
 
 
+class Steady(Toy):
+    """No random numbers and no dropout: the same on any number of devices but for rounding."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        net = {"net": self.spec(self.net, ema=0.9, clip=1.0)}
+        return (Stage("net", self.config.epochs, self.config.batch_size, net, self.step, metric="response"),)
+
+    def train(self, mode: bool = True) -> Steady:
+        super().train(mode)
+        self.net[2].eval()
+        return self
+
+    def step(self, batch: Batch, updater: Updater) -> dict[str, Tensor]:
+        noise = batch.indices[:, None] % torch.arange(2, 6, device=batch.indices.device) * 1.0
+        loss = ((self.sample(noise, batch.conditions) - batch.cells) ** 2).mean()
+        updater.update("net", loss)
+        return {"loss": loss}
+
+
+class Halting(Adversarial):
+    """Stops every process once, before its third epoch, after the checkpoint of the second."""
+
+    halted: ClassVar[bool] = False
+
+    def renew(self, updater: Updater) -> None:
+        if updater.epoch == 2 and not Halting.halted:
+            Halting.halted = True
+            raise RuntimeError("halted")
+        super().renew(updater)
+
+
 TOYS = {
+    "toy-steady": Steady,
+    "toy-halting": Halting,
     "toy-adversarial": Adversarial,
     "toy-two-stage": TwoStage,
     "toy-mean": MeanShower,
@@ -182,3 +219,33 @@ def register() -> None:
     """Add the toys to the registry."""
     for name, kind in TOYS.items():
         MODELS.register(name, kind)
+
+
+def train_on_devices(data: Path, folder: Path) -> None:
+    """What the tests of several devices need, in one start of processes."""
+    import torch.distributed as dist
+
+    from caloforge.train import train
+
+    register()
+    settings = {"model": {"batch_size": 17}, "train": {"checkpoint_epochs": 1}}
+    for name in ("toy-steady", "toy-adversarial", "toy-two-stage", "toy-mean"):
+        train(name, data, folder / name, config=settings, device="cpu", devices=2)
+    streamed = {"model": settings["model"], "train": {"data": {"memory": "1kB"}}}
+    train("toy-steady", data, folder / "streamed", config=streamed, device="cpu")
+    try:
+        train("toy-halting", data, folder / "toy-halting", config=settings, device="cpu")
+    except RuntimeError:
+        (folder / f"halted-{dist.get_rank()}").touch()
+    train("toy-halting", data, folder / "toy-halting", config=settings, device="cpu", resume=True)
+
+
+def fail_on_second_device(how: str) -> None:
+    """Fail in the second of several processes, while the first waits for it."""
+    import torch.distributed as dist
+
+    if dist.get_rank() == 1:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ConfigError("the second device is wrong")
+    dist.barrier()

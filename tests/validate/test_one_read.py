@@ -205,7 +205,7 @@ def test_results_do_not_survive_a_change_of_the_code(
     monkeypatch.setattr(FAMILIES, "_entries", {})
     numbers = iter((1.0, 2.0))
 
-    def measured(*given: Any) -> dict[str, Any]:
+    def measured(*given: Any, **more: Any) -> dict[str, Any]:
         return {"fpd": {"value": next(numbers)}, "skipped": {}}
 
     monkeypatch.setattr(metrics_module, "compute_metrics", measured)

@@ -203,6 +203,10 @@ def _sizes(batch: Sequence[int]) -> list[int]:
 def _devices(device: str) -> list[str]:
     if device == "auto":
         return ["cpu", "cuda"] if torch_device("auto") == "cuda" else ["cpu"]
+    if ":" in device:
+        raise InputError(
+            f"device '{device}': the benchmark measures the first GPU; choose it with CUDA_VISIBLE_DEVICES"
+        )
     return [torch_device(device)]
 
 

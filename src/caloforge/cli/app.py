@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -16,12 +17,12 @@ from caloforge.cli.convert import convert
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
 from caloforge.cli.models import models
-from caloforge.cli.showers import export, generate, project, simulate, view
+from caloforge.cli.showers import export, generate, merge, project, simulate, view
 from caloforge.cli.study import study
 from caloforge.cli.train import train
 from caloforge.cli.tune import tune
 from caloforge.cli.validate import validate
-from caloforge.errors import CaloforgeError
+from caloforge.errors import CaloforgeError, SameShowersWarning
 
 __all__ = ["INTERRUPTED", "Failure", "app", "describe", "main"]
 
@@ -79,6 +80,14 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning of caloforge's as one line; others as Python does."""
+    if issubclass(category, SameShowersWarning):
+        typer.echo(f"caloforge: warning: {_one_line(str(message))}", err=True)
+    else:
+        typer.echo(warnings.formatwarning(message, category, *where[:2], *where[3:]), err=True, nl=False)
+
+
 class Verbs(TyperGroup):
     """The group of verbs: accepts ``--debug`` anywhere and prints what a verb raises as one line."""
 
@@ -95,7 +104,9 @@ class Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; an error prints one line on standard error and sets the exit code."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # typer answers it: the reader of a pipe went away
         except (Exception, KeyboardInterrupt) as error:
@@ -139,7 +150,7 @@ def _options(
 
 
 for _verb in (
-    detectors, models, simulate, project, train, tune, generate, export, validate, study, benchmark, convert, view, demo,
+    detectors, models, simulate, project, train, tune, generate, export, validate, study, benchmark, convert, merge, view, demo,
 ):  # fmt: skip
     app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
 

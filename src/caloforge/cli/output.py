@@ -18,6 +18,7 @@ __all__ = [
     "Number",
     "OutputFile",
     "OutputFolder",
+    "Scheduler",
     "Seed",
     "Settings",
     "Theta",
@@ -36,8 +37,11 @@ _WIDE = 200
 
 def known_device(name: str) -> str:
     """Return the name of a device, or refuse it."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise typer.BadParameter(f"'{name}' is not a device; expected auto, cpu or cuda")
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (":" in name and not (kind == "cuda" and number.isdecimal())):
+        raise typer.BadParameter(
+            f"'{name}' is not a device; expected auto, cpu, cuda, or one GPU such as cuda:1"
+        )
     return name
 
 
@@ -45,7 +49,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists already.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same showers.")]
 Number = Annotated[int, typer.Option("-n", "--number", min=1, help="Number of showers.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", callback=known_device)]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, or one GPU such as cuda:1.", callback=known_device)
+]
 OutputFile = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 AllowSeen = Annotated[
@@ -53,6 +59,14 @@ AllowSeen = Annotated[
     typer.Option(
         "--allow-seen",
         help="Go on with reference showers that trained or selected a model; the result says so.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Work on the Dask cluster of this scheduler: tcp://HOST:PORT, or its scheduler file.",
+        metavar="ADDRESS",
     ),
 ]
 Energy = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from caloforge.cli.output import (
     Json,
     Number,
     OutputFile,
+    Scheduler,
     Seed,
     Theta,
     print_result,
@@ -32,7 +33,14 @@ Layout = Annotated[
     ),
 ]
 
-__all__ = ["export", "generate", "project", "simulate", "view"]
+First = Annotated[
+    int,
+    typer.Option(
+        "--first", min=0, help="Number of the first shower: made are I to I + N - 1 of the seed.", metavar="I"
+    ),
+]
+
+__all__ = ["export", "generate", "merge", "project", "simulate", "view"]
 
 
 def simulate(
@@ -57,6 +65,8 @@ def simulate(
         bool, typer.Option("--download-data", help="Let geant4-pybind download Geant4's physics tables.")
     ] = False,
     layout: Layout = "dense",
+    first: First = 0,
+    scheduler: Scheduler = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -81,9 +91,11 @@ def simulate(
         production_cut=production_cut,
         download_data=download_data or None,
         layout=layout,
+        first=first,
+        scheduler=scheduler,
     )
-    what = f"{number} showers of {engine} in {detector}"
-    print_result(as_json, output, what, n=number, engine=engine, seed=seed)
+    what = f"{number} showers of {engine} in {detector}, {_which(seed, first, number)}"
+    print_result(as_json, output, what, n=number, engine=engine, seed=seed, first=first)
 
 
 def generate(
@@ -129,17 +141,20 @@ def generate(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
     layout: Layout = "dense",
     seed: Seed = 0,
+    first: First = 0,
+    scheduler: Scheduler = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
+    from caloforge.cluster import connected
     from caloforge.errors import InputError
     from caloforge.files import check_output
     from caloforge.settings import assignment
     from caloforge.showers import open_showers
     from caloforge.showers.seen import warnings_of
     from caloforge.showers.writing import check_layout
-    from caloforge.zoo.store import load
+    from caloforge.zoo.store import generate_on_cluster, load
 
     if like is not None and (energy is not None or theta is not None):
         raise InputError("--like takes energies and angles from a file; leave out --energy and --theta")
@@ -150,29 +165,71 @@ def generate(
     check_output(output, force)
     options = dict(map(assignment, settings or ()))
     place = detector if like is None else _other_detector(source, like, detector)
-    model = load(source, device, options, precision, compiled, place)
+    if scheduler is not None and not isinstance(place, str | Path | None):
+        msg = (
+            "a model of several detectors takes that of --like on one machine alone; expected no --scheduler"
+        )
+        raise InputError(msg)
+    loading = {
+        "device": device,
+        "options": options,
+        "precision": precision,
+        "compiled": compiled,
+        "detector": place,
+    }
+    wanted: dict[str, Any] = {
+        "n": number, "energy": energy, "theta": theta, "seed": seed, "first": first, "batch_size": batch_size,
+        "allow_extrapolation": allow_extrapolation,
+    }  # fmt: skip
+    model = load(
+        source, **(loading if scheduler is None else {"device": "cpu", "options": options, "detector": place})
+    )
     print_warnings(warnings_of(model.name, model.attributes))
     if model.mode.compiled:
         typer.echo(f"caloforge: {model.mode.describe()}", err=True)
     with nullcontext() if like is None else open_showers(like, detector) as reference:
-        model.write(
-            output,
-            number,
-            energy=energy,
-            theta=theta,
-            like=reference,
-            seed=seed,
-            batch_size=batch_size,
-            allow_extrapolation=allow_extrapolation,
-            force=force,
-            layout=layout,
-        )
+        with connected(scheduler) as cluster:
+            if cluster is None:
+                model.write(output, like=reference, force=force, layout=layout, **wanted)
+            else:
+                generate_on_cluster(
+                    cluster, model, source, output, loading, wanted, like, detector, force, layout
+                )
         print_warnings(model.notes(theta, reference, allow_extrapolation))
     with open_showers(output) as file:
         made = len(file)
     place = model.detector.name
-    what = f"{made} showers of {model.name} in {place}"
-    print_result(as_json, output, what, n=made, source=model.name, detector=place)
+    what = f"{made} showers of {model.name} in {place}, {_which(seed, first, made)}"
+    print_result(as_json, output, what, n=made, source=model.name, detector=place, seed=seed, first=first)
+
+
+def _which(seed: int, first: int, n: int) -> str:
+    """Say which showers of a seed were made, so that nobody makes the same twice without knowing."""
+    return f"seed {seed}, showers {first} to {first + n - 1}"
+
+
+def merge(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files of one production, in any order.", metavar="FILES...")
+    ],
+    output: OutputFile,
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="Of the file: dense or sparse; by default that of the first file."),
+    ] = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Accept that showers are missing between the files.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Join the files of a job array (simulate or generate with --first) into one, each shower once, in order."""
+    from caloforge.showers.ranges import merge as join
+
+    made = join(files, output, force=force, layout=layout, gaps=allow_gaps)
+    several = "" if len(made.ranges) == 1 else f", {len(made.ranges)} seeds"
+    what = f"{made.n} showers of {made.files} files{several}"
+    print_result(as_json, output, what, n=made.n, files=made.files, ranges=made.ranges)
 
 
 def _other_detector(source: str, like: Path, default: str | None) -> Place | None:

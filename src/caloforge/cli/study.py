@@ -40,6 +40,7 @@ def study(
     device: cli.Device = "auto",
     detector: cli.Detector = None,
     allow_seen: cli.AllowSeen = False,
+    scheduler: cli.Scheduler = None,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
@@ -73,6 +74,7 @@ def study(
         labels=label,
         force=force,
         allow_seen=allow_seen,
+        scheduler=scheduler,
     )
     cli.print_warnings(result.content["warnings"])
     if as_json:

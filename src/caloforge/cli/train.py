@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,14 @@ def train(
         ),
     ] = None,
     device: cli.Device = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="Divide every batch between so many GPUs, or processes with --device cpu.",
+        ),
+    ] = 1,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same weights.")
     ] = 0,
@@ -82,11 +91,8 @@ def train(
     """
     from caloforge.train import RunFolder
     from caloforge.train import train as run
+    from caloforge.train.devices import first_process
     from caloforge.zoo.store import weights_of
-
-    def announce(plan: Plan) -> None:
-        for line in plan.lines():
-            typer.echo(line, err=as_json)
 
     model, data = _model_and_data(inputs)
     folder = run(
@@ -104,10 +110,13 @@ def train(
         detector=detector,
         time_limit=time,
         report=report is not False,
-        announce=announce,
+        announce=partial(_announce, err=as_json),
         start=None if start is None else weights_of(start),
         pretrain=pretrain,
+        devices=devices,
     )
+    if not first_process():
+        return
     info = RunFolder(folder).read()
     if not as_json:
         _print_run(folder, info)
@@ -122,6 +131,12 @@ def train(
             _print_closing(folder, closing)
     if as_json:
         cli.print_json({"output": str(folder), **info})
+
+
+def _announce(plan: Plan, err: bool) -> None:
+    """Print a plan."""
+    for line in plan.lines():
+        typer.echo(line, err=err)
 
 
 def _model_and_data(inputs: list[str]) -> tuple[str | None, list[Path]]:
@@ -145,7 +160,8 @@ def _model_and_data(inputs: list[str]) -> tuple[str | None, list[Path]]:
 
 def _print_run(folder: Path, info: dict[str, Any]) -> None:
     """Say what was trained and how it ended."""
-    seconds = f"{info['wall_seconds']:.0f} s on {info['device']}"
+    where = info["device"] if info["devices"] == 1 else f"{info['devices']} x {info['device']}"
+    seconds = f"{info['wall_seconds']:.0f} s on {where}"
     cli.print_written(
         folder,
         f"{info['model']}, {info['parameters']:,} parameters, {info['train_showers']} showers, {seconds}",

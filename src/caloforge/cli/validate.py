@@ -66,6 +66,7 @@ def validate(
     device: cli.Device = "auto",
     detector: cli.Detector = None,
     allow_seen: cli.AllowSeen = False,
+    scheduler: cli.Scheduler = None,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
@@ -103,6 +104,7 @@ def validate(
             detector=detector,
             labels=label,
             allow_seen=allow_seen,
+            scheduler=scheduler,
         )
     except GateError:
         if not as_json:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caloforge.errors import CaloforgeError, InputError
+from caloforge.errors import CaloforgeError, InputError, SameShowersWarning
 from caloforge.generate.conditions import (
     BLOCK,
     Given,
@@ -52,6 +52,7 @@ from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerWriter, SparseShowers
 from caloforge.showers.hdf5 import PRECISION, UNCONDITIONED
 from caloforge.showers.identity import seen_union
+from caloforge.showers.ranges import made_before
 from caloforge.showers.sparse import Hits
 from caloforge.showers.views import AnyShowers
 from caloforge.showers.writing import check_layout
@@ -131,17 +132,11 @@ class Generator:
         return [*self.model.caveats(), *notes(self.model, self.theta, request)]
 
     def generate(
-        self,
-        n: int | None = None,
-        energy: str | EnergySpec | None = None,
-        theta: str | float | AngleSpec | None = None,
-        like: AnyShowers | None = None,
-        seed: int = 0,
-        batch_size: int = 1000,
-        allow_extrapolation: bool = False,
-    ) -> Showers:
+        self, n: int | None = None, energy: str | EnergySpec | None = None, theta: str | float | AngleSpec | None = None,
+        like: AnyShowers | None = None, seed: int = 0, batch_size: int = 1000, allow_extrapolation: bool = False, first: int = 0,
+    ) -> Showers:  # fmt: skip
         """Generate showers in memory; see :meth:`stream` for the arguments."""
-        stream = self.stream(n, energy, theta, like, seed, batch_size, allow_extrapolation)
+        stream = self.stream(n, energy, theta, like, seed, batch_size, allow_extrapolation, first)
         return Showers.concatenate(list(stream))
 
     def write(
@@ -156,25 +151,27 @@ class Generator:
         allow_extrapolation: bool = False,
         force: bool = False,
         layout: str = "dense",
+        first: int = 0,
     ) -> Path:
         """Generate showers into a file, a batch at a time; see :meth:`stream` for the arguments.
 
         ``layout`` is "dense", with all cells, or "sparse", with those that have energy; see :class:`~caloforge.showers.ShowerWriter`.
         """
         check_layout(layout)
-        request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation)
+        request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation, first)
         total = request.number()
+        self.warn_of_same(Path(path), request)
         dense = self.device.type == "cpu" and layout == "dense"
         parts: AbstractContextManager[Iterator[Showers | SparseShowers]] = (
             nullcontext(self._dense(request)) if dense else self._ahead(request)
         )
         with parts as stream:
-            first = next(stream)
+            head = next(stream)
             writer = ShowerWriter(
-                path, self.detector, first.particle, self.name, seed, first.attributes, force, layout
+                path, self.detector, head.particle, self.name, seed, head.attributes, force, layout
             )
             with writer, progress(total, f"generate {self.name}") as advance:
-                for part in chain([first], stream):
+                for part in chain([head], stream):
                     writer.append(part)
                     advance(len(part))
         return Path(path)
@@ -188,6 +185,7 @@ class Generator:
         seed: int = 0,
         batch_size: int = 1000,
         allow_extrapolation: bool = False,
+        first: int = 0,
     ) -> Iterator[Showers]:
         """Iterate over generated showers.
 
@@ -198,13 +196,14 @@ class Generator:
             like: File or showers, or a list of these, whose energies, angles and further conditions are taken.
             batch_size: Showers a part.
             allow_extrapolation: Accept conditions outside those of the training.
+            first: Number of the first shower: made are the showers ``first`` to ``first + n`` of the seed.
 
         Raises:
             InputError: When neither ``n`` and ``energy`` nor ``like`` are given, or both.
             IncompatibleError: When ``like`` is of another detector or particle, or conditions lie outside the training's, those too that the model does
                 not have.
         """
-        request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation)
+        request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation, first)
         if self.device.type == "cpu":
             yield from self._dense(request)
         else:
@@ -213,17 +212,11 @@ class Generator:
                     yield part.to_dense()
 
     def stream_sparse(
-        self,
-        n: int | None = None,
-        energy: str | EnergySpec | None = None,
-        theta: str | float | AngleSpec | None = None,
-        like: AnyShowers | None = None,
-        seed: int = 0,
-        batch_size: int = 1000,
-        allow_extrapolation: bool = False,
-    ) -> Iterator[SparseShowers]:
+        self, n: int | None = None, energy: str | EnergySpec | None = None, theta: str | float | AngleSpec | None = None,
+        like: AnyShowers | None = None, seed: int = 0, batch_size: int = 1000, allow_extrapolation: bool = False, first: int = 0,
+    ) -> Iterator[SparseShowers]:  # fmt: skip
         """Iterate over generated showers as hits, of which all cells of a part are never in the memory of the CPU; see :meth:`stream`."""
-        return self._sparse(Request(n, energy, theta, like, seed, batch_size, allow_extrapolation))
+        return self._sparse(Request(n, energy, theta, like, seed, batch_size, allow_extrapolation, first))
 
     def _ahead(self, request: Request) -> AbstractContextManager[Iterator[SparseShowers]]:
         """Return showers as hits, made in a thread while those before are used."""
@@ -275,16 +268,28 @@ class Generator:
 
     def _batches(self, request: Request) -> Iterator[_Batch]:
         """Iterate over the showers to be made; the first comes when the networks' mode has been compared with plain float32."""
-        size, total = request.size, request.number()
+        total = request.number()
+        facts = self.attributes | {PRECISION: self.mode.precision} | self._facts(request)
         with request.opened(self.detector, default_angles(self.model, self.theta)) as take:
-            for start in range(0, total, size):
-                batch = self._batch(take(start, min(start + size, total)), start, request)
-                if not (start or self.mode.plain or self._is_good(request)):
+            for start, stop in request.spans():
+                batch = self._batch(take(start, stop), start, request, facts)
+                if not (start > request.first or self.mode.plain or self._is_good(request)):
                     least, most = _COMPARED
-                    self._compare(self._batch(take(0, min(max(total, least), most)), 0, request), request)
+                    some = take(0, min(max(total, least), most))
+                    self._compare(self._batch(some, 0, request, facts), request)
                 yield batch
 
-    def _batch(self, given: Given, start: int, request: Request) -> _Batch:
+    def warn_of_same(self, path: Path, request: Request) -> None:
+        """Warn when a file beside an output has some of the showers that it is to have."""
+        made = {"detector": self.detector.name, "source": self.name, "seed": request.seed}
+        if same := made_before(path, made | self._facts(request), self.seen):
+            warnings.warn(same, SameShowersWarning, stacklevel=3)
+
+    def _facts(self, request: Request) -> dict[str, Any]:
+        """Return the attributes that say which showers a request makes."""
+        return request.facts(self.detector.beam, default_angles(self.model, self.theta))
+
+    def _batch(self, given: Given, start: int, request: Request, facts: dict[str, Any]) -> _Batch:
         """Return showers with the conditions that shape them or place their cells."""
         particle = self.particle or self.detector.beam.particle
         given = admitted(self.model, particle, self.theta, given, request)
@@ -297,7 +302,7 @@ class Generator:
             given.particle,
             self.name,
             request.seed,
-            self.attributes | {PRECISION: self.mode.precision},
+            facts,
             self.seen,
         )
         matrix = self.model.condition_matrix(empty)

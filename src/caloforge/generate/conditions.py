@@ -20,6 +20,7 @@ from caloforge.geometry import Detector
 from caloforge.geometry.beam import Beam
 from caloforge.models.base import ShowerModel
 from caloforge.showers.hdf5 import PERPENDICULAR
+from caloforge.showers.ranges import check_first, range_facts
 from caloforge.showers.views import AnyShowers, open_any
 from caloforge.units import AngleSpec, EnergySpec
 
@@ -83,6 +84,7 @@ class Request:
     seed: int = 0
     batch_size: int = 1000
     allow_extrapolation: bool = False
+    first: int = 0  # number of the first shower
 
     @property
     def size(self) -> int:
@@ -97,6 +99,7 @@ class Request:
 
     def number(self) -> int:
         """Return the number of showers: ``n``, or that of ``like``."""
+        check_first(self.first)
         n = self.n
         if n is None and self.like is None:
             raise InputError("the number of showers is needed")
@@ -109,6 +112,22 @@ class Request:
         if n is None or n < 1:
             raise InputError(f"number of showers is {n}; expected at least 1")
         return n
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield the first shower of each part and that behind its last; parts begin at multiples of :attr:`size`, but for the first one."""
+        size, start, stop = self.size, self.first, self.first + self.number()
+        while start < stop:
+            end = min(start - start % size + size, stop)
+            yield start, end
+            start = end
+
+    def facts(self, beam: Beam, theta: AngleSpec) -> dict[str, Any]:
+        """Return the attributes of a file that say which showers it has, under which conditions."""
+        drawn = {}
+        if self.like is None and self.energy is not None:
+            beam = beam.replace(self.energy, theta if self.theta is None else self.theta)
+            drawn = {"beam_energy": str(beam.energy), "beam_theta": str(beam.theta)}
+        return drawn | range_facts(self.first, self.number())
 
     @contextmanager
     def opened(self, detector: Detector, theta: AngleSpec) -> Iterator[Take]:

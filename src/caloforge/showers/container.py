@@ -295,6 +295,10 @@ class SparseShowers:
     def __len__(self) -> int:
         return len(self.hits)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        others = {name: value for name, value in self._empty.fields().items() if name != "cells"}
+        return _sparse, (self.hits, others)
+
     @classmethod
     def from_dense(cls, showers: Showers) -> SparseShowers:
         """Return the hits of showers, and all else of them."""
@@ -306,9 +310,17 @@ class SparseShowers:
         others = {name: value for name, value in showers.fields().items() if name != "cells"}
         return cls(hits=hits, **others)
 
+    def forget_seen(self) -> None:
+        """Drop the identities of the showers that trained the model; they are the same for all showers of a model."""
+        self.seen = self._empty.seen = NO_IDENTITIES
+
     def to_dense(self) -> Showers:
         """Return them with all their cells."""
         return self._empty.replace(cells=self.hits.to_cells(self.detector.n_cells))
+
+
+def _sparse(hits: Hits, others: dict[str, Any]) -> SparseShowers:
+    return SparseShowers(hits=hits, **others)
 
 
 def _column(name: str, values: ArrayLike, n: int) -> NDArray[np.float64]:

@@ -220,6 +220,11 @@ class ShowerFile:
         return len(self._cells)
 
     @property
+    def sparse(self) -> bool:
+        """Whether the file is in the sparse layout."""
+        return self._points is not None
+
+    @property
     def has_theta(self) -> bool:
         """Whether the file has angles; otherwise all are 90 degrees."""
         return hdf5.THETA in self._columns

@@ -1,8 +1,8 @@
 """The chunks of a simulation: simulated in processes, stored when finished, joined at the end.
 
 Chunks begin at fixed places and depend on nothing but the job, so the result does not depend on how many
-processes there are, in which order they finish, or how often the work was interrupted. Anything else that can
-call :meth:`Job.run` (a cluster's scheduler) may make the same parts.
+processes there are, in which order they finish, or how often the work was interrupted. The workers of a cluster
+(:mod:`caloforge.cluster`) make the same parts.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple
 
+from caloforge.cluster import Cluster
 from caloforge.errors import IncompatibleError, OutputError, SimulationError
 from caloforge.files import ensure_output_dir, read_json, write_json
 from caloforge.showers import Showers
@@ -34,9 +36,10 @@ class Chunk(NamedTuple):
     n: int
 
 
-def plan(n: int, size: int) -> list[Chunk]:
-    """Cut ``n`` showers into chunks at fixed places."""
-    return [Chunk(start, min(size, n - start)) for start in range(0, n, size)]
+def plan(n: int, size: int, first: int = 0) -> list[Chunk]:
+    """Cut the showers ``first`` to ``first + n`` into chunks at fixed places, the multiples of ``size``."""
+    ends = [first, *range(first - first % size + size, first + n, size), first + n]
+    return [Chunk(start, stop - start) for start, stop in pairwise(ends)]
 
 
 class InMemory:
@@ -57,6 +60,10 @@ class InMemory:
     def put(self, chunk: Chunk, showers: Showers) -> None:
         """Store a finished chunk."""
         self._made[chunk] = showers
+
+    def receive(self, chunk: Chunk, archive: bytes) -> None:
+        """Store a finished chunk that another process has packed."""
+        self.put(chunk, self.job.unpack(archive))
 
     def take(self, chunk: Chunk) -> Showers:
         """Return a finished chunk, once."""
@@ -145,6 +152,10 @@ class Parts(InMemory):
         """
         write_part(self.path(chunk), self.job.pack(showers))
 
+    def receive(self, chunk: Chunk, archive: bytes) -> None:
+        """Write a finished chunk."""
+        write_part(self.path(chunk), archive)
+
     def take(self, chunk: Chunk) -> Showers:
         """Read a finished chunk."""
         return self.job.unpack(self.path(chunk).read_bytes())
@@ -172,8 +183,11 @@ def make_chunks(
     chunks: Sequence[Chunk],
     workers: int = 1,
     advance: Callable[[int], None] = lambda _: None,
+    cluster: Cluster | None = None,
 ) -> None:
-    """Simulate all chunks that are not finished yet; ``advance`` is called with the number of showers of each finished one.
+    """Simulate all chunks that are not finished yet, in processes here or on a cluster.
+
+    ``advance`` is called with the number of showers of each finished one.
 
     Raises:
         SimulationError: When a chunk's worker died ``ATTEMPTS`` times.
@@ -185,12 +199,24 @@ def make_chunks(
             advance(chunk.n)
         else:
             missing.append(chunk)
-    if workers == 1 and not isinstance(store.job.engine, IsolatedEngine):
+    if cluster is not None:
+        tasks = [(store.job, chunk) for chunk in missing]
+        for number, archive in cluster.results(_packed, tasks):
+            store.receive(missing[number], archive)
+            advance(missing[number].n)
+    elif workers == 1 and not isinstance(store.job.engine, IsolatedEngine):
         for chunk in missing:
             store.put(chunk, store.job.run(chunk.start, chunk.n))
             advance(chunk.n)
     elif missing:
         _Crew(store).make(missing, min(workers, len(missing)), advance)
+
+
+def _packed(job: Job, chunk: Chunk) -> bytes:
+    """Return a chunk, simulated in this process or in one that it starts."""
+    store = InMemory(job)
+    make_chunks(store, [chunk])
+    return job.pack(store.take(chunk))
 
 
 class _Crew:
@@ -233,7 +259,7 @@ class _Crew:
                 self._retire(chunk, attempt, death)
             else:
                 if archive is not None:
-                    self._store.put(chunk, self._store.job.unpack(archive))
+                    self._store.receive(chunk, archive)
                 break
         return chunk.n
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from caloforge.errors import IncompatibleError, InputError
+from caloforge.cluster import Cluster, connected
+from caloforge.errors import IncompatibleError, InputError, SameShowersWarning
 from caloforge.files import check_output
 from caloforge.geometry import Detector, MeshReadout, get_detector
 from caloforge.progress import progress
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerWriter
+from caloforge.showers.ranges import check_first, made_before, range_facts
 from caloforge.showers.writing import check_layout
 from caloforge.simulate.chunks import Chunk, InMemory, Parts, make_chunks, plan
 from caloforge.simulate.job import MANTISSA_BITS, THRESHOLD, Engine, Job
@@ -42,6 +45,8 @@ def simulate(
     threshold: float | None = None,
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
+    first: int = 0,
+    scheduler: str | None = None,
     **options: Any,
 ) -> Showers: ...
 
@@ -62,6 +67,8 @@ def simulate(
     threshold: float | None = None,
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
+    first: int = 0,
+    scheduler: str | None = None,
     **options: Any,
 ) -> Path: ...
 
@@ -80,11 +87,13 @@ def simulate(
     threshold: float | None = None,
     mantissa_bits: int = MANTISSA_BITS,
     layout: str = "dense",
+    first: int = 0,
+    scheduler: str | None = None,
     **options: Any,
 ) -> Showers | Path:
     """Simulate showers.
 
-    Shower i depends on the arguments and i alone: not on ``n``, nor on ``workers``. With an ``output``, finished
+    Shower i depends on the arguments and i alone: not on ``n``, ``first`` nor ``workers``. With an ``output``, finished
     chunks are stored in ``OUTPUT.parts/`` until all are finished, and the same call repeated continues from there.
 
     Arguments:
@@ -102,6 +111,8 @@ def simulate(
             evaluation has one.
         mantissa_bits: Bits of mantissa of the cells; 23 are all.
         layout: Of the output: "dense", with all cells, or "sparse", with those that have energy.
+        first: Number of the first shower: made are the showers ``first`` to ``first + n`` of the seed.
+        scheduler: Address of a Dask scheduler whose workers simulate (:mod:`caloforge.cluster`), in place of processes here.
         options: The engine's own. Geant4's are ``physics_list``, an electromagnetic constructor or a reference list;
             ``production_cut``, mm, by default 1.0, or 0.7 in a reference list, as in Geant4; and ``download_data``, True
             to let geant4-pybind download missing data sets. None counts as not set, and a detector of a published data set
@@ -109,6 +120,9 @@ def simulate(
 
     Returns:
         The showers, or the path of the file.
+
+    Warns:
+        SameShowersWarning: When a file beside the output has some of these showers.
 
     Raises:
         InputError: When an argument is out of range.
@@ -119,6 +133,7 @@ def simulate(
     for name, value in (("n", n), ("workers", workers)):
         if value < 1:
             raise InputError(f"{name} is {value}; expected 1 or more")
+    check_first(first)
     place = get_detector(detector)
     if not place.simulable:
         msg = f"detector '{place.name}' has no stack of slabs and cannot be simulated"
@@ -140,17 +155,20 @@ def simulate(
             f"the mesh of detector '{place.name}' is for particles at 90 degrees, not theta {job.beam.theta}"
         )
         raise IncompatibleError(msg)
-    chunks = plan(n, job.engine.chunk_size(place, job.beam))
+    chunks = plan(n, job.engine.chunk_size(place, job.beam), first)
     if output is None:
         store = InMemory(job)
-        _make(store, chunks, n, workers)
+        with connected(scheduler) as cluster:
+            _make(store, chunks, n, workers, cluster)
         made = [store.take(chunk) for chunk in chunks]
         seconds = sum(part.attributes["cpu_seconds"] for part in made)
-        return Showers.concatenate(made).replace(attributes=_attributes(job, made[0], n, seconds))
+        return Showers.concatenate(made).replace(attributes=_attributes(job, made[0], first, n, seconds))
     path = Path(output)
-    with Parts(path.with_name(path.name + ".parts"), job, force) as parts:
-        _make(parts, chunks, n, workers)
-        _join(parts, chunks, n, path, force, layout)
+    if same := made_before(path, {**_facts(job), **range_facts(first, n)}):
+        warnings.warn(same, SameShowersWarning, stacklevel=2)
+    with connected(scheduler) as cluster, Parts(path.with_name(path.name + ".parts"), job, force) as parts:
+        _make(parts, chunks, n, workers, cluster)
+        _join(parts, chunks, path, force, layout)
         parts.remove()
     return path
 
@@ -163,21 +181,33 @@ def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     return build(**options)
 
 
-def _make(store: InMemory, chunks: Sequence[Chunk], n: int, workers: int) -> None:
+def _make(store: InMemory, chunks: Sequence[Chunk], n: int, workers: int, cluster: Cluster | None) -> None:
     label = f"simulating {store.job.detector.name} with {store.job.engine.name}"
     with progress(n, label) as advance:
-        make_chunks(store, chunks, workers, advance)
+        make_chunks(store, chunks, workers, advance, cluster)
 
 
-def _attributes(job: Job, first: Showers, n: int, seconds: float) -> dict[str, Any]:
-    """Return the attributes of the whole: those of the first chunk and of the job, and the mean processor time."""
-    facts = {name: value for name, value in first.attributes.items() if name != "cpu_seconds"}
-    return {**facts, **job.attributes(), "n": n, "cpu_seconds_per_shower": seconds / n}
+def _facts(job: Job) -> dict[str, Any]:
+    """Return the attributes of a file that its showers follow from."""
+    beam = {
+        "beam_energy": str(job.beam.energy),
+        "beam_theta": str(job.beam.theta),
+        "particle": job.beam.particle,
+    }
+    made = {"detector": job.detector.name, "source": job.engine.name, "seed": job.seed}
+    return {**job.engine.attributes(), **made, **beam}
 
 
-def _join(parts: Parts, chunks: Sequence[Chunk], n: int, path: Path, force: bool, layout: str) -> None:
+def _attributes(job: Job, chunk: Showers, first: int, n: int, seconds: float) -> dict[str, Any]:
+    """Return the attributes of the whole: those of one chunk and of the job, and the mean processor time."""
+    facts = {name: value for name, value in chunk.attributes.items() if name != "cpu_seconds"}
+    return {**facts, **job.attributes(), **range_facts(first, n), "cpu_seconds_per_shower": seconds / n}
+
+
+def _join(parts: Parts, chunks: Sequence[Chunk], path: Path, force: bool, layout: str) -> None:
     """Write the chunks in order, one at a time, into one file."""
     job, seconds = parts.job, 0.0
+    first, n = chunks[0].start, sum(chunk.n for chunk in chunks)
     with ShowerWriter(
         path, job.detector, job.beam.particle, job.engine.name, job.seed, force=force, layout=layout
     ) as writer:
@@ -185,4 +215,4 @@ def _join(parts: Parts, chunks: Sequence[Chunk], n: int, path: Path, force: bool
             showers = parts.take(chunk)
             seconds += showers.attributes["cpu_seconds"]
             writer.append(showers)
-            writer.attributes = _attributes(job, showers, n, seconds)
+            writer.attributes = _attributes(job, showers, first, n, seconds)

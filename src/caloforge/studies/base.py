@@ -34,6 +34,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from numpy.typing import ArrayLike, NDArray
 
+from caloforge.cluster import Cluster
 from caloforge.errors import InputError
 from caloforge.geometry import Detector
 from caloforge.registry import Registry
@@ -117,6 +118,7 @@ class Context:
     cache: Cache = field(default_factory=lambda: Cache(None))  # what was computed before
     allow_seen: bool = False  # whether the reference may have showers of training or selection
     seen: Mapping[str, SeenCount] = field(default_factory=dict)  # reference showers seen, by model
+    cluster: Cluster | None = None  # whose workers do the studies of a study of several
 
     @cached_property
     def reference(self) -> ShowerSource:
@@ -208,6 +210,7 @@ class Study(ABC):
     Settings: ClassVar[type[StudySettings]] = StudySettings
     least_generated: ClassVar[int] = 1  # fewest generated samples
     judges: ClassVar[bool] = True  # whether it judges samples that exist; the study ``all`` leaves others out
+    several: ClassVar[bool] = False  # whether it does other studies, which a cluster's workers then do
 
     @classmethod
     def default_reference(cls) -> Path | None:

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
+from caloforge.cluster import connected
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import OutputExistsError
 from caloforge.files import ensure_output_dir, read_json, write_json
@@ -28,7 +29,7 @@ from caloforge.studies.cache import Cache
 from caloforge.studies.page import study_content, write_study
 from caloforge.studies.sources import Input, open_sources
 
-__all__ = ["run_study", "study_command", "study_settings"]
+__all__ = ["absolute", "run_study", "study_command", "study_settings"]
 
 
 def run_study(
@@ -46,6 +47,7 @@ def run_study(
     command: str | None = None,
     showers: str | Path | None = None,
     allow_seen: bool = False,
+    scheduler: str | None = None,
 ) -> StudyResult:
     """Do a study.
 
@@ -64,6 +66,8 @@ def run_study(
         command: The command to note; by default the equivalent one of the command line.
         showers: Folder of generated showers, which several studies may share; by default the study's cache.
         allow_seen: Accept reference showers that were used to train or select a model; the result says how many.
+        scheduler: Address of a Dask scheduler (:mod:`caloforge.cluster`) one of whose workers does the study, or some those of ``all``. They find the
+            inputs, which are files, and the output under the same paths.
 
     Raises:
         UnknownNameError: For an unknown study.
@@ -74,6 +78,16 @@ def run_study(
     study = STUDIES[name]()
     chosen = study_settings(study, settings)
     with ExitStack() as stack:
+        cluster = stack.enter_context(connected(scheduler))
+        if cluster is not None and not study.several:
+            files = [absolute(item) for item in _references(study, reference)]
+            inputs, place = [absolute(item) for item in generated], output and Path(output).absolute()
+            common: dict[str, Any] = {
+                "output": place, "settings": chosen, "seed": seed, "n": n, "device": device, "detector": detector, "labels": labels,
+                "force": force, "command": command, "showers": showers, "allow_seen": allow_seen,
+            }  # fmt: skip
+            [(_, result)] = cluster.results(_run, [(name, files, inputs, common)])
+            return result
         references = open_sources(stack, _references(study, reference), detector, device)
         if any(source.showers is None for source in references):
             study.refuse("the reference must be a file of showers")
@@ -84,13 +98,25 @@ def run_study(
         common = {"study": name, "settings": chosen.model_dump(mode="json"), "seed": seed}
         folder = None if output is None else _open_folder(Path(output), _key(context, common), force)
         cache = Cache(folder and folder / "cache", common, Path(showers) if showers else None)
-        context = Context(references, samples, chosen, seed, n, cache, allow_seen, seen)
+        context = Context(references, samples, chosen, seed, n, cache, allow_seen, seen, cluster)
         result = study.run(context)
         line = command or study_command(study, context, folder)
         result.content = study_content(study, context, result, line)
         if folder is not None:
             result.path = write_study(folder, study, result)
     return result
+
+
+def _run(
+    name: str, references: Sequence[Input], generated: Sequence[Input], common: dict[str, Any]
+) -> StudyResult:
+    """Do a study, on a worker."""
+    return run_study(name, references, *generated, **common)
+
+
+def absolute(item: Any) -> Any:
+    """Return the absolute path of what is there; anything else as it is."""
+    return str(Path(item).absolute()) if isinstance(item, str | Path) and Path(item).exists() else item
 
 
 def study_settings(

@@ -3,8 +3,8 @@
 import sys
 
 import caloforge
-from caloforge.train.folder import RunFolder
-from caloforge.train.run import held_out_showers, train
+from caloforge.train.folder import RunFolder, held_out_showers
+from caloforge.train.run import train
 from caloforge.train.settings import TrainConfig
 
 __all__ = ["RunFolder", "TrainConfig", "held_out_showers", "train"]

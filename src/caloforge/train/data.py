@@ -348,8 +348,11 @@ class StreamedDataset:
         for start in range(0, len(self), size):
             yield self.take(torch.from_numpy(self._in_order[start : start + size]))
 
-    def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
-        """Iterate over one shuffled epoch in whole batches; a pure function of the arguments and the files."""
+    def epoch(
+        self, size: int, seed: int, stage: str, epoch: int, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """Iterate over one shuffled epoch in whole batches, of each part k of n equal ones; a pure function of the arguments and the files."""
+        steps, share, before = self.steps(size), size // part[1], 0
         generator = torch.Generator().manual_seed(child_seed(seed, f"epoch/{stage}", epoch))
         parts = [self._parts[k] for k in torch.randperm(len(self._parts), generator=generator).tolist()]
         buffer = max(1, SAMPLE_BYTES // (4 * self._files.detector.n_cells))
@@ -365,15 +368,17 @@ class StreamedDataset:
                 if number + 1 < len(groups):
                     coming.append(ahead.submit(self._files.load, self._rows[groups[number + 1]]))
                 order = torch.randperm(len(group), generator=generator)
-                start = 0
+                order = order[(before + torch.arange(len(order))) % size // share == part[0]]
+                before, start = before + len(group), 0
                 while start < len(order):
-                    mine = order[start : start + size - len(left)]
+                    mine = order[start : start + share - len(left)]
                     start += len(mine)
                     found = cells.dense(torch.from_numpy(place)[mine])
                     rest = torch.cat([rest, found]) if len(left) else found
                     left = torch.cat([left, torch.from_numpy(group)[mine]])
-                    if len(left) == size:
+                    if len(left) == share and steps:
                         yield self._batch(rest, left)
+                        steps -= 1
                         rest, left = rest[:0], left[:0]
 
     def _batch(self, cells: Tensor, indices: Tensor) -> Batch:

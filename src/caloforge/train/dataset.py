@@ -172,13 +172,15 @@ class CellDataset:
         first._resident = None if self._resident is None else self._resident[:n]
         return first
 
-    def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
-        """Iterate over one shuffled epoch; a pure function of the arguments."""
+    def epoch(
+        self, size: int, seed: int, stage: str, epoch: int, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """Iterate over one shuffled epoch, of each batch part k of n equal ones; a pure function of the arguments."""
         generator = torch.Generator().manual_seed(child_seed(seed, f"epoch/{stage}", epoch))
         order = torch.randperm(len(self), generator=generator)
         order = order if self._resident is None else order.to(self.device)
         for batch in range(self.steps(size)):
-            yield self.take(order[batch * size : (batch + 1) * size])
+            yield self.take(order[batch * size : (batch + 1) * size].tensor_split(part[1])[part[0]])
 
 
 class DetectorDatasets:
@@ -217,8 +219,11 @@ class DetectorDatasets:
             self.model.enter(k)
             yield from part.batches(size)
 
-    def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
-        """Iterate over one shuffled epoch; a pure function of the arguments."""
+    def epoch(
+        self, size: int, seed: int, stage: str, epoch: int, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """Iterate over one shuffled epoch, on one device (``part``); a pure function of the arguments."""
+        assert part == (0, 1)
         generator = torch.Generator().manual_seed(child_seed(seed, f"detectors/{stage}", epoch))
         batches = {
             k: part.epoch(size, child_seed(seed, f"detector {k}"), stage, epoch) for k, part in self.parts

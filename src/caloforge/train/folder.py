@@ -12,10 +12,13 @@ had seen before). A shipped model has ``MODEL.identities.npy`` with all of them.
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,25 +30,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from caloforge.errors import ConfigError, FileFormatError, IncompatibleError
-from caloforge.files import atomic_path, read_json
+from caloforge import __version__
+from caloforge.errors import FileFormatError, IncompatibleError
+from caloforge.files import atomic_path, read_json, source_commit
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
+from caloforge.showers import Showers
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
-from caloforge.train.settings import Resolved, read_settings
+from caloforge.train.data import Files, Split, TrainingFiles, read_files, split
+from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve
 
 __all__ = [
     "RunFolder",
     "SeenByTraining",
-    "check_resumed",
+    "held_out_showers",
     "inherited_from",
     "load_state",
     "load_weights",
     "random_state",
     "read_identities",
     "restore_random",
+    "run_facts",
     "save_state",
     "save_weights",
     "shipped_identities",
@@ -57,6 +64,42 @@ _NAMES = ("training", "selection", "inherited")
 _MEMBER = re.compile(r"-\d+$")
 RUN_FILE, IDENTITIES = "run.json", "identities.npz"
 FORMAT = 1
+_SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
+
+
+def run_facts(
+    settings: Resolved, files: TrainingFiles, seed: int, parts: Split, device: torch.device, devices: int
+) -> dict[str, Any]:
+    """Return the content of ``run.json`` when the training starts."""
+    processor = platform.processor() or platform.machine()
+    versions = {name: version(name) for name in ("torch", "numpy", "h5py")}
+    return {
+        "status": "running",
+        "model": settings.model_name,
+        "detector": files.detector.name,
+        "detector_definition": files.detector.definition,
+        **({"detectors": [one.name for one in files.detectors]} if files.detectors else {}),
+        "particle": files.header.particle,
+        "incident_theta": _angles(files.header),
+        "seed": seed,
+        "data": files.facts,
+        "storage": files.storage,
+        "train_showers": len(parts.train),
+        "held_out_showers": len(parts.held_out),
+        "versions": {"caloforge": __version__, "python": platform.python_version(), **versions},
+        "commit": source_commit(),
+        "command": " ".join(["caloforge", *sys.argv[1:]]) if "caloforge" in sys.argv[0] else "",
+        "device": str(device) if devices == 1 else device.type,
+        "devices": devices,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _angles(showers: Showers) -> list[float]:
+    """Return the lowest and highest angle, degrees; one angle where they differ by rounding alone."""
+    low, high = float(showers.incident_theta.min()), float(showers.incident_theta.max())
+    return [low, high] if high - low > _SAME_ANGLE else [round((low + high) / 2, 3)] * 2
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -101,17 +144,18 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def random_state() -> dict[str, Any]:
-    """Return the states of torch's global generators, which dropout and initialisation use."""
-    on_gpu = torch.cuda.is_available()
-    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if on_gpu else []}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the states of torch's global generators, which dropout and initialisation use: of the CPU, and of a GPU."""
+    on_gpu = device.type == "cuda"
+    return {"torch": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state(device)] if on_gpu else []}
 
 
-def restore_random(state: Mapping[str, Any]) -> None:
+def restore_random(state: Mapping[str, Any], device: torch.device) -> None:
     """Set torch's global generators."""
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+    if state["cuda"] and device.type == "cuda":
+        stored = state["cuda"]  # of all GPUs in checkpoints of before
+        torch.cuda.set_rng_state(stored[(device.index or 0) % len(stored)].cpu(), device)
 
 
 @dataclass(frozen=True)
@@ -320,32 +364,21 @@ def unfinished_text(stages: Iterable[str]) -> str:
     return f"unfinished: stage{'s' if len(names) > 1 else ''} {', '.join(names)} not trained"
 
 
-def check_resumed(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> bool:
-    """Check that a resumed run is the one that was stopped; return whether it is finished already.
+def held_out_showers(run: str | Path, data: Files) -> Showers:
+    """Return the showers of its data that a run held out, in random order; of several detectors those of the first.
 
     Raises:
-        ConfigError: When model, seed, detector, data or settings differ.
+        FileFormatError: When the run was written before showers had identities: its split is not known any more.
     """
-    before = folder.read()
-    for key in ("model", "seed", "detector"):
-        if before.get(key) != info[key]:
-            raise ConfigError(
-                f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
-            )
-    if (data := info["data"])["sha256"] != before["data"]["sha256"]:
-        raise ConfigError(
-            f"{folder.path}: cannot resume with {data['file']}; the run's data have another hash"
+    folder = RunFolder(Path(run))
+    if not folder.identities.is_file():
+        raise FileFormatError(
+            folder.identities, "", "is missing; the split of so old a run is not known, train again"
         )
-    old, new = read_settings(folder.config), settings.as_dict()
-    used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
-    if before.get("status") == "unfinished" and 0 < limit <= used:
-        raise ConfigError(
-            f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
-            "expected more than that, or 0 for no limit"
-        )
-    for section in ("model", "train"):
-        for key, value in new[section].items():
-            if key not in ("max_seconds", "stage_seconds", "data") and old[section].get(key) != value:
-                msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
-                raise ConfigError(msg)
-    return before.get("status") == "finished"
+    content = read_settings(folder.config)
+    settings = resolve(content["name"], content)
+    several = "detectors" in folder.read()
+    default = None if several else folder.detector()
+    files = read_files(data, DataConfig().bytes, detector=default, several=several)
+    rows = split(files.identities, settings.train).held_out
+    return files.showers(rows if files.groups is None else rows[files.groups[rows] == 0])

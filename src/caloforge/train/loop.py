@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
@@ -19,8 +20,10 @@ from torch import Tensor
 from caloforge.errors import ConfigError, require
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
+from caloforge.random import child_seed
 from caloforge.train.data import StreamedDataset
 from caloforge.train.dataset import CellDataset, DetectorDatasets
+from caloforge.train.devices import Devices
 from caloforge.train.folder import random_state, restore_random
 from caloforge.train.settings import TrainConfig
 from caloforge.train.updater import StageUpdater
@@ -36,14 +39,19 @@ _SLOWER = 1.03  # of the seconds left to a stage: what its epochs may seem to ne
 
 
 class MetricLog:
-    """Rows (training, stage, epoch, name, value) of a CSV file; ``rows`` of an earlier part of the run are kept."""
+    """Rows (training, stage, epoch, name, value) of a CSV file; ``rows`` of an earlier part of the run are kept.
 
-    def __init__(self, path: Path, rows: int = 0, tensorboard: bool = False) -> None:
-        self.path = path
+    Without a path nothing is written.
+    """
+
+    def __init__(self, path: Path | None, rows: int = 0, tensorboard: bool = False) -> None:
+        self.path, self.rows = path, rows
+        self._board: Any = None
+        if path is None:
+            return
         kept = path.read_text().splitlines(keepends=True)[1 : rows + 1] if rows and path.exists() else []
         path.write_text(_HEADER + "".join(kept))
         self.rows = len(kept)
-        self._board: Any = None
         if tensorboard:
             require("tensorboard", "track")
             self._board = require("torch.utils.tensorboard", "track").SummaryWriter(
@@ -52,6 +60,8 @@ class MetricLog:
 
     def add(self, training: int, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Append values of one epoch."""
+        if self.path is None:
+            return
         with self.path.open("a") as handle:
             for name, value in values.items():
                 handle.write(f"{training},{stage},{epoch},{name},{value!r}\n")
@@ -93,6 +103,7 @@ class StageLoop:
     log: MetricLog
     save: Callable[[dict[str, Any]], None]  # writes a checkpoint
     advance: Callable[[int], None]  # moves the progress bar by epochs
+    devices: Devices  # between which every batch is divided
     # time (``time.monotonic``) after which no epoch starts; a stage that it ends leaves a checkpoint
     deadline: float = float("inf")
     seconds: float = float("inf")  # most seconds of the stage, in which its epochs are made to fit
@@ -100,28 +111,32 @@ class StageLoop:
 
     def run(self, state: dict[str, Any] | None = None) -> Best:
         """Run the stage, from a checkpoint's state when there is one; leaves its weights in the model."""
-        size = min(self.stage.batch_size, len(self.data))
+        size = self.devices.divisible(min(self.stage.batch_size, len(self.data)))
+        self._spread()
         generator = torch.Generator(self.data.device).manual_seed(self.seed)
         if self.stage.fit is not None:
-            self.stage.fit(self.sample, generator)
+            if self.devices.first:
+                self.stage.fit(self.sample, generator)
+            self._spread()
             return Best(epoch=0)
         began_stage, used = time.monotonic(), 0.0
         trained = {id(p) for p in self.stage.parameters}
         needed = {name: p.requires_grad for name, p in self.model.named_parameters()}
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in trained)
-        updater = StageUpdater(self.stage, self.data.steps(size), generator, self.config.precision)
+        steps = self.data.steps(size)
+        updater = StageUpdater(self.stage, steps, generator, self.config.precision, self.devices)
         best = Best()
         if state is not None:
             updater.load_state_dict(state["updater"])
             best = Best(**state["best"])
             used = state.get("used", 0.0)
-            restore_random(state["random"])
+            restore_random(state["random"], self.data.device)
         if self.stage.on_start is not None:
             self._mode(False)
             self.stage.on_start(self.data, updater)
             if state is not None:
-                restore_random(state["random"])
+                restore_random(state["random"], self.data.device)
                 generator.set_state(state["updater"]["generator"].cpu())
         if self.config.compile:
             for module in self.stage.compiled:
@@ -129,17 +144,24 @@ class StageLoop:
         self.advance(updater.epoch)
         saved = time.monotonic()
         seconds: list[float] = []
-        while updater.epoch < updater.epochs and time.monotonic() < self.deadline:
+        while updater.epoch < updater.epochs and self.devices.agreed(
+            lambda: time.monotonic() < self.deadline
+        ):
             began = time.monotonic()
             losses = self._epoch(updater, size)
             updater.epoch += 1
             now = time.monotonic()
-            updater.epochs = self._fitting(updater, used + now - began_stage, [*seconds[1:], now - began])
+            took, each = used + now - began_stage, [*seconds[1:], now - began]
+            updater.epochs = self.devices.agreed(partial(self._fitting, updater, took, each))
             done = updater.epoch == updater.epochs
             if updater.epoch % self.config.log_every == 0 or done:
                 values = {name: float(value) for name, value in losses.items()}
                 self.log.add(self.training, self.stage.name, updater.epoch, values)
-            if self.held_out is not None and (updater.epoch % self.config.validate_every == 0 or done):
+            if (
+                self.held_out is not None
+                and self.devices.first
+                and (updater.epoch % self.config.validate_every == 0 or done)
+            ):
                 self._validate(updater, best)
             seconds.append(time.monotonic() - began)
             every = self.config.checkpoint_epochs
@@ -148,11 +170,13 @@ class StageLoop:
                 self._save(updater, best, used + time.monotonic() - began_stage)
                 saved = time.monotonic()
             self.advance(1)
-            if self.watch is not None:
+            if self.watch is not None and self.devices.first:
                 self.watch(self, updater.epoch, best)
         if updater.epoch < updater.epochs:
             self._save(updater, best, used + time.monotonic() - began_stage)
-        if best.weights:
+        if not self.devices.first:
+            best = Best(best.value, updater.epoch, {})
+        elif best.weights:
             self.model.load_weights(best.weights)
         else:
             self._mode(False)
@@ -161,6 +185,7 @@ class StageLoop:
                 last = self._weights()
             self.model.load_weights(last)
             best = Best(best.value, updater.epoch, {})
+        self._spread()
         best.epoch_seconds = median(seconds) if seconds else 0.0
         best.epochs_done, best.epochs = updater.epoch, updater.epochs
         for name, parameter in self.model.named_parameters():
@@ -168,7 +193,13 @@ class StageLoop:
         return best
 
     def _save(self, updater: StageUpdater, best: Best, used: float) -> None:
-        state = {"updater": updater.state_dict(), "best": vars(best), "random": random_state()}
+        if not self.devices.first:
+            return
+        state = {
+            "updater": updater.state_dict(),
+            "best": vars(best),
+            "random": random_state(self.data.device),
+        }
         self.save(state | {"used": used})
 
     def _fitting(self, updater: StageUpdater, used: float, seconds: list[float]) -> int:
@@ -193,9 +224,11 @@ class StageLoop:
         self._mode(True)
         if self.stage.on_epoch_start is not None:
             self.stage.on_epoch_start(updater)
+        self._differ(updater)
+        part = self.devices.rank, self.devices.size
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
-        for batch in self.data.epoch(size, self.seed, self.stage.name, updater.epoch):
+        for batch in self.data.epoch(size, self.seed, self.stage.name, updater.epoch, part):
             batch = self.model.augment(batch, updater.generator)
             with updater.autocast():
                 losses = self.stage.step(batch, updater)
@@ -204,7 +237,27 @@ class StageLoop:
                 value = value.detach().float()
                 sums[name] = sums[name] + value if name in sums else value
                 counts[name] = counts.get(name, 0) + 1
-        return {name: value / counts[name] for name, value in sums.items()}
+        return self.devices.mean({name: value / counts[name] for name, value in sums.items()})
+
+    def _spread(self) -> None:
+        """Give the model of every device the weights of the first, whose fits and choice of an epoch count."""
+        if self.devices.size > 1:
+            state = self.devices.agreed(
+                lambda: {name: value.cpu() for name, value in self._weights().items()}
+            )
+            if not self.devices.first:
+                self.model.load_weights(state)
+
+    def _differ(self, updater: StageUpdater) -> None:
+        """Begin an epoch with the same weights on every device, and on each with other random numbers.
+
+        They follow from the seed, the device and the epoch, so that a run that was stopped goes on with the same.
+        """
+        self.devices.equalise([*self.model.state_dict().values(), *(p.data for p in self.stage.parameters)])
+        if not self.devices.first:
+            seed = child_seed(self.seed, f"device {self.devices.rank}", updater.epoch)
+            torch.manual_seed(seed)
+            updater.generator.manual_seed(seed)
 
     @torch.no_grad()
     def _validate(self, updater: StageUpdater, best: Best) -> None:

@@ -346,7 +346,7 @@ def scaled_plan(
 
 def plan_training(
     model: str, files: TrainingFiles, settings: Mapping[str, Any], seconds: float, device: torch.device, began: float,
-    given: frozenset[str] = frozenset(), report: bool = True,
+    given: frozenset[str] = frozenset(), report: bool = True, devices: int = 1,
 ) -> Plan:  # fmt: skip
     """Measure the speed of a model on some of its showers, and plan its training.
 
@@ -355,6 +355,7 @@ def plan_training(
         seconds: For everything, from ``began`` (``time.monotonic``) to the end of the closing measurement.
         given: Keys of the model's settings, and ``train.KEY``, that the user has set.
         report: Whether the model is measured at the end.
+        devices: Devices of the training.
 
     Raises:
         ConfigError: When the time is too short; says how much is needed.
@@ -367,7 +368,7 @@ def plan_training(
         made = MODELS[model](files.detector, MODELS[model].resolve({**own, **change}, "plan"))
         made.fit_transforms(sample)
         return measure_speed(
-            made.to(device), CellDataset.of(sample, made, device), sizes, max(2.0, 0.01 * seconds)
+            made.to(device), CellDataset.of(sample, made, device), sizes, max(2.0, 0.01 * seconds), devices
         )
 
     def facts() -> Facts:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +13,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caloforge import __version__
-from caloforge.errors import FileFormatError, InputError, UnfinishedError
-from caloforge.files import atomic_path, ensure_output_dir, source_commit, write_json
+from caloforge.errors import InputError, UnfinishedError
+from caloforge.files import atomic_path, ensure_output_dir, write_json
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
 from caloforge.random import child_seed
-from caloforge.settings import torch_device
-from caloforge.showers import Showers
 from caloforge.showers.identity import seen_union
 from caloforge.train.data import Files, Split, StreamedDataset, TrainingFiles, data_paths, read_files, split
 from caloforge.train.dataset import CellDataset, DetectorDatasets
+from caloforge.train.devices import Devices, joined, run_on_devices, started
 from caloforge.train.folder import (
     RunFolder,
     SeenByTraining,
-    check_resumed,
     inherited_from,
     load_state,
+    run_facts,
     save_state,
     save_weights,
     unfinished_text,
 )
 from caloforge.train.loop import Data, MetricLog, StageLoop, Watch
 from caloforge.train.plan import DEFAULT_SECONDS, Plan, plan_training
-from caloforge.train.settings import DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
+from caloforge.train.settings import Resolved, Wanted, to_toml
 from caloforge.train.start import (
     PART,
     PRETRAINING,
+    check_resumed,
     check_several,
     check_start,
     pretrained,
@@ -54,9 +50,7 @@ from caloforge.train.start import (
 )
 from caloforge.units import read_seconds
 
-__all__ = ["held_out_showers", "train"]
-
-_SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
+__all__ = ["train"]
 
 
 def train(
@@ -78,6 +72,7 @@ def train(
     announce: Callable[[Plan], None] | None = None,
     start: str | Path | None = None,
     pretrain: str | None = None,
+    devices: int = 1,
 ) -> Path:
     """Train a model on a file of showers.
 
@@ -89,7 +84,7 @@ def train(
         config: TOML file with the tables ``[model]`` and ``[train]``, or the same as a mapping.
         overrides: Single settings, ``key=value``.
         preset: Preset of the model's settings.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or one GPU such as ``cuda:1``.
         seed: Seed; on the CPU the same seed gives the same weights.
         train_size: Showers to train on.
         resume: Go on with a run that was stopped or is unfinished; its seed, data and settings must be the same, but for
@@ -103,6 +98,7 @@ def train(
         announce: Called with the plan before the training starts.
         start: Weights of a run or of a shipped model to start from, of the same detector or of another.
         pretrain: Engine of parametrised showers of the same detector to train on first, ``gflash``.
+        devices: Processes with a device each that share every batch (:mod:`~caloforge.train.devices`); the arguments can then be pickled.
 
     Returns:
         The run folder.
@@ -112,124 +108,96 @@ def train(
         OutputExistsError: When the folder holds something and neither flag is set.
         UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
-    began, before_run = time.monotonic(), RunFolder(Path(output)).read() if resume else {}
-    seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
-    if start is not None and preset is None:  # the structure is the source's unless something else is set
-        config = with_structure(config, model, Path(start))
-    first = None if start is None else str(start)
-    wanted = Wanted(model, config, tuple(overrides), preset, train_size, first, pretrain)
-    if before_run.get("plan") or (resume and wanted.model is None):
-        wanted = wanted.after(RunFolder(Path(output)).config)
-    settings = wanted.settings()
-    check_start(settings)
-    where = torch.device(torch_device(device))
-    several = getattr(settings.model, "detector_conditions", False)
-    files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector, several)
-    for one in files.detectors or (files.detector,):
-        MODELS[settings.model_name].check_detector(one)
-    if files.detectors:
-        check_several(settings)
-    plan = None
-    if not resume and (wanted.model is None or time_limit is not None):
-        split(files.identities, settings.train)  # enough showers
-        ensure_output_dir(output, force=force)
-        seconds *= 1.0 - PART if settings.train.pretrain else 1.0
-        plan = plan_training(
-            settings.model_name, files, settings.as_dict(), seconds, where, began, wanted.given(), report
+    if devices < 1:
+        raise InputError(f"devices is {devices}; expected 1 or more")
+    if devices > 1 and not started():
+        run_on_devices(devices, device, train, dict(locals()))
+        return Path(output)
+    with joined(device, devices) as group:
+        began, before_run = time.monotonic(), RunFolder(Path(output)).read() if resume else {}
+        seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
+        if start is not None and preset is None:  # the structure is the source's unless something else is set
+            config = with_structure(config, model, Path(start))
+        first = None if start is None else str(start)
+        wanted = Wanted(model, config, tuple(overrides), preset, train_size, first, pretrain)
+        if before_run.get("plan") or (resume and wanted.model is None):
+            wanted = wanted.after(RunFolder(Path(output)).config)
+        settings = wanted.settings()
+        check_start(settings)
+        where, memory = group.device, group.agreed(lambda: settings.train.data.bytes) / group.size
+        several = getattr(settings.model, "detector_conditions", False)
+        files = read_files(data, memory, before_run.get("storage"), detector, several)
+        for one in files.detectors or (files.detector,):
+            MODELS[settings.model_name].check_detector(one)
+        if files.detectors:
+            check_several(settings, group.size)
+        plan = None
+        if not resume and (wanted.model is None or time_limit is not None):
+            split(files.identities, settings.train)  # enough showers
+            seconds *= 1.0 - PART if settings.train.pretrain else 1.0
+
+            def make_plan(settings: Resolved = settings) -> Plan:
+                ensure_output_dir(output, force=force)
+                return plan_training(
+                    settings.model_name,
+                    files,
+                    settings.as_dict(),
+                    seconds,
+                    where,
+                    began,
+                    wanted.given(),
+                    report,
+                    group.size,
+                )
+
+            plan = group.agreed(make_plan)
+            settings = wanted.settings(plan.values)
+            if announce is not None and group.first:
+                announce(plan)
+        known = files.identities
+        parts = split(known, settings.train)
+        if not known[parts.train].any():
+            names = " ".join(str(path) for path in data_paths(data))
+            raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
+        group.wait()  # every process has read what the first now replaces
+        folder = RunFolder(group.agreed(lambda: ensure_output_dir(output, force=force or resume)))
+        origin = settings.train.start or settings.train.initial
+        before = inherited_from(Path(origin)) if origin else SeenByTraining()
+        seen = replace(
+            before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
         )
-        settings = wanted.settings(plan.values)
-        if announce is not None:
-            announce(plan)
-    known = files.identities
-    parts = split(known, settings.train)
-    if not known[parts.train].any():
-        names = " ".join(str(path) for path in data_paths(data))
-        raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
-    folder = RunFolder(ensure_output_dir(output, force=force or resume))
-    origin = settings.train.start or settings.train.initial
-    before = inherited_from(Path(origin)) if origin else SeenByTraining()
-    seen = replace(
-        before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
-    )
-    info = _info(settings, files, seed, parts, where) | {"seen": seen.facts()}
-    if detector is not None:
-        info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
-    if plan is not None or before_run.get("plan"):
-        info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
-    if resume:
-        if check_resumed(folder, settings, info):
+        info = run_facts(settings, files, seed, parts, where, group.size) | {"seen": seen.facts()}
+        if detector is not None:
+            info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
+        if plan is not None or before_run.get("plan"):
+            info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
+
+        def begin() -> bool:
+            """Write what is known before the training; whether there is anything to do."""
+            if resume:
+                if check_resumed(folder, settings, info):
+                    return False
+            else:
+                folder.clear()
+                RunFolder(folder.path / PRETRAINING).clear()
+            with atomic_path(folder.config, force=True) as part:
+                part.write_text(to_toml(settings.as_dict()))
+            write_json(folder.info, info)
+            seen.write(folder.path)
+            return True
+
+        if not group.agreed(begin):
             return folder.path
-    else:
-        folder.clear()
-        RunFolder(folder.path / PRETRAINING).clear()
-    with atomic_path(folder.config, force=True) as part:
-        part.write_text(to_toml(settings.as_dict()))
-    write_json(folder.info, info)
-    seen.write(folder.path)
-    source = Path(settings.train.start) if settings.train.start else None
-    if settings.train.pretrain:
-        source = pretrained(settings, files.header[parts.train], folder, train, seed, device)
-    _Training(settings, files, parts, folder, seed, where, watch, source).run(info)
-    if info["status"] == "unfinished":
-        raise UnfinishedError(
-            f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
-            "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
-        )
-    return folder.path
-
-
-def held_out_showers(run: str | Path, data: Files) -> Showers:
-    """Return the showers of its data that a run held out, in random order; of several detectors those of the first.
-
-    Raises:
-        FileFormatError: When the run was written before showers had identities: its split is not known any more.
-    """
-    folder = RunFolder(Path(run))
-    if not folder.identities.is_file():
-        raise FileFormatError(
-            folder.identities, "", "is missing; the split of so old a run is not known, train again"
-        )
-    content = read_settings(folder.config)
-    settings = resolve(content["name"], content)
-    several = "detectors" in folder.read()
-    default = None if several else folder.detector()
-    files = read_files(data, DataConfig().bytes, detector=default, several=several)
-    rows = split(files.identities, settings.train).held_out
-    return files.showers(rows if files.groups is None else rows[files.groups[rows] == 0])
-
-
-def _info(
-    settings: Resolved, files: TrainingFiles, seed: int, parts: Split, device: torch.device
-) -> dict[str, Any]:
-    """Return the content of ``run.json`` when the training starts."""
-    processor = platform.processor() or platform.machine()
-    versions = {name: version(name) for name in ("torch", "numpy", "h5py")}
-    return {
-        "status": "running",
-        "model": settings.model_name,
-        "detector": files.detector.name,
-        "detector_definition": files.detector.definition,
-        **({"detectors": [one.name for one in files.detectors]} if files.detectors else {}),
-        "particle": files.header.particle,
-        "incident_theta": _angles(files.header),
-        "seed": seed,
-        "data": files.facts,
-        "storage": files.storage,
-        "train_showers": len(parts.train),
-        "held_out_showers": len(parts.held_out),
-        "versions": {"caloforge": __version__, "python": platform.python_version(), **versions},
-        "commit": source_commit(),
-        "command": " ".join(["caloforge", *sys.argv[1:]]) if "caloforge" in sys.argv[0] else "",
-        "device": str(device),
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _angles(showers: Showers) -> list[float]:
-    """Return the lowest and highest angle, degrees; one angle where they differ by rounding alone."""
-    low, high = float(showers.incident_theta.min()), float(showers.incident_theta.max())
-    return [low, high] if high - low > _SAME_ANGLE else [round((low + high) / 2, 3)] * 2
+        source = Path(settings.train.start) if settings.train.start else None
+        if settings.train.pretrain:
+            source = pretrained(settings, files.header[parts.train], folder, train, seed, device, group)
+        _Training(settings, files, parts, folder, seed, group, watch, source).run(info)
+        if group.first and info["status"] == "unfinished":
+            raise UnfinishedError(
+                f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
+                "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
+            )
+        return folder.path
 
 
 class _Training:
@@ -242,7 +210,7 @@ class _Training:
         parts: Split,
         folder: RunFolder,
         seed: int,
-        device: torch.device,
+        group: Devices,
         watch: Watch | None,
         source: Path | None = None,
     ) -> None:
@@ -253,8 +221,8 @@ class _Training:
         self.sample_rows = parts.train[: files.n_sample]
         if files.storage == "files":
             files = files.keep(np.concatenate([self.sample_rows, self.held_out_rows]))
-        self.files, self.device = files, device
-        if device.type == "cuda":
+        self.files, self.group, self.device = files, group, group.device
+        if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
 
@@ -291,7 +259,7 @@ class _Training:
                 DetectorDatasets(model, list(map(in_memory, self.files.by_detector(rows)))) for rows in parts
             ]
             return each[0], each[1], each[2] if len(each[2]) else None
-        held_out = in_memory(self.held_out_rows) if len(self.held_out_rows) else None
+        held_out = in_memory(self.held_out_rows) if len(self.held_out_rows) and self.group.first else None
         if self.files.storage == "files":
             data = StreamedDataset(self.files, self.train_rows, conditions[self.train_rows], self.device)
             return data, in_memory(self.sample_rows), held_out
@@ -302,7 +270,9 @@ class _Training:
         """Train, from the last checkpoint when there is one, and write the result."""
         started, cpu = time.monotonic(), time.process_time()
         state = load_state(self.folder.state, torch.device("cpu")) if self.folder.state.exists() else {}
-        log = MetricLog(self.folder.log, state.get("rows", 0), self.config.tensorboard)
+        log = MetricLog(
+            self.folder.log if self.group.first else None, state.get("rows", 0), self.config.tensorboard
+        )
         results: list[float] = list(state.get("results", ()))
         stage_results: dict[str, Any] = dict(state.get("stages", {}))
         elapsed: float = state.get("elapsed", 0.0)
@@ -329,10 +299,15 @@ class _Training:
                     part |= {"results": results, "stages": stage_results, "shortened": shortened}
                     save_state(self.folder.state, part | {"elapsed": elapsed + time.monotonic() - started})
 
-                with progress(stage.epochs, f"{self.settings.model_name} {stage.name}") as advance:
+                with progress(
+                    stage.epochs,
+                    f"{self.settings.model_name} {stage.name}",
+                    None if self.group.first else False,
+                ) as advance:
                     loop = StageLoop(
                         model, stage, data, sample, held_out, self.config,
-                        child_seed(self.seed, "training", training), training, log, save, advance, deadline,
+                        child_seed(self.seed, "training", training), training, log, save, advance,
+                        self.group, deadline,
                         self.config.stage_seconds.get(stage.name, float("inf")), self.watch,
                     )  # fmt: skip
                     best = loop.run(state or None)
@@ -351,9 +326,12 @@ class _Training:
                 elif best.epochs_done < best.epochs:
                     several = f" of training {training}" if self.config.trainings > 1 else ""
                     untrained.append(f"{stage.name}{several}")
-            save_weights(self.folder.weights(training), model.state_dict())
+            if self.group.first:
+                save_weights(self.folder.weights(training), model.state_dict())
             results.append(value)
         log.close()
+        if not self.group.first:
+            return
         info |= {
             "status": "unfinished" if untrained else "finished",
             **({"not_trained": untrained} if untrained else {}),

@@ -35,10 +35,11 @@ class StageSpeed:
     each: float
     epochs: int = 0  # of the stage
     batch: int = 0  # showers a step of the stage
+    devices: int = 1  # between which a batch is divided
 
     def step(self, batch: int) -> float:
         """Return the seconds of a step."""
-        return self.fixed + self.each * batch
+        return self.fixed + self.each * batch / self.devices
 
     def passes(self, seconds: float, batch: int) -> float:
         """Return how many showers, each counted as often as it is used, are trained on in some seconds."""
@@ -50,13 +51,14 @@ Speed: TypeAlias = Mapping[str, StageSpeed]
 
 
 def measure_speed(
-    model: ShowerModel, data: CellDataset, sizes: Sequence[int] = (), most: float = 20.0
+    model: ShowerModel, data: CellDataset, sizes: Sequence[int] = (), most: float = 20.0, devices: int = 1
 ) -> dict[str, StageSpeed]:
     """Time a few steps of each stage of a model that is on the data's device; its weights change.
 
     Arguments:
         sizes: Two numbers of showers a step; by default those of the device; fewer where the data have fewer.
         most: Seconds after which a stage is judged by the steps that were made.
+        devices: Devices of the training; one is measured.
     """
     found: dict[str, StageSpeed] = {}
     for stage in model.stages():
@@ -77,7 +79,7 @@ def measure_speed(
         if len(times) == 1 or not each:
             each = max(times.values()) / max(times)
         fixed = max(0.0, times[small] - each * small)
-        found[stage.name] = StageSpeed(fixed, each, stage.epochs, stage.batch_size)
+        found[stage.name] = StageSpeed(fixed, each, stage.epochs, stage.batch_size, devices)
     return found
 
 

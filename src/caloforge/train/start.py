@@ -27,6 +27,7 @@ from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
 from caloforge.simulate import ENGINES, simulate
+from caloforge.train.devices import Devices
 from caloforge.train.folder import RUN_FILE, RunFolder, load_weights
 from caloforge.train.settings import FLAGSHIP, Resolved, read_settings
 from caloforge.units import AngleSpec, EnergySpec
@@ -35,6 +36,7 @@ __all__ = [
     "PART",
     "PRETRAINING",
     "beam_of",
+    "check_resumed",
     "check_several",
     "check_start",
     "pretrained",
@@ -158,12 +160,45 @@ def check_start(settings: Resolved) -> None:
                 )
 
 
-def check_several(settings: Resolved) -> None:
-    """Check that a training on several detectors starts from nothing.
+def check_resumed(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> bool:
+    """Check that a resumed run is the one that was stopped; return whether it is finished already.
 
     Raises:
-        ConfigError: When it is to start elsewhere.
+        ConfigError: When model, seed, detector, data or settings differ.
     """
+    before = folder.read()
+    for key in ("model", "seed", "detector"):
+        if before.get(key) != info[key]:
+            raise ConfigError(
+                f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
+            )
+    if (data := info["data"])["sha256"] != before["data"]["sha256"]:
+        raise ConfigError(
+            f"{folder.path}: cannot resume with {data['file']}; the run's data have another hash"
+        )
+    old, new = read_settings(folder.config), settings.as_dict()
+    used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
+    if before.get("status") == "unfinished" and 0 < limit <= used:
+        raise ConfigError(
+            f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
+            "expected more than that, or 0 for no limit"
+        )
+    for section in ("model", "train"):
+        for key, value in new[section].items():
+            if key not in ("max_seconds", "stage_seconds", "data") and old[section].get(key) != value:
+                msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
+                raise ConfigError(msg)
+    return before.get("status") == "finished"
+
+
+def check_several(settings: Resolved, devices: int = 1) -> None:
+    """Check that a training on several detectors starts from nothing, on one device.
+
+    Raises:
+        ConfigError: When it is to start elsewhere, or on several devices.
+    """
+    if devices > 1:
+        raise ConfigError(f"the files are of several detectors; expected one device, not {devices}")
     for name in ("start", "pretrain", "initial"):
         if getattr(settings.train, name):
             raise ConfigError(
@@ -207,6 +242,7 @@ def pretrained(
     run: Callable[..., Path],
     seed: int,
     device: str,
+    group: Devices,
 ) -> Path:
     """Return weights trained on parametrised showers of the detector of ``header``, under conditions like its.
 
@@ -217,31 +253,38 @@ def pretrained(
         run: The function :func:`~caloforge.train.run.train`.
         seed: Seed of the showers and of the pre-training.
         device: Where to train.
+        group: The devices; the first process simulates.
 
     Raises:
         IncompatibleError: When the parametrisation makes no showers of that detector or particle.
     """
     inner = RunFolder(folder.path / PRETRAINING)
-    if inner.info.is_file() and inner.read().get("status") == "finished":
+    if group.agreed(lambda: inner.info.is_file() and inner.read().get("status") == "finished"):
         return inner.weights()
     train, beam = settings.train, beam_of(header)
-    inner.path.mkdir(exist_ok=True)
     file = inner.path / "showers.h5"
-    try:
-        simulate(
-            header.detector,
-            train.pretrain_showers,
-            beam.energy,
-            beam.theta,
-            beam.particle,
-            engine=train.pretrain,
-            seed=seed + _SEED,
-            output=file,
-            force=True,
-            layout="sparse",
-        )
-    except IncompatibleError as error:
-        raise IncompatibleError(f"no pre-training on {train.pretrain}: {error}") from error
+
+    def make() -> bool:
+        """Simulate; whether a training on such showers was begun before."""
+        inner.path.mkdir(exist_ok=True)
+        try:
+            simulate(
+                header.detector,
+                train.pretrain_showers,
+                beam.energy,
+                beam.theta,
+                beam.particle,
+                engine=train.pretrain,
+                seed=seed + _SEED,
+                output=file,
+                force=True,
+                layout="sparse",
+            )
+        except IncompatibleError as error:
+            raise IncompatibleError(f"no pre-training on {train.pretrain}: {error}") from error
+        return inner.state.is_file()
+
+    begun = group.agreed(make)
     kind = MODELS[settings.model_name]
     changed = {name: times * train.pretrain_epochs for name, times in kind.pretraining.items()}
     stages = {name: PART / (1.0 - PART) * seconds for name, seconds in train.stage_seconds.items()}
@@ -265,10 +308,10 @@ def pretrained(
         config=config,
         device=device,
         seed=seed,
-        resume=inner.state.is_file(),
+        resume=begun,
         force=True,
     )
-    file.unlink()
+    group.agreed(file.unlink)
     return inner.weights()
 
 

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from caloforge.errors import UnknownNameError
 from caloforge.models.stage import OptimizerSpec, Stage
 from caloforge.settings import OptimizerSettings
+from caloforge.train.devices import Devices
 from caloforge.train.settings import Precision
 
 __all__ = ["MovingAverage", "StageUpdater", "build_optimizer", "learning_rate"]
@@ -110,11 +111,18 @@ class StageUpdater:
         precision: Of the arithmetic. float16 scales the losses, so that small gradients do not vanish (P. Micikevicius
             et al., Mixed precision training, ICLR 2018, arXiv:1710.03740); on a CPU, which has no such kernels, it is
             bfloat16.
+        devices: Those over which gradients are averaged.
     """
 
     def __init__(
-        self, stage: Stage, steps_per_epoch: int, generator: torch.Generator, precision: Precision = "32"
+        self,
+        stage: Stage,
+        steps_per_epoch: int,
+        generator: torch.Generator,
+        precision: Precision = "32",
+        devices: Devices | None = None,
     ) -> None:
+        self._devices = devices or Devices(generator.device)
         self.stage, self.generator = stage, generator
         self.device = generator.device
         self.step, self.epoch, self.epochs = 0, 0, stage.epochs
@@ -160,6 +168,7 @@ class StageUpdater:
         with torch.autocast(self.device.type, enabled=False):
             scaled = self._scaler.scale(loss)
             torch.autograd.backward(scaled, inputs=slot.parameters, retain_graph=retain_graph)
+            self._devices.mean_gradients(slot.parameters)
             if s.clip:
                 self._scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(slot.parameters, s.clip)

@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge import __version__
+from caloforge.cluster import Cluster, connected
 from caloforge.errors import OutputError, OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, read_json, source_digest, write_json
 from caloforge.geometry import Detector
@@ -212,6 +213,7 @@ def validate(
     labels: Sequence[str] | None = None,
     command: str | None = None,
     allow_seen: bool = False,
+    scheduler: str | None = None,
 ) -> Report:
     """Compare generated samples with a reference.
 
@@ -227,6 +229,7 @@ def validate(
         labels: Names of the samples, the reference's first.
         command: The command to show in the report; by default the equivalent one of the command line.
         allow_seen: Accept reference showers that were used to train or select a model; ``seen`` counts them.
+        scheduler: Address of a Dask scheduler (:mod:`caloforge.cluster`) whose workers, which find the files under the same paths, compute the metrics.
 
     Returns:
         The metrics and where the page is.
@@ -248,6 +251,7 @@ def validate(
         require_report()
     folder = None if output is None else Path(output)
     with ExitStack() as stack:
+        cluster = stack.enter_context(connected(scheduler))
         inputs = open_inputs(stack, [reference, *generated], detector, labels)
         sources = _compatible(inputs, match_conditions, chosen.seed)
         outline = _key([entry.outline for entry in inputs], chosen, match_conditions)
@@ -270,7 +274,7 @@ def validate(
             (folder / ".cache").mkdir(exist_ok=True)
             write_json(folder / _STATE, {"outline": outline, "key": key})
             figures = stack.enter_context(begin_figures(folder, samples, chosen))
-        metrics = _measure(inputs, samples, chosen, folder, line, match_conditions, seen)
+        metrics = _measure(inputs, samples, chosen, folder, line, match_conditions, seen, cluster)
         rows = check_limits(wanted, metrics["samples"])
         report = Report(metrics, limits=rows)
         if folder is not None and figures is not None:
@@ -300,7 +304,7 @@ def _compatible(inputs: Sequence[Input], match: bool, seed: int) -> list[Any]:
 
 def _measure(
     inputs: Sequence[Input], samples: Sequence[Sample], settings: Settings, folder: Path | None, command: str,
-    match: bool, seen: Mapping[str, SeenCount],
+    match: bool, seen: Mapping[str, SeenCount], cluster: Cluster | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``, with finished samples taken from the cache."""
     from caloforge.validate.metrics import compute_metrics
@@ -313,7 +317,7 @@ def _measure(
             if cached is not None and cached.exists():
                 result = read_json(cached)
             else:
-                result = json.loads(dump_json(compute_metrics(samples[0], sample, settings)))
+                result = json.loads(dump_json(compute_metrics(samples[0], sample, settings, cluster=cluster)))
                 if cached is not None:
                     write_json(cached, result)
             by_label[entry.label] = result | {"provenance": entry.provenance()}

@@ -7,6 +7,7 @@ rows of the whole sample's table, and read cells only on demand.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +95,12 @@ class Sample:
         self._parent: Sample | None = None
         self._rows: NDArray[np.int64] | None = None
         self._kept: tuple[tuple[int, int], KeptCells] | None = None
+
+    def copy(self) -> Sample:
+        """Return the same sample, to which results can be added that this one does not get."""
+        other = copy(self)
+        other.memo = dict(self.memo)
+        return other
 
     def __len__(self) -> int:
         return len(self.source) if self._rows is None else len(self._rows)

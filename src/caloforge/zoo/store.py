@@ -9,23 +9,31 @@ ensemble ``MODEL-1.safetensors`` and so on; ``MODEL.identities.npy`` the identit
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from caloforge.cluster import Cluster
 from caloforge.errors import FileFormatError, IncompatibleError, UnknownNameError
 from caloforge.generate import Generator
+from caloforge.generate.conditions import Request
 from caloforge.geometry import Detector, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
+from caloforge.progress import progress
 from caloforge.settings import torch_device
+from caloforge.showers import ShowerWriter, SparseShowers, open_showers
 from caloforge.showers.hdf5 import MODEL_STATUS
+from caloforge.showers.ranges import range_facts
 from caloforge.train.folder import RunFolder, SeenByTraining, load_weights, read_identities
 from caloforge.units import AngleSpec
 
-__all__ = ["Card", "find_card", "load", "shipped_models", "weights_of"]
+__all__ = ["Card", "find_card", "generate_on_cluster", "load", "shipped_models", "weights_of"]
 
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -179,3 +187,76 @@ def load(
     return Generator(
         members, name, particle, torch.device(where), seen.all, facts, precision, compiled, theta
     )
+
+
+_TASK = 5_000  # showers of a task, at least
+
+
+def generate_on_cluster(
+    cluster: Cluster,
+    model: Generator,
+    source: str | Path,
+    output: str | Path,
+    loading: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    like: Path | None = None,
+    detector: str | None = None,
+    force: bool = False,
+    layout: str = "dense",
+) -> None:
+    """Generate showers into a file on the workers of a cluster; they are those of :meth:`Generator.write` on a machine like the workers'.
+
+    Arguments:
+        model: What :func:`load` returns here, on any device.
+        source: As for :func:`load`; a run folder lies where the workers find it too.
+        loading: Arguments of :func:`load`; the device is that of each worker.
+        wanted: Arguments of :meth:`Generator.stream`, without ``like``.
+        like: File of showers whose conditions are taken, where the workers find it too.
+        detector: Detector of a ``like`` that does not name one.
+    """
+    source = Path(source).absolute() if Path(source).is_dir() else source
+    like = None if like is None else like.absolute()
+    with nullcontext() if like is None else open_showers(like, detector) as reference:
+        request = Request(like=reference, **wanted)
+        total = request.number()
+        model.warn_of_same(Path(output), request)
+    size = request.size * max(1, _TASK // request.size)
+    starts = range(request.first, request.first + total, size)
+    facts = {**wanted, "like": like, "detector": detector}
+    tasks = [
+        (
+            str(source),
+            json.dumps(loading),
+            {**facts, "first": start, "n": min(size, request.first + total - start)},
+        )
+        for start in starts
+    ]
+    with ExitStack() as stack:
+        advance = stack.enter_context(progress(total, f"generate {model.name}"))
+        writer: ShowerWriter | None = None
+        for _, parts in cluster.results(_generated, tasks, in_order=True):
+            for part in parts:
+                if writer is None:
+                    own = part.attributes | range_facts(request.first, total)
+                    names = part.particle, model.name, request.seed, own
+                    writer = stack.enter_context(ShowerWriter(output, model.detector, *names, force, layout))
+                part.seen = model.seen
+                writer.append(part)
+                advance(len(part))
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: str, loading: str) -> Generator:
+    return load(source, **json.loads(loading))
+
+
+def _generated(source: str, loading: str, wanted: dict[str, Any]) -> list[SparseShowers]:
+    """Return the showers of a task, made on a worker; what the model has seen is added where they are written."""
+    like, detector = wanted["like"], wanted["detector"]
+    own = {name: value for name, value in wanted.items() if name not in ("like", "detector")}
+    model = _loaded(source, loading)
+    with nullcontext() if like is None else open_showers(like, detector) as reference:
+        parts = list(model.stream_sparse(like=reference, **own))
+    for part in parts:
+        part.forget_seen()
+    return parts

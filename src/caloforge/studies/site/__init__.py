@@ -13,11 +13,10 @@ that fails is noted, and the others go on.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +31,7 @@ from caloforge.showers.seen import SeenCount
 from caloforge.studies.base import STUDIES, Context, Row, Study, StudyResult, StudySettings
 from caloforge.studies.cache import digest_of
 from caloforge.studies.page import number_text, paper
-from caloforge.studies.run import run_study, study_command
+from caloforge.studies.run import absolute, run_study, study_command
 from caloforge.studies.site.plan import (
     Job,
     Plan,
@@ -171,6 +170,7 @@ class AllStudies(Study):
     """All studies, all models, one site."""
 
     name = "all"
+    several = True
     title = "All studies of all models"
     source = "caloforge"
     needs = (
@@ -215,8 +215,7 @@ class AllStudies(Study):
             labels = [model.label for model in models]
             command = study_command(self, context, site)
             asked = Path(chosen.pages).read_text(encoding="utf-8") if chosen.pages else ""
-            for job in plan.jobs:
-                done.append(_do(job, context, site))
+            for done in _do_all(plan.jobs, context, site):
                 if site is not None:
                     write_index(site, done, plan, labels, command, asked)
         if site is not None and chosen.publish:
@@ -238,34 +237,64 @@ class AllStudies(Study):
         return make_plan(stack, context.references, models, names, chosen.settings, context.seed, context.n)
 
 
-def _do(job: Job, context: Context, site: Path | None) -> Done:
-    """Do one study, or take it from its folder where it is finished."""
-    labels = [model.label for model in job.models]
-    folder = None if site is None else site / job.folder
-    key, done = _key(job, context), partial(Done, job.study, job.detector, labels, job.folder)
-    if folder is not None:
-        state, content = folder / _STATE, folder / "study.json"
-        if state.exists() and content.exists() and read_json(state).get("key") == key:
-            return done(read_json(content))
+def _do_all(jobs: Sequence[Job], context: Context, site: Path | None) -> Iterator[list[Done]]:
+    """Do studies, here or on a cluster, and yield those that are done, in the order of the plan, after each."""
+    if context.cluster is not None and site is not None:
+        site = site.absolute()
+    found: dict[int, Done] = {}
+    missing: list[int] = []
+    for number, job in enumerate(jobs):
+        content = None if site is None else _finished(site / job.folder, _key(job, context))
+        if content is None:
+            missing.append(number)
+        else:
+            found[number] = _done(job, content)
+    if found:
+        yield [found[number] for number in sorted(found)]
+    tasks = [_task(jobs[number], context, site) for number in missing]
+    here = ((place, _do(*task)) for place, task in enumerate(tasks))
+    for place, (content, error) in here if context.cluster is None else context.cluster.results(_do, tasks):
+        number = missing[place]
+        found[number] = _done(jobs[number], content, error)
+        if site is not None and not error:
+            write_json(site / jobs[number].folder / _STATE, {"key": _key(jobs[number], context)})
+        yield [found[number] for number in sorted(found)]
+
+
+def _done(job: Job, content: dict[str, Any], error: str = "") -> Done:
+    return Done(job.study, job.detector, [model.label for model in job.models], job.folder, content, error)
+
+
+def _finished(folder: Path, key: str) -> dict[str, Any] | None:
+    """Return the content of a study whose folder is there, of the same inputs; None where it is to be done."""
+    state, content = folder / _STATE, folder / "study.json"
+    if state.exists() and content.exists() and read_json(state).get("key") == key:
+        found: dict[str, Any] = read_json(content)
+        return found
+    return None
+
+
+def _task(job: Job, context: Context, site: Path | None) -> tuple[Any, ...]:
+    """Return the arguments of :func:`_do`."""
+    common = {
+        "output": None if site is None else site / job.folder, "settings": job.settings, "seed": context.seed, "n": job.n,
+        "labels": [model.label for model in job.models], "force": True, "showers": None if site is None else site / _SHOWERS,
+        "allow_seen": context.allow_seen,
+    }  # fmt: skip
+    inputs = [[_item(source) for source in sources] for sources in (job.references, job.models)]
+    if context.cluster is not None:
+        inputs = [[absolute(item) for item in items] for items in inputs]
+    return job.study, *inputs, common
+
+
+def _do(
+    study: str, references: Sequence[Any], models: Sequence[Any], common: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Do one study; return its content, or why it failed."""
     try:
-        result = run_study(
-            job.study,
-            [_item(source) for source in job.references],
-            *(_item(source) for source in job.models),
-            output=folder,
-            settings=job.settings,
-            seed=context.seed,
-            n=job.n,
-            labels=labels,
-            force=True,
-            showers=None if site is None else site / _SHOWERS,
-            allow_seen=context.allow_seen,
-        )
+        return run_study(study, references, *models, **common).content, ""
     except CaloforgeError as error:
-        return done({}, str(error))
-    if folder is not None:
-        write_json(folder / _STATE, {"key": key})
-    return done(result.content)
+        return {}, str(error)
 
 
 def _publish(site: Path, target: Path, done: Sequence[Done]) -> None:

@@ -179,6 +179,8 @@ class Metric(ABC):
     """The keys it writes."""
     minimum: ClassVar[int] = 2
     """Fewest showers a side that it can be computed from."""
+    together: ClassVar[str] = ""
+    """Metrics of one such name share work, and are computed in one process; empty: alone."""
 
     def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
         """Return why the metric does not apply to these samples, or None when it does."""

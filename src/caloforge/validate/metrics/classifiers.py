@@ -201,6 +201,7 @@ def forget_tests(generated: Sample) -> None:
 class _TwoSampleTest(Metric):
     """AUC of the strongest classifier of some sets of features."""
 
+    together: ClassVar[str] = "two-sample tests"
     sets: ClassVar[tuple[FeatureSet, ...]]
     minimum: ClassVar[int] = FEWEST
 

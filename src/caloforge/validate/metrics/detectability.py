@@ -54,6 +54,7 @@ class Attribution(Metric):
     """Permutation importance of observables, cells and bins of the spectrum."""
 
     name: ClassVar[str] = "attribution"
+    together: ClassVar[str] = "two-sample tests"
     keys: ClassVar[tuple[Key, ...]] = (Key("attribution", "largest permutation importance", math.nan),)
     minimum: ClassVar[int] = FEWEST
 
@@ -169,6 +170,7 @@ class Detectability(Metric):
     """Showers a side that distinguish the generator from the reference at five standard deviations."""
 
     name: ClassVar[str] = "detectability"
+    together: ClassVar[str] = "two-sample tests"
     keys: ClassVar[tuple[Key, ...]] = (
         Key("detectability", "showers a side for 5 standard deviations", math.inf),
     )
