@@ -163,7 +163,8 @@ def drawn_in(centres: NDArray[np.float64], power: float) -> NDArray[np.float64]:
     if power == 1.0:
         return centres
     radius = np.hypot(*centres.T)
-    return centres * ((radius / radius.max()) ** (power - 1.0))[:, None]
+    shrunk: NDArray[np.float64] = centres * ((radius / radius.max()) ** (power - 1.0))[:, None]
+    return shrunk
 
 
 class LayerSums(nn.Module):
