@@ -49,9 +49,7 @@ def train(
         ),
     ] = None,
     device: cli.Device = "auto",
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same weights.")
-    ] = 0,
+    seed: Annotated[int, cli.seed_option("Seed; the same seed gives the same weights.")] = 0,
     train_size: Annotated[
         int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
     ] = None,
@@ -86,7 +84,7 @@ def train(
 
     def announce(plan: Plan) -> None:
         for line in plan.lines():
-            typer.echo(line, err=as_json)
+            typer.echo(cli.printable(line), err=as_json)
 
     model, data = _model_and_data(inputs)
     folder = run(

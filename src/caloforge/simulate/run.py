@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from caloforge.errors import IncompatibleError, InputError
+from caloforge.errors import IncompatibleError, InputError, OutputExistsError
 from caloforge.files import check_output
 from caloforge.geometry import Detector, MeshReadout, get_detector
 from caloforge.progress import progress
@@ -124,8 +124,12 @@ def simulate(
         msg = f"detector '{place.name}' has no stack of slabs and cannot be simulated"
         raise IncompatibleError(msg)
     check_layout(layout)
+    there = None
     if output is not None:
-        check_output(output, force)
+        try:
+            check_output(output, force)
+        except OutputExistsError as error:
+            there = error
     chosen = {option: value for option, value in options.items() if value is not None}
     job = Job(
         engine=_make_engine(engine, {**place.simulation.get(engine, {}), **chosen}),
@@ -148,7 +152,11 @@ def simulate(
         seconds = sum(part.attributes["cpu_seconds"] for part in made)
         return Showers.concatenate(made).replace(attributes=_attributes(job, made[0], n, seconds))
     path = Path(output)
-    with Parts(path.with_name(path.name + ".parts"), job, force) as parts:
+    folder = path.with_name(path.name + ".parts")
+    if there is not None:
+        Parts(folder, job).remove_joined(path)
+        raise there
+    with Parts(folder, job, force) as parts:
         _make(parts, chunks, n, workers)
         _join(parts, chunks, n, path, force, layout)
         parts.remove()

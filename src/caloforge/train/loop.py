@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from caloforge.errors import ConfigError, require
+from caloforge.files import atomic_path
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
 from caloforge.train.data import StreamedDataset
@@ -38,7 +39,8 @@ class MetricLog:
     def __init__(self, path: Path, rows: int = 0, tensorboard: bool = False) -> None:
         self.path = path
         kept = path.read_text().splitlines(keepends=True)[1 : rows + 1] if rows and path.exists() else []
-        path.write_text(_HEADER + "".join(kept))
+        with atomic_path(path, force=True) as part:
+            part.write_text(_HEADER + "".join(kept))
         self.rows = len(kept)
         self._board: Any = None
         if tensorboard:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from caloforge import __version__
 from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
-from caloforge.files import atomic_path, ensure_output_dir, source_commit, write_json
+from caloforge.files import atomic_path, ensure_output_dir, lock_folder, source_commit, write_json
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
-from caloforge.random import child_seed
+from caloforge.random import check_seed, child_seed
 from caloforge.settings import torch_device
 from caloforge.showers import Showers
 from caloforge.showers.identity import seen_union
@@ -110,66 +110,71 @@ def train(
         OutputExistsError: When the folder holds something and neither flag is set.
         UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
-    began, before_run = time.monotonic(), RunFolder(Path(output)).read() if resume else {}
+    began, folder, seed = time.monotonic(), RunFolder(Path(output)), check_seed(seed)
+    resume = resume and not folder.is_new()
+    before_run = folder.read() if resume else {}
     seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
     if start is not None and preset is None:  # the structure is the source's unless something else is set
         config = with_structure(config, model, Path(start))
     first = None if start is None else str(start)
     wanted = Wanted(model, config, tuple(overrides), preset, train_size, first, pretrain)
     if before_run.get("plan") or (resume and wanted.model is None):
-        wanted = wanted.after(RunFolder(Path(output)).config)
+        wanted = wanted.after(folder.config)
     settings = wanted.settings()
     check_start(settings)
     where = torch.device(torch_device(device))
     files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector)
     MODELS[settings.model_name].check_detector(files.detector)
-    plan = None
-    if not resume and (wanted.model is None or time_limit is not None):
-        split(files.identities, settings.train)  # enough showers
-        ensure_output_dir(output, force=force)
-        seconds *= 1.0 - PART if settings.train.pretrain else 1.0
-        plan = plan_training(
-            settings.model_name, files, settings.as_dict(), seconds, where, began, wanted.given(), report
+    with lock_folder(output):
+        new = folder.is_new()
+        plan = None
+        if not resume and (wanted.model is None or time_limit is not None):
+            split(files.identities, settings.train)  # enough showers
+            ensure_output_dir(output, force=force or new)
+            seconds *= 1.0 - PART if settings.train.pretrain else 1.0
+            plan = plan_training(
+                settings.model_name, files, settings.as_dict(), seconds, where, began, wanted.given(), report
+            )
+            settings = wanted.settings(plan.values)
+            if announce is not None:
+                announce(plan)
+        known = files.identities
+        parts = split(known, settings.train)
+        if not known[parts.train].any():
+            names = " ".join(str(path) for path in data_paths(data))
+            raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
+        ensure_output_dir(output, force=force or resume or new)
+        origin = settings.train.start or settings.train.initial
+        before = inherited_from(Path(origin)) if origin else SeenByTraining()
+        seen = replace(
+            before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
         )
-        settings = wanted.settings(plan.values)
-        if announce is not None:
-            announce(plan)
-    known = files.identities
-    parts = split(known, settings.train)
-    if not known[parts.train].any():
-        names = " ".join(str(path) for path in data_paths(data))
-        raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
-    folder = RunFolder(ensure_output_dir(output, force=force or resume))
-    origin = settings.train.start or settings.train.initial
-    before = inherited_from(Path(origin)) if origin else SeenByTraining()
-    seen = replace(
-        before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
-    )
-    info = _info(settings, files, seed, parts, where) | {"seen": seen.facts()}
-    if detector is not None:
-        info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
-    if plan is not None or before_run.get("plan"):
-        info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
-    if resume:
-        if _check_same(folder, settings, info):
-            return folder.path
-    else:
-        folder.clear()
-        RunFolder(folder.path / PRETRAINING).clear()
-    with atomic_path(folder.config, force=True) as part:
-        part.write_text(to_toml(settings.as_dict()))
-    write_json(folder.info, info)
-    seen.write(folder.path)
-    source = Path(settings.train.start) if settings.train.start else None
-    if settings.train.pretrain:
-        source = pretrained(settings, files.header[parts.train], folder, train, seed, device)
-    _Training(settings, files, parts, folder, seed, where, watch, source).run(info)
-    if info["status"] == "unfinished":
-        raise UnfinishedError(
-            f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
-            "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
-        )
-    return folder.path
+        info = _info(settings, files, seed, parts, where) | {"seen": seen.facts()}
+        if detector is not None:
+            info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
+        if plan is not None or before_run.get("plan"):
+            info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
+        if resume:
+            if _check_same(folder, settings, info):
+                folder.tidy()
+                return folder.path
+        else:
+            folder.clear()
+            RunFolder(folder.path / PRETRAINING).clear()
+        with atomic_path(folder.config, force=True) as part:
+            part.write_text(to_toml(settings.as_dict()))
+        seen.write(folder.path)
+        write_json(folder.info, info)  # from here on it is a run, that --resume accepts
+        source = Path(settings.train.start) if settings.train.start else None
+        if settings.train.pretrain:
+            source = pretrained(settings, files.header[parts.train], folder, train, seed, device)
+        _Training(settings, files, parts, folder, seed, where, watch, source).run(info)
+        if info["status"] == "unfinished":
+            raise UnfinishedError(
+                f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
+                "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
+            )
+        return folder.path
 
 
 def held_out_showers(run: str | Path, data: Files) -> Showers:
@@ -378,12 +383,13 @@ class _Training:
         }
         write_json(self.folder.info, info)
         if not untrained:
-            self.folder.state.unlink(missing_ok=True)
+            self.folder.tidy()
 
     def _combine(self, results: list[float], final: bool) -> int:
-        """Keep the best training alone, or all of them; return the number of members.
+        """Choose the best training, or all of them; return the number of members.
 
-        Of an unfinished run all files stay, so that it can go on; its model is the first training, the one that got furthest.
+        Nothing is removed before ``run.json`` says that the run is finished. Of an unfinished run all files stay, so that it can go on; its
+        model is the first training, the one that got furthest.
         """
         if self.config.combine == "ensemble":
             return len(results)
@@ -391,7 +397,6 @@ class _Training:
             return 1
         best = min(range(len(results)), key=results.__getitem__)
         if best:
-            shutil.copyfile(self.folder.weights(best), self.folder.weights())
-        for other in range(1, len(results)):
-            self.folder.weights(other).unlink()
+            with atomic_path(self.folder.weights(), force=True) as part:
+                shutil.copyfile(self.folder.weights(best), part)
         return 1

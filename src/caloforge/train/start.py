@@ -208,11 +208,12 @@ def pretrained(
         IncompatibleError: When the parametrisation makes no showers of that detector or particle.
     """
     inner = RunFolder(folder.path / PRETRAINING)
+    file = inner.path / "showers.h5"
     if inner.info.is_file() and inner.read().get("status") == "finished":
+        file.unlink(missing_ok=True)
         return inner.weights()
     train, beam = settings.train, beam_of(header)
     inner.path.mkdir(exist_ok=True)
-    file = inner.path / "showers.h5"
     try:
         simulate(
             header.detector,

@@ -26,7 +26,7 @@ from pydantic import Field
 from caloforge import __version__
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError
-from caloforge.files import atomic_path, read_json, write_json
+from caloforge.files import atomic_path, read_record, write_json
 from caloforge.showers import ShowerFile
 from caloforge.showers.seen import SeenCount
 from caloforge.studies.base import STUDIES, Context, Row, Study, StudyResult, StudySettings
@@ -245,8 +245,9 @@ def _do(job: Job, context: Context, site: Path | None) -> Done:
     key, done = _key(job, context), partial(Done, job.study, job.detector, labels, job.folder)
     if folder is not None:
         state, content = folder / _STATE, folder / "study.json"
-        if state.exists() and content.exists() and read_json(state).get("key") == key:
-            return done(read_json(content))
+        known = read_record(content)
+        if known is not None and (read_record(state) or {}).get("key") == key:
+            return done(known)
     try:
         result = run_study(
             job.study,
