@@ -43,7 +43,7 @@ import mplhep  # noqa: F401 - imported once, for all forks
 import numpy as np
 import plotly.graph_objects  # noqa: F401
 import sklearn.ensemble  # noqa: F401
-import torch  # noqa: F401
+import torch
 
 import caloforge.benchmark
 import caloforge.studies.diversity
@@ -68,28 +68,35 @@ class Command:
     """A command line, and how the same command goes on."""
 
     name: str
-    words: Callable[[Path], list[str]]  # from the path of the output
+    words: list[str]  # without the output
     output: str  # name of the output
     again: Sequence[str] = ()  # added when it is repeated and its output folder is there
-    result: dict[str, str] = field(default_factory=dict)  # hashes of the uninterrupted result, by relative name
+    result: dict[str, str] = field(
+        default_factory=dict
+    )  # hashes of the uninterrupted result, by relative name
     unlike: set[str] = field(default_factory=set)  # files that differ from one uninterrupted run to the next
     seconds: float = 0.0  # of the uninterrupted run
 
+    def line(self, again: bool = False) -> list[str]:
+        """The arguments; the output is a name in the folder in which the command runs."""
+        return [*self.words, "-o", self.output, *(self.again if again else ())]
 
-def run(words: Sequence[str], log: Path, before: Callable[[], None] | None = None) -> int:
-    """Start a command in a fork, which leads a session of its own, and return its process id."""
+
+def run(words: Sequence[str], log: Path, folder: Path, first: Callable[[], None] | None = None) -> int:
+    """Start a command in a fork, in a folder, which leads a session of its own; return its process id."""
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
         os.setsid()
+        os.chdir(folder)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
         sys.argv = ["caloforge", *words]
-        if before is not None:
-            before()
+        if first is not None:
+            first()
         caloforge_main()
         code = 0
     except SystemExit as error:
@@ -177,23 +184,20 @@ def settle(command: Command, folder: Path) -> None:
         place = folder / f"{command.name}-{number}"
         place.mkdir()
         began = time.monotonic()
-        code = wait(run(command.words(place / command.output), folder / "log"))
+        code = wait(run(command.line(), folder / "log", place))
         command.seconds = time.monotonic() - began
         if code:
             sys.exit(f"kills: {command.name} failed with {code}:\n{(folder / 'log').read_text()[-2000:]}")
         found = hashes(place)
         if number:
-            command.unlike = {
-                n for n in {*found, *command.result} if found.get(n) != command.result.get(n)
-            }
+            command.unlike = {n for n in {*found, *command.result} if found.get(n) != command.result.get(n)}
         command.result = found
         shutil.rmtree(place)
 
 
 def judge(command: Command, place: Path, log: Path) -> str:
     """Run the same command again and say what became of the result."""
-    again = command.again if (place / command.output).exists() else ()
-    code = wait(run([*command.words(place / command.output), *again], log))
+    code = wait(run(command.line((place / command.output).exists()), log, place))
     found = hashes(place)
     missing = command.result.keys() - found.keys()
     if code not in (0, 2) or missing:
@@ -227,9 +231,7 @@ def attempt(
     """
     place = Path(tempfile.mkdtemp(dir=folder))
     log = place.with_suffix(".log")
-    pid = run(
-        command.words(place / command.output), log, _before(place, operation) if operation else None
-    )
+    pid = run(command.line(), log, place, watching(place, before(operation)) if operation else None)
     if moment is not None:
         time.sleep(moment)
         os.kill(pid, blow)
@@ -247,89 +249,89 @@ def attempt(
     return seen
 
 
-def _before(place: Path, operation: int) -> Callable[[], None]:
-    """Return a function that has this process killed before a file operation under a folder."""
+def watching(place: Path, each: Callable[[int], None]) -> Callable[[], None]:
+    """Return a function that has ``each`` called before every file operation under a folder, with its number from 1."""
 
     def install() -> None:
-        left, root = operation, str(place) + os.sep
+        count, root = 0, str(place) + os.sep
 
         def hook(event: str, args: tuple[Any, ...]) -> None:
-            nonlocal left
+            nonlocal count
             if event == "open":
-                path, _, flags = args
-                if not (isinstance(flags, int) and flags & WRITING):
-                    return
-            elif event in EVENTS:
-                path = args[0]
+                known = isinstance(args[2], int) and bool(args[2] & WRITING)
             else:
+                known = event in EVENTS
+            if not (known and isinstance(args[0], str | bytes | os.PathLike)):
                 return
-            if isinstance(path, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(path)).startswith(root):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if os.path.abspath(os.fsdecode(args[0])).startswith(root):
+                count += 1
+                each(count)
 
         sys.addaudithook(hook)
 
     return install
 
 
+def before(operation: int) -> Callable[[int], None]:
+    """Return a function that kills this process when it is called with a number."""
+    return lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == operation else None
+
+
 def prepare(folder: Path) -> list[Command]:
     """Make the inputs, and return the commands."""
     place = "atlas-em-barrel"
     data, other, model = folder / "data.h5", folder / "other.h5", folder / "model"
-    small = [word for value in ("hidden=[16]", "latent=2", "checkpoint_epochs=1") for word in ("--set", value)]
+    small = [
+        word for value in ("hidden=[16]", "latent=2", "checkpoint_epochs=1") for word in ("--set", value)
+    ]
     for words in (
         ["simulate", place, "-n", "400", "--engine", "gflash", "--seed", "2", "-o", str(data)],
         ["simulate", place, "-n", "400", "--engine", "gflash", "--seed", "3", "-o", str(other)],
         ["train", "vae", str(data), "-o", str(model), "--set", "epochs=1", *small],
     ):
-        if code := wait(run(words, folder / "log")):
+        if code := wait(run(words, folder / "log", folder)):
             sys.exit(f"kills: {' '.join(words)} failed with {code}: {(folder / 'log').read_text()[-2000:]}")
     gflash = ["--engine", "gflash", "--seed", "1"]
     several = ["--set", "epochs=3", "--set", "trainings=3"]
     return [
-        Command("simulate", lambda o: ["simulate", place, "-n", "2100", *gflash, "-o", str(o)], "a.h5"),
-        Command("train", lambda o: ["train", "vae", str(data), "-o", str(o), *several, *small], "run", ("--resume",)),
-        Command("generate", lambda o: ["generate", str(model), "-n", "10000", "--energy", "30GeV", "-o", str(o)], "b.h5"),
-        Command("study", lambda o: ["study", "diversity", str(data), str(model), "-o", str(o)], "study"),
-        Command("validate", lambda o: ["validate", str(data), str(other), "-o", str(o), "--quick"], "report"),
+        Command("simulate", ["simulate", place, "-n", "2100", *gflash], "a.h5"),
+        Command("train", ["train", "vae", str(data), *several, *small], "run", ("--resume",)),
+        Command("generate", ["generate", str(model), "-n", "10000", "--energy", "30GeV"], "b.h5"),
+        Command("study", ["study", "diversity", str(other), str(model)], "study"),
+        Command("validate", ["validate", str(data), str(other), "--quick"], "report"),
     ]  # fmt: skip
 
 
 def operations(command: Command, folder: Path, most: int) -> list[dict[str, Any]]:
     """Kill a command before each of its first file operations, or before ``most`` of them, evenly spread."""
-    count, words = folder / "count", command.words
+    count = folder / "count"
     place = Path(tempfile.mkdtemp(dir=folder))
 
-    def counting() -> None:
-        total, root = 0, str(place) + os.sep
+    def note(number: int) -> None:
+        descriptor = os.open(count, os.O_WRONLY | os.O_CREAT)
+        os.write(descriptor, b"%d" % number)
+        os.close(descriptor)
 
-        def hook(event: str, args: tuple[Any, ...]) -> None:
-            nonlocal total
-            wanted = event in EVENTS or (event == "open" and isinstance(args[2], int) and args[2] & WRITING)
-            if wanted and isinstance(args[0], str | bytes | os.PathLike):
-                if os.path.abspath(os.fsdecode(args[0])).startswith(root):
-                    total += 1
-                    descriptor = os.open(count, os.O_WRONLY | os.O_CREAT)
-                    os.write(descriptor, b"%d" % total)
-                    os.close(descriptor)
-
-        sys.addaudithook(hook)
-
-    wait(run(words(place / command.output), folder / "log", counting))
+    wait(run(command.line(), folder / "log", place, watching(place, note)))
     total = int(count.read_text())
     count.unlink()
     shutil.rmtree(place)
-    chosen = sorted({1 + round(k * (total - 1) / max(1, min(most, total) - 1)) for k in range(min(most, total))})
+    chosen = sorted(
+        {1 + round(k * (total - 1) / max(1, min(most, total) - 1)) for k in range(min(most, total))}
+    )
     return [attempt(command, folder, None, number) | {"of": total} for number in chosen]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100, help="SIGKILLs at random moments, of all commands together")
+    parser.add_argument(
+        "--kills", type=int, default=100, help="SIGKILLs at random moments, of all commands together"
+    )
     parser.add_argument("--terms", type=int, default=20, help="SIGTERMs at random moments")
-    parser.add_argument("--operations", type=int, default=1000, help="most file operations of a command to kill before")
+    parser.add_argument(
+        "--operations", type=int, default=1000, help="most file operations of a command to kill before"
+    )
     parser.add_argument("--only", default="", help="commands, separated by commas")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for every attempt")
@@ -344,10 +346,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             commands = [command for command in commands if command.name in wanted.only.split(",")]
         for command in commands:
             settle(command, folder)
-            print(f"{command.name}: {command.seconds:.1f} s, {len(command.result)} files, not the same each time: {sorted(command.unlike) or 'none'}", flush=True)
+            print(
+                f"{command.name}: {command.seconds:.1f} s, {len(command.result)} files, not the same each time: {sorted(command.unlike) or 'none'}",
+                flush=True,
+            )
         # as many of each command as its time allows, so that the slow ones do not take it all
         shares = [1.0 / command.seconds**0.5 for command in commands]
-        for kind, number, blow in (("kill", wanted.kills, signal.SIGKILL), ("term", wanted.terms, signal.SIGTERM)):
+        for kind, number, blow in (
+            ("kill", wanted.kills, signal.SIGKILL),
+            ("term", wanted.terms, signal.SIGTERM),
+        ):
             for command, share in zip(commands, shares, strict=True):
                 rows = []
                 for _ in range(round(number * share / sum(shares)) or bool(number)):
@@ -368,7 +376,13 @@ def _said(rows: list[dict[str, Any]], kind: str, command: Command) -> list[dict[
     rows = [row | {"kind": kind} for row in rows]
     _line(rows, f"{command.name}, {kind}")
     for row in rows:
-        if row["left"] or row["torn"] or row["outlived"] or row["outcome"] not in ("same", "complete") or row.get("uncleaned"):
+        if (
+            row["left"]
+            or row["torn"]
+            or row["outlived"]
+            or row["outcome"] not in ("same", "complete")
+            or row.get("uncleaned")
+        ):
             print("   ", {key: value for key, value in row.items() if value}, flush=True)
     return rows
 

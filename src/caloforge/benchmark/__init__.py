@@ -97,7 +97,7 @@ class _Run:
         if (known := read_record(path)) is not None:
             return known
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-            found = _rounded(in_new_process(request, Path(scratch)))
+            found: dict[str, Any] = _rounded(in_new_process(request, Path(scratch)))
         write_json(path, found)
         return found
 

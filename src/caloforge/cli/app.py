@@ -58,9 +58,11 @@ def describe(error: BaseException) -> Failure | None:
     if isinstance(error, CaloforgeError):
         return Failure(_one_line(str(error)), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        ended = isinstance(error, Terminated)
-        line = f"{'ended by a signal' if ended else 'interrupted'}; nothing half-written is left, the same command goes on where it can"
-        return Failure(line + " (train: add --resume)", 128 + error.number if ended else INTERRUPTED)
+        how, code = "interrupted", INTERRUPTED
+        if isinstance(error, Terminated):
+            how, code = "ended by a signal", 128 + error.number
+        line = f"{how}; nothing half-written is left, the same command goes on where it can"
+        return Failure(line + " (train: add --resume)", code)
     if any(kind.__module__.partition(".")[0] in {"typer", "click"} for kind in type(error).__mro__):
         return None  # of click, or of the copy of click inside typer
     if isinstance(error, OSError):

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -85,7 +85,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state of a training."""
     with atomic_path(path, force=True) as part, GuardedFile(part) as file:
         try:
-            torch.save({"format": FORMAT, **state}, file)
+            torch.save({"format": FORMAT, **state}, cast(IO[bytes], file))
         finally:
             if file.error is not None:  # torch would name neither the file nor the reason
                 raise file.error
