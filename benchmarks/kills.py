@@ -294,7 +294,7 @@ def prepare(folder: Path) -> list[Command]:
     gflash = ["--engine", "gflash", "--seed", "1"]
     several = ["--set", "epochs=3", "--set", "trainings=3"]
     return [
-        Command("simulate", ["simulate", place, "-n", "2100", *gflash], "a.h5"),
+        Command("simulate", ["simulate", place, "-n", "1200", *gflash], "a.h5"),
         Command("train", ["train", "vae", str(data), *several, *small], "run", ("--resume",)),
         Command("generate", ["generate", str(model), "-n", "10000", "--energy", "30GeV"], "b.h5"),
         Command("study", ["study", "diversity", str(other), str(model)], "study"),
