@@ -210,15 +210,8 @@ def judge(command: Command, place: Path, log: Path) -> str:
 
 def torn(command: Command, place: Path) -> bool:
     """Whether a file that is not the result lies under the name of an output that is a file."""
-    path = place / command.output
-    return path.is_file() and _safe_hash(path) != command.result[command.output]
-
-
-def _safe_hash(path: Path) -> str:
-    try:
-        return _hash(path)
-    except (OSError, ValueError):
-        return ""
+    name = command.output
+    return (place / name).is_file() and hashes(place)[name] != command.result[name]
 
 
 def attempt(
@@ -277,8 +270,9 @@ def before(operation: int) -> Callable[[int], None]:
     return lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == operation else None
 
 
-def prepare(folder: Path) -> list[Command]:
-    """Make the inputs, and return the commands."""
+def prepare(folder: Path, scale: float = 1.0) -> list[Command]:
+    """Make the inputs, and return the commands; ``scale`` the numbers of showers that they make."""
+    many, more = (str(int(scale * n)) for n in (1200, 10_000))
     place = "atlas-em-barrel"
     data, other, model = folder / "data.h5", folder / "other.h5", folder / "model"
     small = [
@@ -294,9 +288,9 @@ def prepare(folder: Path) -> list[Command]:
     gflash = ["--engine", "gflash", "--seed", "1"]
     several = ["--set", "epochs=3", "--set", "trainings=3"]
     return [
-        Command("simulate", ["simulate", place, "-n", "1200", *gflash], "a.h5"),
+        Command("simulate", ["simulate", place, "-n", many, *gflash], "a.h5"),
         Command("train", ["train", "vae", str(data), *several, *small], "run", ("--resume",)),
-        Command("generate", ["generate", str(model), "-n", "10000", "--energy", "30GeV"], "b.h5"),
+        Command("generate", ["generate", str(model), "-n", more, "--energy", "30GeV"], "b.h5"),
         Command("study", ["study", "diversity", str(other), str(model)], "study"),
         Command("validate", ["validate", str(data), str(other), "--quick"], "report"),
     ]  # fmt: skip
@@ -332,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--operations", type=int, default=1000, help="most file operations of a command to kill before"
     )
+    parser.add_argument("--scale", type=float, default=1.0, help="numbers of showers against the usual ones")
     parser.add_argument("--only", default="", help="commands, separated by commas")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for every attempt")
@@ -341,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rng, found = random.Random(wanted.seed), []
     with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
         folder = Path(scratch)
-        commands = prepare(folder)
+        commands = prepare(folder, wanted.scale)
         if wanted.only:
             commands = [command for command in commands if command.name in wanted.only.split(",")]
         for command in commands:

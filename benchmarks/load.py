@@ -107,11 +107,11 @@ def faults(folder: Path) -> list[dict[str, Any]]:
         ("train", [*train, *small, "-o", "out"], "weights*"), ("validate", [*validate, "-o", "out"], "report.html"),
         ("study", [*study, "-o", "out"], "report.html"),
     ]  # fmt: skip
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, words, output in full:
         for kind, size, prepare in (
             ("full disk", "120k", ""), ("read-only folder", "9m", "mount -o remount,ro . &&"),
-            ("limit of file size", "9m", "ulimit -f 100 &&"),
+            ("limit of file size", "9m", "ulimit -f 16 &&"),
         ):  # fmt: skip
             command = shlex.join([*CALOFORGE, *words])
             script = _IN_MEMORY.format(
