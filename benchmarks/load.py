@@ -110,7 +110,7 @@ def faults(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, words, output in full:
         for kind, size, prepare in (
-            ("full disk", "120k", ""), ("read-only folder", "9m", "mount -o remount,ro . &&"),
+            ("full disk", "40k", ""), ("read-only folder", "9m", "mount -o remount,ro . &&"),
             ("limit of file size", "9m", "ulimit -f 16 &&"),
         ):  # fmt: skip
             command = shlex.join([*CALOFORGE, *words])
