@@ -154,11 +154,10 @@ def train(
             info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
         if plan is not None or before_run.get("plan"):
             info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
-        if resume:
-            if _check_same(folder, settings, info):
-                folder.tidy()
-                return folder.path
-        else:
+        if resume and _check_same(folder, settings, info):
+            folder.tidy()
+            return folder.path
+        if not resume:
             folder.clear()
             RunFolder(folder.path / PRETRAINING).clear()
         with atomic_path(folder.config, force=True) as part:
@@ -388,8 +387,7 @@ class _Training:
     def _combine(self, results: list[float], final: bool) -> int:
         """Choose the best training, or all of them; return the number of members.
 
-        Nothing is removed before ``run.json`` says that the run is finished. Of an unfinished run all files stay, so that it can go on; its
-        model is the first training, the one that got furthest.
+        Nothing is removed before ``run.json`` says that the run is finished. The model of an unfinished run is its first training.
         """
         if self.config.combine == "ensemble":
             return len(results)
