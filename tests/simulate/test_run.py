@@ -115,9 +115,15 @@ def test_parts_of_a_written_output_go_and_others_stay(
     with pytest.raises(OutputExistsError):
         simulate(tiny, n=10, engine="toy", output=path, seed=1)  # not this one's
     assert parts.is_dir()
-    with pytest.raises(OutputExistsError):
-        simulate(tiny, n=10, engine="toy", output=path)
-    assert not parts.exists()
+    card = (parts / "job.json").read_text()
+    for left in ("all", "no parts", "nothing"):  # what the kill left
+        parts.mkdir(exist_ok=True)
+        (parts / ".lock").touch()
+        if left == "no parts":
+            (parts / "job.json").write_text(card)
+        with pytest.raises(OutputExistsError):
+            simulate(tiny, n=10, engine="toy", output=path)
+        assert not parts.exists()
 
     def broken(*_args: object) -> None:
         raise KeyboardInterrupt

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 from caloforge.errors import FileFormatError, IncompatibleError, OutputError, SimulationError
-from caloforge.files import lock_folder, read_record, write_json
+from caloforge.files import is_empty, lock_folder, read_record, write_json
 from caloforge.showers import Showers
 from caloforge.simulate.job import IsolatedEngine, Job, WorkerDiedError, WorkerProcess, write_part
 
@@ -164,17 +164,20 @@ class Parts(InMemory):
         return showers
 
     def remove(self) -> None:
-        """Remove the parts, after they were joined."""
+        """Remove the parts, after they were joined; what they are goes last, so that a kill does not leave parts of nobody."""
+        for path in self._finished():
+            path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_joined(self, output: Path) -> None:
         """Remove the parts of this job that a process left which was killed after it had written the output."""
-        parts = self._finished()
-        if not parts or read_record(self.folder / "job.json") != self._card():
+        if not self.folder.is_dir():
+            return
+        if not is_empty(self.folder) and read_record(self.folder / "job.json") != self._card():
             return
         written = output.stat().st_mtime_ns
         with suppress(OutputError), lock_folder(self.folder):
-            if all(path.stat().st_mtime_ns < written for path in parts):
+            if all(path.stat().st_mtime_ns < written for path in self._finished()):
                 self.remove()
 
 
