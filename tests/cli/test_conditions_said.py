@@ -88,6 +88,6 @@ def test_files_that_name_no_detector(nameless: Path, refused: Refused, run: Run,
     assert "--detector atlas-em-barrel" in train_command(RunFolder(tmp_path / "run"), ["a.h5"], "again")
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["detector"], facts["incident_theta"]) == ("atlas-em-barrel", [90.0, 90.0])
-    assert "--detector is that of --like" in refused(
+    assert "is a model of one detector" in refused(
         "generate", VAE, "-n", 1, "--energy", "50GeV", *named, "-o", tmp_path / "b.h5"
     )

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from caloforge.errors import TooFewShowersError
 from caloforge.statistics.feature_distances import Neighbourhoods
-from caloforge.statistics.networks import ResidualCNN, StandardisedMLP
+from caloforge.statistics.networks import ChallengeResNet, ResidualCNN, StandardisedMLP
 from caloforge.statistics.pairs import structural_similarity
 from caloforge.statistics.training import (
     PRESETS,
@@ -73,6 +73,20 @@ def test_a_network_that_sees_images() -> None:
     b[:, 1:] *= 1.5
     options = replace(PRESETS["fast"], epochs=12, batch=16)
     assert trained(a, b, options, build=lambda x: ResidualCNN(x, (6, 6, 6), channels=4)).auc > 0.9
+
+
+def test_the_challenges_residual_network() -> None:
+    """As many weights as the challenge's own code has; the incident energy and every voxel count; one shower does not change another."""
+    torch.manual_seed(0)
+    network = ChallengeResNet((45, 16, 9)).eval()
+    assert sum(p.numel() for p in network.parameters()) == 2_516_644
+    x = torch.rand(3, 6481, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = network(x)
+    assert found.shape == (3,)
+    found[1].backward()
+    assert (x.grad[[0, 2]] == 0).all()
+    assert x.grad[1, 0] != 0
+    assert (x.grad[1, 1:] != 0).float().mean() > 0.9
 
 
 def test_too_few() -> None:

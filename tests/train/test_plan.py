@@ -252,6 +252,34 @@ def test_a_stopped_plan_goes_on(few: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_time_of_compilation_does_not_shorten_a_stage(
+    toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """The first epoch takes 8 s, in which networks are compiled, each further one 1 s."""
+    now = 0.0
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now
+
+    epoch: Callable[..., object] = loop_module.StageLoop._epoch
+
+    def timed(self, updater, size):
+        nonlocal now
+        now += 8.0 if updater.epoch == 0 else 1.0
+        return epoch(self, updater, size)
+
+    monkeypatch.setattr(loop_module, "time", Clock)
+    monkeypatch.setattr(loop_module.StageLoop, "_epoch", timed)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    settings = ["epochs=22", "train.stage_seconds.gan=30", f"train.compile={str(compiled).lower()}"]
+    run = RunFolder(train("toy-adversarial", toy_file, tmp_path / "run", overrides=settings, device="cpu"))
+    assert ("shortened" in run.read()) == (not compiled)
+
+
+@pytest.mark.usefixtures("toys")
 def test_a_stage_that_is_slower_than_planned_is_shortened(
     toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from caloforge.cli.output import (
     print_result,
     print_warnings,
 )
+
+if TYPE_CHECKING:
+    from caloforge.geometry import Detector as Place
 
 Layout = Annotated[
     str,
@@ -99,7 +102,13 @@ def generate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="What the model lets choose, such as its steps."),
     ] = None,
-    detector: Detector = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            "--detector",
+            help="Of a model of several detectors: whose showers to make, a name or a TOML file; else that of --like.",
+        ),
+    ] = None,
     allow_extrapolation: Annotated[
         bool, typer.Option("--allow-extrapolation", help="Accept conditions outside the training's range.")
     ] = False,
@@ -137,12 +146,11 @@ def generate(
     if like is None and (number is None or energy is None):
         msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
         raise InputError(msg)
-    if like is None and detector is not None:
-        raise InputError("--detector is that of --like; the model has its own")
     check_layout(layout)
     check_output(output, force)
     options = dict(map(assignment, settings or ()))
-    model = load(source, device=device, options=options, precision=precision, compiled=compiled)
+    place = detector if like is None else _other_detector(source, like, detector)
+    model = load(source, device, options, precision, compiled, place)
     print_warnings(warnings_of(model.name, model.attributes))
     if model.mode.compiled:
         typer.echo(f"caloforge: {model.mode.describe()}", err=True)
@@ -165,6 +173,17 @@ def generate(
     place = model.detector.name
     what = f"{made} showers of {model.name} in {place}"
     print_result(as_json, output, what, n=made, source=model.name, detector=place)
+
+
+def _other_detector(source: str, like: Path, default: str | None) -> Place | None:
+    """Return the detector of a file of showers, for a run on several detectors; None for other models."""
+    from caloforge.showers import open_showers
+    from caloforge.train import RunFolder
+
+    if not Path(source).is_dir() or "detectors" not in RunFolder(Path(source)).read():
+        return None
+    with open_showers(like, default) as file:
+        return file.detector
 
 
 def export(

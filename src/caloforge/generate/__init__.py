@@ -128,7 +128,7 @@ class Generator:
     ) -> list[str]:
         """Return a line on each thing that is assumed about showers of these arguments, or not taken from ``like``."""
         request = Request(theta=theta, like=like, allow_extrapolation=allow_extrapolation)
-        return notes(self.model, self.theta, request)
+        return [*self.model.caveats(), *notes(self.model, self.theta, request)]
 
     def generate(
         self,

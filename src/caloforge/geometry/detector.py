@@ -127,6 +127,12 @@ class Detector:
         return self.order == "xyl"
 
     @property
+    def is_mesh(self) -> bool:
+        """Whether the cells form a regular (layers, alpha, r) mesh with the same angles and rings in every layer."""
+        rings = {layer.r_edges if isinstance(layer, CylindricalLayer) else () for layer in self.layers}
+        return len(self.shape) == 3 and not self.is_grid and len(rings) == 1
+
+    @property
     def is_flat(self) -> bool:
         """Whether all layers are flat, rows and columns of equal cells."""
         return all(isinstance(layer, ReadoutLayer) for layer in self.layers)

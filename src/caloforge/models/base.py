@@ -10,7 +10,7 @@ A complete example is in ``docs/extending.md``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -92,6 +92,15 @@ class ShowerModel(nn.Module, ABC):
         self.register_buffer("condition_high", torch.zeros(self.n_conditions))
 
     @property
+    def serves_others(self) -> bool:
+        """Whether the weights serve other detectors, too; by default they do not."""
+        return False
+
+    def caveats(self) -> list[str]:
+        """Return a line on each reason to doubt the showers of its detector; by default none."""
+        return []
+
+    @property
     def compilable(self) -> tuple[str, ...]:
         """Methods worth compiling for generation, such as "cell_net.predicted", functions of tensors and numbers; by default none."""
         return ()
@@ -131,6 +140,20 @@ class ShowerModel(nn.Module, ABC):
         matrix = self.condition_matrix(showers)
         self.condition_low.copy_(matrix.amin(0))
         self.condition_high.copy_(matrix.amax(0))
+
+    def fit_family(self, parts: Sequence[Showers]) -> None:
+        """Set the constants of a training on several detectors from the showers of each, in place of :meth:`fit_transforms`.
+
+        Raises:
+            IncompatibleError: When the family of models cannot.
+        """
+        raise IncompatibleError(
+            f"a {type(self).__name__} is trained on one detector; give files of one, or set detector_conditions of a flow"
+        )
+
+    def enter(self, number: int) -> None:
+        """Make the model that of another detector of a training on several."""
+        raise NotImplementedError
 
     def start_from(self, source: ShowerModel, showers: Showers) -> None:
         """Take the weights of a model of the same family and ``structure``, in place of :meth:`fit_transforms`.

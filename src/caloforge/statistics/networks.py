@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OccupancyMLP", "ResidualCNN", "StandardisedMLP"]
+__all__ = ["ChallengeResNet", "OccupancyMLP", "ResidualCNN", "StandardisedMLP"]
 
 _SLOPE = 0.01
 
@@ -136,4 +136,70 @@ class ResidualCNN(nn.Module):
         if self.occupancy:
             image = torch.cat([image, (image != 0).to(image.dtype)], dim=1)
         out: Tensor = self.head(torch.cat([self.stages(image), self.standardise(x[:, :1])], dim=1)).squeeze(1)
+        return out
+
+
+_PLANES = (32, 64, 64, 128)
+
+
+class _Residual(nn.Module):
+    """Two 3x3x3 convolutions, each with a norm over batches, and a shortcut, which is convolved where the shape changes."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv3d(channels_in, channels, 3, stride, 1, bias=False),
+            nn.BatchNorm3d(channels),
+            nn.ReLU(),
+            nn.Conv3d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm3d(channels),
+        )
+        same = stride == 1 and channels_in == channels
+        convolved = nn.Conv3d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm3d(channels)
+        self.shortcut = nn.Identity() if same else nn.Sequential(*convolved)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of an image (B, channels_in, X, Y, Z)."""
+        out: Tensor = torch.relu(self.body(x) + self.shortcut(x))
+        return out
+
+
+class ChallengeResNet(nn.Module):
+    """The CaloChallenge's convolutional classifier: a three-dimensional ResNet-18 of 32, 64, 64 and 128 channels.
+
+    A convolution of 7x7x7 with stride 2 and a maximum over 3x3x3 with stride 2 come first; the last three stages halve the image. The
+    incident energy, normalised over batches, joins the mean features.
+
+    Arguments:
+        shape: Shape (layers, alpha, r) of the image.
+
+    References:
+        O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4; K. Hara et al., arXiv:1711.09577.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        first = _PLANES[0]
+        parts: list[nn.Module] = [
+            nn.Conv3d(1, first, 7, 2, 3, bias=False),
+            nn.BatchNorm3d(first),
+            nn.ReLU(),
+            nn.MaxPool3d(3, 2, 1),
+        ]
+        before = first
+        for number, channels in enumerate(_PLANES):
+            parts += [_Residual(before, channels, 2 if number else 1), _Residual(channels, channels, 1)]
+            before = channels
+        self.stages = nn.Sequential(*parts, nn.AdaptiveAvgPool3d(1), nn.Flatten())
+        self.energy = nn.BatchNorm1d(1)
+        self.head = nn.Linear(before + 1, 1)
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B,) of inputs (B, 1 + cells): log10 of the incident energy, then cells over the incident energy."""
+        features = self.stages(x[:, 1:].reshape(-1, 1, *self.shape))
+        out: Tensor = self.head(torch.cat([features, self.energy(x[:, :1])], dim=1)).squeeze(1)
         return out

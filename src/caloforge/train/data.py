@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caloforge.errors import InputError, TooFewShowersError
+from caloforge.errors import IncompatibleError, InputError, TooFewShowersError
 from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.models.stage import Batch
@@ -118,6 +118,8 @@ class TrainingFiles:
     storage: Storage  # ``memory``, ``packed`` or ``files``
     cells: PackedCells  # cells in memory: of all showers, or of a sample when they stay in the files
     places: NDArray[np.int64]  # where in ``cells`` each row is (N,); -1 for those that are only in the files
+    detectors: tuple[Detector, ...] = ()  # of all files where these are of several, the header's first
+    groups: NDArray[np.int64] | None = None  # then the detector of each row (N,)
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -162,11 +164,18 @@ class TrainingFiles:
         places[rows] = found
         return replace(self, cells=cells, places=places)
 
+    def by_detector(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return those of the rows that are of each detector, where these are several."""
+        assert self.groups is not None
+        return [rows[self.groups[rows] == k] for k in range(len(self.detectors))]
+
     def showers(self, rows: NDArray[np.int64] | None = None) -> Showers:
         """Return the showers of these rows (n,), or all, in memory."""
         rows = np.arange(len(self)) if rows is None else rows
         cells, places = self.load(rows)
         header = self.header
+        if self.groups is not None and len(found := np.unique(self.groups[rows])) == 1:
+            header = header.replace(detector=self.detectors[found[0]])
         return header.replace(
             cells=cells.dense(torch.from_numpy(places)).numpy(),
             incident_energy=header.incident_energy[rows],
@@ -180,6 +189,7 @@ def read_files(
     memory: float = float("inf"),
     storage: Storage | None = None,
     detector: str | Path | Detector | None = None,
+    several: bool = False,
 ) -> TrainingFiles:
     """Read files of showers once: check and hash them, compute identities, and pack the cells in memory when they fit.
 
@@ -187,6 +197,7 @@ def read_files(
         memory: Most bytes that cells may take in memory.
         storage: Where the cells are to be, whatever the bound; by default it follows from the bound.
         detector: Detector of files that do not name their own.
+        several: Whether files may be of several detectors with as many cells.
 
     Raises:
         FileFormatError: When a file is missing or broken.
@@ -195,7 +206,12 @@ def read_files(
     paths = data_paths(data)
     with ExitStack() as stack:
         files = [stack.enter_context(open_showers(path, detector)) for path in paths]
-        head = Showers.concatenate([file[:0] for file in files])
+        heads = [file[:0] for file in files]
+        detectors = tuple(dict.fromkeys(one.detector for one in heads))
+        number = [detectors.index(one.detector) for one in heads]
+        if several and len(detectors) > 1:
+            heads = _as_one(heads)
+        head = Showers.concatenate(heads)
         n, n_cells = sum(len(file) for file in files), head.detector.n_cells
         header = head.replace(
             cells=np.broadcast_to(np.float32(0), (n, n_cells)),
@@ -229,10 +245,33 @@ def read_files(
     if storage is None:
         dense = 4 * n * n_cells
         storage = "files" if cells is None else "memory" if cells.nbytes + dense <= memory else "packed"
+    if storage == "files" and len(detectors) > 1:
+        raise InputError(
+            f"{paths[0]} and {len(paths) - 1} more: showers of several detectors must fit in memory; give fewer, or raise train.data.memory"
+        )
     places = np.full(n, -1) if cells is None else np.arange(n)
     cells = PackedCells(np.empty((0, n_cells), np.float32)) if cells is None else cells
     known_all = np.concatenate(known)
-    return TrainingFiles(header, known_all, _joined_facts(facts), tuple(blocks), storage, cells, places)
+    found = TrainingFiles(header, known_all, _joined_facts(facts), tuple(blocks), storage, cells, places)
+    if len(detectors) == 1:
+        return found
+    return replace(found, detectors=detectors, groups=np.repeat(number, [one["showers"] for one in facts]))
+
+
+def _as_one(heads: Sequence[Showers]) -> list[Showers]:
+    """Return files' first rows as if all were of the first one's detector.
+
+    Raises:
+        IncompatibleError: When these have other cells.
+    """
+    first = heads[0].detector
+    for one in heads:
+        if one.detector.shape != first.shape:
+            raise IncompatibleError(
+                f"detector '{one.detector.name}' has {' x '.join(map(str, one.detector.shape))} cells, '{first.name}' "
+                f"{' x '.join(map(str, first.shape))}; one model serves detectors of one grid"
+            )
+    return [one.replace(detector=first) for one in heads]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from caloforge.models.stage import Batch
 from caloforge.random import child_seed
 from caloforge.showers import Showers
 
-__all__ = ["CellDataset", "CellPacker", "PackedCells"]
+__all__ = ["CellDataset", "CellPacker", "DetectorDatasets", "PackedCells"]
 
 
 class PackedCells:
@@ -179,3 +179,52 @@ class CellDataset:
         order = order if self._resident is None else order.to(self.device)
         for batch in range(self.steps(size)):
             yield self.take(order[batch * size : (batch + 1) * size])
+
+
+class DetectorDatasets:
+    """Showers of several detectors, each batch of one: the same interface as :class:`CellDataset`.
+
+    Before a batch the model is made that of its detector (``ShowerModel.enter``).
+
+    Arguments:
+        parts: Showers of each detector of the model, none where there are none.
+    """
+
+    def __init__(self, model: ShowerModel, parts: Sequence[CellDataset]) -> None:
+        self.model, self.parts = model, [(k, part) for k, part in enumerate(parts) if len(part)]
+        self.device = parts[0].device
+
+    def __len__(self) -> int:
+        return sum(len(part) for _, part in self.parts)
+
+    def steps(self, size: int) -> int:
+        """Return the steps of one epoch: whole batches of each detector, and at least one of each."""
+        return sum(part.steps(size) for _, part in self.parts)
+
+    def take(self, indices: Tensor) -> Batch:
+        """Return the showers of these indices (B,), counted detector by detector, which must be of one detector."""
+        first = 0
+        for k, part in self.parts:
+            if int(indices.min()) < first + len(part):
+                self.model.enter(k)
+                return part.take(indices - first)
+            first += len(part)
+        raise IndexError(f"no shower {int(indices.min())} among {len(self)}")
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Iterate over all showers, detector by detector."""
+        for k, part in self.parts:
+            self.model.enter(k)
+            yield from part.batches(size)
+
+    def epoch(self, size: int, seed: int, stage: str, epoch: int) -> Iterator[Batch]:
+        """Iterate over one shuffled epoch; a pure function of the arguments."""
+        generator = torch.Generator().manual_seed(child_seed(seed, f"detectors/{stage}", epoch))
+        batches = {
+            k: part.epoch(size, child_seed(seed, f"detector {k}"), stage, epoch) for k, part in self.parts
+        }
+        turns = torch.tensor([k for k, part in self.parts for _ in range(part.steps(size))])
+        for k in turns[torch.randperm(len(turns), generator=generator)].tolist():
+            batch = next(batches[k])
+            self.model.enter(k)
+            yield batch

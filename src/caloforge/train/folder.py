@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as packed
 from torch import Tensor
 
-from caloforge.errors import FileFormatError
+from caloforge.errors import ConfigError, FileFormatError, IncompatibleError
 from caloforge.files import atomic_path, is_empty, read_json
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
@@ -36,11 +36,12 @@ from caloforge.models.base import ShowerModel
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.writing import GuardedFile
-from caloforge.train.settings import read_settings
+from caloforge.train.settings import Resolved, read_settings
 
 __all__ = [
     "RunFolder",
     "SeenByTraining",
+    "check_resumed",
     "inherited_from",
     "load_state",
     "load_weights",
@@ -302,24 +303,31 @@ class RunFolder:
         definition = content.get("detector_definition", "")
         return detector_from_definition(definition) if definition else get_detector(content["detector"])
 
-    def models(self) -> list[ShowerModel]:
+    def models(self, detector: Detector | None = None) -> list[ShowerModel]:
         """Return the trained model, or the members of the ensemble, on the CPU in evaluation mode.
 
-        Of a run that is :meth:`unfinished` too: some of its weights are then those that a training begins with.
+        With ``detector`` they are made that detector's, of a run on several detectors. Of a run that is :meth:`unfinished` too: some of its weights are then those that a training begins with.
 
         Raises:
             FileFormatError: When the run has not ended or its files are broken.
+            IncompatibleError: When its weights serve no other detector, or not that one.
         """
         content = self.read()
         if content.get("status") not in ("finished", "unfinished"):
             raise FileFormatError(
                 self.path, "run.json", "says that the training is not finished; go on with --resume"
             )
+        own = self.detector()
+        if detector is not None and detector != own and "detectors" not in content:
+            raise IncompatibleError(
+                f"{self.path}: is a model of the detector '{own.name}' alone; for '{detector.name}' give one that was trained on several "
+                "detectors, with detector_conditions = true"
+            )
         kind = MODELS[content["model"]]
         config = kind.resolve(read_settings(self.config).get("model", {}), str(self.config))
         members = []
         for member in range(int(content.get("members", 1))):
-            model = kind(self.detector(), config)
+            model = kind(own if detector is None else detector, config)
             model.load_weights(load_weights(self.weights(member)))
             members.append(model.eval())
         return members
@@ -329,3 +337,34 @@ def unfinished_text(stages: Iterable[str]) -> str:
     """Return what a run is of which some stages were not trained."""
     names = list(stages)
     return f"unfinished: stage{'s' if len(names) > 1 else ''} {', '.join(names)} not trained"
+
+
+def check_resumed(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> bool:
+    """Check that a resumed run is the one that was stopped; return whether it is finished already.
+
+    Raises:
+        ConfigError: When model, seed, detector, data or settings differ.
+    """
+    before = folder.read()
+    for key in ("model", "seed", "detector"):
+        if before.get(key) != info[key]:
+            raise ConfigError(
+                f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
+            )
+    if (data := info["data"])["sha256"] != before["data"]["sha256"]:
+        raise ConfigError(
+            f"{folder.path}: cannot resume with {data['file']}; the run's data have another hash"
+        )
+    old, new = read_settings(folder.config), settings.as_dict()
+    used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
+    if before.get("status") == "unfinished" and 0 < limit <= used:
+        raise ConfigError(
+            f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
+            "expected more than that, or 0 for no limit"
+        )
+    for section in ("model", "train"):
+        for key, value in new[section].items():
+            if key not in ("max_seconds", "stage_seconds", "data") and old[section].get(key) != value:
+                msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
+                raise ConfigError(msg)
+    return before.get("status") == "finished"

@@ -21,15 +21,18 @@ from caloforge.files import atomic_path
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
 from caloforge.train.data import StreamedDataset
-from caloforge.train.dataset import CellDataset
+from caloforge.train.dataset import CellDataset, DetectorDatasets
 from caloforge.train.folder import random_state, restore_random
 from caloforge.train.settings import TrainConfig
 from caloforge.train.updater import StageUpdater
 
-__all__ = ["Best", "MetricLog", "StageLoop", "Watch"]
+__all__ = ["Best", "Data", "MetricLog", "StageLoop", "Watch"]
 
+Data: TypeAlias = CellDataset | StreamedDataset | DetectorDatasets
+"""The showers of a training."""
 _HEADER = "training,stage,epoch,name,value\n"
 _FIRST = 0.1  # part of a stage's seconds before which its speed is not judged
+_COMPILED = 3  # epochs after which the time of one is known where networks are compiled
 _SLOWER = 1.03  # of the seconds left to a stage: what its epochs may seem to need before some are taken away
 
 
@@ -82,10 +85,10 @@ class StageLoop:
 
     model: ShowerModel
     stage: Stage
-    data: CellDataset | StreamedDataset
+    data: Data
     # those that fits and calibrations read: all, or a random sample of them where all do not fit into memory
-    sample: CellDataset
-    held_out: CellDataset | None  # held-out showers, or None
+    sample: CellDataset | DetectorDatasets
+    held_out: CellDataset | DetectorDatasets | None  # held-out showers, or None
     config: TrainConfig
     seed: int
     training: int
@@ -132,7 +135,8 @@ class StageLoop:
             began = time.monotonic()
             losses = self._epoch(updater, size)
             updater.epoch += 1
-            updater.epochs = self._fitting(updater, used + time.monotonic() - began_stage)
+            now = time.monotonic()
+            updater.epochs = self._fitting(updater, used + now - began_stage, [*seconds[1:], now - began])
             done = updater.epoch == updater.epochs
             if updater.epoch % self.config.log_every == 0 or done:
                 values = {name: float(value) for name, value in losses.items()}
@@ -169,12 +173,16 @@ class StageLoop:
         state = {"updater": updater.state_dict(), "best": vars(best), "random": random_state()}
         self.save(state | {"used": used})
 
-    def _fitting(self, updater: StageUpdater, used: float) -> int:
-        """Return the epochs of the stage that fit into its seconds, of which some are used: all unless it is slower by more than a little."""
-        left = updater.epochs - updater.epoch
-        if used < _FIRST * self.seconds or left * used <= _SLOWER * (self.seconds - used) * updater.epoch:
+    def _fitting(self, updater: StageUpdater, used: float, seconds: list[float]) -> int:
+        """Return the epochs of the stage that fit into its seconds, of which some are used: all unless it is slower by more than a little.
+
+        The ``seconds`` of epochs are without those of the first, in which networks are compiled, once there are others.
+        """
+        left, rest, each = updater.epochs - updater.epoch, self.seconds - used, sum(seconds) / len(seconds)
+        unknown = self.config.compile and len(seconds) < _COMPILED and rest > 0
+        if unknown or used < _FIRST * self.seconds or left * each <= _SLOWER * rest:
             return updater.epochs
-        return updater.epoch + max(0, int((self.seconds - used) * updater.epoch / used))
+        return updater.epoch + max(0, int(rest / each))
 
     def _mode(self, training: bool) -> None:
         self.model.train(training)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge import __version__
-from caloforge.errors import ConfigError, FileFormatError, InputError, UnfinishedError
+from caloforge.errors import FileFormatError, InputError, UnfinishedError
 from caloforge.files import atomic_path, ensure_output_dir, lock_folder, source_commit, write_json
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
@@ -28,22 +28,24 @@ from caloforge.settings import torch_device
 from caloforge.showers import Showers
 from caloforge.showers.identity import seen_union
 from caloforge.train.data import Files, Split, StreamedDataset, TrainingFiles, data_paths, read_files, split
-from caloforge.train.dataset import CellDataset
+from caloforge.train.dataset import CellDataset, DetectorDatasets
 from caloforge.train.folder import (
     RunFolder,
     SeenByTraining,
+    check_resumed,
     inherited_from,
     load_state,
     save_state,
     save_weights,
     unfinished_text,
 )
-from caloforge.train.loop import MetricLog, StageLoop, Watch
+from caloforge.train.loop import Data, MetricLog, StageLoop, Watch
 from caloforge.train.plan import DEFAULT_SECONDS, Plan, plan_training
 from caloforge.train.settings import DataConfig, Resolved, Wanted, read_settings, resolve, to_toml
 from caloforge.train.start import (
     PART,
     PRETRAINING,
+    check_several,
     check_start,
     pretrained,
     source_model,
@@ -123,8 +125,12 @@ def train(
     settings = wanted.settings()
     check_start(settings)
     where = torch.device(torch_device(device))
-    files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector)
-    MODELS[settings.model_name].check_detector(files.detector)
+    several = getattr(settings.model, "detector_conditions", False)
+    files = read_files(data, settings.train.data.bytes, before_run.get("storage"), detector, several)
+    for one in files.detectors or (files.detector,):
+        MODELS[settings.model_name].check_detector(one)
+    if files.detectors:
+        check_several(settings)
     with lock_folder(output):
         new = folder.is_new()
         plan = None
@@ -154,7 +160,7 @@ def train(
             info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
         if plan is not None or before_run.get("plan"):
             info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
-        if resume and _check_same(folder, settings, info):
+        if resume and check_resumed(folder, settings, info):
             folder.tidy()
             return folder.path
         if not resume:
@@ -177,7 +183,7 @@ def train(
 
 
 def held_out_showers(run: str | Path, data: Files) -> Showers:
-    """Return the showers of its data that a run held out, in random order.
+    """Return the showers of its data that a run held out, in random order; of several detectors those of the first.
 
     Raises:
         FileFormatError: When the run was written before showers had identities: its split is not known any more.
@@ -189,8 +195,11 @@ def held_out_showers(run: str | Path, data: Files) -> Showers:
         )
     content = read_settings(folder.config)
     settings = resolve(content["name"], content)
-    files = read_files(data, DataConfig().bytes, detector=folder.detector())
-    return files.showers(split(files.identities, settings.train).held_out)
+    several = "detectors" in folder.read()
+    default = None if several else folder.detector()
+    files = read_files(data, DataConfig().bytes, detector=default, several=several)
+    rows = split(files.identities, settings.train).held_out
+    return files.showers(rows if files.groups is None else rows[files.groups[rows] == 0])
 
 
 def _info(
@@ -204,6 +213,7 @@ def _info(
         "model": settings.model_name,
         "detector": files.detector.name,
         "detector_definition": files.detector.definition,
+        **({"detectors": [one.name for one in files.detectors]} if files.detectors else {}),
         "particle": files.header.particle,
         "incident_theta": _angles(files.header),
         "seed": seed,
@@ -224,33 +234,6 @@ def _angles(showers: Showers) -> list[float]:
     """Return the lowest and highest angle, degrees; one angle where they differ by rounding alone."""
     low, high = float(showers.incident_theta.min()), float(showers.incident_theta.max())
     return [low, high] if high - low > _SAME_ANGLE else [round((low + high) / 2, 3)] * 2
-
-
-def _check_same(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -> bool:
-    """Check that a resumed run is the one that was stopped; return whether it is finished already."""
-    before = folder.read()
-    for key in ("model", "seed", "detector"):
-        if before.get(key) != info[key]:
-            raise ConfigError(
-                f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
-            )
-    if (data := info["data"])["sha256"] != before["data"]["sha256"]:
-        raise ConfigError(
-            f"{folder.path}: cannot resume with {data['file']}; the run's data have another hash"
-        )
-    old, new = read_settings(folder.config), settings.as_dict()
-    used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
-    if before.get("status") == "unfinished" and 0 < limit <= used:
-        raise ConfigError(
-            f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
-            "expected more than that, or 0 for no limit"
-        )
-    for section in ("model", "train"):
-        for key, value in new[section].items():
-            if key not in ("max_seconds", "stage_seconds", "data") and old[section].get(key) != value:
-                msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
-                raise ConfigError(msg)
-    return before.get("status") == "finished"
 
 
 class _Training:
@@ -283,11 +266,12 @@ class _Training:
         """Return a model before its training, its constants set from the training showers."""
         torch.manual_seed(child_seed(self.seed, "weights", training))
         model = MODELS[self.settings.model_name](self.files.detector, self.settings.model)
-        showers = self.files.showers(self.sample_rows)
-        if self.source is None:
-            model.fit_transforms(showers)
+        if self.files.detectors:
+            model.fit_family([self.files.showers(rows) for rows in self.files.by_detector(self.sample_rows)])
+        elif self.source is None:
+            model.fit_transforms(self.files.showers(self.sample_rows))
         else:
-            model.start_from(self.source, showers)
+            model.start_from(self.source, self.files.showers(self.sample_rows))
         conditions = model.condition_matrix(self.files.header)[self.train_rows]
         model.condition_low.copy_(conditions.amin(0))
         model.condition_high.copy_(conditions.amax(0))
@@ -297,7 +281,7 @@ class _Training:
 
     def _datasets(
         self, model: ShowerModel
-    ) -> tuple[CellDataset | StreamedDataset, CellDataset, CellDataset | None]:
+    ) -> tuple[Data, CellDataset | DetectorDatasets, CellDataset | DetectorDatasets | None]:
         """Return the training showers, those of them that fits read, and the held-out showers."""
         conditions = model.condition_matrix(self.files.header)
 
@@ -305,6 +289,12 @@ class _Training:
             cells, places = self.files.load(rows)
             return CellDataset(cells, conditions[rows], self.device, places)
 
+        if self.files.detectors:
+            parts = self.train_rows, self.sample_rows, self.held_out_rows
+            each = [
+                DetectorDatasets(model, list(map(in_memory, self.files.by_detector(rows)))) for rows in parts
+            ]
+            return each[0], each[1], each[2] if len(each[2]) else None
         held_out = in_memory(self.held_out_rows) if len(self.held_out_rows) else None
         if self.files.storage == "files":
             data = StreamedDataset(self.files, self.train_rows, conditions[self.train_rows], self.device)

@@ -35,6 +35,7 @@ __all__ = [
     "PART",
     "PRETRAINING",
     "beam_of",
+    "check_several",
     "check_start",
     "pretrained",
     "source_config",
@@ -155,6 +156,19 @@ def check_start(settings: Resolved) -> None:
                 raise ConfigError(
                     f"cannot start from {train.start}: its {name} is {value}, here it is {mine}"
                 )
+
+
+def check_several(settings: Resolved) -> None:
+    """Check that a training on several detectors starts from nothing.
+
+    Raises:
+        ConfigError: When it is to start elsewhere.
+    """
+    for name in ("start", "pretrain", "initial"):
+        if getattr(settings.train, name):
+            raise ConfigError(
+                f"train.{name} is set and the files are of several detectors; expected files of one to start elsewhere"
+            )
 
 
 def beam_of(showers: Showers) -> Beam:

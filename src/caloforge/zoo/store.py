@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from caloforge.errors import FileFormatError, UnknownNameError
+from caloforge.errors import FileFormatError, IncompatibleError, UnknownNameError
 from caloforge.generate import Generator
-from caloforge.geometry import get_detector
+from caloforge.geometry import Detector, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.settings import torch_device
@@ -138,6 +138,7 @@ def load(
     options: dict[str, Any] | None = None,
     precision: str = "float32",
     compiled: bool = False,
+    detector: str | Path | Detector | None = None,
 ) -> Generator:
     """Load a generator.
 
@@ -148,6 +149,7 @@ def load(
         precision: ``float32``, ``tf32`` or ``bf16``: of the networks that are safe in it; before the first showers some are compared
             with those of float32.
         compiled: Compile the networks, on a GPU.
+        detector: Detector to generate showers of, with a run on several detectors (``detector_conditions``): any of their grid.
 
     Returns:
         The generator, with the identities of the showers that trained and selected the model. Of an unfinished run, its
@@ -156,16 +158,22 @@ def load(
     Raises:
         UnknownNameError: When it is neither, or there is no such precision.
         InputError: When the model or the device cannot compute in that precision, or compiled.
+        IncompatibleError: When the model serves no other detector.
         FileFormatError: When the run has not ended or its files are broken.
     """
     where = torch_device(device)
     path = Path(source)
     if not path.is_dir():
+        if detector is not None:
+            raise IncompatibleError(
+                f"'{source}' is a model of one detector; expected a run on several detectors"
+            )
         return find_card(str(source)).generator(where, options, precision, compiled)
     folder = RunFolder(path)
     content, seen, unfinished = folder.read(), folder.seen(), folder.unfinished()
+    place = None if detector is None else get_detector(detector)
     facts = seen.attributes() | ({MODEL_STATUS: unfinished} if unfinished else {})
-    members = [member.choose(options).to(torch.device(where)) for member in folder.models()]
+    members = [member.choose(options).to(torch.device(where)) for member in folder.models(place)]
     name, particle = str(content["model"]), str(content.get("particle", ""))
     theta = _angles(content)
     return Generator(

@@ -90,6 +90,16 @@ def test_rings_are_those_of_the_distance_from_the_axis(name: str, theta: float) 
     np.testing.assert_array_equal(found[clear], np.searchsorted(np.array(_EDGES), away)[clear])
 
 
+@pytest.mark.parametrize("radial", [1.0, 0.5])
+def test_rings_of_a_mesh_are_its_own(radial: float) -> None:
+    detector = get_detector("calochallenge-2")
+    view, gains = LayerView(detector, radial), RingGains(detector, 1, radial)
+    shape = (1, view.n_layers, view.width)
+    found = gains.ring(view.x.expand(shape), view.y.expand(shape), torch.tensor([90.0]))
+    assert gains.rings == 9
+    np.testing.assert_array_equal(view.cells(found)[0].numpy(), np.arange(6480) % 9)
+
+
 def test_shares_hold_all_energy_and_gains_undo_a_known_distortion() -> None:
     showers = grid_showers(n=40)
     view, gains = LayerView(showers.detector), RingGains(showers.detector, 1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from caloforge.geometry import get_detector
 from caloforge.models.flow.cells import LayerTargets
 from caloforge.models.flow.model import FlowMatching
+from caloforge.models.flow.transfer import transferred
 from caloforge.models.stage import Batch
 from caloforge.train.folder import load_weights
 
@@ -241,3 +242,24 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     first, second = (load_weights(folder / "weights.safetensors") for folder in folders)
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def _narrow(name: str) -> FlowMatching:
+    settings = {"preset": "small", "width": 32, "summary_width": 16, "local": 4}
+    return FlowMatching(get_detector(name), FlowMatching.resolve(settings))
+
+
+def test_weights_of_a_mesh_go_to_the_rings_of_a_mesh() -> None:
+    """From a mesh to itself everything stays; to a finer mesh and to a grid what has the right size."""
+    torch.manual_seed(0)
+    source = _narrow("calochallenge-2")
+    same = transferred(_narrow("calochallenge-2"), source)
+    for name, value in source.named_parameters():
+        torch.testing.assert_close(same[name], value.detach(), rtol=1e-5, atol=1e-6)
+    for name in ("calochallenge-3", "clic-ecal"):
+        other = _narrow(name)
+        given = transferred(other, source)
+        assert "cell_net.embed.bias" in given
+        assert all(value.shape == dict(other.named_parameters())[key].shape for key, value in given.items())
+    back = transferred(source, _narrow("clic-ecal"))
+    assert back["cell_net.embed.bias"].shape == (9, 32)

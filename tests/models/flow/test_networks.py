@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from caloforge.geometry import get_detector
-from caloforge.models.flow.networks import CellPatches, PatchLinear, TimeEmbedding, Transformer
+from caloforge.models.flow.networks import LocalNetwork, TimeEmbedding, Transformer
+from caloforge.models.flow.patches import CellPatches, PatchLinear
 
 WIDTH, HEADS, TOKENS = 16, 4, 5
 
@@ -119,15 +120,26 @@ def test_times_are_told_apart_at_all_scales() -> None:
 def test_patches_have_a_matrix_each_when_there_are_few(patches: int) -> None:
     torch.manual_seed(0)
     layer = PatchLinear(patches, 25, 8)
-    assert layer.own == (patches == 7)
+    own = patches == 7
+    assert layer.kinds == (7 if own else 1)
     x = _normal(2, patches, 25)
     torch.nn.init.normal_(layer.bias)
     found = layer(x)
     assert found.shape == (2, patches, 8)
     for patch in (0, 3, patches - 1):
-        weight = layer.weight[patch] if layer.own else layer.weight
-        bias = layer.bias[patch] if layer.own else layer.bias[0]
+        weight = layer.weight[patch] if own else layer.weight
+        bias = layer.bias[patch] if own else layer.bias[0]
         torch.testing.assert_close(found[:, patch], x[:, patch] @ weight + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_patches_of_a_kind_share_a_matrix() -> None:
+    torch.manual_seed(0)
+    layer, x = PatchLinear(1200, 20, 10, kinds=3), _normal(2, 1200, 20)
+    assert layer.weight.shape == (3, 20, 10)
+    found = layer(x)
+    for patch in (0, 1, 2, 3, 1199):
+        expected = x[:, patch] @ layer.weight[patch % 3] + layer.bias[patch % 3]
+        torch.testing.assert_close(found[:, patch], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_tokens_of_normal_numbers_are_of_order_1_or_0() -> None:
@@ -141,7 +153,8 @@ SHAPES = {
     "ild-ecal": (216, 125),  # 6 x 6 x 6 boxes of 5 x 5 x 5
     "clic-ecal-wide": (605, 125),  # 11 x 11 x 5, the last of x and y padded
     "atlas-em-barrel": (38, 7),  # 3 + 3 x 8 + 7 + 4 pieces of rows
-    "calochallenge-2": (1215, 7),  # 45 layers of 9 rings of 16 angles, three pieces each
+    "calochallenge-2": (135, 48),  # 15 x 9 rings of 16 angles in three layers
+    "calochallenge-3": (540, 75),  # 15 x 18 rings in two halves of 25 angles
     "ild-ecal-10x10": (25, 4),
 }
 """Patches and places."""
@@ -227,12 +240,31 @@ def test_rows_of_layers_hold_cells_side_by_side() -> None:
         np.testing.assert_allclose(np.diff(centres[:, along]), pitch, rtol=1e-4)
 
 
-def test_pieces_of_rings_lie_at_one_radius() -> None:
-    detector = get_detector("calochallenge-2")
-    index = _patches("calochallenge-2")(torch.arange(6480.0)[None], fill=-1.0)[0].long().numpy()
-    radius = np.hypot(*detector.cell_centres[:, :2].T)
-    for row in index[:54]:
-        assert np.ptp(radius[row[row >= 0]]) == pytest.approx(0.0, abs=1e-6)
+@pytest.mark.parametrize(("name", "rings"), [("calochallenge-2", 9), ("calochallenge-3", 18)])
+def test_patches_of_a_mesh_are_rings_whose_radius_is_their_kind(name: str, rings: int) -> None:
+    detector, patches = get_detector(name), _patches(name)
+    index = patches(torch.arange(float(detector.n_cells))[None], fill=-1.0)[0].long().numpy()
+    ring = np.arange(detector.n_cells) % rings
+    assert patches.kinds == rings
+    for number, row in enumerate(index):
+        assert set(ring[row[row >= 0]]) == {number % rings}
+
+
+def test_convolutions_of_a_mesh_do_not_see_where_its_angles_begin() -> None:
+    torch.manual_seed(0)
+    shape = (5, 8, 4)
+    net = LocalNetwork(shape, 8, 3, ring=True)
+    torch.nn.init.normal_(net.net[-1].weight)
+    x = _normal(2, 6, *shape)
+    for turn in (1, 3, 7):
+        found = net(x.roll(turn, 3).flatten(2)).view(2, 3, *shape)
+        expected = net(x.flatten(2)).view(2, 3, *shape).roll(turn, 3)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    plain = LocalNetwork(shape, 8, 3)
+    plain.load_state_dict(net.state_dict())
+    apart = (net(x.flatten(2)) - plain(x.flatten(2))).view(2, 3, *shape).abs().amax((0, 1, 2, 4))
+    assert (apart[3:5] < 1e-4).all()  # out of the convolutions' reach of both ends
+    assert (apart[[0, 7]] > 1e-2).all()
 
 
 def test_nothing_of_it_is_stored_with_the_weights() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caloforge.data import sample_path
 from caloforge.geometry import Detector, detector_from_definition, get_detector
+from caloforge.models.nn.cell_networks import LayerView
 from caloforge.models.nn.conditions import BeamSymmetry
 from caloforge.models.stage import Batch
 from caloforge.showers import read_showers
@@ -29,7 +30,6 @@ POSSIBLE = {
     "ild-ecal-angled": [True, False, False],  # in y 39 of 60 rows have no image
     "clic-ecal": [True, True, True],
     "atlas-em-barrel": [True, True, False],
-    "calochallenge-2": [False, False, False],
 }
 X, Y, SWAP = 0, 1, 2
 
@@ -221,3 +221,52 @@ def test_layers_of_other_cells_are_mirrored_at_the_beam(entry: list[float], poss
         centres = torch.from_numpy(detector.cell_centres)
         mirrored = centres[layer.orders[X]]
         torch.testing.assert_close(mirrored * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64), centres)
+
+
+def _mesh(n: int) -> tuple[BeamSymmetry, Tensor, Detector]:
+    layer, detector = _symmetry("calochallenge-2")
+    return layer, _cells(detector, n), detector
+
+
+def test_a_mesh_turns_by_every_number_of_bins_and_is_mirrored() -> None:
+    """Against angles: turned by k bins the cell at alpha comes to alpha + 2 pi k / 16, mirrored to -alpha."""
+    layer, _, detector = _mesh(1)
+    centres = torch.from_numpy(detector.cell_centres)
+    radius, alpha = torch.hypot(*centres.T[:2]), torch.atan2(centres[:, 1], centres[:, 0])
+    for k in range(16):
+        for mirrored in (False, True):
+            numbers = torch.tensor(
+                [[1.0 if k >> bit & 1 else -1.0 for bit in range(4)] + [1.0 if mirrored else -1.0]]
+            )
+            found, _ = layer(torch.arange(float(detector.n_cells))[None], torch.zeros(1, 1), numbers)
+            origin = found[0].long()  # the cell whose energy comes to each place
+            turned = alpha[origin] + 2 * torch.pi * k / 16
+            expected = -turned if mirrored else turned
+            assert torch.cos(expected - alpha).min() > 1.0 - 1e-9
+            torch.testing.assert_close(radius[origin], radius)
+            assert torch.equal(centres[origin, 2], centres[:, 2])
+
+
+def test_all_32_images_of_a_shower_on_a_mesh_are_equally_frequent() -> None:
+    layer, cells, _ = _mesh(1)
+    batch = Batch(cells.expand(3200, -1), torch.zeros(3200, 1), torch.arange(3200))
+    ring = layer.augment(batch, torch.Generator().manual_seed(1)).cells[:, :144:9]
+    kinds, counts = ring.unique(dim=0, return_counts=True)
+    assert len(kinds) == 32
+    assert ((counts - 100.0).square() / 100.0).sum() < 70.0  # chi2 of 31 degrees of freedom
+
+
+def test_positions_on_a_mesh_drawn_in_to_the_axis_have_the_radius_in_their_squares() -> None:
+    _, _, detector = _mesh(1)
+    plain, drawn = LayerView(detector), LayerView(detector, 0.5)
+    radius = torch.hypot(*torch.from_numpy(detector.cell_centres[:144, :2]).float().T)
+    squares = drawn.x[0].square() + drawn.y[0].square()
+    torch.testing.assert_close(squares / squares.max(), radius / radius.max())
+    torch.testing.assert_close(torch.atan2(drawn.y, drawn.x), torch.atan2(plain.y, plain.x))
+
+
+def test_a_mesh_of_data_set_1_has_no_symmetry() -> None:
+    layer, detector = _symmetry("calochallenge-1-photons")
+    cells = _cells(detector)
+    assert not any(layer.possible)
+    assert torch.equal(layer(cells, torch.zeros(3, 1), _numbers(3, X, Y, SWAP))[0], cells)

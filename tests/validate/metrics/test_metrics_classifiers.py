@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -369,3 +370,22 @@ def test_the_challenges_classifier_sees_the_inputs_as_they_are() -> None:
     )
     assert isinstance(next(iter(raw.children()))[0], torch.nn.Linear)
     assert next(iter(fast.children()))[0](inputs).std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_challenges_network_looks_at_voxels_of_a_mesh() -> None:
+    """With its preset the convolutional classifier has the input of the one on cells."""
+    rng = np.random.default_rng(3)
+    detector = get_detector("calochallenge-2")
+    samples = []
+    for k in range(2):
+        cells = np.where(rng.random((60, 6480)) < 0.05, rng.exponential(5.0, (60, 6480)), 0.0)
+        energy = 1e3 * 1000.0 ** rng.random(60)
+        samples.append(Sample(Showers(detector, cells.astype(np.float32), energy, source=f"toy {k}"), str(k)))
+    preset = replace(PRESETS["calochallenge"], epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "calochallenge", preset)
+        settings = Settings(device="cpu", classifier="calochallenge", classifier_seeds=1, floor_seeds=1)
+        found = compute_metrics(*samples, settings, ["classifier_cnn"])
+    assert found["auc_cnn"]["detail"]["inputs"] == 6481
+    assert found["auc_cnn"]["detail"]["networks"][0]["epochs"] == 1
+    assert 0.0 <= found["auc_cnn"]["value"] <= 1.0

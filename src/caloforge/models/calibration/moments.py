@@ -25,10 +25,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caloforge.geometry import Detector, ReadoutLayer
+from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 from caloforge.models.calibration.monotone import energy_groups, neighbours
 from caloforge.models.calibration.regression import Polynomial, shrunk_fit
 
@@ -239,21 +240,27 @@ class RingGains(nn.Module):
     :math:`y_0 + z_l / \tan \theta`.
 
     Arguments:
-        detector: A detector whose layers are rows and columns of equal cells.
+        detector: A detector whose layers are rows and columns of equal cells, or a regular mesh, whose rings are its own.
         width: Continuous encoded conditions.
+        radial: On a mesh the power of the distance from the axis in positions, see ``LayerView``.
     """
 
-    edges: Tensor
+    edges: Tensor  # squares of the distances between rings, in cells; of a mesh in mm, as the others
     slope: Tensor  # (2, n_layers) cells, along x and y, to one unit of a layer's positions (half its width)
     origin: Tensor  # (2, n_layers) of the layer's middle, in cells from where the beam enters
     depth: Tensor  # (n_layers,) of the layers, in cells along y
-    rings = len(_EDGES) + 1  # rings of a layer
 
-    def __init__(self, detector: Detector, width: int) -> None:
+    def __init__(self, detector: Detector, width: int, radial: float = 1.0) -> None:
         super().__init__()
         self.n_layers, beam = detector.n_layers, detector.beam
         layers = [layer for layer in detector.layers if isinstance(layer, ReadoutLayer)]
-        slope, origin = [], []
+        slope, origin, edges = [], [], _EDGES
+        if isinstance(mesh := detector.layers[0], CylindricalLayer):
+            largest = float(mesh.r[-1])
+            edges = tuple(largest * (edge / largest) ** radial for edge in mesh.r_edges[1:-1])
+            on_axis = (mesh.r / largest) ** (radial - 1.0)
+            ends = np.ptp(mesh.centres()[:, :2] * np.tile(on_axis, mesh.n_alpha)[:, None], axis=0)
+            slope, origin = [(0.5 * ends).tolist()] * self.n_layers, [[0.0, 0.0]] * self.n_layers
         for layer in layers:
             ends = [
                 (layer.x.min(), layer.x.max(), beam.x, layer.pitch_x),
@@ -262,11 +269,14 @@ class RingGains(nn.Module):
             slope.append([max(0.5 * (high - low), 1e-6) / pitch for low, high, _, pitch in ends])
             origin.append([(0.5 * (high + low) - start) / pitch for low, high, start, pitch in ends])
         tables = {
-            "edges": torch.tensor(_EDGES).square(),
+            "edges": torch.tensor(edges).square(),
             "slope": torch.tensor(slope, dtype=torch.float32).T.contiguous(),
             "origin": torch.tensor(origin, dtype=torch.float32).T.contiguous(),
-            "depth": torch.tensor([layer.z / layer.pitch_y for layer in layers], dtype=torch.float32),
+            "depth": torch.tensor(
+                [layer.z / layer.pitch_y for layer in layers] or [0.0], dtype=torch.float32
+            ),
         }
+        self.rings = len(edges) + 1  # of a layer
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
         self.gains = Gains(width, self.n_layers * self.rings)

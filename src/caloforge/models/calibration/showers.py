@@ -179,9 +179,9 @@ class CellMaps(Step):
         return cells / self.sums.spread(self.sums(cells).clamp_min(_TINY))
 
     def _mirrored(self, showers: Sample) -> tuple[Tensor, Tensor, Tensor]:
-        """Return cells with alignments mirrored to the lower half, the signs (B, 3) that do it, and their class (B,)."""
+        """Return cells with alignments mirrored to the lower half, the signs (B, operations) that do it, and their class (B,)."""
         symmetry, cells = self._symmetry[0], showers.cells
-        flips = -torch.ones(cells.shape[0], 3, device=cells.device)
+        flips = -torch.ones(cells.shape[0], len(symmetry.possible), device=cells.device)
         for axis, column, count in self.mirrors:
             flips[:, axis] = showers.conditions[:, column] - (count - 1) / 2
         mirrored, conditions = symmetry(cells, showers.conditions, flips)

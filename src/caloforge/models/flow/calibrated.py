@@ -54,8 +54,13 @@ class CalibratedFlow(ShowerModel):
 
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
-        self.spectrum = CellSpectrum(_SPECTRUM, None, _GROUPS, _GROUP_HITS, _STEP)
         self.register_buffer("filled_factor", torch.ones(detector.n_layers))
+        self.forget_spectrum()
+
+    def forget_spectrum(self) -> None:
+        """Let the last map of energies leave them as they are."""
+        spectrum = CellSpectrum(_SPECTRUM, None, _GROUPS, _GROUP_HITS, _STEP)
+        self.spectrum = spectrum.to(self.filled_factor.device)
 
     @property
     @abstractmethod
@@ -87,7 +92,7 @@ class CalibratedFlow(ShowerModel):
         return conditions.new_full((conditions.shape[0],), 90.0)
 
     @torch.no_grad()
-    def _calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
+    def calibrate(self, data: TrainingData, generator: torch.Generator) -> None:
         """Map the values of filled cells to the training showers' quantiles; fit the gains; repeat with both; fit the spectrum."""
         if self.rings is not None:
             self.rings.gains.weights.zero_()
@@ -155,4 +160,4 @@ class CalibratedFlow(ShowerModel):
 
     def calibration_stages(self) -> tuple[Stage, ...]:
         """Return the stage that fits the calibration, or none."""
-        return (Stage(STAGE, fit=self._calibrate),) if self.config.calibration else ()
+        return (Stage(STAGE, fit=self.calibrate),) if self.config.calibration else ()

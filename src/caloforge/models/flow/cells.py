@@ -177,12 +177,15 @@ class CellValues(nn.Module):
         cut: Energy below which a cell is empty, MeV.
         relative: Energies as shares of the layer's.
         moments: Whether centres and widths of the layers are imposed, too.
+        radial: On a mesh the power of the distance from the axis in positions.
     """
 
-    def __init__(self, detector: Detector, cut: float, relative: bool, moments: bool = True) -> None:
+    def __init__(
+        self, detector: Detector, cut: float, relative: bool, moments: bool = True, radial: float = 1.0
+    ) -> None:
         super().__init__()
         self.moments = moments
-        self.view = LayerView(detector)
+        self.view = LayerView(detector, radial)
         self.cut, self.relative = cut, relative
         self.table = MonotoneMap(detector.n_layers if relative else 1, _KNOTS, 10.0, even="x", beyond=_SLOPE)
         self.table.y.mul_(_SLOPE)
@@ -204,6 +207,11 @@ class CellValues(nn.Module):
                 self._fit(share[rows > self.cut], layer, generator)
             return
         self._fit(cells[cells > self.cut], 0, generator)
+
+    @torch.no_grad()
+    def fit_energies(self, energies: Tensor, generator: torch.Generator) -> None:
+        """Fit the table of a grid to energies (N,) of filled cells, in any unit."""
+        self._fit(energies, 0, generator)
 
     def _fit(self, energies: Tensor, column: int, generator: torch.Generator) -> None:
         if len(energies) > _SAMPLE:

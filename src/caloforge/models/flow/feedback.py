@@ -69,10 +69,10 @@ class LayerFeedback(nn.Module):
         Tensor  # (n_layers, width, 5) 1, x, y, x^2 and y^2 of the cells, in float64, since differences follow
     )
 
-    def __init__(self, detector: Detector, relative: bool) -> None:
+    def __init__(self, detector: Detector, relative: bool, radial: float = 1.0) -> None:
         super().__init__()
         self.relative = relative
-        self.view = LayerView(detector)
+        self.view = LayerView(detector, radial)
         self.register_buffer(
             "table", torch.zeros(detector.n_layers if relative else 1, _KNOTS), persistent=False
         )

@@ -19,20 +19,24 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from caloforge.geometry import Detector
+from caloforge.geometry.terms import TERMS
 from caloforge.models.base import ShowerModel
 from caloforge.models.calibration.moments import RingGains
-from caloforge.models.flow.calibrated import FITTED, LATER, CalibratedFlow
+from caloforge.models.flow.calibrated import LATER, CalibratedFlow
 from caloforge.models.flow.cells import CellValues, LayerTargets
+from caloforge.models.flow.family import DetectorFamily
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
-from caloforge.models.flow.networks import CellNetwork, CellPatches, LocalNetwork, SummaryNetwork
+from caloforge.models.flow.networks import CellNetwork, LocalNetwork, SummaryNetwork
+from caloforge.models.flow.patches import CellPatches
 from caloforge.models.flow.path import (
     EMPTY,
     CellAverages,
@@ -45,9 +49,9 @@ from caloforge.models.flow.path import (
     time_grid,
 )
 from caloforge.models.flow.sampling import BALANCED, CellSampler
-from caloforge.models.flow.settings import FlowMatchingConfig, FlowSampling
+from caloforge.models.flow.settings import PRESETS, FlowMatchingConfig, FlowSampling
 from caloforge.models.flow.summary import CoreMoments, ShowerSummary
-from caloforge.models.flow.transfer import STRUCTURE, transferred
+from caloforge.models.flow.transfer import STRUCTURE, start
 from caloforge.models.nn.conditions import BeamSymmetry, ConditionEncoder
 from caloforge.models.stage import Batch, OptimizerSpec, Random, SeededRandom, Stage, TrainingData, Updater
 from caloforge.settings import ModelConfig, OptimizerSettings, Settings
@@ -55,8 +59,7 @@ from caloforge.showers import Showers
 
 __all__ = ["FlowMatching"]
 
-_FIT_SEED, _FIT_MOST = 20, 20_000
-_CORE_MOST = 5_000
+_FIT_SEED, _FIT_MOST, _CORE_MOST = 20, 20_000, 5_000
 _LEAST_HELD_OUT = 2_000  # held-out showers of a loss; fewer are used several times
 
 
@@ -65,27 +68,7 @@ class FlowMatching(CalibratedFlow):
 
     Config = FlowMatchingConfig
     Sampling: ClassVar[type[Settings]] = FlowSampling
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "improved": {},
-        "large": {
-            "width": 384,
-            "blocks": 6,
-            "repeats": 1,
-            "heads": 6,
-            "summary_width": 192,
-            "summary_blocks": 4,
-        },
-        "small": {
-            "width": 64,
-            "local": 0,
-            "blocks": 2,
-            "repeats": 1,
-            "heads": 2,
-            "summary_width": 64,
-            "summary_blocks": 2,
-            "summary_heads": 2,
-        },
-    }
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     structure: ClassVar[tuple[str, ...]] = STRUCTURE
     pretraining: ClassVar[Mapping[str, int]] = {"summary_epochs": 3, "epochs": 1, "calibration": 0}
     sampling: FlowSampling
@@ -93,20 +76,34 @@ class FlowMatching(CalibratedFlow):
     def __init__(self, detector: Detector, config: ModelConfig) -> None:
         super().__init__(detector, config)
         c = self.config
+        self.n_terms = len(TERMS) if c.detector_conditions else 0  # that the networks see of each layer
         self.encoder = ConditionEncoder(detector, self.columns, harmonics=3)
         continuous, width = len(self.encoder.continuous), self.encoder.width
-        self.summary = ShowerSummary(detector, continuous, width, c.threshold)
-        self.values = CellValues(detector, c.cut, not detector.is_grid, c.moments)
-        self.core = CoreMoments(torch.from_numpy(detector.cell_layer), c.core)
+        self.summary = ShowerSummary(detector, continuous, width, c.threshold, c.radial)
+        self.values = CellValues(detector, c.cut, self.is_irregular, c.moments, c.radial)
+        self.core = CoreMoments(
+            torch.from_numpy(detector.cell_layer), 1.0 if c.detector_conditions else c.core
+        )
         self.symmetry = BeamSymmetry(detector, self.columns)
-        self.rings = RingGains(detector, continuous) if detector.is_flat else None
+        has_rings = detector.is_flat or detector.is_mesh
+        self.rings = RingGains(detector, continuous, c.radial) if has_rings else None
         self.summary_net = self.summary_network()
         self.cell_net = self.cells_network()
+        self.family = DetectorFamily(self) if c.detector_conditions else None
+
+    @property
+    def serves_others(self) -> bool:
+        """Whether the weights serve other detectors of the grid, too: those of a training on several."""
+        return bool(self.family)
+
+    def caveats(self) -> list[str]:
+        """Return in which terms the detector lies outside those of a training on several."""
+        return self.family.outside(self.detector) if self.family else []
 
     def summary_network(self) -> SummaryNetwork:
         """Return a new network of the summary."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
-        return SummaryNetwork(*size, c.summary_width, c.summary_blocks, c.summary_heads)
+        return SummaryNetwork(*size, c.summary_width, c.summary_blocks, c.summary_heads, self.n_terms)
 
     def cells_network(self) -> CellNetwork:
         """Return the network ``cell_net`` with which the model begins."""
@@ -120,13 +117,20 @@ class FlowMatching(CalibratedFlow):
     def cell_network(self, patches: CellPatches) -> CellNetwork:
         """Return a new network of the cells."""
         c, size = self.config, (self.summary.rows, self.summary.kinds, self.encoder.width)
-        has_local = c.local > 0 and self.detector.is_grid
-        shape = self.detector.shape
-        local = LocalNetwork(shape, c.local, SpikeSlab.outputs) if has_local else None
+        local = None
+        if c.local > 0 and not self.is_irregular:
+            local = LocalNetwork(self.detector.shape, c.local, SpikeSlab.outputs, self.detector.is_mesh)
         balance = LayerBalance(torch.from_numpy(self.detector.cell_layer), self.detector.n_layers)
-        feedback = LayerFeedback(self.detector, not self.detector.is_grid) if c.feedback else None
+        feedback = LayerFeedback(self.detector, self.is_irregular, c.radial) if c.feedback else None
         sizes = *size, c.width, c.blocks, c.repeats, c.heads
-        return CellNetwork(patches, *sizes, local=local, balance=balance, feedback=feedback)
+        return CellNetwork(
+            patches, *sizes, local=local, balance=balance, feedback=feedback, terms=self.n_terms
+        )
+
+    @property
+    def is_irregular(self) -> bool:
+        """Whether the cells form no regular grid or mesh, so that their values are shares of their layer's energy."""
+        return not (self.detector.is_grid or self.detector.is_mesh)
 
     @property
     def summary_size(self) -> int:
@@ -219,21 +223,20 @@ class FlowMatching(CalibratedFlow):
         return lambda x, t: self.cell_net(x, t, encoded, summary, to)
 
     def start_from(self, source: ShowerModel, showers: Showers) -> None:
-        """Take the weights of another flow, see :mod:`~caloforge.models.flow.transfer`; constants follow from the showers.
+        """Take the weights of another flow, see :func:`~caloforge.models.flow.transfer.start`; constants follow from the showers."""
+        start(self, source, showers)
 
-        Those of the same detector and conditions are drawn to the source's, as far as the showers are few; others are fitted anew.
-        """
-        own, before = self.state_dict(), source.state_dict()
-        if source.detector == self.detector and source.columns == self.columns:
-            kept = {name: value for name, value in before.items() if not name.startswith(FITTED)}
-            fresh = {name: value for name, value in own.items() if name.startswith(FITTED)}
-            self.load_weights(
-                kept | fresh | {"core.edge": torch.full_like(before["core.spread"], -torch.inf)}
-            )
-            self.fit_transforms(showers, adapt=True)
+    def fit_family(self, parts: Sequence[Showers]) -> None:
+        """Fit the constants to the showers of several detectors; the flow is then the first one's."""
+        if self.family is None:
+            super().fit_family(parts)
         else:
-            self.fit_transforms(showers)
-            self.load_weights(self.state_dict() | transferred(self, source))
+            self.family.fit(self, parts)
+
+    def enter(self, number: int) -> None:
+        """Make the flow that of another detector of its training."""
+        assert self.family is not None
+        self.family.enter(self, number)
 
     def fit_transforms(self, showers: Showers, adapt: bool = False) -> None:
         """Fit encoder, moments and tables; find the symmetries of beam and showers.
@@ -250,7 +253,8 @@ class FlowMatching(CalibratedFlow):
         energy = torch.from_numpy(showers.incident_energy)[kept].float()
         encoded = self.encoder(matrix[kept])
         self.summary.fit(cells, energy, encoded, generator, adapt)
-        self.values.fit(cells, generator)
+        if not adapt or self.family is None:  # the table of a family is that of all detectors
+            self.values.fit(cells, generator)
         cells, energy, encoded = (part[:_CORE_MOST] for part in (cells, energy, encoded))
         shape = (len(cells), self.summary.rows, self.summary.kinds)
         summary = self.summary(cells, energy, encoded, torch.rand(shape, generator=generator))
@@ -268,6 +272,8 @@ class FlowMatching(CalibratedFlow):
             **{name: value for name, value in self.state_dict().items() if name.startswith(LATER)},
         }
         super().load_weights({**neutral, **state}, shipped)
+        if self.family is not None:
+            (self.family.become if len(self.family) else self.family.show)(self, self.detector)
         self._fit_feedback()
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -277,6 +283,13 @@ class FlowMatching(CalibratedFlow):
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages: the summary, the cells, and the calibration."""
         return (*self.teacher_stages(), *self.calibration_stages())
+
+    def calibration_stages(self) -> tuple[Stage, ...]:
+        """Return the stage that fits the calibration, that of each detector where there are several, or none."""
+        stages, family = super().calibration_stages(), self.family
+        return (
+            tuple(replace(one, fit=partial(family.calibrate, self)) for one in stages) if family else stages
+        )
 
     def teacher_stages(self) -> tuple[Stage, ...]:
         """Return the two stages of the networks: the summary, then the cells."""

@@ -4,8 +4,9 @@ Each block is attention with normalised queries and keys, then a gated MLP (SwiG
 conditions through one layer that all blocks share and a table for each block (as in PixArt-alpha), since most
 weights of a DiT would otherwise be there. A stack may be applied several times with the same weights.
 
-Cells are cut into patches, the tokens: a grid into boxes, the last ones padded, every other detector layer by layer into pieces of
-rows along the layer's longer side. All patches have the same number of places.
+Cells are cut into patches, the tokens: a grid into boxes, the last ones padded; a regular mesh into whole rings of some layers, each ring
+with its own maps to tokens and back, since the angular bins of the innermost share a disc; every other detector layer by layer into
+pieces of rows along the layer's longer side. All patches have the same number of places.
 
 References:
     W. Peebles, S. Xie, "Scalable diffusion models with transformers", arXiv:2212.09748.
@@ -17,52 +18,25 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caloforge.geometry import Detector, ReadoutLayer
 from caloforge.models.flow.feedback import LayerFeedback, LayerMoments
+from caloforge.models.flow.patches import CellPatches, PatchLinear
 from caloforge.models.flow.path import EMPTY, LayerBalance, SpikeSlab, preconditioned
-from caloforge.models.nn.cell_networks import CellTable
 
 __all__ = [
     "CellNetwork",
-    "CellPatches",
     "LocalNetwork",
-    "PatchLinear",
     "SummaryNetwork",
+    "TermsEmbedding",
     "TimeEmbedding",
     "Transformer",
 ]
 
 
-_OWN = 200_000  # most weights of a layer whose patches have separate matrices
-
-
-class PatchLinear(nn.Module):
-    """A linear map of (B, patches, inputs) to (B, patches, outputs), with zero weights at first if ``zero``."""
-
-    def __init__(self, patches: int, inputs: int, outputs: int, zero: bool = False) -> None:
-        super().__init__()
-        self.own = patches * inputs * outputs <= _OWN
-        shape = (patches, inputs, outputs) if self.own else (inputs, outputs)
-        weight = torch.zeros(shape) if zero else torch.randn(shape) / inputs**0.5
-        self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(patches if self.own else 1, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, outputs)."""
-        if self.own:
-            return torch.einsum("bti,tio->bto", x, self.weight.to(x.dtype)) + self.bias
-        return x @ self.weight.to(x.dtype) + self.bias
-
-
 _CHUNKS = 6
-_SMALL = 12  # cells along an axis up to which boxes have sides of 2, beyond 5
-_ROW = 7  # cells of a row in a patch where there is no grid
 
 
 class TimeEmbedding(nn.Module):
@@ -141,71 +115,13 @@ class Transformer(nn.Module):
         return tokens
 
 
-class CellPatches(CellTable):
-    """Cells with one row a patch.
-
-    Arguments:
-        detector: The detector.
-        box: Sides of a box along x, y and the layers, or (n,) for rows of n cells; empty: chosen from the detector.
-
-    Attributes:
-        places: Places of a patch.
-    """
-
-    layers: Tensor  # (n_patches, k) layers in each patch, the last repeated where there are fewer
-
-    def __init__(self, detector: Detector, box: tuple[int, ...] = ()) -> None:
-        index = _boxes(detector, box) if detector.is_grid else _rows(detector, box)
-        super().__init__(index, detector.n_cells)
-        self.n_patches, self.places = index.shape
-        self.n_cells = detector.n_cells
-        layer = np.append(detector.cell_layer, -1)[index]
-        found = [np.unique(row[row >= 0]) for row in layer]
-        most = max(len(row) for row in found)
-        layers = np.stack([np.pad(row, (0, most - len(row)), mode="edge") for row in found])
-        self.register_buffer("layers", torch.from_numpy(layers), persistent=False)
-
-    def parts(self, outputs: Tensor, n: int) -> tuple[Tensor, ...]:
-        """Return n numbers of each cell, (B, n_cells) each, of tokens (B, n_patches, n x places)."""
-        flat = outputs.flatten(1)
-        first = self.back + self.back.div(self.places, rounding_mode="floor") * ((n - 1) * self.places)
-        return tuple(flat.index_select(1, first + k * self.places) for k in range(n))
-
-
-def _boxes(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return cell indices (n_patches, places) of boxes, ``n_cells`` in padding."""
-    shape = detector.shape
-    sides = box if len(box) == len(shape) else tuple(min(n, 2 if n <= _SMALL else 5) for n in shape)
-    counts = [-(-n // side) for n, side in zip(shape, sides, strict=True)]
-    full = np.full([c * s for c, s in zip(counts, sides, strict=True)], detector.n_cells, np.int64)
-    full[tuple(slice(0, n) for n in shape)] = np.arange(detector.n_cells).reshape(shape)
-    split = full.reshape([k for pair in zip(counts, sides, strict=True) for k in pair])
-    axes = [*range(0, split.ndim, 2), *range(1, split.ndim, 2)]
-    return split.transpose(axes).reshape(int(np.prod(counts)), int(np.prod(sides)))
-
-
-def _rows(detector: Detector, box: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return cell indices (n_patches, places) of pieces of rows, ``n_cells`` in padding."""
-    size = box[0] if len(box) == 1 else _ROW
-    pieces = []
-    for layer, cells in zip(detector.layers, detector.layer_cells, strict=True):
-        face = (layer.nx, layer.ny) if isinstance(layer, ReadoutLayer) else (layer.n_alpha, layer.n_r)
-        rows = cells.reshape(face)
-        if rows.shape[0] > rows.shape[1]:
-            rows = rows.T
-        for start in range(0, rows.shape[1], size):
-            part = rows[:, start : start + size]
-            pieces.append(np.pad(part, ((0, 0), (0, size - part.shape[1])), constant_values=detector.n_cells))
-    return np.concatenate(pieces)
-
-
 class _Head(nn.Module):
     """Normalise, modulate by the condition, and map tokens to numbers."""
 
-    def __init__(self, tokens: int, width: int, outputs: int) -> None:
+    def __init__(self, tokens: int, width: int, outputs: int, kinds: int = 1) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 2 * width)
-        self.out = PatchLinear(tokens, width, outputs, zero=True)
+        self.out = PatchLinear(tokens, width, outputs, zero=True, kinds=kinds)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -216,8 +132,11 @@ class _Head(nn.Module):
         return found
 
 
+_REACH = 3  # cells that three layers see to either side
+
+
 class LocalNetwork(nn.Module):
-    """Convolutions over the neighbours of each cell of a grid, which see structures smaller than a patch or across its faces.
+    """Convolutions over the neighbours of each cell of a grid or mesh, which see structures smaller than a patch or across its faces.
 
     The inputs of each cell are its noisy value, a first estimate of it, and ``features`` numbers from the token of its patch, which know
     time, conditions and the rest of the shower; the outputs change those of the token. Three layers see seven cells along each axis.
@@ -226,13 +145,14 @@ class LocalNetwork(nn.Module):
         shape: Cells along the three axes.
         channels: Channels of the hidden layers.
         outputs: Numbers of each cell.
+        ring: Whether the last cell along the second axis is a neighbour of the first, as on a mesh.
     """
 
     features = 4
 
-    def __init__(self, shape: tuple[int, ...], channels: int, outputs: int) -> None:
+    def __init__(self, shape: tuple[int, ...], channels: int, outputs: int, ring: bool = False) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.ring = shape, ring and shape[1] >= _REACH
         self.net = nn.Sequential(
             nn.Conv3d(2 + self.features, channels, 3, padding=1),
             nn.SiLU(),
@@ -248,15 +168,45 @@ class LocalNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, outputs, n_cells) of inputs (B, 2 + features, n_cells)."""
-        grid = inputs.view(*inputs.shape[:2], *self.shape).contiguous(memory_format=torch.channels_last_3d)
-        found: Tensor = self.net(grid)
-        return found.flatten(2)
+        grid = inputs.view(*inputs.shape[:2], *self.shape)
+        if self.ring:
+            grid = torch.cat([grid[:, :, :, -_REACH:], grid, grid[:, :, :, :_REACH]], 3)
+        found: Tensor = self.net(grid.contiguous(memory_format=torch.channels_last_3d))
+        return (found[:, :, :, _REACH:-_REACH] if self.ring else found).flatten(2)
+
+
+class TermsEmbedding(nn.Module):
+    """What a detector's layers are to a shower, for the tokens of a network: 0 before the training.
+
+    Arguments:
+        rows: Layers and the whole detector.
+        terms: Numbers of each.
+        width: Width of the tokens.
+    """
+
+    table: Tensor  # (rows, terms) of the present detector, standardised
+
+    def __init__(self, rows: int, terms: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(rows, terms), persistent=False)
+        self.net = nn.Sequential(nn.Linear(terms, width), nn.SiLU(), nn.Linear(width, width))
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self) -> Tensor:
+        """Return (rows, width)."""
+        found: Tensor = self.net(self.table)
+        return found
 
 
 class SummaryNetwork(nn.Module):
-    """Estimate the summary (B, rows, kinds) from a noisy one."""
+    """Estimate the summary (B, rows, kinds) from a noisy one, with ``terms`` numbers of each row of the detector."""
 
-    def __init__(self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int) -> None:
+    def __init__(
+        self, rows: int, kinds: int, conditions: int, width: int, blocks: int, heads: int, terms: int = 0
+    ) -> None:
         super().__init__()
         self.embed = PatchLinear(rows, kinds, width)
         self.position = nn.Parameter(0.5 * torch.randn(rows, width))
@@ -264,11 +214,15 @@ class SummaryNetwork(nn.Module):
         self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
         self.body = Transformer(width, blocks, 1, heads)
         self.head = _Head(rows, width, kinds)
+        self.terms = TermsEmbedding(rows, terms, width) if terms else None
 
     def forward(self, x: Tensor, time: Tensor, encoded: Tensor) -> Tensor:
         """Return the estimate (B, rows, kinds) of x of that shape at times (B,) and encoded conditions (B, k)."""
         condition = self.time(time) + self.condition(encoded)
-        tokens = self.body(self.embed(x) + self.position, condition)
+        tokens = self.embed(x) + self.position
+        if self.terms is not None:
+            tokens = tokens + self.terms()
+        tokens = self.body(tokens, condition)
         return preconditioned(x, time, self.head(tokens, condition).float())
 
 
@@ -278,7 +232,8 @@ class CellNetwork(nn.Module):
     Each token takes the values of its patch, the rows of the summary that belong to its layers, and its position; the
     whole summary and the encoded conditions modulate every block. The outputs are the probability of each cell to be filled and
     its value, from which ``posterior`` makes estimates (:mod:`~caloforge.models.flow.path`). With ``feedback`` the tokens see by
-    how much their layers miss the summary so far (:mod:`~caloforge.models.flow.feedback`).
+    how much their layers miss the summary so far (:mod:`~caloforge.models.flow.feedback`); with ``terms`` numbers of each row of the
+    detector what their layers are.
     """
 
     def __init__(
@@ -295,6 +250,7 @@ class CellNetwork(nn.Module):
         local: LocalNetwork | None = None,
         balance: LayerBalance | None = None,
         feedback: LayerFeedback | None = None,
+        terms: int = 0,
     ) -> None:
         super().__init__()
         self.posterior = SpikeSlab(patches.n_cells) if posterior is None else posterior
@@ -302,7 +258,7 @@ class CellNetwork(nn.Module):
         self.feedback = feedback
         self.patches = patches
         n, places, layers = patches.n_patches, patches.places, patches.layers.shape[1]
-        self.embed = PatchLinear(n, places, width)
+        self.embed = PatchLinear(n, places, width, kinds=patches.kinds)
         self.position = nn.Parameter(0.5 * torch.randn(n, width))
         self.rows = nn.Linear(layers * kinds, width)
         self.misses = None if feedback is None else nn.Linear(layers * feedback.kinds, width)
@@ -312,7 +268,8 @@ class CellNetwork(nn.Module):
         )
         self.body = Transformer(width, blocks, repeats, heads)
         self.numbers = self.posterior.outputs + (0 if local is None else local.features)  # of each cell
-        self.head = _Head(n, width, self.numbers * places)
+        self.head = _Head(n, width, self.numbers * places, patches.kinds)
+        self.terms = TermsEmbedding(rows, terms, width) if terms else None
 
     def forward(
         self,
@@ -364,6 +321,9 @@ class CellNetwork(nn.Module):
         tokens = self.embed(patches) + self.rows(self._of_tokens(summary)) + self.position
         if self.misses is not None and misses is not None:
             tokens = tokens + self.misses(self._of_tokens(misses))
+        if self.terms is not None:
+            of_rows = self.terms()
+            tokens = tokens + of_rows[self.patches.layers].mean(1) + of_rows[-1]
         found: Tensor = self.head(self.body(tokens, condition), condition).float()
         return found
 

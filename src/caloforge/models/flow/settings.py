@@ -10,7 +10,7 @@ from pydantic import Field
 from caloforge.models.calibration.base import CalibratedSampling
 from caloforge.settings import ModelConfig, OptimizerSettings
 
-__all__ = ["ADAMW", "FlowMatchingConfig", "FlowSampling"]
+__all__ = ["ADAMW", "PRESETS", "FlowMatchingConfig", "FlowSampling"]
 
 ADAMW: Mapping[str, Any] = {
     "kind": "adamw",
@@ -21,6 +21,28 @@ ADAMW: Mapping[str, Any] = {
     "ema": 0.999,
 }
 """What the optimisers of the flows have in common."""
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "improved": {},
+    "large": {
+        "width": 384,
+        "blocks": 6,
+        "repeats": 1,
+        "heads": 6,
+        "summary_width": 192,
+        "summary_blocks": 4,
+    },
+    "small": {
+        "width": 64,
+        "local": 0,
+        "blocks": 2,
+        "repeats": 1,
+        "heads": 2,
+        "summary_width": 64,
+        "summary_blocks": 2,
+        "summary_heads": 2,
+    },
+}
+"""Of ``flow-matching``: as trained on a GPU, three times as wide, and for a CPU."""
 _Positive = Annotated[int, Field(ge=1)]
 _Width = Annotated[int, Field(ge=8)]
 
@@ -57,8 +79,14 @@ class FlowMatchingConfig(ModelConfig):
     summary_heads: _Positive = 4  # its attention heads
     # impose the layers' centres and widths of the summary, not only its energies and filled cells
     moments: bool = True
+    # on a regular mesh, power of the distance from the axis in centres and widths: with 0.5 the squares of the widths hold a layer's mean
+    # radius, in which the innermost ring counts more, and not its mean square
+    radial: Annotated[float, Field(gt=0)] = 1.0
     # the cells' network sees by how much the layers of noisy showers miss the energies, centres and widths of the summary
     feedback: bool = False
+    # the networks see what each layer is to a shower (radiation lengths, sampling fraction and so on), so that one model can
+    # serve several detectors of one grid; see :mod:`~caloforge.models.flow.family`
+    detector_conditions: bool = False
     symmetries: bool = True  # apply the beam's symmetries to training showers
     # width of the normal noise on the summary in the training of the cells, against small errors of the summary
     blur: Annotated[float, Field(ge=0)] = 0.05

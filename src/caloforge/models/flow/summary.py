@@ -19,6 +19,8 @@ whose sums are exactly the shower's, and centres whose mean is the shower's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,9 +55,11 @@ class ShowerSummary(nn.Module):
     most: Tensor
     fewest: Tensor  # (n_layers,) least filled cells of the training showers, and of decoded ones
 
-    def __init__(self, detector: Detector, continuous: int, width: int, threshold: float) -> None:
+    def __init__(
+        self, detector: Detector, continuous: int, width: int, threshold: float, radial: float = 1.0
+    ) -> None:
         super().__init__()
-        self.view = LayerView(detector)
+        self.view = LayerView(detector, radial)
         self.threshold = threshold
         self.rows = detector.n_layers + 1
         self.register_buffer("pitch", torch.from_numpy(_pitches(detector)), persistent=False)
@@ -73,19 +77,33 @@ class ShowerSummary(nn.Module):
 
         With ``adapt`` those that there are, of other showers, count as many showers' worth: see the trend's and the table's methods.
         """
-        parts = [
-            self.measure(c, e) for c, e in zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
-        ]
-        raw = torch.cat(parts)
-        fewest = raw[:, :-1, 1].amin(0)
+        rest, known, fewest = self.fit_trend(cells, energy, encoded, generator, adapt)
         self.fewest.copy_(torch.minimum(self.fewest, fewest) if adapt else fewest)
-        known = self._known(raw).flatten(1)
-        raw = self._spread(raw, torch.rand(raw.shape, generator=generator)).flatten(1)
+        self.fit_tables([(rest, known)], adapt)
+
+    @torch.no_grad()
+    def fit_trend(
+        self, cells: Tensor, energy: Tensor, encoded: Tensor, generator: torch.Generator, adapt: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Fit the trend alone; return the standardised numbers (N, columns), which are defined, and the fewest filled cells (n_layers,)."""
+        measured = self._measured(cells, energy)
+        known = self._known(measured).flatten(1)
+        raw = self._spread(measured, torch.rand(measured.shape, generator=generator)).flatten(1)
         (self.trend.adapt if adapt else self.trend.fit)(encoded, raw, known)
-        rest = self.trend(raw, encoded) * self.trend.optimism
+        return self.trend(raw, encoded) * self.trend.optimism, known, measured[:, :-1, 1].amin(0)
+
+    @torch.no_grad()
+    def fit_tables(self, parts: Sequence[tuple[Tensor, Tensor]], adapt: bool = False) -> None:
+        """Fit the tables to parts of standardised numbers (N, columns) and which of them are defined (N, columns)."""
+        rest, known = (torch.cat(some) for some in zip(*parts, strict=True))
         for column, rows in enumerate(known.T):
             if rows.sum() >= _FEWEST:
                 self.table.fit_normal(rest[rows, column], column, WORTH if adapt else 0.0)
+
+    def _measured(self, cells: Tensor, energy: Tensor) -> Tensor:
+        """Return the summaries of many showers."""
+        parts = zip(torch.split(cells, 500), torch.split(energy, 500), strict=True)
+        return torch.cat([self.measure(c, e) for c, e in parts])
 
     def measure(self, cells: Tensor, energy: Tensor) -> Tensor:
         """Return the summary (B, rows, kinds) of cells (B, n_cells), counts as whole numbers."""

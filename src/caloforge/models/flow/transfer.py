@@ -20,17 +20,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caloforge.geometry import Detector
+from caloforge.geometry.terms import SCATTERING
+from caloforge.models.flow.calibrated import FITTED
+from caloforge.models.flow.family import check_family
+from caloforge.showers import Showers
 
-__all__ = ["STRUCTURE", "transferred"]
+__all__ = ["STRUCTURE", "start", "transferred"]
 
 STRUCTURE = (
     "cut", "threshold", "width", "blocks", "repeats", "heads", "local",
-    "summary_width", "summary_blocks", "summary_heads", "moments", "feedback",
+    "summary_width", "summary_blocks", "summary_heads", "moments", "radial", "feedback", "detector_conditions",
 )  # fmt: skip
 """Settings that decide what a weight of a flow is."""
 _BY_ROW = ("summary_net.embed.", "summary_net.position", "summary_net.head.out.")
 _BY_PATCH = ("cell_net.embed.", "cell_net.position", "cell_net.head.out.")
-_SCATTERING = 21.2  # MeV, of the Moliere radius
+
+
+def start(model: Any, source: Any, showers: Showers) -> None:
+    """Let a flow start from another one; its constants follow from the showers.
+
+    Those of a source of the same detector and conditions, or of several detectors, are what few showers draw them to; others are fitted anew.
+
+    Raises:
+        IncompatibleError: When the source is a flow of several detectors whose grid or conditions are others.
+    """
+    if source.serves_others:
+        check_family([source.detector, model.detector])
+        model.load_weights(source.state_dict())  # constants become the detector's
+        model.family.clear()
+        model.fit_transforms(showers, adapt=True)
+        return
+    own, before = model.state_dict(), source.state_dict()
+    if source.detector == model.detector and source.columns == model.columns:
+        kept = {name: value for name, value in before.items() if not name.startswith(FITTED)}
+        fresh = {name: value for name, value in own.items() if name.startswith(FITTED)}
+        edge = torch.full_like(before["core.spread"], -torch.inf)
+        model.load_weights(kept | fresh | {"core.edge": edge})
+        model.fit_transforms(showers, adapt=True)
+    else:
+        model.fit_transforms(showers)
+        model.load_weights(model.state_dict() | transferred(model, source))
 
 
 def transferred(model: Any, source: Any) -> dict[str, Tensor]:
@@ -90,7 +119,7 @@ def _radius(detector: Detector) -> float:
         return float(np.abs(detector.cell_centres[:, :2]).max())
     parts = [(slab.thickness / slab.material.x0, slab.material.critical_energy) for slab in detector.stack]
     critical = sum(x * energy for x, energy in parts) / detector.depth_x0
-    return detector.length / detector.depth_x0 * _SCATTERING / critical
+    return detector.length / detector.depth_x0 * SCATTERING / critical
 
 
 def _places(model: Any, depth: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,16 +142,20 @@ def _nearest(model: Any, source: Any) -> Tensor:
 
 
 def _indexed(value: Tensor, mine: Tensor, parts: Tensor, matrix: bool) -> Tensor:
-    """Return weights by row or patch (n, ...), or one for all, from the source's by its rows or patches, or one for all.
+    """Return weights by row or patch (n, ...), by kind, or one for all, from the source's by its rows or patches, by kind, or one for all.
 
-    A ``matrix`` for all has two dimensions, separate ones have three; other weights for all have one row.
+    A ``matrix`` for all has two dimensions, separate ones have three; other weights for all have one row. The kind of a patch is its
+    number modulo that of kinds; a kind takes the mean of its patches.
     """
     separate, separate_here = (x.dim() == 3 if matrix else x.shape[0] > 1 for x in (value, mine))
     if not separate:
-        return value.expand(mine.shape) if separate_here and value.shape[-2:] == mine.shape[-2:] else value
+        fits = value.shape == mine.shape[1:] if matrix else value.shape[1:] == mine.shape[1:]
+        return value.expand(mine.shape) if separate_here and fits else value
     if not separate_here:
         return value.mean(0, keepdim=not matrix)
-    return (parts @ value.flatten(1)).view(-1, *value.shape[1:])
+    each = value[torch.arange(parts.shape[1], device=value.device) % len(value)]
+    found = (parts @ each.flatten(1)).view(-1, len(mine), *value.shape[1:])
+    return found.mean(0)
 
 
 def _encoded(model: Any) -> list[tuple[str, int]]:

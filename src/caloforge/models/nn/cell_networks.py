@@ -36,6 +36,7 @@ __all__ = [
     "LayerView",
     "LayeredNetworks",
     "PlainNetworks",
+    "drawn_in",
     "mlp",
     "reinitialise",
     "topk_ragged",
@@ -108,6 +109,10 @@ class CellTable(nn.Module):
 class LayerView(CellTable):
     """Cells with one row a layer.
 
+    Arguments:
+        detector: The detector.
+        radial: On a mesh the power of the distance from the axis in positions.
+
     Attributes:
         n_layers: Layers.
         width: Cells of the largest layer.
@@ -116,13 +121,13 @@ class LayerView(CellTable):
     x: Tensor  # (n_layers, width) positions of the cells in units of the layer's half width, 0 in padding
     y: Tensor  # the same along the other axis
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, radial: float = 1.0) -> None:
         width = max(len(cells) for cells in detector.layer_cells)
         index = np.full((detector.n_layers, width), detector.n_cells, np.int64)
         positions = np.zeros((2, detector.n_layers, width), np.float32)
         for layer, cells in enumerate(detector.layer_cells):
             index[layer, : len(cells)] = cells
-            centres = detector.cell_centres[cells, :2]
+            centres = drawn_in(detector.cell_centres[cells, :2], radial if detector.is_mesh else 1.0)
             low, high = centres.min(0), centres.max(0)
             positions[:, layer, : len(cells)] = (
                 (centres - 0.5 * (low + high)) / np.maximum(0.5 * (high - low), 1e-6)
@@ -151,6 +156,14 @@ class LayerView(CellTable):
         """Return the numbers of places (B, n_layers, K) in tables (n_layers, width + 1)."""
         row = torch.arange(self.n_layers, device=places.device)[:, None] * (self.width + 1)
         return (places + row).flatten()
+
+
+def drawn_in(centres: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    """Return positions (n, 2) with their distances r from the axis replaced by R (r / R) ** power, R the largest."""
+    if power == 1.0:
+        return centres
+    radius = np.hypot(*centres.T)
+    return centres * ((radius / radius.max()) ** (power - 1.0))[:, None]
 
 
 class LayerSums(nn.Module):

@@ -9,6 +9,9 @@ to 2c - i, with c the beam's position in cells; it counts as a symmetry if the b
 at most one row of cells has no partner inside the grid. That row stays where it is (a beam on cell 15 of 30 leaves cell 0), which neglects the little energy at the edge. In a detector of separate layers each layer is
 mirrored, and with it the alignments of the layers (k of K becomes K - 1 - k) and the impact point. Beams are inclined in the
 y-z plane: the mirror in y maps theta to 180 - theta, which is used only where theta is a condition.
+
+On a regular mesh of n angles around the beam it is rotations by 1, 2, 4, ... steps of 2 pi / n, and the mirror alpha -> -alpha. With each of them
+applied or not, all 2 n images of a shower are reached; if n is a power of two, all are equally frequent.
 """
 
 from __future__ import annotations
@@ -91,16 +94,20 @@ class ConditionEncoder(nn.Module):
 
 _ON_CENTRE = 1e-3  # tolerance of the beam's position, in cells, and of a right angle, in degrees
 _OPERATIONS = 3
+_ORDER = (2, 0, 1)  # in which the operations of a grid are applied
 _MOST_UNPAIRED = 1  # rows of a grid that may have no mirror image
 
 
 class BeamSymmetry(nn.Module):
-    """Mirror and swap each shower as its flags say, with its conditions; meshes have no symmetries here.
+    """Mirror, swap and turn each shower as its flags say, with its conditions.
 
-    ``possible`` says which of mirror x, mirror y and swap leave detector and beam as they are.
+    ``possible`` says which operations leave detector and beam as they are: mirror x, mirror y and swap; on a regular mesh the
+    rotations by 1, 2, 4, ... angular bins, then the mirror.
     """
 
-    allowed: Tensor  # (3,) 1 or 0, those that hold for the training showers, too; none before ``allow``
+    allowed: (
+        Tensor  # (operations,) 1 or 0, those that hold for the training showers, too; none before ``allow``
+    )
     orders: Tensor
     factors: Tensor
     offsets: Tensor
@@ -109,7 +116,8 @@ class BeamSymmetry(nn.Module):
         super().__init__()
         beam = detector.beam
         orders = np.tile(np.arange(detector.n_cells), (_OPERATIONS, 1))
-        self.possible = [False] * _OPERATIONS
+        self.possible, self.order = [False] * _OPERATIONS, _ORDER
+        self.is_mesh = detector.is_mesh and detector.shape[1] > 1
         if detector.is_flat and detector.is_grid:
             for axis, position in enumerate((beam.x, beam.y)):
                 orders[axis], self.possible[axis] = _grid_mirror(detector, axis, position)
@@ -117,8 +125,12 @@ class BeamSymmetry(nn.Module):
         elif detector.is_flat and detector.readout is not None:
             for axis, position in enumerate((beam.x, beam.y)):
                 orders[axis], self.possible[axis] = _layer_mirror(detector, axis, position)
+        elif self.is_mesh:
+            orders = _turns_and_mirror(detector.shape)
+            self.possible, self.order = [True] * len(orders), tuple(range(len(orders)))
+        n = len(orders)
         width = max((part.stop for part in columns.values()), default=0)
-        factors, offsets = np.ones((_OPERATIONS, width)), np.zeros((_OPERATIONS, width))
+        factors, offsets = np.ones((n, width)), np.zeros((n, width))
         for axis, name in enumerate(_alignments(detector)):
             if name in columns:
                 factors[axis, columns[name]] = -1.0
@@ -132,45 +144,57 @@ class BeamSymmetry(nn.Module):
         self.register_buffer("orders", torch.from_numpy(orders), persistent=False)
         self.register_buffer("factors", torch.from_numpy(factors).float(), persistent=False)
         self.register_buffer("offsets", torch.from_numpy(offsets).float(), persistent=False)
-        self.register_buffer("allowed", torch.zeros(_OPERATIONS))
+        self.register_buffer("allowed", torch.zeros(n))
 
     def allow(self, theta: NDArray[np.float64]) -> None:
         """Allow the symmetries of showers of the polar angles (N,), degrees."""
         upright = bool((abs(theta - 90.0) < _ON_CENTRE).all())
+        if self.is_mesh:
+            self.allowed.fill_(float(upright))
+            return
         x, y, swap = self.possible
         allowed = [x, y and (upright or self.angled), swap and upright]
         self.allowed.copy_(torch.tensor(allowed, dtype=torch.float32))
 
     def flags(self, numbers: Tensor) -> Tensor:
-        """Return flags (B, 3), bool, of numbers (B, 3): set where positive and allowed."""
+        """Return flags (B, operations), bool, of numbers of that shape: set where positive and allowed."""
         return (numbers > 0) & (self.allowed > 0.5)
 
     def cells(self, cells: Tensor, flags: Tensor) -> Tensor:
-        """Return cells (B, n_cells) transformed as the flags (B, 3) say, first swapped, then mirrored."""
-        for operation in (2, 0, 1):
+        """Return cells (B, n_cells) transformed as the flags (B, operations) say, first swapped or turned, then mirrored."""
+        for operation in self.order:
             if self.possible[operation]:
                 moved = cells.index_select(1, self.orders[operation])
                 cells = torch.where(flags[:, operation, None], moved, cells)
         return cells
 
     def conditions(self, conditions: Tensor, flags: Tensor) -> Tensor:
-        """Return conditions (B, C) transformed as the flags (B, 3) say."""
-        for operation in (2, 0, 1):
+        """Return conditions (B, C) transformed as the flags (B, operations) say."""
+        for operation in self.order:
             if self.possible[operation]:
                 moved = conditions * self.factors[operation] + self.offsets[operation]
                 conditions = torch.where(flags[:, operation, None], moved, conditions)
         return conditions
 
     def forward(self, cells: Tensor, conditions: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cells (B, n_cells) and conditions (B, C), transformed as the signs of the numbers (B, 3) say."""
+        """Return cells (B, n_cells) and conditions (B, C), transformed as the signs of the numbers (B, operations) say."""
         flags = self.flags(numbers)
         return self.cells(cells, flags), self.conditions(conditions, flags)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with a random allowed symmetry applied to each shower."""
-        numbers = torch.rand((len(batch), _OPERATIONS), generator=generator, device=batch.cells.device) - 0.5
+        size = len(batch), len(self.possible)
+        numbers = torch.rand(size, generator=generator, device=batch.cells.device) - 0.5
         cells, conditions = self(batch.cells, batch.conditions, numbers)
         return Batch(cells, conditions, batch.indices)
+
+
+def _turns_and_mirror(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the cells' orders (operations, n_cells) of a mesh (layers, alpha, r): turned by 1, 2, 4, ... bins; mirrored."""
+    cells = np.arange(int(np.prod(shape))).reshape(shape)
+    steps = [1 << k for k in range((shape[1] - 1).bit_length())]
+    turned = [np.roll(cells, step, axis=1) for step in steps]
+    return np.stack([*turned, np.flip(cells, axis=1)]).reshape(len(steps) + 1, -1)
 
 
 def _grid_mirror(detector: Detector, axis: int, position: float) -> tuple[NDArray[np.int64], bool]:

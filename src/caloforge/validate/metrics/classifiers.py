@@ -20,9 +20,10 @@ and each cell over the incident energy, on the challenge's meshes with voxels be
 the CaloChallenge's feature vector (see :mod:`caloforge.validate.metrics.features`). The network is an MLP of three hidden
 layers with LeakyReLU after each. The preset "calochallenge" is the challenge's own (2048 wide, Adam 2e-4, batch 1000, 50
 epochs, best validation accuracy, inputs as they are), "fast" is 256 wide, standardises its inputs with the training part and
-stops early. A small three-dimensional residual network (16, 32, 64 channels, strides 2) on log10 of the cell energies, cut
-below at the threshold, takes far longer and runs when ``Settings.cnn`` is set or when it is requested by name, on regular grids
-and meshes only.
+stops early. A three-dimensional residual network takes far longer and runs when ``Settings.cnn`` is set or when it is requested by
+name, on regular grids and meshes only: with "calochallenge" the challenge's ResNet-18 on the low-level input, otherwise a small one
+(16, 32, 64 channels, strides 2) on log10 of the cell energies, cut below at the threshold. Other than in the challenge's evaluation precision is
+single, batches are smaller for few showers, and AUCs are those before the isotonic calibration of the scores, which only makes ties.
 
 Each of several networks has its own split; the AUC is their mean, its error the larger of the standard deviation of the networks and
 the statistical error of one held-out part. The floor is the same for halves of the reference, another pair of halves for each network:
@@ -85,8 +86,7 @@ __all__ = [
 FeatureSet = Literal["cells", "observables", "spectrum"]
 SETS: tuple[FeatureSet, ...] = ("cells", "observables", "spectrum")
 
-FEWEST_FLOOR = 50
-"""Fewest showers in a half of the reference for a floor."""
+FEWEST_FLOOR = 50  # fewest showers in a half of the reference for a floor
 _BOOSTED_CELLS = 400
 _NETWORK_CELLS = 1500
 _NETWORK = replace(PRESETS["fast"], epochs=30, patience=6, dropout=0.2)
@@ -108,6 +108,13 @@ def residual_cnn(shape: tuple[int, ...], settings: Settings, occupancy: bool = F
 
     options = replace(PRESETS["fast"], epochs=settings.cnn_epochs, batch=64, weight_decay=1e-3)
     return {"build": build, "options": options}
+
+
+def challenge_resnet(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return ``build`` and ``options`` of the challenge's 3-D network on meshes of a shape."""
+    from caloforge.statistics.networks import ChallengeResNet
+
+    return {"build": lambda _: ChallengeResNet(shape), "options": PRESETS["calochallenge"]}
 
 
 def candidates(data: PairData, which: FeatureSet, settings: Settings) -> list[Candidate]:
@@ -380,6 +387,10 @@ class ConvolutionalClassifier(Metric):
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``auc_cnn``, ``auc_cnn_floor`` and ``jsd_cnn``."""
         pair = cell_pair(reference, generated, settings)
+        if settings.classifier == "calochallenge":
+            return entries(
+                "cnn", low_level_inputs(pair), settings, **challenge_resnet(reference.detector.shape)
+            )
         sides = (pair.reference, pair.energy_reference), (pair.generated, pair.energy_generated)
         a, b = (
             np.column_stack([np.log10(energy).astype(np.float32), log_cells(cells, settings.threshold)])
