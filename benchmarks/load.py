@@ -3,8 +3,8 @@
     python benchmarks/load.py [--numbers 20000,50000,100000] [--faults] [-o load.json]
 
 The first part generates samples of growing size (``ild-photon-50gev/vae-gan``, 100 cells, or ``--source``), validates each against
-another one of that size, and prints time and largest resident memory of each process. From the two largest sizes both are extrapolated
-in a straight line to ``--to`` showers (10^6), and the line says so; name that size in ``--numbers`` to measure it instead.
+another one of that size, and prints processor time and largest resident memory of each process. From the smallest and the largest size
+both are extrapolated in a straight line to ``--to`` showers (10^6), and the line says so; name that size in ``--numbers`` to measure it.
 
 ``--faults`` goes on with things that fail, each in a process with a file system of its own (``unshare``, Linux; left out with a reason
 where that is not allowed): a full disk (a small tmpfs), a read-only folder, a limit on the size of files in place of a quota, a system
@@ -40,13 +40,12 @@ exit $code
 
 
 def measured(words: Sequence[str]) -> tuple[float, float]:
-    """Run a command; return its time, s, and its largest resident memory, MB."""
-    began = time.monotonic()
+    """Run a command; return its processor time, s, and its largest resident memory, MB; of its own processes that of the largest."""
     process = subprocess.Popen([*CALOFORGE, *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if code := os.waitstatus_to_exitcode(status):
         sys.exit(f"load: caloforge {' '.join(words)} ended with {code}")
-    return time.monotonic() - began, usage.ru_maxrss / 1e3
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
 def load(source: str, numbers: Sequence[int], to: int, folder: Path) -> list[dict[str, Any]]:
@@ -66,9 +65,12 @@ def load(source: str, numbers: Sequence[int], to: int, folder: Path) -> list[dic
         rows.append(row)
         print(_text(row), flush=True)
     if len(rows) > 1 and rows[-1]["showers"] < to:
-        a, b = rows[-2:]
-        part = (to - a["showers"]) / (b["showers"] - a["showers"])
-        row = {key: a[key] + part * (b[key] - a[key]) for key in a} | {"showers": to, "extrapolated": True}
+        a, b = rows[0], rows[-1]
+        more = (to - b["showers"]) / (b["showers"] - a["showers"])
+        row = {key: b[key] + more * max(0.0, b[key] - a[key]) for key in a} | {
+            "showers": to,
+            "extrapolated": True,
+        }
         rows.append(row)
         print(_text(row), flush=True)
     return rows
@@ -170,7 +172,9 @@ def _workers(folder: Path, simulate: Sequence[str]) -> dict[str, Any]:
     found, seconds = [], []
     for workers in ("1", "8"):
         file = folder / f"w{workers}.h5"
-        seconds.append(measured([*simulate, "9000", "--workers", workers, "-o", str(file)])[0])
+        began = time.monotonic()
+        measured([*simulate, "9000", "--workers", workers, "-o", str(file)])
+        seconds.append(time.monotonic() - began)
         with h5py.File(file) as stored:
             found.append(stored["showers"][()])
     good = bool(np.array_equal(*found))
