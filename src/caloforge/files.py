@@ -7,16 +7,19 @@ version of the package does not change with every change of the code; :func:`sou
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
+import secrets
 import subprocess
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from caloforge.errors import FileFormatError, OutputError, OutputExistsError, WriteError
 
@@ -25,7 +28,10 @@ __all__ = [
     "check_output",
     "dump_json",
     "ensure_output_dir",
+    "is_empty",
+    "lock_folder",
     "read_json",
+    "read_record",
     "read_toml",
     "sha256_file",
     "source_commit",
@@ -34,55 +40,186 @@ __all__ = [
 ]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PART = re.compile(r"\.(?P<name>.*)\.[0-9a-f]{8}\.part")  # a temporary name
+_LONGEST = 200  # bytes of a name that its temporary name repeats
+_LOCK = ".lock"
 
 
 def check_output(path: str | Path, force: bool = False) -> Path:
-    """Check before any work that a file can be written.
+    """Check before any work that a file can be written; remove what a killed process left of an earlier attempt.
+
+    A symbolic link is followed.
 
     Raises:
         OutputExistsError: When it exists and ``force`` is not set.
-        OutputError: When its folder does not exist, is not a folder, or is not writable.
+        OutputError: When its folder does not exist, is not a folder, or is not writable; when there is something that is not a regular
+            file; when another process is writing it and ``force`` is not set.
     """
     path = Path(path)
-    if path.is_dir():
+    real = _followed(path)
+    if real.is_dir():
         raise OutputError(f"{path} is a folder; expected the name of a file")
-    if path.exists() and not force:
-        raise OutputExistsError(path)
-    folder = path.parent
+    if real.exists() and not real.is_file():
+        raise OutputError(f"{path} is not a regular file and is not replaced; expected the name of a file")
+    folder = real.parent
     if not folder.exists():
         raise OutputError(f"{path}: the folder {folder} does not exist")
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {folder} is not writable")
+    others = _sweep(folder, _stem(real.name))
+    if real.exists() and not force:
+        raise OutputExistsError(path)
+    if others and not force:
+        raise OutputError(f"{path}: another process is writing it; wait for it or name another output")
     return path
 
 
 @contextmanager
 def atomic_path(path: str | Path, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and rename it when the block ends well.
+    """Yield the path of an empty temporary file beside ``path``, and rename it when the block ends well.
+
+    The content is on the disk before it gets its name. Without ``force`` the renaming replaces nothing, whatever appeared under the name
+    meanwhile. The temporary file is locked, so that what a killed process left is known, and removed with the next attempt.
+    The block writes into that file; files that it makes beside it are named after it (``part.name`` and more) and removed with it.
 
     Raises:
-        OutputExistsError: When ``path`` exists and ``force`` is not set.
+        OutputExistsError: When ``path`` exists and ``force`` is not set; when it was written by another process meanwhile.
         OutputError: When it cannot be written there.
         WriteError: When the disk is full; the temporary file is removed.
     """
     path = check_output(path, force)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    real = _followed(path)
     try:
-        yield part
-        os.replace(part, path)
+        part, handle = _new_part(real)
+        try:
+            yield part
+            _commit(part, handle, real, path, force)
+        finally:
+            handle.close()
+            _remove_part(part)
     except OSError as error:
         if error.errno in _FULL:
             raise WriteError(f"{path}: no space left while writing; nothing was kept") from error
         raise
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _followed(path: Path) -> Path:
+    """Return the file that a path means, at the end of symbolic links."""
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OutputError(f"{path} is a symbolic link that leads nowhere; expected the name of a file")
+    return real
+
+
+def _stem(name: str) -> str:
+    return os.fsencode(name)[:_LONGEST].decode(errors="ignore")
+
+
+def _new_part(real: Path) -> tuple[Path, IO[bytes]]:
+    """Make an empty temporary file, locked as long as the handle is open."""
+    while True:
+        part = real.with_name(f".{_stem(real.name)}.{secrets.token_hex(4)}.part")
+        try:
+            handle = part.open("x+b")
+        except FileExistsError:
+            continue
+        if _lock(handle) is not False and _is_at(handle, part):
+            return part, handle
+        handle.close()  # swept by another process before it was locked
+
+
+def _commit(part: Path, handle: IO[bytes], real: Path, path: Path, force: bool) -> None:
+    """Put a finished temporary file on the disk and give it its name."""
+    if not part.exists():
+        raise WriteError(f"{path}: the temporary file {part.name} was removed while it was written")
+    os.fsync(handle.fileno())
+    if os.name == "nt":
+        handle.close()  # an open file cannot be renamed there
+    if force:
+        os.replace(part, real)
+    else:
+        try:
+            os.link(part, real)  # unlike a renaming, never replaces
+        except FileExistsError:
+            raise OutputExistsError(path) from None
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            _rename_new(part, real, path)  # a file system without hard links
+    _sync_folder(real.parent)
+
+
+def _rename_new(part: Path, real: Path, path: Path) -> None:
+    """Rename a file to a name that nothing has, where there are no hard links: the name is taken first."""
+    try:
+        real.open("xb").close()
+    except FileExistsError:
+        raise OutputExistsError(path) from None
+    os.replace(part, real)
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: IO[bytes]) -> bool | None:
+    """Lock an open file until it is closed; whether it was free, None where the system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def _is_at(handle: IO[bytes], path: Path) -> bool:
+    """Whether an open file still is what has the name."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_part(part: Path) -> None:
+    """Remove a temporary file and what was made beside it under its name."""
+    part.unlink(missing_ok=True)
+    for path in part.parent.glob(f"{glob.escape(part.name)}.*"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _sweep(folder: Path, stem: str | None = None) -> bool:
+    """Remove temporary files that no process writes any more, of one output or of all; whether some are being written."""
+    busy = False
+    with os.scandir(folder) as entries:
+        found = [entry.name for entry in entries if entry.name.endswith(".part")]
+    for name in found:
+        match = _PART.fullmatch(name)
+        if match is None or stem not in (None, match["name"]):
+            continue
+        with suppress(OSError), (folder / name).open("r+b") as handle:
+            free = _lock(handle)
+            if free:
+                _remove_part(folder / name)
+            busy |= free is False
+    return busy
 
 
 def ensure_output_dir(path: str | Path, force: bool = False) -> Path:
     """Make an output folder; ``force`` accepts one that is not empty, to replace files or to continue the work in it.
 
     Raises:
-        OutputExistsError: When it is not empty and ``force`` is not set.
+        OutputExistsError: When it is not empty and ``force`` is not set; see :func:`is_empty`.
         OutputError: When it cannot be made or written to.
     """
     path = Path(path)
@@ -92,9 +229,66 @@ def ensure_output_dir(path: str | Path, force: bool = False) -> Path:
         raise OutputError(f"{path}: the folder cannot be made: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder is not writable")
-    if any(path.iterdir()) and not force:
+    if not force and not is_empty(path):
         raise OutputExistsError(path)
     return path
+
+
+def is_empty(folder: Path, besides: Container[str] = ()) -> bool:
+    """Whether a folder has no files but those named, locks, and what a killed process left of files that it was writing."""
+    for _, _, names in os.walk(folder):
+        for name in names:
+            if name not in besides and name != _LOCK and not _PART.match(name):
+                return False
+    return True
+
+
+@contextmanager
+def lock_folder(path: str | Path) -> Iterator[Path]:
+    """Keep other processes from working in an output folder while the block runs, and remove what killed ones left there.
+
+    The folder is made when it is not there, and removed again when the block leaves it empty.
+
+    Raises:
+        OutputExistsError: When it is a file.
+        OutputError: When another process works in it, or it cannot be made or written to.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(folder)
+    with _locked(folder):
+        for parent, _, _ in os.walk(folder):
+            _sweep(Path(parent))
+        try:
+            yield folder
+        finally:
+            (folder / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the file of locks in a folder."""
+    while True:
+        ensure_output_dir(folder, force=True)
+        try:
+            handle = (folder / _LOCK).open("ab")
+        except FileNotFoundError:
+            continue  # another process, which has just finished, removed the folder
+        except OSError as error:
+            if error.errno in _FULL:
+                raise WriteError(f"{folder}: no space left while writing") from error
+            raise OutputError(f"{folder}: the folder is not writable: {error.strerror}") from error
+        with handle:
+            if _lock(handle) is False:
+                raise OutputError(
+                    f"{folder}: another run is working on it; wait for it or name another output"
+                )
+            if not _is_at(handle, folder / _LOCK):
+                continue
+            yield
+            return
 
 
 def sha256_file(path: str | Path) -> str:
@@ -119,6 +313,15 @@ def write_json(path: str | Path, content: Any) -> Path:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text())
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """Return what was kept in a JSON file, or None when it is not there or damaged: then it is made again."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -15,7 +15,9 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WORDS", "child_seed", "generator", "key_words", "normals", "uniforms"]
+from caloforge.errors import InputError
+
+__all__ = ["WORDS", "check_seed", "child_seed", "generator", "key_words", "normals", "uniforms"]
 
 WORDS = 4
 """64-bit words that one step of the Philox counter yields."""
@@ -38,6 +40,17 @@ def child_seed(seed: int, stream: str, index: int = 0, bits: int = 31) -> int:
     digest = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=8).digest()
     span: int = 2**bits - 1
     return 1 + int.from_bytes(digest, "little") % span
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed, which files can hold.
+
+    Raises:
+        InputError: When it is negative, too large or no whole number.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}; expected a whole number from 0 to {2**63 - 1}")
+    return int(seed)
 
 
 def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:

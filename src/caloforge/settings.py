@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from caloforge.errors import ConfigError, InputError
 
@@ -19,6 +19,27 @@ class Settings(BaseModel):
     """Base of all settings: immutable, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, values: Any) -> Any:
+        """Refuse ``true`` where a number is expected; it would count as 1."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(str(name))
+            listed = value if isinstance(value, list | tuple) else [value]
+            if (
+                field is not None
+                and any(isinstance(one, bool) for one in listed)
+                and not _takes_truth(field.annotation)
+            ):
+                shown = ", ".join(str(one).lower() for one in listed)
+                raise ValueError(f"'{name}' is {shown}; expected no truth value")
+        return values
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether a type has ``bool`` in it, or may be anything."""
+    return annotation in (bool, Any, object) or any(map(_takes_truth, get_args(annotation)))
 
 
 class OptimizerSettings(Settings):

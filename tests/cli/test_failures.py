@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from caloforge.cli.app import INTERRUPTED, Verbs, describe
+from caloforge.cli.output import printable
 from caloforge.errors import GateError, InputError, OutputExistsError, UnitError, WriteError
 
 CASES = [
@@ -57,6 +62,41 @@ def test_debug_shows_the_traceback_wherever_it_stands(arguments: list[str]) -> N
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
     assert result.stderr.rstrip().endswith("caloforge: error: bad thing")
+
+
+def test_what_a_file_says_does_not_steer_the_terminal() -> None:
+    result = CliRunner().invoke(_application(InputError("x\x1b[2Jy\x07\u202e")), ["verb"])
+    assert result.stderr == "caloforge: error: x\\x1b[2Jy\\x07\\u202e\n"
+    assert printable("plain – é\n\tx") == "plain – é\n\tx"
+
+
+SCRIPT = """
+import os, signal, sys
+from caloforge.cli.app import app, main
+from caloforge.files import atomic_path, lock_folder
+@app.command()
+def stopped(name: str):
+    with lock_folder("run"), atomic_path("run/a.h5") as part:
+        part.write_text("half")
+        os.kill(os.getpid(), getattr(signal, name))
+        signal.pause()
+main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_of_a_batch_system_leaves_nothing(tmp_path: Path, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "stopped", name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + getattr(signal, name)
+    assert done.stderr.startswith("caloforge: error: ended by a signal; nothing half-written is left")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_usage_errors_stay_with_typer() -> None:

@@ -16,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_engines import IsolatedToy, ToyEngine
 
-from caloforge.errors import IncompatibleError, OutputError, SimulationError, UnknownNameError, WriteError
+from caloforge.errors import (
+    FileFormatError,
+    IncompatibleError,
+    OutputError,
+    SimulationError,
+    UnknownNameError,
+    WriteError,
+)
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers
 from caloforge.simulate.chunks import ATTEMPTS, Chunk, Parts, make_chunks, plan
@@ -205,6 +212,37 @@ def test_a_part_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     assert set(read.conditions) == set(made.conditions)
     assert all((read.conditions[key] == made.conditions[key]).all() for key in made.conditions)
     assert read.attributes == made.attributes
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "other", "no archive"])
+def test_a_damaged_part_is_made_again(make: Make, truth: np.ndarray, tmp_path: Path, damage: str) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(ToyEngine(), 1, stop)
+    (part,) = (tmp_path / "parts").glob("*.npz")
+    content = bytearray(part.read_bytes())
+    if damage == "other":
+        place = get_detector("atlas-em-barrel")
+        content = bytearray(
+            Job(ToyEngine(), place, place.beam, seed=5).pack(Job(ToyEngine(), place, place.beam, 5).run(0, 3))
+        )
+    content[len(content) // 2] ^= damage == "flipped"
+    part.write_bytes(
+        {"empty": b"", "half": content[: len(content) // 2], "no archive": b"x" * 100}.get(damage, content)
+    )
+    assert (make(ToyEngine()).cells == truth).all()
+
+
+def test_a_part_that_is_damaged_meanwhile_is_named(tmp_path: Path, tiny: Detector) -> None:
+    job = Job(ToyEngine(), tiny, tiny.beam, seed=1)
+    with Parts(tmp_path / "p", job) as parts:
+        parts.put(Chunk(0, 4), job.run(0, 4))
+        path = parts.path(Chunk(0, 4))
+        path.write_bytes(path.read_bytes()[:50])
+        with pytest.raises(FileFormatError, match=rf"{path.name}: is damaged"):
+            parts.take(Chunk(0, 4))
 
 
 def test_empty_showers_keep_their_place(tmp_path: Path, tiny: Detector) -> None:

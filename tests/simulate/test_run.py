@@ -104,6 +104,39 @@ def test_a_run_goes_on_with_another_number_of_showers(
     assert (read_showers(path).cells == simulate(tiny, n=15, engine="toy").cells).all()
 
 
+def test_parts_of_a_written_output_go_and_others_stay(
+    tmp_path: Path, tiny: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, parts = tmp_path / "s.h5", tmp_path / "s.h5.parts"
+    with monkeypatch.context() as patch:  # killed after the output had its name
+        patch.setattr("caloforge.simulate.chunks.Parts.remove", lambda _: None)
+        simulate(tiny, n=10, engine="toy", output=path)
+    assert parts.is_dir()
+    with pytest.raises(OutputExistsError):
+        simulate(tiny, n=10, engine="toy", output=path, seed=1)  # not this one's
+    assert parts.is_dir()
+    card = (parts / "job.json").read_text()
+    for left in ("all", "no parts", "nothing"):  # what the kill left
+        parts.mkdir(exist_ok=True)
+        (parts / ".lock").touch()
+        if left == "no parts":
+            (parts / "job.json").write_text(card)
+        with pytest.raises(OutputExistsError):
+            simulate(tiny, n=10, engine="toy", output=path)
+        assert not parts.exists()
+
+    def broken(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # interrupted before it replaces the output
+        patch.setattr("caloforge.simulate.run._join", broken)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(tiny, n=15, engine="toy", output=path, force=True)
+    with pytest.raises(OutputExistsError):
+        simulate(tiny, n=15, engine="toy", output=path)
+    assert parts.is_dir()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -16,12 +16,15 @@ from caloforge.errors import (
     CaloforgeError,
     ConfigError,
     FileFormatError,
+    OutputError,
     OutputExistsError,
     UnfinishedError,
+    WriteError,
 )
+from caloforge.files import lock_folder
 from caloforge.showers import write_showers
 from caloforge.train import train
-from caloforge.train.folder import RunFolder, load_state, load_weights
+from caloforge.train.folder import RunFolder, load_state, load_weights, save_state, save_weights
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -179,6 +182,85 @@ def test_an_output_is_kept_unless_forced(toy_file: Path, tmp_path: Path) -> None
     train("toy-mean", toy_file, run, device="cpu", seed=8, force=True)
     assert RunFolder(run).read()["seed"] == 8
     assert (run / "mine.txt").read_text() == "kept"
+
+
+class _Killed(BaseException):
+    """Stands for a kill: nothing in the package answers it."""
+
+
+def _killed_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
+    """Have a function that the training uses raise in place of a call, counted from 1."""
+    module = sys.modules[train.__module__]
+    real, calls = getattr(module, name), 0
+
+    def killed(*args: object, **how: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise _Killed
+        return real(*args, **how)
+
+    monkeypatch.setattr(module, name, killed)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("where", ["atomic_path", "write_json"])
+def test_killed_before_it_was_a_run(
+    monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path, where: str, resume: bool
+) -> None:
+    run = tmp_path / "a"
+    with monkeypatch.context() as patch:  # before the settings, and between them and run.json
+        _killed_at(patch, where, 1)
+        with pytest.raises(_Killed):
+            train("toy-mean", toy_file, run, device="cpu")
+    run.mkdir(exist_ok=True)
+    train("toy-mean", toy_file, run, device="cpu", resume=resume)
+    assert RunFolder(run).read()["status"] == "finished"
+
+
+def test_killed_when_the_best_training_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path
+) -> None:
+    how = {"overrides": ["checkpoint_epochs=1", "trainings=3", "epochs=3", "combine=best"], "device": "cpu"}
+    train("toy-two-stage", toy_file, tmp_path / "whole", **how)
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for before in (True, False):  # run.json says that the run is finished, by the second call
+        run = tmp_path / f"{before}"
+        with monkeypatch.context() as patch:
+            if before:
+                _killed_at(patch, "write_json", 2)
+            else:
+                patch.setattr(RunFolder, "tidy", _raise_killed)
+            with pytest.raises(_Killed):
+                train("toy-two-stage", toy_file, run, **how)
+        assert (run / "weights-2.safetensors").exists()
+        assert (run / "state.pt").exists()
+        train("toy-two-stage", toy_file, run, resume=True, **how)
+        _same(run, tmp_path / "whole")
+        assert sorted(path.name for path in run.iterdir()) == names
+
+
+def _raise_killed(_: object) -> None:
+    raise _Killed
+
+
+def test_two_trainings_do_not_share_a_folder(toy_file: Path, tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "a"), pytest.raises(OutputError, match="another run is working"):
+        train("toy-mean", toy_file, tmp_path / "a", device="cpu", force=True)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    content = {"x": torch.zeros(100_000)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # the limit of a quota
+    try:
+        for save, name in ((save_state, "state.pt"), (save_weights, "weights.safetensors")):
+            with pytest.raises(WriteError, match=rf"{name}: no space left while writing"):
+                save(tmp_path / name, content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_cannot_be_made(toy_file: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,10 +43,12 @@ from caloforge.benchmark.measure import FailedMeasurementError, showers_within
 from caloforge.benchmark.measure import measure as in_new_process
 from caloforge.benchmark.page import headline, where_of, write_page
 from caloforge.benchmark.subjects import Subject, beams_of, card_time, subject_of
-from caloforge.errors import CaloforgeError, InputError, OutputExistsError, require
+from caloforge.errors import CaloforgeError, InputError, require
 from caloforge.files import (
     ensure_output_dir,
-    read_json,
+    is_empty,
+    lock_folder,
+    read_record,
     source_commit,
     source_digest,
     write_json,
@@ -92,11 +94,10 @@ class _Run:
         """Return a measurement, made when it is not in the cache; one that failed says so and is not kept."""
         key = json.dumps([dict(request), digest, dict(self.common)], sort_keys=True)
         path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-        with suppress(OSError, ValueError):
-            found: dict[str, Any] = read_json(path)
-            return found
+        if (known := read_record(path)) is not None:
+            return known
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-            found = _rounded(in_new_process(request, Path(scratch)))
+            found: dict[str, Any] = _rounded(in_new_process(request, Path(scratch)))
         write_json(path, found)
         return found
 
@@ -160,7 +161,8 @@ def benchmark(
         if output is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
-            folder = _open_folder(Path(output), command, force)
+            folder = stack.enter_context(lock_folder(output))
+            _open_folder(folder, command, force)
         (folder / "cache").mkdir(exist_ok=True)
         machine = _machine(devices)
         run = _Run(
@@ -242,19 +244,16 @@ def _machine(devices: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _open_folder(folder: Path, command: str, force: bool) -> Path:
+def _open_folder(folder: Path, command: str, force: bool) -> None:
     """Make the output folder, or go on in that of the same command."""
-    if folder.is_file():
-        raise OutputExistsError(folder)
     state, finished = folder / "cache" / "command.json", folder / "benchmark.json"
-    same = state.is_file() and read_json(state).get("command") == command
-    ensure_output_dir(folder, force=force or same)
+    same = (read_record(state) or {}).get("command") == command
+    ensure_output_dir(folder, force=force or same or is_empty(folder, [state.name]))
     if force and finished.exists():
         shutil.rmtree(folder / "cache", ignore_errors=True)
         finished.unlink()
     state.parent.mkdir(exist_ok=True)
     write_json(state, {"command": command})
-    return folder
 
 
 def _command(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import traceback
 import warnings
+from types import FrameType
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -17,6 +19,7 @@ from caloforge.cli.convert import convert
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
 from caloforge.cli.models import models
+from caloforge.cli.output import printable
 from caloforge.cli.showers import export, generate, merge, project, simulate, view
 from caloforge.cli.study import study
 from caloforge.cli.train import train
@@ -24,16 +27,24 @@ from caloforge.cli.tune import tune
 from caloforge.cli.validate import validate
 from caloforge.errors import CaloforgeError, SameShowersWarning
 
-__all__ = ["INTERRUPTED", "Failure", "app", "describe", "main"]
+__all__ = ["INTERRUPTED", "Failure", "Terminated", "app", "describe", "main"]
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as shells have it; after another signal 128 and its number."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
     getattr(errno, name)
     for name in ["EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG"]
 }
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal that ends the work, such as a batch system's at the end of a job's time; cleaned up after as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Failure(NamedTuple):
@@ -48,8 +59,11 @@ def describe(error: BaseException) -> Failure | None:
     if isinstance(error, CaloforgeError):
         return Failure(_one_line(str(error)), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        line = "interrupted; nothing half-written is left, the same command goes on where it can"
-        return Failure(line + " (train: add --resume)", INTERRUPTED)
+        how, code = "interrupted", INTERRUPTED
+        if isinstance(error, Terminated):
+            how, code = "ended by a signal", 128 + error.number
+        line = f"{how}; nothing half-written is left, the same command goes on where it can"
+        return Failure(line + " (train: add --resume)", code)
     if any(kind.__module__.partition(".")[0] in {"typer", "click"} for kind in type(error).__mro__):
         return None  # of click, or of the copy of click inside typer
     if isinstance(error, OSError):
@@ -77,7 +91,7 @@ def _first_setting(problems: list[dict[str, Any]]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -157,4 +171,14 @@ for _verb in (
 
 def main() -> None:
     """Run the command line; the entry point of the ``caloforge`` script."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # SIGHUP: the terminal or the connection is gone; not on Windows
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _end)
     app()
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Leave every block in order; a further signal does not disturb that."""
+    signal.signal(number, signal.SIG_IGN)
+    raise Terminated(number)

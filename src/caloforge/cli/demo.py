@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from caloforge.cli.output import Force, Json, Settings, print_json, print_lines, print_rich, print_written
+from caloforge.cli.output import (
+    Force,
+    Json,
+    Settings,
+    print_json,
+    print_lines,
+    print_rich,
+    print_written,
+    seed_option,
+)
 
 __all__ = ["demo"]
 
@@ -18,7 +27,7 @@ HELD_OUT = 1600
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of split, training and generation.")] = 0,
+    seed: Annotated[int, seed_option("Seed of split, training and generation.")] = 0,
     settings: Settings = None,
     force: Force = False,
     as_json: Json = False,

@@ -30,6 +30,8 @@ __all__ = [
     "print_table",
     "print_warnings",
     "print_written",
+    "printable",
+    "seed_option",
 ]
 
 _WIDE = 200
@@ -45,9 +47,21 @@ def known_device(name: str) -> str:
     return name
 
 
+def printable(text: str) -> str:
+    r"""Return a text whose control characters are written out (``\x1b``): texts of files must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def seed_option(text: str) -> Any:
+    """Return the option for a seed, with that help."""
+    return typer.Option("--seed", min=0, max=2**63 - 1, help=text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists already.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same showers.")]
+Seed = Annotated[int, seed_option("Seed; the same seed gives the same showers.")]
 Number = Annotated[int, typer.Option("-n", "--number", min=1, help="Number of showers.")]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, or one GPU such as cuda:1.", callback=known_device)
@@ -97,13 +111,13 @@ def print_json(result: dict[str, Any] | list[Any]) -> None:
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines on standard output."""
     for line in lines:
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def print_warnings(lines: Iterable[str]) -> None:
     """Print warnings on standard error, a line each."""
     for line in lines:
-        typer.echo(f"caloforge: warning: {line}", err=True)
+        typer.echo(printable(f"caloforge: warning: {line}"), err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
@@ -123,7 +137,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         name = column.removeprefix(">")
         table.add_column(name, justify=justify, overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(printable(str(cell)) for cell in row))
     print_rich(table)
 
 
@@ -139,7 +153,7 @@ def print_rich(content: Any) -> None:
 
 def print_written(path: object, what: str) -> None:
     """Say what was written where."""
-    typer.echo(f"wrote {path} ({what})")
+    typer.echo(printable(f"wrote {path} ({what})"))
 
 
 def print_result(as_json: bool, path: Path, what: str, **facts: object) -> None:

@@ -36,7 +36,7 @@ def study(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the study; repeat it for more."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")] = 0,
+    seed: Annotated[int, cli.seed_option("Seed of all random choices.")] = 0,
     device: cli.Device = "auto",
     detector: cli.Detector = None,
     allow_seen: cli.AllowSeen = False,
@@ -85,8 +85,7 @@ def study(
         for row in result.content["rows"]
     )
     cli.print_table(("sample", "quantity", ">ours", ">paper", "note"), rows)
-    for text in result.texts:
-        typer.echo(text)
+    cli.print_lines(result.texts)
     cli.print_written(output / "study.json", "every number and curve")
     cli.print_written(output / "report.html", "open it in a browser; figures are in figures/")
 

@@ -58,9 +58,7 @@ def train(
             help="Divide every batch between so many GPUs, or processes with --device cpu.",
         ),
     ] = 1,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same weights.")
-    ] = 0,
+    seed: Annotated[int, cli.seed_option("Seed; the same seed gives the same weights.")] = 0,
     train_size: Annotated[
         int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
     ] = None,
@@ -136,7 +134,7 @@ def train(
 def _announce(plan: Plan, err: bool) -> None:
     """Print a plan."""
     for line in plan.lines():
-        typer.echo(line, err=err)
+        typer.echo(cli.printable(line), err=err)
 
 
 def _model_and_data(inputs: list[str]) -> tuple[str | None, list[Path]]:

@@ -69,7 +69,7 @@ def tune(
         bool, typer.Option("--keep", help="Keep the runs of all trials, not only of the front.")
     ] = False,
     device: cli.Device = "auto",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search and of each training.")] = 0,
+    seed: Annotated[int, cli.seed_option("Seed of the search and of each training.")] = 0,
     detector: cli.Detector = None,
     force: cli.Force = False,
     as_json: cli.Json = False,
@@ -106,7 +106,7 @@ def tune(
         device=device,
         seed=seed,
         detector=detector,
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: typer.echo(cli.printable(line), err=True),
     )
     cli.print_warnings(result.warnings)
     if as_json:

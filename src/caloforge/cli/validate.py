@@ -60,9 +60,7 @@ def validate(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of subsets, bootstrap and classifiers.")
-    ] = 0,
+    seed: Annotated[int, cli.seed_option("Seed of subsets, bootstrap and classifiers.")] = 0,
     device: cli.Device = "auto",
     detector: cli.Detector = None,
     allow_seen: cli.AllowSeen = False,

@@ -19,6 +19,7 @@ from caloforge.errors import IncompatibleError, InputError
 from caloforge.geometry import Detector
 from caloforge.geometry.beam import Beam
 from caloforge.models.base import ShowerModel
+from caloforge.random import check_seed
 from caloforge.showers.hdf5 import PERPENDICULAR
 from caloforge.showers.ranges import check_first, range_facts
 from caloforge.showers.views import AnyShowers, open_any
@@ -96,6 +97,9 @@ class Request:
         if self.batch_size < 1:
             raise InputError(f"batch size is {self.batch_size}; expected at least 1")
         return max(1, round(self.batch_size / BLOCK)) * BLOCK
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def number(self) -> int:
         """Return the number of showers: ``n``, or that of ``like``."""

@@ -19,6 +19,7 @@ from caloforge import __version__
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnknownNameError, WriteError
 from caloforge.files import atomic_path, check_output
 from caloforge.geometry import Detector, get_detector
+from caloforge.random import check_seed
 from caloforge.showers import hdf5
 from caloforge.showers.chunks import CellStore, ChunkStream, DenseStore, SparseStore
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
@@ -191,7 +192,7 @@ class ShowerWriter:
         self.detector = get_detector(detector)
         self.particle = particle
         self.source = source
-        self.seed = seed
+        self.seed = None if seed is None else check_seed(seed)
         self.attributes: dict[str, Any] = dict(attributes or {})
         self.layout = check_layout(layout)
         self._force = force

@@ -10,16 +10,19 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 from caloforge.cluster import Cluster
-from caloforge.errors import IncompatibleError, OutputError, SimulationError
-from caloforge.files import ensure_output_dir, read_json, write_json
+from caloforge.errors import FileFormatError, IncompatibleError, OutputError, SimulationError
+from caloforge.files import is_empty, lock_folder, read_record, write_json
 from caloforge.showers import Showers
 from caloforge.simulate.job import IsolatedEngine, Job, WorkerDiedError, WorkerProcess, write_part
 
@@ -88,26 +91,18 @@ class Parts(InMemory):
     def __init__(self, folder: Path, job: Job, force: bool = False) -> None:
         super().__init__(job)
         self.folder, self._force = folder, force
-        self._lock: IO[bytes] | None = None
+        self._lock = ExitStack()
 
     def __enter__(self) -> Parts:
-        ensure_output_dir(self.folder, force=True)
-        self._lock = (self.folder / "lock").open("wb")
-        if not _lock(self._lock):
-            self._lock.close()
-            msg = f"{self.folder}: another run is working on this output; wait for it or name another output"
-            raise OutputError(msg)
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(lock_folder(self.folder))
             self._claim()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._lock is not None
         if not self._finished():
             self.remove()
         self._lock.close()
@@ -116,14 +111,16 @@ class Parts(InMemory):
         """Return the parts that are there, of whatever job."""
         return list(self.folder.glob("*.npz"))
 
+    def _card(self) -> dict[str, Any]:
+        """Return the content of ``job.json``."""
+        card: dict[str, Any] = json.loads(json.dumps(self.job.fingerprint()))
+        return card
+
     def _claim(self) -> None:
         """Make the folder this job's, or refuse."""
         card = self.folder / "job.json"
-        mine = json.loads(json.dumps(self.job.fingerprint()))
-        try:
-            theirs = read_json(card) if card.exists() else None
-        except ValueError:
-            theirs = {}
+        mine = self._card()
+        theirs = (read_record(card) or {}) if card.exists() else None
         if theirs == mine:
             return
         if theirs is not None and self._finished() and not self._force:
@@ -141,8 +138,14 @@ class Parts(InMemory):
         return self.folder / f"{chunk.start:010d}-{chunk.start + chunk.n:010d}.npz"
 
     def has(self, chunk: Chunk) -> bool:
-        """Whether a chunk is finished."""
-        return self.path(chunk).exists()
+        """Whether a chunk is finished and its part undamaged; a damaged one is removed, to be made again."""
+        path = self.path(chunk)
+        if not path.exists():
+            return False
+        if self.job.is_whole(path, chunk.n):
+            return True
+        path.unlink()
+        return False
 
     def put(self, chunk: Chunk, showers: Showers) -> None:
         """Write a finished chunk.
@@ -157,25 +160,36 @@ class Parts(InMemory):
         write_part(self.path(chunk), archive)
 
     def take(self, chunk: Chunk) -> Showers:
-        """Read a finished chunk."""
-        return self.job.unpack(self.path(chunk).read_bytes())
+        """Read a finished chunk.
+
+        Raises:
+            FileFormatError: When its part was damaged after it was checked.
+        """
+        path = self.path(chunk)
+        try:
+            showers = self.job.unpack(path.read_bytes())
+        except (BadZipFile, EOFError, KeyError, ValueError, IndexError, zlib.error) as error:
+            raise FileFormatError(path, "", "is damaged; the same command makes it again") from error
+        if len(showers) != chunk.n:
+            raise FileFormatError(path, "", f"has {len(showers)} showers; expected {chunk.n}")
+        return showers
 
     def remove(self) -> None:
-        """Remove the parts, after they were joined."""
+        """Remove the parts, after they were joined; what they are goes last, so that a kill does not leave parts of nobody."""
+        for path in self._finished():
+            path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-
-def _lock(handle: IO[bytes]) -> bool:
-    """Lock an open file until it is closed; whether it was free. Systems without such locks say it was."""
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return True
-    return True
+    def remove_joined(self, output: Path) -> None:
+        """Remove the parts of this job that a process left which was killed after it had written the output."""
+        if not self.folder.is_dir():
+            return
+        if not is_empty(self.folder) and read_record(self.folder / "job.json") != self._card():
+            return
+        written = output.stat().st_mtime_ns
+        with suppress(OutputError), lock_folder(self.folder):
+            if all(path.stat().st_mtime_ns < written for path in self._finished()):
+                self.remove()
 
 
 def make_chunks(

@@ -22,6 +22,8 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
+import zlib
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,6 +38,7 @@ from caloforge import __version__
 from caloforge.errors import CaloforgeError, InputError, SimulationError
 from caloforge.files import atomic_path
 from caloforge.geometry import Beam, Detector
+from caloforge.random import check_seed
 from caloforge.showers import Showers
 
 __all__ = [
@@ -123,8 +126,7 @@ class Job:
     mantissa_bits: int = MANTISSA_BITS  # bits of mantissa of the cells, 1 to 23
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed {self.seed} is out of range: expected 0 <= seed < 2**63")
+        check_seed(self.seed)
         if not 0.0 <= self.threshold < float("inf"):
             raise InputError(f"threshold {self.threshold} MeV is out of range: expected 0 or more")
         if not 1 <= self.mantissa_bits <= FULL_MANTISSA:
@@ -179,6 +181,26 @@ class Job:
                 seed=self.seed,
                 attributes=json.loads(str(part["attributes"])),
             )
+
+    def is_whole(self, path: Path, n: int) -> bool:
+        """Whether a file has a packed chunk of ``n`` showers, undamaged by its checksums."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    return False
+            with np.load(path, allow_pickle=False) as part:
+                return len(part["hits"]) == n and int(part["hits"].sum()) == len(part["cell"])
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            KeyError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+        ):
+            return False  # of the many errors of a damaged archive
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the file that do not depend on the showers."""
@@ -302,7 +324,8 @@ class WorkerProcess:
 
 def main() -> None:
     """Serve until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # these reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     with suppress(ImportError):
         import resource
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from caloforge.cluster import Cluster, connected
-from caloforge.errors import IncompatibleError, InputError, SameShowersWarning
+from caloforge.errors import IncompatibleError, InputError, OutputExistsError, SameShowersWarning
 from caloforge.files import check_output
 from caloforge.geometry import Detector, MeshReadout, get_detector
 from caloforge.progress import progress
@@ -139,8 +139,12 @@ def simulate(
         msg = f"detector '{place.name}' has no stack of slabs and cannot be simulated"
         raise IncompatibleError(msg)
     check_layout(layout)
+    there = None
     if output is not None:
-        check_output(output, force)
+        try:
+            check_output(output, force)
+        except OutputExistsError as error:
+            there = error
     chosen = {option: value for option, value in options.items() if value is not None}
     job = Job(
         engine=_make_engine(engine, {**place.simulation.get(engine, {}), **chosen}),
@@ -164,9 +168,13 @@ def simulate(
         seconds = sum(part.attributes["cpu_seconds"] for part in made)
         return Showers.concatenate(made).replace(attributes=_attributes(job, made[0], first, n, seconds))
     path = Path(output)
+    folder = path.with_name(path.name + ".parts")
+    if there is not None:
+        Parts(folder, job).remove_joined(path)
+        raise there
     if same := made_before(path, {**_facts(job), **range_facts(first, n)}):
         warnings.warn(same, SameShowersWarning, stacklevel=2)
-    with connected(scheduler) as cluster, Parts(path.with_name(path.name + ".parts"), job, force) as parts:
+    with connected(scheduler) as cluster, Parts(folder, job, force) as parts:
         _make(parts, chunks, n, workers, cluster)
         _join(parts, chunks, path, force, layout)
         parts.remove()

@@ -20,9 +20,9 @@ from typing import Any, cast
 
 from caloforge.cluster import connected
 from caloforge.data import SHIPPED, packed_projections
-from caloforge.errors import OutputExistsError
-from caloforge.files import ensure_output_dir, read_json, write_json
+from caloforge.files import ensure_output_dir, is_empty, lock_folder, read_record, write_json
 from caloforge.geometry import Detector
+from caloforge.random import check_seed
 from caloforge.settings import assignment, validated
 from caloforge.studies.base import STUDIES, Context, Study, StudyResult, StudySettings
 from caloforge.studies.cache import Cache
@@ -75,7 +75,7 @@ def run_study(
         InputError: When the files are not what the study needs.
         OutputExistsError: When something else is in the folder and ``force`` is not set.
     """
-    study = STUDIES[name]()
+    study, seed = STUDIES[name](), check_seed(seed)
     chosen = study_settings(study, settings)
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(scheduler))
@@ -96,7 +96,9 @@ def run_study(
         study.check(context)
         seen = study.check_seen(context)
         common = {"study": name, "settings": chosen.model_dump(mode="json"), "seed": seed}
-        folder = None if output is None else _open_folder(Path(output), _key(context, common), force)
+        folder = None if output is None else stack.enter_context(lock_folder(output))
+        if folder is not None:
+            _open_folder(folder, _key(context, common), force)
         cache = Cache(folder and folder / "cache", common, Path(showers) if showers else None)
         context = Context(references, samples, chosen, seed, n, cache, allow_seen, seen, cluster)
         result = study.run(context)
@@ -151,16 +153,13 @@ def _key(context: Context, common: Mapping[str, Any]) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:20]
 
 
-def _open_folder(folder: Path, key: str, force: bool) -> Path:
+def _open_folder(folder: Path, key: str, force: bool) -> None:
     """Make the output folder, or continue in the one of the same study of the same inputs."""
-    if folder.is_file():
-        raise OutputExistsError(folder)
     state = folder / "cache" / "inputs.json"
-    same = state.exists() and read_json(state).get("key") == key
-    ensure_output_dir(folder, force=force or same)
+    same = (read_record(state) or {}).get("key") == key
+    ensure_output_dir(folder, force=force or same or is_empty(folder, [state.name]))
     (folder / "cache").mkdir(exist_ok=True)
     write_json(state, {"key": key})
-    return folder
 
 
 def study_command(study: Study, context: Context, folder: Path | None) -> str:

@@ -20,25 +20,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as packed
 from torch import Tensor
 
 from caloforge import __version__
 from caloforge.errors import FileFormatError, IncompatibleError
-from caloforge.files import atomic_path, read_json, source_commit
+from caloforge.files import atomic_path, is_empty, read_json, source_commit
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.writing import GuardedFile
 from caloforge.train.data import Files, Split, TrainingFiles, read_files, split
 from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve
 
@@ -106,7 +108,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write weights as safetensors."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     with atomic_path(path, force=True) as part:
-        save_file(plain, str(part))
+        part.write_bytes(packed(plain))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -125,8 +127,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state of a training."""
-    with atomic_path(path, force=True) as part:
-        torch.save({"format": FORMAT, **state}, part)
+    with atomic_path(path, force=True) as part, GuardedFile(part) as file:
+        try:
+            torch.save({"format": FORMAT, **state}, cast(IO[bytes], file))
+        finally:
+            if file.error is not None:  # torch would name neither the file nor the reason
+                raise file.error
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
@@ -298,13 +304,26 @@ class RunFolder:
         """Weights of a member; there is one unless the run is an ensemble."""
         return self.path / ("weights.safetensors" if member == 0 else f"weights-{member}.safetensors")
 
+    def is_new(self) -> bool:
+        """Whether there is nothing in the folder, or only what a training wrote that was killed before it began."""
+        return self.path.is_dir() and is_empty(self.path, (self.config.name, self.identities.name))
+
     def clear(self) -> None:
-        """Remove the files of an earlier run, and nothing else."""
-        own = (self.config, self.info, self.log, self.state, self.identities)
+        """Remove the files of an earlier run, and nothing else; first that which makes it a run."""
+        own = (self.info, self.config, self.log, self.state, self.identities)
         for path in (*own, *self.path.glob("weights*.safetensors")):
             path.unlink(missing_ok=True)
         if (self.report / "metrics.json").is_file():
             shutil.rmtree(self.report)
+
+    def tidy(self) -> None:
+        """Remove what a finished run needs no more: the state, and the weights of trainings that were not chosen."""
+        members = int(self.read().get("members", 1))
+        for path in self.path.glob("weights-*.safetensors"):
+            number = path.stem.removeprefix("weights-")
+            if number.isdecimal() and int(number) >= members:
+                path.unlink(missing_ok=True)
+        self.state.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any]:
         """Return what ``run.json`` says.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from caloforge.errors import ConfigError, require
+from caloforge.files import atomic_path
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
 from caloforge.random import child_seed
@@ -50,7 +51,8 @@ class MetricLog:
         if path is None:
             return
         kept = path.read_text().splitlines(keepends=True)[1 : rows + 1] if rows and path.exists() else []
-        path.write_text(_HEADER + "".join(kept))
+        with atomic_path(path, force=True) as part:
+            part.write_text(_HEADER + "".join(kept))
         self.rows = len(kept)
         if tensorboard:
             require("tensorboard", "track")

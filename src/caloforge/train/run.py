@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from caloforge.errors import InputError, UnfinishedError
-from caloforge.files import atomic_path, ensure_output_dir, write_json
+from caloforge.files import atomic_path, ensure_output_dir, lock_folder, write_json
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
-from caloforge.random import child_seed
+from caloforge.random import check_seed, child_seed
 from caloforge.showers.identity import seen_union
 from caloforge.train.data import Files, Split, StreamedDataset, TrainingFiles, data_paths, read_files, split
 from caloforge.train.dataset import CellDataset, DetectorDatasets
@@ -114,14 +115,16 @@ def train(
         run_on_devices(devices, device, train, dict(locals()))
         return Path(output)
     with joined(device, devices) as group:
-        began, before_run = time.monotonic(), RunFolder(Path(output)).read() if resume else {}
+        began, folder, seed = time.monotonic(), RunFolder(Path(output)), check_seed(seed)
+        resume = resume and not group.agreed(folder.is_new)
+        before_run = folder.read() if resume else {}
         seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
         if start is not None and preset is None:  # the structure is the source's unless something else is set
             config = with_structure(config, model, Path(start))
         first = None if start is None else str(start)
         wanted = Wanted(model, config, tuple(overrides), preset, train_size, first, pretrain)
         if before_run.get("plan") or (resume and wanted.model is None):
-            wanted = wanted.after(RunFolder(Path(output)).config)
+            wanted = wanted.after(folder.config)
         settings = wanted.settings()
         check_start(settings)
         where, memory = group.device, group.agreed(lambda: settings.train.data.bytes) / group.size
@@ -131,73 +134,80 @@ def train(
             MODELS[settings.model_name].check_detector(one)
         if files.detectors:
             check_several(settings, group.size)
-        plan = None
-        if not resume and (wanted.model is None or time_limit is not None):
-            split(files.identities, settings.train)  # enough showers
-            seconds *= 1.0 - PART if settings.train.pretrain else 1.0
+        with lock_folder(output) if group.first else nullcontext():
+            new = group.agreed(folder.is_new)
+            plan = None
+            if not resume and (wanted.model is None or time_limit is not None):
+                split(files.identities, settings.train)  # enough showers
+                seconds *= 1.0 - PART if settings.train.pretrain else 1.0
 
-            def make_plan(settings: Resolved = settings) -> Plan:
-                ensure_output_dir(output, force=force)
-                return plan_training(
-                    settings.model_name,
-                    files,
-                    settings.as_dict(),
-                    seconds,
-                    where,
-                    began,
-                    wanted.given(),
-                    report,
-                    group.size,
+                def make_plan(settings: Resolved = settings) -> Plan:
+                    ensure_output_dir(output, force=force or new)
+                    return plan_training(
+                        settings.model_name,
+                        files,
+                        settings.as_dict(),
+                        seconds,
+                        where,
+                        began,
+                        wanted.given(),
+                        report,
+                        group.size,
+                    )
+
+                plan = group.agreed(make_plan)
+                settings = wanted.settings(plan.values)
+                if announce is not None and group.first:
+                    announce(plan)
+            known = files.identities
+            parts = split(known, settings.train)
+            if not known[parts.train].any():
+                names = " ".join(str(path) for path in data_paths(data))
+                raise InputError(
+                    f"{names}: none of the {len(parts.train)} showers to train on has any energy"
                 )
-
-            plan = group.agreed(make_plan)
-            settings = wanted.settings(plan.values)
-            if announce is not None and group.first:
-                announce(plan)
-        known = files.identities
-        parts = split(known, settings.train)
-        if not known[parts.train].any():
-            names = " ".join(str(path) for path in data_paths(data))
-            raise InputError(f"{names}: none of the {len(parts.train)} showers to train on has any energy")
-        group.wait()  # every process has read what the first now replaces
-        folder = RunFolder(group.agreed(lambda: ensure_output_dir(output, force=force or resume)))
-        origin = settings.train.start or settings.train.initial
-        before = inherited_from(Path(origin)) if origin else SeenByTraining()
-        seen = replace(
-            before, training=seen_union([known[parts.train]]), selection=seen_union([known[parts.held_out]])
-        )
-        info = run_facts(settings, files, seed, parts, where, group.size) | {"seen": seen.facts()}
-        if detector is not None:
-            info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
-        if plan is not None or before_run.get("plan"):
-            info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
-
-        def begin() -> bool:
-            """Write what is known before the training; whether there is anything to do."""
-            if resume:
-                if check_resumed(folder, settings, info):
-                    return False
-            else:
-                folder.clear()
-                RunFolder(folder.path / PRETRAINING).clear()
-            with atomic_path(folder.config, force=True) as part:
-                part.write_text(to_toml(settings.as_dict()))
-            write_json(folder.info, info)
-            seen.write(folder.path)
-            return True
-
-        if not group.agreed(begin):
-            return folder.path
-        source = Path(settings.train.start) if settings.train.start else None
-        if settings.train.pretrain:
-            source = pretrained(settings, files.header[parts.train], folder, train, seed, device, group)
-        _Training(settings, files, parts, folder, seed, group, watch, source).run(info)
-        if group.first and info["status"] == "unfinished":
-            raise UnfinishedError(
-                f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
-                "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
+            group.wait()  # every process has read what the first now replaces
+            group.agreed(lambda: ensure_output_dir(output, force=force or resume or new))
+            origin = settings.train.start or settings.train.initial
+            before = inherited_from(Path(origin)) if origin else SeenByTraining()
+            seen = replace(
+                before,
+                training=seen_union([known[parts.train]]),
+                selection=seen_union([known[parts.held_out]]),
             )
-        return folder.path
+            info = run_facts(settings, files, seed, parts, where, group.size) | {"seen": seen.facts()}
+            if detector is not None:
+                info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
+            if plan is not None or before_run.get("plan"):
+                info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
+
+            def begin() -> bool:
+                """Write what is known before the training; whether there is anything to do."""
+                if resume:
+                    if check_resumed(folder, settings, info):
+                        folder.tidy()
+                        return False
+                else:
+                    folder.clear()
+                    RunFolder(folder.path / PRETRAINING).clear()
+                with atomic_path(folder.config, force=True) as part:
+                    part.write_text(to_toml(settings.as_dict()))
+                seen.write(folder.path)
+                write_json(folder.info, info)  # from here on it is a run, that --resume accepts
+                return True
+
+            if not group.agreed(begin):
+                return folder.path
+            source = Path(settings.train.start) if settings.train.start else None
+            if settings.train.pretrain:
+                source = pretrained(settings, files.header[parts.train], folder, train, seed, device, group)
+            _Training(settings, files, parts, folder, seed, group, watch, source).run(info)
+            if group.first and info["status"] == "unfinished":
+                raise UnfinishedError(
+                    f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
+                    "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
+                )
+            return folder.path
 
 
 class _Training:
@@ -346,12 +356,12 @@ class _Training:
         }
         write_json(self.folder.info, info)
         if not untrained:
-            self.folder.state.unlink(missing_ok=True)
+            self.folder.tidy()
 
     def _combine(self, results: list[float], final: bool) -> int:
-        """Keep the best training alone, or all of them; return the number of members.
+        """Choose the best training, or all of them; return the number of members.
 
-        Of an unfinished run all files stay, so that it can go on; its model is the first training, the one that got furthest.
+        Nothing is removed before ``run.json`` says that the run is finished. The model of an unfinished run is its first training.
         """
         if self.config.combine == "ensemble":
             return len(results)
@@ -359,7 +369,6 @@ class _Training:
             return 1
         best = min(range(len(results)), key=results.__getitem__)
         if best:
-            shutil.copyfile(self.folder.weights(best), self.folder.weights())
-        for other in range(1, len(results)):
-            self.folder.weights(other).unlink()
+            with atomic_path(self.folder.weights(), force=True) as part:
+                shutil.copyfile(self.folder.weights(best), part)
         return 1

@@ -259,10 +259,12 @@ def pretrained(
         IncompatibleError: When the parametrisation makes no showers of that detector or particle.
     """
     inner = RunFolder(folder.path / PRETRAINING)
+    file = inner.path / "showers.h5"
     if group.agreed(lambda: inner.info.is_file() and inner.read().get("status") == "finished"):
+        if group.first:
+            file.unlink(missing_ok=True)
         return inner.weights()
     train, beam = settings.train, beam_of(header)
-    file = inner.path / "showers.h5"
 
     def make() -> bool:
         """Simulate; whether a training on such showers was begun before."""

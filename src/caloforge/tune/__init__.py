@@ -26,7 +26,7 @@ from caloforge.errors import (
     UnknownNameError,
     require,
 )
-from caloforge.files import dump_json, ensure_output_dir, read_json, source_commit, write_json
+from caloforge.files import dump_json, ensure_output_dir, read_record, source_commit, write_json
 from caloforge.generate.timing import hardware_name
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
@@ -202,11 +202,12 @@ def _open_folder(folder: Path, content: Mapping[str, Any], force: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("tune.json", "study.db", "trials.csv", "best.toml"):
             (folder / name).unlink(missing_ok=True)
-    if not known.is_file():
+    record = read_record(known)
+    if record is None:
         ensure_output_dir(folder, force=force)
         write_json(known, {**content, "trials": [], "front": [], "best": None})
         return
-    before = read_json(known).get("study", {})
+    before = record.get("study", {})
     for key, value in content["study"].items():
         if before.get(key) != value:
             had, has = _different(before.get(key), value)

@@ -41,7 +41,15 @@ from numpy.typing import NDArray
 from caloforge import __version__
 from caloforge.cluster import Cluster, connected
 from caloforge.errors import OutputError, OutputExistsError
-from caloforge.files import dump_json, ensure_output_dir, read_json, source_digest, write_json
+from caloforge.files import (
+    dump_json,
+    ensure_output_dir,
+    is_empty,
+    lock_folder,
+    read_record,
+    source_digest,
+    write_json,
+)
 from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.showers.hdf5 import SEEN_SEEDS
@@ -257,6 +265,7 @@ def validate(
         outline = _key([entry.outline for entry in inputs], chosen, match_conditions)
         if folder is not None:
             _check_folder(folder, force, outline=outline)
+            stack.enter_context(lock_folder(folder))
         from caloforge.validate.sample import Sample
 
         samples = [Sample(x, entry.label, chosen.threshold) for entry, x in zip(inputs, sources, strict=True)]
@@ -314,9 +323,8 @@ def _measure(
         for entry, sample in zip(inputs[1:], samples[1:], strict=True):
             key = _key([inputs[0].sha256, entry.sha256], settings, match)
             cached = None if folder is None else folder / ".cache" / f"{key}.json"
-            if cached is not None and cached.exists():
-                result = read_json(cached)
-            else:
+            result = None if cached is None else read_record(cached)
+            if result is None:
                 result = json.loads(dump_json(compute_metrics(samples[0], sample, settings, cluster=cluster)))
                 if cached is not None:
                     write_json(cached, result)
@@ -357,8 +365,10 @@ def _check_folder(folder: Path, force: bool, **known: str) -> None:
     if not os.access(above, os.W_OK | os.X_OK):
         msg = f"{folder}: {above} is not writable"
         raise OutputError(msg)
-    if force or not folder.exists() or not any(folder.iterdir()):
+    if force or not folder.exists():
         return
-    state = read_json(folder / _STATE) if (folder / _STATE).exists() else {}
+    if is_empty(folder, [Path(_STATE).name]):
+        return
+    state = read_record(folder / _STATE) or {}
     if any(state.get(name) != value for name, value in known.items()):
         raise OutputExistsError(folder)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from caloforge.errors import IncompatibleError
-from caloforge.files import read_json, source_commit, source_digest, write_json
+from caloforge.files import read_json, read_record, source_commit, source_digest, write_json
 from caloforge.generate.timing import speed_of
 from caloforge.models.stage import Stage
 from caloforge.random import child_seed
@@ -143,7 +143,7 @@ class ZooBuilder:
                 "code": source_digest(*_MEASURES),
             }
             store = run / "test-metrics.json"
-            known = read_json(store) if store.exists() else {}
+            known = read_record(store) or {}
             if known.get("key") != key:
                 print(f"{name}: measured against {len(test.showers)} showers", flush=True)
                 metrics = measure(model, test, self.settings, n=self.n, names=self.metrics)

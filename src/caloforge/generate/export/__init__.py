@@ -17,6 +17,7 @@ What a graph cannot hold is set in it when it is made: whether the calibration i
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,12 +111,12 @@ def export(generator: Generator, path: str | Path, form: str = "cells", force: b
     metadata = describe(generator, graph)
     inputs = random_inputs(graph, _CHECKED)
     with atomic_path(path, force) as part, torch.no_grad():
-        partial = part.with_suffix(path.suffix)  # the writers look at the suffix
+        partial = part.with_name(part.name + path.suffix)  # the writers look at the suffix
         try:
             writer.write(graph, {k: v[:PLACES] for k, v in inputs.items()}, partial, metadata)
             run = load_exported(partial)
             found = run({name: values.numpy() for name, values in inputs.items()})[0]
-            partial.replace(part)
+            shutil.copyfile(partial, part)
         finally:
             partial.unlink(missing_ok=True)
     with torch.no_grad():

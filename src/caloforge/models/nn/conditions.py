@@ -116,7 +116,8 @@ class BeamSymmetry(nn.Module):
         super().__init__()
         beam = detector.beam
         orders = np.tile(np.arange(detector.n_cells), (_OPERATIONS, 1))
-        self.possible, self.order = [False] * _OPERATIONS, _ORDER
+        self.possible: list[bool] = [False] * _OPERATIONS
+        self.order: tuple[int, ...] = _ORDER
         self.is_mesh = detector.is_mesh and detector.shape[1] > 1
         if detector.is_flat and detector.is_grid:
             for axis, position in enumerate((beam.x, beam.y)):

@@ -34,7 +34,7 @@ import numpy as np
 
 from caloforge import __version__
 from caloforge.errors import CaloforgeError, InputError
-from caloforge.files import dump_json, read_json, sha256_file, write_json
+from caloforge.files import dump_json, read_record, sha256_file, write_json
 from caloforge.generate.timing import count_parameters, speed_of
 from caloforge.showers import ShowerSource, open_showers
 from caloforge.studies.flagship.plan import BASELINE, GROUPS, Task, facts_of_model
@@ -220,7 +220,7 @@ def measure_all(
         gpus: GPUs that they are spread over.
     """
     reference = how.reference()
-    old = read_json(output) if output.exists() else {}
+    old = read_record(output) or {}
     entries: dict[str, Any] = old.get("entries", {}) if old.get("reference") == reference else {}
     known = {task.name: task for task in tasks}
     missing = [task for task in tasks if entries.get(task.name, {}).get("key") != how.key(task)]

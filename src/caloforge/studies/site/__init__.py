@@ -25,7 +25,7 @@ from pydantic import Field
 from caloforge import __version__
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError
-from caloforge.files import atomic_path, read_json, write_json
+from caloforge.files import atomic_path, read_record, write_json
 from caloforge.showers import ShowerFile
 from caloforge.showers.seen import SeenCount
 from caloforge.studies.base import STUDIES, Context, Row, Study, StudyResult, StudySettings
@@ -267,11 +267,8 @@ def _done(job: Job, content: dict[str, Any], error: str = "") -> Done:
 
 def _finished(folder: Path, key: str) -> dict[str, Any] | None:
     """Return the content of a study whose folder is there, of the same inputs; None where it is to be done."""
-    state, content = folder / _STATE, folder / "study.json"
-    if state.exists() and content.exists() and read_json(state).get("key") == key:
-        found: dict[str, Any] = read_json(content)
-        return found
-    return None
+    content = read_record(folder / "study.json")
+    return content if (read_record(folder / _STATE) or {}).get("key") == key else None
 
 
 def _task(job: Job, context: Context, site: Path | None) -> tuple[Any, ...]:

@@ -57,7 +57,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     n_max: int = Field(default=10_000, ge=2)
     max_bytes: int = Field(default=1 << 29, ge=1 << 16)
     n_bootstrap: int = Field(default=30, ge=2)

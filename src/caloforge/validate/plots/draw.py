@@ -6,11 +6,13 @@ A figure takes a third of a second of one core.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -250,7 +252,11 @@ class Drawing:
     def __enter__(self) -> Drawing:
         """Start the processes."""
         if self.processes:
-            self._pool = ProcessPoolExecutor(self.processes, get_context("spawn"), _silence)
+            try:
+                self._pool = ProcessPoolExecutor(self.processes, get_context("spawn"), _begin)
+            except (OSError, ImportError):  # no semaphores, as without /dev/shm: all is drawn in this process
+                self.processes = 0
+                return self
             with _without_main():
                 for figure in self.figures:
                     self._waiting[self._pool.submit(draw_figures, [figure], self.folder)] = figure
@@ -289,9 +295,22 @@ def _processes() -> int:
     return min(_MOST_PROCESSES, cores // 2)
 
 
-def _silence() -> None:
-    """Keep warnings and tracebacks of a drawing process from the terminal; what it fails to draw is drawn again."""
+def _begin() -> None:
+    """Prepare a drawing process: it ends with its parent, whatever ended that, and keeps warnings and tracebacks from the terminal.
+
+    What it fails to draw is drawn again. Signals that reach the whole group are the parent's to answer.
+    """
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

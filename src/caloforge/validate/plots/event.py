@@ -203,7 +203,8 @@ def draw_event(
         figure.suptitle(title or describe_shower(shower, boxes), fontsize=14, y=0.97)
         text_as_it_is(figure)
         for ending, output in outputs.items():
-            figure.savefig(output, dpi=130, bbox_inches="tight", format=ending)
+            undated = {"metadata": {"CreationDate": None}} if ending == "pdf" else {}
+            figure.savefig(output, dpi=130, bbox_inches="tight", format=ending, **undated)
 
 
 def event_png(shower: Showers, **options: Any) -> bytes:
