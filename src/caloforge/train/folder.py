@@ -62,10 +62,8 @@ __all__ = [
     "write_identities",
 ]
 
-_NAMES = ("training", "selection", "inherited")
-_MEMBER = re.compile(r"-\d+$")
-RUN_FILE, IDENTITIES = "run.json", "identities.npz"
-FORMAT = 1
+_NAMES, _MEMBER = ("training", "selection", "inherited"), re.compile(r"-\d+$")
+RUN_FILE, IDENTITIES, FORMAT = "run.json", "identities.npz", 1
 _SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
 
 
