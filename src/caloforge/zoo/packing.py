@@ -91,7 +91,7 @@ def _images(sources: Sequence[str | Path], step: float, energy: float, detector:
 
 def _recompress(raw: Path, packed: Path, sources: Sequence[str | Path], step: float) -> None:
     """Copy a file with the strongest compression, and record its sources."""
-    with h5py.File(raw, "r") as old, h5py.File(packed, "w", libver=("v108", "v110")) as new:
+    with h5py.File(raw, "r") as old, h5py.File(packed, "w", libver=("v108", "v110"), locking=False) as new:
         for name, value in old.attrs.items():
             new.attrs[name] = value
         new.attrs["rounded_to_mev"] = step
