@@ -17,13 +17,14 @@ from typing import Any
 import h5py
 import numpy as np
 import tomli_w
-from fuzz_changes import Fair, change_hdf5, change_tree, change_weights, damage, replace_file
+from fuzz_changes import Fair, change_hdf5, change_tree, damage, replace_file
 
 import caloforge as cf
 from caloforge.formats import open_file
 from caloforge.geometry import detector_from_definition
 from caloforge.geometry.definition import load_detector
 from caloforge.showers import Showers, open_showers
+from caloforge.showers.sparse import Cells
 from caloforge.validate.limits import read_limits
 
 __all__ = ["SUBJECTS", "Subject"]
@@ -39,6 +40,7 @@ DETECTOR: dict[str, Any] = {
     ],
     "beam": {"particle": "e-", "energy": "1-5GeV", "theta": "90"},
 }  # fmt: skip
+_TOY = json.dumps(DETECTOR)
 LIMITS: dict[str, Any] = {
     "limits": {"auc_high": {"max": 0.7}, "ks": {"visible_energy": {"p": {"min": 0.001}}}, "separation_power.*": {"min": 0.0, "max": 0.05}}
 }  # fmt: skip
@@ -113,10 +115,10 @@ def _found(showers: Any) -> Found:
     return {**arrays, **whole.conditions, "facts": json.dumps([facts, whole.attributes], default=str, sort_keys=True)}
 
 
-def _h5_says(path: Path) -> Found | None:
+def _h5_says(path: Path, cells: str = "showers", energy: str = "incident_energies") -> Found | None:
     """Return cells, energies and conditions of the file as h5py reads them; None where something is not there."""
     with h5py.File(path, "r") as file:
-        names = {"cells": "showers", "energy": "incident_energies"}
+        names = {"cells": cells, "energy": energy}
         names |= {name: f"conditions/{name}" for name in file.get("conditions", ())}
         found: Found = {}
         for name, where in names.items():
@@ -132,6 +134,34 @@ def _h5_says(path: Path) -> Found | None:
             if key in file.attrs and not isinstance(file.attrs[key], str):
                 return None
         return found
+
+
+def _points_say(path: Path) -> Found | None:
+    """Return the cells of a file of points."""
+    with h5py.File(path, "r") as file:
+        showers, numbers = file["showers"], file["num_points"][()].ravel()
+        made = np.zeros((len(numbers), 60))
+        for row, number in enumerate(numbers.tolist()):
+            points = np.asarray(showers[row], np.float32).reshape(-1, 4)[:number]
+            if len(points) != number or not np.isfinite(points).all() or (points[:, 3] < 0).any():
+                return None
+            cell = Cells(detector_from_definition(_TOY)).find(points[:, :3])
+            if (cell < 0).any():
+                return None
+            np.add.at(made[row], cell, points[:, 3].astype(np.float64))
+        unit = 1000.0 if file.attrs.get("energy_unit") == "GeV" else 1.0
+        for key in ("particle", "source"):
+            if key in file.attrs and not isinstance(file.attrs[key], str):
+                return None
+        return {"cells": (made * unit).astype(np.float32), "energy": file["energies"][()].ravel() * unit}
+
+
+def _getting_high_says(path: Path) -> Found | None:
+    found = _h5_says(path, "30x30/layers", "30x30/energy")
+    if found is None or found["cells"].ndim != 4:
+        return None
+    cells = found["cells"].transpose(0, 2, 3, 1).reshape(len(found["cells"]), -1)
+    return {"cells": cells, "energy": found["energy"] * 1000}
 
 
 def _h5_places(data: bytes, path: Path) -> list[range]:
@@ -188,7 +218,7 @@ def _change_text(path: Path, random: Random, parse: Callable[[str], Any], dump: 
     kind = random.random()
     if kind < 0.03:
         replace_file(path, random)
-        return "replaced", Fair.SAME
+        return "replaced", Fair.SAYS
     if kind < 0.4:
         path.write_bytes(damage(path.read_bytes(), random))
         return "text", Fair.SAYS
@@ -275,19 +305,16 @@ def _foreign(path: Path, **how: Any) -> Found:
     return _found(open_file(path, **how))
 
 
-_TOY = json.dumps(DETECTOR)
-
-
 def _light() -> list[Subject]:
     npz = {"detector": detector_from_definition(_TOY), "keys": {"cells": "x", "energy": "e"}, "energy_unit": "MeV", "cell_unit": "MeV"}
     h5 = {"detector": detector_from_definition(_TOY)}
     return [
         Subject("own", _written(".h5"), lambda p: _found(open_showers(p)), _change_h5(True), _h5_says),
-        Subject("own sparse", _written(".h5", layout="sparse"), lambda p: _found(open_showers(p)), _change_h5(True)),
+        Subject("own sparse", _written(".h5", layout="sparse"), lambda p: _found(open_showers(p)), _change_h5(True), _points_say),
         Subject("plain HDF5", _plain_h5, lambda p: _found(open_showers(p)), _change_h5(False), _h5_says),
-        Subject("showerdata", _written(".h5", to="showerdata"), lambda p: _foreign(p), _change_h5(False)),
+        Subject("showerdata", _written(".h5", to="showerdata"), lambda p: _foreign(p), _change_h5(False), _points_say),
         Subject("calochallenge", _plain_h5, lambda p: _foreign(p, format="calochallenge", **h5), _change_h5(False), _h5_says),
-        Subject("getting-high", _getting_high, lambda p: _foreign(p), _change_h5(False)),
+        Subject("getting-high", _getting_high, lambda p: _foreign(p), _change_h5(False), _getting_high_says),
         Subject("own npz", _written(".npz"), lambda p: _foreign(p), _change_bytes(True)),
         Subject("npz", _npy, lambda p: _foreign(p, **npz), _change_bytes(False), _npz_says),
         Subject("root", _written(".root"), lambda p: _foreign(p), _change_bytes(True)),

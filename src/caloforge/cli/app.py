@@ -25,6 +25,7 @@ from caloforge.errors import CaloforgeError
 
 __all__ = ["INTERRUPTED", "Failure", "app", "describe", "main"]
 
+_LONGEST = 1500  # characters of a message
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -76,7 +77,9 @@ def _first_setting(problems: list[dict[str, Any]]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Return a text in one line of printable characters: names in files may hold anything, also what moves the cursor."""
+    line = "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in " ".join(text.split()))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 class Verbs(TyperGroup):
