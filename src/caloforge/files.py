@@ -149,13 +149,16 @@ def check_regular(path: str | Path, limit: int | None = None) -> int:
     """Return the size of a regular file in bytes.
 
     Raises:
-        OSError: When it is missing.
-        FileFormatError: When it is a folder, a pipe or a device, or larger than ``limit``.
+        FileFormatError: When it is missing, a folder, a pipe or a device, or larger than ``limit``.
     """
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise FileFormatError(path, "", "no such file" if missing else f"cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-        raise FileFormatError(path, "", f"is {what}; expected a file")
+        raise FileFormatError(path, "", f"is {what}, not a file")
     if limit is not None and found.st_size > limit:
         raise FileFormatError(path, "", f"has {found.st_size:,} bytes; expected at most {limit:,}")
     return found.st_size

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from numpy.typing import ArrayLike
 
 from caloforge.errors import FileFormatError, OutputError
-from caloforge.files import check_output
+from caloforge.files import check_output, check_regular
 from caloforge.formats.base import FORMATS, Format, ReadOptions, Table
 from caloforge.formats.numpy_files import NUMPY, array_table
 from caloforge.formats.source import ForeignShowers
@@ -42,8 +42,7 @@ def guess_format(path: Path) -> Format:
     Raises:
         FileFormatError: When there is no such file, or it looks like none or several of the formats; lists the known ones.
     """
-    if not path.is_file():
-        raise FileFormatError(path, "", "is a folder, not a file" if path.is_dir() else "no such file")
+    check_regular(path)
     found = [form for _, form in FORMATS.items() if not form.general and form.matches(path)]
     found = found or [form for _, form in FORMATS.items() if form.general and form.matches(path)]
     if len(found) == 1:

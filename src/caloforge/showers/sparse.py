@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import FileFormatError, InputError
 from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.showers import datasets, hdf5
+from caloforge.showers.storage import chunks_of
 
 __all__ = ["PARTICLES", "Cells", "Hits", "PointFile", "directions_of", "is_sparse", "is_variable"]
 
@@ -46,6 +47,7 @@ PARTICLES: Final = {
 """Geant4's names of particles, and their numbers of the Particle Data Group."""
 
 _TOLERANCE = 0.01  # mm between a point and its cell's centre in our files: float32, and the libraries' sines
+_MOST_POINTS = 10_000_000  # of a shower
 _FIRST_ENERGY = 1000.0  # MeV; files without a unit and with energies below may well be in GeV
 
 
@@ -229,8 +231,8 @@ def is_sparse(file: h5py.File) -> bool:
 
 def is_variable(file: h5py.File) -> bool:
     """Return whether the showers of a file are sequences of variable length."""
-    found = file.get(hdf5.CELLS)
-    return isinstance(found, h5py.Dataset) and h5py.check_vlen_dtype(found.dtype) is not None
+    found = datasets.follow(file, hdf5.CELLS)
+    return isinstance(found, h5py.Dataset) and isinstance(found.id.get_type(), h5py.h5t.TypeVlenID)
 
 
 class PointFile:
@@ -257,8 +259,23 @@ class PointFile:
         if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > self._most))):
             row = int(wrong[0])
             self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {self._most} points", row)
-        if (lost := datasets.unwritten_rows(self.dataset, partly=False) & (self._numbers > 0)).any():
-            row = int(np.argmax(lost))
+        if (most := int(self._numbers.max())) > max(_MOST_POINTS, self._detector.n_cells):
+            self._reject(hdf5.NUMBERS, f"is {most:,}; expected at most {_MOST_POINTS:,} points", int(self._numbers.argmax()))
+        if not self.variable and self.dataset.chunks is not None:
+            self._check_written()
+
+    def _check_written(self) -> None:
+        """Check that all chunks with points are stored; those of padding alone are not."""
+        chunk, stored = self.dataset.chunks, chunks_of(self.dataset)
+        bands = -(-len(self._numbers) // chunk[0])
+        most = np.zeros(bands * chunk[0], np.int64)
+        most[: len(self._numbers)] = self._numbers
+        needed = -(-most.reshape(bands, -1).max(1) // chunk[1]) * math.prod(stored.grid[2:])
+        band = stored.index[:, 0]
+        there = np.bincount(band[stored.index[:, 1] * math.prod(stored.grid[2:]) < needed[band]], minlength=bands)
+        if (lost := there < needed).any():
+            rows = slice(int(np.argmax(lost)) * chunk[0], None)
+            row = rows.start + int(np.argmax(self._numbers[rows] > 0))
             self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[row]} points", row)
 
     def _shape(self) -> tuple[int, int, int]:
@@ -276,7 +293,7 @@ class PointFile:
         base, inner = points.dtype.base, points.dtype.shape or points.shape[2:]
         self.variable = h5py.check_vlen_dtype(points.dtype) is not None
         good = (
-            points.shape == (n,)
+            points.shape == (n,) and h5py.check_vlen_dtype(points.dtype).kind == "f"
             if self.variable
             else (points.shape[:1] == (n,) and inner == (self._width,) and base.kind == "f")
         )
@@ -364,7 +381,7 @@ class PointFile:
         most, stop = int(numbers.max(initial=0)), start + len(numbers)
         try:
             rows = self.dataset[start:stop] if self.variable else self.dataset[start:stop, : most + 1]
-        except (OSError, RuntimeError) as error:
+        except hdf5.UNREADABLE as error:
             datasets.unreadable(self._path, self.dataset, error, f", rows {start} to {stop - 1}")
         if self.variable:
             for row, (points, number) in enumerate(zip(rows, numbers.tolist(), strict=True)):
@@ -388,7 +405,7 @@ class PointFile:
             self._reject(name, f"has shape {found.shape} and type {found.dtype}; expected {shape} of numbers")
         try:
             return np.asarray(found[()]).reshape(shape)
-        except (OSError, RuntimeError) as error:
+        except hdf5.UNREADABLE as error:
             datasets.unreadable(self._path, found, error)
 
     def _reject(self, name: str, message: str, row: int | None = None) -> NoReturn:
