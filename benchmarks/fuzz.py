@@ -85,7 +85,6 @@ def _judge(subject: Subject, path: Path, random: Random, intact: dict[str, Any])
         failure = describe(error)
         if failure is None or failure.exit_code != 2:
             return change, "unexpected", failure.line if failure else repr(error), False
-        text = str(error)
         good = "\n" not in failure.line and failure.line.isprintable() and len(failure.line) < 2000
         return change, "refused" if good else "unexpected", failure.line[:400], False
     differs = _equal(found, intact) or ("more" if set(found) - set(intact) else "")

@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import tomli_w
 import torch
 from fuzz_changes import Fair, change_weights, damage, replace_file

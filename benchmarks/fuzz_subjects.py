@@ -329,6 +329,6 @@ def _heavy() -> list[Subject]:
     return model_subjects(_showers, SETTINGS, _toml, _change_toml)
 
 
-def SUBJECTS(heavy: bool) -> list[Subject]:  # noqa: N802
+def SUBJECTS(heavy: bool) -> list[Subject]:
     """Return the readers that need torch, or those that do not."""
     return _heavy() if heavy else _light()

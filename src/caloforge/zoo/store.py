@@ -8,7 +8,6 @@ ensemble ``MODEL-1.safetensors`` and so on; ``MODEL.identities.npy`` the identit
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from caloforge.errors import FileFormatError, UnknownNameError
+from caloforge.files import sha256_file
 from caloforge.generate import Generator
 from caloforge.geometry import get_detector
 from caloforge.models import MODELS
@@ -23,6 +23,7 @@ from caloforge.models.base import ShowerModel
 from caloforge.settings import torch_device
 from caloforge.showers.hdf5 import MODEL_STATUS
 from caloforge.train.folder import RunFolder, SeenByTraining, load_weights, read_identities
+from caloforge.train.stored import described
 from caloforge.units import AngleSpec
 
 __all__ = ["Card", "find_card", "load", "shipped_models", "weights_of"]
@@ -69,6 +70,8 @@ class Card:
         if facts is None:
             return SeenByTraining(missing="its card names no identities")
         path = self.path.with_name(str(facts["file"]))
+        if facts.get("sha256", "") not in ("", sha256_file(path) if path.is_file() else ""):
+            raise FileFormatError(path, "", "is not the file that its card says: it has another SHA-256")
         found = read_identities(path)
         if len(found) != facts["showers"]:
             raise FileFormatError(path, "", f"has {len(found)} identities; its card says {facts['showers']}")
@@ -100,7 +103,7 @@ def shipped_models(folder: Path = ZOO) -> dict[str, Card]:
     cards = {}
     for path in sorted(folder.glob("*/*.json")):
         name = f"{path.parent.name}/{path.stem}"
-        cards[name] = Card(name, path, json.loads(path.read_text()))
+        cards[name] = Card(name, path, described(path))
     return cards
 
 
