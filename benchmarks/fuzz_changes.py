@@ -196,7 +196,7 @@ def _virtual(file: h5py.File, name: str, random: Random) -> Fair:
     layout[:] = h5py.VirtualSource(source, name if source != "other.h5" else "x", values.shape)
     if source == "other.h5":
         with h5py.File(Path(file.filename).with_name(source), "w") as other:
-            other["x"] = values[()]
+            other.create_dataset("x", data=values[()], dtype=values.dtype)
     del file[name]
     file.create_virtual_dataset(name, layout)
     return Fair.REFUSE
@@ -224,7 +224,7 @@ def _link(file: h5py.File, name: str, random: Random) -> Fair:
         file[name] = h5py.SoftLink(random.choice(["/none", f"/{name}", "/moved", "/"]))
     elif way == 2:
         with h5py.File(Path(file.filename).with_name("other.h5"), "w") as other:
-            file.copy("moved/away", other, "x")
+            other.create_dataset("x", data=file["moved/away"][()], dtype=file["moved/away"].dtype)
         file[name] = h5py.ExternalLink("other.h5", "/x")
     elif way == 3:
         file[name] = h5py.ExternalLink(random.choice(["none.h5", "/etc/passwd", "/dev/zero", os.path.basename(file.filename)]), f"/{name}")
@@ -278,7 +278,7 @@ def _value(file: h5py.File, name: str, random: Random) -> Fair:
 def _extra(file: h5py.File, name: str, random: Random) -> Fair:
     way = random.randrange(7)
     if way == 0:
-        file["conditions/" + random.choice(["incident_energy", "incident_theta"])] = np.arange(len(file["showers"]), dtype="f4") + 1
+        file["conditions/" + random.choice(["incident_energy", "incident_theta"])] = np.arange(len(file[name]), dtype="f4") + 1
         return Fair.REFUSE
     if way == 1:
         file.require_group("other")["loop"] = file["/"]
@@ -312,7 +312,7 @@ def _attribute(file: h5py.File, name: str, random: Random) -> Fair:
         del file.attrs[key]
     else:
         file.attrs[key] = value
-        if isinstance(before, str) and before == value:
+        if isinstance(before, str) and isinstance(value, str) and before == value:
             return Fair.SAME
     return Fair.SAYS
 
@@ -322,6 +322,7 @@ def _filter(file: h5py.File, name: str, random: Random) -> Fair:
     if values.chunks is None or values.dtype.kind == "O":
         return Fair.SAME
     way, place = random.randrange(3), (0,) * values.ndim
+    packed = values.compression is not None
     _, stored = values.id.read_direct_chunk(place)
     if way == 0:  # a filter is said to have been left out
         values.id.write_direct_chunk(place, stored, filter_mask=random.choice([1, 2, 3, 0xFFFFFFFF]))
@@ -329,16 +330,23 @@ def _filter(file: h5py.File, name: str, random: Random) -> Fair:
         values.id.write_direct_chunk(place, damage(stored, random))
     else:
         values.id.write_direct_chunk(place, random.randbytes(random.choice([1, len(stored), 10 * len(stored)])))
-    return Fair.SAME
+    return Fair.SAME if packed else Fair.SAYS
 
 
 _STRUCTURES = (_unwritten, _huge, _virtual, _external, _link, _kind, _value, _extra, _attribute, _attribute, _filter)
 
 
-def change_hdf5(path: Path, random: Random) -> Fair:
-    """Change the structure of an HDF5 file, which stays one; say what may be answered."""
+def change_hdf5(path: Path, random: Random, unread: tuple[str, ...] = ()) -> tuple[str, Fair]:
+    """Change the structure of an HDF5 file, which stays one; say how, and what may be answered.
+
+    ``unread`` names datasets that a reader may leave alone.
+    """
     with h5py.File(path, "r+") as file:
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         large = [name for name in names if file[name].ndim and len(file[name]) > 8]
-        return random.choice(_STRUCTURES)(file, random.choice(large or names), random)
+        change, name = random.choice(_STRUCTURES), random.choice(large or names)
+        fair = change(file, name, random)
+        if fair is Fair.REFUSE and change is not _extra and name in unread:
+            fair = Fair.SAME
+        return f"{change.__name__.strip('_')} of {name}", fair

@@ -125,6 +125,9 @@ class HDF5Arrays(Format):
             if name and (role not in needless or _find(names, name))
         }
         keys |= {name: name for name in names if name.startswith(CONDITION)} | dict(options.keys)
+        for name in keys:
+            if name.startswith(CONDITION) and "/" in name.removeprefix(CONDITION):
+                raise FileFormatError(path, f"'{name.rpartition('/')[0]}'", "is a group; expected a dataset")
         if "cells" not in keys:
             message = "is of no known layout; name its data (--key cells=NAME --key energy=NAME)"
             raise FileFormatError(path, "", f"{message}; the file has: {shown}")

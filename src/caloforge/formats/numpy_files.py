@@ -65,7 +65,10 @@ class _Member(RowArray):
             while self._at < start:
                 step = min(start - self._at, max(1, hdf5.STREAM_BYTES // max(1, self._row)))
                 self._take(step)
-            return np.frombuffer(self._take(stop - start), self.dtype).reshape(stop - start, *self.shape[1:])
+            data = self._take(stop - start)
+            if self._at == self.shape[0] and self._stream.read(1):  # at the end the checksum is compared
+                raise ValueError("it has more data than it says")
+            return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def _take(self, rows: int) -> bytes:
         data = self._stream.read(rows * self._row)

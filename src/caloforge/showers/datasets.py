@@ -59,7 +59,7 @@ def dataset_names(file: h5py.File) -> list[str]:
         met.add((info.fileno, info.addr))
         inner = []
         for name in group:
-            item = follow(file, prefix + name)
+            item = follow(group, name)
             if isinstance(item, h5py.Group):
                 inner.append((item, f"{prefix}{name}/"))
             elif item is None or isinstance(item, h5py.Dataset):
@@ -198,22 +198,22 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def follow(file: h5py.File, name: str) -> Any:
-    """Return what a name stands for; None when it is a link to what is not in the file."""
+def follow(group: h5py.Group, name: str) -> Any:
+    """Return what a name in a group stands for; None when it is a link to what is not in the file."""
     with suppress(_Outside):
-        place = _place(file, name)
+        place = _place(group, name)
         return None if place is None else place[0][place[1]]
     return None
 
 
-def _place(file: h5py.File, name: str) -> tuple[h5py.Group, str] | None:
+def _place(group: h5py.Group, name: str) -> tuple[h5py.Group, str] | None:
     """Return the group that a name leads to, and the name without links there; None when it leads to nothing.
 
     Raises:
         _Outside: When a link on the way leads out of the file.
     """
     waiting, steps = deque(part for part in name.split("/") if part), 0
-    group, last = file["/"], ""
+    last = ""
     while waiting:
         if last:
             group = group[last]
@@ -232,7 +232,7 @@ def _place(file: h5py.File, name: str) -> tuple[h5py.Group, str] | None:
         if steps > _LINKS:
             return None
         target = group.get(last, getlink=True).path
-        group, last = (file["/"] if target.startswith("/") else group), ""
+        group, last = (group["/"] if target.startswith("/") else group), ""
         waiting.extendleft(reversed([part for part in target.split("/") if part not in ("", ".")]))
     return group, last or "."
 
