@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import CaloforgeError, FileFormatError, InputError
 from caloforge.files import TEXT_BYTES, check_regular
+from caloforge.showers.storage import heap_fault
 
 __all__ = [
     "CELLS",
@@ -234,13 +235,15 @@ def open_hdf5(path: Path) -> h5py.File:
     """Open a file for reading.
 
     Raises:
-        FileFormatError: When it is not there, not readable, not HDF5, or cut short.
+        FileFormatError: When it is not there, not readable, not HDF5, cut short, or damaged.
     """
     check_regular(path)
     if not os.access(path, os.R_OK):
         raise FileFormatError(path, "", "is not readable (permission denied)")
     if not h5py.is_hdf5(path):
         raise FileFormatError(path, "", "is not an HDF5 file")
+    if (message := heap_fault(path)) is not None:
+        raise FileFormatError(path, "", f"cannot be read, the file is damaged: {message}")
     try:
         return h5py.File(path, "r", locking="best-effort")
     except OSError as error:

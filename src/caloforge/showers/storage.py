@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from importlib import import_module
-from typing import Final, NamedTuple
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, Final, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK_LIMIT", "Chunks", "chunks_of", "filter_fault", "storage_fault"]
+__all__ = ["CHUNK_LIMIT", "Chunks", "chunks_of", "filter_fault", "heap_fault", "storage_fault"]
 
 CHUNK_LIMIT: Final = 256 * 2**20
 """Most bytes of a chunk, which HDF5 unpacks whole whenever any of it is read."""
@@ -28,6 +30,9 @@ _FILTERS: Final = {
 """Filters of the package hdf5plugin by their numbers (https://portal.hdfgroup.org/documentation/hdf5-docs/registered_filter_plugins.html)."""
 
 _SHUFFLE, _FLETCHER = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
+_HEAP, _HEAP_HEADER = b"GCOL\x01\0\0\0", 16  # signature and version; bytes before the first object
+_OBJECT = Struct("<HHxxxxQ")  # index, 0 for free space; references; size
+_SCANNED, _SCANS = 8 * 2**20, 8  # bytes of a block that is looked through, and how many from either end
 _SPARE = 4096  # bytes by which a packed chunk may be larger than an unpacked one, beside an eighth
 _KINDS: Final = (
     *(getattr(h5py.h5t, f"STD_{sign}{bits}{end}") for sign in "IU" for bits in (8, 16, 32, 64) for end in ("LE", "BE")),
@@ -97,6 +102,41 @@ def _check_sizes(dataset: h5py.Dataset, size: NDArray[np.int64], mask: NDArray[n
     fixed = whole + 4 * filters.count(_FLETCHER)
     if (size[plain] != fixed).any() or (size > fixed + fixed // 8 + _SPARE).any():
         raise ValueError("the bytes of a chunk are not as many as it has")
+
+
+def heap_fault(path: Path) -> str | None:
+    """Say which collection of texts and lists of variable length is damaged, in a file of up to 128 MiB, or in its first and last 64 MiB.
+
+    HDF5 goes through the objects of such a collection, which has no checksum, by the sizes that they say, and for ever where one of them is zero.
+    """
+    size = path.stat().st_size
+    starts = range(0, size, _SCANNED)
+    with path.open("rb") as file:
+        for start in [*starts[:_SCANS], *starts[_SCANS:][-_SCANS:]]:
+            file.seek(start)
+            block = file.read(_SCANNED + len(_HEAP) - 1)
+            at = block.find(_HEAP)
+            while at >= 0:
+                if not _is_walkable(file, start + at, size):
+                    return f"a collection of texts or lists at byte {start + at:,} is damaged"
+                at = block.find(_HEAP, at + 1)
+    return None
+
+
+def _is_walkable(file: BinaryIO, place: int, end: int) -> bool:
+    """Return whether the sizes of the objects of a collection lead through it."""
+    file.seek(place + len(_HEAP))
+    length = int.from_bytes(file.read(8), "little")
+    if not _HEAP_HEADER <= length <= end - place:
+        return False
+    data, at = file.read(length - _HEAP_HEADER), 0
+    while at + _OBJECT.size <= len(data):
+        index, _, size = _OBJECT.unpack_from(data, at)
+        step = _OBJECT.size + -(-size // 8) * 8 if index else size
+        if step < _OBJECT.size or at + step > len(data):
+            return False
+        at += step
+    return True
 
 
 def storage_fault(dataset: h5py.Dataset, padded: bool = False) -> str | None:
