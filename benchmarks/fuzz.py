@@ -1,6 +1,6 @@
 """Attack every reader with changed inputs: what is refused, read right, silently wrong, unexpected, hanging, out of memory, crashing.
 
-    python benchmarks/fuzz.py [-n 20000] [--seed 1] [--only NAME ...] [--repeat NAME:NUMBER] [--json F.json]
+    python benchmarks/fuzz.py [-n 20000] [--seed 1] [--round 0] [--only NAME ...] [--repeat NAME:NUMBER] [--json F.json]
 
 Each input is an intact one of which bytes, texts, values or the structure are changed, in a process of its own, forked from one that has the readers
 imported, with limits of time and memory. What it is follows from the seed, the reader and its number alone, so that each can be repeated.
@@ -29,6 +29,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ BAD = ("wrong", "unexpected", "hangs", "memory", "crashes")
 OUTCOMES = (*GOOD, *BAD)
 _CPU, _WALL = 10, 40  # s
 _MEMORY = 1 << 30  # bytes beyond the interpreter
+_READERS = 15.8  # readers by their shares
 _MOST = 6 << 30  # of addresses beyond the interpreter
 
 
@@ -170,9 +172,11 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def campaign(numbers: range, seed: int, only: tuple[str, ...] = (), heavy: tuple[bool, ...] = (False, True)) -> list[Outcome]:
-    """Attack all readers, or some, with the inputs of these numbers."""
-    outcomes = []
+def campaign(
+    numbers: Callable[[Subject], range], seed: int, only: tuple[str, ...] = (), heavy: tuple[bool, ...] = (False, True)
+) -> list[Outcome]:
+    """Attack all readers, or some, with the inputs of the numbers of each."""
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in heavy:
             for subject in SUBJECTS(kind):
@@ -187,7 +191,7 @@ def campaign(numbers: range, seed: int, only: tuple[str, ...] = (), heavy: tuple
 
                     subject.says.digests.update({p.name: sha256_file(p) for p in path.glob("*") if p.is_file()})
                 start = time.monotonic()
-                mine = [attack(subject, place, intact, seed, number) for number in numbers]
+                mine = [attack(subject, place, intact, seed, number) for number in numbers(subject)]
                 outcomes += mine
                 print(_row(subject.name, mine), f"{len(mine) / (time.monotonic() - start):7.1f}/s", flush=True)
     return outcomes
@@ -205,6 +209,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=20000, help="inputs, all readers together")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--round", type=int, default=0, help="which inputs of the seed: the first n, the second n, ...")
     parser.add_argument("--only", nargs="*", default=[], help="readers")
     parser.add_argument("--repeat", help="NAME:NUMBER")
     parser.add_argument("--json", type=Path, help="write what was not refused or right here")
@@ -212,11 +217,16 @@ def main(words: list[str] | None = None) -> int:
     print(f"{'reader':16s}" + "".join(f"{name:>11s}" for name in ("inputs", "refused", "right", "as said", *BAD)))
     if asked.repeat:
         name, _, number = asked.repeat.rpartition(":")
-        for one in campaign(range(int(number), int(number) + 1), asked.seed, (name,)):
+        for one in campaign(lambda _: range(int(number), int(number) + 1), asked.seed, (name,)):
             print(one)
         return 0
-    each = -(-asked.n // (len(asked.only) or 15))
-    outcomes = campaign(range(each), asked.seed, tuple(asked.only))
+    each = -(-asked.n // (len(asked.only) or _READERS))
+
+    def numbers(subject: Subject) -> range:
+        mine = round(each * subject.share)
+        return range(asked.round * mine, (asked.round + 1) * mine)
+
+    outcomes = campaign(numbers, asked.seed, tuple(asked.only))
     print(_row("all", outcomes))
     bad = [one for one in outcomes if one.outcome in BAD]
     if asked.json:

@@ -323,6 +323,8 @@ def _filter(file: h5py.File, name: str, random: Random) -> Fair:
         return Fair.SAME
     way, place = random.randrange(3), (0,) * values.ndim
     packed = values.compression is not None
+    if not values.id.get_num_chunks() or values.id.get_chunk_info(0).chunk_offset != place:
+        return Fair.SAME
     _, stored = values.id.read_direct_chunk(place)
     if way == 0:  # a filter is said to have been left out
         values.id.write_direct_chunk(place, stored, filter_mask=random.choice([1, 2, 3, 0xFFFFFFFF]))

@@ -143,10 +143,10 @@ def model_subjects(
     run_files = ("config.toml", "run.json", "run.json", "weights.safetensors", "weights.safetensors", "identities.npz")
     card_files = ("vae-gan.json", "vae-gan.json", "vae-gan.safetensors", "vae-gan.safetensors", "vae-gan.identities.npy")
     return [
-        Subject("settings.toml", toml("input.toml", settings), _read_settings, change_toml, _settings_say, True),
-        Subject("run folder", _make_run(showers), read_run, _change_one(run_files), _run_says(read_run), True),
-        Subject("card", _make_card, _read_card, _change_one(card_files), _text_says(card, "vae-gan.json", _read_card), True),
-        Subject("state.pt", _make_state, _read_state, _change_state, heavy=True),
+        Subject("settings.toml", toml("input.toml", settings), _read_settings, change_toml, _settings_say),
+        Subject("run folder", _make_run(showers), read_run, _change_one(run_files), _run_says(read_run), 0.5),
+        Subject("card", _make_card, _read_card, _change_one(card_files), _text_says(card, "vae-gan.json", _read_card), 0.2),
+        Subject("state.pt", _make_state, _read_state, _change_state, share=0.4),
     ]
 
 

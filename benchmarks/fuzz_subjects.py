@@ -59,7 +59,7 @@ class Subject:
     read: Callable[[Path], Found]
     change: Callable[[Path, Random], tuple[str, Fair]]
     says: Callable[[Path], Found | None] = field(default=lambda path: None)
-    heavy: bool = False  # needs torch
+    share: float = 1.0  # of the inputs
 
 
 def _showers() -> Showers:
@@ -131,7 +131,7 @@ def _h5_says(path: Path, cells: str = "showers", energy: str = "incident_energie
                 return None
         found["energy"] = found["energy"].reshape(-1)
         for key in ("particle", "source"):
-            if key in file.attrs and not isinstance(file.attrs[key], str):
+            if key in file.attrs and not isinstance(file.attrs[key], str | bytes):
                 return None
         return found
 
@@ -151,7 +151,7 @@ def _points_say(path: Path) -> Found | None:
             np.add.at(made[row], cell, points[:, 3].astype(np.float64))
         unit = 1000.0 if file.attrs.get("energy_unit") == "GeV" else 1.0
         for key in ("particle", "source"):
-            if key in file.attrs and not isinstance(file.attrs[key], str):
+            if key in file.attrs and not isinstance(file.attrs[key], str | bytes):
                 return None
         return {"cells": (made * unit).astype(np.float32), "energy": file["energies"][()].ravel() * unit}
 
@@ -315,11 +315,11 @@ def _light() -> list[Subject]:
         Subject("showerdata", _written(".h5", to="showerdata"), lambda p: _foreign(p), _change_h5(False, ("shower_ids", "pdg")), _points_say),
         Subject("calochallenge", _plain_h5, lambda p: _foreign(p, format="calochallenge", **h5), _change_h5(False), _h5_says),
         Subject("getting-high", _getting_high, lambda p: _foreign(p), _change_h5(False), _getting_high_says),
-        Subject("own npz", _written(".npz"), lambda p: _foreign(p), _change_bytes(True)),
-        Subject("npz", _npy, lambda p: _foreign(p, **npz), _change_bytes(False), _npz_says),
-        Subject("root", _written(".root"), lambda p: _foreign(p), _change_bytes(True)),
-        Subject("detector.toml", _toml("input.toml", DETECTOR), _read_detector, _change_toml, _detector_says),
-        Subject("limits.toml", _toml("input.toml", LIMITS), _read_limits, _change_toml, _limits_say),
+        Subject("own npz", _written(".npz"), lambda p: _foreign(p), _change_bytes(True), share=1.5),
+        Subject("npz", _npy, lambda p: _foreign(p, **npz), _change_bytes(False), _npz_says, 1.5),
+        Subject("root", _written(".root"), lambda p: _foreign(p), _change_bytes(True), share=0.7),
+        Subject("detector.toml", _toml("input.toml", DETECTOR), _read_detector, _change_toml, _detector_says, 2.0),
+        Subject("limits.toml", _toml("input.toml", LIMITS), _read_limits, _change_toml, _limits_say, 2.0),
     ]
 
 
