@@ -75,7 +75,9 @@ def _equal(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return ""
 
 
-def _judge(subject: Subject, path: Path, random: Random, intact: dict[str, Any]) -> tuple[str, str, str, bool]:
+def _judge(
+    subject: Subject, path: Path, random: Random, intact: dict[str, Any]
+) -> tuple[str, str, str, bool]:
     """Change an input, read it, and return change, outcome and detail."""
     change, fair = subject.change(path, random)
     change += f" {fair.value}"
@@ -101,7 +103,12 @@ def _judge(subject: Subject, path: Path, random: Random, intact: dict[str, Any])
             return change, "wrong", f"{differs} differs, and another reader refuses: {error!r}"[:300], False
         if said is not None and not (other := _equal(found, said)):
             return change, "right", differs, True
-        return change, "wrong", f"{differs} differs, expected " + ("a refusal" if said is None else other), False
+        return (
+            change,
+            "wrong",
+            f"{differs} differs, expected " + ("a refusal" if said is None else other),
+            False,
+        )
     return change, "wrong", f"{differs} differs", False
 
 
@@ -164,7 +171,9 @@ def attack(subject: Subject, place: Path, intact: dict[str, Any], seed: int, num
         return Outcome(subject.name, number, "", "hangs", f"{used.ru_utime + used.ru_stime:.0f} s")
     if os.WIFSIGNALED(status):
         return Outcome(subject.name, number, "", "crashes", signal.Signals(os.WTERMSIG(status)).name)
-    return Outcome(subject.name, number, "", "memory" if os.WEXITSTATUS(status) == 3 else "crashes", f"exit {status}")
+    return Outcome(
+        subject.name, number, "", "memory" if os.WEXITSTATUS(status) == 3 else "crashes", f"exit {status}"
+    )
 
 
 def _resident() -> int:
@@ -173,7 +182,10 @@ def _resident() -> int:
 
 
 def campaign(
-    numbers: Callable[[Subject], range], seed: int, only: tuple[str, ...] = (), heavy: tuple[bool, ...] = (False, True)
+    numbers: Callable[[Subject], range],
+    seed: int,
+    only: tuple[str, ...] = (),
+    heavy: tuple[bool, ...] = (False, True),
 ) -> list[Outcome]:
     """Attack all readers, or some, with the inputs of the numbers of each."""
     outcomes: list[Outcome] = []
@@ -189,11 +201,15 @@ def campaign(
                 if hasattr(subject.says, "digests"):
                     from caloforge.files import sha256_file
 
-                    subject.says.digests.update({p.name: sha256_file(p) for p in path.glob("*") if p.is_file()})
+                    subject.says.digests.update(
+                        {p.name: sha256_file(p) for p in path.glob("*") if p.is_file()}
+                    )
                 start = time.monotonic()
                 mine = [attack(subject, place, intact, seed, number) for number in numbers(subject)]
                 outcomes += mine
-                print(_row(subject.name, mine), f"{len(mine) / (time.monotonic() - start):7.1f}/s", flush=True)
+                print(
+                    _row(subject.name, mine), f"{len(mine) / (time.monotonic() - start):7.1f}/s", flush=True
+                )
     return outcomes
 
 
@@ -209,12 +225,17 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=20000, help="inputs, all readers together")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--round", type=int, default=0, help="which inputs of the seed: the first n, the second n, ...")
+    parser.add_argument(
+        "--round", type=int, default=0, help="which inputs of the seed: the first n, the second n, ..."
+    )
     parser.add_argument("--only", nargs="*", default=[], help="readers")
     parser.add_argument("--repeat", help="NAME:NUMBER")
     parser.add_argument("--json", type=Path, help="write what was not refused or right here")
     asked = parser.parse_args(words)
-    print(f"{'reader':16s}" + "".join(f"{name:>11s}" for name in ("inputs", "refused", "right", "as said", *BAD)))
+    print(
+        f"{'reader':16s}"
+        + "".join(f"{name:>11s}" for name in ("inputs", "refused", "right", "as said", *BAD))
+    )
     if asked.repeat:
         name, _, number = asked.repeat.rpartition(":")
         for one in campaign(lambda _: range(int(number), int(number) + 1), asked.seed, (name,)):

@@ -43,7 +43,9 @@ def damage(data: bytes, random: Random, places: list[range] | None = None) -> by
             made[place()] ^= 1 << random.randrange(8)
     elif kind == 5:
         start, size = place(), random.choice([1, 4, 8, 64, 512])
-        made[start : start + size] = random.choice([b"\0", b"\xff", random.randbytes(1)]) * min(size, len(made) - start)
+        made[start : start + size] = random.choice([b"\0", b"\xff", random.randbytes(1)]) * min(
+            size, len(made) - start
+        )
     elif kind == 6:
         start, size = place(), random.choice([1, 2, 4, 8, 64])
         made[start : start + size] = random.randbytes(min(size, len(made) - start))
@@ -178,7 +180,13 @@ def _huge(file: h5py.File, name: str, random: Random) -> Fair:
     del file[name]
     way = random.randrange(4)
     if way == 0:
-        made = file.create_dataset(name, (1 << 28, *shape), kind, chunks=(min(1 << 23, (1 << 29) // max(1, int(np.prod(shape))) // 8), *shape), compression="gzip")
+        made = file.create_dataset(
+            name,
+            (1 << 28, *shape),
+            kind,
+            chunks=(min(1 << 23, (1 << 29) // max(1, int(np.prod(shape))) // 8), *shape),
+            compression="gzip",
+        )
         made.id.write_direct_chunk((0,) * len(made.shape), random.randbytes(50))
     elif way == 1:
         file.create_dataset(name, (1 << 40, *shape), kind, chunks=(16, *shape))
@@ -210,7 +218,12 @@ def _external(file: h5py.File, name: str, random: Random) -> Fair:
     raw = Path(file.filename).with_name("raw")
     raw.write_bytes(np.abs(values[()]).tobytes())
     del file[name]
-    file.create_dataset(name, shape, kind, external=[(str(random.choice([raw, "/etc/passwd", "/dev/zero", "none"])), 0, h5py.h5f.UNLIMITED)])
+    file.create_dataset(
+        name,
+        shape,
+        kind,
+        external=[(str(random.choice([raw, "/etc/passwd", "/dev/zero", "none"])), 0, h5py.h5f.UNLIMITED)],
+    )
     return Fair.REFUSE
 
 
@@ -227,7 +240,10 @@ def _link(file: h5py.File, name: str, random: Random) -> Fair:
             other.create_dataset("x", data=file["moved/away"][()], dtype=file["moved/away"].dtype)
         file[name] = h5py.ExternalLink("other.h5", "/x")
     elif way == 3:
-        file[name] = h5py.ExternalLink(random.choice(["none.h5", "/etc/passwd", "/dev/zero", os.path.basename(file.filename)]), f"/{name}")
+        file[name] = h5py.ExternalLink(
+            random.choice(["none.h5", "/etc/passwd", "/dev/zero", os.path.basename(file.filename)]),
+            f"/{name}",
+        )
     elif way == 4:
         file["out"] = h5py.ExternalLink(os.path.basename(file.filename), "/moved")
         file[name] = h5py.SoftLink("/out/away")
@@ -278,7 +294,9 @@ def _value(file: h5py.File, name: str, random: Random) -> Fair:
 def _extra(file: h5py.File, name: str, random: Random) -> Fair:
     way = random.randrange(7)
     if way == 0:
-        file["conditions/" + random.choice(["incident_energy", "incident_theta"])] = np.arange(len(file[name]), dtype="f4") + 1
+        file["conditions/" + random.choice(["incident_energy", "incident_theta"])] = (
+            np.arange(len(file[name]), dtype="f4") + 1
+        )
         return Fair.REFUSE
     if way == 1:
         file.require_group("other")["loop"] = file["/"]
@@ -292,7 +310,9 @@ def _extra(file: h5py.File, name: str, random: Random) -> Fair:
     elif way == 4:
         file["\x1b[31mred\n"] = [1]
     elif way == 5:
-        file["conditions/gone"] = random.choice([h5py.SoftLink("/none"), h5py.ExternalLink("/etc/passwd", "/x")])
+        file["conditions/gone"] = random.choice(
+            [h5py.SoftLink("/none"), h5py.ExternalLink("/etc/passwd", "/x")]
+        )
         return Fair.REFUSE
     else:
         file["conditions/short"] = np.ones(3)
@@ -301,7 +321,18 @@ def _extra(file: h5py.File, name: str, random: Random) -> Fair:
 
 
 def _attribute(file: h5py.File, name: str, random: Random) -> Fair:
-    key = random.choice([*file.attrs, "detector", "detector_definition", "particle", "seed", "seen_seeds", "energy_unit", "new"])
+    key = random.choice(
+        [
+            *file.attrs,
+            "detector",
+            "detector_definition",
+            "particle",
+            "seed",
+            "seen_seeds",
+            "energy_unit",
+            "new",
+        ]
+    )
     odd = [
         "", "\x1b[2J", "ild-ecal", "/etc/passwd", 7, 1.5, [1.0, 2.0], h5py.Empty("f4"), b"\xff\xfe", "[" * 10**5, "9" * 5000, "{}",
         '{"name": "a", "nx": 1000, "ny": 1000, "pitch": 1, "layers": [{"repeat": 1000, "depth_mm": 1}]}', np.void(b"abc"), "x" * 60000, True,
@@ -331,11 +362,25 @@ def _filter(file: h5py.File, name: str, random: Random) -> Fair:
     elif way == 1:
         values.id.write_direct_chunk(place, damage(stored, random))
     else:
-        values.id.write_direct_chunk(place, random.randbytes(random.choice([1, len(stored), 10 * len(stored)])))
+        values.id.write_direct_chunk(
+            place, random.randbytes(random.choice([1, len(stored), 10 * len(stored)]))
+        )
     return Fair.SAME if packed else Fair.SAYS
 
 
-_STRUCTURES = (_unwritten, _huge, _virtual, _external, _link, _kind, _value, _extra, _attribute, _attribute, _filter)
+_STRUCTURES = (
+    _unwritten,
+    _huge,
+    _virtual,
+    _external,
+    _link,
+    _kind,
+    _value,
+    _extra,
+    _attribute,
+    _attribute,
+    _filter,
+)
 
 
 def change_hdf5(path: Path, random: Random, unread: tuple[str, ...] = ()) -> tuple[str, Fair]:

@@ -26,7 +26,9 @@ __all__ = ["model_subjects"]
 
 
 def _read_settings(path: Path) -> Found:
-    return {"text": json.dumps(resolve(read_settings(path).get("name", "vae"), path).as_dict(), sort_keys=True)}
+    return {
+        "text": json.dumps(resolve(read_settings(path).get("name", "vae"), path).as_dict(), sort_keys=True)
+    }
 
 
 def _settings_say(path: Path) -> Found | None:
@@ -36,8 +38,17 @@ def _settings_say(path: Path) -> Found | None:
 
 def _generated(generator: Any) -> Found:
     made = generator.generate(n=3, energy="2GeV", seed=5, allow_extrapolation=False)
-    facts = [generator.particle, generator.name.rpartition("/")[2], {k: str(v) for k, v in made.attributes.items()}]
-    return {"cells": made.cells, "theta": made.incident_theta, "seen": made.seen, "facts": json.dumps(facts, sort_keys=True)}
+    facts = [
+        generator.particle,
+        generator.name.rpartition("/")[2],
+        {k: str(v) for k, v in made.attributes.items()},
+    ]
+    return {
+        "cells": made.cells,
+        "theta": made.incident_theta,
+        "seen": made.seen,
+        "facts": json.dumps(facts, sort_keys=True),
+    }
 
 
 def _make_run(showers: Callable[[], Showers]) -> Callable[[Path], Path]:
@@ -79,7 +90,9 @@ def _change_one(names: tuple[str, ...]) -> Callable[[Path, Random], tuple[str, F
     return change
 
 
-def _text_says(intact: dict[str, Any], name: str, read: Callable[[Path], Found]) -> Callable[[Path], Found | None]:
+def _text_says(
+    intact: dict[str, Any], name: str, read: Callable[[Path], Found]
+) -> Callable[[Path], Found | None]:
     """Another model is right where the text names one: every changed value that was read is of the kind that it was."""
 
     def says(folder: Path) -> Found | None:
@@ -109,7 +122,17 @@ def _read_card(folder: Path) -> Found:
 
 def _make_state(place: Path) -> Path:
     path = place / "state.pt"
-    save_state(path, {"model": {"a": torch.arange(300.0)}, "rows": 3, "results": [1.0], "stages": {}, "elapsed": 1.5, "stage": 0})
+    save_state(
+        path,
+        {
+            "model": {"a": torch.arange(300.0)},
+            "rows": 3,
+            "results": [1.0],
+            "stages": {},
+            "elapsed": 1.5,
+            "stage": 0,
+        },
+    )
     return path
 
 
@@ -140,12 +163,32 @@ def model_subjects(
         return _generated(load(folder, "cpu"))
 
     card = json.loads((ZOO / "ild-photon-50gev" / "vae-gan.json").read_text())
-    run_files = ("config.toml", "run.json", "run.json", "weights.safetensors", "weights.safetensors", "identities.npz")
-    card_files = ("vae-gan.json", "vae-gan.json", "vae-gan.safetensors", "vae-gan.safetensors", "vae-gan.identities.npy")
+    run_files = (
+        "config.toml",
+        "run.json",
+        "run.json",
+        "weights.safetensors",
+        "weights.safetensors",
+        "identities.npz",
+    )
+    card_files = (
+        "vae-gan.json",
+        "vae-gan.json",
+        "vae-gan.safetensors",
+        "vae-gan.safetensors",
+        "vae-gan.identities.npy",
+    )
     return [
         Subject("settings.toml", toml("input.toml", settings), _read_settings, change_toml, _settings_say),
         Subject("run folder", _make_run(showers), read_run, _change_one(run_files), _run_says(read_run), 0.5),
-        Subject("card", _make_card, _read_card, _change_one(card_files), _text_says(card, "vae-gan.json", _read_card), 0.2),
+        Subject(
+            "card",
+            _make_card,
+            _read_card,
+            _change_one(card_files),
+            _text_says(card, "vae-gan.json", _read_card),
+            0.2,
+        ),
         Subject("state.pt", _make_state, _read_state, _change_state, share=0.4),
     ]
 

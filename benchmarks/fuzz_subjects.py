@@ -99,9 +99,15 @@ def _plain_h5(place: Path) -> Path:
 def _getting_high(place: Path) -> Path:
     path, random = place / "input.h5", np.random.default_rng(3)
     depth = np.arange(30)[:, None, None]
-    cells = np.exp(-(((depth - 10) / 6) ** 2)) * random.exponential(0.03, (12, 30, 30, 30)) * (random.random((12, 30, 30, 30)) < 0.3)
+    cells = (
+        np.exp(-(((depth - 10) / 6) ** 2))
+        * random.exponential(0.03, (12, 30, 30, 30))
+        * (random.random((12, 30, 30, 30)) < 0.3)
+    )
     with h5py.File(path, "w") as file:
-        file.create_dataset("30x30/layers", data=cells.astype("f4"), chunks=(1, 30, 30, 30), compression="gzip")
+        file.create_dataset(
+            "30x30/layers", data=cells.astype("f4"), chunks=(1, 30, 30, 30), compression="gzip"
+        )
         file.create_dataset("30x30/energy", data=np.full((12, 1), 50, "f4"))
     return path
 
@@ -110,9 +116,20 @@ def _found(showers: Any) -> Found:
     """Read all showers of an open source."""
     with showers:
         whole = showers[:]
-    facts = {name: getattr(whole, name) for name in ("particle", "source", "seed")} | {"detector": whole.detector.definition}
-    arrays = {"cells": whole.cells, "energy": whole.incident_energy, "theta": whole.incident_theta, "seen": whole.seen}
-    return {**arrays, **whole.conditions, "facts": json.dumps([facts, whole.attributes], default=str, sort_keys=True)}
+    facts = {name: getattr(whole, name) for name in ("particle", "source", "seed")} | {
+        "detector": whole.detector.definition
+    }
+    arrays = {
+        "cells": whole.cells,
+        "energy": whole.incident_energy,
+        "theta": whole.incident_theta,
+        "seen": whole.seen,
+    }
+    return {
+        **arrays,
+        **whole.conditions,
+        "facts": json.dumps([facts, whole.attributes], default=str, sort_keys=True),
+    }
 
 
 def _h5_says(path: Path, cells: str = "showers", energy: str = "incident_energies") -> Found | None:
@@ -123,11 +140,17 @@ def _h5_says(path: Path, cells: str = "showers", energy: str = "incident_energie
         found: Found = {}
         for name, where in names.items():
             data = file[where]
-            counts = 1 if data.chunks is None else int(np.prod([-(-a // b) for a, b in zip(data.shape, data.chunks, strict=True)]))
+            counts = (
+                1
+                if data.chunks is None
+                else int(np.prod([-(-a // b) for a, b in zip(data.shape, data.chunks, strict=True)]))
+            )
             if data.is_virtual or data.external or (data.chunks and data.id.get_num_chunks() != counts):
                 return None
             found[name] = np.asarray(data[()], np.float64)
-            if not np.isfinite(found[name]).all() or (name in names and name in ("cells", "energy") and (found[name] < 0).any()):
+            if not np.isfinite(found[name]).all() or (
+                name in names and name in ("cells", "energy") and (found[name] < 0).any()
+            ):
                 return None
         found["energy"] = found["energy"].reshape(-1)
         for key in ("particle", "source"):
@@ -214,7 +237,9 @@ def _change_bytes(checked: bool) -> Callable[[Path, Random], tuple[str, Fair]]:
     return change
 
 
-def _change_text(path: Path, random: Random, parse: Callable[[str], Any], dump: Callable[[Any], str]) -> tuple[str, Fair]:
+def _change_text(
+    path: Path, random: Random, parse: Callable[[str], Any], dump: Callable[[Any], str]
+) -> tuple[str, Fair]:
     kind = random.random()
     if kind < 0.03:
         replace_file(path, random)
@@ -248,7 +273,13 @@ def leaves(tree: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
 
 def kind_of(value: Any) -> str:
     """Return whether a value is a truth value, a number or something else."""
-    return "bool" if isinstance(value, bool) else "number" if isinstance(value, int | float) else type(value).__name__
+    return (
+        "bool"
+        if isinstance(value, bool)
+        else "number"
+        if isinstance(value, int | float)
+        else type(value).__name__
+    )
 
 
 def says_all(given: Any, read: Any) -> bool:
@@ -265,9 +296,17 @@ def says_all(given: Any, read: Any) -> bool:
 
 def _read_detector(path: Path) -> Found:
     place = load_detector(path)
-    numbers = [place.sampling_fraction, place.depth_x0, place.length, float(place.n_cells), *place.cell_centres.ravel()[:300]]
+    numbers = [
+        place.sampling_fraction,
+        place.depth_x0,
+        place.length,
+        float(place.n_cells),
+        *place.cell_centres.ravel()[:300],
+    ]
     if not np.isfinite(numbers).all() or place.n_cells > 2 * 10**7:
-        raise AssertionError(f"a detector of {place.n_cells} cells with numbers that are not finite, or too many")
+        raise AssertionError(
+            f"a detector of {place.n_cells} cells with numbers that are not finite, or too many"
+        )
     return {"text": place.definition}
 
 
@@ -279,7 +318,10 @@ def _detector_says(path: Path) -> Found | None:
 
 
 def _read_limits(path: Path) -> Found:
-    return {"limits": json.dumps([[one.name, one.min, one.max] for one in read_limits(path)], sort_keys=True), "text": str(read_limits(path))}
+    return {
+        "limits": json.dumps([[one.name, one.min, one.max] for one in read_limits(path)], sort_keys=True),
+        "text": str(read_limits(path)),
+    }
 
 
 def _limits_say(path: Path) -> Found | None:
@@ -306,19 +348,44 @@ def _foreign(path: Path, **how: Any) -> Found:
 
 
 def _light() -> list[Subject]:
-    npz = {"detector": detector_from_definition(_TOY), "keys": {"cells": "x", "energy": "e"}, "energy_unit": "MeV", "cell_unit": "MeV"}
+    npz = {
+        "detector": detector_from_definition(_TOY),
+        "keys": {"cells": "x", "energy": "e"},
+        "energy_unit": "MeV",
+        "cell_unit": "MeV",
+    }
     h5 = {"detector": detector_from_definition(_TOY)}
     return [
         Subject("own", _written(".h5"), lambda p: _found(open_showers(p)), _change_h5(True), _h5_says),
-        Subject("own sparse", _written(".h5", layout="sparse"), lambda p: _found(open_showers(p)), _change_h5(True, ("shower_ids", "pdg", "directions")), _points_say),
+        Subject(
+            "own sparse",
+            _written(".h5", layout="sparse"),
+            lambda p: _found(open_showers(p)),
+            _change_h5(True, ("shower_ids", "pdg", "directions")),
+            _points_say,
+        ),
         Subject("plain HDF5", _plain_h5, lambda p: _found(open_showers(p)), _change_h5(False), _h5_says),
-        Subject("showerdata", _written(".h5", to="showerdata"), lambda p: _foreign(p), _change_h5(False, ("shower_ids", "pdg")), _points_say),
-        Subject("calochallenge", _plain_h5, lambda p: _foreign(p, format="calochallenge", **h5), _change_h5(False), _h5_says),
+        Subject(
+            "showerdata",
+            _written(".h5", to="showerdata"),
+            lambda p: _foreign(p),
+            _change_h5(False, ("shower_ids", "pdg")),
+            _points_say,
+        ),
+        Subject(
+            "calochallenge",
+            _plain_h5,
+            lambda p: _foreign(p, format="calochallenge", **h5),
+            _change_h5(False),
+            _h5_says,
+        ),
         Subject("getting-high", _getting_high, lambda p: _foreign(p), _change_h5(False), _getting_high_says),
         Subject("own npz", _written(".npz"), lambda p: _foreign(p), _change_bytes(True), share=1.5),
         Subject("npz", _npy, lambda p: _foreign(p, **npz), _change_bytes(False), _npz_says, 1.5),
         Subject("root", _written(".root"), lambda p: _foreign(p), _change_bytes(True), share=0.7),
-        Subject("detector.toml", _toml("input.toml", DETECTOR), _read_detector, _change_toml, _detector_says, 2.0),
+        Subject(
+            "detector.toml", _toml("input.toml", DETECTOR), _read_detector, _change_toml, _detector_says, 2.0
+        ),
         Subject("limits.toml", _toml("input.toml", LIMITS), _read_limits, _change_toml, _limits_say, 2.0),
     ]
 

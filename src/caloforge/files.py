@@ -142,7 +142,9 @@ def read_text(path: str | Path, limit: int = TEXT_BYTES) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileFormatError(path, "", f"is not text in UTF-8: {error.reason} at byte {error.start}") from error
+        raise FileFormatError(
+            path, "", f"is not text in UTF-8: {error.reason} at byte {error.start}"
+        ) from error
 
 
 def check_regular(path: str | Path, limit: int | None = None) -> int:
@@ -155,7 +157,9 @@ def check_regular(path: str | Path, limit: int | None = None) -> int:
         found = os.stat(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        raise FileFormatError(path, "", "no such file" if missing else f"cannot be read: {error.strerror}") from error
+        raise FileFormatError(
+            path, "", "no such file" if missing else f"cannot be read: {error.strerror}"
+        ) from error
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
         raise FileFormatError(path, "", f"is {what}, not a file")
@@ -179,11 +183,11 @@ def parse_json(text: str, where: str | Path) -> dict[str, Any]:
     Raises:
         FileFormatError: When it is not JSON, no object, or has other values; names ``where``.
     """
-    found = _parsed(
-        lambda: json.loads(text, parse_constant=_no_number, parse_float=_finite), "JSON", where
-    )
+    found = _parsed(lambda: json.loads(text, parse_constant=_no_number, parse_float=_finite), "JSON", where)
     if not isinstance(found, dict):
-        raise FileFormatError(where, "", f"is not JSON of the right kind: {type(found).__name__}, expected an object")
+        raise FileFormatError(
+            where, "", f"is not JSON of the right kind: {type(found).__name__}, expected an object"
+        )
     return found
 
 

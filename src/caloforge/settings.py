@@ -24,7 +24,8 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        annotation: Any = cls.model_fields[str(info.field_name)].annotation
+        kinds = _kinds(annotation)
         if kinds <= _PLAIN:
             _check_kind(value, kinds)
         return value
@@ -74,7 +75,9 @@ def _kinds(annotation: Any) -> frozenset[Any]:
         return frozenset({annotation})
     if not isinstance(parts[0], type) and isinstance(parts[0], str | int):  # the values of a Literal
         return frozenset({Any})
-    named = parts[:1] if hasattr(annotation, "__metadata__") else parts[-1:] if _is_mapping(annotation) else parts
+    named = (
+        parts[:1] if hasattr(annotation, "__metadata__") else parts[-1:] if _is_mapping(annotation) else parts
+    )
     return frozenset().union(*(_kinds(one) for one in named if one is not Ellipsis))
 
 
@@ -91,7 +94,9 @@ def _check_kind(value: Any, kinds: frozenset[Any]) -> None:
         for one in value:
             _check_kind(one, kinds)
     elif isinstance(value, bool) and bool not in kinds:
-        raise ValueError(f"expected {'a number' if kinds & {int, float} else 'a text'}, not {str(value).lower()}")
+        raise ValueError(
+            f"expected {'a number' if kinds & {int, float} else 'a text'}, not {str(value).lower()}"
+        )
     elif isinstance(value, str) and str not in kinds:
         raise ValueError(f"expected {'a number' if kinds & {int, float} else 'true or false'}, not a text")
     elif isinstance(value, int | float) and not isinstance(value, bool) and not kinds & {int, float}:

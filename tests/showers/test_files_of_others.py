@@ -99,7 +99,9 @@ def _odd(file: h5py.File, name: str) -> None:
     values = file[name][()]
     del file[name]
     space = h5py.h5s.create_simple(values.shape)
-    made = h5py.h5d.create(file[name.rpartition("/")[0] or "/"].id, name.rpartition("/")[2].encode(), kind, space)
+    made = h5py.h5d.create(
+        file[name.rpartition("/")[0] or "/"].id, name.rpartition("/")[2].encode(), kind, space
+    )
     made.write(h5py.h5s.ALL, h5py.h5s.ALL, values.astype("f4"))
 
 
@@ -113,13 +115,22 @@ FAULTS: dict[str, tuple[Callable[[h5py.File, str], object], str]] = {
         "is a link out of the file, to gone.h5:/x",
     ),
     "external link that is there": (_elsewhere, "is a link out of the file, to part.h5:/a/x"),
-    "through an external link": (lambda f, n: _elsewhere(f, n, through=True), "is a link out of the file, to part.h5:/a"),
+    "through an external link": (
+        lambda f, n: _elsewhere(f, n, through=True),
+        "is a link out of the file, to part.h5:/a",
+    ),
     "circular link": (lambda f, n: _broken(f, n, h5py.SoftLink(f"/{n}")), "which is not there"),
     "null dataset": (lambda f, n: _broken(f, n, h5py.Empty("f4")), "has no content"),
     "unwritten rows": (_unwritten, "rows that were never written, the first of them in 6 to 8"),
     "never written": (_never, "was never written"),
-    "external storage": (lambda f, n: _raw(f, n, "/etc/passwd"), "has its values in another file, /etc/passwd"),
-    "external storage that is missing": (lambda f, n: _raw(f, n, "gone.raw"), "has its values in another file, gone.raw"),
+    "external storage": (
+        lambda f, n: _raw(f, n, "/etc/passwd"),
+        "has its values in another file, /etc/passwd",
+    ),
+    "external storage that is missing": (
+        lambda f, n: _raw(f, n, "gone.raw"),
+        "has its values in another file, gone.raw",
+    ),
     "virtual": (lambda f, n: _virtual(f, n, "."), "is a virtual dataset"),
     "virtual of itself": (lambda f, n: _virtual(f, n, f.filename), "is a virtual dataset"),
     "virtual of nothing": (lambda f, n: _virtual(f, n, "gone.h5"), "is a virtual dataset"),
@@ -176,7 +187,9 @@ def test_values_behind_a_link_have_the_range_of_its_name(foreign, toy: Detector)
 
 @pytest.mark.parametrize("name", ["incident_energy", "incident_theta"])
 def test_a_condition_cannot_have_the_name_of_energy_or_angle(name: str, make, foreign, toy: Detector) -> None:
-    with pytest.raises(FileFormatError, match=f"'conditions/{name}': stands for a dataset of the file itself"):
+    with pytest.raises(
+        FileFormatError, match=f"'conditions/{name}': stands for a dataset of the file itself"
+    ):
         open_showers(foreign(lambda f: f.__setitem__(f"conditions/{name}", np.ones(N))), toy)
     with pytest.raises(InputError, match=f"condition '{name}' has the name of an argument"):
         make(3).replace(conditions={name: np.ones(3)})

@@ -78,7 +78,10 @@ def _first_setting(problems: list[dict[str, Any]]) -> str:
 
 def _one_line(text: str) -> str:
     """Return a text in one line of printable characters: names in files may hold anything, also what moves the cursor."""
-    line = "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in " ".join(text.split()))
+    line = "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode()
+        for one in " ".join(text.split())
+    )
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 

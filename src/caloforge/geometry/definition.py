@@ -338,7 +338,13 @@ def _build(content: Any, where: str) -> Detector:
         made = spec.build(spec.model_dump_json(exclude_none=True))
     except (InputError, ArithmeticError) as error:
         raise ConfigError(f"{where}: {error}") from error
-    for key, number in (("length", made.length), ("depth", made.depth_x0), ("sampling fraction", made.sampling_fraction)):
+    for key, number in (
+        ("length", made.length),
+        ("depth", made.depth_x0),
+        ("sampling fraction", made.sampling_fraction),
+    ):
         if not math.isfinite(number):
-            raise ConfigError(f"{where}: the {key} of the stack is {number}; expected thicknesses of a calorimeter")
+            raise ConfigError(
+                f"{where}: the {key} of the stack is {number}; expected thicknesses of a calorimeter"
+            )
     return made

@@ -14,7 +14,16 @@ from caloforge.geometry.materials import Material, elements, make_material
 from caloforge.settings import Settings
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["BeamDefinition", "Counts", "Edges", "Layers", "Lengths", "MaterialDefinition", "Positive", "Thickness"]
+__all__ = [
+    "BeamDefinition",
+    "Counts",
+    "Edges",
+    "Layers",
+    "Lengths",
+    "MaterialDefinition",
+    "Positive",
+    "Thickness",
+]
 
 _MOST = 1000  # cells in a row, angles, layers
 _LEAST_LENGTH, _MOST_LENGTH = 1e-6, 1e6  # mm, and the same range of densities

@@ -264,13 +264,23 @@ class ShowerModel(nn.Module, ABC):
             value = state.get(name)
             if value is None:
                 continue
-            if value.is_floating_point() != own.is_floating_point() or (value.dtype == torch.bool) != (own.dtype == torch.bool):
-                raise IncompatibleError(f"weights do not fit the model: '{name}' is {value.dtype}, expected {own.dtype}")
+            if value.is_floating_point() != own.is_floating_point() or (value.dtype == torch.bool) != (
+                own.dtype == torch.bool
+            ):
+                raise IncompatibleError(
+                    f"weights do not fit the model: '{name}' is {value.dtype}, expected {own.dtype}"
+                )
             finite = name in parameters or name in _RANGE
-            if value.is_floating_point() and bool((~torch.isfinite(value) if finite else torch.isnan(value)).any()):
-                raise IncompatibleError(f"weights do not fit the model: '{name}' has a number that is not finite")
+            if value.is_floating_point() and bool(
+                (~torch.isfinite(value) if finite else torch.isnan(value)).any()
+            ):
+                raise IncompatibleError(
+                    f"weights do not fit the model: '{name}' has a number that is not finite"
+                )
             if name in _RANGE and value.shape != own.shape:
-                raise IncompatibleError(f"weights do not fit the model: '{name}' has shape {tuple(value.shape)}, expected {tuple(own.shape)}")
+                raise IncompatibleError(
+                    f"weights do not fit the model: '{name}' has shape {tuple(value.shape)}, expected {tuple(own.shape)}"
+                )
         if all(name in state for name in _RANGE) and bool((state[_RANGE[0]] > state[_RANGE[1]]).any()):
             raise IncompatibleError("weights do not fit the model: the range of a condition runs backwards")
 

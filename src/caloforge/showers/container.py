@@ -148,7 +148,9 @@ class Showers:
         theta = PERPENDICULAR * np.ones(n) if incident_theta is None else incident_theta
         self.incident_theta: NDArray[np.float64] = _column("incident_theta", theta, n)
         if given := [name for name in RESERVED_CONDITIONS if name in (conditions or ())]:
-            raise InputError(f"condition '{given[0]}' has the name of an argument; give its values there, or another name")
+            raise InputError(
+                f"condition '{given[0]}' has the name of an argument; give its values there, or another name"
+            )
         self.conditions = {name: _table(name, values, n) for name, values in (conditions or {}).items()}
         self.particle = particle
         self.source = source

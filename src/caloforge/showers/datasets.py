@@ -259,4 +259,5 @@ def _resolved(path: Path, file: h5py.File, name: str, where: str) -> tuple[h5py.
             target = getattr(link, "path", "")
             message = f"is{through} a link to {target}, which is not there" if target else "is missing"
             raise FileFormatError(path, where, message)
+    assert place is not None
     return place

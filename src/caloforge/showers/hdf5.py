@@ -270,7 +270,9 @@ def guarded(path: Path, where: str = "") -> Iterator[None]:
     except CaloforgeError:
         raise
     except UNREADABLE as error:
-        raise FileFormatError(path, where, f"cannot be read, the file is damaged: {_reason(error)}") from error
+        raise FileFormatError(
+            path, where, f"cannot be read, the file is damaged: {_reason(error)}"
+        ) from error
 
 
 def plain_attributes(file: h5py.File) -> dict[str, Any]:
@@ -297,7 +299,9 @@ def plain_attributes(file: h5py.File) -> dict[str, Any]:
                 value = _plain(file.attrs[name])
             except TypeError as error:
                 if name in _KINDS:
-                    raise FileFormatError(path, where, f"cannot be read ({error}); expected {_KINDS[name][1]}") from error
+                    raise FileFormatError(
+                        path, where, f"cannot be read ({error}); expected {_KINDS[name][1]}"
+                    ) from error
                 continue
         while name in RESERVED and isinstance(value, list) and len(value) == 1:
             value = value[0]

@@ -128,7 +128,9 @@ class ShowerFile:
             self._file.close()
             raise
 
-    def _open(self, detector: str | Path | Detector | None, energy_unit: str, allow_implausible: bool) -> None:
+    def _open(
+        self, detector: str | Path | Detector | None, energy_unit: str, allow_implausible: bool
+    ) -> None:
         """Read what describes the showers, and open their datasets."""
         stored = hdf5.plain_attributes(self._file)
         self.detector = find_detector(self.path, stored, detector)
@@ -383,4 +385,3 @@ class ShowerFile:
 
     def _reject(self, where: str, message: str) -> NoReturn:
         raise FileFormatError(self.path, where, message)
-

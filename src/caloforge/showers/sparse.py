@@ -260,7 +260,11 @@ class PointFile:
             row = int(wrong[0])
             self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {self._most} points", row)
         if (most := int(self._numbers.max())) > max(_MOST_POINTS, self._detector.n_cells):
-            self._reject(hdf5.NUMBERS, f"is {most:,}; expected at most {_MOST_POINTS:,} points", int(self._numbers.argmax()))
+            self._reject(
+                hdf5.NUMBERS,
+                f"is {most:,}; expected at most {_MOST_POINTS:,} points",
+                int(self._numbers.argmax()),
+            )
         if not self.variable and self.dataset.chunks is not None:
             self._check_written()
 
@@ -271,8 +275,10 @@ class PointFile:
         most = np.zeros(bands * chunk[0], np.int64)
         most[: len(self._numbers)] = self._numbers
         needed = -(-most.reshape(bands, -1).max(1) // chunk[1]) * math.prod(stored.grid[2:])
-        band = stored.index[:, 0]
-        there = np.bincount(band[stored.index[:, 1] * math.prod(stored.grid[2:]) < needed[band]], minlength=bands)
+        band = stored.place[:, 0]
+        there = np.bincount(
+            band[stored.place[:, 1] * math.prod(stored.grid[2:]) < needed[band]], minlength=bands
+        )
         if (lost := there < needed).any():
             rows = slice(int(np.argmax(lost)) * chunk[0], None)
             row = rows.start + int(np.argmax(self._numbers[rows] > 0))

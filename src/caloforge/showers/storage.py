@@ -45,7 +45,7 @@ class Chunks(NamedTuple):
     """The stored chunks of a dataset, in the order of their places."""
 
     grid: tuple[int, ...]  # how many chunks it has along each axis when all are stored
-    index: NDArray[np.int64]  # (n, ndim): place of each stored one in that grid
+    place: NDArray[np.int64]  # (n, ndim): place of each stored one in that grid
     offset: NDArray[np.int64]  # (n,): where in the file
     size: NDArray[np.int64]  # (n,): bytes as they are stored
     mask: NDArray[np.int64]  # (n,): filters that were left out
@@ -54,9 +54,9 @@ class Chunks(NamedTuple):
     def missing(self) -> int | None:
         """The first row of chunks of which one is not stored; None when all are."""
         each = math.prod(self.grid[1:])
-        if len(self.index) >= math.prod(self.grid):
+        if len(self.place) >= math.prod(self.grid):
             return None
-        rows, counts = np.unique(self.index[:, 0], return_counts=True)
+        rows, counts = np.unique(self.place[:, 0], return_counts=True)
         whole = rows[counts >= each]
         gaps = np.flatnonzero(whole != np.arange(len(whole)))
         return int(gaps[0]) if len(gaps) else len(whole)
@@ -70,7 +70,9 @@ def chunks_of(dataset: h5py.Dataset) -> Chunks:
     """
     shape, chunk = dataset.shape, dataset.chunks
     found: list[tuple[int, ...]] = []
-    dataset.id.chunk_iter(lambda info: found.append((*info.chunk_offset, info.byte_offset, info.size, info.filter_mask)))
+    dataset.id.chunk_iter(
+        lambda info: found.append((*info.chunk_offset, info.byte_offset, info.size, info.filter_mask))
+    )
     table = np.array(found, np.int64).reshape(len(found), len(shape) + 3)
     index = table[:, : len(shape)] // np.array(chunk)
     grid = tuple(-(-size // one) for size, one in zip(shape, chunk, strict=True))
@@ -93,7 +95,9 @@ def _check_sizes(dataset: h5py.Dataset, size: NDArray[np.int64], mask: NDArray[n
     layout = dataset.id.get_create_plist()
     filters = [layout.get_filter(place)[0] for place in range(layout.get_nfilters())]
     whole = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
-    if (mask >> len(filters)).any() or any((mask >> place & 1).any() for place, one in enumerate(filters) if one in (_SHUFFLE, _FLETCHER)):
+    if (mask >> len(filters)).any() or any(
+        (mask >> place & 1).any() for place, one in enumerate(filters) if one in (_SHUFFLE, _FLETCHER)
+    ):
         raise ValueError("a chunk is marked as stored without a filter that all have")
     plain = np.ones(len(size), bool)
     for place, one in enumerate(filters):
@@ -178,7 +182,9 @@ def _is_usual(kind: h5py.h5t.TypeID) -> bool:
     """Return whether numbers, if these are such, are of a type that computers have; of lists and arrays, the type of their elements."""
     while isinstance(kind, h5py.h5t.TypeArrayID | h5py.h5t.TypeVlenID):
         kind = kind.get_super()
-    return not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID) or any(kind.equal(one) for one in _KINDS)
+    return not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID) or any(
+        kind.equal(one) for one in _KINDS
+    )
 
 
 def filter_fault(dataset: h5py.Dataset) -> str | None:
@@ -196,7 +202,11 @@ def filter_fault(dataset: h5py.Dataset) -> str | None:
             continue
         known = _FILTERS.get(number)
         said = name.decode("utf-8", errors="replace").strip() or "unnamed"
-        remedy = "install it with: pip install hdf5plugin" if known else "install its plugin and set HDF5_PLUGIN_PATH"
+        remedy = (
+            "install it with: pip install hdf5plugin"
+            if known
+            else "install its plugin and set HDF5_PLUGIN_PATH"
+        )
         return f"is compressed with a filter that HDF5 does not have here: {known or said} (id {number}); {remedy}"
     return None
 

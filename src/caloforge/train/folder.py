@@ -150,7 +150,9 @@ class SeenByTraining:
             return cls(seeds=seeds, missing=missing)
         check_digest(path)
         with _identities(path), np.load(path, allow_pickle=False) as stored:
-            if (size := sum(one.file_size for one in stored.zip.infolist())) > _MOST_PACKED * path.stat().st_size:
+            if (
+                size := sum(one.file_size for one in stored.zip.infolist())
+            ) > _MOST_PACKED * path.stat().st_size:
                 raise ValueError(f"it unpacks to {size:,} bytes")
             sets = {name: seen_union([stored[name]]) for name in _NAMES}
         return cls(**sets, seeds=seeds, missing=str(facts.get("missing", "")))

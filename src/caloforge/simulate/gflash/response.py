@@ -225,7 +225,12 @@ def draw_spots(
 
 
 def _spots(
-    column: Column, response: Response, primaries: Primaries, index: Index, random: np.random.Generator, spectra: list[SpotSpectrum]
+    column: Column,
+    response: Response,
+    primaries: Primaries,
+    index: Index,
+    random: np.random.Generator,
+    spectra: list[SpotSpectrum],
 ) -> Spots:
     """Draw spots of the sampling units ``index`` (m,), counted through all showers."""
     units, m = response.visible.shape[1], len(index)
