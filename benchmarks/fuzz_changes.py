@@ -358,7 +358,9 @@ def _filter(file: h5py.File, name: str, random: Random) -> Fair:
         return Fair.SAME
     _, stored = values.id.read_direct_chunk(place)
     if way == 0:  # a filter is said to have been left out
-        values.id.write_direct_chunk(place, stored, filter_mask=random.choice([1, 2, 3, 0xFFFFFFFF]))
+        values.id.write_direct_chunk(
+            place, stored + bytes(1), filter_mask=random.choice([1, 2, 3, 0xFFFFFFFF])
+        )
     elif way == 1:
         values.id.write_direct_chunk(place, damage(stored, random))
     else:

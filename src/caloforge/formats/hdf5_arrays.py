@@ -122,12 +122,11 @@ class HDF5Arrays(Format):
         keys = {
             role: name
             for role, name in usual.items()
-            if name and (role not in needless or _find(names, name))
+            if name and (role not in needless or _find(names, name) or datasets.has_item(file, name))
         }
-        keys |= {name: name for name in names if name.startswith(CONDITION)} | dict(options.keys)
-        for name in keys:
-            if name.startswith(CONDITION) and "/" in name.removeprefix(CONDITION):
-                raise FileFormatError(path, f"'{name.rpartition('/')[0]}'", "is a group; expected a dataset")
+        found = [CONDITION + name for name in datasets.find_group(path, file, hdf5.CONDITIONS) or ()]
+        keys |= {name: name for name in found} | dict(options.keys)
+        names = list(dict.fromkeys([*names, *found]))
         if "cells" not in keys:
             message = "is of no known layout; name its data (--key cells=NAME --key energy=NAME)"
             raise FileFormatError(path, "", f"{message}; the file has: {shown}")

@@ -296,7 +296,10 @@ def plain_attributes(file: h5py.File) -> dict[str, Any]:
             if size > TEXT_BYTES:
                 raise FileFormatError(path, where, f"has {size:,} bytes; expected at most {TEXT_BYTES:,}")
             try:
-                value = _plain(file.attrs[name])
+                raw = file.attrs[name]
+                value = _plain(raw)
+                if name in _KINDS and isinstance(raw, np.void | np.complexfloating):
+                    raise TypeError(f"{type(raw).__name__} is no text")
             except TypeError as error:
                 if name in _KINDS:
                     raise FileFormatError(
