@@ -1,6 +1,6 @@
 """What ``fuzz.py`` does to inputs: bytes, texts, trees of values, weights, and the structure of HDF5 files.
 
-Every change says what a reader may answer (:class:`Fair`) and is a function of a seeded generator, so that it can be made again.
+Every change says what a reader may answer (:class:`Fair`) and follows from a seeded generator.
 """
 
 from __future__ import annotations
@@ -357,7 +357,7 @@ def _filter(file: h5py.File, name: str, random: Random) -> Fair:
     if not values.id.get_num_chunks() or values.id.get_chunk_info(0).chunk_offset != place:
         return Fair.SAME
     _, stored = values.id.read_direct_chunk(place)
-    if way == 0:  # a filter is said to have been left out
+    if way == 0:
         values.id.write_direct_chunk(
             place, stored + bytes(1), filter_mask=random.choice([1, 2, 3, 0xFFFFFFFF])
         )
@@ -396,6 +396,5 @@ def change_hdf5(path: Path, random: Random, unread: tuple[str, ...] = ()) -> tup
         large = [name for name in names if file[name].ndim and len(file[name]) > 8]
         change, name = random.choice(_STRUCTURES), random.choice(large or names)
         fair = change(file, name, random)
-        if fair is Fair.REFUSE and change is not _extra and name in unread:
-            fair = Fair.SAME
-        return f"{change.__name__.strip('_')} of {name}", fair
+        left_alone = fair is Fair.REFUSE and change is not _extra and name in unread
+        return f"{change.__name__.strip('_')} of {name}", Fair.SAME if left_alone else fair

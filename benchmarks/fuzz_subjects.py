@@ -1,7 +1,6 @@
 """The readers that ``fuzz.py`` attacks: how an intact input is made, how it is read, and what an independent look at it says.
 
-A reader returns arrays and plain values. What a changed file says is found with h5py, NumPy, ``json`` and ``tomllib`` alone, and is valid only where
-all of it is there: finite, every chunk stored, of plain types.
+What a changed file says is found with h5py, NumPy, ``json`` and ``tomllib`` alone, and is valid only where all is there and finite.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ __all__ = [
     "RESERVED_CONDITIONS", "Index", "ShowerSource", "Showers", "SparseShowers", "as_indices", "as_selection", "chunk_size",
 ]  # fmt: skip
 
-RESERVED_CONDITIONS = ("incident_energy", "incident_theta")
-"""Names by which energies and angles are asked for, so that no further condition may have them."""
+RESERVED_CONDITIONS = ("incident_energy", "incident_theta")  # names of arguments, not of further conditions
 
 Index: TypeAlias = int | np.integer[Any] | slice | list[int] | NDArray[Any]
 """One shower, a range of showers, a mask (N,), or indices."""
@@ -148,9 +147,7 @@ class Showers:
         theta = PERPENDICULAR * np.ones(n) if incident_theta is None else incident_theta
         self.incident_theta: NDArray[np.float64] = _column("incident_theta", theta, n)
         if given := [name for name in RESERVED_CONDITIONS if name in (conditions or ())]:
-            raise InputError(
-                f"condition '{given[0]}' has the name of an argument; give its values there, or another name"
-            )
+            raise InputError(f"condition '{given[0]}' has the name of an argument; expected another name")
         self.conditions = {name: _table(name, values, n) for name, values in (conditions or {}).items()}
         self.particle = particle
         self.source = source
@@ -392,11 +389,8 @@ def as_selection(index: Index, n: int) -> slice | NDArray[Any]:
 
 def as_indices(index: ArrayLike, n: int) -> NDArray[np.int64]:
     """Turn indices or a mask of ``n`` showers into indices from 0 on; see :func:`as_selection`."""
-    chosen = as_selection(np.asarray(index), n)
-    assert not isinstance(chosen, slice)
-    if chosen.dtype == bool:
-        return np.flatnonzero(chosen)
-    return np.where(chosen < 0, chosen + n, chosen)
+    chosen = np.asarray(as_selection(np.asarray(index), n))
+    return np.flatnonzero(chosen) if chosen.dtype == bool else np.where(chosen < 0, chosen + n, chosen)
 
 
 def chunk_size(size: int | None, default: int) -> int:

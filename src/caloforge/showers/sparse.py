@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import FileFormatError, InputError
 from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.showers import datasets, hdf5
-from caloforge.showers.storage import chunks_of
+from caloforge.showers.storage import row_not_stored
 
 __all__ = ["PARTICLES", "Cells", "Hits", "PointFile", "directions_of", "is_sparse", "is_variable"]
 
@@ -256,32 +256,11 @@ class PointFile:
         self._numbers = self._column(hdf5.NUMBERS, (n,), "iu").astype(np.int64)
         self._scale = self._unit(energy_unit)
         self.band = hdf5.VARIABLE_BAND if self.variable else datasets.band_rows(self.dataset)
-        if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > self._most))):
+        room = min(self._most, max(_MOST_POINTS, detector.n_cells))
+        if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > room))):
             row = int(wrong[0])
-            self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {self._most} points", row)
-        if (most := int(self._numbers.max())) > max(_MOST_POINTS, self._detector.n_cells):
-            self._reject(
-                hdf5.NUMBERS,
-                f"is {most:,}; expected at most {_MOST_POINTS:,} points",
-                int(self._numbers.argmax()),
-            )
-        if not self.variable and self.dataset.chunks is not None:
-            self._check_written()
-
-    def _check_written(self) -> None:
-        """Check that all chunks with points are stored; those of padding alone are not."""
-        chunk, stored = self.dataset.chunks, chunks_of(self.dataset)
-        bands = -(-len(self._numbers) // chunk[0])
-        most = np.zeros(bands * chunk[0], np.int64)
-        most[: len(self._numbers)] = self._numbers
-        needed = -(-most.reshape(bands, -1).max(1) // chunk[1]) * math.prod(stored.grid[2:])
-        band = stored.place[:, 0]
-        there = np.bincount(
-            band[stored.place[:, 1] * math.prod(stored.grid[2:]) < needed[band]], minlength=bands
-        )
-        if (lost := there < needed).any():
-            rows = slice(int(np.argmax(lost)) * chunk[0], None)
-            row = rows.start + int(np.argmax(self._numbers[rows] > 0))
+            self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {room} points", row)
+        if not self.variable and (row := row_not_stored(self.dataset, self._numbers)) is not None:
             self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[row]} points", row)
 
     def _shape(self) -> tuple[int, int, int]:

@@ -18,7 +18,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK_LIMIT", "Chunks", "chunks_of", "filter_fault", "heap_fault", "storage_fault"]
+__all__ = [
+    "CHUNK_LIMIT",
+    "Chunks",
+    "chunks_of",
+    "filter_fault",
+    "heap_fault",
+    "row_not_stored",
+    "storage_fault",
+]
 
 CHUNK_LIMIT: Final = 256 * 2**20
 """Most bytes of a chunk, which HDF5 unpacks whole whenever any of it is read."""
@@ -88,6 +96,28 @@ def chunks_of(dataset: h5py.Dataset) -> Chunks:
         raise ValueError("two chunks share bytes of the file")
     _check_sizes(dataset, size, mask)
     return Chunks(grid, index, offset, size, mask)
+
+
+def row_not_stored(dataset: h5py.Dataset, numbers: NDArray[np.int64]) -> int | None:
+    """Return the first row with values of which chunks are not stored; None when all are.
+
+    Arguments:
+        dataset: (N, M, ...).
+        numbers: How many of the M a row has (N,), from the first one on; the others are padding, whose chunks may be left out.
+    """
+    if dataset.chunks is None:
+        return None
+    rows, stored = int(dataset.chunks[0]), chunks_of(dataset)
+    bands, behind = -(-len(numbers) // rows), math.prod(stored.grid[2:])
+    most = np.zeros(bands * rows, np.int64)
+    most[: len(numbers)] = numbers
+    needed = -(-most.reshape(bands, -1).max(1) // dataset.chunks[1]) * behind
+    band, column = stored.place[:, 0], stored.place[:, 1]
+    lost = np.bincount(band[column * behind < needed[band]], minlength=bands) < needed
+    if not lost.any():
+        return None
+    first = int(np.argmax(lost)) * rows
+    return first + int(np.argmax(numbers[first:] > 0))
 
 
 def _check_sizes(dataset: h5py.Dataset, size: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
