@@ -115,6 +115,8 @@ class NumPyFiles(Format):
             raise
 
     def _table(self, path: Path, archive: zipfile.ZipFile, options: ReadOptions) -> ArrayTable:
+        for name in archive.namelist():
+            archive.open(name).close()  # the list of names has no checksum; each is compared with that of its data
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         shown = ", ".join(names[:12]) or "nothing"
         facts = _read_facts(archive) if _FACTS in names else {}
