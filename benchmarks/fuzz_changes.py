@@ -163,11 +163,9 @@ def _renew(file: h5py.File, name: str, values: Any, **how: Any) -> None:
 
 def _unwritten(file: h5py.File, name: str, random: Random) -> Fair:
     values = file[name][()]
-    rows = random.randrange(1, 6)
+    rows = min(random.randrange(1, 6), len(values))
     del file[name]
-    made = file.create_dataset(
-        name, values.shape, values.dtype, chunks=(min(rows, len(values)), *values.shape[1:])
-    )
+    made = file.create_dataset(name, values.shape, values.dtype, chunks=(rows, *values.shape[1:]))
     for start in range(0, len(values), rows):
         if start and random.random() < 0.7:
             made[start : start + rows] = values[start : start + rows]
