@@ -13,6 +13,13 @@ unexpected   any other exception
 hangs        more than 10 s of processor time, or 200 s of wall time
 memory       more than 1 GB beyond the interpreter, or no memory
 crashes      the process died
+
+Processor time is 30 to 100 ms an input of a file, 0.3 s of a shipped model, most of it in the new process.
+
+``-n 800`` with ``--round`` 0 to 4, seed 1, on two cores that others used too, 4,025 inputs: 3,104 refused, 917 right (195 as the file says), 3 wrong, none
+unexpected, no hang, none out of memory, one that this program itself could not make. Of the wrong ones an ``.npz`` that lost the name of its identities and identities of
+sparse files without a checksum are mended; the third is a flipped bit of an energy that a ROOT file stores unpacked, for which ROOT has no
+checksum. The state before (November 2026), 5,360 inputs: 2,795 refused, 1,501 right (271), 269 wrong, 734 unexpected, 16 hangs, 37 out of memory.
 """
 
 from __future__ import annotations
@@ -79,7 +86,10 @@ def _judge(
     subject: Subject, path: Path, random: Random, intact: dict[str, Any]
 ) -> tuple[str, str, str, bool]:
     """Change an input, read it, and return change, outcome and detail."""
-    change, fair = subject.change(path, random)
+    try:
+        change, fair = subject.change(path, random)
+    except Exception as error:  # of this program, not of a reader
+        return "", "crashes", f"the input could not be changed: {error!r}", False
     change += f" {fair.value}"
     try:
         found = subject.read(path)
