@@ -260,8 +260,8 @@ class PointFile:
         if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > room))):
             row = int(wrong[0])
             self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {room} points", row)
-        if not self.variable and (row := row_not_stored(self.dataset, self._numbers)) is not None:
-            self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[row]} points", row)
+        if not self.variable and (lost := row_not_stored(self.dataset, self._numbers)) is not None:
+            self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[lost]} points", lost)
 
     def _shape(self) -> tuple[int, int, int]:
         """Return the numbers of showers, of points that there is room for, and of values of a point."""
