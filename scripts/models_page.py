@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from caloforge.benchmark.page import speed_section
-from caloforge.files import read_json
+from caloforge.text_files import read_json
 from caloforge.zoo.store import shipped_models
 from caloforge.zoo.tables import models_page
 

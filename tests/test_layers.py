@@ -20,6 +20,7 @@ FREE = {
     "units",
     "random",
     "files",
+    "text_files",
     "progress",
     "settings",
 }

@@ -38,6 +38,9 @@ __all__ = [
 ]
 
 
+_LONGEST = 60  # characters of a name that is looked for among the known ones
+
+
 class CaloforgeError(Exception):
     """Base of every error that caloforge raises on purpose; it can be pickled, whatever its constructor takes."""
 
@@ -65,7 +68,7 @@ class UnknownNameError(InputError, KeyError):
     def __init__(self, kind: str, name: str, known: list[str], close: Sequence[str] = ()) -> None:
         self.kind, self.name, self.known = kind, name, known
         meant = f"did you mean {' or '.join(close)}? " if close else ""
-        super().__init__(f"unknown {kind} '{name}'; {meant}known: {', '.join(known)}")
+        super().__init__(f"unknown {kind} '{name:.80}'; {meant}known: {', '.join(known)}")
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -153,7 +156,7 @@ class GateError(CaloforgeError):
 
 def did_you_mean(name: str, known: Sequence[str], most: int = 40) -> str:
     """Return the end of a message on an unknown name: what was perhaps meant, or at most so many known names."""
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    near = get_close_matches(name[:_LONGEST], known, n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known[:most])}"
 
 

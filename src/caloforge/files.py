@@ -14,14 +14,13 @@ import os
 import re
 import secrets
 import subprocess
-import tomllib
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from caloforge.errors import FileFormatError, OutputError, OutputExistsError, WriteError
+from caloforge.errors import OutputError, OutputExistsError, WriteError
 
 __all__ = [
     "atomic_path",
@@ -30,9 +29,6 @@ __all__ = [
     "ensure_output_dir",
     "is_empty",
     "lock_folder",
-    "read_json",
-    "read_record",
-    "read_toml",
     "sha256_file",
     "source_commit",
     "source_digest",
@@ -297,47 +293,6 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def dump_json(content: Any) -> str:
-    """Return JSON text; not-a-number becomes null, since JSON has none."""
-    return json.dumps(_plain(content), indent=2, allow_nan=False)
-
-
-def write_json(path: str | Path, content: Any) -> Path:
-    """Write JSON in one piece; not-a-number becomes null, since JSON has none."""
-    path = Path(path)
-    with atomic_path(path, force=True) as part:
-        part.write_text(dump_json(content) + "\n")
-    return path
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text())
-
-
-def read_record(path: str | Path) -> dict[str, Any] | None:
-    """Return what was kept in a JSON file, or None when it is not there or damaged: then it is made again."""
-    try:
-        content = read_json(path)
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        FileFormatError: When it is missing or not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(path, "", f"cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, "", f"is not TOML: {error}") from error
-
-
 def _plain(value: Any) -> Any:
     """Turn NumPy values, paths and non-finite numbers into plain JSON values."""
     if isinstance(value, dict):
@@ -351,6 +306,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def dump_json(content: Any) -> str:
+    """Return JSON text; not-a-number becomes null, since JSON has none."""
+    return json.dumps(_plain(content), indent=2, allow_nan=False)
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write JSON in one piece; not-a-number becomes null, since JSON has none."""
+    path = Path(path)
+    with atomic_path(path, force=True) as part:
+        part.write_text(dump_json(content) + "\n")
+    return path
 
 
 _PACKAGE = Path(__file__).parent

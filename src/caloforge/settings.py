@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from caloforge.errors import ConfigError, InputError
+from caloforge.errors import ConfigError, FileFormatError, InputError
+from caloforge.text_files import parse_toml
 
 __all__ = ["ModelConfig", "OptimizerSettings", "Settings", "assignment", "merge", "torch_device", "validated"]
 
@@ -16,30 +17,18 @@ C = TypeVar("C", bound=BaseModel)
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, no unknown keys."""
+    """Base of all settings: immutable, no unknown keys, no number from a text or a truth value, no truth value from a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _numbers_are_numbers(cls, values: Any) -> Any:
-        """Refuse ``true`` where a number is expected; it would count as 1."""
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            field = cls.model_fields.get(str(name))
-            listed = value if isinstance(value, list | tuple) else [value]
-            if (
-                field is not None
-                and any(isinstance(one, bool) for one in listed)
-                and not _takes_truth(field.annotation)
-            ):
-                shown = ", ".join(str(one).lower() for one in listed)
-                raise ValueError(f"'{name}' is {shown}; expected no truth value")
-        return values
-
-
-def _takes_truth(annotation: Any) -> bool:
-    """Whether a type has ``bool`` in it, or may be anything."""
-    return annotation in (bool, Any, object) or any(map(_takes_truth, get_args(annotation)))
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation: Any = cls.model_fields[str(info.field_name)].annotation
+        kinds = _kinds(annotation)
+        if kinds <= _PLAIN:
+            _check_kind(value, kinds)
+        return value
 
 
 class OptimizerSettings(Settings):
@@ -73,6 +62,45 @@ class ModelConfig(Settings):
     preset: str = "improved"  # name of the preset that the settings started from
     # what the model is conditioned on; empty: the detector's ``model_conditions``
     conditions: tuple[str, ...] = ()
+
+
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
+
+@cache
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """Return the types that an annotation is made of, those of the values of containers included."""
+    parts = get_args(annotation)
+    if not parts:
+        return frozenset({annotation})
+    if not isinstance(parts[0], type) and isinstance(parts[0], str | int):  # the values of a Literal
+        return frozenset({Any})
+    named = (
+        parts[:1] if hasattr(annotation, "__metadata__") else parts[-1:] if _is_mapping(annotation) else parts
+    )
+    return frozenset().union(*(_kinds(one) for one in named if one is not Ellipsis))
+
+
+def _is_mapping(annotation: Any) -> bool:
+    origin = getattr(annotation, "__origin__", None)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _check_kind(value: Any, kinds: frozenset[Any]) -> None:
+    """Raise ValueError for a value that would be converted to another kind."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            _check_kind(one, kinds)
+    elif isinstance(value, bool) and bool not in kinds:
+        raise ValueError(
+            f"expected {'a number' if kinds & {int, float} else 'a text'}, not {str(value).lower()}"
+        )
+    elif isinstance(value, str) and str not in kinds:
+        raise ValueError(f"expected {'a number' if kinds & {int, float} else 'true or false'}, not a text")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and not kinds & {int, float}:
+        raise ValueError(f"expected {'true or false' if bool in kinds else 'a text'}, not a number")
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,8 +141,8 @@ def assignment(text: str) -> tuple[str, Any]:
     if not equals or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"--set '{text}': expected key=value, such as epochs=10 or train.validation=0.1")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {raw}", key)["value"]
+    except FileFormatError:
         value = raw.strip()
     return key.strip(), value
 
@@ -139,7 +167,7 @@ def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
             known = _known(kind, tuple(str(part) for part in first["loc"][:-1]))
             msg = f"{where}: unknown key '{key}'; known: {', '.join(known)}"
         else:
-            given = f", got {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
+            given = f", got {first['input']!r:.80}" if isinstance(first["input"], str | int | float) else ""
             said = first["msg"].removeprefix("Value error, ")
             given = "" if isinstance(first["input"], str) and f"'{first['input']}'" in said else given
             msg = f"{where}: {said}" if not key else f"{where}: key '{key}': {said}{given}"

@@ -22,10 +22,10 @@ from caloforge.files import (
     ensure_output_dir,
     is_empty,
     lock_folder,
-    read_record,
     sha256_file,
     write_json,
 )
+from caloforge.text_files import read_record
 
 
 def _interrupted(path: Path, error: Exception) -> None:

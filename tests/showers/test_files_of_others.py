@@ -62,32 +62,47 @@ def _never(file: h5py.File, name: str) -> None:
     file.create_dataset(name, shape, kind)
 
 
-def _raw(file: h5py.File, name: str) -> None:
+def _raw(file: h5py.File, name: str, raw: str) -> None:
     values = file[name][()]
     del file[name]
-    external = [(str(Path(file.filename).with_name("data.raw")), 0, values.nbytes)]
-    file.create_dataset(name, data=values, external=external)
-    Path(file.filename).with_name("data.raw").unlink(missing_ok=True)
+    file.create_dataset(name, values.shape, values.dtype, external=[(raw, 0, h5py.h5f.UNLIMITED)])
 
 
-def _short(file: h5py.File, name: str) -> None:
-    values, raw = file[name][()], Path(file.filename).with_name("short.raw")
-    del file[name]
-    file.create_dataset(name, data=values, external=[(str(raw), 0, values.nbytes)])
-    file.flush()
-    raw.write_bytes(raw.read_bytes()[:-4] if raw.stat().st_size else b"")
-
-
-def _virtual(file: h5py.File, name: str, rows: int, write: bool = True) -> None:
-    """Put the first rows of a dataset into another file, of which it becomes a virtual dataset."""
-    values = file[name][()]
-    del file[name]
-    if write:
-        with h5py.File(Path(file.filename).with_name("part.h5"), "w") as other:
-            other["x"] = values[:rows]
-    layout = h5py.VirtualLayout(values.shape, values.dtype)
-    layout[:rows] = h5py.VirtualSource("part.h5", "x", values[:rows].shape)
+def _virtual(file: h5py.File, name: str, source: str) -> None:
+    """Make a dataset virtual, its source in the file itself or in another one."""
+    file.move(name, "x")
+    layout = h5py.VirtualLayout(file["x"].shape, file["x"].dtype)
+    layout[:] = h5py.VirtualSource(source, "x" if source == "." else name, file["x"].shape)
     file.create_virtual_dataset(name, layout)
+
+
+def _elsewhere(file: h5py.File, name: str, through: bool = False) -> None:
+    """Move a dataset into another file that is there, behind an external link."""
+    with h5py.File(Path(file.filename).with_name("part.h5"), "w") as other:
+        file.copy(name, other, "a/x")
+    if through:
+        file["out"] = h5py.ExternalLink("part.h5", "/a")
+    _broken(file, name, h5py.SoftLink("/out/x") if through else h5py.ExternalLink("part.h5", "/a/x"))
+
+
+def _large(file: h5py.File, name: str) -> None:
+    kind, shape = file[name].dtype, file[name].shape[1:]
+    del file[name]
+    made = file.create_dataset(name, (1 << 28, *shape), kind, chunks=(1 << 27, *shape), compression="gzip")
+    made.id.write_direct_chunk((0,) * made.ndim, b"x")
+
+
+def _odd(file: h5py.File, name: str) -> None:
+    """Store numbers with another bias of the exponent."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_ebias(100)
+    values = file[name][()]
+    del file[name]
+    space = h5py.h5s.create_simple(values.shape)
+    made = h5py.h5d.create(
+        file[name.rpartition("/")[0] or "/"].id, name.rpartition("/")[2].encode(), kind, space
+    )
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, values.astype("f4"))
 
 
 FAULTS: dict[str, tuple[Callable[[h5py.File, str], object], str]] = {
@@ -97,19 +112,30 @@ FAULTS: dict[str, tuple[Callable[[h5py.File, str], object], str]] = {
     ),
     "external link": (
         lambda f, n: _broken(f, n, h5py.ExternalLink("gone.h5", "/x")),
-        "is a link to gone.h5:/x, which is not there",
+        "is a link out of the file, to gone.h5:/x",
+    ),
+    "external link that is there": (_elsewhere, "is a link out of the file, to part.h5:/a/x"),
+    "through an external link": (
+        lambda f, n: _elsewhere(f, n, through=True),
+        "is a link out of the file, to part.h5:/a",
     ),
     "circular link": (lambda f, n: _broken(f, n, h5py.SoftLink(f"/{n}")), "which is not there"),
     "null dataset": (lambda f, n: _broken(f, n, h5py.Empty("f4")), "has no content"),
     "unwritten rows": (_unwritten, "rows that were never written, the first of them in 6 to 8"),
     "never written": (_never, "was never written"),
-    "raw data missing": (_raw, r"has its data in .*data\.raw, which is not there"),
-    "raw data too short": (_short, r"has its data in .*short\.raw, which is too short"),
-    "source missing": (
-        lambda f, n: _virtual(f, n, N, write=False),
-        "virtual dataset of part.h5:x, which is not there",
+    "external storage": (
+        lambda f, n: _raw(f, n, "/etc/passwd"),
+        "has its values in another file, /etc/passwd",
     ),
-    "source too short": (lambda f, n: _virtual(f, n, 7), r"sources fill \d+ of \d+ values"),
+    "external storage that is missing": (
+        lambda f, n: _raw(f, n, "gone.raw"),
+        "has its values in another file, gone.raw",
+    ),
+    "virtual": (lambda f, n: _virtual(f, n, "."), "is a virtual dataset"),
+    "virtual of itself": (lambda f, n: _virtual(f, n, f.filename), "is a virtual dataset"),
+    "virtual of nothing": (lambda f, n: _virtual(f, n, "gone.h5"), "is a virtual dataset"),
+    "large chunks": (_large, r"has chunks of [\d,]+ MiB, .* expected at most 256 MiB"),
+    "odd numbers": (_odd, r"has numbers of no usual type \(4 bytes\)"),
 }
 
 
@@ -133,19 +159,40 @@ def test_a_broken_group_is_not_left_out(foreign, toy: Detector) -> None:
 
 
 @pytest.mark.parametrize("how", ["own", "formats"])
-def test_links_and_virtual_datasets_that_are_there_are_read(make, how: str, foreign, toy: Detector) -> None:
+def test_links_within_the_file_are_followed(make, how: str, foreign, toy: Detector) -> None:
     def change(file: h5py.File) -> None:
-        file.move("incident_energies", "elsewhere")
-        file["incident_energies"] = h5py.SoftLink("/elsewhere")
-        with h5py.File(Path(file.filename).with_name("theta.h5"), "w") as other:
-            file.copy("incident_theta", other)
-        _broken(file, "incident_theta", h5py.ExternalLink("theta.h5", "incident_theta"))
-        _virtual(file, "showers", N)
+        file.move("incident_energies", "elsewhere/e")
+        file["other"] = h5py.SoftLink("elsewhere")
+        file["incident_energies"] = h5py.SoftLink("other/e")
+        file["hard"] = file["incident_theta"]
 
     made, expected = _open(foreign(change), toy, how)[:], make(N)
     np.testing.assert_array_equal(made.cells, expected.cells)
     np.testing.assert_array_equal(made.incident_energy, expected.incident_energy)
     np.testing.assert_array_equal(made.incident_theta, expected.incident_theta)
+
+
+def test_values_behind_a_link_have_the_range_of_its_name(foreign, toy: Detector) -> None:
+    def change(file: h5py.File) -> None:
+        file["incident_energies"][3] = -5
+        file.move("incident_energies", "e")
+        file["incident_energies"] = h5py.SoftLink("/e")
+
+    with (
+        open_showers(foreign(change), toy, allow_implausible=True) as file,
+        pytest.raises(FileFormatError, match="'incident_energies', row 3: is -5"),
+    ):
+        file[:]
+
+
+@pytest.mark.parametrize("name", ["incident_energy", "incident_theta"])
+def test_a_condition_cannot_have_the_name_of_energy_or_angle(name: str, make, foreign, toy: Detector) -> None:
+    with pytest.raises(
+        FileFormatError, match=f"'conditions/{name}': stands for a dataset of the file itself"
+    ):
+        open_showers(foreign(lambda f: f.__setitem__(f"conditions/{name}", np.ones(N))), toy)
+    with pytest.raises(InputError, match=f"condition '{name}' has the name of an argument"):
+        make(3).replace(conditions={name: np.ones(3)})
 
 
 ATTRIBUTES = {
@@ -189,7 +236,7 @@ def test_bytes_that_are_no_text_can_be_written_again(foreign, toy: Detector, tmp
 def test_several_detectors_are_none(foreign, toy: Detector) -> None:
     path = foreign(lambda file: file.attrs.__setitem__("detector", ["toy", "other"]))
     with pytest.raises(
-        FileFormatError, match=r"attribute 'detector': is '\['toy', 'other'\]'; expected 'toy'"
+        FileFormatError, match=r"attribute 'detector': is \['toy', 'other'\]; expected a text"
     ):
         open_showers(path, toy)
 

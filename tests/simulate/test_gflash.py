@@ -88,7 +88,7 @@ def shower(name, n, energy, theta, seed=0):
     response = develop(
         column, detector.beam.particle, primaries.energy, primaries.theta, np.zeros((n, 2)), np.ones(n)
     )
-    spots = draw_spots(column, response, primaries, 0.9, np.random.default_rng(seed))
+    (spots,) = draw_spots(column, response, primaries, 0.9, np.random.default_rng(seed))
     return detector, column, primaries, response, spots
 
 
@@ -105,6 +105,17 @@ def test_spots_carry_the_mean_response_with_the_noise_of_their_spectrum():
     np.testing.assert_allclose(each.var(0)[busy] / (noise * expected[busy]), 1, atol=0.45)
     # layers fluctuate independently, so that the total has the noise of the whole
     assert each.sum(1).var() == pytest.approx(noise * expected.sum(), rel=0.35)
+
+
+def test_many_spots_come_in_parts(monkeypatch):
+    """What is held at once does not grow with the energy, and no spot is lost or counted twice."""
+    _, column, primaries, response, spots = shower("ild-ecal", 5, "10GeV", 90)
+    monkeypatch.setattr("caloforge.simulate.gflash.response._MOST_SPOTS", 1000)
+    parts = list(draw_spots(column, response, primaries, 0.9, np.random.default_rng(0)))
+    assert [len(part) for part in parts[:-1]] == [1000] * (len(spots) // 1000)
+    for name in ("shower", "unit"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(spots, name))
 
 
 def test_noise_is_the_sampling_term_of_the_paper():

@@ -67,5 +67,5 @@ def test_the_fingerprint_tells_jobs_apart(tiny: Detector) -> None:
     "wrong", [{"seed": -1}, {"threshold": -1.0}, {"mantissa_bits": 0}, {"mantissa_bits": 24}]
 )
 def test_numbers_out_of_range(tiny: Detector, wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="out of range|expected a whole number"):
+    with pytest.raises(InputError, match=r"out of range|expected a whole number"):
         Job(**({"engine": ToyEngine(), "detector": tiny, "beam": tiny.beam, "seed": 1} | wrong))

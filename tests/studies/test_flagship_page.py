@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from caloforge.files import read_json
+from caloforge.text_files import read_json
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"

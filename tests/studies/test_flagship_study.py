@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from caloforge.data import sample_path
-from caloforge.files import read_json, sha256_file, write_json
+from caloforge.files import sha256_file, write_json
 from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.models.flow.model import FlowMatching
 from caloforge.models.flow.settings import FlowSampling
 from caloforge.showers import read_showers
+from caloforge.text_files import read_json
 from caloforge.train import RunFolder
 from caloforge.zoo.shipping import settings_of_command
 from caloforge.zoo.store import load

@@ -232,7 +232,7 @@ def test_a_wrong_file_of_pages_is_refused(
     settings = {"shipped": False, "pages": "wrong.toml", "device": "cpu"}
     with pytest.raises(error, match=match):
         run_study("all", "truth-0.h5", "tiny", settings=settings)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         read_groups("nowhere.toml")
 
 

@@ -84,7 +84,7 @@ def test_a_wrong_file_names_itself_and_the_key(content: str, message: str, tmp_p
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(FileFormatError, match=r"none.toml.*cannot be read"):
+    with pytest.raises(FileFormatError, match=r"none.toml: no such file"):
         read_settings(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("epochs = = 3")
     with pytest.raises(FileFormatError, match=r"bad.toml.*is not TOML"):

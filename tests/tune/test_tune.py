@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from caloforge.errors import CaloforgeError, ConfigError, InputError, OutputExistsError, TooFewShowersError
-from caloforge.files import read_json
+from caloforge.text_files import read_json
 from caloforge.train import RunFolder, train
 from caloforge.tune import trials as trials_module
 from caloforge.tune.study import TunedStudy
@@ -261,7 +261,7 @@ def test_the_verb(showers_file: Path, tmp_path: Path) -> None:
         (["--time", "30"], "time '30' is not understood: expected such as 900s, 30min or 2h"),
         (["--search", "kll=1:2"], "did you mean kl"),
         (["--set", "kl=1"], "is set by --set too"),
-        (["--space", tmp_path / "none.toml"], "none.toml: cannot be read"),
+        (["--space", tmp_path / "none.toml"], "none.toml: no such file"),
         (["--max-ms", "nan"], "--max-ms is nan"),
     ):
         refused = run(*words, *quick, *wrong)

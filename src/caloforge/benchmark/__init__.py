@@ -44,19 +44,12 @@ from caloforge.benchmark.measure import measure as in_new_process
 from caloforge.benchmark.page import headline, where_of, write_page
 from caloforge.benchmark.subjects import Subject, beams_of, card_time, subject_of
 from caloforge.errors import CaloforgeError, InputError, require
-from caloforge.files import (
-    ensure_output_dir,
-    is_empty,
-    lock_folder,
-    read_record,
-    source_commit,
-    source_digest,
-    write_json,
-)
+from caloforge.files import ensure_output_dir, is_empty, lock_folder, source_commit, source_digest, write_json
 from caloforge.generate.timing import count_parameters, hardware_name
 from caloforge.geometry import Beam
 from caloforge.progress import progress
 from caloforge.settings import torch_device
+from caloforge.text_files import read_record
 from caloforge.units import AngleSpec, EnergySpec
 from caloforge.zoo.store import shipped_models
 

@@ -22,11 +22,12 @@ import numpy as np
 import torch
 
 from caloforge.errors import CaloforgeError, InputError
-from caloforge.files import read_json, write_json
+from caloforge.files import write_json
 from caloforge.generate.timing import GeneratorTime, time_call
 from caloforge.geometry import detector_from_definition
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
+from caloforge.text_files import read_json
 from caloforge.units import EnergySpec
 from caloforge.zoo import load
 

@@ -29,6 +29,7 @@ from caloforge.errors import CaloforgeError, SameShowersWarning
 
 __all__ = ["INTERRUPTED", "Failure", "Terminated", "app", "describe", "main"]
 
+_LONGEST = 1500  # characters of a message
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it; after another signal 128 and its number."""
 
@@ -91,7 +92,9 @@ def _first_setting(problems: list[dict[str, Any]]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
+    """Return a text in one line of printable characters, not too long: names in files may hold anything."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

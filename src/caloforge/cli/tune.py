@@ -110,7 +110,7 @@ def tune(
     )
     cli.print_warnings(result.warnings)
     if as_json:
-        from caloforge.files import read_json
+        from caloforge.text_files import read_json
 
         cli.print_json({"output": str(output), **read_json(output / "tune.json")})
         return

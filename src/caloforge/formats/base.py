@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, NoReturn
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge import __version__
-from caloforge.errors import FileFormatError, InputError, OutputError, UnknownNameError
+from caloforge.errors import CaloforgeError, FileFormatError, InputError, OutputError, UnknownNameError
 from caloforge.geometry import Detector
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerSource, hdf5
@@ -37,6 +38,7 @@ __all__ = [
     "Table",
     "checked_chunks",
     "facts_of",
+    "guarded",
 ]
 
 ENERGY_UNITS: Final = {"eV": 1e-6, "keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
@@ -102,6 +104,22 @@ class ReadOptions:
             raise InputError(f"--energy {self.energy} is a range; expected the one energy of all showers")
         if self.theta is not None and not 0 < self.theta < 180:
             raise InputError(f"--theta is {self.theta:g}; expected degrees between 0 and 180")
+
+
+@contextmanager
+def guarded(path: Path, where: str = "", what: str = "cannot be read, the file is damaged") -> Iterator[None]:
+    """Turn what a library raises for a damaged file, which may be of any kind, into one line.
+
+    Raises:
+        FileFormatError: In place of any other error.
+    """
+    try:
+        yield
+    except CaloforgeError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise FileFormatError(path, where, f"{what}: {text[0] if text else type(error).__name__}") from error
 
 
 class Rows(NamedTuple):

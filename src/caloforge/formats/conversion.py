@@ -21,6 +21,7 @@ from caloforge.progress import progress
 from caloforge.showers import ShowerFile, Showers, ShowerSource
 from caloforge.showers.views import SourceView
 from caloforge.showers.writing import check_layout
+from caloforge.text_files import check_regular
 
 __all__ = ["Conversion", "convert", "from_arrays", "guess_format", "open_file", "read", "writer_of"]
 
@@ -42,8 +43,7 @@ def guess_format(path: Path) -> Format:
     Raises:
         FileFormatError: When there is no such file, or it looks like none or several of the formats; lists the known ones.
     """
-    if not path.is_file():
-        raise FileFormatError(path, "", "is a folder, not a file" if path.is_dir() else "no such file")
+    check_regular(path)
     found = [form for _, form in FORMATS.items() if not form.general and form.matches(path)]
     found = found or [form for _, form in FORMATS.items() if form.general and form.matches(path)]
     if len(found) == 1:

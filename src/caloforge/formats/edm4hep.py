@@ -14,6 +14,7 @@ where no angle differs from 90 degrees by more than 0.01, none is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.formats.base import Format, ReadOptions, Rows, Table
+from caloforge.errors import FileFormatError
+from caloforge.formats.base import Format, ReadOptions, Rows, Table, guarded
 from caloforge.formats.hits import HitTable
 from caloforge.formats.trees import Branches, find_tree, is_root, open_root
 from caloforge.showers import hdf5
@@ -125,12 +127,12 @@ class EDM4hep(Format):
         """Return whether a file has a tree of events with hits of calorimeters; False without uproot."""
         if not is_root(path):
             return False
-        file = open_root(path)
-        with file:
+        with suppress(FileFormatError), guarded(path), open_root(path) as file:
             kinds = file.classnames(recursive=False, cycle=False)
             if kinds.get(_TREE) != "TTree":
                 return False
             return any(name.endswith(".position.x") for name in Branches(path, file[_TREE]).names)
+        return False  # it is damaged
 
     def open(self, path: Path, options: ReadOptions) -> Table:
         """Open a file.
@@ -141,7 +143,8 @@ class EDM4hep(Format):
         """
         file = open_root(path)
         try:
-            return _EventTable(path, file, options)
+            with guarded(path):
+                return _EventTable(path, file, options)
         except BaseException:
             file.close()
             raise

@@ -13,6 +13,8 @@ A layout is a line of data: what its datasets are called, the order of their axe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,7 +38,7 @@ __all__ = [
     "HDF5",
     "LEMURS",
     "HDF5Arrays",
-    "open_quietly",
+    "opened_quietly",
 ]
 
 
@@ -83,12 +85,9 @@ class HDF5Arrays(Format):
 
     def matches(self, path: Path) -> bool:
         """Return whether a file has the datasets of the layout, or, of the general one, is HDF5."""
-        file = open_quietly(path)
-        if file is None:
-            return False
-        with file:
-            if self.general:
-                return True
+        with opened_quietly(path) as file:
+            if file is None or self.general:
+                return file is not None
             names = datasets.dataset_names(file)
             if is_sparse(file) or "caloforge_version" in file.attrs:
                 return False
@@ -96,12 +95,14 @@ class HDF5Arrays(Format):
             return all(_find(names, one) for one in wanted) and not any(
                 _find(names, one) for one in self.without
             )
+        return False  # it is damaged
 
     def open(self, path: Path, options: ReadOptions) -> ArrayTable:
         """Open a file."""
         file = hdf5.open_hdf5(path)
         try:
-            table = self._table(path, file, options)
+            with hdf5.guarded(path):
+                table = self._table(path, file, options)
             table.seen = datasets.read_seen(path, file)
         except BaseException:
             file.close()
@@ -121,9 +122,11 @@ class HDF5Arrays(Format):
         keys = {
             role: name
             for role, name in usual.items()
-            if name and (role not in needless or _find(names, name))
+            if name and (role not in needless or _find(names, name) or datasets.has_item(file, name))
         }
-        keys |= {name: name for name in names if name.startswith(CONDITION)} | dict(options.keys)
+        found = [CONDITION + name for name in datasets.find_group(path, file, hdf5.CONDITIONS) or ()]
+        keys |= {name: name for name in found} | dict(options.keys)
+        names = list(dict.fromkeys([*names, *found]))
         if "cells" not in keys:
             message = "is of no known layout; name its data (--key cells=NAME --key energy=NAME)"
             raise FileFormatError(path, "", f"{message}; the file has: {shown}")
@@ -141,12 +144,16 @@ class HDF5Arrays(Format):
         return ArrayTable(path, keys, opened, self.axes, facts, file.close)
 
 
-def open_quietly(path: Path) -> h5py.File | None:
-    """Open a file if it is HDF5 and can be read."""
+@contextmanager
+def opened_quietly(path: Path) -> Iterator[h5py.File | None]:
+    """Open a file if it is HDF5 and can be read, and leave the block where it is damaged."""
     try:
-        return hdf5.open_hdf5(path)
+        file = hdf5.open_hdf5(path)
     except FileFormatError:
-        return None
+        yield None
+        return
+    with file, suppress(FileFormatError), hdf5.guarded(path):
+        yield file
 
 
 def _find(names: list[str], pattern: str) -> list[str]:

@@ -22,9 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path
 from caloforge.formats.arrays import CONDITION, ArrayTable, MemoryRows, RowArray
-from caloforge.formats.base import Format, ReadOptions, checked_chunks, facts_of
+from caloforge.formats.base import Format, ReadOptions, checked_chunks, facts_of, guarded
 from caloforge.showers import ShowerSource, hdf5
 from caloforge.showers.writing import columns_of
+from caloforge.text_files import TEXT_BYTES, parse_json
 
 __all__ = ["NUMPY", "NumPyFiles", "array_table"]
 
@@ -47,15 +48,13 @@ class _Member(RowArray):
         self._row = self.dtype.itemsize * math.prod(self.shape[1:])
 
     def _open(self) -> None:
-        self._stream = self._archive.open(f"{self.name}.npy")
-        try:
+        with guarded(self._path, f"array '{self.name}'", "is not a NumPy array"):
+            self._stream = self._archive.open(f"{self.name}.npy")
             version = npy.read_magic(self._stream)
             header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, self._fortran, self.dtype = header(self._stream)
-        except (ValueError, KeyError) as error:
-            raise FileFormatError(
-                self._path, f"array '{self.name}'", f"is not a NumPy array: {error}"
-            ) from error
+            if any(type(size) is not int or not 0 <= size < 2**62 for size in shape):
+                raise ValueError(f"its shape is {shape}")
         self.shape, self._at = tuple(shape), 0
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -63,16 +62,14 @@ class _Member(RowArray):
         if start < self._at:
             self._stream.close()
             self._open()
-        try:
+        with guarded(self._path, f"array '{self.name}', rows {start} to {stop - 1}"):
             while self._at < start:
                 step = min(start - self._at, max(1, hdf5.STREAM_BYTES // max(1, self._row)))
                 self._take(step)
-            return np.frombuffer(self._take(stop - start), self.dtype).reshape(stop - start, *self.shape[1:])
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-            where = f"array '{self.name}', rows {start} to {stop - 1}"
-            raise FileFormatError(
-                self._path, where, f"cannot be read, the file is damaged: {error}"
-            ) from error
+            data = self._take(stop - start)
+            if self._at == self.shape[0] and self._stream.read(1):  # at the end the checksum is compared
+                raise ValueError("it has more data than it says")
+            return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def _take(self, rows: int) -> bytes:
         data = self._stream.read(rows * self._row)
@@ -104,24 +101,25 @@ class NumPyFiles(Format):
         """
         kind = _kind(path)
         if kind == "npy":
-            try:
+            with guarded(path, "", "cannot be read as a NumPy array"):
                 cells = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (ValueError, OSError) as error:
-                raise FileFormatError(path, "", f"cannot be read as a NumPy array: {error}") from error
             return ArrayTable(path, {"cells": path.name}, lambda name, _: MemoryRows(name, cells))
         if kind is None:
             raise FileFormatError(path, "", "is neither an .npz nor an .npy file")
-        try:
+        with guarded(path, "", "cannot be read as an .npz file"):
             archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise FileFormatError(path, "", f"cannot be read as an .npz file: {error}") from error
         try:
-            return self._table(path, archive, options)
+            with guarded(path):
+                return self._table(path, archive, options)
         except BaseException:
             archive.close()
             raise
 
     def _table(self, path: Path, archive: zipfile.ZipFile, options: ReadOptions) -> ArrayTable:
+        for name in archive.namelist():
+            archive.open(
+                name
+            ).close()  # the list of names has no checksum; each is compared with that of its data
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         shown = ", ".join(names[:12]) or "nothing"
         facts = _read_facts(archive) if _FACTS in names else {}
@@ -200,12 +198,11 @@ def _kind(path: Path) -> str | None:
 
 def _read_facts(archive: zipfile.ZipFile) -> dict[str, Any]:
     """Return the attributes that caloforge wrote; nothing of others."""
+    if (size := archive.getinfo(f"{_FACTS}.npy").file_size) > TEXT_BYTES:
+        raise ValueError(f"'{_FACTS}' has {size:,} bytes; expected at most {TEXT_BYTES:,}")
     with archive.open(f"{_FACTS}.npy") as stream:
-        try:
-            found = json.loads(str(npy.read_array(stream, allow_pickle=False)))
-        except ValueError:
-            return {}
-    return found if isinstance(found, dict) else {}
+        found = npy.read_array(stream, allow_pickle=False)
+    return parse_json(str(found), f"array '{_FACTS}'") if found.dtype.kind == "U" and not found.shape else {}
 
 
 NUMPY = NumPyFiles()

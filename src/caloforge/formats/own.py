@@ -18,7 +18,7 @@ import numpy as np
 from caloforge.errors import InputError, WriteError
 from caloforge.files import atomic_path
 from caloforge.formats.base import Format, ReadOptions, checked_chunks, facts_of
-from caloforge.formats.hdf5_arrays import open_quietly
+from caloforge.formats.hdf5_arrays import opened_quietly
 from caloforge.showers import Hits, ShowerFile, ShowerSource, hdf5, open_showers, write_showers
 from caloforge.showers.sparse import PARTICLES, Cells, directions_of, is_sparse, is_variable
 from caloforge.showers.writing import GuardedFile, check_layout, columns_of
@@ -37,11 +37,13 @@ class Own(Format):
 
     def matches(self, path: Path) -> bool:
         """Return whether caloforge wrote a file in one of its layouts."""
-        file = open_quietly(path)
-        if file is None:
-            return False
-        with file:
-            return "caloforge_version" in file.attrs and not (is_sparse(file) and is_variable(file))
+        with opened_quietly(path) as file:
+            return (
+                file is not None
+                and "caloforge_version" in file.attrs
+                and not (is_sparse(file) and is_variable(file))
+            )
+        return False  # it is damaged
 
     def open(self, path: Path, options: ReadOptions) -> ShowerFile:
         """Open a file; nothing of it is left to interpret."""
@@ -62,11 +64,9 @@ class ShowerData(Format):
 
     def matches(self, path: Path) -> bool:
         """Return whether a file holds points, other than in our layout."""
-        file = open_quietly(path)
-        if file is None:
-            return False
-        with file:
-            return is_sparse(file) and not OWN.matches(path)
+        with opened_quietly(path) as file:
+            return file is not None and is_sparse(file) and not OWN.matches(path)
+        return False  # it is damaged
 
     def open(self, path: Path, options: ReadOptions) -> ShowerFile:
         """Open a file; its unit is its attribute ``energy_unit``, or, where there is none, the user's."""

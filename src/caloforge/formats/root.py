@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from caloforge.errors import FileFormatError, InputError, WriteError, require
 from caloforge.files import atomic_path
 from caloforge.formats.arrays import CONDITION, ArrayTable
-from caloforge.formats.base import Format, ReadOptions, Table, checked_chunks, facts_of
+from caloforge.formats.base import Format, ReadOptions, Table, checked_chunks, facts_of, guarded
 from caloforge.formats.hits import HitTable
 from caloforge.formats.trees import EXTRA, Branches, BranchRows, find_tree, is_root, open_root
 from caloforge.showers import Hits, ShowerSource, hdf5
 from caloforge.showers.sparse import Cells
 from caloforge.showers.writing import columns_of
+from caloforge.text_files import parse_json
 
 __all__ = ["ROOT", "RootFiles"]
 
@@ -66,7 +67,8 @@ class RootFiles(Format):
         """
         file = open_root(path)
         try:
-            return self._table(path, file, options)
+            with guarded(path):
+                return self._table(path, file, options)
         except BaseException:
             file.close()
             raise
@@ -162,11 +164,7 @@ def _read_facts(file: Any) -> dict[str, Any]:
     """Return the attributes that caloforge wrote; nothing of others."""
     if f"{_FACTS};1" not in file.keys(recursive=False):
         return {}
-    try:
-        found = json.loads(str(file[_FACTS]))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return parse_json(str(file[_FACTS]), _FACTS)
 
 
 ROOT = RootFiles()

@@ -19,7 +19,7 @@ from caloforge.formats.base import Format, ReadOptions, Table
 from caloforge.formats.interpretation import Interpretation
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers, hdf5
-from caloforge.showers.container import Index, as_selection, chunk_size
+from caloforge.showers.container import Index, as_indices, as_selection, chunk_size
 from caloforge.showers.reading import find_detector
 
 __all__ = ["ForeignShowers"]
@@ -48,11 +48,12 @@ class ForeignShowers:
         self.read_as: list[str] = []
         self._columns: dict[str, NDArray[Any]] = {}
         try:
+            hdf5.check_facts(table.path, facts)
             self.detector = self._find_detector(form, options)
             axes = table.bind(self.detector, options.axes)
             self.particle = options.particle or str(facts.get("particle", ""))
             self.source = options.made_by or str(facts.get("source", ""))
-            self.seed: int | None = None if facts.get("seed") is None else int(facts["seed"])
+            self.seed: int | None = facts["seed"] if type(facts.get("seed")) is int else None
             self.seen = table.seen
             self._way = Interpretation(table, self.detector, axes, options, self.particle)
             self.read_as += self._way.read_as
@@ -118,7 +119,7 @@ class ForeignShowers:
 
     def take(self, indices: ArrayLike) -> Showers:
         """Return the showers of these indices, in their order, in memory; each band of the file is read once."""
-        wanted = np.arange(len(self))[as_selection(np.asarray(indices), len(self))]
+        wanted = as_indices(indices, len(self))
         order = np.argsort(wanted, kind="stable")
         bands = wanted[order] // self._table.band
         parts = [self._read(0, 0)]

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from caloforge.errors import FileFormatError, require
 from caloforge.formats.arrays import RowArray
+from caloforge.formats.base import guarded
+from caloforge.text_files import check_regular
 
 __all__ = ["EXTRA", "BranchRows", "Branches", "find_tree", "is_root", "open_root"]
 
@@ -37,12 +39,9 @@ def open_root(path: Path) -> Any:
     """
     uproot = require("uproot", EXTRA)
     require("awkward", EXTRA)
-    if not path.is_file():
-        raise FileFormatError(path, "", "no such file")
-    try:
+    check_regular(path)
+    with guarded(path, "", "cannot be opened as a ROOT file"):
         return uproot.open(path)
-    except Exception as error:  # uproot raises many kinds for damaged files
-        raise FileFormatError(path, "", f"cannot be opened as a ROOT file: {_first_line(error)}") from error
 
 
 def find_tree(path: Path, file: Any, name: str) -> Any:
@@ -70,6 +69,8 @@ class Branches:
     def __init__(self, path: Path, tree: Any) -> None:
         self.path, self._tree = path, tree
         self.n = int(tree.num_entries)
+        if not 0 <= self.n < 2**62:
+            raise FileFormatError(path, "", f"has {self.n} entries; expected showers")
         self.names: dict[str, str] = {}
         for full in tree.keys(recursive=True, full_paths=True):
             parent, _, last = full.rpartition("/")
@@ -111,12 +112,11 @@ class Branches:
         self, name: str, role: str, start: int, stop: int, parts: Callable[[Any], tuple[Any, ...]]
     ) -> list[NDArray[Any]]:
         full = self.find(name, role)
-        try:
+        with guarded(self.path, f"branch '{name}'", "cannot be read as numbers, or lists of them"):
             array = self._tree[full].array(entry_start=start, entry_stop=stop, library="ak")
+            if len(array) != stop - start:
+                raise ValueError(f"it has {len(array)} of the entries {start} to {stop - 1}")
             found = [np.asarray(require("awkward", EXTRA).to_numpy(part)) for part in parts(array)]
-        except Exception as error:  # uproot raises many kinds
-            message = f"cannot be read as numbers, or lists of them: {_first_line(error)}"
-            raise FileFormatError(self.path, f"branch '{name}'", message) from error
         if found[0].dtype.kind not in "fiub":
             raise FileFormatError(
                 self.path, f"branch '{name}'", f"has type {found[0].dtype}; expected numbers"
@@ -135,8 +135,3 @@ class BranchRows(RowArray):
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return the rows of a range."""
         return self._branches.array(self.name, self._role, start, stop)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

@@ -27,6 +27,7 @@ from caloforge.geometry.readout import (
 
 __all__ = ["Cells", "LayerPlan", "Plates", "Rings", "build_detector", "estimated_fraction"]
 
+_MOST_FINE = 100_000_000  # cells of a layer's plates, those beyond the scored ones included
 _WHOLE = 1e-6  # of a cell, by which plates may reach beyond a whole number of cells
 
 
@@ -39,6 +40,11 @@ class Cells:
     pitch_x: float  # mm
     pitch_y: float  # mm
 
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.nx * self.ny
+
 
 @dataclass(frozen=True)
 class Rings:
@@ -46,6 +52,11 @@ class Rings:
 
     r_edges: tuple[float, ...]  # mm
     n_alpha: int
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return (len(self.r_edges) - 1) * self.n_alpha
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,9 @@ def _fold(cells: Cells, half: tuple[float, float]) -> LayerReadout:
         for size, n, pitch in zip(half, (cells.nx, cells.ny), (cells.pitch_x, cells.pitch_y), strict=True)
     ]
     fine = FineGrid(cells.nx + 2 * beyond[0], cells.ny + 2 * beyond[1], cells.pitch_x, cells.pitch_y)
+    if fine.nx * fine.ny > _MOST_FINE:
+        msg = f"plates of {fine.nx:,} x {fine.ny:,} cells of a layer; expected at most {_MOST_FINE:,}: give larger cells or less padding"
+        raise InputError(msg)
     return LayerReadout(fine, cells.nx, cells.ny, start_x=beyond[0], start_y=beyond[1])
 
 

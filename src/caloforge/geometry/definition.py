@@ -33,7 +33,7 @@ used, for showers that do not leak.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -41,8 +41,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from caloforge.errors import ConfigError, InputError
-from caloforge.files import read_toml
+from caloforge.errors import ConfigError, FileFormatError, InputError
 from caloforge.geometry.building import Cells, LayerPlan, Plates, Rings, build_detector
 from caloforge.geometry.detector import Detector
 from caloforge.geometry.materials import Material, get_material
@@ -54,8 +53,10 @@ from caloforge.geometry.tables import (
     Lengths,
     MaterialDefinition,
     Positive,
+    Thickness,
 )
 from caloforge.settings import Settings, validated
+from caloforge.text_files import parse_json, read_toml
 from caloforge.units import AngleSpec
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
 ]
 
 _SQUARE = ("nx", "ny", "pitch", "pitch_x", "pitch_y", "width", "width_x", "width_y")
+_MOST_LAYERS, _MOST_UNITS, _MOST_CELLS = 1000, 20_000, 10_000_000
 _ROUND = ("r_edges", "n_r", "pitch_r", "n_alpha")
 
 
@@ -91,7 +93,7 @@ class DetectorDefinition(Settings):
     n_alpha: Counts = None
     # by how much the plates reach beyond the scored cells, on each side: cells (the largest), or mm
     padding: Annotated[int, Field(ge=0, le=200)] = 0
-    padding_mm: Annotated[float, Field(ge=0)] | None = None
+    padding_mm: Thickness | None = None
     inner_radius: Positive | None = None  # mm; layers are then concentric cylinders, not plates
     medium: str = "G4_AIR"
     # measured mean visible over incident energy in the default beam, leakage included; None for the estimate
@@ -139,6 +141,10 @@ class DetectorDefinition(Settings):
             raise ValueError("give 'nx' and 'ny', the numbers of cells of each layer")
         if not self.layers:
             raise ValueError("key 'layers': expected one [[layers]] table or more")
+        if (n := sum(run.repeat for run in self.layers)) > _MOST_LAYERS:
+            raise ValueError(f"key 'layers': {n:,} layers; expected at most {_MOST_LAYERS:,}")
+        if (n := sum(run.repeat * run.units for run in self.layers)) > _MOST_UNITS:
+            raise ValueError(f"key 'layers': {n:,} sampling units; expected at most {_MOST_UNITS:,}")
         if self.padding and self.padding_mm is not None:
             raise ValueError("'padding' (cells) and 'padding_mm' are two ways to say the same; give one")
 
@@ -229,7 +235,10 @@ class DetectorDefinition(Settings):
             ValueError: When segmentation or materials are wrong; names the key.
         """
         plans: list[LayerPlan] = []
-        segments: Iterator[Cells | Rings] = iter(self._segments())
+        cells = self._segments()
+        if (n := sum(one.n_cells for one in cells)) > _MOST_CELLS:
+            raise ValueError(f"{n:,} cells; expected at most {_MOST_CELLS:,}")
+        segments: Iterator[Cells | Rings] = iter(cells)
         for number, run in enumerate(self.layers):
             absorber, active = (
                 None if name is None else self._material(f"layers.{number}.{key}", name)
@@ -318,15 +327,24 @@ def detector_from_definition(text: str) -> Detector:
         ConfigError: When the text does not describe a detector.
     """
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"detector definition is not JSON: {error}") from error
-    return _build(content, "detector definition")
+        return _build(parse_json(text, "detector definition"), "detector definition")
+    except FileFormatError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _build(content: Any, where: str) -> Detector:
     spec = validated(DetectorDefinition, content, where)
     try:
-        return spec.build(spec.model_dump_json(exclude_none=True))
-    except InputError as error:
+        made = spec.build(spec.model_dump_json(exclude_none=True))
+    except (InputError, ArithmeticError) as error:
         raise ConfigError(f"{where}: {error}") from error
+    for key, number in (
+        ("length", made.length),
+        ("depth", made.depth_x0),
+        ("sampling fraction", made.sampling_fraction),
+    ):
+        if not math.isfinite(number):
+            raise ConfigError(
+                f"{where}: the {key} of the stack is {number}; expected thicknesses of a calorimeter"
+            )
+    return made

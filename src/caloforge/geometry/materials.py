@@ -297,7 +297,7 @@ def get_material(name: str, own: Mapping[str, Material] | None = None) -> Materi
 def _close(name: str, known: Sequence[str]) -> list[str]:
     """Return up to three names like ``name``, or the one that differs in the prefix and capitals alone."""
     short = {one.removeprefix("G4_").lower(): one for one in known}
-    word = name.removeprefix("G4_").lower()
+    word = name.removeprefix("G4_").lower()[:60]
     if word in short:
         return [short[word]]
     within = [one for one in short if len(word) > 3 and word in one]

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from caloforge.errors import InputError
 from caloforge.geometry.beam import Beam
@@ -14,10 +14,29 @@ from caloforge.geometry.materials import Material, elements, make_material
 from caloforge.settings import Settings
 from caloforge.units import AngleSpec, EnergySpec
 
-__all__ = ["BeamDefinition", "Counts", "Edges", "Layers", "Lengths", "MaterialDefinition", "Positive"]
+__all__ = [
+    "BeamDefinition",
+    "Counts",
+    "Edges",
+    "Layers",
+    "Lengths",
+    "MaterialDefinition",
+    "Positive",
+    "Thickness",
+]
 
 _MOST = 1000  # cells in a row, angles, layers
-Positive = Annotated[float, Field(gt=0)]
+_LEAST_LENGTH, _MOST_LENGTH = 1e-6, 1e6  # mm, and the same range of densities
+
+
+def _not_tiny(value: float) -> float:
+    if value < _LEAST_LENGTH:
+        raise ValueError(f"expected at least {_LEAST_LENGTH:g}")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, le=_MOST_LENGTH), AfterValidator(_not_tiny)]
+Thickness = Annotated[float, Field(ge=0, le=_MOST_LENGTH)]  # mm
 _Count = Annotated[int, Field(ge=1, le=_MOST)]
 
 
@@ -26,7 +45,7 @@ def _counts(value: Any) -> Any:
     for one in value if isinstance(value, list | tuple) else [value]:
         if one is not None and (not isinstance(one, int) or isinstance(one, bool) or not 1 <= one <= _MOST):
             raise ValueError(
-                f"expected a whole number of 1 to {_MOST}, or a list with one for each layer, got {one!r}"
+                f"expected a whole number of 1 to {_MOST}, or a list with one for each layer, got {one!r:.80}"
             )
     return tuple(value) if isinstance(value, list) else value
 
@@ -36,8 +55,10 @@ def _lengths(value: Any) -> Any:
     for one in value if isinstance(value, list | tuple) else [value]:
         if one is not None and not (_is_number(one) and one > 0):
             raise ValueError(
-                f"expected a length in mm above 0, or a list with one for each layer, got {one!r}"
+                f"expected a length in mm above 0, or a list with one for each layer, got {one!r:.80}"
             )
+        if one is not None and not _LEAST_LENGTH <= one <= _MOST_LENGTH:
+            raise ValueError(f"expected a length of {_LEAST_LENGTH:g} to {_MOST_LENGTH:g} mm, got {one:g}")
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -49,10 +70,10 @@ def _rings(value: Any) -> Any:
         raise ValueError("expected a list of radii in mm, or a list of such lists, one for each layer")
     if isinstance(value[0], list | tuple):
         return tuple(_rings(one) for one in value)
-    if len(value) < 2 or not all(map(_is_number, value)):
-        raise ValueError(f"expected two radii in mm or more, got {list(value)}")
-    if value[0] < 0 or any(low >= high for low, high in pairwise(value)):
-        raise ValueError(f"radii {list(value)} do not rise from 0 or more: rings would overlap")
+    if not 2 <= len(value) <= _MOST + 1 or not all(map(_is_number, value)):
+        raise ValueError(f"expected 2 to {_MOST + 1} radii in mm, got {list(value)!s:.80}")
+    if value[0] < 0 or any(low >= high for low, high in pairwise(value)) or value[-1] > _MOST_LENGTH:
+        raise ValueError(f"radii {list(value)!s:.80} do not rise from 0 or more: rings would overlap")
     return tuple(map(float, value))
 
 
@@ -99,10 +120,10 @@ class Layers(Settings):
     repeat: _Count = 1
     units: _Count = 1  # sampling units whose active slabs add up to one layer
     absorber: str | None = None
-    absorber_mm: Annotated[float, Field(ge=0)] = 0.0
+    absorber_mm: Thickness = 0.0
     active: str | None = None
     active_mm: Positive | None = None
-    gap_mm: Annotated[float, Field(ge=0)] = 0.0
+    gap_mm: Thickness = 0.0
     depth_mm: Positive | None = None
     nx: _Count | None = None
     ny: _Count | None = None

@@ -28,6 +28,7 @@ from caloforge.showers import Showers
 __all__ = ["ShowerModel", "condition_sizes", "counted_noise", "in_chunks"]
 
 _SELECTION = "selection"  # random stream of epoch selection, apart from the stream of generation
+_RANGE = ("condition_low", "condition_high")
 _MOST_CELLS = 60_000_000  # most held-out cells that are compared; half a gigabyte for both samples
 
 
@@ -261,8 +262,9 @@ class ShowerModel(nn.Module, ABC):
             shipped: Accept that ``training_only`` parts are missing.
 
         Raises:
-            IncompatibleError: When names or shapes do not fit.
+            IncompatibleError: When names, shapes or kinds of numbers do not fit, or a number is not finite.
         """
+        self._check_numbers(state)
         for name, buffer in list(self.named_buffers()):
             if name in state and state[name].shape != buffer.shape:
                 owner = self.get_submodule(name.rpartition(".")[0])
@@ -277,6 +279,33 @@ class ShowerModel(nn.Module, ABC):
         if missing or unexpected:
             msg = f"weights do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}"
             raise IncompatibleError(msg)
+
+    def _check_numbers(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse integers in the place of other numbers, and what is no number; constants may be infinite, such as the end of a range."""
+        parameters = {name for name, _ in self.named_parameters()}
+        for name, own in self.state_dict(keep_vars=True).items():
+            value = state.get(name)
+            if value is None:
+                continue
+            if value.is_floating_point() != own.is_floating_point() or (value.dtype == torch.bool) != (
+                own.dtype == torch.bool
+            ):
+                raise IncompatibleError(
+                    f"weights do not fit the model: '{name}' is {value.dtype}, expected {own.dtype}"
+                )
+            finite = name in parameters or name in _RANGE
+            if value.is_floating_point() and bool(
+                (~torch.isfinite(value) if finite else torch.isnan(value)).any()
+            ):
+                raise IncompatibleError(
+                    f"weights do not fit the model: '{name}' has a number that is not finite"
+                )
+            if name in _RANGE and value.shape != own.shape:
+                raise IncompatibleError(
+                    f"weights do not fit the model: '{name}' has shape {tuple(value.shape)}, expected {tuple(own.shape)}"
+                )
+        if all(name in state for name in _RANGE) and bool((state[_RANGE[0]] > state[_RANGE[1]]).any()):
+            raise IncompatibleError("weights do not fit the model: the range of a condition runs backwards")
 
     def shipped_state(self) -> dict[str, Tensor]:
         """Return the weights that sampling needs, parameters as float16, constants as they are."""

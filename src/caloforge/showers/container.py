@@ -16,7 +16,11 @@ from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import write_showers
 
-__all__ = ["Index", "ShowerSource", "Showers", "SparseShowers", "as_selection", "chunk_size"]
+__all__ = [
+    "RESERVED_CONDITIONS", "Index", "ShowerSource", "Showers", "SparseShowers", "as_indices", "as_selection", "chunk_size",
+]  # fmt: skip
+
+RESERVED_CONDITIONS = ("incident_energy", "incident_theta")  # names of arguments, not of further conditions
 
 Index: TypeAlias = int | np.integer[Any] | slice | list[int] | NDArray[Any]
 """One shower, a range of showers, a mask (N,), or indices."""
@@ -142,6 +146,8 @@ class Showers:
         self.has_theta = incident_theta is not None
         theta = PERPENDICULAR * np.ones(n) if incident_theta is None else incident_theta
         self.incident_theta: NDArray[np.float64] = _column("incident_theta", theta, n)
+        if given := [name for name in RESERVED_CONDITIONS if name in (conditions or ())]:
+            raise InputError(f"condition '{given[0]}' has the name of an argument; expected another name")
         self.conditions = {name: _table(name, values, n) for name, values in (conditions or {}).items()}
         self.particle = particle
         self.source = source
@@ -391,6 +397,12 @@ def as_selection(index: Index, n: int) -> slice | NDArray[Any]:
         wrong = array[(array < -n) | (array >= n)][0]
         raise IndexError(f"index {wrong} is out of range; there are {n} showers")
     return array
+
+
+def as_indices(index: ArrayLike, n: int) -> NDArray[np.int64]:
+    """Turn indices or a mask of ``n`` showers into indices from 0 on; see :func:`as_selection`."""
+    chosen = np.asarray(as_selection(np.asarray(index), n))
+    return np.flatnonzero(chosen) if chosen.dtype == bool else np.where(chosen < 0, chosen + n, chosen)
 
 
 def chunk_size(size: int | None, default: int) -> int:

@@ -9,8 +9,8 @@ Datasets of existing files are opened by :mod:`caloforge.showers.datasets`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +18,9 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.errors import FileFormatError, InputError
+from caloforge.errors import CaloforgeError, FileFormatError, InputError
+from caloforge.showers.storage import heap_fault
+from caloforge.text_files import TEXT_BYTES, check_regular
 
 __all__ = [
     "CELLS",
@@ -44,14 +46,17 @@ __all__ = [
     "THETA",
     "UNCONDITIONED",
     "UNIT",
+    "UNREADABLE",
     "VARIABLE_BAND",
     "Fault",
     "check_cells",
     "check_column",
     "check_columns",
+    "check_facts",
     "condition_values",
     "create_column",
     "create_dataset",
+    "guarded",
     "open_hdf5",
     "plain_attributes",
     "rows_per_chunk",
@@ -92,6 +97,12 @@ MODEL_STATUS: Final = "model_status"
 """Attribute: what is wrong with the model, such as "unfinished: stage cells not trained"."""
 
 DEFINITION: Final = "detector_definition"
+_TEXT: Final = ((str,), "a text")
+_KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "detector": _TEXT, DEFINITION: _TEXT, "particle": _TEXT, "source": _TEXT, "caloforge_version": _TEXT, UNIT: _TEXT,
+    SEEN_INCOMPLETE: _TEXT, MODEL_STATUS: _TEXT, SEEN_SEEDS: ((list,), "whole numbers"),
+}  # fmt: skip
+"""Attributes that readers rely on: their types, and what they are called."""
 RESERVED: Final = frozenset({"detector", DEFINITION, "particle", "source", "seed", "caloforge_version", UNIT})
 """Attributes that are written from the showers' own fields."""
 
@@ -224,14 +235,15 @@ def open_hdf5(path: Path) -> h5py.File:
     """Open a file for reading.
 
     Raises:
-        FileFormatError: When it is not there, not readable, not HDF5, or cut short.
+        FileFormatError: When it is not there, not readable, not HDF5, cut short, or damaged.
     """
-    if not path.is_file():
-        raise FileFormatError(path, "", "is a folder, not a file" if path.is_dir() else "no such file")
+    check_regular(path)
     if not os.access(path, os.R_OK):
         raise FileFormatError(path, "", "is not readable (permission denied)")
     if not h5py.is_hdf5(path):
         raise FileFormatError(path, "", "is not an HDF5 file")
+    if (message := heap_fault(path)) is not None:
+        raise FileFormatError(path, "", f"cannot be read, the file is damaged: {message}")
     try:
         return h5py.File(path, "r", locking="best-effort")
     except OSError as error:
@@ -242,22 +254,79 @@ def open_hdf5(path: Path) -> h5py.File:
         raise FileFormatError(path, "", message) from error
 
 
+UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, OverflowError, UnicodeError)
+"""What h5py raises for damaged files."""
+
+
+@contextmanager
+def guarded(path: Path, where: str = "") -> Iterator[None]:
+    """Turn what h5py raises for damaged files into one line.
+
+    Raises:
+        FileFormatError: In place of h5py's own errors.
+    """
+    try:
+        yield
+    except CaloforgeError:
+        raise
+    except UNREADABLE as error:
+        raise FileFormatError(
+            path, where, f"cannot be read, the file is damaged: {_reason(error)}"
+        ) from error
+
+
 def plain_attributes(file: h5py.File) -> dict[str, Any]:
     """Return the file's attributes as plain Python values: text, numbers, truth values, and lists of these.
 
     Complex numbers become text, long double ones float. What has no plain value is left out: null attributes, references, types that
     h5py cannot read. Of the attributes that describe all showers, an array of one value is that value.
+
+    Raises:
+        FileFormatError: When one is damaged or of more than 64 MiB, or one that readers rely on is not of its kind.
     """
     facts: dict[str, Any] = {}
-    for name in file.attrs:
-        with suppress(OSError, RuntimeError, TypeError, ValueError, KeyError):
-            value = _plain(file.attrs[name])
-            while name in RESERVED and isinstance(value, list) and len(value) == 1:
-                value = value[0]
-            facts[name] = value
-    if isinstance(facts.get(SEEN_SEEDS), int):
+    path = Path(os.fsdecode(file.filename))
+    with guarded(path, "attributes"):
+        names = list(file.attrs)
+    for name in names:
+        where = f"attribute '{name}'"
+        with guarded(path, where):
+            found = file.attrs.get_id(name)
+            size = found.get_space().get_simple_extent_npoints() * found.get_type().get_size()
+            if size > TEXT_BYTES:
+                raise FileFormatError(path, where, f"has {size:,} bytes; expected at most {TEXT_BYTES:,}")
+            try:
+                raw = file.attrs[name]
+                value = _plain(raw)
+                if name in _KINDS and isinstance(raw, np.void | np.complexfloating):
+                    raise TypeError(f"{type(raw).__name__} is no text")
+            except TypeError as error:
+                if name in _KINDS:
+                    raise FileFormatError(
+                        path, where, f"cannot be read ({error}); expected {_KINDS[name][1]}"
+                    ) from error
+                continue
+        while name in RESERVED and isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        facts[name] = value
+    if type(facts.get(SEEN_SEEDS)) is int:
         facts[SEEN_SEEDS] = [facts[SEEN_SEEDS]]
+    check_facts(path, facts)
     return facts
+
+
+def check_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Check the kinds of the attributes that readers rely on; files of others may have a ``seed`` of any kind.
+
+    Raises:
+        FileFormatError: When one is not of its kind.
+    """
+    ours = {"seed": ((int,), "a whole number")} if "caloforge_version" in facts else {}
+    for name, (kinds, expected) in {**_KINDS, **ours}.items():
+        value = facts.get(name, kinds[0]())
+        good = type(value) in kinds and (type(value) is not list or all(type(one) is int for one in value))
+        if not good:
+            raise FileFormatError(path, f"attribute '{name}'", f"is {value!r:.80}; expected {expected}")
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import CaloforgeError, FileFormatError, InputError, UnknownNameError
 from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
 from caloforge.showers import datasets, hdf5
-from caloforge.showers.container import Index, Showers, as_selection, chunk_size
+from caloforge.showers.container import (
+    RESERVED_CONDITIONS,
+    Index,
+    Showers,
+    as_indices,
+    as_selection,
+    chunk_size,
+)
 from caloforge.showers.plausibility import SAMPLE, axis_sizes, check_angles, check_axes, check_energies
 from caloforge.showers.sparse import PointFile, is_sparse
 
@@ -115,24 +122,31 @@ class ShowerFile:
         self._said = energy_unit, allow_implausible
         self._file = hdf5.open_hdf5(self.path)
         try:
-            stored = hdf5.plain_attributes(self._file)
-            self.detector = find_detector(self.path, stored, detector)
-            self.particle = str(stored.get("particle", ""))
-            self.source = str(stored.get("source", ""))
-            seed = stored.get("seed")
-            self.seed: int | None = seed if isinstance(seed, int) else None
-            self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
-            sparse = is_sparse(self._file)
-            self._points = PointFile(self.path, self._file, self.detector, energy_unit) if sparse else None
-            self._cells = self._open_cells()
-            self._columns = self._open_columns()
-            if self._points is not None and not self.particle:
-                self.particle = self._points.particle
-            if "caloforge_version" not in stored and not allow_implausible:
-                self._check_plausible()
+            with hdf5.guarded(self.path):
+                self._open(detector, energy_unit, allow_implausible)
         except BaseException:
             self._file.close()
             raise
+
+    def _open(
+        self, detector: str | Path | Detector | None, energy_unit: str, allow_implausible: bool
+    ) -> None:
+        """Read what describes the showers, and open their datasets."""
+        stored = hdf5.plain_attributes(self._file)
+        self.detector = find_detector(self.path, stored, detector)
+        self.particle = str(stored.get("particle", ""))
+        self.source = str(stored.get("source", ""))
+        seed = stored.get("seed")
+        self.seed: int | None = seed if type(seed) is int else None
+        self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
+        sparse = is_sparse(self._file)
+        self._points = PointFile(self.path, self._file, self.detector, energy_unit) if sparse else None
+        self._cells = self._open_cells()
+        self._columns = self._open_columns()
+        if self._points is not None and not self.particle:
+            self.particle = self._points.particle
+        if "caloforge_version" not in stored and not allow_implausible:
+            self._check_plausible()
 
     def _open_cells(self) -> h5py.Dataset:
         """Open the cells, or the points."""
@@ -158,11 +172,14 @@ class ShowerFile:
             if datasets.has_item(self._file, hdf5.THETA):
                 columns[hdf5.THETA] = self._open_numbers(hdf5.THETA, 1)
         for name in datasets.find_group(self.path, self._file, hdf5.CONDITIONS) or ():
+            if name in RESERVED_CONDITIONS:
+                message = f"stands for a dataset of the file itself, not for a condition; expected another name than {' and '.join(RESERVED_CONDITIONS)}"
+                self._reject(f"dataset '{_PREFIX}{name}'", message)
             columns[_PREFIX + name] = self._open_numbers(_PREFIX + name, None)
-        for column in columns.values():
+        for name, column in columns.items():
             if len(column) != len(self._cells):
                 self._reject(
-                    f"dataset '{_name_of(column)}'",
+                    f"dataset '{self._stored(name)}'",
                     f"has {len(column)} rows; expected {len(self._cells)}, one a shower",
                 )
         return columns
@@ -288,7 +305,7 @@ class ShowerFile:
 
         Each chunk of the file is unpacked once; where chunks are large, only those with a chosen shower.
         """
-        wanted = np.arange(len(self))[as_selection(np.asarray(indices), len(self))]
+        wanted = as_indices(indices, len(self))
         order = np.argsort(wanted, kind="stable")
         cells = np.empty((len(wanted), self.detector.n_cells), dtype=np.float32)
         bands = wanted[order] // self._band
@@ -351,8 +368,12 @@ class ShowerFile:
                 values = hdf5.condition_values(name.removeprefix(_PREFIX), values)
             except InputError as error:
                 self._reject(f"dataset '{name}'", str(error))
-        self._check(hdf5.check_column(_name_of(dataset), values, start))
+        self._check(hdf5.check_column(self._stored(name), values, start))
         return values[:, None] if values.ndim == 1 else values
+
+    def _stored(self, name: str) -> str:
+        """Return the name of a column in the file."""
+        return hdf5.POINT_ENERGIES if name == hdf5.ENERGIES and self._points is not None else name
 
     @property
     def _band(self) -> int:
@@ -369,7 +390,3 @@ class ShowerFile:
 
     def _reject(self, where: str, message: str) -> NoReturn:
         raise FileFormatError(self.path, where, message)
-
-
-def _name_of(dataset: h5py.Dataset) -> str:
-    return str(dataset.name).lstrip("/")

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import FileFormatError, InputError
 from caloforge.geometry import CylindricalLayer, Detector
 from caloforge.showers import datasets, hdf5
+from caloforge.showers.storage import row_not_stored
 
 __all__ = ["PARTICLES", "Cells", "Hits", "PointFile", "directions_of", "is_sparse", "is_variable"]
 
@@ -46,6 +47,7 @@ PARTICLES: Final = {
 """Geant4's names of particles, and their numbers of the Particle Data Group."""
 
 _TOLERANCE = 0.01  # mm between a point and its cell's centre in our files: float32, and the libraries' sines
+_MOST_POINTS = 10_000_000  # of a shower
 _FIRST_ENERGY = 1000.0  # MeV; files without a unit and with energies below may well be in GeV
 
 
@@ -229,8 +231,8 @@ def is_sparse(file: h5py.File) -> bool:
 
 def is_variable(file: h5py.File) -> bool:
     """Return whether the showers of a file are sequences of variable length."""
-    found = file.get(hdf5.CELLS)
-    return isinstance(found, h5py.Dataset) and h5py.check_vlen_dtype(found.dtype) is not None
+    found = datasets.follow(file, hdf5.CELLS)
+    return isinstance(found, h5py.Dataset) and isinstance(found.id.get_type(), h5py.h5t.TypeVlenID)
 
 
 class PointFile:
@@ -254,12 +256,12 @@ class PointFile:
         self._numbers = self._column(hdf5.NUMBERS, (n,), "iu").astype(np.int64)
         self._scale = self._unit(energy_unit)
         self.band = hdf5.VARIABLE_BAND if self.variable else datasets.band_rows(self.dataset)
-        if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > self._most))):
+        room = min(self._most, max(_MOST_POINTS, detector.n_cells))
+        if len(wrong := np.flatnonzero((self._numbers < 0) | (self._numbers > room))):
             row = int(wrong[0])
-            self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {self._most} points", row)
-        if (lost := datasets.unwritten_rows(self.dataset, partly=False) & (self._numbers > 0)).any():
-            row = int(np.argmax(lost))
-            self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[row]} points", row)
+            self._reject(hdf5.NUMBERS, f"is {self._numbers[row]}; expected 0 to {room} points", row)
+        if not self.variable and (lost := row_not_stored(self.dataset, self._numbers)) is not None:
+            self._reject(hdf5.CELLS, f"was never written; expected {self._numbers[lost]} points", lost)
 
     def _shape(self) -> tuple[int, int, int]:
         """Return the numbers of showers, of points that there is room for, and of values of a point."""
@@ -276,7 +278,7 @@ class PointFile:
         base, inner = points.dtype.base, points.dtype.shape or points.shape[2:]
         self.variable = h5py.check_vlen_dtype(points.dtype) is not None
         good = (
-            points.shape == (n,)
+            points.shape == (n,) and h5py.check_vlen_dtype(points.dtype).kind == "f"
             if self.variable
             else (points.shape[:1] == (n,) and inner == (self._width,) and base.kind == "f")
         )
@@ -364,7 +366,7 @@ class PointFile:
         most, stop = int(numbers.max(initial=0)), start + len(numbers)
         try:
             rows = self.dataset[start:stop] if self.variable else self.dataset[start:stop, : most + 1]
-        except (OSError, RuntimeError) as error:
+        except hdf5.UNREADABLE as error:
             datasets.unreadable(self._path, self.dataset, error, f", rows {start} to {stop - 1}")
         if self.variable:
             for row, (points, number) in enumerate(zip(rows, numbers.tolist(), strict=True)):
@@ -388,7 +390,7 @@ class PointFile:
             self._reject(name, f"has shape {found.shape} and type {found.dtype}; expected {shape} of numbers")
         try:
             return np.asarray(found[()]).reshape(shape)
-        except (OSError, RuntimeError) as error:
+        except hdf5.UNREADABLE as error:
             datasets.unreadable(self._path, found, error)
 
     def _reject(self, name: str, message: str, row: int | None = None) -> NoReturn:

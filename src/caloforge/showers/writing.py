@@ -323,7 +323,7 @@ class ShowerWriter:
             for name, value in {**own, **store.attributes, **kept}.items():
                 self._set(file, name, value)
             if len(self._seen):
-                file.create_dataset(hdf5.SEEN, data=self._seen)
+                file.create_dataset(hdf5.SEEN, data=self._seen, chunks=True, fletcher32=True)
             file.close()
             raw.sync()
             raw.close()

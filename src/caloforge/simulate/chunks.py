@@ -22,9 +22,10 @@ from zipfile import BadZipFile
 
 from caloforge.cluster import Cluster
 from caloforge.errors import FileFormatError, IncompatibleError, OutputError, SimulationError
-from caloforge.files import is_empty, lock_folder, read_record, write_json
+from caloforge.files import is_empty, lock_folder, write_json
 from caloforge.showers import Showers
 from caloforge.simulate.job import IsolatedEngine, Job, WorkerDiedError, WorkerProcess, write_part
+from caloforge.text_files import read_record
 
 __all__ = ["ATTEMPTS", "Chunk", "InMemory", "Parts", "make_chunks", "plan"]
 

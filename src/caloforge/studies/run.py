@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from caloforge.cluster import connected
 from caloforge.data import SHIPPED, packed_projections
-from caloforge.files import ensure_output_dir, is_empty, lock_folder, read_record, write_json
+from caloforge.files import ensure_output_dir, is_empty, lock_folder, write_json
 from caloforge.geometry import Detector
 from caloforge.random import check_seed
 from caloforge.settings import assignment, validated
@@ -28,6 +28,7 @@ from caloforge.studies.base import STUDIES, Context, Study, StudyResult, StudySe
 from caloforge.studies.cache import Cache
 from caloforge.studies.page import study_content, write_study
 from caloforge.studies.sources import Input, open_sources
+from caloforge.text_files import read_record
 
 __all__ = ["absolute", "run_study", "study_command", "study_settings"]
 

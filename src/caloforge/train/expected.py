@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from caloforge.files import read_toml
+from caloforge.text_files import read_toml
 from caloforge.units import say_seconds
 
 __all__ = ["Expected", "expected_accuracy"]

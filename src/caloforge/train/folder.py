@@ -1,7 +1,8 @@
 """The run folder: what a training leaves behind, which showers it has seen, and how a model is built from it again.
 
 ``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and
-result; ``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
+result, and of a run that has ended the SHA-256 of settings, weights and identities, which are checked whenever these are read;
+``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
 ``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on bit for bit, removed at the end: it is in torch's
 format and is read with ``weights_only=True``, so that it cannot run code; ``report/`` the measurement that ends a training. Every file is written whole or not at all.
 
@@ -13,27 +14,23 @@ had seen before). A shipped model has ``MODEL.identities.npy`` with all of them.
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, cast
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as packed
-from torch import Tensor
 
 from caloforge import __version__
 from caloforge.errors import FileFormatError, IncompatibleError
-from caloforge.files import atomic_path, is_empty, read_json, source_commit
+from caloforge.files import atomic_path, is_empty, sha256_file, source_commit
 from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
@@ -41,8 +38,10 @@ from caloforge.showers import Showers
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.writing import GuardedFile
+from caloforge.text_files import check_regular
 from caloforge.train.data import Files, Split, TrainingFiles, read_files, split
 from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve
+from caloforge.train.stored import MEMBER, RUN_FILE, check_digest, described, load_weights, save_weights
 
 __all__ = [
     "RunFolder",
@@ -62,8 +61,9 @@ __all__ = [
     "write_identities",
 ]
 
-_NAMES, _MEMBER = ("training", "selection", "inherited"), re.compile(r"-\d+$")
-RUN_FILE, IDENTITIES, FORMAT = "run.json", "identities.npz", 1
+_NAMES = ("training", "selection", "inherited")
+IDENTITIES, FORMAT = "identities.npz", 1
+_MOST_PACKED = 100  # times that identities may be larger unpacked
 _SAME_ANGLE = 1e-3  # degrees; float32 directions are rounded by less
 
 
@@ -102,27 +102,6 @@ def _angles(showers: Showers) -> list[float]:
     return [low, high] if high - low > _SAME_ANGLE else [round((low + high) / 2, 3)] * 2
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write weights as safetensors."""
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
-    with atomic_path(path, force=True) as part:
-        part.write_bytes(packed(plain))
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read weights from safetensors.
-
-    Raises:
-        FileFormatError: When the file is missing or broken.
-    """
-    try:
-        return dict(load_file(str(path)))
-    except FileNotFoundError as error:
-        raise FileFormatError(path, "", "is missing; expected weights as safetensors") from error
-    except (SafetensorError, OSError) as error:
-        raise FileFormatError(path, "", f"is not a file of weights as safetensors: {error}") from error
-
-
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state of a training."""
     with atomic_path(path, force=True) as part, GuardedFile(part) as file:
@@ -139,8 +118,14 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         FileFormatError: When it is broken or of another format.
     """
+    check_regular(path)
     try:
+        with ZipFile(path) as archive:  # torch does not look at the checksums
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
     except Exception as error:  # torch raises many kinds for a broken file
         raise FileFormatError(path, "", "is not the state of a training; start again with --force") from error
     if state.get("format") != FORMAT:
@@ -208,22 +193,24 @@ class SeenByTraining:
         facts = facts or {}
         path = folder / IDENTITIES
         seeds = tuple(int(seed) for seed in facts.get("seeds", ()))
-        if not path.is_file():
+        if not path.exists():
             missing = (
                 f"{path.name} is missing in the run folder '{folder.name}', which an older version wrote"
             )
             return cls(seeds=seeds, missing=missing)
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                sets = {name: seen_union([stored[name]]) for name in _NAMES}
-        except (OSError, KeyError, ValueError, BadZipFile, EOFError) as error:
-            raise FileFormatError(path, "", f"is not a file of identities of showers: {error}") from error
+        check_digest(path)
+        with _identities(path), np.load(path, allow_pickle=False) as stored:
+            if (
+                size := sum(one.file_size for one in stored.zip.infolist())
+            ) > _MOST_PACKED * path.stat().st_size:
+                raise ValueError(f"it unpacks to {size:,} bytes")
+            sets = {name: seen_union([stored[name]]) for name in _NAMES}
         return cls(**sets, seeds=seeds, missing=str(facts.get("missing", "")))
 
 
 def inherited_from(weights: Path) -> SeenByTraining:
     """Return what the weights of a file have seen, as ``inherited``: a run's weights or a shipped model's."""
-    if (weights.parent / IDENTITIES).is_file():
+    if (weights.parent / IDENTITIES).exists():
         before = SeenByTraining.read(weights.parent, _seen_facts(weights.parent / RUN_FILE))
         return SeenByTraining(inherited=before.all, seeds=before.seeds, missing=before.missing)
     shipped = shipped_identities(weights)
@@ -237,7 +224,7 @@ def inherited_from(weights: Path) -> SeenByTraining:
 
 def shipped_identities(weights: Path) -> Path:
     """Return where the identities lie that belong to a shipped model's weights or card."""
-    return weights.with_name(f"{_MEMBER.sub('', weights.stem)}.identities.npy")
+    return weights.with_name(f"{MEMBER.sub('', weights.stem)}.identities.npy")
 
 
 def read_identities(path: Path) -> NDArray[np.uint64]:
@@ -246,9 +233,17 @@ def read_identities(path: Path) -> NDArray[np.uint64]:
     Raises:
         FileFormatError: When the file is missing or broken.
     """
+    check_regular(path)
+    with _identities(path):
+        return seen_union([np.array(np.load(path, mmap_mode="r", allow_pickle=False))])
+
+
+@contextmanager
+def _identities(path: Path) -> Iterator[None]:
+    """Turn what NumPy raises for a damaged file, which may be of any kind, into one line."""
     try:
-        return seen_union([np.load(path, allow_pickle=False)])
-    except (OSError, ValueError, EOFError) as error:
+        yield
+    except (Exception, MemoryError) as error:
         raise FileFormatError(path, "", f"is not a file of identities of showers: {error}") from error
 
 
@@ -262,7 +257,7 @@ def write_identities(path: Path, sets: Iterable[NDArray[np.uint64]]) -> NDArray[
 
 
 def _seen_facts(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
+    content = described(path) if path.is_file() else {}
     facts: dict[str, Any] = content.get("seen") or {}
     return facts
 
@@ -329,15 +324,16 @@ class RunFolder:
         Raises:
             FileFormatError: When the folder is not a run.
         """
-        if not self.info.is_file():
+        if not self.info.exists():
             raise FileFormatError(
                 self.path, "run.json", "is missing; expected a run folder of caloforge train"
             )
-        try:
-            content: dict[str, Any] = read_json(self.info)
-        except ValueError as error:
-            raise FileFormatError(self.info, "", f"is not JSON: {error}") from error
-        return content
+        return described(self.info)
+
+    def digests(self, members: int) -> dict[str, str]:
+        """Return the SHA-256 of settings, identities and weights by the names of their files."""
+        files = [self.config, self.identities, *(self.weights(member) for member in range(members))]
+        return {path.name: sha256_file(path) for path in files}
 
     def detector(self) -> Detector:
         """Return the detector of the run, a user's own from its stored definition."""
@@ -366,6 +362,7 @@ class RunFolder:
                 "detectors, with detector_conditions = true"
             )
         kind = MODELS[content["model"]]
+        check_digest(self.config)
         config = kind.resolve(read_settings(self.config).get("model", {}), str(self.config))
         members = []
         for member in range(int(content.get("members", 1))):

@@ -13,9 +13,9 @@ import tomli_w
 from pydantic import AfterValidator, Field
 
 from caloforge.errors import ConfigError
-from caloforge.files import read_toml
 from caloforge.models import MODELS
 from caloforge.settings import ModelConfig, Settings, assignment, merge, validated
+from caloforge.text_files import read_toml
 
 __all__ = [
     "FLAGSHIP",

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import ConfigError, FileFormatError, IncompatibleError
-from caloforge.files import read_json
 from caloforge.geometry import Beam, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
 from caloforge.simulate import ENGINES, simulate
 from caloforge.train.devices import Devices
-from caloforge.train.folder import RUN_FILE, RunFolder, load_weights
+from caloforge.train.folder import RunFolder, load_weights
 from caloforge.train.settings import FLAGSHIP, Resolved, read_settings
+from caloforge.train.stored import RUN_FILE, described
 from caloforge.units import AngleSpec, EnergySpec
 
 __all__ = [
@@ -82,7 +82,7 @@ def _content(weights: Path) -> tuple[dict[str, Any], int]:
             "",
             f"cannot be started from: neither {RUN_FILE} nor {card.name} lies beside it, which say what it is",
         )
-    return read_json(card), member
+    return described(card), member
 
 
 def source_model(weights: Path) -> ShowerModel:

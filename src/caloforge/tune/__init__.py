@@ -26,11 +26,12 @@ from caloforge.errors import (
     UnknownNameError,
     require,
 )
-from caloforge.files import dump_json, ensure_output_dir, read_record, source_commit, write_json
+from caloforge.files import dump_json, ensure_output_dir, source_commit, write_json
 from caloforge.generate.timing import hardware_name
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
 from caloforge.settings import assignment, torch_device
+from caloforge.text_files import read_record
 from caloforge.train.data import Files, data_paths, read_files, split
 from caloforge.train.settings import resolve
 from caloforge.tune.result import TuneResult, entries, sentence, write_result

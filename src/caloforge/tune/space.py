@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from caloforge.errors import ConfigError, did_you_mean
-from caloforge.files import read_toml
+from caloforge.errors import ConfigError, FileFormatError, did_you_mean
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.settings import ModelConfig, merge
+from caloforge.text_files import parse_toml, read_toml
 
 __all__ = ["Parameter", "nested", "search_space", "value_at"]
 
@@ -195,16 +194,16 @@ def _choices(description: Any, where: str) -> list[Any]:
     if ":" in description:
         raise ConfigError(f"{where}: expected LOW:HIGH, LOW:HIGH:log or choices a,b,c")
     try:
-        values: list[Any] = tomllib.loads(f"value = [{description}]")["value"]
-    except tomllib.TOMLDecodeError:
+        values: list[Any] = parse_toml(f"value = [{description}]", where)["value"]
+    except FileFormatError:
         return [_plain(word.strip()) for word in description.split(",")]
     return values
 
 
 def _plain(word: str) -> Any:
     try:
-        return tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {word}", word)["value"]
+    except FileFormatError:
         return word
 
 

@@ -41,21 +41,14 @@ from numpy.typing import NDArray
 from caloforge import __version__
 from caloforge.cluster import Cluster, connected
 from caloforge.errors import OutputError, OutputExistsError
-from caloforge.files import (
-    dump_json,
-    ensure_output_dir,
-    is_empty,
-    lock_folder,
-    read_record,
-    source_digest,
-    write_json,
-)
+from caloforge.files import dump_json, ensure_output_dir, is_empty, lock_folder, source_digest, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
 from caloforge.showers.hdf5 import SEEN_SEEDS
 from caloforge.showers.identity import hash_showers
 from caloforge.showers.seen import SeenCheck, SeenCount, warnings_of
 from caloforge.showers.views import JoinedShowers
+from caloforge.text_files import read_record
 from caloforge.validate.inputs import (
     Input,
     ShowersLike,

@@ -15,13 +15,14 @@ limit: a gate must not open because a number is missing. Where a value is only k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from caloforge.errors import ConfigError, GateError, did_you_mean
-from caloforge.files import read_toml
+from caloforge.text_files import read_toml
 
 __all__ = ["Limit", "Row", "check_limits", "check_names", "metric_names", "raise_if_failed", "read_limits"]
 
@@ -91,7 +92,7 @@ def _parse(table: Mapping[str, Any], where: str, prefix: str = "") -> list[Limit
     for key, entry in table.items():
         name = f"{prefix}{key}"
         if not isinstance(entry, Mapping) or not entry:
-            msg = f"{where}: limits.{name}: expected a table such as {{ max = 0.7 }}, got {entry!r}"
+            msg = f"{where}: limits.{name}: expected a table such as {{ max = 0.7 }}, got {entry!r:.80}"
             raise ConfigError(msg)
         if not set(entry) & set(_BOUNDS) and all(isinstance(v, Mapping) for v in entry.values()):
             limits += _parse(entry, where, f"{name}.")
@@ -100,8 +101,8 @@ def _parse(table: Mapping[str, Any], where: str, prefix: str = "") -> list[Limit
             if bound not in _BOUNDS:
                 msg = f"{where}: limits.{name}.{bound}: unknown field; expected min or max"
                 raise ConfigError(msg)
-            if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
-                msg = f"{where}: limits.{name}.{bound}: expected a number, got {number!r}"
+            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+                msg = f"{where}: limits.{name}.{bound}: expected a number, got {number!r:.80}"
                 raise ConfigError(msg)
         if entry.get("min", float("-inf")) > entry.get("max", float("inf")):
             msg = f"{where}: limits.{name}: min {entry['min']:g} is above max {entry['max']:g}"

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from caloforge.errors import IncompatibleError
-from caloforge.files import read_json, read_record, source_commit, source_digest, write_json
+from caloforge.files import source_commit, source_digest, write_json
 from caloforge.generate.timing import speed_of
 from caloforge.models.stage import Stage
 from caloforge.random import child_seed
 from caloforge.showers.seen import identities
+from caloforge.text_files import read_json, read_record
 from caloforge.train import RunFolder
 from caloforge.train.data import Files, read_files
 from caloforge.train.dataset import CellDataset

@@ -17,11 +17,12 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field
 
 from caloforge.errors import CaloforgeError, ConfigError, InputError
-from caloforge.files import read_toml, sha256_file
+from caloforge.files import sha256_file
 from caloforge.settings import Settings, validated
 from caloforge.showers import open_showers, write_showers
 from caloforge.showers.seen import seeds_of
 from caloforge.showers.views import ProjectedShowers
+from caloforge.text_files import read_toml
 from caloforge.train import RunFolder
 from caloforge.train.settings import Resolved, resolve
 from caloforge.zoo.shipping import images_name

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from caloforge.errors import ConfigError, FileFormatError, IncompatibleError, InputError, UnfinishedError
-from caloforge.files import read_json, sha256_file, write_json
+from caloforge.files import sha256_file, write_json
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import ShowerFile
 from caloforge.showers.identity import seen_union
 from caloforge.showers.reading import open_with_default
 from caloforge.showers.seen import identities
+from caloforge.text_files import read_json
 from caloforge.train.data import Files, data_paths, describe_files
 from caloforge.train.folder import (
     RunFolder,

@@ -16,6 +16,8 @@ References:
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -112,5 +114,8 @@ def _block(detector: Detector, beam: Beam, seed: int, number: int) -> NDArray[np
     random = generator(seed, "gflash", number)
     normal, exponential = random.standard_normal((BLOCK, 2)), random.standard_exponential(BLOCK)
     response = develop(column, beam.particle, primaries.energy, primaries.theta, normal, exponential)
-    spots = draw_spots(column, response, primaries, factor, random)
-    return to_cells(detector, column, spots, BLOCK, primaries.conditions)
+    parts = (
+        to_cells(detector, column, spots, BLOCK, primaries.conditions)
+        for spots in draw_spots(column, response, primaries, factor, random)
+    )
+    return reduce(np.add, parts)

@@ -60,11 +60,11 @@ def _containment(key: tuple[object, ...], detector: Detector, beam: Beam) -> Con
     response = develop(column, beam.particle, energy, primaries.theta, normal, exponential)
     some = beam.sample(0, 0, _LATERAL)
     few = develop(column, beam.particle, some.energy, some.theta, normal[:_LATERAL], exponential[:_LATERAL])
-    spots = draw_spots(column, few, some, 1.0, random)
     assert detector.readout is not None
-    scale = detector.readout.energy_scale
-    scored = to_cells(detector, column, spots, _LATERAL, some.conditions).sum(dtype=np.float64) / scale
-    everything = spots.energy.sum(dtype=np.float64)
+    scale, scored, everything = detector.readout.energy_scale, 0.0, 0.0
+    for spots in draw_spots(column, few, some, 1.0, random):
+        scored += to_cells(detector, column, spots, _LATERAL, some.conditions).sum(dtype=np.float64) / scale
+        everything += spots.energy.sum(dtype=np.float64)
     contained = min(float(scored / everything), 1.0) if everything > 0 else 1.0
     inside = float(energy @ response.inside / energy.sum())
     visible = float(response.visible.sum() / energy.sum())

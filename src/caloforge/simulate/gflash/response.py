@@ -53,6 +53,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -90,6 +91,7 @@ SOFT_SHARE = 0.8  # of the spots
 SOFT_ENERGY = 0.30  # MeV, mean
 _MAX_SECANT = 3.0
 _SIZE = 1 << 16  # entries of the table: a spot's energy is one of them, drawn uniformly
+_MOST_SPOTS = 1 << 22  # at once; some 110 bytes each
 _ELECTRON_MASS = 0.510999  # MeV
 _GOLDEN = 0.6180339887498949
 
@@ -208,13 +210,30 @@ class Spots:
 
 def draw_spots(
     column: Column, response: Response, primaries: Primaries, factor: float, random: np.random.Generator
-) -> Spots:
-    """Draw the spots of showers: their response, calibrated by ``factor``, from primaries with their angles and energies."""
-    n, units = response.visible.shape
+) -> Iterator[Spots]:
+    """Draw the spots of showers: their response, calibrated by ``factor``, from primaries with their angles and energies.
+
+    They come in one part, or, where there are more than 4 million, as many as 16 showers of some TeV have, in several, so that memory does not
+    grow with the energy. The random numbers of a part follow those of the part before.
+    """
     spectra = [spot_spectrum(slab.material, slab.thickness) for slab in column.slabs]
     count = random.poisson(factor * response.visible / [spectrum.mean for spectrum in spectra])
-    index = np.repeat(np.arange(n * units), count.ravel())
-    m = len(index)
+    ends = np.concatenate([[0], np.cumsum(count.ravel())])
+    for start in range(0, max(1, int(ends[-1])), _MOST_SPOTS):
+        some = np.diff(np.clip(ends, start, start + _MOST_SPOTS))
+        yield _spots(column, response, primaries, np.repeat(np.arange(count.size), some), random, spectra)
+
+
+def _spots(
+    column: Column,
+    response: Response,
+    primaries: Primaries,
+    index: Index,
+    random: np.random.Generator,
+    spectra: list[SpotSpectrum],
+) -> Spots:
+    """Draw spots of the sampling units ``index`` (m,), counted through all showers."""
+    units, m = response.visible.shape[1], len(index)
     shower, unit = index // units, index % units
     radial = radial_profile(primaries.energy[:, None], response.tau, response.medium.columns)
     radius = radial.radius(random.random(m, dtype=np.float32), index)
@@ -239,7 +258,7 @@ def draw_spots(
 def to_cells(
     detector: Detector, column: Column, spots: Spots, n: int, conditions: dict[str, NDArray[Any]]
 ) -> Float:
-    """Sum the spots of ``n`` showers in the detector's cells (n, n_cells), MeV as they are stored."""
+    """Sum some spots of ``n`` showers in the detector's cells (n, n_cells), MeV as they are stored."""
     assert detector.readout is not None
     names = detector.readout.alignment_names
     each = {name: conditions[name][:, 0][spots.shower] for name in names}

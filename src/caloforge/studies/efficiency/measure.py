@@ -17,12 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from caloforge.files import read_json, write_json
+from caloforge.files import write_json
 from caloforge.generate import Generator
 from caloforge.random import child_seed, generator
 from caloforge.showers import Showers, write_showers
 from caloforge.statistics.learning_curve import fit_curve, learning_points
 from caloforge.statistics.two_sample import Outcome, combine
+from caloforge.text_files import read_json
 from caloforge.train import RunFolder, train
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.classifiers import TrainedTests

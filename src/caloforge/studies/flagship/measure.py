@@ -34,10 +34,11 @@ import numpy as np
 
 from caloforge import __version__
 from caloforge.errors import CaloforgeError, InputError
-from caloforge.files import dump_json, read_record, sha256_file, write_json
+from caloforge.files import dump_json, sha256_file, write_json
 from caloforge.generate.timing import count_parameters, speed_of
 from caloforge.showers import ShowerSource, open_showers
 from caloforge.studies.flagship.plan import BASELINE, GROUPS, Task, facts_of_model
+from caloforge.text_files import read_record
 from caloforge.validate.metrics import compute_metrics
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.sample import Sample

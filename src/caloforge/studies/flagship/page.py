@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from caloforge.errors import FileFormatError
-from caloforge.files import atomic_path, read_json
+from caloforge.files import atomic_path
 from caloforge.studies.drawing import Margins, panels
 from caloforge.studies.flagship.measure import (
     AUCS,
@@ -21,6 +21,7 @@ from caloforge.studies.flagship.measure import (
     seed_scatter,
 )
 from caloforge.studies.flagship.plan import Entry, Group
+from caloforge.text_files import read_json
 from caloforge.validate.plots.panel import BAND, INK, colour, figure_style, marker
 
 __all__ = ["draw_all", "not_made", "notes", "read_results", "spread_of_times", "write_page"]

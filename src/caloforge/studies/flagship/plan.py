@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from caloforge.errors import ConfigError, InputError
-from caloforge.files import read_toml, sha256_file
+from caloforge.files import sha256_file
 from caloforge.generate import Generator
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
@@ -19,6 +19,7 @@ from caloforge.models.flow.distilled import FlowMatchingFast
 from caloforge.models.flow.model import FlowMatching
 from caloforge.models.flow.settings import FlowSampling
 from caloforge.settings import validated
+from caloforge.text_files import read_toml
 from caloforge.train import RunFolder
 from caloforge.zoo.recipes import Recipe, finished, named
 from caloforge.zoo.shipping import train_command

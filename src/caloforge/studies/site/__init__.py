@@ -25,7 +25,7 @@ from pydantic import Field
 from caloforge import __version__
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError
-from caloforge.files import atomic_path, read_record, write_json
+from caloforge.files import atomic_path, write_json
 from caloforge.showers import ShowerFile
 from caloforge.showers.seen import SeenCount
 from caloforge.studies.base import STUDIES, Context, Row, Study, StudyResult, StudySettings
@@ -42,6 +42,7 @@ from caloforge.studies.site.plan import (
     shipped_sources,
 )
 from caloforge.studies.sources import Source
+from caloforge.text_files import read_record
 from caloforge.validate.report.page import Block, Cell, Code, Page, Section, Table, Text
 
 __all__ = ["AllSettings", "AllStudies", "Done", "write_index"]

@@ -16,7 +16,6 @@ Files are named relative to the folder where the command runs.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from caloforge.settings import Settings, torch_device, validated
 from caloforge.studies.base import STUDIES, Context, Study
 from caloforge.studies.run import study_settings
 from caloforge.studies.sources import Source, open_sources
+from caloforge.text_files import read_toml
 from caloforge.zoo.store import ZOO, Card, shipped_models
 
 __all__ = [
@@ -70,15 +70,10 @@ def read_groups(path: str | Path) -> dict[str, Group]:
     """Return the groups of a file by name.
 
     Raises:
-        InputError: When it cannot be read.
-        ConfigError: When it is no TOML, is empty, or has a wrong key or value.
+        FileFormatError: When it cannot be read, or is no TOML.
+        ConfigError: When it is empty, or has a wrong key or value.
     """
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"pages '{path}' cannot be read: {error.strerror or error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"pages '{path}': {error}") from error
+    content = read_toml(path)
     if not content or not all(isinstance(table, dict) for table in content.values()):
         msg = f"pages '{path}': expected one table a group, with truth, models, studies, n or settings"
         raise ConfigError(msg)
