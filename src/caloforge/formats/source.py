@@ -19,8 +19,8 @@ from caloforge.formats.base import Format, ReadOptions, Table
 from caloforge.formats.interpretation import Interpretation
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers import Showers, hdf5
-from caloforge.showers.container import Index, as_indices, as_selection, chunk_size
 from caloforge.showers.reading import find_detector
+from caloforge.showers.selection import Index, as_indices, as_selection, chunk_size
 
 __all__ = ["ForeignShowers"]
 

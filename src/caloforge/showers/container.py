@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from caloforge.errors import IncompatibleError, InputError, UnknownNameError
 from caloforge.geometry import Detector, get_detector
 from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, condition_values, rows_per_stream
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
+from caloforge.showers.selection import Index, as_indices, as_selection, chunk_size
 from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import write_showers
 
@@ -21,9 +22,6 @@ __all__ = [
 ]  # fmt: skip
 
 RESERVED_CONDITIONS = ("incident_energy", "incident_theta")  # names of arguments, not of further conditions
-
-Index: TypeAlias = int | np.integer[Any] | slice | list[int] | NDArray[Any]
-"""One shower, a range of showers, a mask (N,), or indices."""
 
 
 @runtime_checkable
@@ -371,42 +369,3 @@ def common_attributes(parts: Sequence[ShowerSource]) -> dict[str, Any]:
 
 def _common(values: Sequence[Any], otherwise: Any) -> Any:
     return values[0] if all(value == values[0] for value in values) else otherwise
-
-
-def as_selection(index: Index, n: int) -> slice | NDArray[Any]:
-    """Turn any index of ``n`` showers into a slice or an array, both of which keep the axis of showers.
-
-    Raises:
-        InputError: When a mask has another length, or the index is of no known kind.
-        IndexError: When an index is out of range.
-    """
-    if isinstance(index, slice):
-        return index
-    array = np.asarray(index)
-    if array.dtype == bool:
-        if array.shape != (n,):
-            raise InputError(f"mask has shape {array.shape}; expected ({n},), one entry a shower")
-        return array
-    if array.size == 0:
-        return np.empty(0, np.int64)
-    if array.ndim > 1 or array.dtype.kind not in "iu":
-        msg = f"index has shape {array.shape} and type {array.dtype}; expected integers, a mask or a slice"
-        raise InputError(msg)
-    array = np.atleast_1d(array).astype(np.int64)
-    if array.min() < -n or array.max() >= n:
-        wrong = array[(array < -n) | (array >= n)][0]
-        raise IndexError(f"index {wrong} is out of range; there are {n} showers")
-    return array
-
-
-def as_indices(index: ArrayLike, n: int) -> NDArray[np.int64]:
-    """Turn indices or a mask of ``n`` showers into indices from 0 on; see :func:`as_selection`."""
-    chosen = np.asarray(as_selection(np.asarray(index), n))
-    return np.flatnonzero(chosen) if chosen.dtype == bool else np.where(chosen < 0, chosen + n, chosen)
-
-
-def chunk_size(size: int | None, default: int) -> int:
-    """Return the number of showers of a chunk, checked; None: ``default``."""
-    if size is not None and size < 1:
-        raise InputError(f"chunk size is {size}; expected at least 1")
-    return default if size is None else int(size)

@@ -16,15 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from caloforge.errors import CaloforgeError, FileFormatError, InputError, UnknownNameError
 from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
 from caloforge.showers import datasets, hdf5
-from caloforge.showers.container import (
-    RESERVED_CONDITIONS,
-    Index,
-    Showers,
-    as_indices,
-    as_selection,
-    chunk_size,
-)
+from caloforge.showers.container import RESERVED_CONDITIONS, Showers
 from caloforge.showers.plausibility import SAMPLE, axis_sizes, check_angles, check_axes, check_energies
+from caloforge.showers.selection import Index, as_indices, as_selection, chunk_size
 from caloforge.showers.sparse import PointFile, is_sparse
 
 __all__ = ["ShowerFile", "find_detector", "open_showers", "open_with_default", "read_showers"]

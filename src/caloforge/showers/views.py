@@ -13,17 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from caloforge.errors import IncompatibleError, InputError
 from caloforge.geometry import Detector, get_detector, project
-from caloforge.showers.container import (
-    Index,
-    Showers,
-    ShowerSource,
-    as_selection,
-    chunk_size,
-    common_attributes,
-)
+from caloforge.showers.container import Showers, ShowerSource, common_attributes
 from caloforge.showers.hdf5 import MODEL_STATUS, SEEN_INCOMPLETE, rows_per_stream
 from caloforge.showers.identity import seen_union
 from caloforge.showers.reading import open_showers
+from caloforge.showers.selection import Index, as_selection, chunk_size
 
 __all__ = [
     "AnyShowers", "JoinedShowers", "ProjectedShowers", "Selection", "SourceView", "conditions_of", "open_any", "project_showers",

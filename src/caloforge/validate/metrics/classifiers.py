@@ -27,8 +27,7 @@ single, batches are smaller for few showers, and AUCs are those before the isoto
 
 Each of several networks has its own split; the AUC is their mean, its error the larger of the standard deviation of the networks and
 the statistical error of one held-out part. The floor is the same for halves of the reference, another pair of halves for each network:
-half as many showers (``floor_size``). Equal samples have the AUC 0.5 and the divergence 0 for any number of showers, since both are
-of held-out showers, so that the smaller size widens the floor's error and does not move it.
+half as many showers (``floor_size``). Equal samples have the AUC 0.5 and the divergence 0 for any number of showers: of held-out ones.
 
 References:
     O. Amram et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.
