@@ -60,6 +60,8 @@ import sys
 import numpy as np
 import torch
 from caloforge.generate import Generator
+from caloforge.geometry import get_detector
+from caloforge.showers.ranges import range_facts
 from caloforge.showers import Showers, SparseShowers
 path, n, layout = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
@@ -69,9 +71,11 @@ def mib():
 
 class Toy(Generator):
     def __init__(self):
-        self.name, self.particle, self.attributes = "toy", "gamma", {}
+        self.name, self.particle, self.attributes, self.seen = "toy", "gamma", {}, np.empty(0, np.uint64)
         self.device = torch.device("cpu")
-    detector = "ild-ecal"
+    detector = get_detector("ild-ecal")
+    def _facts(self, request):
+        return range_facts(0, request.number())
     def _dense(self, request):
         for start in range(0, request.number(), 500):
             cells = np.zeros((500, 27000), np.float32)
