@@ -68,7 +68,7 @@ def networks(generator: Generator, batch: int, energy: str) -> Callable[[], obje
     """Return a call that makes a batch of cells on the device, from noise and conditions there."""
     request = Request(batch, energy, batch_size=batch, allow_extrapolation=True)
     with request.opened(generator.detector, default_angles(generator.model, generator.theta)) as take:
-        given = generator._batch(take(0, batch), 0, request).matrix.to(generator.device)
+        given = generator._batch(take(0, batch), 0, request, {}).matrix.to(generator.device)
     noise = counted_noise(0, 0, batch, generator.model.noise_size, generator.device)
 
     def call() -> None:

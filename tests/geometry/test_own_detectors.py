@@ -267,7 +267,7 @@ def material(**content: Any) -> dict[str, Any]:
             {"r_edges": [[0, 5]] * 3},
             "key 'r_edges' has 3 values; expected one for each of the 12 layers",
         ),
-        (MESH, {"r_edges": [5]}, "key 'r_edges': expected two radii"),
+        (MESH, {"r_edges": [5]}, "key 'r_edges': expected 2 to 1001 radii"),
         (MESH, {"n_r": 3}, "'r_edges', and 'n_r' with 'pitch_r', are two ways|give both 'n_r'"),
         (without(MESH, "r_edges"), {}, "give 'r_edges', or 'n_r' and 'pitch_r'"),
         (without(MESH, "r_edges"), {"n_r": 3}, "give both 'n_r' and 'pitch_r'"),

@@ -211,7 +211,7 @@ def test_the_command_line_writes_the_study(showers: Showers, tmp_path: Path) -> 
     arguments = ["study", "shapes", str(truth), str(fake), "-o", str(tmp_path / "out"), "--json"]
     answer = CliRunner().invoke(app, [*arguments, "--set", "geant4_showers=0", "--set", "core_showers=60"])
     assert answer.exit_code == 0, answer.output
-    content = json.loads(answer.output)
+    content = json.loads(answer.stdout)
     assert content["data"]["fake"]["core_cells"]["mean_ratio"][0] == pytest.approx(0.9, rel=1e-4)
     written = json.loads((tmp_path / "out" / "study.json").read_text())
     assert written["rows"] == content["rows"]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from caloforge.cli.app import app
 from caloforge.data import packed_projections
-from caloforge.errors import ConfigError, InputError, TooFewShowersError, UnknownNameError
+from caloforge.errors import ConfigError, FileFormatError, InputError, TooFewShowersError, UnknownNameError
 from caloforge.generate import Generator
 from caloforge.showers import Showers, open_showers
 from caloforge.showers.views import JoinedShowers
@@ -216,7 +216,7 @@ def test_two_groups_may_not_ask_for_one_page(folder: Path, monkeypatch: pytest.M
     [
         ("", ConfigError, "expected one table a group"),
         ("n = 5", ConfigError, "expected one table a group"),
-        ("[a", ConfigError, "wrong.toml"),
+        ("[a", FileFormatError, "wrong.toml: is not TOML"),
         ("[a]\nshowers = 5", ConfigError, "showers"),
         ("[a]\nn = 0", ConfigError, "n"),
         ('[a]\nstudies = ["layer"]', UnknownNameError, "layer"),

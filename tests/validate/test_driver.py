@@ -345,7 +345,7 @@ def test_the_threshold_reaches_the_observables(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         metrics_module,
         "compute_metrics",
-        lambda *samples_and_settings: seen.append(samples_and_settings) or {},
+        lambda *samples_and_settings, cluster: seen.append(samples_and_settings) or {},
     )
     given = toy(60), toy(60, seed=1)
     for threshold in (0.05, 2.0):
