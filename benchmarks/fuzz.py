@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz.py [-n 20000] [--seed 1] [--round 0] [--only NAME ...] [--repeat NAME:NUMBER] [--json F.json]
 
-Each input is an intact one of which bytes, texts, values or the structure are changed, in a process of its own, forked from one that has the readers
+Each input is an intact one of which bytes, texts, values or the structure are changed, in its own process, forked from one that has the readers
 imported, with limits of time and memory. What it is follows from the seed, the reader and its number alone, so that each can be repeated.
 
 refused      one line, exit code 2

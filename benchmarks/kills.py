@@ -83,7 +83,7 @@ class Command:
 
 
 def run(words: Sequence[str], log: Path, folder: Path, first: Callable[[], None] | None = None) -> int:
-    """Start a command in a fork, in a folder, which leads a session of its own; return its process id."""
+    """Start a command in a fork, in a folder, which leads its own session; return its process id."""
     pid = os.fork()
     if pid:
         return pid

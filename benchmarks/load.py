@@ -6,7 +6,7 @@ The first part generates samples of growing size (``ild-photon-50gev/vae-gan``, 
 another one of that size, and prints processor time and largest resident memory of each process. From the smallest and the largest size
 both are extrapolated in a straight line to ``--to`` showers (10^6), and the line says so; name that size in ``--numbers`` to measure it.
 
-``--faults`` goes on with things that fail, each in a process with a file system of its own (``unshare``, Linux; left out with a reason
+``--faults`` goes on with things that fail, each in a process with its own file system (``unshare``, Linux; left out with a reason
 where that is not allowed): a full disk (a small tmpfs), a read-only folder, a limit on the size of files in place of a quota, a system
 without /dev/shm, two processes that write the same output, eight workers on the cores that there are. Each must end with one line on
 standard error or do its work, and leave nothing half-written. The exit code is 1 when one does not.
@@ -40,7 +40,7 @@ exit $code
 
 
 def measured(words: Sequence[str]) -> tuple[float, float]:
-    """Run a command; return its processor time, s, and its largest resident memory, MB; of its own processes that of the largest."""
+    """Run a command; return its processor time, s, and its largest resident memory, MB; of the processes it starts that of the largest."""
     process = subprocess.Popen([*CALOFORGE, *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if code := os.waitstatus_to_exitcode(status):
@@ -82,7 +82,7 @@ def _text(row: dict[str, Any]) -> str:
 
 
 def separate(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script with mounts of its own."""
+    """Run a shell script with its own mounts."""
     words = ["unshare", *([] if os.getuid() == 0 else ["-r"]), "-m", "sh", "-c", script]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 

@@ -1,7 +1,7 @@
 """Which showers of a seed a file has, a warning of the same ones beside it, and the merging of files of one production.
 
 Showers are counted: shower i of a seed is the same whoever makes it. A file says with the attributes ``seed``, ``first`` and ``n`` that it has the
-showers ``first`` to ``first + n - 1`` of its seed, so that jobs which share a production can be told apart, checked and joined.
+showers ``first`` to ``first + n - 1`` of its seed, so that jobs which share a production can be checked and joined.
 """
 
 from __future__ import annotations
