@@ -182,7 +182,7 @@ def test_a_task_that_kills_its_workers_is_given_up(address: str) -> None:
     with connected(address) as cluster:
         assert cluster is not None
         with pytest.raises(ClusterError, match="died repeatedly"):
-            list(cluster.results(os._exit, [(3,)]))
+            list(cluster.results(signal.raise_signal, [(signal.SIGKILL,)]))
 
 
 @pytest.mark.slow
