@@ -78,6 +78,10 @@ def test_the_card_keeps_what_the_model_has_seen(run: Path, data: Path, tmp_path:
     np.save(path, known[:-1])
     with pytest.raises(FileFormatError, match="is not the file that its card says"):
         card.generator()
+    altered = add_to_card(card, {"seen": {**facts, "sha256": sha256_file(path)}})
+    with pytest.raises(FileFormatError, match="has 599 identities; its card says 600"):
+        altered.generator()
+    add_to_card(card, {"seen": facts})
     path.unlink()
     with pytest.raises(FileFormatError, match="identities"):
         card.generator()

@@ -79,9 +79,12 @@ class OccupancyMLP(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3x3x3 convolutions around a shortcut; the first may halve the image."""
+    """Two 3x3x3 convolutions around a shortcut; the first may halve the image.
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    The shortcut is a convolution where the shape changes, ``normed`` over batches or not.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, normed: bool = False) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv3d(channels_in, channels, 3, stride, 1, bias=False),
@@ -91,7 +94,8 @@ class _Block(nn.Module):
             nn.BatchNorm3d(channels),
         )
         same = stride == 1 and channels_in == channels
-        self.shortcut = nn.Identity() if same else nn.Conv3d(channels_in, channels, 1, stride, bias=False)
+        shortcut = nn.Identity() if same else nn.Conv3d(channels_in, channels, 1, stride, bias=False)
+        self.shortcut = nn.Sequential(shortcut, nn.BatchNorm3d(channels)) if normed and not same else shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of an image (B, channels_in, X, Y, Z)."""
@@ -142,28 +146,6 @@ class ResidualCNN(nn.Module):
 _PLANES = (32, 64, 64, 128)
 
 
-class _Residual(nn.Module):
-    """Two 3x3x3 convolutions, each with a norm over batches, and a shortcut, which is convolved where the shape changes."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv3d(channels_in, channels, 3, stride, 1, bias=False),
-            nn.BatchNorm3d(channels),
-            nn.ReLU(),
-            nn.Conv3d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm3d(channels),
-        )
-        same = stride == 1 and channels_in == channels
-        convolved = nn.Conv3d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm3d(channels)
-        self.shortcut = nn.Identity() if same else nn.Sequential(*convolved)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of an image (B, channels_in, X, Y, Z)."""
-        out: Tensor = torch.relu(self.body(x) + self.shortcut(x))
-        return out
-
-
 class ChallengeResNet(nn.Module):
     """The CaloChallenge's convolutional classifier: a three-dimensional ResNet-18 of 32, 64, 64 and 128 channels.
 
@@ -189,7 +171,7 @@ class ChallengeResNet(nn.Module):
         ]
         before = first
         for number, channels in enumerate(_PLANES):
-            parts += [_Residual(before, channels, 2 if number else 1), _Residual(channels, channels, 1)]
+            parts += [_Block(before, channels, 2 if number else 1, True), _Block(channels, channels, 1, True)]
             before = channels
         self.stages = nn.Sequential(*parts, nn.AdaptiveAvgPool3d(1), nn.Flatten())
         self.energy = nn.BatchNorm1d(1)
