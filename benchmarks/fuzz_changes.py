@@ -168,7 +168,8 @@ def _unwritten(file: h5py.File, name: str, random: Random) -> Fair:
     made = file.create_dataset(name, values.shape, values.dtype, chunks=(rows, *values.shape[1:]))
     for start in range(0, len(values), rows):
         if start and random.random() < 0.7:
-            made[start : start + rows] = values[start : start + rows]
+            for row in range(start, min(start + rows, len(values))):  # one by one: rows may be lists
+                made[row] = values[row]
     return Fair.REFUSE
 
 
@@ -237,7 +238,7 @@ def _link(file: h5py.File, name: str, random: Random) -> Fair:
         file[name] = h5py.SoftLink(random.choice(["/none", f"/{name}", "/moved", "/"]))
     elif way == 2:
         with h5py.File(Path(file.filename).with_name("other.h5"), "w") as other:
-            other.create_dataset("x", data=file["moved/away"][()], dtype=file["moved/away"].dtype)
+            file.copy("moved/away", other, "x")
         file[name] = h5py.ExternalLink("other.h5", "/x")
     elif way == 3:
         file[name] = h5py.ExternalLink(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from importlib import import_module
 from importlib.metadata import entry_points, version
@@ -93,3 +94,19 @@ def test_the_detector_in_the_documentation_loads(tmp_path: Path) -> None:
     detector = load_detector(path)
     assert detector.shape == (20, 20, 15)
     assert detector.simulable
+
+
+def test_the_tree_is_small() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    sizes = {
+        name: (REPOSITORY / name).stat().st_size
+        for name in listed.stdout.split("\0")
+        if (REPOSITORY / name).is_file()
+    }
+    assert max(sizes.values()) < 10_000_000
+    assert sum(sizes.values()) < 100_000_000
+    assert sum(size for name, size in sizes.items() if name.endswith(".safetensors")) < 60_000_000

@@ -56,8 +56,8 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         self._scan()
-        if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self.names())
+        if not isinstance(name, str) or name not in self._entries:
+            raise UnknownNameError(self.kind, str(name), self.names())
         entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")

@@ -24,6 +24,12 @@ def test_unknown_name_lists_known() -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("name", [["a"], 2**63, None, {"a": 1}])
+def test_what_is_no_name_is_unknown(name: object) -> None:
+    with pytest.raises(UnknownNameError, match="unknown thing"):
+        Registry("thing", {"a": 1})[name]  # type: ignore[index]
+
+
 def test_entry_points_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint, EntryPoints
 

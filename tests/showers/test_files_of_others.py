@@ -13,6 +13,8 @@ from caloforge.errors import FileFormatError, IncompatibleError, InputError
 from caloforge.formats import open_file
 from caloforge.geometry import Detector
 from caloforge.showers import Showers, ShowerSource, datasets, hdf5, open_showers
+from caloforge.showers.datasets import dataset_names
+from caloforge.showers.storage import storage_fault
 from caloforge.showers.views import JoinedShowers, open_any
 
 N = 12
@@ -363,3 +365,26 @@ def test_joined_showers_keep_what_is_wrong_with_any_model(make) -> None:
     wide = make(3, conditions={"impact": np.zeros((3, 3)), "alignment": np.zeros(3)})
     with pytest.raises(IncompatibleError, match="condition 'impact' has 2, 3 values a shower"):
         JoinedShowers([good, wide]).condition("impact")
+
+
+def test_a_chunk_that_the_index_hides_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hidden.h5"
+    with h5py.File(path, "w", libver=("v108", "v110")) as file:
+        file.create_dataset("a", data=np.arange(40.0)[:, None] + 1, chunks=(64, 1), maxshape=(None, 1))
+    data = bytearray(path.read_bytes())
+    end = data.find(b"TREE\x01") + 24 + 32 + 8 + 8  # the last key of the index: the end of the first chunk
+    data[end : end + 24] = bytes(24)
+    path.write_bytes(data)
+    with h5py.File(path) as file:
+        assert not file["a"][:].any()  # HDF5 reads zeros without an error
+        assert "does not lead to one of them" in str(storage_fault(file["a"]))
+
+
+def test_names_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "names.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group(b"\xff\xfe")
+        file["a"] = [1.0]
+        assert dataset_names(file) == ["a"]
+    with pytest.raises(FileFormatError, match="is missing; the file has"), open_showers(path):
+        pass

@@ -46,6 +46,14 @@ def test_a_run_of_before_has_no_digests(copied: Path) -> None:
     np.testing.assert_array_equal(before, load(copied, "cpu").generate(n=3, energy="50GeV", seed=1).cells)
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.toml"])
+def test_a_file_of_another_size_is_not_read(name: str, copied: Path) -> None:
+    with (copied / name).open("r+b") as file:
+        file.truncate(1 << 40)  # nothing, but it would take an hour to hash
+    with pytest.raises(FileFormatError, match="it has 1,099,511,627,776 bytes, run.json says"):
+        load(copied, "cpu")
+
+
 @pytest.mark.parametrize("name", ["vae-gan.safetensors", "vae-gan.identities.npy"])
 def test_a_card_knows_its_files(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "ild-photon-50gev"
@@ -108,7 +116,7 @@ def test_weights_are_numbers_of_their_kind(
 ) -> None:
     """Of a run without digests too, and of a file that was made so."""
     info = json.loads((copied / "run.json").read_text())
-    del info["sha256"]
+    del info["sha256"], info["bytes"]
     (copied / "run.json").write_text(json.dumps(info))
     path = RunFolder(copied).weights()
     weights = load_weights(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from caloforge.data import sample_path
 from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnfinishedError
@@ -76,7 +77,7 @@ def test_the_card_keeps_what_the_model_has_seen(run: Path, data: Path, tmp_path:
     add_to_card(card, {"seen": {**facts, "seeds": [7]}})
     assert find_card("atlas-photon/vae", tmp_path).generator().attributes == {"seen_seeds": [7]}
     np.save(path, known[:-1])
-    with pytest.raises(FileFormatError, match="is not the file that its card says"):
+    with pytest.raises(FileFormatError, match="is not the file that was written"):
         card.generator()
     altered = add_to_card(card, {"seen": {**facts, "sha256": sha256_file(path)}})
     with pytest.raises(FileFormatError, match="has 599 identities; its card says 600"):
@@ -226,7 +227,42 @@ def test_runs_that_cannot_be_shipped(run: Path, data: Path, tmp_path: Path) -> N
     weights[f"decoder.{name}"] = torch.full_like(weights[f"decoder.{name}"], 1e6)
     save_weights(broken / "weights.safetensors", weights)
     altered = RunFolder(broken)
-    write_json(altered.info, {**altered.read(), "sha256": altered.digests(1)})
+    write_json(altered.info, {**altered.read(), **altered.digests(1)})
     with pytest.raises(InputError, match="not finite in half precision"):
         ship(broken, "atlas-photon/vae", data, tmp_path / "zoo")
     assert not list((tmp_path / "zoo").rglob("*.json"))
+
+
+def test_large_weights_in_eight_bits(run: Path, data: Path, tmp_path: Path) -> None:
+    half, small = (
+        ship(run, f"atlas-photon/{name}", data, tmp_path, eight_bits=name == "small")
+        for name in ("half", "small")
+    )
+    assert [one.content["weights"][0].get("bits") for one in (half, small)] == [None, 8]
+    assert small.content["weights"][0]["bytes"] < 0.75 * half.content["weights"][0]["bytes"]
+    before, after = (one.models()[0].state_dict() for one in (half, small))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    for name in changed:
+        exact, found = before[name].flatten(), after[name].flatten()
+        assert len(exact) >= 4096
+        for block in range(0, len(exact), 32):  # the slow version of the error's bound
+            here = exact[block : block + 32]
+            largest = float(here.abs().max())
+            torch.testing.assert_close(
+                found[block : block + 32], here, rtol=0, atol=largest / 254 * 1.02 + 1e-7
+            )
+
+
+@pytest.mark.parametrize("scale", [None, torch.ones(3, dtype=torch.float16)])
+def test_weights_in_eight_bits_need_their_scales(tmp_path: Path, scale: torch.Tensor | None) -> None:
+    stored = {"weight": torch.ones(40, dtype=torch.int8)} | ({} if scale is None else {"weight.scale": scale})
+    save_file(stored, str(tmp_path / "w.safetensors"))
+    with pytest.raises(FileFormatError, match="one scale for each 32 values"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_weights_of_zero_in_eight_bits(tmp_path: Path) -> None:
+    weight = torch.cat([torch.zeros(35), torch.tensor([1e-9, -3.0])])
+    save_weights(tmp_path / "w.safetensors", {"weight": weight}, ["weight"])
+    torch.testing.assert_close(load_weights(tmp_path / "w.safetensors")["weight"], weight, rtol=0, atol=0.013)

@@ -59,6 +59,8 @@ def dataset_names(file: h5py.File) -> list[str]:
         met.add((info.fileno, info.addr))
         inner = []
         for name in group:
+            if not isinstance(name, str):  # bytes that are no UTF-8; nothing that is read has such a name
+                continue
             item = follow(group, name)
             if isinstance(item, h5py.Group):
                 inner.append((item, f"{prefix}{name}/"))
@@ -106,7 +108,7 @@ def _opened(
     where = f"dataset '{name}'"
     with hdf5.guarded(path, where):
         if not has_item(file, name.partition("/")[0]):
-            names = [*islice(file, _SHOWN + 1)]
+            names = [one if isinstance(one, str) else repr(one) for one in islice(file, _SHOWN + 1)]
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             raise FileFormatError(path, where, f"is missing; the file has: {shown or 'nothing'}{hint}")
         parent, last = _resolved(path, file, name, where)

@@ -41,6 +41,7 @@ _SHUFFLE, _FLETCHER = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 _HEAP, _HEAP_HEADER = b"GCOL\x01\0\0\0", 16  # signature and version; bytes before the first object
 _OBJECT = Struct("<HHxxxxQ")  # index, 0 for free space; references; size
 _SCANNED, _SCANS = 8 * 2**20, 8  # bytes of a block that is looked through, and how many from either end
+_LOOKED_UP = 1 << 20  # bytes of a dataset up to which each chunk is looked up by its place
 _SPARE = 4096  # bytes by which a packed chunk may be larger than an unpacked one, beside an eighth
 _KINDS: Final = (
     *(getattr(h5py.h5t, f"STD_{sign}{bits}{end}") for sign in "IU" for bits in (8, 16, 32, 64) for end in ("LE", "BE")),
@@ -95,7 +96,18 @@ def chunks_of(dataset: h5py.Dataset) -> Chunks:
     if (offset[by_offset][:-1] + size[by_offset][:-1] > offset[by_offset][1:]).any():
         raise ValueError("two chunks share bytes of the file")
     _check_sizes(dataset, size, mask)
+    if size.sum() <= _LOOKED_UP:
+        _look_up(dataset, table[:, : len(shape)])
     return Chunks(grid, index, offset, size, mask)
+
+
+def _look_up(dataset: h5py.Dataset, places: NDArray[np.int64]) -> None:
+    """Raise ValueError when the index of the chunks leads to one of them no more; it would be read as zeros."""
+    for place in places.tolist():
+        try:
+            dataset.id.read_direct_chunk(tuple(place))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ValueError("the index of its chunks does not lead to one of them") from error
 
 
 def row_not_stored(dataset: h5py.Dataset, numbers: NDArray[np.int64]) -> int | None:

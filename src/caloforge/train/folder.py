@@ -330,10 +330,13 @@ class RunFolder:
             )
         return described(self.info)
 
-    def digests(self, members: int) -> dict[str, str]:
-        """Return the SHA-256 of settings, identities and weights by the names of their files."""
+    def digests(self, members: int) -> dict[str, dict[str, Any]]:
+        """Return SHA-256 and sizes of settings, identities and weights by the names of their files, as ``run.json`` has them."""
         files = [self.config, self.identities, *(self.weights(member) for member in range(members))]
-        return {path.name: sha256_file(path) for path in files}
+        return {
+            "sha256": {path.name: sha256_file(path) for path in files},
+            "bytes": {path.name: path.stat().st_size for path in files},
+        }
 
     def detector(self) -> Detector:
         """Return the detector of the run, a user's own from its stored definition."""

@@ -354,7 +354,7 @@ class _Training:
             "wall_seconds": elapsed + time.monotonic() - started,
             "cpu_seconds": time.process_time() - cpu,
         }
-        info["sha256"] = self.folder.digests(info["members"])
+        info |= self.folder.digests(info["members"])
         write_json(self.folder.info, info)
         if not untrained:
             self.folder.tidy()

@@ -1,5 +1,9 @@
 """Weights, and what the ``run.json`` or the card beside them says: of which kind each entry must be, and which files belong to it.
 
+Weights of shipped models may be stored in 8 bits: the values of a tensor, in their order in memory, in blocks of 32, each value a whole number
+from -127 to 127 (int8) times the block's scale (float16, a tensor of the same name with ``.scale`` behind it). The largest error is 1/254 of the
+block's largest value, and the file has 8.5 bits a value.
+
 A run that has ended and a card hold the SHA-256 of their files. Bits that flipped on a disk or in a copy, and files of another training, make
 showers that look like any others; so each file is compared with its SHA-256 whenever it is read. Runs of older versions hold none.
 """
@@ -7,10 +11,11 @@ showers that look like any others; so each file is compared with its SHA-256 whe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import torch
 from pydantic import ConfigDict, Field, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,15 +36,27 @@ MEMBER: Final = re.compile(r"-\d+$")
 _NAME = r"^[^/\\]+$"  # of a file beside a card
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write weights as safetensors."""
+_BLOCK: Final = 32  # values of a tensor in 8 bits with one scale
+_SCALE: Final = ".scale"
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], eight_bits: Collection[str] = ()) -> None:
+    """Write weights as safetensors.
+
+    Arguments:
+        eight_bits: Names of tensors of finite floating-point numbers that are stored in 8 bits.
+    """
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    for name in eight_bits:
+        plain[name], plain[name + _SCALE] = _in_eight_bits(plain[name])
     with atomic_path(path, force=True) as part:
         part.write_bytes(packed(plain))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read weights from safetensors, and check them against the SHA-256 that the run or the card beside them has.
+
+    Tensors in 8 bits are returned as float32.
 
     Raises:
         FileFormatError: When the file is missing, broken, or not the one that was written.
@@ -48,9 +65,33 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise FileFormatError(path, "", "is missing; expected weights as safetensors")
     check_digest(path)
     try:
-        return dict(load_file(str(path)))
+        stored = dict(load_file(str(path)))
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise FileFormatError(path, "", f"is not a file of weights as safetensors: {error}") from error
+    for name in [name for name, value in stored.items() if value.dtype == torch.int8]:
+        scale = stored.pop(name + _SCALE, None)
+        if scale is None or scale.shape != (-(-stored[name].numel() // _BLOCK),):
+            raise FileFormatError(
+                path, name, f"is stored in 8 bits; expected one scale for each {_BLOCK} values"
+            )
+        stored[name] = _from_eight_bits(stored[name], scale)
+    return stored
+
+
+def _in_eight_bits(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whole numbers from -127 to 127 (int8) of a tensor's shape, and the scale (float16) of each block."""
+    flat = value.float().flatten()
+    blocks = torch.nn.functional.pad(flat, (0, -len(flat) % _BLOCK)).view(-1, _BLOCK)
+    scale = (blocks.abs().amax(1) / 127).half()
+    whole = (
+        (blocks / scale.float()[:, None].clamp(min=torch.finfo(torch.float16).tiny)).round().clamp(-127, 127)
+    )
+    return whole.flatten()[: len(flat)].to(torch.int8).view(value.shape), scale
+
+
+def _from_eight_bits(whole: Tensor, scale: Tensor) -> Tensor:
+    """Return the tensor (float32) that whole numbers and scales stand for."""
+    return (whole.flatten() * scale.float().repeat_interleave(_BLOCK)[: whole.numel()]).view(whole.shape)
 
 
 class _Weights(Settings):
@@ -59,6 +100,7 @@ class _Weights(Settings):
     model_config = ConfigDict(extra="ignore")
     file: Annotated[str, Field(pattern=_NAME)]
     sha256: str = ""
+    bytes: Annotated[int, Field(ge=0)] | None = None
 
 
 class _Seen(Settings):
@@ -89,6 +131,7 @@ class Described(Settings):
     seen: _Seen | None = None
     weights: tuple[_Weights, ...] = ()  # of a card
     sha256: dict[str, str] = Field(default_factory=dict)  # of the files of a run
+    bytes: dict[str, int] = Field(default_factory=dict)  # their sizes
 
     @field_validator("incident_theta")
     @classmethod
@@ -97,7 +140,13 @@ class Described(Settings):
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file beside it; empty when it has none."""
-        return self.sha256.get(name) or next((one.sha256 for one in self.weights if one.file == name), "")
+        listed = (*self.weights, *([] if self.seen is None else [self.seen]))
+        return self.sha256.get(name) or next((one.sha256 for one in listed if one.file == name), "")
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file beside it, bytes; None when it does not say it."""
+        known = {one.file: one.bytes for one in self.weights} | self.bytes
+        return known.get(name)
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -112,18 +161,25 @@ def described(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_digest(path: Path) -> None:
-    """Check a file of a run or of a shipped model against the SHA-256 that stands beside it, if there is one.
+def check_digest(path: Path, described_by: Path | None = None) -> None:
+    """Check a file of a run or of a shipped model against the size and the SHA-256 that stand beside it, if there are any.
+
+    Arguments:
+        described_by: The ``run.json`` or card that says them, where its name does not follow from the file's.
 
     Raises:
         FileFormatError: When it is no regular file, or another one.
     """
     check_regular(path)
-    beside = path.parent / RUN_FILE, path.with_name(f"{MEMBER.sub('', path.stem)}.json")
-    for one in beside:
+    beside = [path.parent / RUN_FILE, path.with_name(f"{MEMBER.sub('', path.stem)}.json")]
+    for one in beside if described_by is None else [described_by]:
         if not one.is_file():
             continue
-        said = validated(Described, read_json(one), str(one)).digest(path.name)
+        content = validated(Described, read_json(one), str(one))
+        said, size, real = content.digest(path.name), content.size(path.name), path.stat().st_size
+        if size is not None and real != size:
+            message = f"is not the file that was written: it has {real:,} bytes, {one.name} says {size:,}"
+            raise FileFormatError(path, "", f"{message}; copy it again, or train again")
         if said and (found := sha256_file(path)) != said:
             message = f"is not the file that was written: its SHA-256 begins with {found[:12]}, {one.name} says {said[:12]:.12}"
             raise FileFormatError(path, "", f"{message}; copy it again, or train again")

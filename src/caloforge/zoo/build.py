@@ -73,7 +73,8 @@ def recalibrate(card: Card, data: Files, device: str = "cpu", seed: int = 0, n: 
         stage.fit(data_set, torch.Generator(where).manual_seed(child_seed(seed, "recalibration", number)))
         model.cpu()
     facts = {"data": files.facts, "showers": len(chosen), "seed": seed, "commit": source_commit()}
-    weights = write_weights(members, card.path)
+    eight_bits = any(one.get("bits") == 8 for one in card.content["weights"])
+    weights = write_weights(members, card.path, eight_bits)
     content = {key: value for key, value in card.content.items() if key not in ("metrics", "speed")}
     write_json(card.path, content | {"weights": weights, "calibration": facts})
     return find_card(card.name, card.path.parents[1])
@@ -130,7 +131,8 @@ class ZooBuilder:
             return None
         files = self._training_files(name)
         require_unsealed(name, files, self.sealed)
-        card = ship(run, name, files, self.zoo, self.recipes[name].best)
+        recipe = self.recipes[name]
+        card = ship(run, name, files, self.zoo, recipe.best, recipe.eight_bits)
         with ExitStack() as stack:
             model = card.generator()
             detector, paths = card.content["detector"], self._test_files(name, needed=False)

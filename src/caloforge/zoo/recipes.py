@@ -53,6 +53,7 @@ class Recipe(Settings):
     combine: str = "best"
     device: str = "cuda"
     best: bool = False
+    eight_bits: bool = False
 
     def overrides(self) -> list[str]:
         """Return all settings, as ``--set`` takes them."""

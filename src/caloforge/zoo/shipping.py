@@ -121,7 +121,14 @@ _MADE = ("geant4_version", "physics_list", "production_cut_mm", "cpu_seconds_per
 """Facts about the making of showers that a card repeats."""
 
 
-def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: bool = False) -> Card:
+def ship(
+    run: str | Path,
+    name: str,
+    data: Files,
+    zoo: str | Path = ZOO,
+    best: bool = False,
+    eight_bits: bool = False,
+) -> Card:
     """Write the weights and the card of a finished run.
 
     Arguments:
@@ -129,6 +136,7 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         data: The files that it was trained on, in their order; or those of which its images are projections.
         zoo: Folder of all shipped models.
         best: Whether ``DATASET`` alone shall mean this model; no other of the data set is then meant.
+        eight_bits: Whether large tensors of parameters are stored in 8 bits.
 
     Returns:
         The card, without earlier measurements.
@@ -181,7 +189,7 @@ def ship(run: str | Path, name: str, data: Files, zoo: str | Path = ZOO, best: b
         },
         "versions": info["versions"], "stages": info["stages"],
         "config": resolved["model"], "train": resolved["train"],
-        "weights": write_weights(members, path), "seen": write_seen(path, folder.seen()),
+        "weights": write_weights(members, path, eight_bits), "seen": write_seen(path, folder.seen()),
     }  # fmt: skip
     beam = members[0].detector.beam.theta
     if "incident_theta" not in members[0].columns and info.get("incident_theta", [beam.low, beam.high]) != [
@@ -220,8 +228,18 @@ def add_to_card(card: Card, parts: Mapping[str, Any]) -> Card:
     return Card(card.name, card.path, content)
 
 
-def write_weights(members: Sequence[ShowerModel], card: Path) -> list[dict[str, Any]]:
-    """Write the weights of every member and return name, size and hash of their files."""
+_LARGE = 4096
+"""Values from which on a tensor of parameters is stored in 8 bits where a recipe says so."""
+
+
+def write_weights(
+    members: Sequence[ShowerModel], card: Path, eight_bits: bool = False
+) -> list[dict[str, Any]]:
+    """Write the weights of every member and return name, size and hash of their files.
+
+    Arguments:
+        eight_bits: Whether large tensors of parameters are stored in 8 bits and not in half precision.
+    """
     states = [member.shipped_state() for member in members]
     for state in states:
         for name, value in state.items():
@@ -234,9 +252,13 @@ def write_weights(members: Sequence[ShowerModel], card: Path) -> list[dict[str, 
     files = []
     for number, state in enumerate(states):
         path = card.with_name(f"{card.stem}{f'-{number}' if number else ''}.safetensors")
-        save_weights(path, state)
+        large = [
+            k for k, w in state.items() if eight_bits and w.dtype == torch.float16 and w.numel() >= _LARGE
+        ]
+        save_weights(path, state, large)
         path.chmod(0o644)  # everybody who has the package reads it
-        files.append({"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)})
+        bits = {"bits": 8} if large else {}
+        files.append({"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path), **bits})
     return files
 
 

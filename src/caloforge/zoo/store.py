@@ -20,7 +20,6 @@ import torch
 
 from caloforge.cluster import Cluster
 from caloforge.errors import FileFormatError, IncompatibleError, UnknownNameError
-from caloforge.files import sha256_file
 from caloforge.generate import Generator
 from caloforge.generate.conditions import Request
 from caloforge.geometry import Detector, get_detector
@@ -32,7 +31,7 @@ from caloforge.showers import ShowerWriter, SparseShowers, open_showers
 from caloforge.showers.hdf5 import MODEL_STATUS
 from caloforge.showers.ranges import range_facts
 from caloforge.train.folder import RunFolder, SeenByTraining, load_weights, read_identities
-from caloforge.train.stored import described
+from caloforge.train.stored import check_digest, described
 from caloforge.units import AngleSpec
 
 __all__ = ["Card", "find_card", "generate_on_cluster", "load", "shipped_models", "weights_of"]
@@ -79,8 +78,9 @@ class Card:
         if facts is None:
             return SeenByTraining(missing="its card names no identities")
         path = self.path.with_name(str(facts["file"]))
-        if facts.get("sha256", "") not in ("", sha256_file(path) if path.is_file() else ""):
-            raise FileFormatError(path, "", "is not the file that its card says: it has another SHA-256")
+        if not path.exists():
+            raise FileFormatError(path, "", "is missing; its card names it")
+        check_digest(path, self.path)
         found = read_identities(path)
         if len(found) != facts["showers"]:
             raise FileFormatError(path, "", f"has {len(found)} identities; its card says {facts['showers']}")
