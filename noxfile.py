@@ -24,7 +24,10 @@ nox.options.error_on_external_run = True
 def lowest_versions() -> list[str]:
     """Return ``name==version`` for each requirement of pyproject.toml that names its lowest version."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    requirements = [
+        *project["dependencies"],
+        *(one for some in project["optional-dependencies"].values() for one in some),
+    ]
     found: dict[str, tuple[int, ...]] = {}
     for text in requirements:
         match = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", text)

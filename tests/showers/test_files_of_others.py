@@ -386,5 +386,13 @@ def test_names_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
         file.create_group(b"\xff\xfe")
         file["a"] = [1.0]
         assert dataset_names(file) == ["a"]
-    with pytest.raises(FileFormatError, match="is missing; the file has"), open_showers(path):
-        pass
+    with pytest.raises(FileFormatError, match="is missing; the file has"):
+        open_showers(path, "ild-ecal-10x10")
+
+
+def test_identities_of_seen_showers_are_there_once(foreign: Callable[[Change], Path], toy: Detector) -> None:
+    def zeros(file: h5py.File) -> None:
+        file["seen_identities"] = np.zeros(5, np.uint64)  # a checksum of zeros is right for zeros
+
+    with pytest.raises(FileFormatError, match="5 identities of showers, of which 0 differ"):
+        _ = _open(foreign(zeros), toy, "own").seen

@@ -50,7 +50,7 @@ def test_a_run_of_before_has_no_digests(copied: Path) -> None:
 def test_a_file_of_another_size_is_not_read(name: str, copied: Path) -> None:
     with (copied / name).open("r+b") as file:
         file.truncate(1 << 40)  # nothing, but it would take an hour to hash
-    with pytest.raises(FileFormatError, match="it has 1,099,511,627,776 bytes, run.json says"):
+    with pytest.raises(FileFormatError, match=r"it has 1,099,511,627,776 bytes, run.json says"):
         load(copied, "cpu")
 
 

@@ -186,9 +186,14 @@ def read_seen(path: Path, file: h5py.File) -> NDArray[np.uint64]:
         message = "is not a set of identities of showers; expected (M,) of type uint64"
         raise FileFormatError(path, f"dataset '{hdf5.SEEN}'", message)
     try:
-        return seen_union([found[:]])
+        stored = found[:]
     except hdf5.UNREADABLE as error:
         unreadable(path, found, error)
+    union = seen_union([stored])
+    if len(union) != len(stored):
+        message = f"has {len(stored)} identities of showers, of which {len(union)} differ; expected each once: the file is damaged"
+        raise FileFormatError(path, f"dataset '{hdf5.SEEN}'", message)
+    return union
 
 
 def _row_bytes(dataset: h5py.Dataset) -> int:
