@@ -79,16 +79,19 @@ import numpy as np
 import caloforge
 from caloforge.cli.app import main
 
+FOLDER = Path(sys.argv[1])
+
 def run(*words):
+    sys.argv = ["caloforge", *map(str, words)]
     try:
-        code = main([str(word) for word in words])
+        code = main()
     except SystemExit as end:
         code = end.code
     if code:
         raise SystemExit(f"{words}: exit code {code}")
 
 print(Path(caloforge.__file__).parents[1])
-folder = Path(sys.argv[1])
+folder = FOLDER
 for verb in ("detectors", "models"):
     run(verb)
 run("detectors", "ten-layers")
