@@ -1,0 +1,136 @@
+"""Settings of the documentation's site: ``make docs`` builds it into ``build/docs``.
+
+The pages are plain Markdown that GitHub shows as well. What only the site needs, the navigation, the pages outside of this folder,
+the notebooks and the formulas, is added in the build by ``_ext/site_pages.py`` and ``_ext/mathml.py``. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
+
+from caloforge import __version__  # noqa: E402
+
+project = "caloforge"
+author = copyright = "The caloforge developers"
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.apidoc",
+    "mathml",
+    "site_pages",
+]
+exclude_patterns = ["results", "_ext", "_static"]
+root_doc = "index"
+
+NAVIGATION = {
+    "Start": {
+        "Start in five minutes": "start",
+        "Notebooks": "notebooks/index",
+        "Shipped models and results": "models",
+    },
+    "Tutorials": {
+        "Your own detector": "tutorials/own-detector",
+        "Your own data": "tutorials/own-data",
+        "A check in automated production": "tutorials/production-check",
+        "Amplification for your analysis": "tutorials/amplification",
+        "In C++ and in Geant4": "tutorials/deploy",
+        "Slurm, HTCondor, Dask": "distributed",
+    },
+    "How to": {
+        "Look at detectors": "detectors",
+        "Simulate": "simulate",
+        "Train": "train",
+        "Train with few showers": "few-showers",
+        "Tune": "tune",
+        "Use shipped models": "zoo",
+        "Generate": "generate",
+        "Export": "export",
+        "Validate": "validation",
+        "Run studies": "studies",
+        "Benchmark": "benchmark",
+        "Convert": "formats",
+        "View": "view",
+        "Run the demo": "demo",
+        "Use Python": "python",
+    },
+    "Physics and mathematics": {
+        "Models": "physics-models",
+        "Metrics": "physics-metrics",
+        "Studies": "physics-studies",
+        "The flagship": "flagship",
+        "The CaloChallenge": "calochallenge",
+        "A Geant4 application": "application",
+    },
+    "Reference": {
+        "Files of showers": "file-format",
+        "Python API": "api/caloforge",
+        "Plan a large production": "production",
+        "Other projects": "comparison",
+        "Architecture": "architecture",
+        "Extend caloforge": "extending",
+        "Contributing": "project/contributing",
+        "Changelog": "project/changelog",
+    },
+}
+"""Captions of the navigation, title to page."""
+
+PROJECT_PAGES = {
+    "project/readme": "README.md",
+    "project/contributing": "CONTRIBUTING.md",
+    "project/changelog": "CHANGELOG.md",
+    "project/data": "data/README.md",
+    "project/geant4-application": "examples/geant4_application/README.md",
+}
+"""Page of the site to the file outside of ``docs`` that it shows."""
+
+site_navigation = NAVIGATION
+site_project_pages = PROJECT_PAGES
+site_copied = ["results/site", "results/application"]
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 4
+myst_url_schemes = {"http": None, "https": None, "mailto": None, "page": "{{path}}"}
+
+apidoc_modules = [
+    {
+        "path": "../src/caloforge",
+        "destination": "api",
+        "max_depth": 4,
+        "module_first": True,
+        "automodule_options": {"members", "show-inheritance"},
+    }
+]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+autodoc_mock_imports = [
+    name
+    for name in ("geant4_pybind", "openvino", "triton", "dask_jobqueue", "distributed", "tensorboard", "optuna")
+    if find_spec(name) is None
+]
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!caloforge\.).*"),  # types of other packages: their inventories would have to be downloaded
+]
+
+html_theme = "furo"
+html_title = f"caloforge {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+linkcheck_timeout = 20
