@@ -1,7 +1,7 @@
 """Settings of the documentation's site: ``make docs`` builds it into ``build/docs``.
 
 The pages are plain Markdown that GitHub shows as well. What only the site needs, the navigation, the pages outside of this folder,
-the notebooks and the formulas, is added in the build by ``_ext/site_pages.py`` and ``_ext/mathml.py``. Nothing is downloaded.
+the notebooks, the API reference and the formulas, is added in the build by ``_ext/site_pages.py`` and ``_ext/mathml.py``. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
-    "sphinx.ext.apidoc",
     "mathml",
     "site_pages",
+    "own_references",
 ]
 exclude_patterns = ["results", "_ext", "_static"]
 root_doc = "index"
@@ -95,35 +94,30 @@ PROJECT_PAGES = {
 site_navigation = NAVIGATION
 site_project_pages = PROJECT_PAGES
 site_copied = ["results/site", "results/application"]
+site_package = "caloforge"
+site_without = {"cli"}  # its functions are the commands, which have pages
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 myst_url_schemes = {"http": None, "https": None, "mailto": None, "page": "{{path}}"}
 
-apidoc_modules = [
-    {
-        "path": "../src/caloforge",
-        "destination": "api",
-        "max_depth": 4,
-        "module_first": True,
-        "automodule_options": {"members", "show-inheritance"},
-    }
-]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_mock_imports = [
-    name
-    for name in ("geant4_pybind", "openvino", "triton", "dask_jobqueue", "distributed", "tensorboard", "optuna")
-    if find_spec(name) is None
+    "geant4_pybind",  # asks for its data sets when it is imported
+    *(name for name in ("openvino", "triton") if find_spec(name) is None),
 ]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!caloforge\.).*"),  # types of other packages: their inventories would have to be downloaded
+    (r"py:.*", r"caloforge\..*\.[A-Z]"),  # type variables in signatures
 ]
+suppress_warnings = ["ref.python"]  # short names such as bytes, which attributes have too
 
 html_theme = "furo"
 html_title = f"caloforge {__version__}"

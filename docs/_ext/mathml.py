@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -12,6 +13,16 @@ from sphinx.errors import ExtensionError
 __all__ = ["as_mathml", "setup"]
 
 
+_PLAINER = [
+    (r"\\[tb]?frac\s*(\d)\s*(\w)", r"\\frac{\1}{\2}"),
+    (r"\\binom\s*(\w)\s*(\w)", r"\\binom{\1}{\2}"),
+    (r"\\tfrac", r"\\frac"),
+    (r"\\([bB]igg?[lr]?|textstyle)(?![a-zA-Z])", ""),
+    (r"\\dots(?![a-z])", r"\\ldots"),
+]
+"""Patterns and what stands for them: forms that the translation to MathML does not know, where MathML's brackets grow by themselves."""
+
+
 def as_mathml(tex: str, block: bool) -> str:
     """Return a formula in LaTeX as a MathML element.
 
@@ -19,12 +30,14 @@ def as_mathml(tex: str, block: bool) -> str:
         ExtensionError: When it has a command that cannot be translated.
     """
     source = tex.strip()
+    for pattern, plain in _PLAINER:
+        source = re.sub(pattern, plain, source)
     if block and pick_math_environment(source) == "align*":
         source = rf"\begin{{align*}}{source}\end{{align*}}"
     try:
         return str(tex2mathml(source, as_block=block))
-    except SyntaxError as error:  # docutils' MathError is one
-        msg = f"formula {source!r}: {error}"
+    except (SyntaxError, ValueError) as error:
+        msg = f"formula {tex!r}: {error}"
         raise ExtensionError(msg) from error
 
 

@@ -1,4 +1,4 @@
-r"""What the site needs beside the Markdown of ``docs``: navigation, pages from elsewhere, notebooks, links that leave the folder.
+r"""What the site needs beside the Markdown of ``docs``: navigation, pages from elsewhere, notebooks, API pages, links that leave the folder.
 
 Links are written as GitHub needs them, relative to the file. Here
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["notebook_markdown", "rewrite_links", "setup"]
+__all__ = ["api_pages", "escaped", "notebook_markdown", "rewrite_links", "setup"]
 
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
@@ -74,6 +74,33 @@ def notebook_markdown(path: Path) -> str:
     return "\n\n".join(parts) + f"\n\n[Download the notebook](path:{path.name}).\n"
 
 
+def api_pages(package: Path, without: set[str]) -> dict[str, str]:
+    """Return name to text of the pages of the API: one for each package, with its modules; private ones and those in ``without`` have none."""
+
+    def section(name: str, line: str, *options: str) -> str:
+        body = [f".. automodule:: {name}", *(f"   :{one}:" for one in ("members", "show-inheritance", *options))]
+        return "\n".join([name, line * len(name), "", *body, ""])
+
+    pages = {}
+    for init in sorted(package.rglob("__init__.py")):
+        folder = init.parent
+        parts = folder.relative_to(package).parts
+        if without & set(parts):
+            continue
+        name = ".".join((package.name, *parts))
+        below = sorted(
+            f"{name}.{path.parent.name}"
+            for path in folder.glob("*/__init__.py")
+            if path.parent.name not in without
+        )
+        modules = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+        text = section(name, "=", "ignore-module-all")  # what a package only passes on is where it is defined
+        if below:
+            text += "\n.. toctree::\n   :maxdepth: 1\n\n" + "".join(f"   {one}\n" for one in below)
+        pages[name] = "\n".join([text, *(section(f"{name}.{one}", "-") for one in modules)])
+    return pages
+
+
 def _toctree(navigation: dict[str, dict[str, str]]) -> str:
     """Return the navigation as hidden tables of contents."""
     blocks = []
@@ -81,6 +108,30 @@ def _toctree(navigation: dict[str, dict[str, str]]) -> str:
         lines = [f"{title} <{page}>" for title, page in entries.items()]
         blocks.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *lines, "```"]))
     return "\n\n".join(blocks) + "\n"
+
+
+_LITERAL = re.compile(r"(``.*?``|:math:`[^`]*`)")
+
+
+def escaped(lines: list[str]) -> list[str]:
+    """Return a docstring whose ``|x|`` and ``(N, *shape)`` outside of formulas and literals are text, not markup."""
+    found, formula = [], -1
+    for line in lines:
+        depth = len(line) - len(line.lstrip())
+        if formula >= 0 and line.strip() and depth <= formula:
+            formula = -1
+        if formula < 0 and line.lstrip().startswith(".. math::"):
+            formula = depth
+        if formula < 0:
+            parts = _LITERAL.split(line)
+            parts[::2] = [re.sub(r"(?<!\\)\||(?<=, )\*(?=[\w.]+\))", r"\\\g<0>", part) for part in parts[::2]]
+            line = "".join(parts)
+        found.append(line)
+    return found
+
+
+def _docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = escaped(lines)
 
 
 def _write_pages(app: Any) -> None:
@@ -92,6 +143,15 @@ def _write_pages(app: Any) -> None:
     }
     notebooks = sorted(docs.glob("notebooks/*.ipynb"))
     made |= {path.with_suffix(".md"): notebook_markdown(path) for path in notebooks}
+    package = docs.parent / "src" / app.config.site_package
+    made |= {
+        docs / "api" / f"{name}.rst": text
+        for name, text in api_pages(package, set(app.config.site_without)).items()
+    }
+    listed = {page for entries in app.config.site_navigation.values() for page in entries.values()}
+    for path, text in made.items():
+        if path.suffix == ".md" and path.relative_to(docs).with_suffix("").as_posix() not in listed:
+            made[path] = f"---\norphan: true\n---\n\n{text}"
     for path, text in made.items():
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text() != text:
@@ -123,7 +183,10 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_config_value("site_navigation", {}, "env")
     app.add_config_value("site_project_pages", {}, "env")
     app.add_config_value("site_copied", [], "html")
+    app.add_config_value("site_package", "", "env")
+    app.add_config_value("site_without", set(), "env")
     app.connect("builder-inited", _write_pages)
     app.connect("source-read", _read)
+    app.connect("autodoc-process-docstring", _docstring, priority=400)
     app.connect("build-finished", _copy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
