@@ -6,6 +6,7 @@ entry, such as a private class in a signature, becomes text; what does not exist
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -47,11 +48,18 @@ def _resolve(app: Any, env: Any, node: Element, content: Element) -> Element | N
         return make_refnode(
             app.builder, node.get("refdoc", ""), entry.docname, entry.node_id, content, found[0]
         )
-    with mock(app.config.autodoc_mock_imports):
-        return content if exists(name) else None
+    return content if exists(name) else None
+
+
+def _keep_mocks(app: Any, config: Any) -> None:
+    """Keep the mocked packages, since Sphinx would import those of base classes: geant4-pybind then asks for its data sets."""
+    with mock(config.autodoc_mock_imports):
+        made = {name: import_module(name) for name in config.autodoc_mock_imports}
+    sys.modules.update(made)
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect to the references that Sphinx does not find."""
+    app.connect("config-inited", _keep_mocks)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
