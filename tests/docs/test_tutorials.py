@@ -70,7 +70,7 @@ class Page:
         self.output[line] = result.output
 
 
-METRICS_HERE = ("moments", "distances", "auc_observables", "auc_cells")
+METRICS_HERE = ("moments", "distances", "auc_observables")
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +81,7 @@ def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "caloforge.validate.report.build.Drawing", lambda figures, folder: Drawing(figures[:1], folder)
     )
+    monkeypatch.setattr("caloforge.validate.report.event.event_png", lambda *_, **__: b"")
     monkeypatch.setattr(
         "caloforge.studies.page.draw_figures",
         lambda figures, _folder: [Images({one.title: b""}, one.caption) for one in figures],
