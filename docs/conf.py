@@ -114,7 +114,10 @@ napoleon_use_ivar = True
 
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(?!caloforge\.).*"),  # types of other packages: their inventories would have to be downloaded
+    (
+        r"py:.*",
+        r"(?!caloforge\.).*",
+    ),  # types of other packages: their inventories would have to be downloaded
     (r"py:.*", r"caloforge\..*\.[A-Z]"),  # type variables in signatures
 ]
 suppress_warnings = ["ref.python"]  # short names such as bytes, which attributes have too
@@ -125,6 +128,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
+highlight_language = "none"  # blocks without a language are commands and what they print
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 linkcheck_timeout = 20

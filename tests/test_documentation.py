@@ -33,7 +33,9 @@ def _execute(page: Path) -> dict[str, Any]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget afterwards what an example registered."""
-    kept = [(registry, dict(registry._entries)) for registry in (MODELS, METRICS, OBSERVABLES, DETECTORS, FORMATS)]
+    kept = [
+        (registry, dict(registry._entries)) for registry in (MODELS, METRICS, OBSERVABLES, DETECTORS, FORMATS)
+    ]
     yield
     for registry, entries in kept:
         registry._entries = entries

@@ -78,7 +78,10 @@ def api_pages(package: Path, without: set[str]) -> dict[str, str]:
     """Return name to text of the pages of the API: one for each package, with its modules; private ones and those in ``without`` have none."""
 
     def section(name: str, line: str, *options: str) -> str:
-        body = [f".. automodule:: {name}", *(f"   :{one}:" for one in ("members", "show-inheritance", *options))]
+        body = [
+            f".. automodule:: {name}",
+            *(f"   :{one}:" for one in ("members", "show-inheritance", *options)),
+        ]
         return "\n".join([name, line * len(name), "", *body, ""])
 
     pages = {}
