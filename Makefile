@@ -56,7 +56,7 @@ bench: $(VENV)/.installed-test  ## every benchmark, one after the other; 2 is th
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || [ $$? -eq 2 ]; done
 
 clean:  ## remove the environment and what tests, documentation and the demo wrote
-	rm -rf $(VENV) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) demo build docs/api docs/project .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 
 $(BIN)/python:
 	@test -n "$(BOOTSTRAP_PYTHON)" || { \
