@@ -18,7 +18,7 @@ export GEANT4_DATA_DIR ?= $(abspath $(TABLES))
 endif
 
 DEMO_EXTRAS := eval,report
-TEST_EXTRAS := geant4,eval,export,report,formats,track,tune,distributed,test,dev
+TEST_EXTRAS := geant4,eval,export,report,formats,track,tune,distributed,docs,test,dev
 DOCS_EXTRAS := eval,export,report,formats,track,tune,distributed,docs
 RECIPE := pyproject.toml constraints.txt
 

@@ -128,6 +128,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
+toc_object_entries = False  # thousands of names, which each page of the site would copy
 highlight_language = "none"  # blocks without a language are commands and what they print
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

@@ -6,11 +6,13 @@ entry, such as a private class in a signature, becomes text; what does not exist
 
 from __future__ import annotations
 
+import builtins
 import sys
 from importlib import import_module
 from typing import Any
 
 from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
 from sphinx.ext.autodoc.mock import mock
 from sphinx.util.nodes import make_refnode
 
@@ -33,6 +35,19 @@ def exists(name: str) -> bool:
             found = getattr(found, part)
         return True
     return False
+
+
+def _foreign(name: str) -> bool:
+    """Return whether a name is of Python or of a package that is imported, and not of caloforge."""
+    root = name.partition(".")[0]
+    return hasattr(builtins, name) or (root != "caloforge" and "." in name and root in sys.modules)
+
+
+def _drop_foreign(app: Any, doctree: Element) -> None:
+    """Make text of the types of other packages in signatures, which Sphinx would look for among all names of ours."""
+    for node in list(doctree.findall(pending_xref)):
+        if node.get("refdomain") == "py" and _foreign(str(node.get("reftarget", ""))):
+            node.replace_self(node.children)
 
 
 def _resolve(app: Any, env: Any, node: Element, content: Element) -> Element | None:
@@ -61,5 +76,6 @@ def _keep_mocks(app: Any, config: Any) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Connect to the references that Sphinx does not find."""
     app.connect("config-inited", _keep_mocks)
+    app.connect("doctree-read", _drop_foreign)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -138,3 +138,78 @@ def test_broken_links_of_a_built_site_are_found(tmp_path: Path) -> None:
         "index.html: no.png",
         "index.html: two.html#not",
     ]
+
+
+def test_pages_of_the_api_have_every_public_module(tmp_path: Path) -> None:
+    site = _module(DOCS / "_ext" / "site_pages.py")
+    for name in (
+        "__init__.py",
+        "one.py",
+        "_private.py",
+        "room/__init__.py",
+        "room/two.py",
+        "cli/__init__.py",
+    ):
+        (tmp_path / "package" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "package" / name).touch()
+    pages = site.api_pages(tmp_path / "package", {"cli"})
+    assert list(pages) == ["package", "package.room"]
+    named = [re.findall(r"automodule:: (\S+)", text) for text in pages.values()]
+    assert named == [["package", "package.one"], ["package.room", "package.room.two"]]
+    assert "   package.room\n" in pages["package"]
+
+
+def test_bars_and_stars_of_docstrings_are_no_markup() -> None:
+    site = _module(DOCS / "_ext" / "site_pages.py")
+    lines = [
+        "the mean |a - b|, :math:`|x|`, ``|y|``, (N, *shape) and *this*",
+        ".. math:: |z|",
+        "",
+        "   |w|",
+        "|v|",
+    ]
+    assert site.escaped(lines) == [
+        "the mean \\|a - b\\|, :math:`|x|`, ``|y|``, (N, \\*shape) and *this*",
+        ".. math:: |z|",
+        "",
+        "   |w|",
+        "\\|v\\|",
+    ]
+
+
+def test_names_of_references_must_exist() -> None:
+    pytest.importorskip("sphinx", reason="needs the extra 'docs'")
+    references = _module(DOCS / "_ext" / "own_references.py")
+    assert references.exists("caloforge.showers.Showers")
+    assert references.exists("caloforge.geometry.readout.ReadoutLayer.mip")
+    assert not references.exists("caloforge.showers.Shower")
+    assert not references.exists("caloforge.nothing.here")
+
+
+def _formulas(path: Path) -> list[tuple[str, bool]]:
+    """Return the formulas of a page or of a module's docstrings, and which of them stand alone."""
+    if path.suffix == ".md":
+        text = _prose(path)
+        blocks = re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL)
+        inline = re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL))
+    else:
+        text = path.read_text()
+        blocks = [
+            part.replace("\\\\", "\\") if "\\\\frac" in part else part
+            for part in re.findall(r"\.\. math::((?:.*\n)(?:(?: {8,}\S.*)\n)*)", text)
+        ]
+        inline = re.findall(r":math:`([^`]*)`", text)
+    return [(one, True) for one in blocks] + [(one, False) for one in inline]
+
+
+def test_every_formula_can_be_drawn() -> None:
+    pytest.importorskip("sphinx", reason="needs the extra 'docs'")
+    mathml = _module(DOCS / "_ext" / "mathml.py")
+    files = [*_pages(), *(REPOSITORY / "src").rglob("*.py")]
+    found = [(path, *one) for path in files for one in _formulas(path)]
+    assert len(found) > 300
+    for path, formula, block in found:
+        if formula.strip():
+            assert "<math" in mathml.as_mathml(formula, block), path
+    with pytest.raises(Exception, match="unknown"):
+        mathml.as_mathml(r"\unknown{x}", False)
