@@ -34,7 +34,8 @@ NAVIGATION = {
     "Start": {
         "Start in five minutes": "start",
         "Notebooks": "notebooks/index",
-        "Shipped models and results": "models",
+        "Shipped models": "models",
+        "Results": "results",
     },
     "Tutorials": {
         "Your own detector": "tutorials/own-detector",
