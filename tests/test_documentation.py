@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from caloforge.formats import FORMATS, read
+from caloforge.geometry import DETECTORS
 from caloforge.models import MODELS
 from caloforge.validate.metrics.base import METRICS
 from caloforge.validate.observables import OBSERVABLES
@@ -32,7 +33,9 @@ def _execute(page: Path) -> dict[str, Any]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget afterwards what an example registered."""
-    kept = [(registry, dict(registry._entries)) for registry in (MODELS, METRICS, OBSERVABLES, FORMATS)]
+    kept = [
+        (registry, dict(registry._entries)) for registry in (MODELS, METRICS, OBSERVABLES, DETECTORS, FORMATS)
+    ]
     yield
     for registry, entries in kept:
         registry._entries = entries
@@ -75,6 +78,9 @@ def test_the_extending_page(tmp_path: Path) -> None:
 
     _execute(DOCS / "extending.md")
     showers = cf.simulate("atlas-em-barrel", n=200, energy="20GeV", engine="gflash")
+    thin = cf.simulate("thin-ecal", n=3, engine="gflash")
+    assert thin.cells.shape == (3, 810)
+    assert (thin.visible_energy > 0).all()
     showers.save(tmp_path / "showers.h5")
     sample = Sample(showers, "gflash")
     assert sample.observables["peak_share"] == pytest.approx(
@@ -98,7 +104,7 @@ def test_every_command_of_the_pages_is_understood() -> None:
     from caloforge.cli.app import app
 
     helped: dict[str, str] = {}
-    for page in (REPOSITORY / "README.md", *DOCS.glob("*.md")):
+    for page in (REPOSITORY / "README.md", *DOCS.rglob("*.md")):
         for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL):
             for line in re.findall(r"^caloforge .*$", block, re.MULTILINE):
                 words = shlex.split(line, comments=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,20 @@ def test_cells_are_those_of_torch_for_any_number_of_showers(shipped: tuple[Path,
         assert same[some].mean() > 0.997  # cells of some keV amplify rounding
         assert same[np.maximum(cells, reference) > 0.1].all()  # all hits
         assert (difference.sum(1) <= 1e-4 * reference.sum(1)).all()
+
+
+def test_the_tutorial_runs(
+    shipped: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "deploy.md").read_text()
+    assert "caloforge export atlas-photon/vae -o photons.onnx" in page
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photons.onnx").symlink_to(shipped[0])
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "deploy.md", "exec", dont_inherit=True), names)
+    assert names["cells"].shape == (100, 266)
+    assert 0 < names["cells"].sum(1).mean() < 65_536.0
 
 
 def test_the_file_says_what_it_is(shipped: tuple[Path, dict[str, Any]]) -> None:
