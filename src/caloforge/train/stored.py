@@ -140,7 +140,7 @@ class Described(Settings):
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file beside it; empty when it has none."""
-        listed = (*self.weights, *([] if self.seen is None else [self.seen]))
+        listed: list[_Weights | _Seen] = [*self.weights, *([] if self.seen is None else [self.seen])]
         return self.sha256.get(name) or next((one.sha256 for one in listed if one.file == name), "")
 
     def size(self, name: str) -> int | None:
