@@ -103,7 +103,7 @@ def test_killed_and_resumed_is_the_same(
     else:
         _stopped(monkeypatch, name, toy_file, tmp_path / "killed", checkpoints, overrides=SETTINGS, seed=3)
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    with pytest.raises(FileFormatError, match=r"not finished.*--resume"):
+    with pytest.raises(FileFormatError, match=r"not finished.*resume=True"):
         RunFolder(tmp_path / "killed").models()
     train(name, toy_file, tmp_path / "killed", resume=True, **how)
     train(name, toy_file, tmp_path / "whole", **how)
@@ -177,7 +177,7 @@ def test_an_output_is_kept_unless_forced(toy_file: Path, tmp_path: Path) -> None
     run = tmp_path / "a"
     train("toy-mean", toy_file, run, device="cpu")
     (run / "mine.txt").write_text("kept")
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="force=True"):
         train("toy-mean", toy_file, run, device="cpu")
     train("toy-mean", toy_file, run, device="cpu", seed=8, force=True)
     assert RunFolder(run).read()["seed"] == 8
