@@ -204,7 +204,7 @@ def check_resumed(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -
     if longer and (finished or not _all_open(folder, settings, old)):
         what = "the run is finished" if finished else "a stage with fewer epochs is trained already"
         raise ConfigError(
-            f"{folder.path}: cannot resume with {listed(longer)}: {what}; train another run --from this one"
+            f"{folder.path}: cannot resume with {listed(longer)}: {what}; train another run that starts from it (--from)"
         )
     return finished
 
