@@ -159,10 +159,15 @@ class Values:
             return given
         array = np.asarray(given)
         numbers = array.dtype.kind in "fiu"
-        if not numbers or array.ndim != 1 or not len(array) or not (np.isfinite(array) & (array > 0)).all():
+        shaped = numbers and array.ndim == 1 and len(array) > 0
+        if shaped and len(wrong := array[~(np.isfinite(array) & (array > 0))]):
+            raise InputError(
+                f"{what} of the showers: {wrong[0]:g} is among them; expected finite numbers above 0, in {unit}"
+            )
+        if not shaped:
             found = f"of shape {array.shape}" if numbers else f"of type {array.dtype}"
             raise InputError(
-                f"{what} of the showers are an array {found}; expected (N,), finite and above 0, in {unit}"
+                f"{what} of the showers are an array {found}; expected one number for each, in {unit}"
             )
         return cls(array.astype(np.float64))
 

@@ -71,7 +71,7 @@ def draw_cells(detector: Detector, cells: NDArray[np.float32], title: str = "") 
     require("matplotlib.pyplot", extra="report")  # which teaches notebooks to show figures
     figure_module, colors = (require(f"matplotlib.{name}", extra="report") for name in ("figure", "colors"))
     figure = figure_module.Figure(figsize=(11.0, 3.6), layout="constrained")
-    side, front, layers = figure.subplots(1, 3)
+    layers, side, front = figure.subplots(1, 3)
     filled = np.flatnonzero(cells > 0)
     filled = filled[np.argsort(cells[filled])]
     energies, (x, y, z) = np.asarray(cells[filled], np.float64), detector.cell_centres[filled].T

@@ -212,7 +212,7 @@ def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     known = inspect.signature(build).parameters
     for option in options.keys() - known.keys():
         raise InputError(
-            f"engine '{name}' has no option '{option}'; {did_you_mean(option, list(known)) if known else 'it has none'}"
+            f"engine '{name}' has no option '{option}'; {did_you_mean(option, list(known)) if known else 'it has no options'}"
         )
     return build(**options)
 
