@@ -7,7 +7,6 @@ The names below are the verbs of the command line. They are imported when first 
 from __future__ import annotations
 
 from importlib import import_module
-from inspect import Signature, signature
 from types import ModuleType
 from typing import Any
 
@@ -72,6 +71,8 @@ class VerbPackage(ModuleType):
         return getattr(self, self.__name__.rpartition(".")[2])
 
     @property
-    def __signature__(self) -> Signature:
+    def __signature__(self) -> Any:
         """The signature of the function, for ``inspect`` and tab completion."""
+        from inspect import signature
+
         return signature(self._verb)

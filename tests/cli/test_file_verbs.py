@@ -247,8 +247,7 @@ def test_the_doctor(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert "caloforge works here" in text
     found = json.loads(run("doctor", "--json").stdout)
     assert found["healthy"]
-    doctor = import_module("caloforge.cli.doctor")
-    monkeypatch.setattr(doctor, "version", lambda name: "1.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
     broken = json.loads(run("doctor", "--json", code=1).stdout)
     [packages] = [one for one in broken["findings"] if one["name"] == "packages"]
     assert packages["state"] == "broken"

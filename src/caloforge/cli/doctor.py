@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -82,6 +78,8 @@ def _tried(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def _python() -> Iterator[Finding]:
+    import platform
+
     good = sys.version_info >= (3, 11)
     text = f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}; caloforge {__version__}"
     yield Finding("python", GOOD if good else BAD, text, "" if good else "use Python 3.11 or newer")
@@ -89,6 +87,8 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """Look at the packages that caloforge and its extras need."""
+    from importlib.metadata import requires
+
     groups: dict[str, list[str]] = {}
     for line in requires("caloforge") or ():
         found = _REQUIREMENT.match(line)
@@ -107,6 +107,8 @@ def _packages() -> Iterator[Finding]:
 
 def _wrong(package: str, least: str) -> str:
     """Say what is wrong with an installed package; empty when nothing is."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         there = version(package)
     except PackageNotFoundError:
@@ -154,7 +156,7 @@ def _geant4() -> Iterator[Finding]:
     if installed:
         yield Finding("geant4", OPTIONAL, installed, "pip install 'caloforge[geant4]' (gflash needs none)")
     else:
-        yield Finding("geant4", GOOD, f"geant4-pybind {version('geant4-pybind')}")
+        yield Finding("geant4", GOOD, "geant4-pybind is installed")
     for name, needed in (("geant4 tables", ELECTROMAGNETIC), ("hadronic tables", HADRONIC)):
         try:
             found = find_data(needed, tables=needed is HADRONIC)
@@ -168,6 +170,9 @@ def _geant4() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
+    import shutil
+    import tempfile
+
     from caloforge.train.settings import free_memory
 
     free = free_memory()

@@ -105,12 +105,13 @@ def lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     empty = f", {facts['empty']:,} of them empty" if "empty" in facts else ""
     rows.append(("showers", f"{facts['showers']:,}{empty}"))
     rows.append(("particle", facts["particle"] or "not known"))
-    rows += [
-        (name.replace("incident_", "").replace("_", " "), _range_text(one))
-        for name, one in facts["conditions"].items()
-    ]
-    if "incident_theta" not in facts["conditions"]:
-        rows.append(("theta", "90 degrees (not stored)"))
+    ranges = {name: _range_text(one) for name, one in facts["conditions"].items()}
+    ranges = {
+        "incident_energy": ranges.pop("incident_energy"),
+        "incident_theta": "90 degrees (not stored)",
+        **ranges,
+    }
+    rows += [(name.replace("incident_", "").replace("_", " "), text) for name, text in ranges.items()]
     if "visible_energy" in facts:
         visible = facts["visible_energy"]
         text = f"{visible['mean']:.5g} MeV on average ({visible['low']:.4g} to {visible['high']:.4g}), {facts['response']:.4g} of the incident energy"
