@@ -22,6 +22,7 @@ FREE = {
     "files",
     "text_files",
     "progress",
+    "citation",
     "settings",
 }
 """Top-level modules that every part may use."""

@@ -63,6 +63,13 @@ def test_the_sample_is_small_and_what_it_says() -> None:
     assert response.mean() == pytest.approx(showers.detector.sampling_fraction, rel=0.05)
 
 
+def test_the_citation_is_in_the_wheel() -> None:
+    wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
+    assert wheel["force-include"] == {"CITATION.cff": "caloforge/CITATION.cff"}
+
+
 def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = [

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from caloforge.errors import ConfigError, FileFormatError, InputError
+from caloforge.errors import ConfigError, FileFormatError, InputError, did_you_mean
 from caloforge.text_files import parse_toml
 
-__all__ = ["ModelConfig", "OptimizerSettings", "Settings", "assignment", "merge", "torch_device", "validated"]
+__all__ = [
+    "ModelConfig",
+    "OptimizerSettings",
+    "Settings",
+    "assignment",
+    "assignments",
+    "merge",
+    "torch_device",
+    "validated",
+]
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -147,6 +156,18 @@ def assignment(text: str) -> tuple[str, Any]:
     return key.strip(), value
 
 
+def assignments(
+    values: Mapping[str, Any] | Iterable[str | tuple[str, Any]] | None,
+) -> tuple[tuple[str, Any], ...]:
+    """Return keys and values of a mapping, whose keys may be dotted and whose values may be mappings, or of texts ``key=value``.
+
+    Raises:
+        ConfigError: When a text is not ``key=value``.
+    """
+    items = values.items() if isinstance(values, Mapping) else values or ()
+    return tuple(assignment(one) if isinstance(one, str) else one for one in items)
+
+
 def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
     """Build settings from plain values.
 
@@ -164,8 +185,8 @@ def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = _known(kind, tuple(str(part) for part in first["loc"][:-1]))
-            msg = f"{where}: unknown key '{key}'; known: {', '.join(known)}"
+            *path, last = (str(part) for part in first["loc"])
+            msg = f"{where}: unknown key '{key}'; {did_you_mean(last, _known(kind, tuple(path)), 200)}"
         else:
             given = f", got {first['input']!r:.80}" if isinstance(first["input"], str | int | float) else ""
             said = first["msg"].removeprefix("Value error, ")

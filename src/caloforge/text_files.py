@@ -10,7 +10,7 @@ import math
 import os
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "TEXT_BYTES",
     "TOML_BYTES",
     "check_regular",
+    "listed",
     "parse_json",
     "parse_toml",
     "read_json",
@@ -97,6 +98,13 @@ def parse_json(text: str, where: str | Path) -> dict[str, Any]:
             where, "", f"is not JSON of the right kind: {type(found).__name__}, expected an object"
         )
     return found
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Return names for a message, not more than some: ``a.h5, b.h5, c.h5 and 101 more``."""
+    known = list(names)
+    more = f" and {len(known) - most} more" if len(known) > most + 1 else ""
+    return ", ".join(known[:most] if more else known) + more
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:

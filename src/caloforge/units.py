@@ -6,15 +6,16 @@ Inside, everything is MeV, degrees and seconds. A bare energy is refused, since 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caloforge.errors import UnitError
+from caloforge.errors import InputError, UnitError
 
-__all__ = ["AngleSpec", "EnergySpec", "read_seconds", "say_seconds"]
+__all__ = ["AngleSpec", "Angles", "Energies", "EnergySpec", "Values", "read_seconds", "say_seconds"]
 
 _UNITS = {"keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
@@ -117,14 +118,16 @@ class AngleSpec:
             )
 
     @classmethod
-    def parse(cls, text: str | float | AngleSpec) -> AngleSpec:
-        """Read ``90``, ``30-90`` or a number, in degrees.
+    def parse(cls, text: str | float | AngleSpec | Values) -> AngleSpec:
+        """Read ``90``, ``30-90`` or a number, in degrees; of the values of showers return the range.
 
         Raises:
             UnitError: When the text is neither.
         """
         if isinstance(text, AngleSpec):
             return text
+        if isinstance(text, Values):
+            return cls(float(text.array.min()), float(text.array.max()))
         match = _ANGLE.fullmatch(str(text))
         if match is None:
             raise UnitError(f"angle '{text}' is not understood: expected degrees such as 90 or 30-90")
@@ -137,6 +140,46 @@ class AngleSpec:
 
     def __str__(self) -> str:
         return f"{self.low:g}" if self.low == self.high else f"{self.low:g}-{self.high:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """A number for each shower (N,)."""
+
+    array: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, given: Any, what: str, unit: str) -> Any:
+        """Return the values of an array or list; anything else as it is.
+
+        Raises:
+            InputError: When they are not one finite positive number for each shower.
+        """
+        if not isinstance(given, list | tuple | np.ndarray):
+            return given
+        array = np.asarray(given)
+        numbers = array.dtype.kind in "fiu"
+        shaped = numbers and array.ndim == 1 and len(array) > 0
+        if shaped and len(wrong := array[~(np.isfinite(array) & (array > 0))]):
+            raise InputError(
+                f"{what} of the showers: {wrong[0]:g} is among them; expected finite numbers above 0, in {unit}"
+            )
+        if not shaped:
+            found = f"of shape {array.shape}" if numbers else f"of type {array.dtype}"
+            raise InputError(
+                f"{what} of the showers are an array {found}; expected one number for each, in {unit}"
+            )
+        return cls(array.astype(np.float64))
+
+    def take(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Return the values of a range of showers; behind the last one they begin again."""
+        return self.array[np.arange(start, stop) % len(self.array)]
+
+
+Energies: TypeAlias = "str | EnergySpec | Sequence[float] | NDArray[Any]"
+"""Energies with their unit, such as ``50GeV``, or of each shower, MeV."""
+Angles: TypeAlias = "str | float | AngleSpec | Sequence[float] | NDArray[Any]"
+"""Angles, or of each shower, degrees."""
 
 
 def read_seconds(text: str) -> float:

@@ -33,7 +33,7 @@ def refused(run: Run) -> Run:
     def call(*arguments: object, code: int = 2) -> str:
         result = run(*arguments, code=code)
         assert result.stdout == ""
-        lines = result.stderr.splitlines()
+        lines = [line for line in result.stderr.splitlines() if not line.startswith("caloforge: not given")]
         assert len(lines) == 1, result.stderr
         assert lines[0].startswith("caloforge: error: ")
         return str(lines[0])

@@ -11,7 +11,7 @@ import pytest
 from caloforge.showers import read_showers
 
 Run = Callable[..., Any]
-BEAM = ("atlas-em-barrel", "--engine", "gflash")
+BEAM = ("atlas-em-barrel", "--engine", "gflash", "--energy", "20GeV", "--theta", "90", "--particle", "gamma")
 
 
 def test_jobs_are_made_and_merged(run: Run, refused: Run, tmp_path: Path) -> None:

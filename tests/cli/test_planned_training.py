@@ -126,7 +126,9 @@ def test_refusals(
 
 
 def test_what_is_neither_a_model_nor_a_file(refused: Refused, run: Run, tmp_path: Path) -> None:
-    assert "unknown model 'flow-matchin'; known: " in refused("train", "flow-matchin", "-o", tmp_path / "run")
+    assert "unknown model 'flow-matchin'; did you mean flow-matching or " in refused(
+        "train", "flow-matchin", "-o", tmp_path / "run"
+    )
     assert "no such file" in refused("train", "showers.h5", "-o", tmp_path / "run")
     assert "no file of showers after the model 'vae'" in " ".join(
         run("train", "vae", "-o", tmp_path / "run", code=2).stderr.replace("│", " ").split()

@@ -55,7 +55,7 @@ def test_full_disk_is_a_write_error(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="force=True"):
         check_output(tmp_path / "a")
     assert check_output(tmp_path / "a", force=True) == tmp_path / "a"
     with pytest.raises(OutputError, match="does not exist"):

@@ -88,7 +88,7 @@ def test_lemurs(voxels: Showers, write: Write) -> None:
     with pytest.raises(FileFormatError, match="names no detector"):
         read(path)
     with pytest.raises(
-        FileFormatError, match=r"not divided by the sampling fraction; settle it with --cell-scale, some 29"
+        FileFormatError, match=r"not divided by the sampling fraction; settle it with cell_scale, some 29"
     ):
         read(path, detector="calochallenge-2")
     made = read(path, detector="calochallenge-2", cell_scale=1 / 0.033)
@@ -105,7 +105,7 @@ def test_calochallenge(voxels: Showers, write: Write) -> None:
     wrong = write(
         showers=voxels.grid().transpose(0, 3, 2, 1).reshape(30, -1), incident_energies=voxels.incident_energy
     )
-    with pytest.raises(FileFormatError, match=r"axes look exchanged.*--axes raz"):
+    with pytest.raises(FileFormatError, match=r"axes look exchanged.*axes='raz'"):
         read(wrong)
     np.testing.assert_array_equal(read(wrong, axes="rpz").cells, voxels.cells)
 
@@ -120,7 +120,9 @@ def test_any_names(inclined: Showers, write: Write) -> None:
     path = write(**content)
     keys = {"cells": "a/hits", "energy": "a/e", "theta": "a/angle", "conditions/number": "a/number"}
     given = {"keys": keys, "detector": "ild-ecal-angled", "axes": "zyx", "angle_from": "normal"}
-    with pytest.raises(FileFormatError, match=r"is of no known layout; name its data \(--key cells=NAME"):
+    with pytest.raises(
+        FileFormatError, match=r"is of no known layout; name its data \(keys={'cells': 'NAME'}"
+    ):
         read(path)
     with pytest.raises(FileFormatError, match="does not say its units"):
         read(path, **given)
@@ -135,7 +137,7 @@ def test_axes_that_a_shape_leaves_open(inclined: Showers, photons: Showers, writ
     path = write(cells=photons.grid(), e=photons.incident_energy)
     given = {"keys": {"cells": "cells", "energy": "e"}, "energy_unit": "MeV", "cell_unit": "MeV"}
     with pytest.raises(
-        FileFormatError, match=r"xyz or xzy or yxz or yzx or zxy or zyx\? settle it with --axes"
+        FileFormatError, match=r"xyz or xzy or yxz or yzx or zxy or zyx\? settle it with axes"
     ):
         read(path, detector="ild-ecal", **given)
     place = get_detector("calochallenge-2")
@@ -149,7 +151,7 @@ def test_axes_that_a_shape_leaves_open(inclined: Showers, photons: Showers, writ
         FileFormatError, match=r"has shape \(4, 16, 45, 9\); expected \(N, 45, 16, 9\) in the order zar"
     ):
         read(path, detector=place, axes="zar", **given)
-    with pytest.raises(FileFormatError, match="--axes xyz does not name the axes of 'calochallenge-2'"):
+    with pytest.raises(FileFormatError, match="axes='xyz' does not name the axes of 'calochallenge-2'"):
         read(path, detector=place, axes="xyz", **given)
 
 

@@ -48,22 +48,22 @@ def test_units(photons: Showers, inclined: Showers, save: Save) -> None:
             photons,
             {"incident_energies": photons.incident_energy / 1e3},
             {"energy_unit": "GeV"},
-            "--energy-unit GeV",
+            "energy_unit='GeV'",
         ),
-        (photons, {"showers": photons.cells / 1e3}, {"cell_unit": "GeV"}, "--cell-unit GeV"),
-        (photons, {"showers": photons.cells / 0.0215}, {"cell_scale": 0.0215}, "--cell-scale 0.0215"),
+        (photons, {"showers": photons.cells / 1e3}, {"cell_unit": "GeV"}, "cell_unit='GeV'"),
+        (photons, {"showers": photons.cells / 0.0215}, {"cell_scale": 0.0215}, "cell_scale=0.0215"),
         (
             inclined,
             {"incident_theta": np.radians(inclined.incident_theta)},
             {"angle_unit": "rad"},
-            "--angle-unit rad",
+            "angle_unit='rad'",
         ),
         (inclined, {"incident_theta": 90 - inclined.incident_theta}, {"angle_from": "normal"}, ""),
         (
             inclined,
             {"incident_theta": 180 - inclined.incident_theta},
             {"angle_from": "opposite"},
-            "--angle-from opposite",
+            "angle_from='opposite'",
         ),
     ]
     for showers, changes, options, text in cases:
@@ -91,7 +91,7 @@ def test_what_is_unusual_hides_nothing(photons: Showers, save: Save) -> None:
 def test_angles_out_of_range(inclined: Showers, save: Save) -> None:
     path = save(inclined, incident_theta=np.linspace(0, 60, 20))
     with pytest.raises(
-        FileFormatError, match=r"angles are 0 to 60 degrees; expected 0 to 180.*--angle-from normal"
+        FileFormatError, match=r"angles are 0 to 60 degrees; expected 0 to 180.*angle_from='normal'"
     ):
         read(path, detector="ild-ecal-angled")
     assert (
@@ -111,7 +111,7 @@ def test_cells_that_are_no_energies(value: float, text: str, photons: Showers, s
     path = save(photons, showers=cells)
     with pytest.raises(FileFormatError, match=f"cells, row 9: {text}") as caught:
         read(path, detector="ild-ecal")
-    assert ("--clip-negative" in str(caught.value)) == (value == -1.0)
+    assert ("clip_negative=True" in str(caught.value)) == (value == -1.0)
     if value == -1.0:
         np.testing.assert_array_equal(
             read(path, detector="ild-ecal", clip_negative=True).cells, np.maximum(cells, 0)
@@ -129,7 +129,7 @@ def test_energies_that_are_none(value: float, photons: Showers, save: Save) -> N
 def test_energies_that_are_given_twice(inclined: Showers, save: Save) -> None:
     for options in ({"energy": "50GeV"}, {"theta": 60.0}):
         with pytest.raises(
-            FileFormatError, match=f"has its own values of .*; leave out --{next(iter(options))}"
+            FileFormatError, match=f"has its own values of .*; leave out {next(iter(options))}"
         ):
             read(save(inclined), detector="ild-ecal-angled", **options)
 
@@ -186,11 +186,14 @@ def test_nothing_is_left_of_a_conversion_that_fails(photons: Showers, save: Save
 
 def test_options(photons: Showers, tmp_path: Path) -> None:
     cases = [
-        ({"energy_unit": "gev"}, "unknown unit of energy 'gev'; known: eV, keV, MeV, GeV, TeV"),
+        (
+            {"energy_unit": "gev"},
+            "unknown unit of energy 'gev'; did you mean GeV\\? known: eV, keV, MeV, GeV, TeV",
+        ),
         ({"angle_unit": "grad"}, "unknown unit of angle 'grad'"),
         ({"axes": "xxz"}, "'xxz' is not an order of axes"),
         ({"cell_scale": 0.0}, "expected a factor above zero"),
-        ({"keys": {"enregy": "e"}}, "unknown role of --key 'enregy'; known: cells, energy"),
+        ({"keys": {"enregy": "e"}}, "unknown role of keys 'enregy'; did you mean energy or hit_energy"),
         ({"theta": 200.0}, "expected degrees between 0 and 180"),
     ]
     for options, text in cases:
@@ -198,9 +201,9 @@ def test_options(photons: Showers, tmp_path: Path) -> None:
             ReadOptions(**options)
     path = photons.save(tmp_path / "a.h5")
     for options, name in (
-        ({"energy_unit": "GeV"}, "--energy-unit"),
-        ({"axes": "zxy"}, "--axes"),
-        ({"theta": 60.0}, "--theta"),
+        ({"energy_unit": "GeV"}, "energy_unit"),
+        ({"axes": "zxy"}, "axes"),
+        ({"theta": 60.0}, "theta"),
     ):
         with pytest.raises(InputError, match=f"{name} does not apply to files of the format 'caloforge'"):
             read(path, **options)
@@ -214,7 +217,7 @@ def test_files_of_no_format(tmp_path: Path) -> None:
         read(path)
     path.write_bytes(b"anything")
     with pytest.raises(
-        FileFormatError, match=r"is of no known format; name it \(--format caloforge, showerdata, "
+        FileFormatError, match=r"is of no known format; name it \(format caloforge, showerdata, "
     ):
         read(path)
     for name in FORMATS:

@@ -128,10 +128,10 @@ def test_edm4hep(inclined: Showers, write: Write) -> None:
 def test_edm4hep_of_a_barrel(photons: Showers, write: Write, tmp_path: Path) -> None:
     """The particle flies along the file's y, from 1800 mm on; there is no angle to store."""
     path = write("events", edm4hep(photons, "xzy", (0, 1800, 20)))
-    with pytest.raises(FileFormatError, match=r"its particle flies along .*settle it with --axes"):
+    with pytest.raises(FileFormatError, match=r"its particle flies along .*settle it with axes"):
         read(path, detector="ild-ecal")
     with pytest.raises(
-        FileFormatError, match=r"outside of the cells of 'ild-ecal'.*--origin.*--drop-outside"
+        FileFormatError, match=r"outside of the cells of 'ild-ecal'.*origin.*drop_outside=True"
     ):
         read(path, detector="ild-ecal", axes="xzy")
     made = read(path, detector="ild-ecal", axes="xzy", origin=(0, 1800, 20))
@@ -150,7 +150,8 @@ def test_edm4hep_with_several_collections_or_particles(photons: Showers, write: 
     other = {key.replace("ECalHits", "HCalHits"): values for key, values in content.items() if "ECal" in key}
     path = write("events", content | other)
     with pytest.raises(
-        FileFormatError, match=r"has 2 collections .*--key cells=COLLECTION\); it has: ECalHits, HCalHits"
+        FileFormatError,
+        match=r"has 2 collections .*keys={'cells': 'COLLECTION'}\); it has: ECalHits, HCalHits",
     ):
         read(path, detector="ild-ecal")
     made = read(path, detector="ild-ecal", keys={"cells": "HCalHits"})
@@ -172,5 +173,5 @@ def test_damage_is_named(photons: Showers, write: Write, tmp_path: Path) -> None
     with uproot.recreate(tmp_path / "two.root") as file:
         for name in "ab":
             file.mktree(name, {"x": np.float32}).extend({"x": np.ones(3, np.float32)})
-    with pytest.raises(FileFormatError, match=r"has 2 trees \(--key tree=NAME\); it has: a, b"):
+    with pytest.raises(FileFormatError, match=r"has 2 trees \(keys={'tree': 'NAME'}\); it has: a, b"):
         read(tmp_path / "two.root", detector="ild-ecal")

@@ -95,7 +95,7 @@ def test_angles_of_a_reference_are_refused_too() -> None:
 def test_showers_have_the_angle_of_the_training_not_that_of_the_beam() -> None:
     model = echo(theta=AngleSpec(60.0, 60.0))
     assert model.generate(3, energy="50GeV").incident_theta.tolist() == [60.0] * 3
-    assert model.notes() == ["no angle is given (--theta); drawn are 60 degrees"]
+    assert model.notes() == ["no angle is given (theta); drawn are 60 degrees"]
     with pytest.raises(IncompatibleError, match="trained at 60 degrees only, not at 90"):
         model.generate(3, energy="50GeV", theta=90)
     with pytest.raises(IncompatibleError, match="trained at 60 degrees only, not at 90"):
@@ -133,9 +133,9 @@ def test_what_is_not_a_number_is_refused() -> None:
 
 def test_angles_left_out_are_those_of_the_training_and_said() -> None:
     whole = echo("ild-ecal-angled", incident_theta=(30.02, 89.99))
-    assert whole.notes() == ["no angle is given (--theta); drawn are 30-90 degrees"]
+    assert whole.notes() == ["no angle is given (theta); drawn are 30-90 degrees"]
     part = echo("ild-ecal-angled", incident_theta=(50.0, 55.0))
-    assert part.notes() == ["no angle is given (--theta); drawn are 50-55 degrees"]
+    assert part.notes() == ["no angle is given (theta); drawn are 50-55 degrees"]
     angles = part.generate(40, energy="50GeV").incident_theta
     assert 50.0 <= angles.min() < angles.max() <= 55.0
 

@@ -101,7 +101,7 @@ def test_limits(energy: float, hits: float, message: str | None) -> None:
         return
     with pytest.raises(InputError, match=message) as found:
         plain.check(other, "flow", "bf16")
-    assert "use --precision float32" in str(found.value)
+    assert "use precision='float32'" in str(found.value)
 
 
 def test_means_are_those_of_all_cells() -> None:
@@ -118,7 +118,7 @@ def test_what_is_refused(run: Path, flow: FlowMatching) -> None:
         load(run, device="cpu", precision="bf16")
     with pytest.raises(InputError, match="tf32 needs an NVIDIA GPU"):
         generator(flow, "tf32")
-    with pytest.raises(InputError, match="for GPUs alone, not on cpu; leave out --compile"):
+    with pytest.raises(InputError, match="for GPUs alone, not on cpu; leave out compiled=True"):
         Generator([flow], "flow", "gamma", CPU, compiled=True)
     with pytest.raises(InputError, match="vae: this model names nothing to compile"):
         load(run, device="cpu", compiled=True)
@@ -197,7 +197,7 @@ def test_a_compiler_that_fails_is_one_line(
     model.mode.compiled = True
     monkeypatch.setattr(model.mode, "applied", broken)
     with pytest.raises(
-        InputError, match=r"flow: the networks cannot be compiled here, no compiler; leave out --compile$"
+        InputError, match=r"flow: the networks cannot be compiled here, no compiler; leave out compiled=True$"
     ):
         model.write(tmp_path / "s.h5", 5, energy="20GeV")
     assert list(tmp_path.iterdir()) == []

@@ -50,7 +50,7 @@ def test_the_ending_names_the_format(tmp_path: Path) -> None:
 def test_an_existing_drawing_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "side.svg"
     path.write_text("mine")
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="force=True"):
         draw_detector(get_detector("clic-ecal"), path)
     assert path.read_text() == "mine"
     draw_detector(get_detector("clic-ecal"), path, force=True)

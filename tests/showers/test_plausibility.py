@@ -107,8 +107,8 @@ def test_files_of_others_are_judged_when_they_are_opened(samples: list[Showers],
     showers = samples[0]
     changes = {
         "right": (showers.cells, 1.0, ""),
-        "gev": (showers.cells, 1e-3, "--energy-unit GeV"),
-        "order": (stored(showers, "zxy").reshape(len(showers), -1), 1.0, "--axes zxy"),
+        "gev": (showers.cells, 1e-3, "energy_unit='GeV'"),
+        "order": (stored(showers, "zxy").reshape(len(showers), -1), 1.0, "axes='zxy'"),
     }
     for name, (cells, scale, option) in changes.items():
         path = tmp_path / f"{name}.h5"

@@ -154,7 +154,7 @@ def test_a_file_without_detector_is_read_when_it_is_named(tmp_path: Path) -> Non
     assert (showers.has_theta, showers.seed, showers.particle) == (False, None, "")
     with open_showers(path, "calochallenge-1-photons") as file:
         assert_same(file.take([5, 1]), showers.take([5, 1]))
-    message = r"c\.h5: attribute 'detector': is missing; name the detector of its showers \(--detector NAME\)"
+    message = r"c\.h5: attribute 'detector': is missing; name the detector of its showers \(detector=NAME\)"
     with pytest.raises(FileFormatError, match=message):
         open_showers(path)
 
@@ -250,7 +250,7 @@ STRUCTURE = {
     ),
     "broken definition": (
         attribute("detector_definition", "{}"),
-        r"is 'toy', which cannot be built: .*--detector",
+        r"is 'toy', which cannot be built: .*detector",
     ),
 }
 

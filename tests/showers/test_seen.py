@@ -32,7 +32,7 @@ def test_seen_reference_showers_are_counted_and_refused() -> None:
     assert check.count(images(5, 8)) is None
     assert check.count(model).as_dict() == {"n": inside, "of": 40}
     with pytest.raises(
-        SeenShowersError, match=f"^{inside} of 40 reference showers .* 'vae'; use --allow-seen"
+        SeenShowersError, match=f"^{inside} of 40 reference showers .* 'vae'; use allow_seen=True"
     ):
         check.require_unseen([("vae", model)])
     assert check.require_unseen([("vae", model), ("x", images())], allow_seen=True)["vae"].n == inside

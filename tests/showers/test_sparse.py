@@ -183,7 +183,7 @@ def test_showerdata_reads_our_files(make, tmp_path: Path) -> None:
 def test_files_of_showerdata_are_read(name: str, tmp_path: Path) -> None:
     showers = showers_of(name, 200)
     path = save_as_showerdata(tmp_path / "s.h5", showers)
-    with pytest.raises(FileFormatError, match=r"attribute 'detector': is missing; .*--detector"):
+    with pytest.raises(FileFormatError, match=r"attribute 'detector': is missing; .*detector"):
         open_showers(path)
     with open_showers(path, name) as file:
         np.testing.assert_array_equal(file[:].cells, showers.cells)

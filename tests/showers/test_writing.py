@@ -136,7 +136,7 @@ def test_existing_files_are_kept(make, tmp_path: Path) -> None:
         pytest.fail("work was started")
         yield
 
-    with pytest.raises(OutputExistsError, match="exists already; use --force"):
+    with pytest.raises(OutputExistsError, match="exists already; use force=True"):
         write_showers(path, batches())
     with pytest.raises(OutputExistsError), ShowerWriter(path, "ild-ecal"):
         pytest.fail("the writer was opened")

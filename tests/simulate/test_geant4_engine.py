@@ -52,7 +52,7 @@ def lay_out(folder: Path, variables: tuple[str, ...] = tuple(DATA_SETS), version
 
 def test_without_data_the_error_says_how_to_get_them(home: Path) -> None:
     with pytest.raises(
-        Geant4DataError, match=r"G4EMLOW.*GEANT4_DATA_DIR.*G4LEDATA.*--download-data"
+        Geant4DataError, match=r"G4EMLOW.*GEANT4_DATA_DIR.*G4LEDATA.*download_data=True"
     ) as caught:
         find_data()
     assert "\n" not in str(caught.value)

@@ -201,7 +201,7 @@ def test_wrong_use_is_refused(count: type[Count], gflash_images: Path, tmp_path:
         run_study("count", gflash_images)
     with pytest.raises(InputError, match="ships no reference"):
         run_study("count", None, gflash_images)
-    with pytest.raises(ConfigError, match="known: threshold"):
+    with pytest.raises(ConfigError, match="did you mean threshold"):
         run_study("count", gflash_images, gflash_images, settings=["treshold=1"])
     with pytest.raises(ConfigError, match="key=value"):
         run_study("count", gflash_images, gflash_images, settings=["threshold"])

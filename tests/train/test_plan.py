@@ -89,7 +89,9 @@ def test_showers_that_cannot_be_used_three_times_are_left_out() -> None:
 
 
 def test_a_time_that_is_too_short_says_what_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"--time: 30 s is too short .* expected at least about ") as caught:
+    with pytest.raises(
+        ConfigError, match=r"time_limit: 30 s is too short .* expected at least about "
+    ) as caught:
         plan(300, 30.0)
     needed = read_seconds(str(caught.value).rpartition("about ")[2].replace(" ", ""))
     assert plan(300, needed).seconds <= 1.05 * needed

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stops import assert_same, stopped
 
 from caloforge.errors import (
     CaloforgeError,
@@ -52,13 +53,6 @@ KILLED = textwrap.dedent(
 )
 
 
-def _same(a: Path, b: Path) -> None:
-    first, second = load_weights(a / "weights.safetensors"), load_weights(b / "weights.safetensors")
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-
-
 def _kill_after(name: str, file: Path, run: Path, checkpoints: int) -> None:
     done = subprocess.run(
         [
@@ -71,43 +65,21 @@ def _kill_after(name: str, file: Path, run: Path, checkpoints: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def _stopped(monkeypatch: pytest.MonkeyPatch, name: str, file: Path, run: Path, after: int, **how) -> None:
-    """Train in this process and break off after some checkpoints, as if killed."""
-    from caloforge.train import run as module
-
-    saved, count = module.save_state, 0
-
-    class Killed(BaseException):
-        pass
-
-    def save(path, state):
-        nonlocal count
-        saved(path, state)
-        count += 1
-        if count == after:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "save_state", save)
-        with pytest.raises(Killed):
-            train(name, file, run, device="cpu", **how)
-
-
 @pytest.mark.parametrize(("name", "checkpoints"), [("toy-adversarial", 2), ("toy-two-stage", 3)])
-def test_killed_and_resumed_is_the_same(
+def test_killed_and_resumed_is_theassert_same(
     monkeypatch: pytest.MonkeyPatch, name: str, checkpoints: int, toy_file: Path, tmp_path: Path
 ) -> None:
     how = {"overrides": SETTINGS, "device": "cpu", "seed": 3}
     if name == "toy-two-stage":  # in its second stage
         _kill_after(name, toy_file, tmp_path / "killed", checkpoints)
     else:
-        _stopped(monkeypatch, name, toy_file, tmp_path / "killed", checkpoints, overrides=SETTINGS, seed=3)
+        stopped(monkeypatch, name, toy_file, tmp_path / "killed", checkpoints, overrides=SETTINGS, seed=3)
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    with pytest.raises(FileFormatError, match=r"not finished.*--resume"):
+    with pytest.raises(FileFormatError, match=r"not finished.*resume=True"):
         RunFolder(tmp_path / "killed").models()
     train(name, toy_file, tmp_path / "killed", resume=True, **how)
     train(name, toy_file, tmp_path / "whole", **how)
-    _same(tmp_path / "killed", tmp_path / "whole")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
     logs = [RunFolder(tmp_path / run).log.read_text() for run in ("killed", "whole")]
     assert logs[0] == logs[1]
     assert not (tmp_path / "killed" / "state.pt").exists()
@@ -118,10 +90,10 @@ def test_several_trainings_go_on(
     monkeypatch: pytest.MonkeyPatch, after: int, toy_file: Path, tmp_path: Path
 ) -> None:
     how = {"overrides": ["checkpoint_epochs=1", "trainings=2", "epochs=3", "combine=ensemble"], "seed": 1}
-    _stopped(monkeypatch, "toy-two-stage", toy_file, tmp_path / "a", after, **how)
+    stopped(monkeypatch, "toy-two-stage", toy_file, tmp_path / "a", after, **how)
     train("toy-two-stage", toy_file, tmp_path / "a", device="cpu", resume=True, **how)
     train("toy-two-stage", toy_file, tmp_path / "b", device="cpu", **how)
-    _same(tmp_path / "a", tmp_path / "b")
+    assert_same(tmp_path / "a", tmp_path / "b")
     second = [load_weights(tmp_path / run / "weights-1.safetensors") for run in "ab"]
     assert all(torch.equal(value, second[1][name]) for name, value in second[0].items())
     assert RunFolder(tmp_path / "a").read()["trainings"] == RunFolder(tmp_path / "b").read()["trainings"]
@@ -129,14 +101,14 @@ def test_several_trainings_go_on(
 
 def test_a_vae_goes_on(monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path) -> None:
     how = {"overrides": ["epochs=4", "hidden=[16]", "latent=2", "checkpoint_epochs=1"]}
-    _stopped(monkeypatch, "vae", toy_file, tmp_path / "a", 2, **how)
+    stopped(monkeypatch, "vae", toy_file, tmp_path / "a", 2, **how)
     train("vae", toy_file, tmp_path / "a", device="cpu", resume=True, **how)
     train("vae", toy_file, tmp_path / "b", device="cpu", **how)
-    _same(tmp_path / "a", tmp_path / "b")
+    assert_same(tmp_path / "a", tmp_path / "b")
 
 
 def test_the_state_holds_no_code(monkeypatch: pytest.MonkeyPatch, toy_file: Path, tmp_path: Path) -> None:
-    _stopped(monkeypatch, "toy-adversarial", toy_file, tmp_path / "a", 1, overrides=SETTINGS)
+    stopped(monkeypatch, "toy-adversarial", toy_file, tmp_path / "a", 1, overrides=SETTINGS)
     state = torch.load(tmp_path / "a" / "state.pt", weights_only=True)
     assert state["stage"] == 0
     assert not [p.name for p in (tmp_path / "a").iterdir() if p.name.endswith(".part")]
@@ -155,14 +127,14 @@ def test_what_cannot_be_resumed_says_why(
     from toys import toy_showers
 
     run = tmp_path / "a"
-    _stopped(monkeypatch, "toy-adversarial", toy_file, run, 1, overrides=SETTINGS)
+    stopped(monkeypatch, "toy-adversarial", toy_file, run, 1, overrides=SETTINGS)
 
     def again(message: str, error: type[CaloforgeError] = ConfigError, **changes) -> None:
         how = {"model": "toy-adversarial", "data": toy_file, "output": run, "overrides": SETTINGS, **changes}
         with pytest.raises(error, match=message):
             train(device="cpu", resume=True, **how)
 
-    again("epochs = 9", overrides=[*SETTINGS, "epochs=9"])
+    again("epochs = 3; the run has 4", overrides=[*SETTINGS, "epochs=3"])
     again("optimizer", overrides=[*SETTINGS, "optimizer.lr=0.5"])
     again("seed 4", seed=4)
     again("model toy-two-stage", model="toy-two-stage")
@@ -177,7 +149,7 @@ def test_an_output_is_kept_unless_forced(toy_file: Path, tmp_path: Path) -> None
     run = tmp_path / "a"
     train("toy-mean", toy_file, run, device="cpu")
     (run / "mine.txt").write_text("kept")
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="force=True"):
         train("toy-mean", toy_file, run, device="cpu")
     train("toy-mean", toy_file, run, device="cpu", seed=8, force=True)
     assert RunFolder(run).read()["seed"] == 8
@@ -236,7 +208,7 @@ def test_killed_when_the_best_training_is_chosen(
         assert (run / "weights-2.safetensors").exists()
         assert (run / "state.pt").exists()
         train("toy-two-stage", toy_file, run, resume=True, **how)
-        _same(run, tmp_path / "whole")
+        assert_same(run, tmp_path / "whole")
         assert sorted(path.name for path in run.iterdir()) == names
 
 
@@ -325,7 +297,7 @@ def test_a_training_that_ends_before_a_stage_is_unfinished_and_goes_on(
     assert "not_trained" not in run.read()
     assert not run.state.exists()
     train("toy-two-stage", toy_file, tmp_path / "b", **how)
-    _same(run.path, tmp_path / "b")
+    assert_same(run.path, tmp_path / "b")
     assert run.log.read_text() == RunFolder(tmp_path / "b").log.read_text()
 
 
@@ -352,7 +324,8 @@ def test_several_trainings_of_which_one_never_began(
     with pytest.raises(UnfinishedError, match="stage gan of training 2 not trained"):
         train("toy-adversarial", toy_file, tmp_path / "a", overrides=[*settings, "max_seconds=4"], **how)
     assert len(RunFolder(tmp_path / "a").models()) == (3 if combine == "ensemble" else 1)
-    train("toy-adversarial", toy_file, tmp_path / "a", overrides=settings, resume=True, **how)
+    again = [*settings, "max_seconds=0"]
+    train("toy-adversarial", toy_file, tmp_path / "a", overrides=again, resume=True, **how)
     train("toy-adversarial", toy_file, tmp_path / "b", overrides=settings, **how)
     files = sorted(path.name for path in (tmp_path / "b").glob("weights*"))
     assert sorted(path.name for path in (tmp_path / "a").glob("weights*")) == files

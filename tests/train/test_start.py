@@ -211,5 +211,14 @@ def test_training_is_the_same_after_a_stop(folder: Path, first: Path) -> None:
     assert (
         train("flow-matching", data, folder / "again", config, device="cpu", start=first, resume=True) == run
     )
+    assert train(output=folder / "again", device="cpu", resume=True) == run
     with pytest.raises(ConfigError, match=r"cannot resume with train.start"):
-        train("flow-matching", data, folder / "again", config, device="cpu", resume=True)
+        train(
+            "flow-matching",
+            data,
+            folder / "again",
+            config,
+            device="cpu",
+            start=run / "weights.safetensors",
+            resume=True,
+        )

@@ -17,8 +17,9 @@ from caloforge.geometry import get_detector
 from caloforge.showers import Showers, read_showers, write_showers
 from caloforge.showers.identity import hash_showers
 from caloforge.train import RunFolder, data, held_out_showers, train
-from caloforge.train.data import StreamedDataset, TrainingFiles, describe_files, read_files
+from caloforge.train.data import StreamedDataset, TrainingFiles, read_files
 from caloforge.train.dataset import CellPacker
+from caloforge.train.files import describe_files
 
 STORAGES = {"memory": "1GB", "packed": "25kB", "files": "1kB"}
 

@@ -61,7 +61,7 @@ def test_a_text_describes_what_was_read(text: str) -> None:
 def test_wrong_ones_are_refused_with_the_text_and_the_reason(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         one(text)
-    assert f"--search '{text}'" in str(caught.value)
+    assert f"search '{text}'" in str(caught.value)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -82,7 +82,7 @@ def test_what_is_set_by_hand_is_not_varied() -> None:
         "latent",
         "optimizer.lr",
     }
-    with pytest.raises(ConfigError, match="set by --set too"):
+    with pytest.raises(ConfigError, match="set by settings too"):
         search_space("vae", VAE, ["latent=2:3"], fixed=["latent"])
     with pytest.raises(ConfigError, match="nothing to vary"):
         search_space("vae", VAE, only=True)

@@ -267,7 +267,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.usefixtures("no_drawing")
 def test_a_model_is_not_judged_by_what_it_has_seen(trained: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(SeenShowersError, match=r"^300 of 300 reference .* 'vae'; use --allow-seen") as caught:
+    with pytest.raises(
+        SeenShowersError, match=r"^300 of 300 reference .* 'vae'; use allow_seen=True"
+    ) as caught:
         validate(trained["training"], trained["vae"], output=tmp_path / "out")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
@@ -397,7 +399,7 @@ def test_another_order_of_the_cells_is_refused() -> None:
 def test_ranges_that_do_not_overlap_are_refused_with_an_offer() -> None:
     with pytest.raises(
         IncompatibleError,
-        match=r"incident_energy 80000 MeV does not overlap .* 50000 MeV: .*--match-conditions",
+        match=r"incident_energy 80000 MeV does not overlap .* 50000 MeV: .*match_conditions=True",
     ):
         validate(toy(), toy(energy=80_000.0))
     with pytest.raises(
@@ -409,7 +411,7 @@ def test_ranges_that_do_not_overlap_are_refused_with_an_offer() -> None:
 
 def test_ranges_that_differ_are_refused_with_an_offer() -> None:
     reference = toy(energy=uniform(10_000, 100_000))
-    with pytest.raises(IncompatibleError, match=r"covers another range than .*--match-conditions"):
+    with pytest.raises(IncompatibleError, match=r"covers another range than .*match_conditions=True"):
         validate(reference, toy(seed=1))
     check_conditions(reference, {"gen": toy(seed=1, energy=uniform(10_000, 100_000))})
 

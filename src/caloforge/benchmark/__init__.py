@@ -74,6 +74,9 @@ class BenchmarkResult:
     content: dict[str, Any]  # what ``benchmark.json`` holds
     path: Path | None = None  # the page
 
+    def __repr__(self) -> str:
+        return f"BenchmarkResult({len(self.content['models'])} models{'' if self.path is None else f', {self.path}'})"
+
 
 @dataclass
 class _Run:

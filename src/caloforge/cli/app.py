@@ -18,14 +18,16 @@ from caloforge.cli.benchmark import benchmark
 from caloforge.cli.convert import convert
 from caloforge.cli.demo import demo
 from caloforge.cli.detectors import detectors
+from caloforge.cli.doctor import doctor
+from caloforge.cli.files import info, merge, split
 from caloforge.cli.models import models
 from caloforge.cli.output import printable
-from caloforge.cli.showers import export, generate, merge, project, simulate, view
+from caloforge.cli.showers import export, generate, project, simulate, view
 from caloforge.cli.study import study
 from caloforge.cli.train import train
 from caloforge.cli.tune import tune
 from caloforge.cli.validate import validate
-from caloforge.errors import CaloforgeError, SameShowersWarning
+from caloforge.errors import CaloforgeError, CaloforgeWarning, options_in_messages
 
 __all__ = ["INTERRUPTED", "Failure", "Terminated", "app", "describe", "main"]
 
@@ -99,7 +101,7 @@ def _one_line(text: str) -> str:
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Print a warning of caloforge's as one line; others as Python does."""
-    if issubclass(category, SameShowersWarning):
+    if issubclass(category, CaloforgeWarning):
         typer.echo(f"caloforge: warning: {_one_line(str(message))}", err=True)
     else:
         typer.echo(warnings.formatwarning(message, category, *where[:2], *where[3:]), err=True, nl=False)
@@ -120,6 +122,10 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; an error prints one line on standard error and sets the exit code."""
+        with options_in_messages():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _warn
@@ -152,11 +158,28 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _print_citation(wanted: bool) -> None:
+    if wanted:
+        from caloforge.citation import bibtex
+
+        typer.echo("\n".join(bibtex()))
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    cite: Annotated[
+        bool,
+        typer.Option(
+            "--cite",
+            help="Print what to cite: caloforge, and the papers behind its models and metrics, as BibTeX (one model's: caloforge models NAME --cite).",
+            callback=_print_citation,
+            is_eager=True,
+        ),
     ] = False,
 ) -> None:
     """Simulate, learn, generate and validate particle showers in calorimeters.
@@ -167,9 +190,9 @@ def _options(
 
 
 for _verb in (
-    detectors, models, simulate, project, train, tune, generate, export, validate, study, benchmark, convert, merge, view, demo,
+    detectors, models, info, view, doctor, simulate, project, train, tune, generate, export, validate, study, benchmark, convert, merge, split, demo,
 ):  # fmt: skip
-    app.command(rich_help_panel="Look" if _verb in (detectors, models, view) else "Work")(_verb)
+    app.command(rich_help_panel="Look" if _verb in (detectors, models, info, view, doctor) else "Work")(_verb)
 
 
 def main() -> None:

@@ -24,6 +24,10 @@ def models(
             "--detector", help="Detector to count parameters for; the smallest that fits when left out."
         ),
     ] = None,
+    cite: Annotated[
+        bool,
+        typer.Option("--cite", help="Print what to cite for the model, as BibTeX, in place of its card."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the models, or show one: its settings and parameters, or the card of a shipped one."""
@@ -32,6 +36,9 @@ def models(
     from caloforge.zoo.store import find_card, shipped_models
     from caloforge.zoo.tables import card_blocks, list_columns, list_row
 
+    if cite:
+        _cite(name, as_json)
+        return
     if name is None:
         shipped = {card.name: card.content for card in shipped_models().values()}
         known = [
@@ -70,6 +77,20 @@ def models(
         print_json(card)
     else:
         _print_card(card, model)
+
+
+def _cite(name: str | None, as_json: bool) -> None:
+    """Print the citation of the software and of the papers behind a model, or all models."""
+    from caloforge.citation import bibtex, references
+    from caloforge.models import MODELS
+    from caloforge.zoo.store import find_card
+
+    kinds = [name if name in MODELS else find_card(name).content["model"]] if name else MODELS.names()
+    keys = list(dict.fromkeys(key for kind in kinds for key in MODELS[kind].papers))
+    if as_json:
+        print_json({"papers": references(keys), "bibtex": "\n".join(bibtex(keys))})
+    else:
+        print_lines(bibtex(keys))
 
 
 def _first_line(model: type[ShowerModel]) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "known_device",
     "print_json",
     "print_lines",
+    "print_note",
     "print_result",
     "print_rich",
     "print_table",
@@ -118,6 +119,11 @@ def print_warnings(lines: Iterable[str]) -> None:
     """Print warnings on standard error, a line each."""
     for line in lines:
         typer.echo(printable(f"caloforge: warning: {line}"), err=True)
+
+
+def print_note(line: str) -> None:
+    """Print what was assumed on standard error."""
+    typer.echo(printable(f"caloforge: {line}"), err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

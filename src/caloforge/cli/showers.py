@@ -19,6 +19,7 @@ from caloforge.cli.output import (
     Scheduler,
     Seed,
     Theta,
+    print_note,
     print_result,
     print_warnings,
 )
@@ -40,7 +41,7 @@ First = Annotated[
     ),
 ]
 
-__all__ = ["export", "generate", "merge", "project", "simulate", "view"]
+__all__ = ["export", "generate", "project", "simulate", "view"]
 
 
 def simulate(
@@ -93,6 +94,7 @@ def simulate(
         layout=layout,
         first=first,
         scheduler=scheduler,
+        say=print_note,
     )
     what = f"{number} showers of {engine} in {detector}, {_which(seed, first, number)}"
     print_result(as_json, output, what, n=number, engine=engine, seed=seed, first=first)
@@ -152,6 +154,7 @@ def generate(
     from caloforge.files import check_output
     from caloforge.settings import assignment
     from caloforge.showers import open_showers
+    from caloforge.showers.hdf5 import check_ending
     from caloforge.showers.seen import warnings_of
     from caloforge.showers.writing import check_layout
     from caloforge.zoo.store import generate_on_cluster, load
@@ -162,7 +165,7 @@ def generate(
         msg = "give the number of showers and their energy (-n 1000 --energy 50GeV), or --like REFERENCE.h5"
         raise InputError(msg)
     check_layout(layout)
-    check_output(output, force)
+    check_output(check_ending(output), force)
     options = dict(map(assignment, settings or ()))
     place = detector if like is None else _other_detector(source, like, detector)
     if scheduler is not None and not isinstance(place, str | Path | None):
@@ -206,30 +209,6 @@ def generate(
 def _which(seed: int, first: int, n: int) -> str:
     """Say which showers of a seed were made, so that nobody makes the same twice without knowing."""
     return f"seed {seed}, showers {first} to {first + n - 1}"
-
-
-def merge(
-    files: Annotated[
-        list[Path], typer.Argument(help="Files of one production, in any order.", metavar="FILES...")
-    ],
-    output: OutputFile,
-    layout: Annotated[
-        str | None,
-        typer.Option("--layout", help="Of the file: dense or sparse; by default that of the first file."),
-    ] = None,
-    allow_gaps: Annotated[
-        bool, typer.Option("--allow-gaps", help="Accept that showers are missing between the files.")
-    ] = False,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Join the files of a job array (simulate or generate with --first) into one, each shower once, in order."""
-    from caloforge.showers.ranges import merge as join
-
-    made = join(files, output, force=force, layout=layout, gaps=allow_gaps)
-    several = "" if len(made.ranges) == 1 else f", {len(made.ranges)} seeds"
-    what = f"{made.n} showers of {made.files} files{several}"
-    print_result(as_json, output, what, n=made.n, files=made.files, ranges=made.ranges)
 
 
 def _other_detector(source: str, like: Path, default: str | None) -> Place | None:

@@ -21,14 +21,14 @@ _FEW = 1_000  # showers a side below which the table says that they are few
 
 def train(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="File of showers, or several of one detector; before them a model (caloforge models lists them). "
             "Without one: the flagship, with settings for these showers, the device and --time.",
             metavar="[MODEL] DATA...",
         ),
-    ],
-    output: cli.OutputFolder,
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     settings: cli.Settings = None,
     preset: Annotated[
@@ -38,7 +38,8 @@ def train(
         str | None,
         typer.Option(
             "--time",
-            help="Time for everything, such as 15min, 2h or 900s; epochs are chosen to fit. Without a model 30min.",
+            help="Time for everything, such as 15min, 2h or 900s; epochs are chosen to fit. Without a model 30min. "
+            "With --resume what was used counts.",
         ),
     ] = None,
     report: Annotated[
@@ -51,14 +52,16 @@ def train(
     ] = None,
     device: cli.Device = "auto",
     devices: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--devices",
             min=1,
             help="Divide every batch between so many GPUs, or processes with --device cpu.",
         ),
-    ] = 1,
-    seed: Annotated[int, cli.seed_option("Seed; the same seed gives the same weights.")] = 0,
+    ] = None,
+    seed: Annotated[
+        int | None, cli.seed_option("Seed, by default 0; the same seed gives the same weights.")
+    ] = None,
     train_size: Annotated[
         int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
     ] = None,
@@ -79,7 +82,14 @@ def train(
             metavar="ENGINE",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that was stopped: caloforge train --resume RUN, with its own files, seed and settings; --time and larger numbers "
+            "of epochs may be given.",
+        ),
+    ] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
@@ -87,15 +97,22 @@ def train(
 
     Without a model, or with --time, a plan is made and printed before the training starts.
     """
+    from caloforge.errors import InputError
     from caloforge.train import RunFolder
     from caloforge.train import train as run
     from caloforge.train.devices import first_process
+    from caloforge.train.files import own_files
     from caloforge.zoo.store import weights_of
 
-    model, data = _model_and_data(inputs)
+    words = list(inputs or ())
+    if resume and output is None and len(words) == 1:
+        output, words = Path(words.pop()), []
+    if output is None:
+        raise InputError("name the run folder with -o; to go on with one: caloforge train --resume RUN")
+    model, data = _model_and_data(words) if words or not resume else (None, [])
     folder = run(
         model,
-        data,
+        data or None,
         output,
         config=config,
         overrides=tuple(settings or ()),
@@ -123,7 +140,9 @@ def train(
         from caloforge.zoo.closing import close_training, needs_quick
 
         quick = bool(planned) and needs_quick(info)
-        closing = close_training(folder, data, device, {"quick": quick}, seed)
+        closing = close_training(
+            folder, own_files(folder, info, data or None), device, {"quick": quick}, int(info["seed"])
+        )
         info = RunFolder(folder).read()
         if not as_json:
             _print_closing(folder, closing)
@@ -144,8 +163,11 @@ def _model_and_data(inputs: list[str]) -> tuple[str | None, list[Path]]:
         UnknownNameError: When the first is neither a model nor looks like a file.
         BadParameter: When there is no file.
     """
+    from caloforge.errors import InputError
     from caloforge.models import MODELS
 
+    if not inputs:
+        raise InputError("name a file of showers to train on")
     first = inputs[0]
     named = first in MODELS
     if not named and not Path(first).exists() and not Path(first).suffix and Path(first).name == first:

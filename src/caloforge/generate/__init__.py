@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caloforge.errors import CaloforgeError, InputError, SameShowersWarning
+from caloforge.errors import CaloforgeError, InputError, SameShowersWarning, spoken
 from caloforge.generate.conditions import (
     BLOCK,
     Given,
@@ -41,6 +41,7 @@ from caloforge.generate.conditions import (
     condition_range,
     default_angles,
     notes,
+    ranges,
     trained_angles,
     unconditioned,
 )
@@ -50,13 +51,14 @@ from caloforge.geometry import Detector
 from caloforge.models.base import ShowerModel, counted_noise
 from caloforge.progress import progress
 from caloforge.showers import Showers, ShowerWriter, SparseShowers
-from caloforge.showers.hdf5 import PRECISION, UNCONDITIONED
+from caloforge.showers.description import html_table
+from caloforge.showers.hdf5 import PRECISION, UNCONDITIONED, check_ending
 from caloforge.showers.identity import seen_union
 from caloforge.showers.ranges import made_before
 from caloforge.showers.sparse import Hits
 from caloforge.showers.views import AnyShowers
 from caloforge.showers.writing import check_layout
-from caloforge.units import AngleSpec, EnergySpec
+from caloforge.units import Angles, AngleSpec, Energies
 
 __all__ = ["BLOCK", "Generator", "accepted_range", "blocks", "condition_range"]
 
@@ -123,16 +125,26 @@ class Generator:
 
     def notes(
         self,
-        theta: str | float | AngleSpec | None = None,
+        theta: Angles | None = None,
         like: AnyShowers | None = None,
         allow_extrapolation: bool = False,
     ) -> list[str]:
         """Return a line on each thing that is assumed about showers of these arguments, or not taken from ``like``."""
         request = Request(theta=theta, like=like, allow_extrapolation=allow_extrapolation)
-        return [*self.model.caveats(), *notes(self.model, self.theta, request)]
+        return [spoken(line) for line in (*self.model.caveats(), *notes(self.model, self.theta, request))]
+
+    def __repr__(self) -> str:
+        return f"Generator({self.name}, {self.particle or 'particle not known'} in {self.detector.name}, on {self.device})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        return html_table(
+            f"Generator {self.name}",
+            [*ranges(self.model, self.theta), ("particle", self.particle), ("device", str(self.device))],
+        )
 
     def generate(
-        self, n: int | None = None, energy: str | EnergySpec | None = None, theta: str | float | AngleSpec | None = None,
+        self, n: int | None = None, energy: Energies | None = None, theta: Angles | None = None,
         like: AnyShowers | None = None, seed: int = 0, batch_size: int = 1000, allow_extrapolation: bool = False, first: int = 0,
     ) -> Showers:  # fmt: skip
         """Generate showers in memory; see :meth:`stream` for the arguments."""
@@ -140,24 +152,16 @@ class Generator:
         return Showers.concatenate(list(stream))
 
     def write(
-        self,
-        path: str | Path,
-        n: int | None = None,
-        energy: str | EnergySpec | None = None,
-        theta: str | float | AngleSpec | None = None,
-        like: AnyShowers | None = None,
-        seed: int = 0,
-        batch_size: int = 1000,
-        allow_extrapolation: bool = False,
-        force: bool = False,
-        layout: str = "dense",
-        first: int = 0,
-    ) -> Path:
+        self, path: str | Path, n: int | None = None, energy: Energies | None = None, theta: Angles | None = None,
+        like: AnyShowers | None = None, seed: int = 0, batch_size: int = 1000, allow_extrapolation: bool = False, force: bool = False,
+        layout: str = "dense", first: int = 0,
+    ) -> Path:  # fmt: skip
         """Generate showers into a file, a batch at a time; see :meth:`stream` for the arguments.
 
         ``layout`` is "dense", with all cells, or "sparse", with those that have energy; see :class:`~caloforge.showers.ShowerWriter`.
         """
         check_layout(layout)
+        check_ending(path)
         request = Request(n, energy, theta, like, seed, batch_size, allow_extrapolation, first)
         total = request.number()
         self.warn_of_same(Path(path), request)
@@ -177,22 +181,15 @@ class Generator:
         return Path(path)
 
     def stream(
-        self,
-        n: int | None = None,
-        energy: str | EnergySpec | None = None,
-        theta: str | float | AngleSpec | None = None,
-        like: AnyShowers | None = None,
-        seed: int = 0,
-        batch_size: int = 1000,
-        allow_extrapolation: bool = False,
-        first: int = 0,
-    ) -> Iterator[Showers]:
+        self, n: int | None = None, energy: Energies | None = None, theta: Angles | None = None, like: AnyShowers | None = None,
+        seed: int = 0, batch_size: int = 1000, allow_extrapolation: bool = False, first: int = 0,
+    ) -> Iterator[Showers]:  # fmt: skip
         """Iterate over generated showers.
 
         Arguments:
-            n: Number of showers; with ``like`` by default as many as it has.
-            energy: Incident energies such as ``50GeV``; other conditions follow the detector's beam.
-            theta: Angles, degrees; by default those of the detector's beam, as far as the model was trained on them.
+            n: Number of showers; with ``like``, and with arrays of energies or angles, by default as many as these have.
+            energy: Incident energies such as ``50GeV``, or an array (N,) of those of each shower in MeV; other conditions follow the detector's beam.
+            theta: Angles, degrees, or an array (N,); by default those of the detector's beam, as far as the model was trained on them.
             like: File or showers, or a list of these, whose energies, angles and further conditions are taken.
             batch_size: Showers a part.
             allow_extrapolation: Accept conditions outside those of the training.
@@ -212,7 +209,7 @@ class Generator:
                     yield part.to_dense()
 
     def stream_sparse(
-        self, n: int | None = None, energy: str | EnergySpec | None = None, theta: str | float | AngleSpec | None = None,
+        self, n: int | None = None, energy: Energies | None = None, theta: Angles | None = None,
         like: AnyShowers | None = None, seed: int = 0, batch_size: int = 1000, allow_extrapolation: bool = False, first: int = 0,
     ) -> Iterator[SparseShowers]:  # fmt: skip
         """Iterate over generated showers as hits, of which all cells of a part are never in the memory of the CPU; see :meth:`stream`."""

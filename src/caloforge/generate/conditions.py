@@ -23,7 +23,7 @@ from caloforge.random import check_seed
 from caloforge.showers.hdf5 import PERPENDICULAR
 from caloforge.showers.ranges import check_first, range_facts
 from caloforge.showers.views import AnyShowers, open_any
-from caloforge.units import AngleSpec, EnergySpec
+from caloforge.units import AngleSpec, Values
 
 __all__ = [
     "BLOCK",
@@ -37,6 +37,7 @@ __all__ = [
     "default_angles",
     "known_conditions",
     "notes",
+    "ranges",
     "trained_angles",
     "unconditioned",
 ]
@@ -79,8 +80,8 @@ class Request:
     """A number of showers and their conditions; see :meth:`caloforge.generate.Generator.stream` for the arguments."""
 
     n: int | None = None
-    energy: str | EnergySpec | None = None
-    theta: str | float | AngleSpec | None = None
+    energy: Any = None  # :data:`~caloforge.units.Energies`
+    theta: Any = None  # :data:`~caloforge.units.Angles`
     like: AnyShowers | None = None
     seed: int = 0
     batch_size: int = 1000
@@ -100,11 +101,25 @@ class Request:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        object.__setattr__(self, "energy", Values.of(self.energy, "energies", "MeV"))
+        object.__setattr__(self, "theta", Values.of(self.theta, "angles", "degrees"))
+
+    @property
+    def _given(self) -> list[Values]:
+        """What is given for each shower."""
+        return [one for one in (self.energy, self.theta) if isinstance(one, Values)]
 
     def number(self) -> int:
         """Return the number of showers: ``n``, or that of ``like``."""
         check_first(self.first)
-        n = self.n
+        sizes = {len(one.array) for one in self._given} | (
+            {self.n} if self.n is not None and self._given else set()
+        )
+        if len(sizes) > 1:
+            raise InputError(
+                f"energies, angles and number of showers differ: {', '.join(map(str, sorted(sizes)))}; expected one number"
+            )
+        n = self.n if not sizes else sizes.pop()
         if n is None and self.like is None:
             raise InputError("the number of showers is needed")
         if self.like is not None:
@@ -128,7 +143,7 @@ class Request:
     def facts(self, beam: Beam, theta: AngleSpec) -> dict[str, Any]:
         """Return the attributes of a file that say which showers it has, under which conditions."""
         drawn = {}
-        if self.like is None and self.energy is not None:
+        if self.like is None and self.energy is not None and not self._given:
             beam = beam.replace(self.energy, theta if self.theta is None else self.theta)
             drawn = {"beam_energy": str(beam.energy), "beam_theta": str(beam.theta)}
         return drawn | range_facts(self.first, self.number())
@@ -145,12 +160,17 @@ class Request:
             if self.energy is None:
                 msg = "an energy is needed, such as 50GeV, or showers whose conditions are taken ('like')"
                 raise InputError(msg)
-            beam = detector.beam.replace(self.energy, theta if self.theta is None else self.theta)
-            straight = beam.theta == AngleSpec(90.0, 90.0)
+            e, t = (one if isinstance(one, Values) else None for one in (self.energy, self.theta))
+            angles = theta if self.theta is None or t else self.theta
+            beam = detector.beam.replace(None if e else self.energy, angles)
+            straight = t is None and beam.theta == AngleSpec(90.0, 90.0)
 
             def drawn(start: int, stop: int) -> Given:
                 found = beam.sample(self.seed, start, stop - start)
-                return Given(found.energy, None if straight else found.theta, found.conditions, "")
+                first, last = start - self.first, stop - self.first
+                energy = found.energy if e is None else e.take(first, last)
+                direction = found.theta if t is None else t.take(first, last)
+                return Given(energy, None if straight else direction, found.conditions, "")
 
             yield drawn
             return
@@ -322,6 +342,21 @@ def admitted(model: ShowerModel, particle: str, trained: AngleSpec, given: Given
     known = known_conditions(model)
     named = {name: values for name, values in given.conditions.items() if name in known}
     return Given(given.energy, theta, named, particle)
+
+
+def ranges(model: ShowerModel, trained: AngleSpec) -> list[tuple[str, str]]:
+    """Return what a model makes and for which conditions, as names and texts."""
+    detector = model.detector
+    rows = [
+        ("detector", f"{detector.name}, {detector.n_cells:,} cells"),
+        ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
+    ]
+    for name, columns in model.columns.items():
+        low, high = float(model.condition_low[columns].min()), float(model.condition_high[columns].max())
+        rows.append((name.replace("_", " "), f"{low:.6g} to {high:.6g}{_SCALES.get(name, (None, ''))[1]}"))
+    if _THETA not in model.columns:
+        rows.append(("incident theta", f"{trained} degrees, no condition of the model"))
+    return rows
 
 
 def notes(model: ShowerModel, trained: AngleSpec, request: Request) -> list[str]:

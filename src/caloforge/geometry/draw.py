@@ -1,4 +1,4 @@
-"""A side view of a detector: its plates along the beam, and where the readout cells are."""
+"""A side view of a detector: its plates along the beam, and where the readout cells are; and the cells of a shower."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caloforge.files import atomic_path
 from caloforge.geometry.detector import Detector, Slab
 from caloforge.geometry.readout import CylindricalLayer, MeshReadout, ReadoutLayer
 
-__all__ = ["MATHEMATICS", "draw_detector", "text_as_it_is"]
+__all__ = ["MATHEMATICS", "draw_cells", "draw_detector", "text_as_it_is"]
 
 MATHEMATICS = "mathematics"
 """Group (``gid``) of a text in a figure that is a formula between dollar signs."""
@@ -25,6 +25,7 @@ _FORMATS = (".png", ".pdf", ".svg")
 _GAP = "#eef1f5"
 _ACTIVE = "#e4572e"
 _SCORED = "#1d70b8"
+_FAINT = 1e-4  # of the highest energy of a cell: below it, colours do not tell cells apart
 
 
 def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> Path:
@@ -57,6 +58,55 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
     with atomic_path(path, force) as part:
         figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower())
     return path
+
+
+def draw_cells(detector: Detector, cells: NDArray[np.float32], title: str = "") -> Any:
+    """Return a figure of matplotlib of the cells (n_cells,) of one shower, MeV: from the side, from the front, and the sums of the layers.
+
+    A cell with energy is a dot at its centre, whose colour and size say its energy; dots that are behind each other are drawn with the largest in front.
+
+    Raises:
+        MissingExtraError: When matplotlib is not installed.
+    """
+    require("matplotlib.pyplot", extra="report")  # which teaches notebooks to show figures
+    figure_module, colors = (require(f"matplotlib.{name}", extra="report") for name in ("figure", "colors"))
+    figure = figure_module.Figure(figsize=(11.0, 3.6), layout="constrained")
+    layers, side, front = figure.subplots(1, 3)
+    filled = np.flatnonzero(cells > 0)
+    filled = filled[np.argsort(cells[filled])]
+    energies, (x, y, z) = np.asarray(cells[filled], np.float64), detector.cell_centres[filled].T
+    if len(filled):
+        low, high = max(float(energies.min()), _FAINT * float(energies.max())), float(energies.max())
+        size = 4.0 + 26.0 * np.clip(np.log(energies / low) / max(np.log(high / low), 1e-9), 0.0, 1.0)
+        style = {
+            "c": energies,
+            "s": size,
+            "cmap": "viridis",
+            "norm": colors.LogNorm(low, high if high > low else 1.01 * low),
+            "linewidths": 0,
+        }
+        shown = side.scatter(z, y, **style)
+        front.scatter(x, y, **style)
+        figure.colorbar(shown, ax=[side, front], label="energy of a cell (MeV)")
+    low, high = detector.cell_centres.min(0), detector.cell_centres.max(0)
+    margin = 0.03 * (high - low).max()
+    for axes, (across, up), labels in (
+        (side, (2, 1), ("z (mm)", "y (mm)")),
+        (front, (0, 1), ("x (mm)", "y (mm)")),
+    ):
+        axes.set(
+            xlim=(low[across] - margin, high[across] + margin),
+            ylim=(low[up] - margin, high[up] + margin),
+            xlabel=labels[0],
+            ylabel=labels[1],
+        )
+    sums = [float(np.asarray(cells[one], np.float64).sum()) for one in detector.layer_cells]
+    layers.bar(np.arange(detector.n_layers), sums, width=1.0, color=_SCORED)
+    layers.set(xlabel="layer", ylabel="energy of a layer (MeV)", xlim=(-0.6, detector.n_layers - 0.4))
+    layers.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    text_as_it_is(figure)
+    return figure
 
 
 def text_as_it_is(figure: Any) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caloforge.errors import ConfigError, IncompatibleError
+from caloforge.errors import ConfigError, IncompatibleError, did_you_mean
 from caloforge.geometry import Detector
 from caloforge.models.noise import counted_noise
 from caloforge.models.selection import compare
@@ -53,6 +53,7 @@ class ShowerModel(nn.Module, ABC):
         presets: Named settings; ``improved`` is the default, ``paper`` is as published.
         training_only: Names of submodules that sampling does not need; shipped weights leave them out.
         pretraining: Settings of a pre-training, in epochs of ``train.pretrain_epochs``.
+        papers: Papers that describe it: keys (``abbreviation``) in ``CITATION.cff``.
         structure: Settings that decide what a weight is; those of a model that starts from another are the same. Empty: it cannot.
         detector: The detector.
         config: The resolved settings.
@@ -65,6 +66,7 @@ class ShowerModel(nn.Module, ABC):
     Sampling: ClassVar[type[Settings]] = Settings
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"improved": {}}
     training_only: ClassVar[tuple[str, ...]] = ()
+    papers: ClassVar[tuple[str, ...]] = ()
     structure: ClassVar[tuple[str, ...]] = ()
     pretraining: ClassVar[Mapping[str, int]] = {}
 
@@ -81,7 +83,7 @@ class ShowerModel(nn.Module, ABC):
         self.conditions: tuple[str, ...] = config.conditions or detector.model_conditions
         unknown = [name for name in self.conditions if name not in sizes]
         if unknown:
-            msg = f"detector '{detector.name}' has no condition '{unknown[0]}'; known: {', '.join(sizes)}"
+            msg = f"detector '{detector.name}' has no condition '{unknown[0]}'; {did_you_mean(unknown[0], list(sizes))}"
             raise ConfigError(msg)
         ends = np.cumsum([sizes[name] for name in self.conditions])
         self.columns: dict[str, slice] = {
@@ -199,7 +201,7 @@ class ShowerModel(nn.Module, ABC):
         values = dict(values or {})
         preset = values.get("preset", "improved" if "improved" in cls.presets else next(iter(cls.presets)))
         if preset not in cls.presets:
-            msg = f"{where}: key 'preset': unknown preset '{preset}'; known: {', '.join(cls.presets)}"
+            msg = f"{where}: key 'preset': unknown preset '{preset}'; {did_you_mean(str(preset), list(cls.presets))}"
             raise ConfigError(msg)
         base = validated(cls.Config, cls.presets[preset], f"preset '{preset}'").model_dump()
         return validated(cls.Config, merge(base, {**values, "preset": preset}), where)

@@ -9,8 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.errors import IncompatibleError, InputError, UnknownNameError
+from caloforge.errors import IncompatibleError, InputError, UnknownNameError, require
 from caloforge.geometry import Detector, get_detector
+from caloforge.geometry.draw import draw_cells
+from caloforge.showers.description import html_table, known, lines
 from caloforge.showers.hdf5 import PERPENDICULAR, SEEN_SEEDS, condition_values, rows_per_stream
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.selection import Index, as_indices, as_selection, chunk_size
@@ -18,7 +20,7 @@ from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import write_showers
 
 __all__ = [
-    "RESERVED_CONDITIONS", "Index", "ShowerSource", "Showers", "SparseShowers", "as_indices", "as_selection", "chunk_size",
+    "RESERVED_CONDITIONS", "Index", "ShowerSource", "Showers", "as_indices", "as_selection", "chunk_size",
 ]  # fmt: skip
 
 RESERVED_CONDITIONS = ("incident_energy", "incident_theta")  # names of arguments, not of further conditions
@@ -228,6 +230,59 @@ class Showers:
         total: NDArray[np.float64] = self.cells.sum(axis=1, dtype=np.float64)
         return total
 
+    @property
+    def layer_energies(self) -> NDArray[np.float64]:
+        """Sum of the cells of each shower in each layer (N, n_layers), MeV."""
+        sums = [self.cells[:, cells].sum(axis=1, dtype=np.float64) for cells in self.detector.layer_cells]
+        return np.stack(sums, axis=1)
+
+    def to_awkward(self) -> Any:
+        """Return an array of Awkward Array, a record for each shower.
+
+        Fields: ``incident_energy`` (MeV), ``incident_theta`` (degrees), the named conditions, and ``hits``, a list of records of the cells with energy:
+        ``cell`` (flat index), ``layer``, ``x``, ``y``, ``z`` (centre, mm) and ``energy`` (MeV).
+
+        Raises:
+            MissingExtraError: When Awkward Array is not installed.
+        """
+        awkward, hits = require("awkward", "formats"), Hits.from_cells(self.cells)
+        x, y, z = self.detector.cell_centres[hits.cell].T
+        places = {"cell": hits.cell, "layer": self.detector.cell_layer[hits.cell], "x": x, "y": y, "z": z}
+        found = awkward.unflatten(awkward.zip({**places, "energy": hits.energy}), hits.counts)
+        named = {
+            name: values[:, 0] if values.shape[1] == 1 else values for name, values in self.conditions.items()
+        }
+        columns = {"incident_energy": self.incident_energy, "incident_theta": self.incident_theta, **named}
+        return awkward.zip({**columns, "hits": found}, depth_limit=1)
+
+    def plot(self, shower: int = 0) -> Any:
+        """Return a figure of matplotlib of one shower: its cells from the side and from the front, and the energies of its layers.
+
+        Raises:
+            IndexError: When there is no such shower.
+            MissingExtraError: When matplotlib is not installed.
+        """
+        one = self[shower]
+        made = " ".join(word for word in (one.source, one.particle) if word)
+        angle = f", {one.incident_theta[0]:.4g} degrees" if one.has_theta else ""
+        return draw_cells(
+            self.detector,
+            one.cells[0],
+            f"shower {shower}: {made} {one.incident_energy[0] / 1e3:.4g} GeV{angle}, {self.detector.name}",
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        return html_table("Showers", lines(known(self)))
+
+    def __add__(self, other: Showers) -> Showers:
+        """Join with other showers; see :meth:`concatenate`."""
+        return Showers.concatenate([self, other]) if isinstance(other, Showers) else NotImplemented
+
+    def __radd__(self, other: Any) -> Showers:
+        """Let ``sum`` join showers: it begins with 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     def save(self, path: str | Path, force: bool = False, layout: str = "dense") -> Path:
         """Write them to a file, see :func:`~caloforge.showers.write_showers`, and return its path."""
         return write_showers(path, self, force=force, layout=layout)
@@ -265,66 +320,6 @@ class Showers:
             attributes=common_attributes(parts),
             seen=seen_union(part.seen for part in parts),
         )
-
-
-class SparseShowers:
-    """Showers as hits, such as a GPU hands over, for a :class:`~caloforge.showers.ShowerWriter` of either layout.
-
-    Arguments:
-        hits: The cells with energy.
-        others: The arguments of :class:`Showers` but ``cells``; all of them are attributes here too.
-
-    Raises:
-        InputError: When shapes or lengths do not fit.
-
-    Examples:
-        >>> hits = Hits(cell=[5, 7, 5], energy=[1.0, 2.0, 4.0], offsets=[0, 2, 3])
-        >>> showers = SparseShowers("ild-ecal", hits, incident_energy=[50e3, 50e3])
-        >>> showers.to_dense().visible_energy.tolist()
-        [3.0, 4.0]
-    """
-
-    def __init__(
-        self, detector: Detector | str, hits: Hits, incident_energy: ArrayLike, **others: Any
-    ) -> None:
-        place = get_detector(detector)
-        none = np.broadcast_to(np.float32(0), (len(hits), place.n_cells))  # takes no memory
-        self.hits = hits
-        self._empty = empty = Showers(place, none, incident_energy, **others)
-        self.detector, self.particle, self.source, self.seed = place, empty.particle, empty.source, empty.seed
-        self.incident_energy, self.conditions = empty.incident_energy, empty.conditions
-        self.has_theta, self.incident_theta = empty.has_theta, empty.incident_theta
-        self.attributes, self.seen = empty.attributes, empty.seen
-
-    def __len__(self) -> int:
-        return len(self.hits)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        others = {name: value for name, value in self._empty.fields().items() if name != "cells"}
-        return _sparse, (self.hits, others)
-
-    @classmethod
-    def from_dense(cls, showers: Showers) -> SparseShowers:
-        """Return the hits of showers, and all else of them."""
-        return cls.with_hits(Hits.from_cells(showers.cells), showers)
-
-    @classmethod
-    def with_hits(cls, hits: Hits, showers: Showers) -> SparseShowers:
-        """Return hits with all else of other showers, of which there are as many."""
-        others = {name: value for name, value in showers.fields().items() if name != "cells"}
-        return cls(hits=hits, **others)
-
-    def forget_seen(self) -> None:
-        """Drop the identities of the showers that trained the model; they are the same for all showers of a model."""
-        self.seen = self._empty.seen = NO_IDENTITIES
-
-    def to_dense(self) -> Showers:
-        """Return them with all their cells."""
-        return self._empty.replace(cells=self.hits.to_cells(self.detector.n_cells))
-
-
-def _sparse(hits: Hits, others: dict[str, Any]) -> SparseShowers:
-    return SparseShowers(hits=hits, **others)
 
 
 def _column(name: str, values: ArrayLike, n: int) -> NDArray[np.float64]:

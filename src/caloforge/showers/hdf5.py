@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caloforge.errors import CaloforgeError, FileFormatError, InputError
+from caloforge.errors import CaloforgeError, FileFormatError, InputError, OutputError
 from caloforge.showers.storage import heap_fault
 from caloforge.text_files import TEXT_BYTES, check_regular
 
@@ -52,6 +52,7 @@ __all__ = [
     "check_cells",
     "check_column",
     "check_columns",
+    "check_ending",
     "check_facts",
     "condition_values",
     "create_column",
@@ -106,6 +107,9 @@ _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
 RESERVED: Final = frozenset({"detector", DEFINITION, "particle", "source", "seed", "caloforge_version", UNIT})
 """Attributes that are written from the showers' own fields."""
 
+ENDINGS: Final = (".h5", ".hdf5")
+"""Endings of the names of files of showers."""
+
 PERPENDICULAR: Final = 90.0
 """Polar angle in degrees of showers whose file has no angles."""
 
@@ -132,6 +136,21 @@ def rows_per_stream(row_bytes: int, chunk_rows: int) -> int:
     """Return a number of rows of about ``STREAM_BYTES``, a multiple of the file's chunks where they are small."""
     rows = rows_per_chunk(row_bytes, STREAM_BYTES)
     return max(1, rows // chunk_rows) * chunk_rows if chunk_rows <= rows else rows
+
+
+def check_ending(path: str | Path) -> Path:
+    """Return the path of a file of showers to be written.
+
+    Raises:
+        OutputError: When its name does not end with .h5 or .hdf5.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        name = path.with_suffix(ENDINGS[0]).name
+        raise OutputError(
+            f"{path}: showers are written to files that end with {' or '.join(ENDINGS)}, such as {name}; caloforge convert writes other formats"
+        )
+    return path
 
 
 class Fault(NamedTuple):

@@ -17,6 +17,7 @@ from caloforge.errors import CaloforgeError, FileFormatError, InputError, Unknow
 from caloforge.geometry import DETECTORS, Detector, detector_from_definition, get_detector
 from caloforge.showers import datasets, hdf5
 from caloforge.showers.container import RESERVED_CONDITIONS, Showers
+from caloforge.showers.description import html_table, known, lines
 from caloforge.showers.plausibility import SAMPLE, axis_sizes, check_angles, check_axes, check_energies
 from caloforge.showers.selection import Index, as_indices, as_selection, chunk_size
 from caloforge.showers.sparse import PointFile, is_sparse
@@ -132,6 +133,7 @@ class ShowerFile:
         self.source = str(stored.get("source", ""))
         seed = stored.get("seed")
         self.seed: int | None = seed if type(seed) is int else None
+        self.version = str(stored.get("caloforge_version", ""))
         self.attributes: dict[str, Any] = {k: v for k, v in stored.items() if k not in hdf5.RESERVED}
         sparse = is_sparse(self._file)
         self._points = PointFile(self.path, self._file, self.detector, energy_unit) if sparse else None
@@ -226,9 +228,19 @@ class ShowerFile:
         state = f"{len(self)} x {self.detector.name}" if self._file else "closed"
         return f"ShowerFile('{self.path}', {state})"
 
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks; no cells are read."""
+        return html_table(repr(self), lines(known(self)) if self._file else ())
+
     def __len__(self) -> int:
         self._check_open()
         return len(self._cells)
+
+    @property
+    def file_facts(self) -> dict[str, Any]:
+        """What is known of the file itself; see :func:`~caloforge.showers.description.known`."""
+        layout, size = "sparse" if self.sparse else "dense", self.path.stat().st_size
+        return {"file": str(self.path), "bytes": size, "layout": layout, "caloforge_version": self.version}
 
     @property
     def sparse(self) -> bool:

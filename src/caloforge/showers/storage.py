@@ -245,7 +245,7 @@ def filter_fault(dataset: h5py.Dataset) -> str | None:
         known = _FILTERS.get(number)
         said = name.decode("utf-8", errors="replace").strip() or "unnamed"
         remedy = (
-            "install it with: pip install hdf5plugin"
+            "install it with: pip install 'caloforge[formats]'"
             if known
             else "install its plugin and set HDF5_PLUGIN_PATH"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ __all__ = [
     "AnyShowers", "JoinedShowers", "ProjectedShowers", "Selection", "SourceView", "conditions_of", "open_any", "project_showers",
 ]  # fmt: skip
 
-AnyShowers = str | Path | ShowerSource | Sequence[str | Path | ShowerSource]
+AnyShowers: TypeAlias = str | Path | ShowerSource | Sequence[str | Path | ShowerSource]
 """A file of showers, showers in memory or in an open file, or several of these that are one sample."""
 
 

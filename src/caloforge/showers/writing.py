@@ -172,6 +172,7 @@ class ShowerWriter:
 
     Raises:
         UnknownNameError: When there is no such layout.
+        OutputError: When the name does not end with .h5 or .hdf5.
         OutputExistsError: On entering, when the file exists and ``force`` is not set.
         WriteError: When the disk is full.
     """
@@ -188,7 +189,7 @@ class ShowerWriter:
         layout: str = "dense",
         threads: int | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = hdf5.check_ending(path)
         self.detector = get_detector(detector)
         self.particle = particle
         self.source = source
@@ -379,11 +380,12 @@ def write_showers(
     Raises:
         InputError: When there are no showers to write.
         UnknownNameError: When there is no such layout.
+        OutputError: When the name does not end with .h5 or .hdf5.
         OutputExistsError: Before any work, when the file exists and ``force`` is not set.
         WriteError: When the disk is full.
     """
     check_layout(layout)
-    path = check_output(path, force)
+    path = check_output(hdf5.check_ending(path), force)
     if isinstance(showers, SparseBatch):
         showers = [showers]
     batches = iter(showers.chunks() if isinstance(showers, _Chunked) else showers)

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any, overload
 
 from caloforge.cluster import Cluster, connected
-from caloforge.errors import IncompatibleError, InputError, OutputExistsError, SameShowersWarning
+from caloforge.errors import (
+    IncompatibleError,
+    InputError,
+    OutputExistsError,
+    SameShowersWarning,
+    did_you_mean,
+)
 from caloforge.files import check_output
-from caloforge.geometry import Detector, MeshReadout, get_detector
+from caloforge.geometry import Beam, Detector, MeshReadout, get_detector
 from caloforge.progress import progress
 from caloforge.registry import Registry
 from caloforge.showers import Showers, ShowerWriter
+from caloforge.showers.hdf5 import check_ending
 from caloforge.showers.ranges import check_first, made_before, range_facts
 from caloforge.showers.writing import check_layout
 from caloforge.simulate.chunks import Chunk, InMemory, Parts, make_chunks, plan
@@ -47,6 +54,7 @@ def simulate(
     layout: str = "dense",
     first: int = 0,
     scheduler: str | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Showers: ...
 
@@ -69,6 +77,7 @@ def simulate(
     layout: str = "dense",
     first: int = 0,
     scheduler: str | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Path: ...
 
@@ -89,6 +98,7 @@ def simulate(
     layout: str = "dense",
     first: int = 0,
     scheduler: str | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Showers | Path:
     """Simulate showers.
@@ -113,6 +123,7 @@ def simulate(
         layout: Of the output: "dense", with all cells, or "sparse", with those that have energy.
         first: Number of the first shower: made are the showers ``first`` to ``first + n`` of the seed.
         scheduler: Address of a Dask scheduler whose workers simulate (:mod:`caloforge.cluster`), in place of processes here.
+        say: Called before the work with a line on what of the beam was not given, and what it is.
         options: The engine's own. Geant4's are ``physics_list``, an electromagnetic constructor or a reference list;
             ``production_cut``, mm, by default 1.0, or 0.7 in a reference list, as in Geant4; and ``download_data``, True
             to let geant4-pybind download missing data sets. None counts as not set, and a detector of a published data set
@@ -142,7 +153,7 @@ def simulate(
     there = None
     if output is not None:
         try:
-            check_output(output, force)
+            check_output(check_ending(output), force)
         except OutputExistsError as error:
             there = error
     chosen = {option: value for option, value in options.items() if value is not None}
@@ -160,6 +171,12 @@ def simulate(
         )
         raise IncompatibleError(msg)
     chunks = plan(n, job.engine.chunk_size(place, job.beam), first)
+    if (
+        there is None
+        and say is not None
+        and (line := _assumed(job.beam, energy=energy, theta=theta, particle=particle))
+    ):
+        say(line)
     if output is None:
         store = InMemory(job)
         with connected(scheduler) as cluster:
@@ -181,11 +198,22 @@ def simulate(
     return path
 
 
+def _assumed(beam: Beam, **given: object) -> str:
+    """Return a line on what of the beam is not given, and what it is; empty where all is."""
+    taken = {"energy": str(beam.energy), "theta": f"{beam.theta} degrees", "particle": beam.particle}
+    left = [name for name in taken if given[name] is None]
+    values = ", ".join(f"{name} {taken[name]}" for name in left)
+    return f"not given (--{', --'.join(left)}): taken from the detector's beam: {values}" if left else ""
+
+
 def _make_engine(name: str, options: dict[str, Any]) -> Engine:
     """Return an engine with its options, or refuse options that it does not have."""
     build = ENGINES[name]
-    for option in options.keys() - inspect.signature(build).parameters.keys():
-        raise InputError(f"engine '{name}' has no option '{option}'")
+    known = inspect.signature(build).parameters
+    for option in options.keys() - known.keys():
+        raise InputError(
+            f"engine '{name}' has no option '{option}'; {did_you_mean(option, list(known)) if known else 'it has no options'}"
+        )
     return build(**options)
 
 

@@ -40,6 +40,7 @@ from caloforge.geometry import Detector
 from caloforge.registry import Registry
 from caloforge.settings import Settings as StudySettings
 from caloforge.showers import ShowerSource
+from caloforge.showers.description import html_table
 from caloforge.showers.seen import SeenCheck, SeenCount
 from caloforge.showers.views import JoinedShowers
 from caloforge.studies.cache import Cache
@@ -104,6 +105,20 @@ class StudyResult:
     showers: Mapping[str, int] = field(default_factory=dict)  # how many were used, by label
     path: Path | None = None  # the page, once it is written
     content: dict[str, Any] = field(default_factory=dict)  # the content of ``study.json``
+
+    def __repr__(self) -> str:
+        return f"StudyResult({len(self.rows)} numbers{'' if self.path is None else f', {self.path}'})"
+
+    def _repr_html_(self) -> str:
+        """Return our numbers as a table for notebooks."""
+        rows = [
+            (
+                f"{row.sample} {row.quantity}".strip(),
+                f"{row.ours} {row.unit}" if row.ours is not None else "-",
+            )
+            for row in self.rows
+        ]
+        return html_table("Study", rows)
 
 
 @dataclass(frozen=True)

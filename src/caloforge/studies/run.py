@@ -23,7 +23,7 @@ from caloforge.data import SHIPPED, packed_projections
 from caloforge.files import ensure_output_dir, is_empty, lock_folder, write_json
 from caloforge.geometry import Detector
 from caloforge.random import check_seed
-from caloforge.settings import assignment, validated
+from caloforge.settings import assignments, validated
 from caloforge.studies.base import STUDIES, Context, Study, StudyResult, StudySettings
 from caloforge.studies.cache import Cache
 from caloforge.studies.page import study_content, write_study
@@ -134,7 +134,7 @@ def study_settings(
         return values
     if isinstance(values, Mapping):
         return validated(study.Settings, values, f"settings of '{study.name}'")
-    return validated(study.Settings, dict(map(assignment, values or ())), "--set")
+    return validated(study.Settings, dict(assignments(values)), "--set")
 
 
 def _references(study: Study, inputs: Input | Sequence[Input] | None) -> list[Input]:

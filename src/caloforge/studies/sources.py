@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caloforge.data import SHIPPED, packed_projections
-from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnknownNameError
+from caloforge.errors import FileFormatError, IncompatibleError, InputError, UnknownNameError, did_you_mean
 from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.progress import progress
@@ -215,7 +215,9 @@ def _model(name: str | Path, device: str) -> Generator:
     try:
         model = load(name, device)
     except UnknownNameError as error:
-        msg = f"'{name}' is no file, no run folder and no shipped model; known: {', '.join(error.known)}"
+        msg = (
+            f"'{name}' is no file, no run folder and no shipped model; {did_you_mean(str(name), error.known)}"
+        )
         raise InputError(msg) from error
     if Path(name).is_dir():
         model.name = Path(name).resolve().name

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -26,28 +27,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caloforge.errors import IncompatibleError, InputError, TooFewShowersError
-from caloforge.files import sha256_file
 from caloforge.geometry import Detector
 from caloforge.models.stage import Batch
 from caloforge.random import child_seed
 from caloforge.showers import Showers, open_showers
 from caloforge.showers.identity import hash_showers, mixed
-from caloforge.showers.reading import open_with_default
+from caloforge.showers.views import conditions_of, open_any
+from caloforge.text_files import listed
 from caloforge.train.dataset import CellPacker, PackedCells
+from caloforge.train.files import IN_MEMORY, Files, items_of, joined_facts
 from caloforge.train.settings import TrainConfig
 
 __all__ = [
-    "Files",
     "Split",
     "StreamedDataset",
     "TrainingFiles",
-    "data_paths",
-    "describe_files",
     "read_files",
     "split",
 ]
 
-Files: TypeAlias = "str | Path | Sequence[str | Path]"
 Storage: TypeAlias = Literal["memory", "packed", "files"]
 """Where the cells are: in memory, with room for a dense copy; in memory without; in the files."""
 
@@ -58,50 +56,11 @@ SAMPLE_BYTES = 2**29
 memory: 5,000 showers of 27,000 cells."""
 
 
-def data_paths(data: Files) -> tuple[Path, ...]:
-    """Return the paths of one file or of several.
-
-    Raises:
-        InputError: When there are none, or one is named twice.
-    """
-    paths = (Path(data),) if isinstance(data, str | Path) else tuple(Path(path) for path in data)
-    if not paths:
-        raise InputError("no file of showers was given; expected at least one")
-    twice = [path for number, path in enumerate(paths) if path in paths[:number]]
-    if twice:
-        raise InputError(f"{twice[0]} is given twice; its showers would be trained on and held out at once")
-    return paths
-
-
-def describe_files(data: Files, detector: Detector | None = None) -> dict[str, Any]:
-    """Return ``file``, ``sha256`` and ``showers``; of several files also ``files``, the same of each.
-
-    The hash of several files is that of their hashes, one a line. ``detector`` is that of files that do not name their own.
-    """
-    each = []
-    for path in data_paths(data):
-        with open_with_default(path, detector) as file:
-            each.append({"file": path.name, "sha256": sha256_file(path), "showers": len(file)})
-    return _joined_facts(each)
-
-
-def _joined_facts(each: list[dict[str, Any]]) -> dict[str, Any]:
-    if len(each) == 1:
-        return each[0]
-    hashes = "".join(f"{entry['sha256']}\n" for entry in each)
-    return {
-        "file": " ".join(entry["file"] for entry in each),
-        "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
-        "showers": sum(entry["showers"] for entry in each),
-        "files": each,
-    }
-
-
 @dataclass(frozen=True)
 class Block:
     """Consecutive showers of a file, about 16 MiB of cells: rows ``first`` on of all files, ``start`` to ``stop`` of this one."""
 
-    path: Path
+    path: Path | None  # None: in memory, and not read again
     start: int
     stop: int
     first: int
@@ -113,7 +72,7 @@ class TrainingFiles:
 
     header: Showers  # conditions and origin of all showers (N); its cells are zeros that take no memory
     identities: NDArray[np.uint64]  # identities (N,) uint64, 0 for showers without energy
-    facts: dict[str, Any]  # names, hashes and sizes, see :func:`describe_files`
+    facts: dict[str, Any]  # names, hashes and sizes, see :func:`~caloforge.train.files.describe_files`
     blocks: tuple[Block, ...]  # where the rows are in the files
     storage: Storage  # ``memory``, ``packed`` or ``files``
     cells: PackedCells  # cells in memory: of all showers, or of a sample when they stay in the files
@@ -150,6 +109,7 @@ class TrainingFiles:
                     continue
                 if file is None or block.path != path:
                     stack.close()
+                    assert block.path is not None
                     path, file = block.path, stack.enter_context(open_showers(block.path, self.detector))
                 packer.append(file.take(wanted[low:high] - block.first + block.start).cells)
         places[order] = np.arange(len(rows))
@@ -202,10 +162,12 @@ def read_files(
     Raises:
         FileFormatError: When a file is missing or broken.
         IncompatibleError: When their detectors or conditions differ.
+        InputError: When showers that are in memory do not fit there a second time, as hits.
     """
-    paths = data_paths(data)
+    items = items_of(data)
+    paths = [item if isinstance(item, Path) else None for item in items]
     with ExitStack() as stack:
-        files = [stack.enter_context(open_showers(path, detector)) for path in paths]
+        files = [stack.enter_context(open_any(item, detector)) for item in items]
         heads = [file[:0] for file in files]
         detectors = tuple(dict.fromkeys(one.detector for one in heads))
         number = [detectors.index(one.detector) for one in heads]
@@ -230,29 +192,36 @@ def read_files(
         facts: list[dict[str, Any]] = []
         row = 0
         for path, file in zip(paths, files, strict=True):
-            digest, size, start = hashlib.sha256(), path.stat().st_size, 0
-            with path.open("rb") as raw:
+            digest, size, start = hashlib.sha256(), path.stat().st_size if path else 0, 0
+            with path.open("rb") if path else BytesIO() as raw:
                 for part in file.chunks():
                     stop = start + len(part)
                     # Bytes are hashed while the file's showers are unpacked, so that the disk is read once.
                     digest.update(raw.read(stop * size // len(file) - raw.tell()))
+                    if path is None:
+                        digest.update(
+                            part.cells.tobytes() + b"".join(v.tobytes() for v in conditions_of(part).values())
+                        )
                     known.append(hash_showers(part.cells, part.incident_energy))
                     packer.append(part.cells)
                     blocks.append(Block(path, start, stop, row))
                     start, row = stop, row + len(part)
-            facts.append({"file": path.name, "sha256": digest.hexdigest(), "showers": len(file)})
+            facts.append(
+                {"file": path.name if path else IN_MEMORY, "sha256": digest.hexdigest(), "showers": len(file)}
+            )
     cells = packer.packed()
     if storage is None:
         dense = 4 * n * n_cells
         storage = "files" if cells is None else "memory" if cells.nbytes + dense <= memory else "packed"
-    if storage == "files" and len(detectors) > 1:
+    if storage == "files" and (len(detectors) > 1 or None in paths):
+        what = "of several detectors" if len(detectors) > 1 else "that are not in files"
         raise InputError(
-            f"{paths[0]} and {len(paths) - 1} more: showers of several detectors must fit in memory; give fewer, or raise train.data.memory"
+            f"{listed(one['file'] for one in facts)}: showers {what} must fit in memory; give fewer, or raise train.data.memory"
         )
     places = np.full(n, -1) if cells is None else np.arange(n)
     cells = PackedCells(np.empty((0, n_cells), np.float32)) if cells is None else cells
     known_all = np.concatenate(known)
-    found = TrainingFiles(header, known_all, _joined_facts(facts), tuple(blocks), storage, cells, places)
+    found = TrainingFiles(header, known_all, joined_facts(facts), tuple(blocks), storage, cells, places)
     if len(detectors) == 1:
         return found
     return replace(found, detectors=detectors, groups=np.repeat(number, [one["showers"] for one in facts]))

@@ -35,11 +35,14 @@ from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
+from caloforge.showers.description import html_table
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.writing import GuardedFile
 from caloforge.text_files import check_regular
-from caloforge.train.data import Files, Split, TrainingFiles, read_files, split
+from caloforge.train import stored
+from caloforge.train.data import Split, TrainingFiles, read_files, split
+from caloforge.train.files import Files
 from caloforge.train.settings import DataConfig, Resolved, read_settings, resolve
 from caloforge.train.stored import MEMBER, RUN_FILE, check_digest, described, load_weights, save_weights
 
@@ -57,7 +60,6 @@ __all__ = [
     "save_state",
     "save_weights",
     "shipped_identities",
-    "unfinished_text",
     "write_identities",
 ]
 
@@ -274,6 +276,12 @@ class RunFolder:
         self.identities = path / IDENTITIES  # of the showers that trained and selected the model
         self.report = path / "report"  # folder of the measurement that ends a training
 
+    def __repr__(self) -> str:
+        return f"RunFolder('{self.path}')"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Run {self.path}", stored.run_lines(self.read()))
+
     def seen(self) -> SeenByTraining:
         """Return which showers the training has seen.
 
@@ -289,9 +297,8 @@ class RunFolder:
             FileFormatError: When the folder is not a run.
         """
         content = self.read()
-        return (
-            unfinished_text(content.get("not_trained", ())) if content.get("status") == "unfinished" else ""
-        )
+        stages = content.get("not_trained", ())
+        return stored.unfinished_text(stages) if content.get("status") == "unfinished" else ""
 
     def weights(self, member: int = 0) -> Path:
         """Weights of a member; there is one unless the run is an ensemble."""
@@ -373,12 +380,6 @@ class RunFolder:
             model.load_weights(load_weights(self.weights(member)))
             members.append(model.eval())
         return members
-
-
-def unfinished_text(stages: Iterable[str]) -> str:
-    """Return what a run is of which some stages were not trained."""
-    names = list(stages)
-    return f"unfinished: stage{'s' if len(names) > 1 else ''} {', '.join(names)} not trained"
 
 
 def held_out_showers(run: str | Path, data: Files) -> Showers:

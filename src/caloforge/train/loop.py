@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from caloforge.errors import ConfigError, require
+from caloforge.errors import ConfigError, did_you_mean, require
 from caloforge.files import atomic_path
 from caloforge.models.base import ShowerModel
 from caloforge.models.stage import Stage
@@ -133,6 +133,10 @@ class StageLoop:
             updater.load_state_dict(state["updater"])
             best = Best(**state["best"])
             used = state.get("used", 0.0)
+            if self.seconds > state.get(
+                "seconds", self.seconds
+            ):  # epochs that did not fit before may fit now
+                updater.epochs = self.stage.epochs
             restore_random(state["random"], self.data.device)
         if self.stage.on_start is not None:
             self._mode(False)
@@ -202,7 +206,7 @@ class StageLoop:
             "best": vars(best),
             "random": random_state(self.data.device),
         }
-        self.save(state | {"used": used})
+        self.save(state | {"used": used, "seconds": self.seconds})
 
     def _fitting(self, updater: StageUpdater, used: float, seconds: list[float]) -> int:
         """Return the epochs of the stage that fit into its seconds, of which some are used: all unless it is slower by more than a little.
@@ -271,7 +275,7 @@ class StageLoop:
             figures = (self.stage.validate or self.model.validate)(self.held_out)
             metric = self.config.metric or self.stage.metric or next(iter(figures))
             if metric not in figures:
-                raise ConfigError(f"metric '{metric}' is not measured; known: {', '.join(figures)}")
+                raise ConfigError(f"metric '{metric}' is not measured; {did_you_mean(metric, list(figures))}")
             self.log.add(self.training, self.stage.name, updater.epoch, figures)
             if figures[metric] < best.value:
                 best.value, best.epoch, best.weights = figures[metric], updater.epoch, self._weights()

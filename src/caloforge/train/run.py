@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,13 @@ from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.progress import progress
 from caloforge.random import check_seed, child_seed
+from caloforge.settings import assignments
 from caloforge.showers.identity import seen_union
-from caloforge.train.data import Files, Split, StreamedDataset, TrainingFiles, data_paths, read_files, split
+from caloforge.text_files import listed
+from caloforge.train.data import Split, StreamedDataset, TrainingFiles, read_files, split
 from caloforge.train.dataset import CellDataset, DetectorDatasets
 from caloforge.train.devices import Devices, joined, run_on_devices, started
+from caloforge.train.files import Files, own_files, path_facts
 from caloforge.train.folder import (
     RunFolder,
     SeenByTraining,
@@ -33,36 +36,37 @@ from caloforge.train.folder import (
     run_facts,
     save_state,
     save_weights,
-    unfinished_text,
 )
 from caloforge.train.loop import Data, MetricLog, StageLoop, Watch
 from caloforge.train.plan import DEFAULT_SECONDS, Plan, plan_training
-from caloforge.train.settings import Resolved, Wanted, to_toml
+from caloforge.train.settings import Overrides, Resolved, Wanted, to_toml
 from caloforge.train.start import (
     PART,
     PRETRAINING,
     check_resumed,
     check_several,
     check_start,
+    limits_of_time,
     pretrained,
     source_model,
     take_fitting,
     with_structure,
 )
+from caloforge.train.stored import unfinished_text
 from caloforge.units import read_seconds
 
 __all__ = ["train"]
 
 
 def train(
-    model: str | None,
-    data: Files,
-    output: str | Path,
+    model: str | None = None,
+    data: Files | None = None,
+    output: str | Path | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     preset: str | None = None,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     train_size: int | None = None,
     resume: bool = False,
     force: bool = False,
@@ -73,28 +77,28 @@ def train(
     announce: Callable[[Plan], None] | None = None,
     start: str | Path | None = None,
     pretrain: str | None = None,
-    devices: int = 1,
+    devices: int | None = None,
 ) -> Path:
-    """Train a model on a file of showers.
+    """Train a model on showers.
 
     Arguments:
         model: A registered model. None: that of the settings, or of a resumed run, else the flagship with settings that are planned
             for the number of showers, the detector, the device and the time (:mod:`~caloforge.train.plan`).
-        data: File of showers, or several of one detector.
+        data: File of showers, showers in memory, or several of these, of one detector. A run that is resumed knows its files.
         output: Run folder.
         config: TOML file with the tables ``[model]`` and ``[train]``, or the same as a mapping.
-        overrides: Single settings, ``key=value``.
+        overrides: Single settings: a mapping such as ``{"epochs": 3, "optimizer.lr": 1e-3}``, or texts ``key=value``.
         preset: Preset of the model's settings.
         device: ``auto``, ``cpu``, ``cuda``, or one GPU such as ``cuda:1``.
-        seed: Seed; on the CPU the same seed gives the same weights.
+        seed: Seed, by default 0; on the CPU the same seed gives the same weights.
         train_size: Showers to train on.
-        resume: Go on with a run that was stopped or is unfinished; its seed, data and settings must be the same, but for
-            ``max_seconds`` and ``stage_seconds``. A planned run goes on with the settings of its plan.
+        resume: Go on with a run that was stopped or is unfinished, with its own files, seed and settings. Those that are given must be the same,
+            but for limits of time (``time_limit``, ``max_seconds``, ``stage_seconds``) and larger numbers of epochs of stages that are not trained yet.
         force: Replace a run that is there.
         detector: Detector of files that do not name their own.
         watch: Called after each epoch; what it raises ends the training.
         time_limit: Time for everything, such as ``30min``, in which the plan makes the training of any model fit; by default 30 minutes
-            for a model that is not named, and no limit for one that is.
+            for a model that is not named, and no limit for one that is. Of a run that goes on: the time that it had before included.
         report: Leave time for a measurement of the trained model.
         announce: Called with the plan before the training starts.
         start: Weights of a run or of a shipped model to start from, of the same detector or of another.
@@ -109,21 +113,35 @@ def train(
         OutputExistsError: When the folder holds something and neither flag is set.
         UnfinishedError: When ``max_seconds`` ended before a stage was trained at all; everything is written before.
     """
+    if output is None:
+        raise InputError("no run folder is named; expected one to write")
+    folder = RunFolder(Path(output))
+    stored = folder.read() if resume and folder.info.exists() else {}
+    devices = int(stored.get("devices", 1)) if devices is None else devices
     if devices < 1:
         raise InputError(f"devices is {devices}; expected 1 or more")
     if devices > 1 and not started():
-        run_on_devices(devices, device, train, dict(locals()))
-        return Path(output)
+        given = {name: value for name, value in locals().items() if name not in ("folder", "stored")}
+        run_on_devices(devices, device, train, given)
+        return folder.path
     with joined(device, devices) as group:
-        began, folder, seed = time.monotonic(), RunFolder(Path(output)), check_seed(seed)
+        began, seed = time.monotonic(), check_seed(int(stored.get("seed", 0)) if seed is None else seed)
         resume = resume and not group.agreed(folder.is_new)
         before_run = folder.read() if resume else {}
+        if resume:
+            data = own_files(folder.path, before_run, data)
+            detector = detector or before_run.get("data_detector")
+            if time_limit is not None:
+                limits = limits_of_time(before_run, folder, read_seconds(time_limit))
+                overrides = (*assignments(overrides), *limits)
+        if data is None:
+            raise InputError("name a file of showers to train on; a run that goes on (--resume) needs none")
         seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
         if start is not None and preset is None:  # the structure is the source's unless something else is set
             config = with_structure(config, model, Path(start))
         first = None if start is None else str(start)
-        wanted = Wanted(model, config, tuple(overrides), preset, train_size, first, pretrain)
-        if before_run.get("plan") or (resume and wanted.model is None):
+        wanted = Wanted(model, config, assignments(overrides), preset, train_size, first, pretrain)
+        if resume:
             wanted = wanted.after(folder.config)
         settings = wanted.settings()
         check_start(settings)
@@ -162,7 +180,7 @@ def train(
             known = files.identities
             parts = split(known, settings.train)
             if not known[parts.train].any():
-                names = " ".join(str(path) for path in data_paths(data))
+                names = listed(entry["file"] for entry in files.facts.get("files", [files.facts]))
                 raise InputError(
                     f"{names}: none of the {len(parts.train)} showers to train on has any energy"
                 )
@@ -176,10 +194,12 @@ def train(
                 selection=seen_union([known[parts.held_out]]),
             )
             info = run_facts(settings, files, seed, parts, where, group.size) | {"seen": seen.facts()}
+            info["paths"] = path_facts(data)
             if detector is not None:
                 info["data_detector"] = detector.name if isinstance(detector, Detector) else str(detector)
             if plan is not None or before_run.get("plan"):
                 info["plan"] = before_run["plan"] if plan is None else plan.as_dict()
+                info["plan"] |= {"seconds": seconds} if plan is None and time_limit is not None else {}
 
             def begin() -> bool:
                 """Write what is known before the training; whether there is anything to do."""

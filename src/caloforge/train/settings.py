@@ -12,14 +12,15 @@ from typing import Annotated, Any, Literal, TypeAlias
 import tomli_w
 from pydantic import AfterValidator, Field
 
-from caloforge.errors import ConfigError
+from caloforge.errors import ConfigError, did_you_mean
 from caloforge.models import MODELS
-from caloforge.settings import ModelConfig, Settings, assignment, merge, validated
+from caloforge.settings import ModelConfig, Settings, assignments, merge, validated
 from caloforge.text_files import read_toml
 
 __all__ = [
     "FLAGSHIP",
     "DataConfig",
+    "Overrides",
     "Precision",
     "Resolved",
     "TrainConfig",
@@ -44,6 +45,8 @@ def to_toml(values: Mapping[str, Any]) -> str:
 FLAGSHIP = "flow-matching"
 """The model where none is named."""
 _SECTIONS = ("model", "train")
+Overrides: TypeAlias = "Mapping[str, Any] | Iterable[str | tuple[str, Any]]"
+"""Single settings: a mapping, or texts ``key=value``."""
 Precision: TypeAlias = Literal["32", "bf16", "16"]
 _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
@@ -159,7 +162,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 def resolve(
     model_name: str,
     config: str | Path | Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     preset: str | None = None,
     **train: Any,
 ) -> Resolved:
@@ -168,8 +171,8 @@ def resolve(
     Arguments:
         model_name: A registered model.
         config: TOML file, or the same as a mapping with "model" and "train".
-        overrides: Texts ``key=value``; the key is dotted and may begin with ``model.`` or ``train.``; the value is
-            read as TOML and, when it is not, as text.
+        overrides: A mapping of keys to values, or texts ``key=value``; the key is dotted and may begin with ``model.`` or ``train.``; the
+            value of a text is read as TOML and, when it is not, as text.
         preset: Preset of the model; stands before all others.
         train: Single settings of the training; None is left out.
 
@@ -190,8 +193,8 @@ def resolve(
     train_values = dict(given.get("train", {}))
     model.resolve(model_values, f"{where}: [model]" if given else "settings")
     validated(TrainConfig, train_values, f"{where}: [train]")
-    for text in overrides:
-        section, change = _override(text, model.Config)
+    for key, value in assignments(overrides):
+        section, change = _override(key, value, model.Config)
         target = model_values if section == "model" else train_values
         target.update(merge(target, change))
     train_values.update({key: value for key, value in train.items() if value is not None})
@@ -206,7 +209,7 @@ class Wanted:
 
     model: str | None
     config: str | Path | Mapping[str, Any] | None = None
-    overrides: tuple[str, ...] = ()
+    overrides: Overrides = ()
     preset: str | None = None
     train_size: int | None = None
     start: str | None = None
@@ -233,15 +236,14 @@ class Wanted:
         """Return the settings, the user's on top of those of a plan or of the run that goes on."""
         base = self.stored if planned is None else planned
         config = merge(base, self._tables()) if base else self.config
-        preset = None if self.stored else self.preset
         own = {"train_size": self.train_size, "start": self.start, "pretrain": self.pretrain}
-        return resolve(self.model or FLAGSHIP, config, self.overrides, preset, **own)
+        return resolve(self.model or FLAGSHIP, config, self.overrides, self.preset, **own)
 
     def given(self) -> frozenset[str]:
         """Return the keys of the model's settings, and ``train.KEY``, that the user has set."""
         tables = self._tables()
-        for text in self.overrides:
-            section, change = _override(text, MODELS[self.model or FLAGSHIP].Config)
+        for key, value in assignments(self.overrides):
+            section, change = _override(key, value, MODELS[self.model or FLAGSHIP].Config)
             tables = merge(tables, {section: change})
         keys = {*tables.get("model", {}), *(f"train.{key}" for key in tables.get("train", {}))}
         keys |= {"preset"} if self.preset else set()
@@ -249,10 +251,11 @@ class Wanted:
         return frozenset(keys | ({"train.train_size"} if self.train_size else set()))
 
 
-def _override(text: str, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]:
-    """Return the section and the nested change of ``key=value``."""
-    key, value = assignment(text)
+def _override(key: str, value: Any, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]:
+    """Return the section and the nested change of a dotted key and its value."""
     parts = [part.strip() for part in key.split(".")]
+    if parts[0] in _SECTIONS and isinstance(value, Mapping) and len(parts) == 1:
+        return parts[0], dict(value)
     if parts[0] in _SECTIONS and len(parts) > 1:
         section, parts = parts[0], parts[1:]
     elif parts[0] in model.model_fields:
@@ -261,7 +264,7 @@ def _override(text: str, model: type[ModelConfig]) -> tuple[str, dict[str, Any]]
         section = "train"
     else:
         known = [*model.model_fields, *TrainConfig.model_fields]
-        raise ConfigError(f"--set '{text}': unknown key '{parts[0]}'; known: {', '.join(known)}")
+        raise ConfigError(f"--set '{key}': unknown key '{parts[0]}'; {did_you_mean(parts[0], known, 200)}")
     for part in reversed(parts):
         value = {part: value}
     return section, value

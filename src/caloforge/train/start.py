@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from caloforge.errors import ConfigError, FileFormatError, IncompatibleError
@@ -26,8 +27,9 @@ from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
 from caloforge.simulate import ENGINES, simulate
+from caloforge.text_files import listed
 from caloforge.train.devices import Devices
-from caloforge.train.folder import RunFolder, load_weights
+from caloforge.train.folder import RunFolder, load_state, load_weights
 from caloforge.train.settings import FLAGSHIP, Resolved, read_settings
 from caloforge.train.stored import RUN_FILE, described
 from caloforge.units import AngleSpec, EnergySpec
@@ -39,6 +41,7 @@ __all__ = [
     "check_resumed",
     "check_several",
     "check_start",
+    "limits_of_time",
     "pretrained",
     "source_config",
     "source_model",
@@ -173,9 +176,8 @@ def check_resumed(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -
                 f"{folder.path}: cannot resume with {key} {info[key]}; the run has {before.get(key)}"
             )
     if (data := info["data"])["sha256"] != before["data"]["sha256"]:
-        raise ConfigError(
-            f"{folder.path}: cannot resume with {data['file']}; the run's data have another hash"
-        )
+        names = listed(entry["file"] for entry in data.get("files", [data]))
+        raise ConfigError(f"{folder.path}: cannot resume with {names}; the run's data have another hash")
     old, new = read_settings(folder.config), settings.as_dict()
     used, limit = before.get("wall_seconds", 0.0), settings.train.max_seconds
     if before.get("status") == "unfinished" and 0 < limit <= used:
@@ -183,12 +185,53 @@ def check_resumed(folder: RunFolder, settings: Resolved, info: dict[str, Any]) -
             f"{folder.path}: cannot resume with train.max_seconds = {limit:g}; the run has used {used:.0f} s, "
             "expected more than that, or 0 for no limit"
         )
+    finished, longer = before.get("status") == "finished", []
     for section in ("model", "train"):
         for key, value in new[section].items():
-            if key not in ("max_seconds", "stage_seconds", "data") and old[section].get(key) != value:
-                msg = f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {old[section].get(key)}"
-                raise ConfigError(msg)
-    return before.get("status") == "finished"
+            known = old[section].get(key)
+            if key in ("max_seconds", "stage_seconds", "data") or known == value:
+                continue
+            if (
+                section == "train"
+                or not key.endswith("epochs")
+                or not isinstance(known, int)
+                or value < known
+            ):
+                raise ConfigError(
+                    f"{folder.path}: cannot resume with {section}.{key} = {value}; the run has {known}"
+                )
+            longer.append(f"{section}.{key} = {value}")
+    if longer and (finished or not _all_open(folder, settings, old)):
+        what = "the run is finished" if finished else "a stage with fewer epochs is trained already"
+        raise ConfigError(
+            f"{folder.path}: cannot resume with {listed(longer)}: {what}; train another run that starts from it (--from)"
+        )
+    return finished
+
+
+def _all_open(folder: RunFolder, settings: Resolved, old: Mapping[str, Any]) -> bool:
+    """Return whether the stages whose numbers of epochs differ from those of the old settings have not ended."""
+    if not folder.state.exists():
+        return True
+    done = int(load_state(folder.state, torch.device("cpu")).get("stage", 0))
+    kind, detector = MODELS[settings.model_name], folder.detector()
+    now, then = (
+        kind(detector, config).stages() for config in (settings.model, kind.resolve(old["model"], "run"))
+    )
+    return all(one.epochs == two.epochs for one, two in zip(now[:done], then[:done], strict=True))
+
+
+def limits_of_time(before: Mapping[str, Any], folder: RunFolder, seconds: float) -> list[tuple[str, Any]]:
+    """Return settings with which a run that goes on takes so many seconds in all, those that it has used included.
+
+    The limits of the stages of a planned run are scaled; another run gets ``max_seconds``.
+    """
+    plan = before.get("plan")
+    if not plan:
+        return [("train.max_seconds", seconds)]
+    stages = read_settings(folder.config).get("train", {}).get("stage_seconds", {})
+    factor = seconds / float(plan["seconds"])
+    return [("train.stage_seconds", {name: round(factor * one, 1) for name, one in stages.items()})]
 
 
 def check_several(settings: Resolved, devices: int = 1) -> None:

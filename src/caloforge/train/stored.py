@@ -11,7 +11,7 @@ showers that look like any others; so each file is compared with its SHA-256 whe
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -25,10 +25,20 @@ from torch import Tensor
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path, sha256_file
 from caloforge.settings import Settings, validated
-from caloforge.text_files import check_regular, read_json
+from caloforge.text_files import check_regular, listed, read_json
 from caloforge.units import AngleSpec
 
-__all__ = ["MEMBER", "RUN_FILE", "Described", "check_digest", "described", "load_weights", "save_weights"]
+__all__ = [
+    "MEMBER",
+    "RUN_FILE",
+    "Described",
+    "check_digest",
+    "described",
+    "load_weights",
+    "run_lines",
+    "save_weights",
+    "unfinished_text",
+]
 
 RUN_FILE: Final = "run.json"
 MEMBER: Final = re.compile(r"-\d+$")
@@ -92,6 +102,44 @@ def _in_eight_bits(value: Tensor) -> tuple[Tensor, Tensor]:
 def _from_eight_bits(whole: Tensor, scale: Tensor) -> Tensor:
     """Return the tensor (float32) that whole numbers and scales stand for."""
     return (whole.flatten() * scale.float().repeat_interleave(_BLOCK)[: whole.numel()]).view(whole.shape)
+
+
+def run_lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a ``run.json`` says as names and texts, for people."""
+    data, versions = content.get("data", {}), content.get("versions", {})
+    files = listed(str(entry["file"]) for entry in data.get("files", [data] if data else []))
+    rows = [
+        ("model", str(content["model"])),
+        ("status", str(content.get("status", "not known"))),
+        ("detector", listed(content.get("detectors", [content["detector"]]))),
+        ("particle", str(content.get("particle") or "not known")),
+        ("data", f"{files}, {data.get('showers', 0):,} showers"),
+        (
+            "showers",
+            f"{content.get('train_showers', 0):,} trained on, {content.get('held_out_showers', 0):,} held out",
+        ),
+        ("seed", str(content.get("seed", "not known"))),
+    ]
+    for name, stage in content.get("stages", {}).items():
+        figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
+        rows.append((f"stage {name}", f"epoch {stage['epoch']} kept, figure on held-out showers: {figure}"))
+    if "parameters" in content:
+        rows.append(("parameters", f"{content['parameters']:,}"))
+    if "wall_seconds" in content:
+        rows.append(
+            (
+                "time",
+                f"{content['wall_seconds']:,.0f} s, {content.get('cpu_seconds', 0.0):,.0f} s of processors",
+            )
+        )
+    rows.append(
+        (
+            "device",
+            f"{content.get('devices', 1)} x {content.get('device', '')} {content.get('hardware', '')}".strip(),
+        )
+    )
+    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    return rows
 
 
 class _Weights(Settings):
@@ -184,3 +232,9 @@ def check_digest(path: Path, described_by: Path | None = None) -> None:
             message = f"is not the file that was written: its SHA-256 begins with {found[:12]}, {one.name} says {said[:12]:.12}"
             raise FileFormatError(path, "", f"{message}; copy it again, or train again")
         return
+
+
+def unfinished_text(stages: Iterable[str]) -> str:
+    """Return what a run is of which some stages were not trained."""
+    names = list(stages)
+    return f"unfinished: stage{'s' if len(names) > 1 else ''} {', '.join(names)} not trained"

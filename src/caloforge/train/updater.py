@@ -202,6 +202,7 @@ class StageUpdater:
             "step": self.step,
             "epoch": self.epoch,
             "epochs": self.epochs,
+            "planned": self.stage.epochs,
             "generator": self.generator.get_state(),
             "scaler": self._scaler.state_dict(),
             "optimizers": {name: slot.optimizer.state_dict() for name, slot in self._slots.items()},
@@ -212,7 +213,11 @@ class StageUpdater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's state."""
-        self.step, self.epoch, self.epochs = state["step"], state["epoch"], state.get("epochs", self.epochs)
+        self.step, self.epoch = state["step"], state["epoch"]
+        if (
+            state.get("planned", self.stage.epochs) == self.stage.epochs
+        ):  # else there are more to do than before
+            self.epochs = state.get("epochs", self.epochs)
         self.generator.set_state(state["generator"].cpu())
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])

@@ -30,10 +30,11 @@ from caloforge.files import dump_json, ensure_output_dir, source_commit, write_j
 from caloforge.generate.timing import hardware_name
 from caloforge.geometry import Detector
 from caloforge.models import MODELS
-from caloforge.settings import assignment, torch_device
+from caloforge.settings import assignments, torch_device
 from caloforge.text_files import read_record
-from caloforge.train.data import Files, data_paths, read_files, split
-from caloforge.train.settings import resolve
+from caloforge.train.data import read_files, split
+from caloforge.train.files import Files, data_paths
+from caloforge.train.settings import Overrides, resolve
 from caloforge.tune.result import TuneResult, entries, sentence, write_result
 from caloforge.tune.space import search_space
 from caloforge.tune.study import TunedStudy, give_up, work
@@ -58,7 +59,7 @@ def tune(
     space: str | Path | Mapping[str, Any] | None = None,
     only: bool = False,
     config: str | Path | Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     preset: str | None = None,
     trials: int = 20,
     trial_seconds: float = 0.0,
@@ -86,7 +87,7 @@ def tune(
         space: TOML file of the same, or a mapping; see :mod:`caloforge.tune.space`.
         only: Vary only what ``search`` and ``space`` name.
         config: Settings that stay, as :func:`~caloforge.train.train` takes them.
-        overrides: Single settings that stay, ``key=value``.
+        overrides: Single settings that stay: a mapping, or texts ``key=value``.
         preset: Preset of the model's settings.
         trials: Trials in all, those of earlier calls included.
         trial_seconds: Most seconds of a training, which then ends after an epoch; 0 for no limit.
@@ -114,9 +115,9 @@ def tune(
     _check_numbers(trials, workers, trial_seconds, seconds, most_ms)
     if figure not in FIGURES:
         raise UnknownNameError("figure", figure, list(FIGURES))
-    overrides = tuple(overrides)
+    overrides = assignments(overrides)
     base = resolve(model, config, overrides, preset)
-    fixed = [assignment(text)[0] for text in overrides]
+    fixed = [key for key, _ in overrides]
     where = torch_device(device)
     job = Job(
         Path(output).absolute(), model, data_paths(data), detector, base,

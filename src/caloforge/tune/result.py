@@ -105,7 +105,7 @@ def _warnings(study: TunedStudy, found: Sequence[Mapping[str, Any]]) -> list[str
     complete = [entry for entry in found if entry["state"] == "complete"]
     if 2 * sum(entry["cut"] for entry in complete) > len(complete):
         lines.append(
-            f"most trainings were cut at {job.trial_seconds:g} s, within their schedules; --set fewer epochs, or give them more time"
+            f"most trainings were cut at {job.trial_seconds:g} s, within their schedules; set fewer epochs, or give them more time"
         )
     if job.device == "cuda" and job.workers > torch.cuda.device_count():
         lines.append("several processes share a GPU, and the times of a shower contain their waiting")

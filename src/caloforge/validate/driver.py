@@ -31,6 +31,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ from caloforge.errors import OutputError, OutputExistsError
 from caloforge.files import dump_json, ensure_output_dir, is_empty, lock_folder, source_digest, write_json
 from caloforge.geometry import Detector
 from caloforge.progress import progress
+from caloforge.settings import validated
 from caloforge.showers.hdf5 import SEEN_SEEDS
 from caloforge.showers.identity import hash_showers
 from caloforge.showers.seen import SeenCheck, SeenCount, warnings_of
@@ -174,13 +176,28 @@ _STATE = ".cache/inputs.json"
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """The outcome of a comparison."""
 
     metrics: dict[str, Any]  # the content of ``metrics.json``
     path: Path | None = None  # the page; None without an output folder
     limits: list[Row] = field(default_factory=list)  # the outcome of each limit
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f", {self.path}"
+        return f"Report({', '.join(self.metrics['samples'])}{where})"
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table for notebooks."""
+        table = self.summary()
+        cells = [[str(cell) for cell in column.cells] for column in table.columns]
+        head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+            for row in zip(*cells, strict=True)
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     @property
     def folder(self) -> Path | None:
@@ -244,7 +261,7 @@ def validate(
         MissingExtraError: When the report cannot be written; before any work.
         GateError: When a limit does not hold; everything is written before.
     """
-    chosen = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
+    chosen = settings if isinstance(settings, Settings) else validated(Settings, settings or {}, "settings")
     wanted = [] if limits is None else read_limits(limits)
     check_names(wanted, _known_keys())
     chosen.torch_device()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-ShowersLike = AnyShowers
+ShowersLike: TypeAlias = AnyShowers
 _NAMES = {"geant4": "Geant4", "gflash": "GFlash"}
 
 

@@ -23,8 +23,9 @@ from caloforge.random import child_seed
 from caloforge.showers.seen import identities
 from caloforge.text_files import read_json, read_record
 from caloforge.train import RunFolder
-from caloforge.train.data import Files, read_files
+from caloforge.train.data import read_files
 from caloforge.train.dataset import CellDataset
+from caloforge.train.files import Files
 from caloforge.validate.metrics.base import Settings
 from caloforge.zoo.cards import measure, measure_card, open_test_showers
 from caloforge.zoo.recipes import Jobs, Recipe, finished, found, require_unsealed, train_side_by_side

@@ -21,7 +21,7 @@ from caloforge.files import write_json
 from caloforge.generate import condition_range
 from caloforge.showers import Showers
 from caloforge.train import RunFolder, held_out_showers
-from caloforge.train.data import Files
+from caloforge.train.files import Files
 from caloforge.train.plan import REPORT_SECONDS
 from caloforge.validate.driver import Report, validate
 from caloforge.validate.report.build import require_report

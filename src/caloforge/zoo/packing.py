@@ -59,7 +59,7 @@ def pack_projections(
         msg = f"step is {step} MeV; expected a power of two, such as 1/256"
         raise InputError(msg)
     with atomic_path(output, force) as part:
-        raw = part.with_name(part.name + ".raw")
+        raw = part.with_name(part.name + ".raw.h5")
         try:
             write_showers(raw, _images(sources, step, energy, detector))
             _recompress(raw, part, sources, step)

@@ -16,7 +16,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import Field
 
-from caloforge.errors import CaloforgeError, ConfigError, InputError
+from caloforge.errors import CaloforgeError, ConfigError, InputError, did_you_mean
 from caloforge.files import sha256_file
 from caloforge.settings import Settings, validated
 from caloforge.showers import open_showers, write_showers
@@ -158,7 +158,7 @@ def named(
     """Return the recipes one of whose ``names`` is wanted; ``kind`` and the ``known`` names are for the message."""
     for wanted in only:
         if not any(wanted in own for own in names.values()):
-            msg = f"no {kind} is called '{wanted}'; known: {', '.join(known)}"
+            msg = f"no {kind} is called '{wanted}'; {did_you_mean(wanted, list(known))}"
             raise InputError(msg)
     return {one: recipe for one, recipe in recipes.items() if not only or set(only) & set(names[one])}
 

@@ -23,7 +23,7 @@ from caloforge.showers.identity import seen_union
 from caloforge.showers.reading import open_with_default
 from caloforge.showers.seen import identities
 from caloforge.text_files import read_json
-from caloforge.train.data import Files, data_paths, describe_files
+from caloforge.train.files import Files, data_paths, describe_files
 from caloforge.train.folder import (
     RunFolder,
     SeenByTraining,

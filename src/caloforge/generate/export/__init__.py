@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from caloforge.errors import InputError
+from caloforge.errors import InputError, UnknownNameError
 from caloforge.files import atomic_path, check_output
 from caloforge.generate import Generator
 from caloforge.generate.export.form import FORMS, PLACES, describe, frozen, random_inputs
@@ -94,8 +94,7 @@ def export(generator: Generator, path: str | Path, form: str = "cells", force: b
         msg = f"{path}: unknown suffix '{path.suffix}'; expected {' or '.join(WRITERS)}"
         raise InputError(msg)
     if form not in FORMS:
-        msg = f"unknown form '{form}'; known: {', '.join(FORMS)}"
-        raise InputError(msg)
+        raise UnknownNameError("form", form, list(FORMS))
     if len(generator.members) > 1:
         msg = (
             f"'{generator.name}' is an ensemble of {len(generator.members)} models; a file holds one: "

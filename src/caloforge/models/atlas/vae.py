@@ -191,6 +191,7 @@ class VaeConfig(AtlasConfig):
 class Vae(AtlasModel):
     """Conditional variational autoencoder; see the module."""
 
+    papers: ClassVar[tuple[str, ...]] = ("atlas",)
     Config = VaeConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {

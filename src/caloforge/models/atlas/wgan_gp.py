@@ -105,6 +105,7 @@ class WganGpConfig(AtlasConfig):
 class WganGp(AtlasModel):
     """Conditional WGAN-GP; see the module."""
 
+    papers: ClassVar[tuple[str, ...]] = ("atlas",)
     Config = WganGpConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},

@@ -73,6 +73,7 @@ _LINES, _FEWEST_LINES = 1500, 100  # most and fewest showers to fit the displace
 class BibAe(ShowerModel):
     """The BIB-AE; see the module."""
 
+    papers: ClassVar[tuple[str, ...]] = ("getting-high", "decoding-photons", "new-angles")
     Config = BibAeConfig
     Sampling = BibSampling
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"improved": {}, "paper": PAPER}

@@ -92,6 +92,7 @@ class FlowMatchingCpuConfig(DistilledSummaryConfig):
 class FlowMatchingCpu(DistilledSummary):
     """Flow matching for one core of a CPU; see the module. Detectors of flat layers of equal cells only."""
 
+    papers: ClassVar[tuple[str, ...]] = ("flow-matching", "distillation")
     Config = FlowMatchingCpuConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"improved": {}}
     training_only: ClassVar[tuple[str, ...]] = ("summary_net",)

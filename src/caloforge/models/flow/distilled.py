@@ -54,6 +54,7 @@ class FlowMatchingFastConfig(DistilledSummaryConfig):
 class FlowMatchingFast(DistilledSummary):
     """Flow matching in a few evaluations; see the module. Presets are those of the teacher."""
 
+    papers: ClassVar[tuple[str, ...]] = ("flow-matching", "distillation")
     Config = FlowMatchingFastConfig
     training_only: ClassVar[tuple[str, ...]] = ("summary_net", "cell_net")
     config: FlowMatchingFastConfig

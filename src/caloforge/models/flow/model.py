@@ -66,6 +66,7 @@ _LEAST_HELD_OUT = 2_000  # held-out showers of a loss; fewer are used several ti
 class FlowMatching(CalibratedFlow):
     """Flow matching of summary and cells, see the module. Presets: ``improved``; ``large``, three times as wide; ``small``, for a CPU."""
 
+    papers: ClassVar[tuple[str, ...]] = ("flow-matching",)
     Config = FlowMatchingConfig
     Sampling: ClassVar[type[Settings]] = FlowSampling
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS

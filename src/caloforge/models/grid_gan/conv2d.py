@@ -186,6 +186,7 @@ class Conv2dGanConfig(GridGanConfig):
 class Conv2dGan(GridGan):
     """The Conv2D GAN; see the module."""
 
+    papers: ClassVar[tuple[str, ...]] = ("conv2d-gan",)
     Config = Conv2dGanConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},

@@ -211,6 +211,7 @@ class Conv3dGan(GridGan):
     Presets: ``improved``; ``paper``, for 25 x 25 x 25; ``paper-angled``, for 51 x 51 x 25.
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("3dgan",)
     Config = Conv3dGanConfig
     config: Conv3dGanConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

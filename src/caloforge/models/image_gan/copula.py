@@ -26,6 +26,8 @@ References:
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,7 @@ class ImageCopulaConfig(ModelConfig):
 class ImageCopula(CalibratedModel):
     """Gaussian copula of the numbers and cells of images such as ild-ecal-10x10."""
 
+    papers: ClassVar[tuple[str, ...]] = ("calomplification",)
     Config = ImageCopulaConfig
     config: ImageCopulaConfig
     root: Tensor  # (4 + n_cells, 4 + n_cells), R with R R^T = C

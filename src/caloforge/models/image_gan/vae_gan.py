@@ -195,6 +195,7 @@ class VaeGanConfig(ModelConfig):
 class VaeGan(CalibratedModel):
     """VAE-GAN of the amplification study, for images such as ild-ecal-10x10."""
 
+    papers: ClassVar[tuple[str, ...]] = ("calomplification",)
     Config = VaeGanConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {},

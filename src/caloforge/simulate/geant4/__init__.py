@@ -68,7 +68,7 @@ _TABLE = 500  # bytes from which a file is taken for a table, not for a note on 
 
 _REMEDY = (
     "set GEANT4_DATA_DIR to their folder, or G4LEDATA and the like to each of them, or let"
-    " geant4-pybind download them into ~/.geant4_pybind with --download-data (in Python: download_data=True)"
+    " geant4-pybind download them into ~/.geant4_pybind with --download-data"
 )
 
 

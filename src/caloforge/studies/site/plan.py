@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from caloforge.data import SHIPPED, packed_projections
-from caloforge.errors import CaloforgeError, ConfigError, InputError
+from caloforge.errors import CaloforgeError, ConfigError, InputError, did_you_mean
 from caloforge.settings import Settings, torch_device, validated
 from caloforge.studies.base import STUDIES, Context, Study
 from caloforge.studies.run import study_settings
@@ -100,7 +100,7 @@ def _chosen(known: Sequence[str], wanted: Sequence[str], where: str, none: str =
     """Return the names ``DATASET/MODEL`` that are wanted by name or by data set, all when none is."""
     for one in wanted:
         if not any(_matches(name, one) for name in known):
-            raise InputError(f"{where} is called '{one}'; known: {', '.join(known) or none}")
+            raise InputError(f"{where} is called '{one}'; {did_you_mean(one, known or [none])}")
     return [name for name in known if not wanted or any(_matches(name, one) for one in wanted)]
 
 

@@ -63,7 +63,7 @@ class ShowerBatch:
     """
 
     def __init__(self, showers: Showers, threshold: float = 0.1, cut: float | None = None) -> None:
-        self.showers = showers
+        self.showers: Showers = showers
         self.threshold = threshold
         self.detector: Detector = showers.detector
         self.positions = cell_positions(self.detector)
