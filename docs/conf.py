@@ -59,6 +59,7 @@ NAVIGATION = {
         "Benchmark": "benchmark",
         "Convert": "formats",
         "View": "view",
+        "Look into files, split, merge, check the installation": "info",
         "Run the demo": "demo",
         "Use Python": "python",
     },
