@@ -221,7 +221,9 @@ def test_dicts_set_what_texts_set(run: Path) -> None:
     assert resolve("vae", overrides=values) == texts
     assert resolve("vae", overrides=list(values.items())) == texts
     assert resolve("vae", RunFolder(run).config).model.optimizer.lr == 2e-4
-    with pytest.raises(ConfigError, match=r"settings 'epoch': unknown key 'epoch'; did you mean epochs\?$"):
+    with pytest.raises(
+        ConfigError, match=r"settings 'epoch': unknown key 'epoch'; did you mean epochs\? known: preset"
+    ):
         resolve("vae", overrides={"epoch": 3})
 
 

@@ -188,10 +188,12 @@ class GateError(CaloforgeError):
     """A validation limit was exceeded."""
 
 
-def did_you_mean(name: str, known: Sequence[str], most: int = 40) -> str:
-    """Return the end of a message on an unknown name: what was perhaps meant, or at most so many known names."""
+def did_you_mean(name: str, known: Sequence[str], most: int = 40, both: bool = False) -> str:
+    """Return the end of a message on an unknown name: what was perhaps meant, or, or with ``both`` also, at most so many known names."""
     near = _near(name, known)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:most])}"
+    meant = f"did you mean {' or '.join(near)}?" if near else ""
+    listed = f"known: {', '.join(known[:most])}"
+    return " ".join(filter(None, (meant, listed))) if both else meant or listed
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:

@@ -186,7 +186,7 @@ def validated(kind: type[C], values: Mapping[str, Any], where: str) -> C:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             *path, last = (str(part) for part in first["loc"])
-            msg = f"{where}: unknown key '{key}'; {did_you_mean(last, _known(kind, tuple(path)), 200)}"
+            msg = f"{where}: unknown key '{key}'; {did_you_mean(last, _known(kind, tuple(path)), 200, both=True)}"
         else:
             given = f", got {first['input']!r:.80}" if isinstance(first["input"], str | int | float) else ""
             said = first["msg"].removeprefix("Value error, ")

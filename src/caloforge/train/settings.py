@@ -264,7 +264,9 @@ def _override(key: str, value: Any, model: type[ModelConfig]) -> tuple[str, dict
         section = "train"
     else:
         known = [*model.model_fields, *TrainConfig.model_fields]
-        raise ConfigError(f"--set '{key}': unknown key '{parts[0]}'; {did_you_mean(parts[0], known, 200)}")
+        raise ConfigError(
+            f"--set '{key}': unknown key '{parts[0]}'; {did_you_mean(parts[0], known, 200, both=True)}"
+        )
     for part in reversed(parts):
         value = {part: value}
     return section, value
