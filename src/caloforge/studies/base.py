@@ -152,9 +152,10 @@ class Context:
 
     @property
     def labels(self) -> list[str]:
-        """Names of all samples, all different: "reference" first."""
+        """Names of all samples, all different: that of the reference first, "Geant4" where that simulation made it."""
         labels = [source.label for source in self.generated]
-        return ["reference showers" if "reference" in labels else "reference", *labels]
+        name = SIMULATIONS.get(self.reference.source, "reference")
+        return [f"{name} showers" if name in labels else name, *labels]
 
     def size(self, default: int) -> int:
         """Return how many generated showers are wanted."""
@@ -207,6 +208,7 @@ class Study(ABC):
     title: ClassVar[str]  # a line for headings and lists
     source: ClassVar[str]  # key of its document in ``papers.toml``
     needs: ClassVar[str]  # what files it takes, in one line
+    question: ClassVar[str] = ""  # what it answers, in one line
     Settings: ClassVar[type[StudySettings]] = StudySettings
     least_generated: ClassVar[int] = 1  # fewest generated samples
     judges: ClassVar[bool] = True  # whether it judges samples that exist; the study ``all`` leaves others out

@@ -52,6 +52,7 @@ class ConditioningStudy(Study):
         "reference showers of a detector of three layers or more, at or around the test points of energy and angle "
         "(set energies in GeV and thetas in degrees), and generated showers of the same detector"
     )
+    question = "Do energy and angle come out right at single points, before and after reconstruction?"
     Settings = ConditioningSettings
 
     def check(self, context: Context) -> None:

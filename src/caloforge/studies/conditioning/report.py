@@ -58,7 +58,7 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
             _histogram(place, result, stage, quantity)
         legend(figure, pyplot, labels)
         figure.supxlabel(name, fontsize=13)
-        figure.supylabel("part of the showers", fontsize=13)
+        figure.supylabel("fraction of the showers in a bin", fontsize=13)
         return figure
 
     caption = (
@@ -111,8 +111,14 @@ def _curve_figure(
             axes[1][column].set_xlabel(
                 "incident energy [GeV]" if energy else "incident angle [degrees]", fontsize=13
             )
-        axes[0][0].set_ylabel("angle bias [degrees]" if angle else "energy response", fontsize=13)
-        axes[1][0].set_ylabel("angle resolution [degrees]" if angle else "energy resolution σ/E", fontsize=13)
+        axes[0][0].set_ylabel(
+            "mean of measured − incident angle [degrees]" if angle else "mean of measured / incident energy",
+            fontsize=13,
+        )
+        axes[1][0].set_ylabel(
+            "σ of measured − incident angle [degrees]" if angle else "σ / mean of measured energy",
+            fontsize=13,
+        )
         axes[1][0].set_ylim(bottom=0)
         legend(figure, pyplot, labels)
         return figure

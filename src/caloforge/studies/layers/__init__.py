@@ -206,6 +206,7 @@ class LayersStudy(Study):
         "reference showers of a detector of two layers or more, of one or several energies, and generated showers of the "
         "same detector and energies"
     )
+    question = "Do the energies and the shapes of single layers agree?"
     Settings = LayersSettings
 
     def check(self, context: Context) -> None:

@@ -40,6 +40,7 @@ class SupportSizeStudy(Study):
         f"at least {LEAST} reference showers of nearly one energy and angle (set energy and theta to take them out of "
         "a wider file), and generated showers or models of the same detector"
     )
+    question = "How many different showers does a model make before they repeat?"
     Settings = SupportSizeSettings
     least_generated = 0
 

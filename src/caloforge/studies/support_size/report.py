@@ -140,8 +140,17 @@ def rows_of(results: Sequence[SampleResult]) -> list[Row]:
             if result.role and name in reference.rates:
                 ratio = rate.support.over(reference.rates[name].support)
                 title = f"support over {reference.label}'s, {label}"
-                rows.append(row(title, ratio, None, "from pair collisions", form=".3g"))
+                rows.append(row(title, ratio, None, f"from pair collisions{_meaning(ratio)}", form=".3g"))
     return rows
+
+
+def _meaning(ratio: Interval) -> str:
+    """Return what a support far from the reference's says of a generator."""
+    if ratio.low > 1.0:
+        return "; larger is not better: its showers differ more from each other than the reference's do, as with noise in the cells"
+    if math.isfinite(ratio.high) and ratio.high < 1.0:
+        return "; smaller: its showers repeat each other more than the reference's do"
+    return ""
 
 
 _ESTIMATORS = (("paper's rule", "o"), ("fit", "s"), ("pair collisions", "D"))

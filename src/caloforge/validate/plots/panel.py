@@ -9,7 +9,8 @@ samples take the six colours of M. Petroff (arXiv:2107.02270) and differ in thei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from caloforge.errors import require
 
 __all__ = [
-    "BAND", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image",
-    "Mark", "Panel", "colour", "dash", "figure_style", "marker",
+    "BAND", "FIVE_PERCENT", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image",
+    "Mark", "Panel", "colour", "dash", "figure_style", "fitted", "marker",
+    "ratio_limits", "whole_bins",
 ]  # fmt: skip
 
 
@@ -82,6 +84,30 @@ def figure_style() -> Iterator[Any]:
 Array = NDArray[np.float64]
 
 
+def fitted(text: str, inches: float, size: float = 14.0) -> tuple[str, float]:
+    """Return a title and the size of its letters, points, so that it fits a width: smaller, and in several lines where that is not enough.
+
+    Long names without spaces are broken inside.
+    """
+    letter = 0.53 / 72.0  # mean width of a letter, inches a point
+    if len(text) * size * letter <= inches:
+        return text, size
+    small = max(0.72 * size, min(size, inches / (len(text) * letter)))
+    return "\n".join(textwrap.wrap(text, max(8, int(inches / (small * letter))))), small
+
+
+FIVE_PERCENT = (0.95, 1.05)
+"""Dotted lines of a ratio axis."""
+_SHORT = 14
+"""Most letters of the reference's name at the ratio axis."""
+_ARCS = 48  # straight pieces of a full circle, at least
+_RATIO_REACH = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+_BEYOND, _BEYOND_LOG = (
+    2.5,
+    10.0,
+)  # how far samples may stretch a linear and a logarithmic axis over the reference's range
+
+
 @dataclass(frozen=True)
 class Curve:
     """One sample's values."""
@@ -121,30 +147,99 @@ class Panel:
         safe = np.where(known, below, 1.0)
         return np.where(known, curve.y / safe, np.nan), np.where(known, np.abs(curve.error / safe), np.nan)
 
+    @property
+    def ratio_label(self) -> str:
+        """What the ratio is of: "model / Geant4"."""
+        name = self.curves[0].label
+        return f"model / {name if len(name) <= _SHORT else 'reference'}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether every bin is one whole number, such as a layer."""
+        return not self.points and whole_bins(self.edges)
+
     def ratio_limits(self) -> tuple[float, float]:
-        """Return limits of the ratio axis that show nearly all well-measured points, within 0 to 3."""
-        reach = [0.1]
-        for curve in self.curves[1:]:
-            ratio, error = self.ratio(curve)
-            known = np.isfinite(ratio) & (error < 0.25)
-            if known.any():
-                reach.append(float(np.quantile(np.abs(ratio[known] - 1.0) + error[known], 0.97)))
-        width = next((w for w in (0.1, 0.2, 0.3, 0.5, 1.0) if max(reach) <= 0.95 * w), 2.0)
-        return max(0.0, 1.0 - width), 1.0 + width
+        """Return limits of the ratio axis; see :func:`ratio_limits`."""
+        return ratio_limits([self.ratio(curve) for curve in self.curves[1:]])
+
+    def x_limits(self) -> tuple[float, float]:
+        """Return limits of the x axis: those of the bins, or a little beyond the first and the last marker."""
+        known = np.any([np.isfinite(curve.y) for curve in self.curves], axis=0)
+        x = self.centres[known]
+        if not self.points or len(x) < 2 or x[-1] <= x[0]:
+            return float(self.edges[0]), float(self.edges[-1])
+        if self.log_x:
+            factor = (x[-1] / x[0]) ** 0.06
+            return float(x[0] / factor), float(x[-1] * factor)
+        margin = 0.06 * (x[-1] - x[0])
+        return float(x[0] - margin), float(x[-1] + margin)
 
     def y_limits(self) -> tuple[float, float]:
-        """Return limits of the y axis: from zero, or on a logarithmic axis from under the smallest value."""
-        values = np.concatenate([curve.y[np.isfinite(curve.y)] for curve in self.curves])
+        """Return limits of the y axis that fit what is drawn; the reference sets them, others up to a factor of it.
+
+        A linear axis begins at zero, unless all values are far from it; a logarithmic one under the reference's smallest value.
+        Markers with errors more than four times the usual one do not set the range.
+        """
+        reference = self.curves[0].y[np.isfinite(self.curves[0].y)]
+        values = np.concatenate([curve.y[self._measured(curve)] for curve in self.curves])
+        high = float(reference.max(initial=0.0))
         top = float(values.max(initial=0.0))
         if self.log_y:
-            positive = values[values > 0]
+            positive, own = values[values > 0], reference[reference > 0]
             low = float(positive.min(initial=top)) if len(positive) else 1e-6
+            if len(own):
+                low, top = max(low, float(own.min()) / _BEYOND_LOG, 1e-8 * high), min(top, high * _BEYOND_LOG)
             return low / 2.5, max(top, low) * 3.0
+        if high > 0.0 and not self.points:
+            top = min(top, _BEYOND * high)
         bottom = float(values.min(initial=top))
-        if self.points and bottom > 0.5 * top > 0:
-            margin = 0.35 * (top - bottom) + 0.01 * top
+        if bottom > 0.5 * top > 0:
+            margin = 0.2 * (top - bottom) + 0.005 * top
             return bottom - margin, top + margin
         return min(bottom * 1.15, 0.0), (top * 1.18 if top > 0 else max(-bottom * 0.1, 1e-6))
+
+    def _measured(self, curve: Curve) -> NDArray[np.bool_]:
+        """Return which values (B,) set the range."""
+        known = np.isfinite(curve.y)
+        if not self.points or not known.any():
+            return known
+        error = np.nan_to_num(curve.error)
+        return known & (error <= 4.0 * float(np.median(error[known])) + 1e-300)
+
+    def beyond(self, curve: Curve, top: float) -> NDArray[np.bool_]:
+        """Return which values (B,) are above the end of the y axis."""
+        return np.isfinite(curve.y) & (curve.y > top)
+
+
+def whole_bins(edges: Array) -> bool:
+    """Return whether every bin is around one whole number."""
+    return bool(np.allclose(np.diff(edges), 1.0) and np.allclose(edges % 1.0, 0.5))
+
+
+def ratio_limits(ratios: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
+    """Return limits of an axis of ratios: they show where the samples are, and 5 % at least.
+
+    A point counts the more the better it is measured, and the last tenth does not count, so that outliers and bins of
+    few entries do not set the range.
+
+    Arguments:
+        ratios: Of each sample the ratios (B,) and their uncertainties (B,).
+    """
+    reach = [0.0]
+    for ratio, error in ratios:
+        known = np.isfinite(ratio) & (error < 0.25)
+        if known.any():
+            weights = 1.0 / np.maximum(error[known], 0.01) ** 2
+            reach.append(_weighted_quantile(np.abs(ratio[known] - 1.0) + error[known], weights, 0.9))
+    width = next((w for w in _RATIO_REACH if max(reach) <= 0.95 * w), _RATIO_REACH[-1])
+    return max(0.0, 1.0 - width), 1.0 + width
+
+
+def _weighted_quantile(values: Array, weights: Array, part: float) -> float:
+    """Return the value up to which that part of the weights is."""
+    order = np.argsort(values)
+    share = np.cumsum(weights[order]) / weights.sum()
+    return float(values[order][min(int(np.searchsorted(share, part)), len(values) - 1)])
 
 
 @dataclass(frozen=True)
@@ -172,6 +267,7 @@ class Heat:
     x_ticks: tuple[str, ...] = ()  # names of the columns
     y_ticks: tuple[str, ...] = ()  # names of the rows
     note: str = ""  # text under it
+    polar: bool = False  # columns are angles [radians], rows radii [mm]; drawn as wedges around the axis
 
     def limits(self) -> tuple[float, float]:
         """Return the ends of the colours: those of the reference, six decades at most when logarithmic."""
@@ -188,6 +284,13 @@ class Heat:
     def centres(self) -> tuple[Array, Array]:
         """Return the middles of the columns (nx,) and of the rows (ny,)."""
         return (self.x_edges[1:] + self.x_edges[:-1]) / 2, (self.y_edges[1:] + self.y_edges[:-1]) / 2
+
+    def corners(self) -> tuple[Array, Array, int]:
+        """Return the places (m nx + 1, ny + 1) of the corners of polar bins, mm, each cut into m along its arc, and m."""
+        pieces = -(-_ARCS // (len(self.x_edges) - 1))
+        steps = np.arange(pieces * (len(self.x_edges) - 1) + 1) / pieces
+        angle = np.interp(steps, np.arange(len(self.x_edges)), self.x_edges)[:, None]
+        return self.y_edges * np.cos(angle), self.y_edges * np.sin(angle), pieces
 
 
 KINDS = {"observable": "#3f6fb5", "cell": "#c9501f", "spectrum bin": "#2f8f6b"}

@@ -68,7 +68,7 @@ def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
     figures: list[Growth | Bars] = []
     if curves := growth_curves(metrics):
         note = "Dashed: extrapolated, with its 68 % band. Bars at the marks: 68 % range of the number of showers."
-        title = f"How many showers tell it from {metrics['reference']['label']}"
+        title = f"AUC against {metrics['reference']['label']} by the number of showers compared"
         figures.append(Growth("detectability", title, tuple(curves), note))
     for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
         if rows := features_of(sample)[:_MOST_BARS]:
@@ -255,7 +255,9 @@ def build_page(
 
 def _plot(drawing: Shown | Growth | Bars) -> Plot:
     wide = isinstance(drawing, Growth) or (isinstance(drawing, Heat) and len(drawing.images) > 1)
-    return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name)
+    columns = min(len(drawing.images), 4) if isinstance(drawing, Heat) else 1
+    least = 0 if columns == 1 else 230 * columns
+    return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name, least_width=least)
 
 
 def _facts(metrics: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from caloforge.validate.plots.event import (
     format_energy,
     hit_boxes,
 )
-from caloforge.validate.report.interactive import LAYOUT, SCALE, packed
+from caloforge.validate.report.images import LAYOUT, SCALE, packed
 from caloforge.validate.report.page import Cell, Page, Plot, Section, Table
 
 if TYPE_CHECKING:

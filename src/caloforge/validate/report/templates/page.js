@@ -25,6 +25,18 @@
   };
   const webgl = plots.some((plot) => plot.classList.contains("has-still")) && hasWebGL();
 
+  // Figures are made for white paper; on a dark screen ink and paper change places, and dark lines become lighter.
+  const NIGHT = {
+    "#1b1f24": "#e4e7eb", "#ffffff": "#14181d", "#d9dee4": "#363d46", "#f5f7f9": "#1d232a", "#c4c9cf": "#4a525c",
+    "#9aa2ab": "#6b747e", "#964a8b": "#c983bf", "#7a21dd": "#a877f0", "#e42536": "#f0525f",
+  };
+  const dark = window.matchMedia("screen and (prefers-color-scheme: dark)");
+  const shades = new RegExp(Object.keys(NIGHT).join("|"), "g");
+  function figureOf(plot) {
+    const text = plot.querySelector("script").textContent;
+    return JSON.parse(dark.matches ? text.replace(shades, (shade) => NIGHT[shade]) : text);
+  }
+
   function draw(plot) {
     if (plot.dataset.state) return;
     if (plot.classList.contains("has-still") && !webgl) {
@@ -33,7 +45,7 @@
       return;
     }
     plot.dataset.state = "drawing";
-    const figure = JSON.parse(plot.querySelector("script").textContent);
+    const figure = figureOf(plot);
     Plotly.newPlot(plot.querySelector(".canvas"), figure.data, figure.layout, config("scene" in figure.layout))
       .then(() => { plot.dataset.state = "drawn"; })
       .catch((error) => { plot.dataset.state = "failed"; console.error(plot.id, error); });
@@ -64,6 +76,14 @@
       });
     }, 0));
   }
+
+  function recolour() {
+    plots.filter((plot) => plot.querySelector(".main-svg")).forEach((plot) => {
+      const figure = figureOf(plot);
+      Plotly.react(plot.querySelector(".canvas"), figure.data, figure.layout);
+    });
+  }
+  dark.addEventListener("change", recolour);
 
   function resize(width) {
     plots.filter((plot) => plot.dataset.state && !plot.classList.contains("has-still")).forEach((plot) => {
