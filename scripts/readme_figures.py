@@ -9,6 +9,7 @@ The showers shown are those that ``caloforge validate`` shows: of the reference 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from caloforge.validate.sample import Sample
 from caloforge.zoo.store import load
 
 THRESHOLD, MOST = 0.1, 1500  # MeV of a drawn cell; most cells of a shower
+LOWEST = 0.0099  # MeV, where the spectrum begins: a tenth of the threshold of a hit
 SIZE, DPI = (14.0, 4.7), 100  # inches
 
 
@@ -41,24 +43,30 @@ def draw(samples: list[Sample], pyplot: Any) -> Any:
     every = np.concatenate([each.corners.reshape(-1, 3) for each in boxes])
     low, high = every.min(axis=0)[[2, 0, 1]], every.max(axis=0)[[2, 0, 1]]
     for number, (sample, shower, each) in enumerate(zip(samples, showers, boxes, strict=True)):
-        axes = figure.add_axes(
-            (0.005 + 0.305 * number, 0.02, 0.29, 0.88), projection="3d", computed_zorder=False
-        )
+        left = 0.31 * number
+        axes = figure.add_axes((left - 0.03, -0.1, 0.36, 1.1), projection="3d", computed_zorder=False)
         draw_solid(axes, each, norm, scale)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
+        axes.set_box_aspect(tuple(np.maximum((high - low) / (high - low).max(), 0.6)), zoom=1.12)
         particle = {"gamma": "photon", "e-": "electron"}.get(shower.particle, shower.particle)
         energy = format_energy(float(shower.incident_energy[0]))
-        figure.text(0.02 + 0.305 * number, 0.93, f"{sample.label}: {energy} {particle}", fontsize=14)
-    bar = figure.add_axes((0.615, 0.2, 0.008, 0.55))
-    figure.colorbar(pyplot.cm.ScalarMappable(norm=norm, cmap=scale), cax=bar).set_label(
-        "cell energy [MeV]", fontsize=11
+        figure.text(left + 0.015, 0.925, f"{sample.label}: a {energy} {particle}", fontsize=15)
+    bar = figure.add_axes((0.2, 0.075, 0.25, 0.028))
+    mappable = pyplot.cm.ScalarMappable(norm=norm, cmap=scale)
+    figure.colorbar(mappable, cax=bar, orientation="horizontal").set_label(
+        "cell energy [MeV]", fontsize=11, labelpad=0
     )
     bar.tick_params(labelsize=10)
-    main, ratio = figure.add_axes((0.735, 0.36, 0.255, 0.55)), figure.add_axes((0.735, 0.13, 0.255, 0.2))
-    main.sharex(ratio)
+    main, ratio = figure.add_axes((0.715, 0.36, 0.275, 0.55)), figure.add_axes((0.715, 0.125, 0.275, 0.21))
+    ratio.sharex(main)
     (spectrum,) = whole_spectrum(samples)
-    fill_panel(spectrum, main, ratio, inches=3.5)
-    main.set_title(f"cells of {samples[0].n:,} and {samples[1].n:,} showers", loc="left", fontsize=12)
+    shown = slice(int(np.searchsorted(spectrum.edges, LOWEST)), len(spectrum.edges))
+    curves = tuple(
+        replace(curve, y=curve.y[shown.start :], error=curve.error[shown.start :])
+        for curve in spectrum.curves
+    )
+    fill_panel(replace(spectrum, edges=spectrum.edges[shown], curves=curves), main, ratio, inches=3.5)
+    main.set_title(f"cells of {samples[0].n:,} and {samples[1].n:,} showers", loc="left", fontsize=13)
     main.tick_params(labelbottom=False)
     for axes in (main, ratio):
         axes.tick_params(labelsize=11)

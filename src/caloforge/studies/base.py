@@ -152,10 +152,16 @@ class Context:
 
     @property
     def labels(self) -> list[str]:
-        """Names of all samples, all different: that of the reference first, "Geant4" where that simulation made it."""
+        """Names of all samples, all different: "reference" first."""
         labels = [source.label for source in self.generated]
-        name = SIMULATIONS.get(self.reference.source, "reference")
-        return [f"{name} showers" if name in labels else name, *labels]
+        return ["reference showers" if "reference" in labels else "reference", *labels]
+
+    @property
+    def shown(self) -> list[str]:
+        """Names of all samples in figures: that of the reference first, "Geant4" where that simulation made it."""
+        first, *labels = self.labels
+        name = SIMULATIONS.get(self.reference.source, first)
+        return [first if name in labels else name, *labels]
 
     def size(self, default: int) -> int:
         """Return how many generated showers are wanted."""

@@ -84,17 +84,19 @@ class ConditioningStudy(Study):
         sizes = {label: len(sample) for label, sample in zip(labels, samples, strict=True)}
         figures: list[Figure] = [
             *(
-                report.points_figure(results, stage, quantity, labels)
+                report.points_figure(results, stage, quantity, context.shown)
                 for quantity in ("energy_response", "angle_residual")
                 for stage in STAGES
             ),
-            *report.curve_figures(curves, labels),
+            *report.curve_figures(curves, context.shown),
             *(
                 report.map_figure(results, stage, number, label)
                 for number, label in enumerate(labels[1:])
                 for stage in STAGES
             ),
-            report.spectrum_figure([one.spectrum for one in samples], list(sizes.values()), labels, mip),
+            report.spectrum_figure(
+                [one.spectrum for one in samples], list(sizes.values()), context.shown, mip
+            ),
         ]
         data = {
             "points": {result.point.key: result.to_dict(labels) for result in results},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,11 @@ _AXIS_LABELS = {"x": "x (η) [mm]", "y": "y (φ) [mm]", "alpha": "α [rad]", "r"
 _DIRECTIONS = {"x": "eta", "y": "phi", "alpha": "alpha", "r": "r"}
 
 
-def layer_figures(samples: Sequence[LayerSample], at: int) -> list[Figure]:
-    """Return every figure; those of one energy show the slice ``at``."""
+def layer_figures(samples: Sequence[LayerSample], at: int, names: Sequence[str]) -> list[Figure]:
+    """Return every figure, with these names of the samples; those of one energy show the slice ``at``."""
+    samples = [copy(sample) for sample in samples]
+    for sample, name in zip(samples, names, strict=True):
+        sample.label = name
     return [
         _histogram_figure(samples, at),
         _fraction_figure(samples, at),

@@ -122,8 +122,8 @@ def _compare(
     return StudyResult(
         rows=rows,
         figures=[
-            *report.sample_figures(everyone, spectrum),
-            report.core_figure(cores, labels, window.text, context.labels[0]),
+            *report.sample_figures(everyone, spectrum, context.shown[0]),
+            report.core_figure(cores, labels, window.text, context.shown[0]),
             report.probability_figure([one.tests for one in found], labels, list(slices.centres)),
         ],
         texts=_texts(context, found, window, geant4),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -297,17 +297,24 @@ def sampling_table(found: Sequence[Shapes]) -> Table:
 _SHAPES = ("x_profile", "y_profile", "layer_energy", "radial_profile")
 
 
-def sample_figures(samples: Sequence[Sample], spectrum: Panel) -> list[Figure]:
+def sample_figures(samples: Sequence[Sample], spectrum: Panel, reference: str) -> list[Figure]:
     """Return mean shower shapes (along x, y, the layers, around the axis), response and cell energies."""
     shapes = {panel.name: panel for panel in profiles(samples)}
-    means = "Mean over the showers; below, the ratio to the reference, whose own error is the grey band."
+    means = "Mean over the showers; below, model over Geant4 or what else the reference is, whose own error is the grey band; dotted: 5 %."
     panels = [(shapes[name], means) for name in _SHAPES if name in shapes]
     panels += [
-        (panel, "Visible over incident energy; below, the ratio to the reference.")
-        for panel in response(samples)
+        (panel, "Visible over incident energy; below, model over reference.") for panel in response(samples)
     ]
-    panels.append((spectrum, "Cells of each energy; below, the ratio to the reference."))
-    return [Figure(panel.name, panel.title, text, partial(draw_panel, panel)) for panel, text in panels]
+    panels.append((spectrum, "Cells of each energy; below, model over reference."))
+    return [
+        Figure(panel.name, panel.title, text, partial(draw_panel, _named(panel, reference)))
+        for panel, text in panels
+    ]
+
+
+def _named(panel: Panel, reference: str) -> Panel:
+    """Return a panel with another name of the reference."""
+    return replace(panel, curves=(replace(panel.curves[0], label=reference), *panel.curves[1:]))
 
 
 def spectrum_panel(samples: Sequence[Sample]) -> Panel:

@@ -40,6 +40,7 @@ from caloforge.validate.plots.panel import (
     figure_style,
     fitted,
     marker,
+    ratio_ticks,
     whole_bins,
 )  # fmt: skip
 
@@ -126,9 +127,9 @@ def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None
     main.set(ylabel=panel.y_label, ylim=(bottom, top), xlim=panel.x_limits())
     ratio.set(xlabel=panel.x_label, ylim=(low, high))
     ratio.set_ylabel(panel.ratio_label.replace(" / ", " /\n", 1), fontsize=12, loc="center")
-    ratio.yaxis.set_major_locator(ticker.MaxNLocator(4))
+    ratio.set_yticks(ticks := ratio_ticks(low, high), [f"{tick:.2f}" for tick in ticks])
     for label in (main.yaxis.label, ratio.xaxis.label):
-        label.set_fontsize(min(15.0, 15.0 * 46 / max(len(label.get_text()), 1)))
+        label.set_fontsize(min(15.0, 15.0 * 40 / max(len(label.get_text()), 1)))
     if panel.ticks:
         ratio.set_xticks(x, panel.ticks)
     elif panel.whole:
@@ -244,6 +245,10 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
             text = {"textcoords": "offset points", "ha": "center", "fontsize": 11, "color": shade}
             axes.annotate(entry.name, (entry.showers, entry.auc), (0, 12), **text)
     axes.set_xscale("log")
+    ticker = require("matplotlib.ticker", extra="report")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set(xlabel="showers a side", ylabel="AUC of the strongest classifier", ylim=growth.limits())
     _legend(axes, growth.curves, loc="upper left")
     title, size = fitted(growth.title, 6.3)

@@ -10,7 +10,7 @@ import numpy as np
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 from caloforge.validate.observables.base import AXIS_LABELS, OBSERVABLES
-from caloforge.validate.plots.panel import Array, Heat, Image, Panel
+from caloforge.validate.plots.panel import Array, Heat, Image, Panel, plain_name
 from caloforge.validate.plots.spectra import common_names, mean_panel, with_unit
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ def _pair(
     place = axis, axis, edges, edges
     names: dict[str, Any] = {"x_ticks": ticks, "y_ticks": ticks}
     first = (Image(samples[0].label, matrices[0]),)
-    labels = (f"{sample.label} − {samples[0].label}" for sample in samples[1:])
+    labels = (f"{sample.label} − {plain_name(samples[0].label)}" for sample in samples[1:])
     rest = tuple(map(Image, labels, (matrix - matrices[0] for matrix in matrices[1:])))
     name, title = f"correlation_{name}", f"Correlation of {title}"
     whole = Heat(name, title, *place, first, "linear correlation over the showers", symmetric=1.0, **names)
-    name, title = f"{name}_difference", f"{title}: difference from {samples[0].label}"
+    name, title = f"{name}_difference", f"{title}: difference from {plain_name(samples[0].label)}"
     return [
         whole,
         Heat(name, title, *place, rest, "difference of the correlations", symmetric=_DIFFERENCE, **names),
@@ -117,7 +117,7 @@ def images(samples: Sequence[Sample]) -> list[Heat]:
     """Return the mean images of all samples, each followed by its ratio to the reference."""
     detector = samples[0].detector
     heats, means = [], [sample.observables.cells.mean for sample in samples]
-    reference = samples[0].label
+    reference = plain_name(samples[0].label)
     for view in _views(detector, means):
         axes = view.x_label, view.y_label, view.x_edges, view.y_edges
         shown = tuple(map(Image, (sample.label for sample in samples), view.parts))

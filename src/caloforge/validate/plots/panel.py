@@ -22,8 +22,8 @@ from caloforge.errors import require
 
 __all__ = [
     "BAND", "FIVE_PERCENT", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image",
-    "Mark", "Panel", "colour", "dash", "figure_style", "fitted", "marker",
-    "ratio_limits", "whole_bins",
+    "Mark", "Panel", "colour", "dash", "figure_style", "fitted", "marker", "plain_name",
+    "ratio_limits", "ratio_ticks", "whole_bins",
 ]  # fmt: skip
 
 
@@ -101,6 +101,7 @@ FIVE_PERCENT = (0.95, 1.05)
 _SHORT = 14
 """Most letters of the reference's name at the ratio axis."""
 _ARCS = 48  # straight pieces of a full circle, at least
+_MOST_REACH = 0.48
 _RATIO_REACH = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 _BEYOND, _BEYOND_LOG = (
     2.5,
@@ -150,7 +151,7 @@ class Panel:
     @property
     def ratio_label(self) -> str:
         """What the ratio is of: "model / Geant4"."""
-        name = self.curves[0].label
+        name = plain_name(self.curves[0].label)
         return f"model / {name if len(name) <= _SHORT else 'reference'}"
 
     @property
@@ -204,11 +205,19 @@ class Panel:
         if not self.points or not known.any():
             return known
         error = np.nan_to_num(curve.error)
-        return known & (error <= 4.0 * float(np.median(error[known])) + 1e-300)
+        poor = (error > 4.0 * float(np.median(error[known]))) & (
+            error > 0.25 * np.abs(np.nan_to_num(curve.y))
+        )
+        return known & ~poor
 
     def beyond(self, curve: Curve, top: float) -> NDArray[np.bool_]:
         """Return which values (B,) are above the end of the y axis."""
         return np.isfinite(curve.y) & (curve.y > top)
+
+
+def plain_name(label: str) -> str:
+    """Return the reference's label without the remark that it is one."""
+    return label.removesuffix(" (reference)")
 
 
 def whole_bins(edges: Array) -> bool:
@@ -220,19 +229,29 @@ def ratio_limits(ratios: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
     """Return limits of an axis of ratios: they show where the samples are, and 5 % at least.
 
     A point counts the more the better it is measured, and the last tenth does not count, so that outliers and bins of
-    few entries do not set the range.
+    few entries do not set the range; above 50 % only what most points need does.
 
     Arguments:
         ratios: Of each sample the ratios (B,) and their uncertainties (B,).
     """
-    reach = [0.0]
+    reach, typical = [0.0], [0.0]
     for ratio, error in ratios:
         known = np.isfinite(ratio) & (error < 0.25)
         if known.any():
             weights = 1.0 / np.maximum(error[known], 0.01) ** 2
-            reach.append(_weighted_quantile(np.abs(ratio[known] - 1.0) + error[known], weights, 0.9))
-    width = next((w for w in _RATIO_REACH if max(reach) <= 0.95 * w), _RATIO_REACH[-1])
+            off = np.abs(ratio[known] - 1.0)
+            reach.append(_weighted_quantile(off + error[known], weights, 0.9))
+            typical.append(_weighted_quantile(off, weights, 0.5))
+    most = max(min(max(reach), _MOST_REACH), max(typical))
+    width = next((w for w in _RATIO_REACH if most <= 0.97 * w), _RATIO_REACH[-1])
     return max(0.0, 1.0 - width), 1.0 + width
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Return where a ratio axis with these limits has numbers: in the middle, at the ends, and between where they are apart."""
+    step = high - 1.0
+    step = 1.0 if step > 1.0 else step if step <= FIVE_PERCENT[1] - 0.99 else step / 2
+    return [float(value) for value in np.arange(low, high + step / 2, step).round(4)]
 
 
 def _weighted_quantile(values: Array, weights: Array, part: float) -> float:
@@ -279,6 +298,8 @@ class Heat:
             return 0.0, top if top > 0 else 1.0
         positive = values[np.isfinite(values) & (values > 0)]
         low = float(positive.min()) if len(positive) else 1e-3
+        others = [image.values[np.isfinite(image.values) & (image.values > 0)] for image in self.images[1:]]
+        low = max(min([low, *(float(each.min()) for each in others if len(each))]), low / 3.0)
         return max(low, top * 1e-6), max(top, low * 1.01)
 
     def centres(self) -> tuple[Array, Array]:

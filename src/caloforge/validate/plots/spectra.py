@@ -14,7 +14,7 @@ from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.observables.base import OBSERVABLES
 from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
 from caloforge.validate.plots.event import format_energy
-from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel
+from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel, plain_name
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample
@@ -213,14 +213,17 @@ def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list
     for label, rate in zip(labels[1:], rates[1:], strict=True):
         ratio = np.where(known, rate / np.where(known, rates[0], 1.0), np.nan)
         values = np.log2(np.maximum(ratio, 2.0**-_REACH))[:, shown]
-        images.append(Image(f"{label} / {labels[0]}", np.minimum(values, _REACH).T))
-    name, title = "cell_spectrum_layers", f"Number of cells, model / {labels[0]}, by layer and energy"
+        images.append(Image(f"{label} / {plain_name(labels[0])}", np.minimum(values, _REACH).T))
+    name, title = (
+        "cell_spectrum_layers",
+        f"Number of cells, model / {plain_name(labels[0])}, by layer and energy",
+    )
     x_edges = np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1]
     y_edges = np.arange(len(groups) + 1, dtype=np.float64) - 0.5
     ticks = tuple(group.name for group in groups)
     note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white."
     places = "log10(cell energy / MeV)", "layer", x_edges, y_edges
-    unit = f"log2(model / {labels[0]})"
+    unit = f"log2(model / {plain_name(labels[0])})"
     return [Heat(name, title, *places, tuple(images), unit, symmetric=_REACH, y_ticks=ticks, note=note)]
 
 

@@ -20,7 +20,7 @@ from caloforge.validate.metrics.base import Settings
 from caloforge.validate.plots.draw import Drawing, draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Shown, all_figures
-from caloforge.validate.plots.panel import Bars, Growth, GrowthCurve, Heat, Mark
+from caloforge.validate.plots.panel import Bars, Growth, GrowthCurve, Heat, Mark, plain_name
 from caloforge.validate.reconstruction.sample import why_not
 from caloforge.validate.report.event import display_blocks, event_drawings, pick_showers
 from caloforge.validate.report.interactive import figure_of
@@ -68,7 +68,7 @@ def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
     figures: list[Growth | Bars] = []
     if curves := growth_curves(metrics):
         note = "Dashed: extrapolated, with its 68 % band. Bars at the marks: 68 % range of the number of showers."
-        title = f"AUC against {metrics['reference']['label']} by the number of showers compared"
+        title = f"AUC against {plain_name(metrics['reference']['label'])} by the number of showers compared"
         figures.append(Growth("detectability", title, tuple(curves), note))
     for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
         if rows := features_of(sample)[:_MOST_BARS]:
@@ -256,7 +256,7 @@ def build_page(
 def _plot(drawing: Shown | Growth | Bars) -> Plot:
     wide = isinstance(drawing, Growth) or (isinstance(drawing, Heat) and len(drawing.images) > 1)
     columns = min(len(drawing.images), 4) if isinstance(drawing, Heat) else 1
-    least = 0 if columns == 1 else 230 * columns
+    least = 520 if isinstance(drawing, Bars) else 0 if columns == 1 else 230 * columns
     return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name, least_width=least)
 
 

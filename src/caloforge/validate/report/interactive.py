@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from caloforge.validate.plots.panel import (
     colour,
     dash,
     marker,
+    ratio_ticks,
 )  # fmt: skip
 from caloforge.validate.report.images import AXIS, LAYOUT, LEGEND, heat_figure, packed, titled, whole_numbers
 from caloforge.validate.report.page import format_count
@@ -51,9 +53,13 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
         x_axis |= {"tickvals": panel.centres.tolist(), "ticktext": list(panel.ticks), "minor": {}}
     elif panel.whole:
         x_axis |= whole_numbers(len(panel.edges) - 1)
-    y_axis = AXIS | {"domain": [0.31, 1.0], "rangemode": "tozero"} | titled(panel.y_label, 8)
+    y_axis = (
+        AXIS
+        | {"domain": [0.31, 1.0], "rangemode": "tozero"}
+        | titled("<br>".join(wrap(panel.y_label, 30)), 8)
+    )
     line = {"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
-    ratio = {"domain": [0.0, 0.27], "range": [low, high], "nticks": 5} | titled(
+    ratio = {"domain": [0.0, 0.27], "range": [low, high], "tickvals": ratio_ticks(low, high)} | titled(
         panel.ratio_label.replace(" / ", " /<br>", 1), 8
     )
     ratio["title"]["font"] = {"size": 12}
@@ -85,7 +91,7 @@ def _switch(panel: Panel) -> dict[str, Any]:
         buttons.append({"label": name, "method": "relayout", "args": [change]})
     return {
         "type": "buttons", "direction": "right", "showactive": True, "active": int(panel.log_y), "buttons": buttons,
-        "x": 1.0, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "pad": {"t": 0, "b": 2, "l": 0, "r": 0},
+        "x": 1.0, "xanchor": "right", "y": 0.0, "yanchor": "top", "pad": {"t": 22, "b": 0, "l": 0, "r": 0},
         "font": {"size": 11}, "bgcolor": "#ffffff", "bordercolor": "#d9dee4", "borderwidth": 1,
     }  # fmt: skip
 
@@ -169,6 +175,14 @@ def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str
     return traces
 
 
+def _counts(growth: Growth) -> dict[str, Any]:
+    """Return the ticks of a logarithmic axis of showers: 1, 2 and 5 times the powers of ten."""
+    every = np.concatenate([np.concatenate([curve.showers, curve.line_showers]) for curve in growth.curves])
+    first, last = math.floor(math.log10(every.min())), math.ceil(math.log10(every.max()))
+    values = [lead * 10**power for power in range(first, last + 1) for lead in (1, 2, 5)]
+    return {"tickvals": values, "ticktext": [f"{value:,.0f}" for value in values], "minor": {}}
+
+
 def growth_figure(growth: Growth) -> dict[str, Any]:
     """Return a plotly figure of the AUC against the number of showers."""
     data: list[dict[str, Any]] = []
@@ -196,7 +210,7 @@ def growth_figure(growth: Growth) -> dict[str, Any]:
     layout = LAYOUT | {
         "height": 400, "margin": {"l": 66, "r": 14, "t": 40, "b": 50}, "hovermode": "closest", "annotations": annotations,
         "legend": LEGEND,
-        "xaxis": AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}},
+        "xaxis": AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}} | _counts(growth),
         "yaxis": AXIS | {"range": [low, high], "title": {"text": "AUC of the strongest classifier", "standoff": 8}},
         "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": {"color": INK, "width": 1.1}}],
     }  # fmt: skip

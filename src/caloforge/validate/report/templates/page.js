@@ -29,12 +29,14 @@
   const NIGHT = {
     "#1b1f24": "#e4e7eb", "#ffffff": "#14181d", "#d9dee4": "#363d46", "#f5f7f9": "#1d232a", "#c4c9cf": "#4a525c",
     "#9aa2ab": "#6b747e", "#964a8b": "#c983bf", "#7a21dd": "#a877f0", "#e42536": "#f0525f",
+    "#fde3a7": "#2a115c", "#f8a35c": "#8f2f86", "#8f2f86": "#f8a35c", "#2a115c": "#fde3a7",
   };
+  let printing = false;
   const dark = window.matchMedia("screen and (prefers-color-scheme: dark)");
   const shades = new RegExp(Object.keys(NIGHT).join("|"), "g");
   function figureOf(plot) {
     const text = plot.querySelector("script").textContent;
-    return JSON.parse(dark.matches ? text.replace(shades, (shade) => NIGHT[shade]) : text);
+    return JSON.parse(dark.matches && !printing ? text.replace(shades, (shade) => NIGHT[shade]) : text);
   }
 
   function draw(plot) {
@@ -83,7 +85,7 @@
       Plotly.react(plot.querySelector(".canvas"), figure.data, figure.layout);
     });
   }
-  dark.addEventListener("change", recolour);
+  dark.addEventListener("change", () => { if (!printing) recolour(); });
 
   function resize(width) {
     plots.filter((plot) => plot.dataset.state && !plot.classList.contains("has-still")).forEach((plot) => {
@@ -99,10 +101,17 @@
   window.addEventListener("beforeprint", () => {
     document.querySelectorAll("details").forEach((part) => { part.open = true; });
     if (!window.Plotly) return;
+    printing = true;
     plots.forEach(draw);
+    if (dark.matches) recolour();
     resize(PRINT_WIDTH);
   });
-  window.addEventListener("afterprint", () => { if (window.Plotly) resize(0); });
+  window.addEventListener("afterprint", () => {
+    if (!window.Plotly) return;
+    printing = false;
+    if (dark.matches) recolour();
+    resize(0);
+  });
 
   // Tables: a click on a header sorts by that column, a second click turns the order round.
   function value(row, column) {
