@@ -47,7 +47,7 @@ def pages(content: dict[str, Any], readme: str) -> tuple[str, str]:
 def small(source: Path, target: Path, colours: int = 256) -> None:
     """Write a picture in few colours."""
     picture = Image.open(source).convert("RGB")
-    picture.quantize(colours, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.quantize(colours, kmeans=2, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def results() -> None:
@@ -56,7 +56,7 @@ def results() -> None:
     cards = {name: card.content for name, card in shipped_models().items()}
     write_index(SITE, read_site(SITE), cards, benchmarks)
     figures = SITE / "figures"
-    small(figures / "speedup.png", SPEEDUP, 64)
+    small(figures / "speedup.png", SPEEDUP, 96)
     shutil.rmtree(figures)
 
 

@@ -82,10 +82,10 @@ class PaperValue:
         """The number as a reader expects it: ``50``, ``10 to 20``, ``above 50``, ``up to 50``."""
         unit = f" {self.unit}" if self.unit else ""
         if self.value is not None:
-            return f"{self.value:g}{unit}"
+            return f"{self.value:,g}{unit}"
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}{unit}"
-        return f"above {self.low:g}{unit}" if self.low is not None else f"up to {self.high:g}{unit}"
+            return f"{self.low:,g} to {self.high:,g}{unit}"
+        return f"above {self.low:,g}{unit}" if self.low is not None else f"up to {self.high:,g}{unit}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry as ``study.json`` has it."""

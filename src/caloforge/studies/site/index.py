@@ -35,7 +35,7 @@ from caloforge.validate.report.page import (
 __all__ = ["STORED", "Done", "Site", "read_site", "write_index"]
 
 STORED = "site.json"
-_KEPT = ("showers", "paper", "date", "rows", "texts")
+_KEPT = ("showers", "paper", "date")
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,14 @@ class Site:
     @property
     def stored(self) -> dict[str, Any]:
         """The content of ``site.json``."""
-        done = [
-            asdict(one) | {"content": {key: one.content[key] for key in _KEPT if key in one.content}}
-            for one in self.done
-        ]
+        done = []
+        for one in self.done:
+            quantities = {
+                row["quantity"] for row in one.published
+            }  # other rows are on the study's page alone
+            content = {key: one.content[key] for key in _KEPT if key in one.content}
+            rows = [row for row in one.content.get("rows", ()) if row["quantity"] in quantities]
+            done.append(asdict(one) | {"content": content | {"rows": rows}})
         return asdict(self) | {"done": done}
 
 
@@ -133,7 +137,8 @@ def write_index(
 
 _GLANCE = (
     "Accuracy is that of the cards, on sealed Geant4 showers; times are those of the benchmark, a shower in batches of 100, Geant4 with the same "
-    "energies and angles on one core of the same machine. A speed-up on a GPU is against Geant4 on one core."
+    "energies and angles on one core of the same machine. A speed-up on a GPU is against Geant4 on one core. In batches of 100 a GPU mostly waits for "
+    "its launches, so that small models are no faster there than on a core."
 )
 _GLANCE_NOTE = (
     "AUC: of the strongest of several classifiers, 0.5 where none can tell the model from Geant4, in brackets what two samples of Geant4 give; it grows "
@@ -143,11 +148,12 @@ _GLANCE_NOTE = (
 )
 _BESIDE = (
     "A table for each paper, only of showers of the paper's kind: the same particle, calorimeter and energies. Differences in the simulation "
-    "(Geant4 version, physics, cuts) and in the number of showers remain."
+    "(material, Geant4 version, physics, cuts) and in the number of showers remain: where the Geant4 of the paper differs from ours, a model is to be "
+    "compared with the Geant4 of its own source."
 )
 _SPEED = (
-    "The papers' times are of their hardware and of their Geant4, which takes five to twenty times longer a shower than ours, so that the milliseconds can be "
-    "compared, allowing for the hardware, and the speed-ups cannot."
+    "The papers' times are of their hardware, and their Geant4 takes twenty times longer a shower than ours. So compare milliseconds on like hardware, and no "
+    "speed-ups."
 )
 
 
@@ -173,17 +179,17 @@ def _accuracy_and_speed(
 ) -> Table:
     first, gpu = benchmarks[0], gpu_of(benchmarks)
     columns = [
-        "showers", "model", "AUC", "showers to 5 sigma", "response, mean", "response, width", "Geant4, one core, ms",
-        "model, one core, ms", "speed-up, one core",
+        "showers", "model", "AUC", "showers to 5 sigma", "mean response", "its width", "Geant4, one core, ms",
+        "one core, ms", "speed-up",
     ]  # fmt: skip
-    columns += [f"model, {gpu}, ms", f"speed-up, {gpu}"] if gpu else []
+    columns += [f"{gpu.removeprefix('NVIDIA ')}, ms", "speed-up"] if gpu else []
     rows: list[list[Cell | str | float]] = []
     for model in first["models"]:
         beam, name = first["beams"][model["beam"]], model["name"]
         accuracy, moments = model["accuracy"], _moments(cards.get(name, {}))
         geant4 = measured(first, name, "geant4")
         row: list[Cell | str | float] = [
-            Cell(beam_text(beam)), Cell(name.rpartition("/")[2], small=name.partition("/")[0]), _auc(accuracy), _detectability(accuracy),
+            Cell(beam["detector"], small=beam_text(beam).rpartition(", ")[0]), name.rpartition("/")[2], _auc(accuracy), _detectability(accuracy),
             *(_percent(moments.get(kind)) for kind in ("ratio", "width")), _ms(geant4),
         ]  # fmt: skip
         for device in ("cpu", "cuda")[: 2 if gpu else 1]:
@@ -219,7 +225,7 @@ def _auc(accuracy: Mapping[str, Any]) -> Cell:
     floor = "" if entry.get("floor") is None else f" ({entry['floor']:.2f})"
     small = "" if name == "auc_strongest" else f"of {name.removeprefix('auc_').replace('_', ' ')} alone; "
     small += f"{entry['n_used']:,} showers" if entry.get("n_used") else ""
-    text = number_cell(entry["value"], entry.get("uncertainty")).text
+    text = f"{entry['value']:.3f}"
     return Cell(f"{text}{floor}", float(entry["value"]), title=str(entry.get("classifier", "")), small=small)
 
 
@@ -246,7 +252,7 @@ def _speedup(geant4: float | None, time: float | None) -> Cell:
         return Cell("–")
     ratio = geant4 / time
     text = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
-    return Cell(f"× {text}", ratio, small="slower than Geant4" if ratio < 1.0 else "")
+    return Cell(f"× {text}", ratio, "bad" if ratio < 1.0 else "", "slower than Geant4" if ratio < 1.0 else "")
 
 
 def _speed_table(timings: Sequence[PaperTiming], benchmarks: Sequence[Mapping[str, Any]]) -> Table:

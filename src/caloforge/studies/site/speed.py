@@ -21,7 +21,7 @@ def beam_text(beam: Mapping[str, Any]) -> str:
     particle = _PARTICLES.get(beam["particle"], beam["particle"])
     energy, _, _ = beam["energy"].partition(":")
     unit = energy.lstrip("0123456789.-+e")
-    numbers = [f"{float(number):.3g}" for number in energy.removesuffix(unit).split("-")]
+    numbers = [f"{float(number):.4g}" for number in energy.removesuffix(unit).split("-")]
     angle = "" if beam["theta"] == "90" else f", {beam['theta'].replace('-', '–')}°"
     return f"{particle}, {'–'.join(numbers)} {unit}{angle}, {beam['detector']}"
 
@@ -101,7 +101,7 @@ def _draw(benchmarks: Sequence[Mapping[str, Any]], timings: Sequence[PaperTiming
     for place, name in zip(places, beams, strict=True):
         for model in (one for one in first["models"] if one["beam"] == name):
             _draw_model(
-                place, benchmarks, model, colour(kinds.index(model["name"].rpartition("/")[2]) % 6 + 1)
+                place, benchmarks, model, colour(kinds.index(model["name"].rpartition("/")[2]) % 5 + 1)
             )
         _draw_papers(place, [one for one in timings if one.detector == name and one.model in kinds])
     dot = {"color": INK, "ls": "none"}
@@ -179,7 +179,7 @@ def _draw_papers(place: Any, timings: Sequence[PaperTiming]) -> None:
     """Mark the papers' speed-ups at the lower rim, each with its hardware."""
     bottom, top = place.get_ylim()
     for number, one in enumerate(timings):
-        y = bottom * (top / bottom) ** (0.06 + 0.11 * number)
+        y = bottom * (top / bottom) ** (0.09 + 0.1 * number)
         place.plot(one.speedup, y, "v", color=INK, mfc="w", ms=6)
         left = one.speedup > 30.0
         text = {
