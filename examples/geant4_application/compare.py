@@ -200,9 +200,7 @@ def response(kind: str, runs: dict[str, Run]) -> Panel:
         counts = np.histogram(run.visible / run.energy, edges)[0].astype(np.float64)
         curves.append(Curve(role, LABELS.get(name, name), counts / len(run), np.sqrt(counts) / len(run)))
     label = "visible over incident energy"
-    return Panel(
-        f"{kind}-response", KINDS[kind], label, "fraction of the events in a bin", edges, tuple(curves)
-    )
+    return Panel(f"{kind}-response", KINDS[kind], label, "fraction of events in a bin", edges, tuple(curves))
 
 
 def separation_panel(found: dict[str, dict[str, Any]], which: str) -> Panel:

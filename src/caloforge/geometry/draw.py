@@ -44,12 +44,12 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
     if path.suffix.lower() not in _FORMATS:
         raise OutputError(f"{path}: a drawing ends with one of {', '.join(_FORMATS)}")
     figure_module = require("matplotlib.figure", extra="report")
-    first = detector.layers[0]
-    round_ = isinstance(first, CylindricalLayer)
+    finest = max(detector.layers, key=lambda layer: layer.n_cells)
+    round_ = isinstance(finest, CylindricalLayer)
     figure = figure_module.Figure(figsize=(12.5 if round_ else 9.0, 4.8), layout="constrained")
-    if isinstance(first, CylindricalLayer):
+    if isinstance(finest, CylindricalLayer):
         axes, front = figure.subplots(1, 2, width_ratios=(1.7, 1))
-        _draw_rings(front, first)
+        _draw_rings(front, finest)
     else:
         axes = figure.add_subplot()
     if detector.stack:

@@ -58,7 +58,7 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
             _histogram(place, result, stage, quantity)
         legend(figure, pyplot, labels)
         figure.supxlabel(name, fontsize=13)
-        figure.supylabel("fraction of the showers in a bin", fontsize=13)
+        figure.supylabel("fraction of showers in a bin", fontsize=13)
         return figure
 
     caption = (

@@ -71,7 +71,7 @@ def _similarity_histograms(sets: Sequence[Set]) -> Figure:
             histograms(place, values, _edges(values), roles=roles, lines=lines)
             place.set_title(f"L = {data_range:g} GeV", fontsize=13, loc="left")
         figure.supxlabel("structural similarity", fontsize=13)
-        figure.supylabel("fraction of the pairs in a bin", fontsize=13)
+        figure.supylabel("fraction of pairs in a bin", fontsize=13)
         _sets_legend(figure, pyplot, sets)
         return figure
 
@@ -136,7 +136,7 @@ def _distances(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
             ]
             place.legend(handles, ("to held-out", "to training"), fontsize=11, loc="upper right")
         figure.supxlabel("distance to the nearest shower (of logarithms of the cells)", fontsize=13)
-        figure.supylabel("fraction of the showers in a bin", fontsize=13)
+        figure.supylabel("fraction of showers in a bin", fontsize=13)
         return figure
 
     caption = (

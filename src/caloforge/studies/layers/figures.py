@@ -61,7 +61,7 @@ def _histogram_figure(samples: Sequence[LayerSample], at: int) -> Figure:
             histograms(place, energies, scale=scale)
             place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
             place.set_xlabel(f"energy [{'GeV' if scale < 1 else 'MeV'}]", fontsize=11)
-        figure.supylabel("fraction of the showers in a bin", fontsize=12)
+        figure.supylabel("fraction of showers in a bin", fontsize=12)
         legend(figure, pyplot, _labels(samples))
         return figure
 
@@ -119,7 +119,7 @@ def _depth_figure(samples: Sequence[LayerSample]) -> Figure:
             histograms(place, [sample.in_slice("shower_depth", number) for sample in samples])
             place.set_title(samples[0].slices.name(number), fontsize=12, loc="left")
         figure.supxlabel("shower depth [layers]", fontsize=12)
-        figure.supylabel("fraction of the showers in a bin", fontsize=12)
+        figure.supylabel("fraction of showers in a bin", fontsize=12)
         legend(figure, pyplot, _labels(samples))
         return figure
 

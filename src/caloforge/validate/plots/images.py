@@ -101,11 +101,11 @@ def _pair(
     labels = (f"{sample.label} − {plain_name(samples[0].label)}" for sample in samples[1:])
     rest = tuple(map(Image, labels, (matrix - matrices[0] for matrix in matrices[1:])))
     name, title = f"correlation_{name}", f"Correlation of {title}"
-    whole = Heat(name, title, *place, first, "linear correlation over the showers", symmetric=1.0, **names)
+    whole = Heat(name, title, *place, first, "correlation", symmetric=1.0, **names)
     name, title = f"{name}_difference", f"{title}: difference from {plain_name(samples[0].label)}"
     return [
         whole,
-        Heat(name, title, *place, rest, "difference of the correlations", symmetric=_DIFFERENCE, **names),
+        Heat(name, title, *place, rest, "difference", symmetric=_DIFFERENCE, **names),
     ]
 
 
@@ -121,7 +121,7 @@ def images(samples: Sequence[Sample]) -> list[Heat]:
     for view in _views(detector, means):
         axes = view.x_label, view.y_label, view.x_edges, view.y_edges
         shown = tuple(map(Image, (sample.label for sample in samples), view.parts))
-        mean, unit = f"Mean energy, {view.title}", "energy, mean of the showers [MeV]"
+        mean, unit = f"Mean energy, {view.title}", "mean energy [MeV]"
         heats.append(Heat(f"image_{view.name}", mean, *axes, shown, unit, log=True, polar=view.polar))
         below = view.parts[0]
         # above 1e-5 of the reference's largest value

@@ -237,6 +237,8 @@ def ratio_limits(ratios: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
     reach, typical = [0.0], [0.0]
     for ratio, error in ratios:
         known = np.isfinite(ratio) & (error < 0.25)
+        if (error[known] > 0.0).any():
+            known &= error > 0.0  # an empty bin is not one that is known exactly
         if known.any():
             weights = 1.0 / np.maximum(error[known], 0.01) ** 2
             off = np.abs(ratio[known] - 1.0)

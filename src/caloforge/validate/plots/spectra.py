@@ -91,7 +91,7 @@ def histogram_panel(
     log_y = len(shape) > 4 and float(shape.max()) > 200.0 * float(np.median(shape))
     note = "; ".join(notes)
     return Panel(
-        name, title, x_label, "fraction of the showers in a bin", bins, tuple(curves), log_x, log_y, note=note
+        name, title, x_label, "fraction of showers in a bin", bins, tuple(curves), log_x, log_y, note=note
     )
 
 
@@ -118,6 +118,7 @@ def mean_panel(
 
 def with_unit(label: str, unit: str) -> str:
     """Return an axis title."""
+    unit = unit.replace("mm2", "mm²").replace("mm3", "mm³")
     return f"{label} [{unit}]" if unit else label
 
 
@@ -221,7 +222,7 @@ def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list
     x_edges = np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1]
     y_edges = np.arange(len(groups) + 1, dtype=np.float64) - 0.5
     ticks = tuple(group.name for group in groups)
-    note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white."
+    note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are empty."
     places = "log10(cell energy / MeV)", "layer", x_edges, y_edges
     unit = f"log2(model / {plain_name(labels[0])})"
     return [Heat(name, title, *places, tuple(images), unit, symmetric=_REACH, y_ticks=ticks, note=note)]

@@ -256,7 +256,7 @@ def build_page(
 def _plot(drawing: Shown | Growth | Bars) -> Plot:
     wide = isinstance(drawing, Growth) or (isinstance(drawing, Heat) and len(drawing.images) > 1)
     columns = min(len(drawing.images), 4) if isinstance(drawing, Heat) else 1
-    least = 520 if isinstance(drawing, Bars) else 0 if columns == 1 else 230 * columns
+    least = 520 if isinstance(drawing, Bars) else 0 if columns == 1 else 300 * columns
     return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name, least_width=least)
 
 

@@ -35,6 +35,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_LONG = 31  # letters of an axis title that fit beside the main axis
+
+
 def panel_figure(panel: Panel) -> dict[str, Any]:
     """Return a plotly figure of curves with their ratio to the reference."""
     data: list[dict[str, Any]] = []
@@ -53,11 +56,7 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
         x_axis |= {"tickvals": panel.centres.tolist(), "ticktext": list(panel.ticks), "minor": {}}
     elif panel.whole:
         x_axis |= whole_numbers(len(panel.edges) - 1)
-    y_axis = (
-        AXIS
-        | {"domain": [0.31, 1.0], "rangemode": "tozero"}
-        | titled("<br>".join(wrap(panel.y_label, 30)), 8)
-    )
+    y_axis = AXIS | {"domain": [0.31, 1.0], "rangemode": "tozero"} | titled(_lines(panel.y_label), 8)
     line = {"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
     ratio = {"domain": [0.0, 0.27], "range": [low, high], "tickvals": ratio_ticks(low, high)} | titled(
         panel.ratio_label.replace(" / ", " /<br>", 1), 8
@@ -67,11 +66,16 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     for edge in FIVE_PERCENT if high - low > 0.1 else ():
         lines.append(line | {"y0": edge, "y1": edge, "line": {"color": INK, "width": 0.7, "dash": "dot"}})
     layout = LAYOUT | {
-        "height": 416, "margin": {"l": 66, "r": 14, "t": 62, "b": 46}, "legend": LEGEND,
+        "height": 436, "margin": {"l": 66, "r": 14, "t": 58, "b": 72}, "legend": LEGEND,
         "xaxis": x_axis, "yaxis": y_axis | _scale(panel.log_y, bottom, top), "yaxis2": AXIS | ratio,
         "shapes": lines, "updatemenus": [_switch(panel)],
     }  # fmt: skip
     return {"data": data, "layout": layout}
+
+
+def _lines(text: str) -> str:
+    """Return the title of the main axis, in two lines where it is longer than the axis."""
+    return "<br>".join(wrap(text, len(text) // 2 + 5 if len(text) > _LONG else _LONG))
 
 
 def _scale(log: bool, bottom: float, top: float) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _switch(panel: Panel) -> dict[str, Any]:
         buttons.append({"label": name, "method": "relayout", "args": [change]})
     return {
         "type": "buttons", "direction": "right", "showactive": True, "active": int(panel.log_y), "buttons": buttons,
-        "x": 1.0, "xanchor": "right", "y": 0.0, "yanchor": "top", "pad": {"t": 22, "b": 0, "l": 0, "r": 0},
+        "x": 1.0, "xanchor": "right", "y": 0.0, "yanchor": "top", "pad": {"t": 42, "b": 0, "l": 0, "r": 0},
         "font": {"size": 11}, "bgcolor": "#ffffff", "bordercolor": "#d9dee4", "borderwidth": 1,
     }  # fmt: skip
 

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const PRINT_WIDTH = 700; // pixels between the margins of an A4 page
+  const PRINT_ZOOM = 0.62; // of figures, letters included
   const plots = Array.from(document.querySelectorAll(".plot"));
   const config = (solid) => ({
     responsive: true, displaylogo: false,
@@ -92,9 +93,9 @@
       const canvas = plot.querySelector(".canvas");
       const wide = plot.classList.contains("wide");
       const height = Number(plot.dataset.height);
-      canvas.style.height = `${width ? height * 0.62 : height}px`;
+      canvas.style.zoom = width ? PRINT_ZOOM : "";
       Plotly.relayout(canvas, width
-        ? { width: wide ? width : (width - 14) / 2, height: height * 0.62 }
+        ? { width: (wide ? width : (width - 14) / 2) / PRINT_ZOOM, height }
         : { width: null, height, autosize: true });
     });
   }
