@@ -265,7 +265,9 @@ def _speed_table(timings: Sequence[PaperTiming], benchmarks: Sequence[Mapping[st
         ]
         if not papers:
             continue
-        lines = [(one.hardware, one.ms, one.geant4_ms, document(one.document)["reference"]) for one in papers]
+        lines: list[tuple[str, float, float | None, str]] = [
+            (one.hardware, one.ms, one.geant4_ms, document(one.document)["reference"]) for one in papers
+        ]
         geant4 = measured(first, name, "geant4")
         for content in benchmarks:
             for device in ("cpu", "cuda"):

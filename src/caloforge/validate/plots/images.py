@@ -172,7 +172,7 @@ def _grid(detector: Detector, first: ReadoutLayer, means: list[Array]) -> list[_
     front, side, top = ([cube.sum(axis=k) for cube in cubes] for k in (2, 0, 1))
     views = [_View("front", "summed over the layers", "x [mm]", "y [mm]", x, y, front)]
     if detector.n_layers > 1:
-        z = np.arange(detector.n_layers + 1) - 0.5
+        z = np.arange(detector.n_layers + 1, dtype=np.float64) - 0.5
         views.append(_View("side", "summed over x", "layer", "y [mm]", z, y, [image.T for image in side]))
         views.append(_View("top", "summed over y", "layer", "x [mm]", z, x, [image.T for image in top]))
     return views
@@ -220,7 +220,7 @@ def _cylinder(detector: Detector, means: list[Array]) -> list[_View]:
             views.append(_wedges(f"layer{number}", name, layers[number], [each[number] for each in cells]))
     if len(layers) > 1:
         r = np.unique(np.concatenate([layer.r_edges for layer in layers]))
-        z, parts = np.arange(len(layers) + 1) - 0.5, []
+        z, parts = np.arange(len(layers) + 1, dtype=np.float64) - 0.5, []
         for each in cells:
             image = np.full((len(layers), len(r) - 1), np.nan)
             for number, (layer, values) in enumerate(zip(layers, each, strict=True)):
