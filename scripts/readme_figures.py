@@ -43,21 +43,21 @@ def draw(samples: list[Sample], pyplot: Any) -> Any:
     every = np.concatenate([each.corners.reshape(-1, 3) for each in boxes])
     low, high = every.min(axis=0)[[2, 0, 1]], every.max(axis=0)[[2, 0, 1]]
     for number, (sample, shower, each) in enumerate(zip(samples, showers, boxes, strict=True)):
-        left = 0.31 * number
-        axes = figure.add_axes((left - 0.03, -0.1, 0.36, 1.1), projection="3d", computed_zorder=False)
+        left = 0.325 * number
+        axes = figure.add_axes((left - 0.01, 0.16, 0.33, 0.82), projection="3d", computed_zorder=False)
         draw_solid(axes, each, norm, scale)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-        axes.set_box_aspect(tuple(np.maximum((high - low) / (high - low).max(), 0.6)), zoom=1.12)
+        axes.set_box_aspect(tuple(np.maximum((high - low) / (high - low).max(), 0.6)), zoom=0.98)
         particle = {"gamma": "photon", "e-": "electron"}.get(shower.particle, shower.particle)
         energy = format_energy(float(shower.incident_energy[0]))
         figure.text(left + 0.015, 0.925, f"{sample.label}: a {energy} {particle}", fontsize=15)
-    bar = figure.add_axes((0.2, 0.075, 0.25, 0.028))
+    bar = figure.add_axes((0.215, 0.095, 0.25, 0.028))
     mappable = pyplot.cm.ScalarMappable(norm=norm, cmap=scale)
     figure.colorbar(mappable, cax=bar, orientation="horizontal").set_label(
         "cell energy [MeV]", fontsize=11, labelpad=0
     )
     bar.tick_params(labelsize=10)
-    main, ratio = figure.add_axes((0.715, 0.36, 0.275, 0.55)), figure.add_axes((0.715, 0.125, 0.275, 0.21))
+    main, ratio = figure.add_axes((0.735, 0.36, 0.255, 0.55)), figure.add_axes((0.735, 0.125, 0.255, 0.21))
     ratio.sharex(main)
     (spectrum,) = whole_spectrum(samples)
     shown = slice(int(np.searchsorted(spectrum.edges, LOWEST)), len(spectrum.edges))
@@ -78,11 +78,11 @@ def draw(samples: list[Sample], pyplot: Any) -> Any:
     return figure
 
 
-def save(figure: Any, path: Path, colours: int = 160) -> None:
+def save(figure: Any, path: Path, colours: int = 256) -> None:
     """Write a figure as a PNG of few colours on white, which also reads on a dark page."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
-    picture = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    picture = Image.open(buffer).convert("RGB").quantize(colours, kmeans=1, dither=Image.Dither.NONE)
     picture.save(path, optimize=True)
 
 
