@@ -350,9 +350,8 @@ def core_figure(found: Sequence[CoreRatios], labels: Sequence[str], window: str,
                 counts = np.histogram(np.clip(value, edges[0], edges[-1]), edges)[0]
                 place.stairs(counts, edges, color=colour(role), lw=1.6)
             place.axvline(1.0, color=INK, lw=1.0, ls=":")
-            place.set(
-                xlabel=f"{title} of a cell over the showers, model / {reference}", xlim=(edges[0], edges[-1])
-            )
+            place.set_xlim(edges[0], edges[-1])
+            place.set_xlabel(f"{title} of a core cell, model / {reference}", fontsize=12)
         axes[0][0].set_ylabel("core cells in a bin")
         legend(figure, pyplot, labels, first=1)
         return figure

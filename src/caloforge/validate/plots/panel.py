@@ -228,8 +228,8 @@ def whole_bins(edges: Array) -> bool:
 def ratio_limits(ratios: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
     """Return limits of an axis of ratios: they show where the samples are, and 5 % at least.
 
-    A point counts the more the better it is measured, and the last tenth does not count, so that outliers and bins of
-    few entries do not set the range; above 50 % only what most points need does.
+    A point counts the less the worse it is measured than half of them, and the last tenth does not count, so that outliers
+    and bins of few entries do not set the range; above 50 % only what most points need does.
 
     Arguments:
         ratios: Of each sample the ratios (B,) and their uncertainties (B,).
@@ -240,7 +240,7 @@ def ratio_limits(ratios: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
         if (error[known] > 0.0).any():
             known &= error > 0.0  # an empty bin is not one that is known exactly
         if known.any():
-            weights = 1.0 / np.maximum(error[known], 0.01) ** 2
+            weights = 1.0 / np.maximum(error[known], max(0.01, float(np.median(error[known])))) ** 2
             off = np.abs(ratio[known] - 1.0)
             reach.append(_weighted_quantile(off + error[known], weights, 0.9))
             typical.append(_weighted_quantile(off, weights, 0.5))
