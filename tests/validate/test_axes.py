@@ -11,18 +11,10 @@ from numpy.typing import ArrayLike
 
 from caloforge.geometry import CylindricalLayer, get_detector
 from caloforge.showers import Showers
+from caloforge.validate.plots.axes import fitted, ratio_limits, ratio_ticks
 from caloforge.validate.plots.draw import draw_heat, draw_panel
 from caloforge.validate.plots.images import images
-from caloforge.validate.plots.panel import (
-    Curve,
-    Heat,
-    Image,
-    Panel,
-    figure_style,
-    fitted,
-    ratio_limits,
-    ratio_ticks,
-)
+from caloforge.validate.plots.panel import Curve, Heat, Image, Panel, figure_style
 from caloforge.validate.report.interactive import heat_figure, panel_figure
 from caloforge.validate.report.page import Images, Page, Plot, Section
 from caloforge.validate.sample import Sample
@@ -98,6 +90,19 @@ def test_layers_are_whole_numbers_and_the_ratio_says_of_what() -> None:
         )
     named = replace(shown, curves=(replace(shown.curves[0], label="Geant4 (reference)"), shown.curves[1]))
     assert named.ratio_label == "model / Geant4"
+
+
+def test_centres_around_zero_are_compared_by_differences() -> None:
+    shown = panel(np.where(X % 2, 0.1, -0.1), np.where(X % 2, 0.15, -0.05))
+    assert shown.ratio_label == "model − Geant4"
+    np.testing.assert_allclose(shown.ratio(shown.curves[1])[0], 0.05)
+    low, high = shown.ratio_limits()
+    assert low == -high
+    assert 0.05 < high < 0.1
+    assert shown.ratio_ticks()[1] == shown.base == 0.0
+    assert panel_figure(shown)["layout"]["yaxis2"]["title"]["text"] == "model −<br>Geant4"
+    with figure_style() as pyplot:
+        assert draw_panel(shown, pyplot).axes[1].get_ylabel() == "model −\nGeant4"
 
 
 def test_markers_have_no_empty_half_beside_them() -> None:

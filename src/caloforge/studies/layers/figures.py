@@ -13,7 +13,8 @@ from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panel_row, panels
 from caloforge.studies.layers.measure import LayerProfile, LayerSample
-from caloforge.validate.plots.panel import BAND, INK, colour, ratio_limits
+from caloforge.validate.plots.axes import ratio_limits
+from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["layer_figures"]
 

@@ -22,10 +22,10 @@ import numpy as np
 from caloforge.errors import require
 from caloforge.files import atomic_path
 from caloforge.geometry.draw import text_as_it_is
+from caloforge.validate.plots.axes import fitted, whole_bins
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import (
     BAND,
-    FIVE_PERCENT,
     INK,
     KINDS,
     Array,
@@ -38,11 +38,8 @@ from caloforge.validate.plots.panel import (
     colour,
     dash,
     figure_style,
-    fitted,
     marker,
-    ratio_ticks,
-    whole_bins,
-)  # fmt: skip
+)
 
 __all__ = ["Drawing", "Figure", "draw_figures", "draw_heat", "draw_panel", "fill_panel"]
 
@@ -110,9 +107,9 @@ def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None
                 if np.any(beyond):  # marked at the rim, so that none is lost
                     ratio.plot(x[beyond], np.full(beyond.sum(), edge), sign, color=shade, ms=6, clip_on=False)
     one, error = panel.ratio(reference)
-    _band(ratio, panel, np.where(np.isfinite(one), 1.0, np.nan), error)
-    ratio.axhline(1.0, color=INK, lw=1.1)
-    for edge in FIVE_PERCENT if high - low > 0.1 else ():
+    _band(ratio, panel, np.where(np.isfinite(one), panel.base, np.nan), error)
+    ratio.axhline(panel.base, color=INK, lw=1.1)
+    for edge in panel.guides:
         ratio.axhline(edge, color=INK, lw=0.6, ls=":")
     if panel.log_x:
         main.set_xscale("log")
@@ -126,8 +123,10 @@ def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None
             main.plot(x[over], np.full(over.sum(), top), "^", color=colour(curve.role), ms=6, clip_on=False)
     main.set(ylabel=panel.y_label, ylim=(bottom, top), xlim=panel.x_limits())
     ratio.set(xlabel=panel.x_label, ylim=(low, high))
-    ratio.set_ylabel(panel.ratio_label.replace(" / ", " /\n", 1), fontsize=12, loc="center")
-    ratio.set_yticks(ticks := ratio_ticks(low, high), [f"{tick:.2f}" for tick in ticks])
+    ratio.set_ylabel(panel.ratio_lines("\n"), fontsize=12, loc="center")
+    ratio.set_yticks(
+        ticks := panel.ratio_ticks(), [f"{tick:g}" if panel.signed else f"{tick:.2f}" for tick in ticks]
+    )
     for label in (main.yaxis.label, ratio.xaxis.label):
         label.set_fontsize(min(15.0, 15.0 * 40 / max(len(label.get_text()), 1)))
     if panel.ticks:

@@ -21,7 +21,8 @@ from caloforge.geometry import Detector
 from caloforge.geometry.draw import text_as_it_is
 from caloforge.geometry.readout import CylindricalLayer
 from caloforge.showers import Showers
-from caloforge.validate.plots.panel import SEQUENTIAL, figure_style, fitted
+from caloforge.validate.plots.axes import fitted
+from caloforge.validate.plots.panel import SEQUENTIAL, figure_style
 
 __all__ = [
     "FACES", "EventDrawing", "HitBoxes", "describe_shower", "draw_event", "draw_solid", "energy_limits", "event_png",

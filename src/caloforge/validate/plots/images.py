@@ -10,7 +10,8 @@ import numpy as np
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 from caloforge.validate.observables.base import AXIS_LABELS, OBSERVABLES
-from caloforge.validate.plots.panel import Array, Heat, Image, Panel, plain_name
+from caloforge.validate.plots.axes import plain_name
+from caloforge.validate.plots.panel import Array, Heat, Image, Panel
 from caloforge.validate.plots.spectra import common_names, mean_panel, with_unit
 
 if TYPE_CHECKING:

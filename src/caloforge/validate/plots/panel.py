@@ -9,8 +9,7 @@ samples take the six colours of M. Petroff (arXiv:2107.02270) and differ in thei
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import require
+from caloforge.validate.plots.axes import FIVE_PERCENT, plain_name, ratio_limits, ratio_ticks, whole_bins
 
-__all__ = [
-    "BAND", "FIVE_PERCENT", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image",
-    "Mark", "Panel", "colour", "dash", "figure_style", "fitted", "marker", "plain_name",
-    "ratio_limits", "ratio_ticks", "whole_bins",
-]  # fmt: skip
+__all__ = ["BAND", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image", "Mark", "Panel", "colour", "dash", "figure_style", "marker"]  # fmt: skip
 
 
 INK = "#1b1f24"
@@ -84,29 +80,11 @@ def figure_style() -> Iterator[Any]:
 Array = NDArray[np.float64]
 
 
-def fitted(text: str, inches: float, size: float = 14.0) -> tuple[str, float]:
-    """Return a title and the size of its letters, points, so that it fits a width: smaller, and in several lines where that is not enough.
-
-    Long names without spaces are broken inside.
-    """
-    letter = 0.53 / 72.0  # mean width of a letter, inches a point
-    if len(text) * size * letter <= inches:
-        return text, size
-    small = max(0.72 * size, min(size, inches / (len(text) * letter)))
-    return "\n".join(textwrap.wrap(text, max(8, int(inches / (small * letter))))), small
-
-
-FIVE_PERCENT = (0.95, 1.05)
-"""Dotted lines of a ratio axis."""
 _SHORT = 14
 """Most letters of the reference's name at the ratio axis."""
 _ARCS = 48  # straight pieces of a full circle, at least
-_MOST_REACH = 0.48
-_RATIO_REACH = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
-_BEYOND, _BEYOND_LOG = (
-    2.5,
-    10.0,
-)  # how far samples may stretch a linear and a logarithmic axis over the reference's range
+# how far samples may stretch a linear and a logarithmic axis over the reference's range
+_BEYOND, _BEYOND_LOG = 2.5, 10.0
 
 
 @dataclass(frozen=True)
@@ -141,18 +119,36 @@ class Panel:
         """Where markers stand, (B,)."""
         return (self.edges[1:] + self.edges[:-1]) / 2 if self.x is None else self.x
 
+    @property
+    def signed(self) -> bool:
+        """Whether the reference has both signs, as a centre around zero, so that differences are drawn and no ratios."""
+        own = self.curves[0].y[np.isfinite(self.curves[0].y)]
+        return bool((own < 0.0).any() and (own > 0.0).any())
+
+    @property
+    def base(self) -> float:
+        """The ratio, or the difference, of the reference to itself."""
+        return 0.0 if self.signed else 1.0
+
     def ratio(self, curve: Curve) -> tuple[Array, Array]:
-        """Return a curve over the reference and its uncertainty (from the curve alone), NaN where not defined."""
+        """Return a curve over the reference, or its difference, and its uncertainty (from the curve alone), NaN where not defined."""
         below = self.curves[0].y
+        if self.signed:
+            return curve.y - below, np.abs(curve.error)
         known = np.isfinite(below) & (below != 0) & np.isfinite(curve.y)
         safe = np.where(known, below, 1.0)
         return np.where(known, curve.y / safe, np.nan), np.where(known, np.abs(curve.error / safe), np.nan)
 
     @property
     def ratio_label(self) -> str:
-        """What the ratio is of: "model / Geant4"."""
+        """What the ratio is of: "model / Geant4", or "model − Geant4"."""
         name = plain_name(self.curves[0].label)
-        return f"model / {name if len(name) <= _SHORT else 'reference'}"
+        return f"model {'−' if self.signed else '/'} {name if len(name) <= _SHORT else 'reference'}"
+
+    def ratio_lines(self, break_: str) -> str:
+        """Return the same in two lines."""
+        first, sign, name = self.ratio_label.split(" ", 2)
+        return f"{first} {sign}{break_}{name}"
 
     @property
     def whole(self) -> bool:
@@ -160,8 +156,26 @@ class Panel:
         return not self.points and whole_bins(self.edges)
 
     def ratio_limits(self) -> tuple[float, float]:
-        """Return limits of the ratio axis; see :func:`ratio_limits`."""
-        return ratio_limits([self.ratio(curve) for curve in self.curves[1:]])
+        """Return limits of the ratio axis; see :func:`ratio_limits`. Those of differences are symmetric and hold nine tenths of them."""
+        found = [self.ratio(curve) for curve in self.curves[1:]]
+        if not self.signed:
+            return ratio_limits(found)
+        reach = np.concatenate(
+            [np.abs(value) + np.nan_to_num(error) for value, error in found] or [np.ones(1)]
+        )
+        step = float(f"{max(float(np.nanquantile(reach, 0.9)), 1e-12):.1g}")
+        return -1.25 * step, 1.25 * step
+
+    def ratio_ticks(self) -> list[float]:
+        """Return where the ratio axis has numbers."""
+        low, high = self.ratio_limits()
+        return [0.8 * low, 0.0, 0.8 * high] if self.signed else ratio_ticks(low, high)
+
+    @property
+    def guides(self) -> tuple[float, ...]:
+        """Dotted lines of the ratio axis: 5 %, where it shows more."""
+        low, high = self.ratio_limits()
+        return () if self.signed or high - low <= 0.1001 else FIVE_PERCENT
 
     def x_limits(self) -> tuple[float, float]:
         """Return limits of the x axis: those of the bins, or a little beyond the first and the last marker."""
@@ -213,54 +227,6 @@ class Panel:
     def beyond(self, curve: Curve, top: float) -> NDArray[np.bool_]:
         """Return which values (B,) are above the end of the y axis."""
         return np.isfinite(curve.y) & (curve.y > top)
-
-
-def plain_name(label: str) -> str:
-    """Return the reference's label without the remark that it is one."""
-    return label.removesuffix(" (reference)")
-
-
-def whole_bins(edges: Array) -> bool:
-    """Return whether every bin is around one whole number."""
-    return bool(np.allclose(np.diff(edges), 1.0) and np.allclose(edges % 1.0, 0.5))
-
-
-def ratio_limits(ratios: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
-    """Return limits of an axis of ratios: they show where the samples are, and 5 % at least.
-
-    A point counts the less the worse it is measured than half of them, and the last tenth does not count, so that outliers
-    and bins of few entries do not set the range; above 50 % only what most points need does.
-
-    Arguments:
-        ratios: Of each sample the ratios (B,) and their uncertainties (B,).
-    """
-    reach, typical = [0.0], [0.0]
-    for ratio, error in ratios:
-        known = np.isfinite(ratio) & (error < 0.25)
-        if (error[known] > 0.0).any():
-            known &= error > 0.0  # an empty bin is not one that is known exactly
-        if known.any():
-            weights = 1.0 / np.maximum(error[known], max(0.01, float(np.median(error[known])))) ** 2
-            off = np.abs(ratio[known] - 1.0)
-            reach.append(_weighted_quantile(off + error[known], weights, 0.9))
-            typical.append(_weighted_quantile(off, weights, 0.5))
-    most = max(min(max(reach), _MOST_REACH), max(typical))
-    width = next((w for w in _RATIO_REACH if most <= 0.97 * w), _RATIO_REACH[-1])
-    return max(0.0, 1.0 - width), 1.0 + width
-
-
-def ratio_ticks(low: float, high: float) -> list[float]:
-    """Return where a ratio axis with these limits has numbers: in the middle, at the ends, and between where they are apart."""
-    step = high - 1.0
-    step = 1.0 if step > 1.0 else step if step <= FIVE_PERCENT[1] - 0.99 else step / 2
-    return [float(value) for value in np.arange(low, high + step / 2, step).round(4)]
-
-
-def _weighted_quantile(values: Array, weights: Array, part: float) -> float:
-    """Return the value up to which that part of the weights is."""
-    order = np.argsort(values)
-    share = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][min(int(np.searchsorted(share, part)), len(values) - 1)])
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.observables.base import OBSERVABLES
 from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
+from caloforge.validate.plots.axes import plain_name
 from caloforge.validate.plots.event import format_energy
-from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel, plain_name
+from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel
 
 if TYPE_CHECKING:
     from caloforge.validate.sample import Sample

@@ -17,10 +17,11 @@ from caloforge.errors import require
 from caloforge.progress import progress
 from caloforge.validate.limits import Row
 from caloforge.validate.metrics.base import Settings
+from caloforge.validate.plots.axes import plain_name
 from caloforge.validate.plots.draw import Drawing, draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Shown, all_figures
-from caloforge.validate.plots.panel import Bars, Growth, GrowthCurve, Heat, Mark, plain_name
+from caloforge.validate.plots.panel import Bars, Growth, GrowthCurve, Heat, Mark
 from caloforge.validate.reconstruction.sample import why_not
 from caloforge.validate.report.event import display_blocks, event_drawings, pick_showers
 from caloforge.validate.report.interactive import figure_of

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caloforge.validate.plots.panel import INK, SEQUENTIAL, Array, Heat, whole_bins
+from caloforge.validate.plots.axes import whole_bins
+from caloforge.validate.plots.panel import INK, SEQUENTIAL, Array, Heat
 
 __all__ = ["AXIS", "LAYOUT", "LEGEND", "SCALE", "heat_figure", "packed", "titled", "whole_numbers"]
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from caloforge.validate.plots.panel import (
     BAND,
-    FIVE_PERCENT,
     INK,
     KINDS,
     Array,
@@ -25,7 +24,6 @@ from caloforge.validate.plots.panel import (
     colour,
     dash,
     marker,
-    ratio_ticks,
 )  # fmt: skip
 from caloforge.validate.report.images import AXIS, LAYOUT, LEGEND, heat_figure, packed, titled, whole_numbers
 from caloforge.validate.report.page import format_count
@@ -45,7 +43,9 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     for curve in panel.curves:
         data += [_band(panel, curve, bottom), _line(panel, curve)]
     error = np.nan_to_num(panel.ratio(panel.curves[0])[1])  # the reference's relative uncertainty around one
-    data.append(_polygon(panel, 1.0 - error, 1.0 + error, "y2") | {"fillcolor": BAND, "opacity": 0.8})
+    data.append(
+        _polygon(panel, panel.base - error, panel.base + error, "y2") | {"fillcolor": BAND, "opacity": 0.8}
+    )
     low, high = panel.ratio_limits()
     for curve in panel.curves[1:]:
         data += _ratio(panel, curve, low, high)
@@ -57,13 +57,21 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     elif panel.whole:
         x_axis |= whole_numbers(len(panel.edges) - 1)
     y_axis = AXIS | {"domain": [0.31, 1.0], "rangemode": "tozero"} | titled(_lines(panel.y_label), 8)
-    line = {"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
-    ratio = {"domain": [0.0, 0.27], "range": [low, high], "tickvals": ratio_ticks(low, high)} | titled(
-        panel.ratio_label.replace(" / ", " /<br>", 1), 8
+    line = {
+        "type": "line",
+        "xref": "x domain",
+        "yref": "y2",
+        "x0": 0,
+        "x1": 1,
+        "y0": panel.base,
+        "y1": panel.base,
+    }
+    ratio = {"domain": [0.0, 0.27], "range": [low, high], "tickvals": panel.ratio_ticks()} | titled(
+        panel.ratio_lines("<br>"), 8
     )
     ratio["title"]["font"] = {"size": 12}
     lines = [line | {"line": {"color": INK, "width": 1.1}}]
-    for edge in FIVE_PERCENT if high - low > 0.1 else ():
+    for edge in panel.guides:
         lines.append(line | {"y0": edge, "y1": edge, "line": {"color": INK, "width": 0.7, "dash": "dot"}})
     layout = LAYOUT | {
         "height": 436, "margin": {"l": 66, "r": 14, "t": 58, "b": 72}, "legend": LEGEND,
