@@ -246,23 +246,16 @@ def draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
-    """Return our numbers beside the paper's as a table of the page."""
-    cells = []
+    """Return our numbers as a table of the page, beside the paper's where any row has one."""
+    cells, known = [], any(row.paper is not None for row in rows)
     for row in rows:
         published = None if row.paper is None else paper(row.paper)
-        cells.append(
-            [
-                Cell(row.sample),
-                Cell(row.quantity),
-                number_cell(row.ours, row.uncertainty, row.unit),
-                published_cell(published),
-                Cell("") if published is None else Cell(published.source, small=published.note),
-                Cell(row.note),
-            ]
-        )
-    return Table(
-        ("sample", "quantity", "ours", "published", "source", "note"), cells, key="rows", texts=(0, 1, 4, 5)
-    )
+        source = Cell("") if published is None else Cell(published.source, small=published.note)
+        beside = [published_cell(published), source] if known else []
+        ours = number_cell(row.ours, row.uncertainty, row.unit)
+        cells.append([Cell(row.sample), Cell(row.quantity), ours, *beside, Cell(row.note)])
+    columns = ("sample", "quantity", "ours", *(("published", "source") if known else ()), "note")
+    return Table(columns, cells, key="rows", texts=(0, 1, 4, 5) if known else (0, 1, 3))
 
 
 def _page(study: Study, result: StudyResult, images: Sequence[Images]) -> Page:
