@@ -311,7 +311,7 @@ def _beside(done: Done) -> list[Block]:
     sample = document_sample(about)
     text = f"{title}: {about['reference']}{f', {sample}' if sample else ''}; ours in {done.detector}."
     lines.insert(0, [head, *[Cell("")] * (len(labels) + 1)])
-    columns = ("", "published", *("Geant4, ours" if label == "reference" else label for label in labels))
+    columns = ("", "published", *("reference, ours" if label == "reference" else label for label in labels))
     return [Table(columns, lines, text, texts=(0, 1), sortable=False)]
 
 
