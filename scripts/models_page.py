@@ -1,8 +1,9 @@
-"""Write what cards and published benchmarks say: docs/models.md, the table of README.md and the GPU table of docs/benchmark.md.
+"""Write what cards and published benchmarks say: docs/models.md, the tables of README.md and docs/benchmark.md, the entrance of the results.
 
 python scripts/models_page.py                      from docs/results/benchmark.json and benchmark-gpu.json
 python scripts/models_page.py --benchmark FOLDER   publish the output of caloforge benchmark first
 python scripts/models_page.py --gpu FOLDER         the same for the output of caloforge benchmark --device cuda
+python scripts/models_page.py --results            the entrance and the figures alone
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import argparse
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
 
-from caloforge.benchmark.page import cost, headline, speed_section, strongest
+from caloforge.benchmark.page import cost, headline, speed_section, strongest, write_page
+from caloforge.studies.site.index import read_site, write_index
 from caloforge.text_files import read_json
 from caloforge.zoo.store import Card, shipped_models
 from caloforge.zoo.tables import models_page
@@ -23,8 +26,8 @@ from caloforge.zoo.tables import models_page
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MODELS, README, BENCHMARK = ROOT / "docs" / "models.md", ROOT / "README.md", ROOT / "docs" / "benchmark.md"
-PUBLISHED, ON_GPU, FIGURE = (
-    RESULTS / name for name in ("benchmark.json", "benchmark-gpu.json", "benchmark.png")
+PUBLISHED, ON_GPU, FIGURE, SPEEDUP, SITE = (
+    RESULTS / name for name in ("benchmark.json", "benchmark-gpu.json", "benchmark.png", "speedup.png", "site")
 )
 BEGIN, END = "<!-- table: scripts/models_page.py -->\n\n", "\n<!-- end of table -->\n"
 SEE = "\n![time of a shower against AUC](results/benchmark.png)\n\n[The benchmark](benchmark.md) says how this is measured.\n"
@@ -144,20 +147,47 @@ def pages(content: dict[str, Any], gpu: dict[str, Any], readme: str, benchmark: 
     return page, replaced(readme, summary_table(cards, content, gpu)), replaced(benchmark, gpu_table(gpu))
 
 
+def small(source: Path, target: Path, colours: int = 256) -> None:
+    """Write a picture in few colours."""
+    picture = Image.open(source).convert("RGB")
+    picture.quantize(colours, kmeans=2, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def results() -> None:
+    """Write the entrance of the results again, from what is stored beside it, and its figure."""
+    cards = {name: card.content for name, card in shipped_models().items()}
+    write_index(SITE, read_site(SITE), cards, [read_json(PUBLISHED), read_json(ON_GPU)])
+    figures = SITE / "figures"
+    small(figures / "speedup.png", SPEEDUP, 96)
+    shutil.rmtree(figures)
+
+
+def times() -> None:
+    """Draw the figure of times against AUC again, from the published benchmark."""
+    with TemporaryDirectory() as folder:
+        write_page(Path(folder), read_json(PUBLISHED))
+        small(Path(folder) / "figures" / "pareto.png", FIGURE)
+
+
 def main() -> None:
-    """Write the three pages."""
+    """Write the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--benchmark", type=Path, help="output folder of caloforge benchmark, to be published"
     )
     parser.add_argument("--gpu", type=Path, help="that of caloforge benchmark --device cuda")
+    parser.add_argument(
+        "--results", action="store_true", help="write the entrance of the results and the figures alone"
+    )
     options = parser.parse_args()
     if options.gpu is not None:
         shutil.copyfile(options.gpu / "benchmark.json", ON_GPU)
     if options.benchmark is not None:
         shutil.copyfile(options.benchmark / "benchmark.json", PUBLISHED)
-        picture = Image.open(options.benchmark / "figures" / "pareto.png").convert("RGB")
-        picture.quantize(256, dither=Image.Dither.NONE).save(FIGURE, optimize=True)
+    times()
+    results()
+    if options.results:
+        return
     targets = (MODELS, README, BENCHMARK)
     texts = pages(read_json(PUBLISHED), read_json(ON_GPU), README.read_text(), BENCHMARK.read_text())
     for path, text in zip(targets, texts, strict=True):

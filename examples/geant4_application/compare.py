@@ -181,9 +181,9 @@ def profile(kind: str, runs: dict[str, Run], what: str) -> Panel:
         error = values.std(axis=0, ddof=1) / np.sqrt(len(run))
         curves.append(Curve(role, LABELS.get(name, name), values.mean(axis=0), error))
     if what == "layers":
-        edges, label, unit = np.arange(31.0) - 0.5, "layer", "visible energy of a layer, MeV a GeV"
+        edges, label, unit = np.arange(31.0) - 0.5, "layer", "energy of a layer / incident, mean [MeV/GeV]"
     else:
-        edges, label, unit = RINGS, "distance from the axis, mm", "visible energy, MeV a GeV and mm²"
+        edges, label, unit = RINGS, "distance from the axis [mm]", "energy / incident, mean [MeV/GeV/mm²]"
     return Panel(f"{kind}-{what}", KINDS[kind], label, unit, edges, tuple(curves), log_y=what != "layers")
 
 
@@ -200,7 +200,7 @@ def response(kind: str, runs: dict[str, Run]) -> Panel:
         counts = np.histogram(run.visible / run.energy, edges)[0].astype(np.float64)
         curves.append(Curve(role, LABELS.get(name, name), counts / len(run), np.sqrt(counts) / len(run)))
     label = "visible over incident energy"
-    return Panel(f"{kind}-response", KINDS[kind], label, "share of events", edges, tuple(curves))
+    return Panel(f"{kind}-response", KINDS[kind], label, "fraction of events in a bin", edges, tuple(curves))
 
 
 def separation_panel(found: dict[str, dict[str, Any]], which: str) -> Panel:
@@ -213,8 +213,8 @@ def separation_panel(found: dict[str, dict[str, Any]], which: str) -> Panel:
     return Panel(
         f"separation-{which}",
         title,
-        "distance of the photons at the face, mm",
-        "share resolved",
+        "distance of the photons at the face [mm]",
+        "fraction of the pairs resolved",
         PAIRS,
         tuple(curves),
         points=True,

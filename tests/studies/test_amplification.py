@@ -153,7 +153,9 @@ def test_the_study_tells_truth_from_a_bad_generator(
         size = same["effective_size"][-1]
         assert size["low"] < 2 * 800
         assert size["high"] is None or size["high"] > 0.5 * 800
-    rows = [row for row in content["rows"] if row["sample"] == "spread" and row["note"] == "by formula"]
+    rows = [
+        row for row in content["rows"] if row["sample"] == "spread" and row["quantity"].endswith("by formula")
+    ]
     assert len(rows) == len(QUANTITIES)
     assert all(row["unit"] == "showers" and row["ours"] < 200 for row in rows)
     assert "1,600 GFlash showers (paper: 218,000) in two halves of 800" in content["texts"][0]

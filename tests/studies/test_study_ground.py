@@ -178,7 +178,7 @@ def test_a_study_leaves_numbers_figures_and_a_page(
     for ending in ("png", "pdf"):
         assert (tmp_path / "out" / "figures" / f"line.{ending}").stat().st_size > 1000
     page = (tmp_path / "out" / "report.html").read_text()
-    for text in ("Cells hit", "Found.", "It rises.", "arXiv:2202.07352", "1000 showers"):
+    for text in ("Cells hit", "Found.", "It rises.", "arXiv:2202.07352", "1,000 showers"):
         assert text in page
 
 

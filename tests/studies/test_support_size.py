@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from html import unescape
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +16,10 @@ from caloforge.errors import InputError
 from caloforge.geometry import get_detector, project
 from caloforge.showers import Showers
 from caloforge.simulate import simulate
+from caloforge.statistics.birthday import Interval
 from caloforge.studies import run_study
+from caloforge.studies.base import Row, StudyResult
+from caloforge.studies.page import like_with_like
 from caloforge.studies.sources import within
 from caloforge.studies.support_size.duplicates import (
     DEFINITIONS,
@@ -26,6 +31,7 @@ from caloforge.studies.support_size.duplicates import (
     profiles_of,
     why_no_windows,
 )
+from caloforge.studies.support_size.report import _meaning
 
 KNOWN = 30
 
@@ -92,12 +98,25 @@ def test_page_figures_and_papers_numbers_are_there(written):
     names = ["birthday", "support_size", "sensitivity", "closest_0", "closest_1"]
     assert [figure.name for figure in result.figures] == names
     assert all((output / "figures" / f"{name}.png").stat().st_size > 1000 for name in names)
-    page = (output / "report.html").read_text()
-    assert "above 40000" in page.replace(",", "")
+    page = unescape((output / "report.html").read_text())
     rows = json.loads((output / "study.json").read_text())["rows"]
-    published = {(row["sample"], row["quantity"]): row["paper"]["value"] for row in rows if row["paper"]}
-    assert published["collapsed", "support size, profiles: paper's rule"] == 400
-    assert published["collapsed", "support size, profiles + energy: paper's rule"] == 6400
+    assert not any(row["paper"] for row in rows)  # the paper's showers are of another calorimeter
+    assert "No number of the paper stands beside those of ild-ecal: 3DGAN support size has electrons" in page
+
+
+def test_the_papers_numbers_stand_beside_showers_of_the_papers_kind() -> None:
+    rows = [Row("profiles", 1.0, paper="support-size.gan_profiles"), Row("fit", 2.0)]
+    for detector, shown in (("clic-ecal-wide", True), ("clic-ecal", False), ("mine", False)):
+        result = StudyResult(list(rows), texts=["first"])
+        like_with_like(result, detector)
+        assert [row.paper is not None for row in result.rows] == [shown, False]
+        assert len(result.texts) == 1 + (not shown)
+
+
+def test_a_support_far_from_the_references_is_explained() -> None:
+    assert "larger is not better" in _meaning(Interval(4.7, 3.1, 6.9))
+    assert "repeat each other" in _meaning(Interval(0.2, 0.1, 0.5))
+    assert _meaning(Interval(1.2, 0.7, 1.9)) == _meaning(Interval(math.nan, 0.7, math.inf)) == ""
 
 
 def test_the_closest_pairs_of_a_collapsed_generator_are_copies(written):

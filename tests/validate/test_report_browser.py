@@ -301,9 +301,7 @@ def test_the_page_is_printed_with_every_figure(tmp_path: Path) -> None:
     page = Page("x", [Section("First", plots), folded]).write(tmp_path / "page.html")
     with Browser(page) as browser:
         browser.wait("window.Plotly !== undefined")
-        widths = (
-            "[...document.querySelectorAll('.plot:not(.wide) .main-svg')].map(s => s.width.baseVal.value)"
-        )
+        widths = "[...document.querySelectorAll('.plot:not(.wide) .main-svg')].map(s => s.getBoundingClientRect().width)"
         browser.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         browser.wait(_DRAWN)
         assert max(browser.evaluate(widths)) < 350  # two beside each other on A4

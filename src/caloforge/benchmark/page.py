@@ -9,6 +9,7 @@ from typing import Any
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, panel_row
 from caloforge.studies.page import draw_figures, number_cell
+from caloforge.studies.site.speed import beam_text
 from caloforge.validate.plots.panel import INK, colour
 from caloforge.validate.report.page import Block, Cell, Code, Facts, Page, Section, Table, Text
 
@@ -329,14 +330,14 @@ def _draw(content: Mapping[str, Any], pyplot: Any) -> Any:
             if model["beam"] == name:
                 kind = kinds.index(model["name"].rpartition("/")[2])
                 drawn[name].append(_draw_model(place, model, (kind + 1) % 7))  # six colours, then ink
-        place.set_title(f"{name}, {beam['energy']}", fontsize=12, loc="left")
+        place.set_title(beam_text(beam), fontsize=12, loc="left")
         place.set_ylim(0.45, 1.04)
         place.tick_params(labelbottom=True)
     for number, (place, names) in enumerate(zip(places, drawn.values(), strict=True)):
         _name_models(place, [one for one in names if one is not None])
         if number % 3 == 0 or count == 4:
-            place.set_ylabel("AUC", fontsize=13)
-        place.set_xlabel("ms a shower", fontsize=13)
+            place.set_ylabel("AUC, strongest classifier", fontsize=13)
+        place.set_xlabel("time of a shower [ms]", fontsize=13)
     handles = [
         pyplot.Line2D([], [], color=INK, lw=1.4), pyplot.Line2D([], [], color=INK, ls=":", lw=1.4),
         pyplot.Line2D([], [], color=INK, marker="o", ls="none"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,28 @@ def draw_detector(detector: Detector, path: str | Path, force: bool = False) -> 
     if path.suffix.lower() not in _FORMATS:
         raise OutputError(f"{path}: a drawing ends with one of {', '.join(_FORMATS)}")
     figure_module = require("matplotlib.figure", extra="report")
-    figure = figure_module.Figure(figsize=(9.0, 4.8), layout="constrained")
-    axes = figure.add_subplot()
+    finest = max(detector.layers, key=lambda layer: layer.n_cells)
+    round_ = isinstance(finest, CylindricalLayer)
+    figure = figure_module.Figure(figsize=(12.5 if round_ else 9.0, 4.8), layout="constrained")
+    if isinstance(finest, CylindricalLayer):
+        axes, front = figure.subplots(1, 2, width_ratios=(1.7, 1))
+        _draw_rings(front, finest)
+    else:
+        axes = figure.add_subplot()
     if detector.stack:
         _draw_stack(axes, detector)
     else:
         _draw_layers(axes, detector)
-    axes.set_xlabel("z (mm)")
-    axes.set_title(f"{detector.name}: {detector.description}", fontsize=10, loc="left")
+    measured = bool(detector.stack)
+    axes.set_xlabel("z [mm]" if measured else "layer")
+    figure.suptitle(
+        textwrap.fill(f"{detector.name}: {detector.description}", 110), fontsize=10, x=0.01, ha="left"
+    )
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    if round_:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    else:
+        axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     text_as_it_is(figure)
     with atomic_path(path, force) as part:
         figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower())
@@ -149,7 +162,7 @@ def _draw_stack(axes: Any, detector: Detector) -> None:
     label = f"beam: {beam.particle} {beam.energy}"
     axes.plot([], [], color="black", marker=">", ls="-", label=label)
     axes.set_xlim(-1.1 * reach, 1.02 * detector.length)
-    axes.set_ylabel("y (mm)")
+    axes.set_ylabel("r, both sides of the axis [mm]" if detector.order == "cylindrical" else "y [mm]")
 
 
 def _draw_scored_area(axes: Any, detector: Detector, layer: int) -> None:
@@ -177,7 +190,22 @@ def _draw_layers(axes: Any, detector: Detector) -> None:
             places = [layer.z] * len(edges)
             label = "boundaries of cells" if number == 0 else None
             axes.plot(places, edges, color=_SCORED, marker="_", ls="none", label=label)
-    axes.set_ylabel("r (mm)" if detector.order == "cylindrical" else "y (mm)")
+    axes.set_ylabel("r, both sides of the axis [mm]" if detector.order == "cylindrical" else "y [mm]")
+
+
+def _draw_rings(axes: Any, layer: CylindricalLayer) -> None:
+    """Draw the voxels of a polar layer as seen along the beam: rings of radius, sectors of angle."""
+    turn = np.linspace(-np.pi, np.pi, 181)
+    for radius in layer.r_edges:
+        axes.plot(radius * np.cos(turn), radius * np.sin(turn), color=_SCORED, lw=0.8)
+    if layer.n_alpha > 1:
+        ends = np.array([layer.r_edges[0], layer.r_edges[-1]])
+        for angle in np.linspace(-np.pi, np.pi, layer.n_alpha, endpoint=False):
+            axes.plot(ends * np.cos(angle), ends * np.sin(angle), color=_SCORED, lw=0.8)
+    axes.set_aspect("equal")
+    axes.set(xlabel="x [mm]", ylabel="y [mm]")
+    where = f"layer {layer.name}" if layer.name.isdigit() else layer.name
+    axes.set_title(f"voxels of {where}: {layer.n_r} in r, {layer.n_alpha} in φ", fontsize=9, loc="left")
 
 
 def _differs(detector: Detector) -> bool:

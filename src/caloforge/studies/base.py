@@ -171,6 +171,13 @@ class Context:
         labels = [source.label for source in self.generated]
         return ["reference showers" if "reference" in labels else "reference", *labels]
 
+    @property
+    def shown(self) -> list[str]:
+        """Names of all samples in figures: that of the reference first, "Geant4" where that simulation made it."""
+        first, *labels = self.labels
+        name = SIMULATIONS.get(self.reference.source, first)
+        return [first if name in labels else name, *labels]
+
     def size(self, default: int) -> int:
         """Return how many generated showers are wanted."""
         return default if self.n is None else self.n
@@ -222,6 +229,7 @@ class Study(ABC):
     title: ClassVar[str]  # a line for headings and lists
     source: ClassVar[str]  # key of its document in ``papers.toml``
     needs: ClassVar[str]  # what files it takes, in one line
+    question: ClassVar[str] = ""  # what it answers, in one line
     Settings: ClassVar[type[StudySettings]] = StudySettings
     least_generated: ClassVar[int] = 1  # fewest generated samples
     judges: ClassVar[bool] = True  # whether it judges samples that exist; the study ``all`` leaves others out

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -42,12 +42,15 @@ from caloforge.validate.report.page import (
 )
 
 __all__ = [
+    "PaperTiming",
     "PaperValue",
     "document",
     "draw_figures",
+    "like_with_like",
     "number_cell",
     "number_text",
     "paper",
+    "paper_timings",
     "paper_values",
     "published_cell",
     "rows_table",
@@ -79,14 +82,37 @@ class PaperValue:
         """The number as a reader expects it: ``50``, ``10 to 20``, ``above 50``, ``up to 50``."""
         unit = f" {self.unit}" if self.unit else ""
         if self.value is not None:
-            return f"{self.value:g}{unit}"
+            return f"{self.value:,g}{unit}"
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}{unit}"
-        return f"above {self.low:g}{unit}" if self.low is not None else f"up to {self.high:g}{unit}"
+            return f"{self.low:,g} to {self.high:,g}{unit}"
+        return f"above {self.low:,g}{unit}" if self.low is not None else f"up to {self.high:,g}{unit}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry as ``study.json`` has it."""
         return asdict(self) | {"source": self.source}
+
+
+@dataclass(frozen=True)
+class PaperTiming:
+    """A published time of a shower."""
+
+    document: str  # key of the document
+    model: str  # the model of ours that does the same
+    detector: str  # the detector of ours with the same showers
+    hardware: str  # what it was measured on
+    ms: float  # of a generated shower
+    geant4_ms: float  # of a Geant4 shower, on one core
+
+    @property
+    def speedup(self) -> float:
+        """The paper's speed-up over its own Geant4."""
+        return self.geant4_ms / self.ms
+
+
+@cache
+def paper_timings() -> tuple[PaperTiming, ...]:
+    """Return every published time."""
+    return tuple(PaperTiming(**entry) for entry in _content()["timings"])
 
 
 @cache
@@ -94,12 +120,31 @@ def _content() -> dict[str, Any]:
     return tomllib.loads((files("caloforge.studies") / "papers.toml").read_text(encoding="utf-8"))
 
 
-def document(key: str) -> dict[str, str]:
-    """Return title, authors and reference (journal, arXiv or report number) of a paper, note or set of slides."""
-    known: dict[str, dict[str, str]] = _content()["documents"]
+def document(key: str) -> dict[str, Any]:
+    """Return title, authors and reference (journal, arXiv or report number) of a paper, note or set of slides.
+
+    Where its numbers are of one kind of showers, ``sample`` says which, and ``detectors`` are those that have such showers.
+    """
+    known: dict[str, dict[str, Any]] = _content()["documents"]
     if key not in known:
         raise UnknownNameError("document", key, list(known))
     return known[key]
+
+
+def like_with_like(result: StudyResult, detector: str) -> None:
+    """Leave out the papers' numbers that are of showers of another detector, and say so."""
+    rows, others = [], []
+    for row in result.rows:
+        about = {} if row.paper is None else document(paper(row.paper).document)
+        if detector not in about.get("detectors", [detector]):
+            others.append(f"{about['reference']} has {about['sample']}")
+            row = replace(row, paper=None)
+        rows.append(row)
+    result.rows = rows
+    left = [
+        f"No number of the paper stands beside those of {detector}: {one}." for one in dict.fromkeys(others)
+    ]
+    result.texts = [*result.texts, *left]
 
 
 def paper_values(study: str) -> dict[str, PaperValue]:
@@ -201,23 +246,16 @@ def draw_figures(figures: Sequence[Figure], folder: Path) -> list[Images]:
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
-    """Return our numbers beside the paper's as a table of the page."""
-    cells = []
+    """Return our numbers as a table of the page, beside the paper's where any row has one."""
+    cells, known = [], any(row.paper is not None for row in rows)
     for row in rows:
         published = None if row.paper is None else paper(row.paper)
-        cells.append(
-            [
-                Cell(row.sample),
-                Cell(row.quantity),
-                Cell(number_text(row.ours, row.uncertainty, row.unit), sort=row.ours, title=row.note),
-                published_cell(published),
-                Cell("") if published is None else Cell(published.source, small=published.note),
-                Cell(row.note),
-            ]
-        )
-    return Table(
-        ("sample", "quantity", "ours", "paper", "source", "note"), cells, key="rows", texts=(0, 1, 4, 5)
-    )
+        source = Cell("") if published is None else Cell(published.source, small=published.note)
+        beside = [published_cell(published), source] if known else []
+        ours = number_cell(row.ours, row.uncertainty, row.unit)
+        cells.append([Cell(row.sample), Cell(row.quantity), ours, *beside, Cell(row.note)])
+    columns = ("sample", "quantity", "ours", *(("published", "source") if known else ()), "note")
+    return Table(columns, cells, key="rows", texts=(0, 1, 4, 5) if known else (0, 1, 3))
 
 
 def _page(study: Study, result: StudyResult, images: Sequence[Images]) -> Page:
@@ -288,7 +326,8 @@ def number_cell(
     """Return a number with its uncertainty as a cell of a table, sorted by the number."""
     if value is None or not np.isfinite(value):
         return Cell("-")
-    return Cell(number_text(value, uncertainty, unit), float(value), flag)
+    small = "compatible with 0" if uncertainty is not None and uncertainty > abs(value) else ""
+    return Cell(number_text(value, uncertainty, unit), float(value), flag, small=small)
 
 
 def published_cell(value: PaperValue | None) -> Cell:

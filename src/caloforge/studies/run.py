@@ -26,7 +26,7 @@ from caloforge.random import check_seed
 from caloforge.settings import assignments, validated
 from caloforge.studies.base import STUDIES, Context, Study, StudyResult, StudySettings
 from caloforge.studies.cache import Cache
-from caloforge.studies.page import study_content, write_study
+from caloforge.studies.page import like_with_like, study_content, write_study
 from caloforge.studies.sources import Input, open_sources
 from caloforge.text_files import read_record
 
@@ -103,6 +103,7 @@ def run_study(
         cache = Cache(folder and folder / "cache", common, Path(showers) if showers else None)
         context = Context(references, samples, chosen, seed, n, cache, allow_seen, seen, cluster)
         result = study.run(context)
+        like_with_like(result, study.space(references[0].detector).name)
         line = command or study_command(study, context, folder)
         result.content = study_content(study, context, result, line)
         if folder is not None:

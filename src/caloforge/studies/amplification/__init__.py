@@ -96,6 +96,7 @@ class AmplificationStudy(TruthStudy):
         "a file of Geant4 showers that no model was trained on (ild-ecal or its 10x10 images, at least 400; "
         "further files with --truth) and one or more models or files of generated showers of the same detector"
     )
+    question = "How many Geant4 showers is a generated sample worth?"
     Settings = AmplificationSettings
     least = 400  # two halves with ten quantiles that count
 
@@ -159,7 +160,9 @@ def _rows(
             # the largest number of quantiles that counts for every sample of the truth
             at = min(level, max(0, int(truth.counts_for(truth.sizes[0]).sum()) - 1))
             note = f"by comparison in {int(truth.quantiles[at])} quantiles"
-            rows.append(row(truth.quantity, curve.comparison(at), note=note, smallest=truth.sizes[0]))
+            rows.append(
+                row(truth.quantity, curve.comparison(at), note=note, smallest=truth.sizes[0], published=False)
+            )
     if len(samples) > 1 and len(set(trained.values())) == 1:
         for same in zip(*samples.values(), strict=True):
             found = np.array([curve.divergence[-1, level] for curve in same])
@@ -187,20 +190,21 @@ def size_row(
 
     Arguments:
         size: The effective size; None where it is below ``smallest``.
+        note: The method by which it was found.
         trained: Showers of the training set.
         published: Whether the paper's number stands beside it.
     """
-    title = f"{f'amplification of {trained:,}' if trained else 'effective size'}: {quantity.text}"
+    title = f"{f'amplification of {trained:,}' if trained else 'effective size'}: {quantity.text}, {note}"
     row = partial(
         Row, title, paper=f"amplification.factor_{quantity.name}" if trained and published else None
     )
     if size is None:
-        return row(ours=None, note=f"{note}: below {smallest / (trained or 1):,.3g}", sample=name)
-    shown = size.over(trained or 1)
+        return row(ours=None, note=f"below {smallest / (trained or 1):,.3g}", sample=name)
+    shown, limit = size.over(trained or 1), ""
     if shown.value is None:
-        note = f"{note}: above {shown.low:,.3g}"
+        limit = f"above {shown.low:,.3g}"
     unit = "" if trained else "showers"
-    return row(ours=shown.value, uncertainty=shown.error, unit=unit, note=note, sample=name)
+    return row(ours=shown.value, uncertainty=shown.error, unit=unit, note=limit, sample=name)
 
 
 def _quantile_table(

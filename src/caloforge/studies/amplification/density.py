@@ -140,6 +140,7 @@ class DensityStudy(TruthStudy):
         "a file of Geant4 showers (ild-ecal or its 10x10 images, at least 800; further files with --truth), "
         "and, if wanted, models or files of generated showers of the same detector"
     )
+    question = "Is a network worth more than a histogram or a kernel estimate of the same showers?"
     Settings = DensitySettings
     least_generated = 0
     least = 800  # one half trains, the other is the truth

@@ -52,6 +52,7 @@ class ConditioningStudy(Study):
         "reference showers of a detector of three layers or more, at or around the test points of energy and angle "
         "(set energies in GeV and thetas in degrees), and generated showers of the same detector"
     )
+    question = "Do energy and angle come out right at single points, before and after reconstruction?"
     Settings = ConditioningSettings
 
     def check(self, context: Context) -> None:
@@ -83,17 +84,19 @@ class ConditioningStudy(Study):
         sizes = {label: len(sample) for label, sample in zip(labels, samples, strict=True)}
         figures: list[Figure] = [
             *(
-                report.points_figure(results, stage, quantity, labels)
+                report.points_figure(results, stage, quantity, context.shown)
                 for quantity in ("energy_response", "angle_residual")
                 for stage in STAGES
             ),
-            *report.curve_figures(curves, labels),
+            *report.curve_figures(curves, context.shown),
             *(
                 report.map_figure(results, stage, number, label)
                 for number, label in enumerate(labels[1:])
                 for stage in STAGES
             ),
-            report.spectrum_figure([one.spectrum for one in samples], list(sizes.values()), labels, mip),
+            report.spectrum_figure(
+                [one.spectrum for one in samples], list(sizes.values()), context.shown, mip
+            ),
         ]
         data = {
             "points": {result.point.key: result.to_dict(labels) for result in results},

@@ -16,6 +16,7 @@ from caloforge.studies.drawing import Margins, errorbars, histograms, legend, nu
 from caloforge.studies.page import number_cell
 from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES
 from caloforge.validate.plots.panel import INK, colour
+from caloforge.validate.plots.spectra import with_unit
 from caloforge.validate.report.page import Block, Cell, Table
 
 __all__ = ["curve_figures", "map_figure", "point_tables", "points_figure", "spectrum_figure", "summary_rows"]
@@ -40,7 +41,7 @@ def _quantity_label(name: str) -> str:
     if name in _LABELS:
         return _LABELS[name]
     entry = OBSERVABLES[name]
-    return f"{entry.label} [{entry.unit}]" if entry.unit else entry.label
+    return with_unit(entry.label, entry.unit)
 
 
 def points_figure(results: Sequence[PointResult], stage: str, quantity: str, labels: Sequence[str]) -> Figure:
@@ -58,7 +59,7 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
             _histogram(place, result, stage, quantity)
         legend(figure, pyplot, labels)
         figure.supxlabel(name, fontsize=13)
-        figure.supylabel("part of the showers", fontsize=13)
+        figure.supylabel("fraction of showers in a bin", fontsize=13)
         return figure
 
     caption = (
@@ -69,16 +70,21 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
     return Figure(f"points_{quantity}_{stage}", title, caption, draw)
 
 
+_GROUND = {"fc": "w", "ec": "none", "pad": 1.0, "alpha": 0.8}  # of texts over a figure's lines
+
+
 def _histogram(place: Any, result: PointResult, stage: str, quantity: str) -> None:
     samples = result.local[stage][quantity]
     place.set_visible(True)
     place.set_title(result.point.name.replace(" deg", "°"), fontsize=12, loc="left")
     histograms(place, [sample.moved for sample in samples], head=1.05 + 0.17 * len(samples))
     for role, one in enumerate(result.compared[stage][quantity], start=1):
+        if not np.isfinite(one.width):
+            continue
         mean = f"{one.shift:+.2f}°" if quantity == "angle_residual" else f"mean {100 * one.relative:+.1f} %"
         where = {"transform": place.transAxes, "ha": "right", "va": "center"}
         text = f"{mean}, width {100 * one.width:+.0f} %"
-        place.text(0.97, 1.03 - 0.11 * role, text, fontsize=9.5, color=colour(role), **where)
+        place.text(0.97, 1.03 - 0.11 * role, text, fontsize=9.5, color=colour(role), bbox=_GROUND, **where)
 
 
 def curve_figures(curves: Mapping[str, Mapping[str, Sequence[Curve]]], labels: Sequence[str]) -> list[Figure]:
@@ -111,15 +117,18 @@ def _curve_figure(
             axes[1][column].set_xlabel(
                 "incident energy [GeV]" if energy else "incident angle [degrees]", fontsize=13
             )
-        axes[0][0].set_ylabel("angle bias [degrees]" if angle else "energy response", fontsize=13)
-        axes[1][0].set_ylabel("angle resolution [degrees]" if angle else "energy resolution σ/E", fontsize=13)
+        axes[0][0].set_ylabel(
+            "mean angle residual [degrees]" if angle else "mean of measured / incident energy", fontsize=13
+        )
+        axes[1][0].set_ylabel(
+            "σ of angle residual [degrees]" if angle else "σ / mean of measured energy", fontsize=13
+        )
         axes[1][0].set_ylim(bottom=0)
         legend(figure, pyplot, labels)
         return figure
 
-    caption = (
-        "Each point is the mean over the showers of one bin; the reference's bins are used for all samples."
-    )
+    caption = "Each point is that of the showers of one bin; the reference's bins are used for all samples."
+    caption += " Residual: measured minus incident angle." if angle else ""
     return Figure(name, title, caption, draw)
 
 

@@ -48,6 +48,7 @@ class DiversityStudy(Study):
         f"at least {LEAST} reference showers that no generator was trained on, and generated showers or models of the "
         "same detector; training=FILE.h5 names the training showers, for memory"
     )
+    question = "Are the showers as different as Geant4's, and are none copied from the training set?"
     Settings = DiversitySettings
 
     def check(self, context: Context) -> None:
@@ -148,8 +149,28 @@ def _rows(labels: Sequence[str], measured: Sequence[Measured], data_range: float
             rows += _memory_rows(row, one.memory, reference.memory if role else None, name)
         for quantity, value in one.quality.items():
             floor = "" if value.floor is None else f"two halves of {name}: {value.floor:.3f}"
-            rows.append(row(quantity, value.value, value.uncertainty, note=floor))
+            note = floor + _surprise(quantity, value.value, value.floor)
+            rows.append(row(quantity, value.value, value.uncertainty, note=note))
     return rows
+
+
+_EXCESS = {
+    "precision": "above it is no merit: the showers crowd where the reference's are most alike",
+    "density": "above it is no merit: the showers crowd where the reference's are most alike",
+}
+_LACK = {
+    "recall": "below it: showers that the reference has are never made",
+    "coverage": "below it: showers that the reference has are never made",
+    "precision": "below it: showers that the reference does not have are made",
+}
+
+
+def _surprise(quantity: str, value: float | None, floor: float | None) -> str:
+    """Return what a value a tenth or more from that of two halves of the reference says."""
+    if value is None or floor is None or abs(value - floor) < 0.1 * abs(floor):
+        return ""
+    text = (_EXCESS if value > floor else _LACK).get(quantity)
+    return f"; {text}" if text else ""
 
 
 def _memory_rows(row: partial[Row], memory: Memory, held_out: Memory | None, name: str) -> list[Row]:

@@ -71,7 +71,7 @@ def _similarity_histograms(sets: Sequence[Set]) -> Figure:
             histograms(place, values, _edges(values), roles=roles, lines=lines)
             place.set_title(f"L = {data_range:g} GeV", fontsize=13, loc="left")
         figure.supxlabel("structural similarity", fontsize=13)
-        figure.supylabel("part of the pairs", fontsize=13)
+        figure.supylabel("fraction of pairs in a bin", fontsize=13)
         _sets_legend(figure, pyplot, sets)
         return figure
 
@@ -109,7 +109,7 @@ def _similarity_curve(sets: Sequence[Set], name: str) -> Figure:
                 difference.errorbar(x, found.mean - reference.mean, error, **style)
         difference.axhline(0.0, color=INK, lw=1.0)
         difference.set_xscale("log")
-        difference.set(xlabel="data range L [GeV]", ylabel=f"minus {name}'s")
+        difference.set(xlabel="data range L [GeV]", ylabel=f"model − {name}")
         main.set_ylabel("mean structural similarity")
         _sets_legend(figure, pyplot, sets)
         return figure
@@ -135,8 +135,8 @@ def _distances(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
                 pyplot.Line2D([], [], color=colour(max(role, 1))),
             ]
             place.legend(handles, ("to held-out", "to training"), fontsize=11, loc="upper right")
-        figure.supxlabel("distance to the nearest", fontsize=13)
-        figure.supylabel("part of the showers", fontsize=13)
+        figure.supxlabel("distance to the nearest shower (of logarithms of the cells)", fontsize=13)
+        figure.supylabel("fraction of showers in a bin", fontsize=13)
         return figure
 
     caption = (

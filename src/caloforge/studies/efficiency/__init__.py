@@ -68,6 +68,7 @@ class EfficiencyStudy(Study):
         "reference showers that are for measuring alone, and behind them files of other Geant4 showers of the same detector to train on; "
         "or results, a folder of measurements"
     )
+    question = "How good does a model become with few showers?"
     Settings = EfficiencySettings
     least_generated = 0
     judges = False

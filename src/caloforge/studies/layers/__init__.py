@@ -206,6 +206,7 @@ class LayersStudy(Study):
         "reference showers of a detector of two layers or more, of one or several energies, and generated showers of the "
         "same detector and energies"
     )
+    question = "Do the energies and the shapes of single layers agree?"
     Settings = LayersSettings
 
     def check(self, context: Context) -> None:
@@ -227,7 +228,7 @@ class LayersStudy(Study):
             samples.append(LayerSample(label, found, detector, slices, samples[0] if samples else None))
         return StudyResult(
             rows=_summary_rows(samples, at),
-            figures=layer_figures(samples, at),
+            figures=layer_figures(samples, at, context.shown),
             texts=_texts(samples, at, chosen.energy),
             blocks=_tables(samples, at),
             data=_data(samples, at),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panel_row, panels
 from caloforge.studies.layers.measure import LayerProfile, LayerSample
+from caloforge.validate.plots.axes import ratio_limits
 from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["layer_figures"]
@@ -21,8 +23,11 @@ _AXIS_LABELS = {"x": "x (η) [mm]", "y": "y (φ) [mm]", "alpha": "α [rad]", "r"
 _DIRECTIONS = {"x": "eta", "y": "phi", "alpha": "alpha", "r": "r"}
 
 
-def layer_figures(samples: Sequence[LayerSample], at: int) -> list[Figure]:
-    """Return every figure; those of one energy show the slice ``at``."""
+def layer_figures(samples: Sequence[LayerSample], at: int, names: Sequence[str]) -> list[Figure]:
+    """Return every figure, with these names of the samples; those of one energy show the slice ``at``."""
+    samples = [copy(sample) for sample in samples]
+    for sample, name in zip(samples, names, strict=True):
+        sample.label = name
     return [
         _histogram_figure(samples, at),
         _fraction_figure(samples, at),
@@ -57,7 +62,7 @@ def _histogram_figure(samples: Sequence[LayerSample], at: int) -> Figure:
             histograms(place, energies, scale=scale)
             place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
             place.set_xlabel(f"energy [{'GeV' if scale < 1 else 'MeV'}]", fontsize=11)
-        figure.supylabel("part of the showers", fontsize=12)
+        figure.supylabel("fraction of showers in a bin", fontsize=12)
         legend(figure, pyplot, _labels(samples))
         return figure
 
@@ -85,7 +90,7 @@ def _fraction_figure(samples: Sequence[LayerSample], at: int) -> Figure:
                 place.set_title(detector.layers[layer].name, fontsize=12, loc="left")
                 _energy_axis(place, slices.centres)
             place.set_xlabel("incident energy [GeV]" if few else "layer", fontsize=11 if few else 12)
-        figure.supylabel("part of the visible energy", fontsize=12)
+        figure.supylabel("fraction of the visible energy, mean of the showers", fontsize=12)
         legend(figure, pyplot, _labels(samples))
         return figure
 
@@ -115,7 +120,7 @@ def _depth_figure(samples: Sequence[LayerSample]) -> Figure:
             histograms(place, [sample.in_slice("shower_depth", number) for sample in samples])
             place.set_title(samples[0].slices.name(number), fontsize=12, loc="left")
         figure.supxlabel("shower depth [layers]", fontsize=12)
-        figure.supylabel("part of the showers", fontsize=12)
+        figure.supylabel("fraction of showers in a bin", fontsize=12)
         legend(figure, pyplot, _labels(samples))
         return figure
 
@@ -132,17 +137,19 @@ def _response_figure(samples: Sequence[LayerSample]) -> Figure:
         figure, axes = panels(pyplot, 2, 2, 5.0, 2.7, margins, small=False, sharex="col", gridspec_kw=heights)
         curves = [sample.response for sample in samples]
         for column, (name, label) in enumerate(
-            (("response", "energy response"), ("resolution", "resolution σ/E"))
+            (("response", "mean of visible / incident energy"), ("resolution", "σ / mean of visible energy"))
         ):
             main, ratio = axes[:, column]
-            known = getattr(curves[0], name)
+            known, ratios = getattr(curves[0], name), []
             for role, curve in enumerate(curves):
                 y, error = getattr(curve, name), getattr(curve, f"{name}_error")
                 errorbars(main, curve.centre / 1000.0, y, error, role)
                 errorbars(ratio, curve.centre / 1000.0, y / known, error / known, role)
+                ratios += [(y / known, error / known)] * bool(role)
             ratio.axhline(1.0, color=INK, lw=0.8)
+            ratio.set_ylim(*ratio_limits(ratios))
             main.set_ylabel(label, fontsize=13)
-            ratio.set_ylabel("ratio", fontsize=13)
+            ratio.set_ylabel(f"model /\n{samples[0].label}", fontsize=12)
             ratio.set_xlabel("incident energy [GeV]", fontsize=13)
             _energy_axis(ratio, (curves[0].edges[1:] + curves[0].edges[:-1]) / 2)
         legend(figure, pyplot, _labels(samples))
@@ -164,17 +171,22 @@ def _profile_figure(samples: Sequence[LayerSample], at: int, coordinate: int) ->
     def draw(pyplot: Any) -> Any:
         columns = min(4, len(layers)) if len(layers) != 4 else 2
         rows = -(-len(layers) // columns)
-        heights = {"height_ratios": [2.4, 1] * rows}
-        figure, axes = panels(pyplot, 2 * rows, columns, height=1.9, gridspec_kw=heights)
+        heights = {"height_ratios": ([2.4, 1, 1.15] * rows)[:-1]}  # a row of panels, its ratios, room
+        margins = Margins(down=0.08)
+        figure, axes = panels(
+            pyplot, 3 * rows - 1, columns, height=1.35, margins=margins, gridspec_kw=heights
+        )
         for place in axes.flat:
             place.set_visible(False)
         for index, layer in enumerate(layers):
             row, column = divmod(index, columns)
-            main, ratio = axes[2 * row][column], axes[2 * row + 1][column]
+            main, ratio = axes[3 * row][column], axes[3 * row + 1][column]
             main.set_title(detector.layers[layer].name, fontsize=12, loc="left")
             _profile(main, ratio, [sample.profiles[2 * layer + coordinate] for sample in samples], at)
             ratio.set_xlabel(_AXIS_LABELS[axis.name], fontsize=11)
-        figure.supylabel("part of the layer's energy, and ratio", fontsize=12)
+        figure.supylabel(
+            f"fraction of the layer's energy, mean of the showers; model / {samples[0].label}", fontsize=12
+        )
         legend(figure, pyplot, _labels(samples))
         return figure
 
@@ -198,12 +210,14 @@ def _profile(main: Any, ratio: Any, profiles: Sequence[LayerProfile], number: in
     band = np.append(band, band[-1])
     ratio.fill_between(edges, 1 - band, 1 + band, step="post", color=BAND)
     ratio.axhline(1.0, color=INK, lw=0.8)
+    ratios = []
     for role, profile in enumerate(profiles):
         y, error = profile.mean[number], profile.error[number]
         main.stairs(np.nan_to_num(y), edges, color=colour(role), lw=1.4)
         if role:
             ratio.errorbar(middle, y / safe, error / safe, color=colour(role), fmt="o", ms=2.5, lw=0.9)
-    ratio.set_ylim(0.45, 1.55)
+            ratios.append((y / safe, error / safe))
+    ratio.set_ylim(*ratio_limits(ratios))
     positive = known[np.nan_to_num(known) > 0]
     if len(positive):
         main.set_yscale("log")
@@ -225,7 +239,7 @@ def _means_figure(samples: Sequence[LayerSample], at: int) -> Figure:
                 for place, means in zip(axes[row], sample.lateral(quantity).values(), strict=True):
                     errorbars(place, x, means.mean[at], means.error[at], role)
             for place, axis in zip(axes[row], ("x", "y"), strict=True):
-                place.set_ylabel(f"mean {quantity} in {_AXIS_LABELS[axis]}", fontsize=12)
+                place.set_ylabel(f"{quantity} in {_AXIS_LABELS[axis]}, mean", fontsize=12)
         for place in axes[1]:
             if few:
                 place.set_xticks(range(detector.n_layers), [layer.name for layer in detector.layers])

@@ -20,6 +20,7 @@ from pydantic import Field
 from caloforge.generate.timing import count_parameters, time_generator
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Context, Study, StudyResult, StudySettings
+from caloforge.studies.page import document
 from caloforge.studies.shapes import report
 from caloforge.studies.shapes.report import Shapes, SimulationTime, time_geant4
 from caloforge.studies.sources import cached_generation
@@ -49,6 +50,7 @@ class ShapesSettings(StudySettings):
     core_showers: Annotated[int, Field(ge=4)] = 200  # showers of each sample wanted in the window
     bins: Annotated[int, Field(ge=1, le=20)] = 5  # slices in energy for the probabilities
     batch: Annotated[int, Field(ge=1)] = 100  # showers of a batch when a generator is timed
+    timing: bool = True  # whether generators and Geant4 are timed; the published pages have the benchmark's times instead
     timing_seconds: Annotated[float, Field(gt=0)] = 2.0  # how long a generator is timed
     geant4_showers: Annotated[int, Field(ge=0)] = 5  # Geant4 showers simulated for the speed-up; 0 for none
     threshold: Annotated[float, Field(gt=0)] = 0.1  # a cell above this energy is a hit, MeV
@@ -61,15 +63,16 @@ class ShapesStudy(Study):
     title = "Shower shapes, core cells and speed"
     source = "conv2d"
     needs = "reference showers of any detector and generated showers or models of the same detector; models are timed, too"
+    question = "Do mean shapes, core cells and the quantities of each shower agree?"
     Settings = ShapesSettings
 
     def run(self, context: Context) -> StudyResult:
         """Time the generators, then compare their showers with the reference."""
         chosen, reference = context.chosen(ShapesSettings), context.reference
-        geant4 = time_geant4(reference, chosen.geant4_showers, context.seed)
+        geant4 = time_geant4(reference, chosen.geant4_showers if chosen.timing else 0, context.seed)
         times = [
             None
-            if source.generator is None
+            if source.generator is None or not chosen.timing
             else time_generator(source.generator, reference, chosen.batch, chosen.timing_seconds)
             for source in context.generated
         ]
@@ -114,17 +117,18 @@ def _compare(
         found.append(numbers)
     labels, spectrum = context.labels[1:], report.spectrum_panel(everyone)
     rows = report.summary_rows(found, geant4, window, context.labels[0])
-    caption = f"Core cells at {window.text}. Geant4: {geant4.how}. The paper's times are a V100's."
+    caption = f"Core cells at {window.text}. The paper's times are a V100's, its Geant4's one core's."
+    alike = context.reference.detector.name in document("conv2d")["detectors"]
     return StudyResult(
         rows=rows,
         figures=[
-            *report.sample_figures(everyone, spectrum),
-            report.core_figure(cores, labels, window.text),
+            *report.sample_figures(everyone, spectrum, context.shown[0]),
+            report.core_figure(cores, labels, window.text, context.shown[0]),
             report.probability_figure([one.tests for one in found], labels, list(slices.centres)),
         ],
         texts=_texts(context, found, window, geant4),
         blocks={
-            "Conv2D against Conv3D": [report.comparison_table(rows, labels, caption)],
+            **({"Conv2D against Conv3D": [report.comparison_table(rows, labels, caption)]} if alike else {}),
             "Sampling fraction against energy": [report.sampling_table(found)],
         },
         data={
@@ -165,8 +169,7 @@ def _texts(
     """Return what limits the numbers."""
     chosen, reference = context.chosen(ShapesSettings), context.reference
     texts = [
-        "The paper's numbers are of electrons of 2 to 500 GeV in 25 x 25 x 25 cells, ours of "
-        f"'{reference.detector.name}'.",
+        report.mean_shapes_text(found),
         f"{len(reference):,} reference showers. Core cells at {window.text}: {window.n:,} reference showers.",
     ]
     if window.half_width > 1000.0 * chosen.half_width * (1 + 1e-9):
@@ -174,6 +177,8 @@ def _texts(
             f"The paper takes {chosen.energy:g} ± {chosen.half_width:g} GeV; these files have fewer than "
             f"{chosen.core_showers} showers there, so the window is wider and cells are scaled with the energy."
         )
+    if not chosen.timing:
+        return [*texts, "Times of the models and of Geant4 are those of the benchmark: docs/benchmark.md."]
     seconds = "unknown" if geant4.seconds is None else f"{geant4.seconds:.3g} s of processor time a shower"
     texts.append(f"Geant4: {seconds}; {geant4.how}.")
     files = [one.label for one in found if one.time is None]

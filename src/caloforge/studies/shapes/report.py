@@ -7,8 +7,9 @@ reference file's own ``cpu_seconds_per_shower`` is used instead, and the result 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ __all__ = [
     "SimulationTime",
     "comparison_table",
     "core_figure",
+    "mean_shapes_text",
     "probability_figure",
     "sample_figures",
     "sampling_table",
@@ -153,15 +155,15 @@ class Shapes:
 
 _PUBLISHED = {"conv3d-gan": "conv3d"}
 """Model to the paper's one of its kind; all others stand beside the Conv2D GAN."""
-_MEAN_SHAPES = "median KS probability of the mean shapes"
 _COMPARED = {
     "generator's parameters": "parameters",
-    "time a shower": "time",
-    "speed-up against Geant4": "speedup",
+    "time a shower, one CPU core": "time",
+    "time a shower, GPU": "time",
+    "speed-up against Geant4 on one core, one CPU core": "speedup",
+    "speed-up against Geant4 on one core, GPU": "speedup",
     "shower-shape MSE": "mse",
     "core cells, ratio of means": "mean_ratio",
     "core cells, ratio of standard deviations": "std_ratio",
-    _MEAN_SHAPES: "ks",
 }
 """Row to its name in ``papers.toml``, without the paper's generator."""
 
@@ -169,33 +171,48 @@ _COMPARED = {
 def summary_rows(
     found: Sequence[Shapes], geant4: SimulationTime, window: CoreWindow, reference: str
 ) -> list[Row]:
-    """Return our numbers, beside those of the paper's Conv2D, for a Conv3D GAN of the Conv3D."""
-    rows = [Row("Geant4, a shower", geant4.seconds, None, "shapes.geant4", "s", geant4.how, reference)]
+    """Return our numbers, beside those of the paper's Conv2D, for a Conv3D GAN of the Conv3D; times where a generator was timed."""
+    rows = []
+    if any(one.time is not None for one in found):
+        rows.append(
+            Row("Geant4, a shower", geant4.seconds, None, "shapes.geant4", "s", geant4.how, reference)
+        )
     for one in found:
         rows += [*_speed_rows(one, geant4), *_quality_rows(one, window)]
     return rows
 
 
 def _paper(one: Shapes, quantity: str) -> str:
-    kind = "conv2d" if quantity == _MEAN_SHAPES else _PUBLISHED.get(one.label.rpartition("/")[2], "conv2d")
+    kind = _PUBLISHED.get(one.label.rpartition("/")[2], "conv2d")
     return f"shapes.{_COMPARED[quantity]}_{kind}"
 
 
 def _speed_rows(one: Shapes, geant4: SimulationTime) -> list[Row]:
-    if one.time is None or one.parameters is None:
+    if one.parameters is None:
         return []
+    members = "" if one.members == 1 else f"each of {one.members} members"
+    title = "generator's parameters"
+    size = Row(title, one.parameters / 1e6, None, _paper(one, title), "million", members, one.label)
+    if one.time is None:
+        return [size]
     time, on_cpu, speedup = one.time, one.time.device == "cpu", one.speedup(geant4)
     clock = f"processor time, {time.wall_ms:.3g} ms by the clock" if on_cpu else "by the clock"
-    members = "" if one.members == 1 else f"each of {one.members} members"
     sides = "processor time on both sides" if on_cpu else "a GPU against one core"
+    place = "one CPU core" if on_cpu else "GPU"
     how = f"{clock}; batch {time.batch} on {time.device}, median of {time.repeats}"
     values = (
-        ("generator's parameters", one.parameters / 1e6, None, "million", members),
-        ("time a shower", time.cost_ms, time.cost_error, "ms", how),
-        ("speed-up against Geant4", speedup, None, "", geant4.how if speedup is None else sides),
+        (f"time a shower, {place}", time.cost_ms, time.cost_error, "ms", how),
+        (
+            f"speed-up against Geant4 on one core, {place}",
+            speedup,
+            None,
+            "",
+            geant4.how if speedup is None else sides,
+        ),
     )
-    return [
-        Row(title, value, error, _paper(one, title), unit, note, one.label)
+    # the paper's are a GPU's, which do not stand beside a CPU's
+    return [size] + [
+        Row(title, value, error, None if on_cpu else _paper(one, title), unit, note, one.label)
         for title, value, error, unit, note in values
     ]
 
@@ -221,18 +238,27 @@ def _quality_rows(one: Shapes, window: CoreWindow) -> list[Row]:
         )
         value, error = getattr(core, moment), getattr(core, f"{moment}_error")
         rows.append(row(title, value, error, _paper(one, title), note=note))
-    each, equal = (
+    title, expected = (
         "median KS probability of quantities of each shower",
         "50 and 20 % expected of equal distributions",
     )
-    for title, of_shapes, expected in (
-        (_MEAN_SHAPES, True, "% of shapes and energies above 80 %"),
-        (each, False, f"% above 80 %; {equal}"),
-    ):
-        median, high = one.high_probability(of_shapes)
-        note = f"{100 * high:.0f} {expected}" if np.isfinite(high) else "too few showers"
-        rows.append(row(title, 100 * median, None, _paper(one, title) if of_shapes else None, "%", note))
+    median, high = one.high_probability(False)
+    note = f"{100 * high:.0f} % above 80 %; {expected}" if np.isfinite(high) else "too few showers"
+    rows.append(row(title, 100 * median, None, None, "%", note))
     return rows
+
+
+def mean_shapes_text(found: Sequence[Shapes]) -> str:
+    """Return what the paper's test gives; it hardly distinguishes samples, so it is no number of the page."""
+    known = [one.high_probability(True)[0] for one in found]
+    lowest = min((value for value in known if np.isfinite(value)), default=math.nan)
+    if math.isnan(lowest):
+        return "The paper's test of mean shapes has too few showers here."
+    return (
+        "The paper's test, Kolmogorov-Smirnov on the mean shape with one entry a shower (above 80 % for most shapes of its Conv2D), gives a "
+        f"median of {100 * lowest:.0f} % or more for every sample here: means agree even where single showers do not. So the page "
+        "compares the quantities of each shower."
+    )
 
 
 def comparison_table(rows: Sequence[Row], labels: Sequence[str], caption: str) -> Table:
@@ -240,6 +266,8 @@ def comparison_table(rows: Sequence[Row], labels: Sequence[str], caption: str) -
     known, lines = paper_values("shapes"), []
     for title, name in _COMPARED.items():
         ours = {row.sample: row for row in rows if row.quantity == title}
+        if not ours:
+            continue
         unit = next((f" [{row.unit}]" for row in ours.values() if row.unit), "")
         cells = [
             number_cell(ours[label].ours, ours[label].uncertainty) if label in ours else Cell("-")
@@ -247,7 +275,7 @@ def comparison_table(rows: Sequence[Row], labels: Sequence[str], caption: str) -
         ]
         papers = [published_cell(known.get(f"{name}_{kind}")) for kind in ("conv2d", "conv3d")]
         lines.append([Cell(title + unit), *cells, *papers])
-    return Table(("", *labels, "Conv2D (paper)", "Conv3D (paper)"), lines, caption)
+    return Table(("", *labels, "Conv2D (paper, V100)", "Conv3D (paper, V100)"), lines, caption)
 
 
 def sampling_table(found: Sequence[Shapes]) -> Table:
@@ -263,23 +291,30 @@ def sampling_table(found: Sequence[Shapes]) -> Table:
             ]
             counts = Cell(f"{entry['n_reference']} / {entry['n_generated']}")
             rows.append([Cell(one.label), Cell(text, sort=energy), counts, *numbers])
-    return Table(("sample", "energy [GeV]", "showers", "reference", "generated", "ratio"), rows)
+    return Table(("sample", "energy [GeV]", "showers", "reference", "generated", "model / reference"), rows)
 
 
 _SHAPES = ("x_profile", "y_profile", "layer_energy", "radial_profile")
 
 
-def sample_figures(samples: Sequence[Sample], spectrum: Panel) -> list[Figure]:
+def sample_figures(samples: Sequence[Sample], spectrum: Panel, reference: str) -> list[Figure]:
     """Return mean shower shapes (along x, y, the layers, around the axis), response and cell energies."""
     shapes = {panel.name: panel for panel in profiles(samples)}
-    means = "Mean over the showers; below, the ratio to the reference, whose own error is the grey band."
+    means = "Mean over the showers; below, model over Geant4 or what else the reference is, whose own error is the grey band; dotted: 5 %."
     panels = [(shapes[name], means) for name in _SHAPES if name in shapes]
     panels += [
-        (panel, "Visible over incident energy; below, the ratio to the reference.")
-        for panel in response(samples)
+        (panel, "Visible over incident energy; below, model over reference.") for panel in response(samples)
     ]
-    panels.append((spectrum, "Cells of each energy; below, the ratio to the reference."))
-    return [Figure(panel.name, panel.title, text, partial(draw_panel, panel)) for panel, text in panels]
+    panels.append((spectrum, "Cells of each energy; below, model over reference."))
+    return [
+        Figure(panel.name, panel.title, text, partial(draw_panel, _named(panel, reference)))
+        for panel, text in panels
+    ]
+
+
+def _named(panel: Panel, reference: str) -> Panel:
+    """Return a panel with another name of the reference."""
+    return replace(panel, curves=(replace(panel.curves[0], label=reference), *panel.curves[1:]))
 
 
 def spectrum_panel(samples: Sequence[Sample]) -> Panel:
@@ -292,11 +327,11 @@ def spectrum_panel(samples: Sequence[Sample]) -> Panel:
         for role, (sample, found) in enumerate(zip(samples, spectra, strict=True))
     )
     edges = SPECTRUM_EDGES[first : last + 1]
-    labels = ("Cell energies", "cell energy [MeV]", "cells a shower and bin")
+    labels = ("Cell energies", "cell energy [MeV]", "cells a shower in a bin, mean")
     return Panel("cell_spectrum", *labels, edges, curves, log_x=True, log_y=True)
 
 
-def core_figure(found: Sequence[CoreRatios], labels: Sequence[str], window: str) -> Figure:
+def core_figure(found: Sequence[CoreRatios], labels: Sequence[str], window: str, reference: str) -> Figure:
     """Return how the core cells' means and standard deviations are distributed, over the reference's."""
 
     def draw(pyplot: Any) -> Any:
@@ -315,8 +350,9 @@ def core_figure(found: Sequence[CoreRatios], labels: Sequence[str], window: str)
                 counts = np.histogram(np.clip(value, edges[0], edges[-1]), edges)[0]
                 place.stairs(counts, edges, color=colour(role), lw=1.6)
             place.axvline(1.0, color=INK, lw=1.0, ls=":")
-            place.set(xlabel=f"{title}, generated / reference", xlim=(edges[0], edges[-1]))
-        axes[0][0].set_ylabel("core cells")
+            place.set_xlim(edges[0], edges[-1])
+            place.set_xlabel(f"{title} of a core cell, model / {reference}", fontsize=12)
+        axes[0][0].set_ylabel("core cells in a bin")
         legend(figure, pyplot, labels, first=1)
         return figure
 

@@ -15,14 +15,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from caloforge import __version__
 from caloforge.data import SHIPPED, packed_projections
 from caloforge.errors import CaloforgeError
 from caloforge.files import atomic_path, write_json
@@ -30,8 +27,8 @@ from caloforge.showers import ShowerFile
 from caloforge.showers.seen import SeenCount
 from caloforge.studies.base import STUDIES, Context, Row, Study, StudyResult, StudySettings
 from caloforge.studies.cache import digest_of
-from caloforge.studies.page import number_text, paper
 from caloforge.studies.run import absolute, run_study, study_command
+from caloforge.studies.site.index import STORED, Done, Site, write_index
 from caloforge.studies.site.plan import (
     Job,
     Plan,
@@ -42,98 +39,9 @@ from caloforge.studies.site.plan import (
     shipped_sources,
 )
 from caloforge.studies.sources import Source
-from caloforge.text_files import read_record
-from caloforge.validate.report.page import Block, Cell, Code, Page, Section, Table, Text
+from caloforge.text_files import read_json, read_record
 
-__all__ = ["AllSettings", "AllStudies", "Done", "write_index"]
-
-
-@dataclass(frozen=True)
-class Done:
-    """A study of the site."""
-
-    study: str
-    detector: str
-    models: list[str]
-    folder: str
-    content: Mapping[str, Any]  # the content of its ``study.json``; empty when it failed
-    error: str = ""  # why it failed; empty when it did not
-
-    @property
-    def published(self) -> list[Mapping[str, Any]]:
-        """Its rows beside which a paper has a number."""
-        return [row for row in self.content.get("rows", ()) if row["paper"] is not None]
-
-
-def write_index(
-    folder: Path, done: Sequence[Done], plan: Plan, models: Sequence[str], command: str, asked: str = ""
-) -> Path:
-    """Write ``index.html`` and return its path; ``asked`` is the file of groups that the command names, empty for none."""
-    finished = [one for one in done if not one.error]
-    note = "Each study has its page, with figures and tables."
-    sections = [Section("Pages", [_pages(done)], note)]
-    if any(one.published for one in finished):
-        sections.append(Section("Ours and the papers'", [_numbers(finished)]))
-    if plan.left_out:
-        lines = [[Cell(text) for text in line] for line in plan.left_out]
-        table = Table(("study", "reference", "model", "why not"), lines, texts=(0, 1, 2, 3))
-        sections.append(Section("Left out", [table], "Studies that do not fit a model.", folded=True))
-    blocks: list[Block] = [Code(command)]
-    if len(done) < len(plan.jobs):
-        left = len(plan.jobs) - len(done)
-        blocks.append(Text(f"{left} studies are still to be done; the same command goes on."))
-    if asked:
-        blocks += [Text("The file of pages that the command names:"), Code(asked.strip())]
-    sections.append(Section("How this was made", blocks))
-    facts = {
-        "studies": str(len(finished)),
-        "models": str(len(models)),
-        "date": datetime.now(UTC).date().isoformat(),
-        "caloforge": __version__,
-    }
-    page = Page("Results", sections, "The published studies, repeated on every model that they fit", facts)
-    return page.write(folder / "index.html", force=True)
-
-
-def _pages(done: Sequence[Done]) -> Table:
-    rows: list[list[Cell | str | float]] = []
-    for one in done:
-        title, content, facts = STUDIES[one.study].title, one.content, ("", "", "")
-        cell = Cell(title, small=one.error, flag="bad")
-        if not one.error:
-            cell = Cell(title, href=f"{one.folder}/report.html")
-            facts = (_used(content["showers"]), content["paper"]["reference"], content["date"])
-        rows.append([cell, one.detector, ", ".join(one.models), *facts])
-    columns = ("study", "detector", "models", "showers used", "paper", "date")
-    return Table(columns, rows, texts=(0, 1, 2, 3, 4, 5))
-
-
-def _used(showers: Mapping[str, int]) -> str:
-    """Return how many showers of each sample a study used, those of one number together."""
-    names: dict[int, list[str]] = {}
-    for label, number in showers.items():
-        names.setdefault(number, []).append(label.rpartition("/")[2])
-    return "; ".join(f"{', '.join(labels)} {number:,}" for number, labels in names.items())
-
-
-def _numbers(done: Sequence[Done]) -> Table:
-    rows = []
-    for one in done:
-        for row in one.published:
-            value = row["ours"]
-            text = number_text(value, row["uncertainty"], row["unit"])
-            rows.append(
-                [
-                    Cell(one.study, href=f"{one.folder}/report.html"),
-                    Cell(row["sample"]),
-                    Cell(row["quantity"]),
-                    Cell(text, sort=value, small="" if value is not None else row["note"], title=row["note"]),
-                    Cell(paper(str(row["paper"]["key"])).text),
-                    Cell(row["paper"]["source"], small=row["paper"]["note"]),
-                ]
-            )
-    columns = ("study", "sample", "quantity", "ours", "paper", "source")
-    return Table(columns, rows, key="numbers", texts=(0, 1, 2, 4, 5))
+__all__ = ["AllSettings", "AllStudies", "Done", "Site", "write_index"]
 
 
 _STATE = "finished.json"
@@ -153,7 +61,8 @@ class AllSettings(StudySettings):
         tidy: Remove what was computed and the models' showers once all is finished.
         pages: TOML file with groups of studies, models and reference showers, and how many showers; empty: every study
             with all that it fits.
-        publish: Folder that gets the pages alone, without figures and numbers beside them; empty for none.
+        publish: Folder that gets the pages and what the entrance was made of, without figures and numbers beside them; empty for none.
+        benchmarks: Files ``benchmark.json`` whose times the entrance shows, those of one core first; none: no part on accuracy and speed.
     """
 
     studies: tuple[str, ...] = ()
@@ -165,6 +74,7 @@ class AllSettings(StudySettings):
     tidy: bool = False
     pages: str = ""
     publish: str = ""
+    benchmarks: tuple[str, ...] = ()
 
 
 class AllStudies(Study):
@@ -216,9 +126,12 @@ class AllStudies(Study):
             labels = [model.label for model in models]
             command = study_command(self, context, site)
             asked = Path(chosen.pages).read_text(encoding="utf-8") if chosen.pages else ""
+            cards = {name: card.content for name, card in cards_in(chosen.zoo).items()}
+            benchmarks = [read_json(path) for path in chosen.benchmarks]
             for done in _do_all(plan.jobs, context, site):
                 if site is not None:
-                    write_index(site, done, plan, labels, command, asked)
+                    entrance = Site(done, labels, command, len(plan.jobs), plan.left_out, asked)
+                    write_index(site, entrance, cards, benchmarks)
         if site is not None and chosen.publish:
             _publish(site, Path(chosen.publish), done)
         if site is not None and chosen.tidy:
@@ -296,8 +209,8 @@ def _do(
 
 
 def _publish(site: Path, target: Path, done: Sequence[Done]) -> None:
-    """Copy the index and the pages, which hold their figures, into a folder."""
-    pages = ["index.html", *(f"{one.folder}/report.html" for one in done if not one.error)]
+    """Copy the index, what it was made of, and the pages, which hold their figures, into a folder."""
+    pages = ["index.html", STORED, *(f"{one.folder}/report.html" for one in done if not one.error)]
     for page in pages:
         (target / page).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target / page, force=True) as part:

@@ -14,7 +14,7 @@ import numpy as np
 
 from caloforge.showers import ShowerSource
 from caloforge.studies.base import Context, Study, StudyResult
-from caloforge.studies.page import paper
+from caloforge.studies.page import document, paper
 from caloforge.studies.support_size.duplicates import DEFINITIONS, Limits, why_no_windows
 from caloforge.studies.support_size.report import SampleResult, figures_of, rows_of, support_text
 from caloforge.studies.support_size.sample import (
@@ -40,6 +40,7 @@ class SupportSizeStudy(Study):
         f"at least {LEAST} reference showers of nearly one energy and angle (set energy and theta to take them out of "
         "a wider file), and generated showers or models of the same detector"
     )
+    question = "How many different showers does a model make before they repeat?"
     Settings = SupportSizeSettings
     least_generated = 0
 
@@ -86,7 +87,12 @@ class SupportSizeStudy(Study):
         }
         return StudyResult(
             rows=rows_of(results),
-            figures=figures_of(results, increasing, chosen.alpha),
+            figures=figures_of(
+                results,
+                increasing,
+                chosen.alpha,
+                context.reference.detector.name in document(self.source)["detectors"],
+            ),
             texts=_texts(context, results),
             data=data,
             showers={result.label: result.findings.n for result in results},

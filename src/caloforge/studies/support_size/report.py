@@ -140,20 +140,35 @@ def rows_of(results: Sequence[SampleResult]) -> list[Row]:
             if result.role and name in reference.rates:
                 ratio = rate.support.over(reference.rates[name].support)
                 title = f"support over {reference.label}'s, {label}"
-                rows.append(row(title, ratio, None, "from pair collisions", form=".3g"))
+                rows.append(row(title, ratio, None, f"from pair collisions{_meaning(ratio)}", form=".3g"))
     return rows
+
+
+def _meaning(ratio: Interval) -> str:
+    """Return what a support far from the reference's says of a generator."""
+    if ratio.low > 1.0:
+        return "; larger is not better: its showers differ more from each other than the reference's do, as with noise in the cells"
+    if math.isfinite(ratio.high) and ratio.high < 1.0:
+        return "; smaller: its showers repeat each other more than the reference's do"
+    return ""
 
 
 _ESTIMATORS = (("paper's rule", "o"), ("fit", "s"), ("pair collisions", "D"))
 _GREY = "#7a7f87"
 
 
-def figures_of(results: Sequence[SampleResult], alphas: Sequence[float], alpha: float) -> list[Figure]:
-    """Return every figure; ``alphas`` increase, ``alpha`` is the chosen one, the reference is the first result."""
+def figures_of(
+    results: Sequence[SampleResult], alphas: Sequence[float], alpha: float, alike: bool
+) -> list[Figure]:
+    """Return every figure; ``alphas`` increase, ``alpha`` is the chosen one, the reference is the first result.
+
+    Arguments:
+        alike: Whether the showers are of the paper's kind, so that its numbers stand beside ours.
+    """
     used = [one for one in DEFINITIONS if one.name in results[0].curves]
     figures = [
         _birthday(results, used),
-        _support(results, used, alpha),
+        _support(results, used, alpha, alike),
         _sensitivity(results, used, alphas, alpha),
     ]
     return figures + [_closest(result) for result in results if result.findings.close]
@@ -198,11 +213,13 @@ def _birthday(results: Sequence[SampleResult], used: Sequence[Definition]) -> Fi
     return Figure("birthday", "Probability that a subset has a duplicate", caption, draw)
 
 
-def _support(results: Sequence[SampleResult], used: Sequence[Definition], alpha: float) -> Figure:
-    """Return all support sizes with their intervals, and the paper's."""
-    published = paper_values("support-size")
+def _support(
+    results: Sequence[SampleResult], used: Sequence[Definition], alpha: float, alike: bool
+) -> Figure:
+    """Return all support sizes with their intervals, and the paper's of showers of its kind."""
+    published = paper_values("support-size") if alike else {}
     names = [f"{result.label}: {text}" for result in results for text, _ in _ESTIMATORS]
-    names += ["paper: Geant4", "paper: 3DGAN"]
+    names += ["paper: Geant4", "paper: 3DGAN"] if alike else []
 
     def draw(pyplot: Any) -> Any:
         left = 0.4 + 0.085 * max(map(len, names))
@@ -215,7 +232,7 @@ def _support(results: Sequence[SampleResult], used: Sequence[Definition], alpha:
                 for number, (_, mark) in zip(numbers, _ESTIMATORS, strict=True):
                     _point(place, -row, number, colour(result.role), mark)
                     row += 1
-            for side in ("geant4", "gan"):
+            for side in ("geant4", "gan") if alike else ():
                 found = published.get(f"{side}_{definition.name}")
                 if found is not None:
                     value = math.nan if found.value is None else found.value

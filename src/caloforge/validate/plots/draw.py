@@ -22,6 +22,7 @@ import numpy as np
 from caloforge.errors import require
 from caloforge.files import atomic_path
 from caloforge.geometry.draw import text_as_it_is
+from caloforge.validate.plots.axes import fitted, whole_bins
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import (
     BAND,
@@ -38,9 +39,9 @@ from caloforge.validate.plots.panel import (
     dash,
     figure_style,
     marker,
-)  # fmt: skip
+)
 
-__all__ = ["Drawing", "Figure", "draw_figures", "draw_heat", "draw_panel"]
+__all__ = ["Drawing", "Figure", "draw_figures", "draw_heat", "draw_panel", "fill_panel"]
 
 
 Figure: TypeAlias = Panel | Heat | Growth | Bars | EventDrawing
@@ -76,8 +77,14 @@ def draw_figures(figures: Sequence[Figure], folder: Path, advance: Any = None) -
 
 def draw_panel(panel: Panel, pyplot: Any) -> Any:
     """Return a matplotlib figure of curves with their ratio to the reference."""
-    mplhep = require("mplhep", extra="report")
     figure, (main, ratio) = pyplot.subplots(2, 1, sharex=True, gridspec_kw=_PLACE, layout="none")
+    fill_panel(panel, main, ratio)
+    return figure
+
+
+def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None:
+    """Draw curves into axes and their ratio to the reference into others below; the title has that much room."""
+    mplhep, ticker = require("mplhep", extra="report"), require("matplotlib.ticker", extra="report")
     x, reference = panel.centres, panel.curves[0]
     low, high = panel.ratio_limits()
     _band(main, panel, reference.y, reference.error)
@@ -100,8 +107,10 @@ def draw_panel(panel: Panel, pyplot: Any) -> Any:
                 if np.any(beyond):  # marked at the rim, so that none is lost
                     ratio.plot(x[beyond], np.full(beyond.sum(), edge), sign, color=shade, ms=6, clip_on=False)
     one, error = panel.ratio(reference)
-    _band(ratio, panel, np.where(np.isfinite(one), 1.0, np.nan), error)
-    ratio.axhline(1.0, color=INK, lw=1.1)
+    _band(ratio, panel, np.where(np.isfinite(one), panel.base, np.nan), error)
+    ratio.axhline(panel.base, color=INK, lw=1.1)
+    for edge in panel.guides:
+        ratio.axhline(edge, color=INK, lw=0.6, ls=":")
     if panel.log_x:
         main.set_xscale("log")
     if panel.log_y:
@@ -109,15 +118,28 @@ def draw_panel(panel: Panel, pyplot: Any) -> Any:
     bottom, top = panel.y_limits()
     room = 0.09 * -(-len(panel.curves) // 2)  # for the legend
     top = top * (top / bottom) ** (room / 0.9) if panel.log_y else top + room * (top - bottom)
-    main.set(ylabel=panel.y_label, ylim=(bottom, top), xlim=(panel.edges[0], panel.edges[-1]))
-    ratio.set(xlabel=panel.x_label, ylabel="ratio", ylim=(low, high))
+    for curve in panel.curves:
+        if np.any(over := panel.beyond(curve, top)):
+            main.plot(x[over], np.full(over.sum(), top), "^", color=colour(curve.role), ms=6, clip_on=False)
+    main.set(ylabel=panel.y_label, ylim=(bottom, top), xlim=panel.x_limits())
+    ratio.set(xlabel=panel.x_label, ylim=(low, high))
+    ratio.set_ylabel(panel.ratio_lines("\n"), fontsize=12, loc="center")
+    ratio.set_yticks(
+        ticks := panel.ratio_ticks(), [f"{tick:g}" if panel.signed else f"{tick:.2f}" for tick in ticks]
+    )
+    for label in (main.yaxis.label, ratio.xaxis.label):
+        label.set_fontsize(min(15.0, 15.0 * 40 / max(len(label.get_text()), 1)))
     if panel.ticks:
         ratio.set_xticks(x, panel.ticks)
+    elif panel.whole:
+        ratio.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
+    if panel.ticks or panel.whole:
         for axes in (ratio, main):
             axes.tick_params(axis="x", which="minor", bottom=False, top=False)
     _legend(main, panel.curves, loc="upper right", ncols=2, handlelength=1.6, columnspacing=1.2)
-    main.set_title(panel.title, loc="left", fontsize=14)
-    return figure
+    main.yaxis.get_offset_text().set_x(-0.13)  # a power of ten stands left of the title
+    title, size = fitted(panel.title, inches)
+    main.set_title(title, loc="left", fontsize=size)
 
 
 def _legend(axes: Any, curves: Sequence[Curve | GrowthCurve], **options: Any) -> None:
@@ -138,7 +160,7 @@ def _band(axes: Any, panel: Panel, y: Array, error: Array) -> None:
 
 def draw_heat(heat: Heat, pyplot: Any) -> Any:
     """Return a matplotlib figure of images side by side with one colour bar."""
-    colors = require("matplotlib.colors", extra="report")
+    colors, ticker = (require(f"matplotlib.{name}", extra="report") for name in ("colors", "ticker"))
     low, high = heat.limits()
     norm = colors.LogNorm(low, high, clip=False) if heat.log else colors.Normalize(low, high)
     named = pyplot.get_cmap("RdBu_r" if heat.symmetric is not None else "magma_r")
@@ -160,9 +182,25 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
     mesh = None
     for place, image in zip(axes.flat, heat.images, strict=False):
         values = np.where(image.values > 0, image.values, np.nan) if heat.log else image.values
-        mesh = place.pcolormesh(heat.x_edges, heat.y_edges, values.T, norm=norm, cmap=scale, rasterized=True)
-        place.set_title(image.label, fontsize=13)
+        if heat.polar:
+            across, up, pieces = heat.corners()
+            values = np.repeat(values, pieces, axis=0)
+            mesh = place.pcolormesh(across, up, values, norm=norm, cmap=scale, rasterized=True)
+            place.set_aspect("equal")
+        else:
+            mesh = place.pcolormesh(
+                heat.x_edges, heat.y_edges, values.T, norm=norm, cmap=scale, rasterized=True
+            )
+        title, size = fitted(image.label, side * 0.95, 13)
+        place.set_title(title, fontsize=size)
         x, y = heat.centres()
+        for axis, ticks, edges in (
+            (place.xaxis, heat.x_ticks, heat.x_edges),
+            (place.yaxis, heat.y_ticks, heat.y_edges),
+        ):
+            if not ticks and not heat.polar and whole_bins(edges):
+                axis.set_major_locator(ticker.MaxNLocator(8, integer=True))
+                axis.set_minor_locator(ticker.NullLocator())
         if heat.x_ticks:
             place.set_xticks(x, heat.x_ticks, rotation=90, fontsize=9)
         if heat.y_ticks:
@@ -177,7 +215,8 @@ def draw_heat(heat: Heat, pyplot: Any) -> Any:
     bottom, top = margins["bottom"], margins["top"]
     bar = figure.colorbar(mesh, cax=figure.add_axes((1 - 1.1 / width, bottom, 0.16 / width, top - bottom)))
     bar.set_label(heat.unit, fontsize=13)
-    figure.suptitle(heat.title, fontsize=14, x=0.01, ha="left")
+    title, size = fitted(heat.title, 0.97 * width)
+    figure.suptitle(title, fontsize=size, x=0.01, ha="left")
     return figure
 
 
@@ -205,9 +244,14 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
             text = {"textcoords": "offset points", "ha": "center", "fontsize": 11, "color": shade}
             axes.annotate(entry.name, (entry.showers, entry.auc), (0, 12), **text)
     axes.set_xscale("log")
+    ticker = require("matplotlib.ticker", extra="report")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set(xlabel="showers a side", ylabel="AUC of the strongest classifier", ylim=growth.limits())
     _legend(axes, growth.curves, loc="upper left")
-    axes.set_title(growth.title, loc="left", fontsize=14)
+    title, size = fitted(growth.title, 6.3)
+    axes.set_title(title, loc="left", fontsize=size)
     return figure
 
 
@@ -225,7 +269,8 @@ def draw_bars(bars: Bars, pyplot: Any) -> Any:
         axes.barh([np.nan], [np.nan], color=KINDS.get(kind, BAND), label=kind)
     axes.legend(loc="lower right")
     axes.set_xlabel(bars.x_label)
-    axes.set_title(bars.title, loc="left", fontsize=14)
+    title, size = fitted(bars.title, 4.6)
+    axes.set_title(title, loc="left", fontsize=size)
     return figure
 
 

@@ -21,10 +21,11 @@ from caloforge.geometry import Detector
 from caloforge.geometry.draw import text_as_it_is
 from caloforge.geometry.readout import CylindricalLayer
 from caloforge.showers import Showers
+from caloforge.validate.plots.axes import fitted
 from caloforge.validate.plots.panel import SEQUENTIAL, figure_style
 
 __all__ = [
-    "FACES", "EventDrawing", "HitBoxes", "describe_shower", "draw_event", "energy_limits", "event_png",
+    "FACES", "EventDrawing", "HitBoxes", "describe_shower", "draw_event", "draw_solid", "energy_limits", "event_png",
     "format_energy", "hit_boxes", "layer_extents",
 ]  # fmt: skip
 
@@ -33,6 +34,7 @@ __all__ = [
 FACES = np.array(
     [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]], dtype=np.int64
 )
+_FRONT, _FACE = (0, 1), (0, 2, 6, 4)  # the plane of x and y, and the corners of a box's front face in turn
 _WEDGES = 16  # a full ring is drawn with this many
 _FILL = 0.6
 
@@ -193,14 +195,16 @@ def draw_event(
         else:
             places = [111]
         solid = figure.add_subplot(places[0], projection="3d", computed_zorder=False)
-        _draw_solid(solid, boxes, norm, scale)
-        for place, plane in zip(places[1:], ((2, 1), (0, 1)), strict=False):
+        draw_solid(solid, boxes, norm, scale)
+        for place, plane in zip(places[1:], ((2, 1), _FRONT), strict=False):
             _draw_flat(figure.add_subplot(place), boxes, plane, norm, scale)
         mappable = pyplot.cm.ScalarMappable(norm=norm, cmap=scale)
         pad = 0.03 if projections else 0.1
         bar = figure.colorbar(mappable, ax=figure.axes, fraction=0.02, pad=pad, shrink=0.8)
         bar.set_label("cell energy [MeV]")
-        figure.suptitle(title or describe_shower(shower, boxes), fontsize=14, y=0.97)
+        width = float(figure.get_size_inches()[0])
+        title, size = fitted(title or describe_shower(shower, boxes), 0.94 * width)
+        figure.suptitle(title, fontsize=size, y=0.97, va="bottom")
         text_as_it_is(figure)
         for ending, output in outputs.items():
             undated = {"metadata": {"CreationDate": None}} if ending == "pdf" else {}
@@ -214,7 +218,7 @@ def event_png(shower: Showers, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_solid(axes: Any, boxes: HitBoxes, norm: Any, scale: Any) -> None:
+def draw_solid(axes: Any, boxes: HitBoxes, norm: Any, scale: Any) -> None:
     """Draw the boxes with depth along the horizontal axis."""
     art3d = require("mpl_toolkits.mplot3d.art3d", extra="report")
     ticker = require("matplotlib.ticker", extra="report")
@@ -242,15 +246,20 @@ def _draw_solid(axes: Any, boxes: HitBoxes, norm: Any, scale: Any) -> None:
 
 
 def _draw_flat(axes: Any, boxes: HitBoxes, plane: tuple[int, int], norm: Any, scale: Any) -> None:
-    """Draw the boxes' outlines in a plane, the most energetic ones on top."""
+    """Draw the boxes' outlines in a plane, the most energetic ones on top; the front view has the same scale along both axes."""
     collections = require("matplotlib.collections", extra="report")
     points = boxes.corners[:, :, list(plane)]
     low, high = points.min(axis=1), points.max(axis=1)
     (left, bottom), (right, top) = low.T, high.T
-    outline = np.stack([left, bottom, right, bottom, right, top, left, top], 1).reshape(-1, 4, 2)
+    if plane == _FRONT:
+        outline = points[:, _FACE]  # wedges of polar voxels as what they are
+    else:
+        outline = np.stack([left, bottom, right, bottom, right, top, left, top], 1).reshape(-1, 4, 2)
     drawn = collections.PolyCollection(outline, facecolors=scale(norm(boxes.energy)), linewidths=0.0)
     axes.add_collection(drawn)
     axes.autoscale_view()
+    if plane == _FRONT:
+        axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(f"{'xyz'[plane[0]]} [mm]", fontsize=12)
     axes.set_ylabel(f"{'xyz'[plane[1]]} [mm]", fontsize=12)
     axes.tick_params(labelsize=10)

@@ -43,7 +43,9 @@ def response(samples: Sequence[Sample]) -> list[Panel]:
     return response_panels(samples, [s.observables["visible_energy"] / s.incident_energy for s in samples])
 
 
-def response_panels(samples: Sequence[Sample], ratios: Sequence[Array], title: str = "") -> list[Panel]:
+def response_panels(
+    samples: Sequence[Sample], ratios: Sequence[Array], title: str = "", energy: str = "visible"
+) -> list[Panel]:
     """Return mean and relative width of measured over incident energy (N,), by sample, against the conditions that vary."""
     panels: list[Panel] = []
     for slices, name, label in (
@@ -51,13 +53,13 @@ def response_panels(samples: Sequence[Sample], ratios: Sequence[Array], title: s
         (angle_slices(samples, 8), "angle", "incident angle [degrees]"),
     ):
         if slices is not None:
-            pair = _pair(samples, ratios, slices, name, label)
+            pair = _pair(samples, ratios, slices, name, label, energy)
             panels += [replace(panel, title=f"{panel.title}{title}") for panel in pair]
     return panels
 
 
 def _pair(
-    samples: Sequence[Sample], ratios: Sequence[Array], slices: Slices, name: str, label: str
+    samples: Sequence[Sample], ratios: Sequence[Array], slices: Slices, name: str, label: str, energy: str
 ) -> list[Panel]:
     unit = 1e-3 if name == "energy" else 1.0
     edges, x = slices.edges * unit, slices.middles * unit
@@ -71,8 +73,8 @@ def _pair(
     widths = [(each.std / np.abs(each.mean), each.std_error / np.abs(each.mean)) for each in found]
     panels = []
     for kind, title, y_label, values in (
-        ("linearity", "Mean response", "mean response", means),
-        ("resolution", "Resolution", "width / mean", widths),
+        ("linearity", "Mean response", f"mean of {energy} / incident energy", means),
+        ("resolution", "Resolution", f"σ / mean of {energy} / incident energy", widths),
     ):
         curves = tuple(Curve(role, samples[role].label, y, error) for role, (y, error) in enumerate(values))
         text = f"{kind}_{name}", f"{title} against {name}", label, y_label
@@ -102,7 +104,7 @@ def reconstructed(samples: Sequence[Sample]) -> list[Panel]:
         for name, (title, axis) in _CLUSTERS.items()
     ]
     cells = [each.sample for each in after]
-    panels += response_panels(cells, [each.response for each in after], title=" of the cluster energy")
+    panels += response_panels(cells, [each.response for each in after], " of the cluster energy", "cluster")
     names = set(common_names(cells))
     alike = [observable_panel(name, cells) for name in _SPECTRA if name in names]
     alike += [*profiles(cells, _PROFILES), *whole_spectrum(cells)]

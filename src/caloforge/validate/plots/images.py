@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from caloforge.geometry import CylindricalLayer, Detector, ReadoutLayer
 from caloforge.validate.observables.base import AXIS_LABELS, OBSERVABLES
+from caloforge.validate.plots.axes import plain_name
 from caloforge.validate.plots.panel import Array, Heat, Image, Panel
 from caloforge.validate.plots.spectra import common_names, mean_panel, with_unit
 
@@ -40,7 +42,8 @@ def profiles(samples: Sequence[Sample], names: Sequence[str] | None = None) -> l
         text = name, f"Mean {observable.label}", with_unit(*AXIS_LABELS[observable.axis])
         values = [sample.observables[name] for sample in samples]
         ticks = layer_ticks(detector) if observable.axis == "layer" else ()
-        y_label, labels = with_unit("mean", observable.unit), [sample.label for sample in samples]
+        labels = [sample.label for sample in samples]
+        y_label = with_unit(f"{observable.label}, mean of the showers", observable.unit)
         log_y = observable.axis in _LOG
         panels.append(mean_panel(*text, y_label, _closed(edges), values, labels, ticks, log_y))
     return panels
@@ -96,12 +99,15 @@ def _pair(
     place = axis, axis, edges, edges
     names: dict[str, Any] = {"x_ticks": ticks, "y_ticks": ticks}
     first = (Image(samples[0].label, matrices[0]),)
-    labels = (f"{sample.label} − reference" for sample in samples[1:])
+    labels = (f"{sample.label} − {plain_name(samples[0].label)}" for sample in samples[1:])
     rest = tuple(map(Image, labels, (matrix - matrices[0] for matrix in matrices[1:])))
     name, title = f"correlation_{name}", f"Correlation of {title}"
     whole = Heat(name, title, *place, first, "correlation", symmetric=1.0, **names)
-    name, title = f"{name}_difference", f"{title}: difference from the reference"
-    return [whole, Heat(name, title, *place, rest, "difference", symmetric=_DIFFERENCE, **names)]
+    name, title = f"{name}_difference", f"{title}: difference from {plain_name(samples[0].label)}"
+    return [
+        whole,
+        Heat(name, title, *place, rest, "difference", symmetric=_DIFFERENCE, **names),
+    ]
 
 
 _MOST_LAYERS = 4  # of a detector without a common grid
@@ -112,29 +118,44 @@ def images(samples: Sequence[Sample]) -> list[Heat]:
     """Return the mean images of all samples, each followed by its ratio to the reference."""
     detector = samples[0].detector
     heats, means = [], [sample.observables.cells.mean for sample in samples]
-    for name, title, x_label, y_label, x_edges, y_edges, parts in _views(detector, means):
-        axes = x_label, y_label, x_edges, y_edges
-        shown = tuple(map(Image, (sample.label for sample in samples), parts))
-        mean = f"Mean energy, {title}"
-        heats.append(Heat(f"image_{name}", mean, *axes, shown, "mean energy [MeV]", log=True))
-        below = parts[0]
-        known = below > 1e-5 * below.max(initial=0.0)  # above 1e-5 of the reference's largest value
-        ratios = [np.where(known, part / np.where(known, below, 1.0) - 1.0, np.nan) for part in parts]
-        labels = (f"{sample.label} / reference − 1" for sample in samples[1:])
+    reference = plain_name(samples[0].label)
+    for view in _views(detector, means):
+        axes = view.x_label, view.y_label, view.x_edges, view.y_edges
+        shown = tuple(map(Image, (sample.label for sample in samples), view.parts))
+        mean, unit = f"Mean energy, {view.title}", "mean energy [MeV]"
+        heats.append(Heat(f"image_{view.name}", mean, *axes, shown, unit, log=True, polar=view.polar))
+        below = view.parts[0]
+        # above 1e-5 of the reference's largest value
+        known = np.nan_to_num(below) > 1e-5 * np.nanmax(below, initial=0.0)
+        safe = np.where(known, below, 1.0)
+        ratios = [np.where(known, part / safe - 1.0, np.nan) for part in view.parts]
+        labels = (f"{sample.label} / {reference} − 1" for sample in samples[1:])
         shown = tuple(map(Image, labels, ratios[1:]))
-        name, title = f"image_{name}_ratio", f"Ratio to the reference, {title}"
-        heats.append(Heat(name, title, *axes, shown, "ratio − 1", symmetric=_RATIO))
+        name, title = f"image_{view.name}_ratio", f"Mean energy, model / {reference} − 1, {view.title}"
+        unit = f"model / {reference} − 1"
+        heats.append(Heat(name, title, *axes, shown, unit, symmetric=_RATIO, polar=view.polar))
     return heats
 
 
-_View = tuple[str, str, str, str, Any, Any, list[Any]]
+@dataclass(frozen=True)
+class _View:
+    """One view of the mean shower of every sample."""
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    x_edges: Array  # (nx + 1,)
+    y_edges: Array  # (ny + 1,)
+    parts: list[Array]  # (nx, ny) each; the reference first
+    polar: bool = False  # columns are angles, rows radii
 
 
 def _views(detector: Detector, means: list[Array]) -> list[_View]:
-    """Return (name, title, axis titles, edges, one image a sample) of each view that fits the detector."""
+    """Return the views that fit the detector."""
     first = detector.layers[0]
     if isinstance(first, CylindricalLayer):
-        return _polar(detector, means)
+        return _cylinder(detector, means)
     if detector.order == "xyl":
         return _grid(detector, first, means)
     return _layered(detector, means)
@@ -150,37 +171,70 @@ def _grid(detector: Detector, first: ReadoutLayer, means: list[Array]) -> list[_
     x, y = _edges(first)
     cubes = [mean.reshape(detector.shape) for mean in means]
     front, side, top = ([cube.sum(axis=k) for cube in cubes] for k in (2, 0, 1))
-    views: list[_View] = [("front", "seen from the front", "x [mm]", "y [mm]", x, y, front)]
+    views = [_View("front", "summed over the layers", "x [mm]", "y [mm]", x, y, front)]
     if detector.n_layers > 1:
-        z = np.arange(detector.n_layers + 1) - 0.5
-        views.append(("side", "seen from the side", "layer", "y [mm]", z, y, [image.T for image in side]))
-        views.append(("top", "seen from above", "layer", "x [mm]", z, x, [image.T for image in top]))
+        z = np.arange(detector.n_layers + 1, dtype=np.float64) - 0.5
+        views.append(_View("side", "summed over x", "layer", "y [mm]", z, y, [image.T for image in side]))
+        views.append(_View("top", "summed over y", "layer", "x [mm]", z, x, [image.T for image in top]))
     return views
 
 
 def _layered(detector: Detector, means: list[Array]) -> list[_View]:
     """Return the layers one by one, those with most energy if there are many."""
-    energy = [float(means[0][cells].sum()) for cells in detector.layer_cells]
-    chosen = sorted(np.argsort(energy)[::-1][:_MOST_LAYERS].tolist())
     views: list[_View] = []
-    for number in chosen:
+    for number in _filled(detector, means[0]):
         layer = detector.layers[number]
         if isinstance(layer, ReadoutLayer):
             x, y = _edges(layer)
             parts = [mean[detector.layer_cells[number]].reshape(layer.nx, layer.ny) for mean in means]
-            views.append((f"layer{number}", layer.name, "x [mm]", "y [mm]", x, y, parts))
+            views.append(_View(f"layer{number}", layer.name, "x [mm]", "y [mm]", x, y, parts))
     return views
 
 
-def _polar(detector: Detector, means: list[Array]) -> list[_View]:
-    """Return radius against layer, summed over the angle; rings are numbered from the axis out."""
-    most = max(layer.n_r for layer in detector.layers if isinstance(layer, CylindricalLayer))
-    parts = []
-    for mean in means:
-        image = np.full((detector.n_layers, most), np.nan)
-        for number, (layer, cells) in enumerate(zip(detector.layers, detector.layer_cells, strict=True)):
-            if isinstance(layer, CylindricalLayer):
-                image[number, : layer.n_r] = mean[cells].reshape(layer.n_alpha, layer.n_r).sum(axis=0)
-        parts.append(image)
-    z, r = np.arange(detector.n_layers + 1) - 0.5, np.arange(most + 1) - 0.5
-    return [("rings", "layers and rings", "layer", "ring", z, r, parts)]
+def _filled(detector: Detector, mean: Array) -> list[int]:
+    """Return the layers with most energy, in order."""
+    energy = [float(mean[cells].sum()) for cells in detector.layer_cells]
+    return sorted(np.argsort(energy)[::-1][:_MOST_LAYERS].tolist())
+
+
+def _cylinder(detector: Detector, means: list[Array]) -> list[_View]:
+    """Return r and angle seen along the axis, and r against the layer; layers of different bins one by one along the axis.
+
+    Where the rings of the layers differ, the view against the layer has all their edges, and a ring's energy in each part of it.
+    """
+    layers = [layer for layer in detector.layers if isinstance(layer, CylindricalLayer)]
+    cells = [
+        [
+            mean[index].reshape(layer.n_alpha, layer.n_r)
+            for layer, index in zip(layers, detector.layer_cells, strict=True)
+        ]
+        for mean in means
+    ]
+    views = []
+    if all((layer.n_alpha, layer.r_edges) == (layers[0].n_alpha, layers[0].r_edges) for layer in layers):
+        views.append(
+            _wedges("front", "summed over the layers", layers[0], [np.sum(each, axis=0) for each in cells])
+        )
+    else:
+        for number in _filled(detector, means[0]):
+            name = f"layer {layers[number].name}" if layers[number].name.isdigit() else layers[number].name
+            views.append(_wedges(f"layer{number}", name, layers[number], [each[number] for each in cells]))
+    if len(layers) > 1:
+        r = np.unique(np.concatenate([layer.r_edges for layer in layers]))
+        z, parts = np.arange(len(layers) + 1, dtype=np.float64) - 0.5, []
+        for each in cells:
+            image = np.full((len(layers), len(r) - 1), np.nan)
+            for number, (layer, values) in enumerate(zip(layers, each, strict=True)):
+                ring = np.searchsorted(layer.r_edges, (r[1:] + r[:-1]) / 2) - 1
+                inside = (ring >= 0) & (ring < layer.n_r)
+                image[number, inside] = values.sum(axis=0)[ring[inside]]
+            parts.append(image)
+        views.append(_View("rings", "ring by ring, summed over the angle", "layer", "r [mm]", z, r, parts))
+    return views
+
+
+def _wedges(name: str, title: str, layer: CylindricalLayer, parts: list[Array]) -> _View:
+    angles = np.linspace(-np.pi, np.pi, layer.n_alpha + 1)
+    return _View(
+        name, title, "x [mm]", "y [mm]", angles, np.asarray(layer.r_edges, np.float64), parts, polar=True
+    )

@@ -18,11 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.errors import require
+from caloforge.validate.plots.axes import FIVE_PERCENT, plain_name, ratio_limits, ratio_ticks, whole_bins
 
-__all__ = [
-    "BAND", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image",
-    "Mark", "Panel", "colour", "dash", "figure_style", "marker",
-]  # fmt: skip
+__all__ = ["BAND", "INK", "KINDS", "SEQUENTIAL", "Array", "Bars", "Curve", "Growth", "GrowthCurve", "Heat", "Image", "Mark", "Panel", "colour", "dash", "figure_style", "marker"]  # fmt: skip
 
 
 INK = "#1b1f24"
@@ -82,6 +80,13 @@ def figure_style() -> Iterator[Any]:
 Array = NDArray[np.float64]
 
 
+_SHORT = 14
+"""Most letters of the reference's name at the ratio axis."""
+_ARCS = 48  # straight pieces of a full circle, at least
+# how far samples may stretch a linear and a logarithmic axis over the reference's range
+_BEYOND, _BEYOND_LOG = 2.5, 10.0
+
+
 @dataclass(frozen=True)
 class Curve:
     """One sample's values."""
@@ -114,37 +119,114 @@ class Panel:
         """Where markers stand, (B,)."""
         return (self.edges[1:] + self.edges[:-1]) / 2 if self.x is None else self.x
 
+    @property
+    def signed(self) -> bool:
+        """Whether the reference has both signs, as a centre around zero, so that differences are drawn and no ratios."""
+        own = self.curves[0].y[np.isfinite(self.curves[0].y)]
+        return bool((own < 0.0).any() and (own > 0.0).any())
+
+    @property
+    def base(self) -> float:
+        """The ratio, or the difference, of the reference to itself."""
+        return 0.0 if self.signed else 1.0
+
     def ratio(self, curve: Curve) -> tuple[Array, Array]:
-        """Return a curve over the reference and its uncertainty (from the curve alone), NaN where not defined."""
+        """Return a curve over the reference, or its difference, and its uncertainty (from the curve alone), NaN where not defined."""
         below = self.curves[0].y
+        if self.signed:
+            return curve.y - below, np.abs(curve.error)
         known = np.isfinite(below) & (below != 0) & np.isfinite(curve.y)
         safe = np.where(known, below, 1.0)
         return np.where(known, curve.y / safe, np.nan), np.where(known, np.abs(curve.error / safe), np.nan)
 
+    @property
+    def ratio_label(self) -> str:
+        """What the ratio is of: "model / Geant4", or "model − Geant4"."""
+        name = plain_name(self.curves[0].label)
+        return f"model {'−' if self.signed else '/'} {name if len(name) <= _SHORT else 'reference'}"
+
+    def ratio_lines(self, break_: str) -> str:
+        """Return the same in two lines."""
+        first, sign, name = self.ratio_label.split(" ", 2)
+        return f"{first} {sign}{break_}{name}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether every bin is one whole number, such as a layer."""
+        return not self.points and whole_bins(self.edges)
+
     def ratio_limits(self) -> tuple[float, float]:
-        """Return limits of the ratio axis that show nearly all well-measured points, within 0 to 3."""
-        reach = [0.1]
-        for curve in self.curves[1:]:
-            ratio, error = self.ratio(curve)
-            known = np.isfinite(ratio) & (error < 0.25)
-            if known.any():
-                reach.append(float(np.quantile(np.abs(ratio[known] - 1.0) + error[known], 0.97)))
-        width = next((w for w in (0.1, 0.2, 0.3, 0.5, 1.0) if max(reach) <= 0.95 * w), 2.0)
-        return max(0.0, 1.0 - width), 1.0 + width
+        """Return limits of the ratio axis; see :func:`ratio_limits`. Those of differences are symmetric and hold nine tenths of them."""
+        found = [self.ratio(curve) for curve in self.curves[1:]]
+        if not self.signed:
+            return ratio_limits(found)
+        reach = np.concatenate(
+            [np.abs(value) + np.nan_to_num(error) for value, error in found] or [np.ones(1)]
+        )
+        step = float(f"{max(float(np.nanquantile(reach, 0.9)), 1e-12):.1g}")
+        return -1.25 * step, 1.25 * step
+
+    def ratio_ticks(self) -> list[float]:
+        """Return where the ratio axis has numbers."""
+        low, high = self.ratio_limits()
+        return [0.8 * low, 0.0, 0.8 * high] if self.signed else ratio_ticks(low, high)
+
+    @property
+    def guides(self) -> tuple[float, ...]:
+        """Dotted lines of the ratio axis: 5 %, where it shows more."""
+        low, high = self.ratio_limits()
+        return () if self.signed or high - low <= 0.1001 else FIVE_PERCENT
+
+    def x_limits(self) -> tuple[float, float]:
+        """Return limits of the x axis: those of the bins, or a little beyond the first and the last marker."""
+        known = np.any([np.isfinite(curve.y) for curve in self.curves], axis=0)
+        x = self.centres[known]
+        if not self.points or len(x) < 2 or x[-1] <= x[0]:
+            return float(self.edges[0]), float(self.edges[-1])
+        if self.log_x:
+            factor = (x[-1] / x[0]) ** 0.06
+            return float(x[0] / factor), float(x[-1] * factor)
+        margin = 0.06 * (x[-1] - x[0])
+        return float(x[0] - margin), float(x[-1] + margin)
 
     def y_limits(self) -> tuple[float, float]:
-        """Return limits of the y axis: from zero, or on a logarithmic axis from under the smallest value."""
-        values = np.concatenate([curve.y[np.isfinite(curve.y)] for curve in self.curves])
+        """Return limits of the y axis that fit what is drawn; the reference sets them, others up to a factor of it.
+
+        A linear axis begins at zero, unless all values are far from it; a logarithmic one under the reference's smallest value.
+        Markers with errors more than four times the usual one do not set the range.
+        """
+        reference = self.curves[0].y[np.isfinite(self.curves[0].y)]
+        values = np.concatenate([curve.y[self._measured(curve)] for curve in self.curves])
+        high = float(reference.max(initial=0.0))
         top = float(values.max(initial=0.0))
         if self.log_y:
-            positive = values[values > 0]
+            positive, own = values[values > 0], reference[reference > 0]
             low = float(positive.min(initial=top)) if len(positive) else 1e-6
+            if len(own):
+                low, top = max(low, float(own.min()) / _BEYOND_LOG, 1e-8 * high), min(top, high * _BEYOND_LOG)
             return low / 2.5, max(top, low) * 3.0
+        if high > 0.0 and not self.points:
+            top = min(top, _BEYOND * high)
         bottom = float(values.min(initial=top))
-        if self.points and bottom > 0.5 * top > 0:
-            margin = 0.35 * (top - bottom) + 0.01 * top
+        if bottom > 0.5 * top > 0:
+            margin = 0.2 * (top - bottom) + 0.005 * top
             return bottom - margin, top + margin
         return min(bottom * 1.15, 0.0), (top * 1.18 if top > 0 else max(-bottom * 0.1, 1e-6))
+
+    def _measured(self, curve: Curve) -> NDArray[np.bool_]:
+        """Return which values (B,) set the range."""
+        known = np.isfinite(curve.y)
+        if not self.points or not known.any():
+            return known
+        error = np.nan_to_num(curve.error)
+        poor = (error > 4.0 * float(np.median(error[known]))) & (
+            error > 0.25 * np.abs(np.nan_to_num(curve.y))
+        )
+        return known & ~poor
+
+    def beyond(self, curve: Curve, top: float) -> NDArray[np.bool_]:
+        """Return which values (B,) are above the end of the y axis."""
+        return np.isfinite(curve.y) & (curve.y > top)
 
 
 @dataclass(frozen=True)
@@ -172,6 +254,7 @@ class Heat:
     x_ticks: tuple[str, ...] = ()  # names of the columns
     y_ticks: tuple[str, ...] = ()  # names of the rows
     note: str = ""  # text under it
+    polar: bool = False  # columns are angles [radians], rows radii [mm]; drawn as wedges around the axis
 
     def limits(self) -> tuple[float, float]:
         """Return the ends of the colours: those of the reference, six decades at most when logarithmic."""
@@ -183,11 +266,20 @@ class Heat:
             return 0.0, top if top > 0 else 1.0
         positive = values[np.isfinite(values) & (values > 0)]
         low = float(positive.min()) if len(positive) else 1e-3
+        others = [image.values[np.isfinite(image.values) & (image.values > 0)] for image in self.images[1:]]
+        low = max(min([low, *(float(each.min()) for each in others if len(each))]), low / 3.0)
         return max(low, top * 1e-6), max(top, low * 1.01)
 
     def centres(self) -> tuple[Array, Array]:
         """Return the middles of the columns (nx,) and of the rows (ny,)."""
         return (self.x_edges[1:] + self.x_edges[:-1]) / 2, (self.y_edges[1:] + self.y_edges[:-1]) / 2
+
+    def corners(self) -> tuple[Array, Array, int]:
+        """Return the places (m nx + 1, ny + 1) of the corners of polar bins, mm, each cut into m along its arc, and m."""
+        pieces = -(-_ARCS // (len(self.x_edges) - 1))
+        steps = np.arange(pieces * (len(self.x_edges) - 1) + 1) / pieces
+        angle = np.interp(steps, np.arange(len(self.x_edges)), self.x_edges)[:, None]
+        return self.y_edges * np.cos(angle), self.y_edges * np.sin(angle), pieces
 
 
 KINDS = {"observable": "#3f6fb5", "cell": "#c9501f", "spectrum bin": "#2f8f6b"}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from caloforge.validate.metrics.features import cell_histograms
 from caloforge.validate.observables.base import OBSERVABLES
 from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
+from caloforge.validate.plots.axes import plain_name
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.panel import Array, Curve, Heat, Image, Panel
 
@@ -90,7 +91,9 @@ def histogram_panel(
     shape = curves[0].y[curves[0].y > 0]
     log_y = len(shape) > 4 and float(shape.max()) > 200.0 * float(np.median(shape))
     note = "; ".join(notes)
-    return Panel(name, title, x_label, "fraction of showers", bins, tuple(curves), log_x, log_y, note=note)
+    return Panel(
+        name, title, x_label, "fraction of showers in a bin", bins, tuple(curves), log_x, log_y, note=note
+    )
 
 
 def mean_panel(
@@ -116,6 +119,7 @@ def mean_panel(
 
 def with_unit(label: str, unit: str) -> str:
     """Return an axis title."""
+    unit = unit.replace("mm2", "mm²").replace("mm3", "mm³")
     return f"{label} [{unit}]" if unit else label
 
 
@@ -173,7 +177,7 @@ def whole_spectrum(samples: Sequence[Sample]) -> list[Panel]:
         for label, total in zip(labels, totals, strict=True)
         if total[0] + total[-1] > 0
     ]
-    text = "cell_spectrum", "Cell energies", "cell energy [MeV]", "cells a shower in a bin"
+    text = "cell_spectrum", "Cell energies", "cell energy [MeV]", "cells a shower in a bin, mean"
     edges = FINE_EDGES[shown.start : shown.stop + 1]
     return [Panel(*text, edges, tuple(curves), log_x=True, log_y=True, note="; ".join(notes))]
 
@@ -189,7 +193,7 @@ def _near_threshold(
     # a spike would leave nothing else visible on a linear axis
     spike = any(float(curve.y.max()) > 4.0 * float(curves[0].y.max()) for curve in curves[1:])
     name, title = "cell_spectrum_threshold", f"Cell energies around the hit threshold of {threshold:g} MeV"
-    y_label = "cells a shower in a bin of 2 %"
+    y_label = "cells a shower in a bin of 2 %, mean"
     return [Panel(name, title, "cell energy [MeV]", y_label, spectra[0].near_edges, curves, log_y=spike)]
 
 
@@ -211,14 +215,17 @@ def _layer_map(spectra: Sequence[CellHistograms], labels: Sequence[str]) -> list
     for label, rate in zip(labels[1:], rates[1:], strict=True):
         ratio = np.where(known, rate / np.where(known, rates[0], 1.0), np.nan)
         values = np.log2(np.maximum(ratio, 2.0**-_REACH))[:, shown]
-        images.append(Image(f"{label} / {labels[0]}", np.minimum(values, _REACH).T))
-    name, title = "cell_spectrum_layers", "Ratio of the numbers of cells, by layer and energy"
+        images.append(Image(f"{label} / {plain_name(labels[0])}", np.minimum(values, _REACH).T))
+    name, title = (
+        "cell_spectrum_layers",
+        f"Number of cells, model / {plain_name(labels[0])}, by layer and energy",
+    )
     x_edges = np.log10(FINE_EDGES[::_JOINED]).astype(np.float64)[shown.start : shown.stop + 1]
     y_edges = np.arange(len(groups) + 1, dtype=np.float64) - 0.5
     ticks = tuple(group.name for group in groups)
-    note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are white."
-    places = "log10(cell energy / MeV)", "", x_edges, y_edges
-    unit = "log2 of the ratio"
+    note = f"1 is twice as many cells, −1 half as many; bins of fewer than {_LEAST_CELLS:g} expected cells are empty."
+    places = "log10(cell energy / MeV)", "layer", x_edges, y_edges
+    unit = f"log2(model / {plain_name(labels[0])})"
     return [Heat(name, title, *places, tuple(images), unit, symmetric=_REACH, y_ticks=ticks, note=note)]
 
 

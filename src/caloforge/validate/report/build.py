@@ -17,6 +17,7 @@ from caloforge.errors import require
 from caloforge.progress import progress
 from caloforge.validate.limits import Row
 from caloforge.validate.metrics.base import Settings
+from caloforge.validate.plots.axes import plain_name
 from caloforge.validate.plots.draw import Drawing, draw_figures
 from caloforge.validate.plots.event import format_energy
 from caloforge.validate.plots.families import TITLES, Shown, all_figures
@@ -68,7 +69,7 @@ def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
     figures: list[Growth | Bars] = []
     if curves := growth_curves(metrics):
         note = "Dashed: extrapolated, with its 68 % band. Bars at the marks: 68 % range of the number of showers."
-        title = f"How many showers tell it from {metrics['reference']['label']}"
+        title = f"AUC against {plain_name(metrics['reference']['label'])} by the number of showers compared"
         figures.append(Growth("detectability", title, tuple(curves), note))
     for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
         if rows := features_of(sample)[:_MOST_BARS]:
@@ -255,7 +256,9 @@ def build_page(
 
 def _plot(drawing: Shown | Growth | Bars) -> Plot:
     wide = isinstance(drawing, Growth) or (isinstance(drawing, Heat) and len(drawing.images) > 1)
-    return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name)
+    columns = min(len(drawing.images), 4) if isinstance(drawing, Heat) else 1
+    least = 520 if isinstance(drawing, Bars) else 0 if columns == 1 else 300 * columns
+    return Plot(figure_of(drawing), drawing.note, drawing.title, wide, key=drawing.name, least_width=least)
 
 
 def _facts(metrics: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from caloforge.validate.plots.event import (
     format_energy,
     hit_boxes,
 )
-from caloforge.validate.report.interactive import LAYOUT, SCALE, packed
+from caloforge.validate.report.images import LAYOUT, SCALE, packed
 from caloforge.validate.report.page import Cell, Page, Plot, Section, Table
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def event_figure(
         chosen = np.flatnonzero(third == number)
         if len(chosen):
             data.append(_mesh(boxes, chosen) | {"opacity": opacity, "cmin": low, "cmax": high})
-    data.append(_labels(boxes))
+    data.append(_labels(boxes, shower.detector.order == "cylindrical"))
     if len(data) > 1:
         names = [f"{10.0**tick:g}" for tick in ticks]
         data[-2] |= {
@@ -108,15 +108,21 @@ def _mesh(boxes: HitBoxes, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> dict[
     }  # fmt: skip
 
 
-def _labels(boxes: HitBoxes) -> dict[str, Any]:
-    """Return invisible points at the hits, whose labels have position and energy."""
+def _labels(boxes: HitBoxes, polar: bool) -> dict[str, Any]:
+    """Return invisible points at the hits, whose labels have position (in r and angle where voxels are polar) and energy."""
+    x, y = boxes.centres[:, 0], boxes.centres[:, 1]
+    place = "x %{y:.1f}, y %{z:.1f}, z %{x:.1f} mm"
+    columns = [boxes.hits, boxes.layers]
+    if polar:
+        place = "r %{customdata[2]:.1f} mm, φ %{customdata[3]:.0f}°, z %{x:.1f} mm"
+        columns += [np.hypot(x, y), np.degrees(np.arctan2(y, x))]
     return {
         "type": "scatter3d",
         "mode": "markers",
         "x": packed(boxes.centres[:, 2]), "y": packed(boxes.centres[:, 0]), "z": packed(boxes.centres[:, 1]),
-        "customdata": packed(np.stack([boxes.hits, boxes.layers], axis=1)),
+        "customdata": packed(np.stack(columns, axis=1)),
         "marker": {"size": 4, "opacity": 0.001, "color": "#000000"},
-        "hovertemplate": "layer %{customdata[1]:.0f}<br>x %{y:.1f}, y %{z:.1f}, z %{x:.1f} mm"
+        "hovertemplate": f"layer %{{customdata[1]:.0f}}<br>{place}"
         "<br><b>%{customdata[0]:.3g} MeV</b><extra></extra>",
     }  # fmt: skip
 

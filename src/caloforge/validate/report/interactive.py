@@ -1,22 +1,20 @@
-"""Figures for the page: plotly figures with ratio panels, uncertainty bands and log switches, images, curves and bars."""
+"""Figures for the page: plotly figures with ratio panels, uncertainty bands and log switches, curves and bars."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from caloforge.validate.plots.panel import (
     BAND,
     INK,
     KINDS,
-    SEQUENTIAL,
     Array,
     Bars,
     Curve,
@@ -27,62 +25,15 @@ from caloforge.validate.plots.panel import (
     dash,
     marker,
 )  # fmt: skip
+from caloforge.validate.report.images import AXIS, LAYOUT, LEGEND, heat_figure, packed, titled, whole_numbers
 from caloforge.validate.report.page import format_count
 
 __all__ = [
-    "LAYOUT", "SCALE", "bars_figure", "figure_of", "growth_figure", "heat_figure", "packed", "panel_figure",
+    "bars_figure", "figure_of", "growth_figure", "heat_figure", "packed", "panel_figure",
 ]  # fmt: skip
 
 
-LAYOUT: dict[str, Any] = {
-    "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", "size": 13, "color": INK},
-    "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff", "hovermode": "x unified",
-    "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#9aa2ab", "font": {"size": 12}},
-}  # fmt: skip
-_AXIS: dict[str, Any] = {
-    "showline": True, "linecolor": INK, "linewidth": 1.2, "mirror": "ticks", "ticks": "inside", "ticklen": 6,
-    "tickcolor": INK, "minor": {"ticks": "inside", "ticklen": 3}, "showgrid": False, "zeroline": False,
-    "exponentformat": "power", "automargin": True,
-}  # fmt: skip
-_LEGEND: dict[str, Any] = {
-    "orientation": "h", "x": 0, "xanchor": "left", "y": 1.005, "yanchor": "bottom", "font": {"size": 12},
-}  # fmt: skip
-SCALE = [[number / (len(SEQUENTIAL) - 1), shade] for number, shade in enumerate(SEQUENTIAL)]
-
-
-def packed(values: ArrayLike) -> Any:
-    """Return an array as plotly.js's typed-array specification.
-
-    Arguments:
-        values: Numbers of one or two dimensions. Floats are stored in single precision; values that are not
-            finite leave gaps in a figure.
-    """
-    array = np.asarray(values)
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            return _digits(array)
-    elif array.dtype.kind in "iu":
-        small = array.size == 0 or (array.min() >= 0 and array.max() < 2**16)
-        array = array.astype(np.uint16 if small else np.int32)
-    else:
-        return array.tolist()
-    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-    specification = {"dtype": array.dtype.str[1:], "bdata": data}
-    if array.ndim > 1:
-        specification["shape"] = ", ".join(map(str, array.shape))
-    return specification
-
-
-def _digits(array: Any) -> Any:
-    """Return numbers with six digits, and None for those that are not finite."""
-    if array.ndim:
-        return [_digits(part) for part in array]
-    return float(f"{array:.6g}") if np.isfinite(array) else None
-
-
-_BLUE_RED = [[0.0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#ffffff"], [0.75, "#f4a582"], [1.0, "#b2182b"]]
-_WHITE = [[0.0, "#ffffff"], [0.06, "#fde3a7"], *SCALE[1:]]
+_LONG = 31  # letters of an axis title that fit beside the main axis
 
 
 def panel_figure(panel: Panel) -> dict[str, Any]:
@@ -92,28 +43,47 @@ def panel_figure(panel: Panel) -> dict[str, Any]:
     for curve in panel.curves:
         data += [_band(panel, curve, bottom), _line(panel, curve)]
     error = np.nan_to_num(panel.ratio(panel.curves[0])[1])  # the reference's relative uncertainty around one
-    data.append(_polygon(panel, 1.0 - error, 1.0 + error, "y2") | {"fillcolor": BAND, "opacity": 0.8})
+    data.append(
+        _polygon(panel, panel.base - error, panel.base + error, "y2") | {"fillcolor": BAND, "opacity": 0.8}
+    )
     low, high = panel.ratio_limits()
     for curve in panel.curves[1:]:
         data += _ratio(panel, curve, low, high)
-    x_range = [float(panel.edges[0]), float(panel.edges[-1])]
-    x_axis = _AXIS | {"anchor": "y2", "range": np.log10(x_range).tolist() if panel.log_x else x_range}
-    x_axis |= {"type": "log" if panel.log_x else "linear"} | _titled(panel.x_label)
+    x_range = list(panel.x_limits())
+    x_axis = AXIS | {"anchor": "y2", "range": np.log10(x_range).tolist() if panel.log_x else x_range}
+    x_axis |= {"type": "log" if panel.log_x else "linear"} | titled(panel.x_label)
     if panel.ticks:
         x_axis |= {"tickvals": panel.centres.tolist(), "ticktext": list(panel.ticks), "minor": {}}
-    y_axis = _AXIS | {"domain": [0.31, 1.0], "rangemode": "tozero"} | _titled(panel.y_label, 8)
-    line = {"type": "line", "xref": "x domain", "yref": "y2", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
-    ratio = {"domain": [0.0, 0.27], "range": [low, high], "nticks": 5} | _titled("ratio", 8)
+    elif panel.whole:
+        x_axis |= whole_numbers(len(panel.edges) - 1)
+    y_axis = AXIS | {"domain": [0.31, 1.0], "rangemode": "tozero"} | titled(_lines(panel.y_label), 8)
+    line = {
+        "type": "line",
+        "xref": "x domain",
+        "yref": "y2",
+        "x0": 0,
+        "x1": 1,
+        "y0": panel.base,
+        "y1": panel.base,
+    }
+    ratio = {"domain": [0.0, 0.27], "range": [low, high], "tickvals": panel.ratio_ticks()} | titled(
+        panel.ratio_lines("<br>"), 8
+    )
+    ratio["title"]["font"] = {"size": 12}
+    lines = [line | {"line": {"color": INK, "width": 1.1}}]
+    for edge in panel.guides:
+        lines.append(line | {"y0": edge, "y1": edge, "line": {"color": INK, "width": 0.7, "dash": "dot"}})
     layout = LAYOUT | {
-        "height": 416, "margin": {"l": 66, "r": 14, "t": 62, "b": 46}, "legend": _LEGEND,
-        "xaxis": x_axis, "yaxis": y_axis | _scale(panel.log_y, bottom, top), "yaxis2": _AXIS | ratio,
-        "shapes": [line | {"line": {"color": INK, "width": 1.1}}], "updatemenus": [_switch(panel)],
+        "height": 436, "margin": {"l": 66, "r": 14, "t": 58, "b": 72}, "legend": LEGEND,
+        "xaxis": x_axis, "yaxis": y_axis | _scale(panel.log_y, bottom, top), "yaxis2": AXIS | ratio,
+        "shapes": lines, "updatemenus": [_switch(panel)],
     }  # fmt: skip
     return {"data": data, "layout": layout}
 
 
-def _titled(text: str, standoff: int = 6) -> dict[str, Any]:
-    return {"title": {"text": text, "standoff": standoff}}
+def _lines(text: str) -> str:
+    """Return the title of the main axis, in two lines where it is longer than the axis."""
+    return "<br>".join(wrap(text, len(text) // 2 + 5 if len(text) > _LONG else _LONG))
 
 
 def _scale(log: bool, bottom: float, top: float) -> dict[str, Any]:
@@ -133,7 +103,7 @@ def _switch(panel: Panel) -> dict[str, Any]:
         buttons.append({"label": name, "method": "relayout", "args": [change]})
     return {
         "type": "buttons", "direction": "right", "showactive": True, "active": int(panel.log_y), "buttons": buttons,
-        "x": 1.0, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "pad": {"t": 0, "b": 2, "l": 0, "r": 0},
+        "x": 1.0, "xanchor": "right", "y": 0.0, "yanchor": "top", "pad": {"t": 42, "b": 0, "l": 0, "r": 0},
         "font": {"size": 11}, "bgcolor": "#ffffff", "bordercolor": "#d9dee4", "borderwidth": 1,
     }  # fmt: skip
 
@@ -203,7 +173,7 @@ def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str
     traces = [
         base | {
             "x": packed(panel.centres), "y": packed(value), "error_y": _error_bars(error, shade) | {"thickness": 1},
-            "marker": {"color": shade, "size": 4.5, "symbol": marker(curve.role)}, "hovertemplate": "ratio %{y:.3f}",
+            "marker": {"color": shade, "size": 4.5, "symbol": marker(curve.role)}, "hovertemplate": f"{panel.ratio_label}: %{{y:.3f}}",
         }
     ]  # fmt: skip
     beyond = np.isfinite(value) & ((value > high) | (value < low))
@@ -217,58 +187,12 @@ def _ratio(panel: Panel, curve: Curve, low: float, high: float) -> list[dict[str
     return traces
 
 
-def heat_figure(heat: Heat) -> dict[str, Any]:
-    """Return a plotly figure of images side by side, with one colour scale."""
-    low, high = heat.limits()
-    count = len(heat.images)
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    height = 60 + max(330, 17 * len(heat.y_ticks) + 120 * bool(len(heat.x_ticks) > 8)) * rows
-    layout: dict[str, Any] = LAYOUT | {
-        "height": height, "margin": {"l": 66, "r": 30, "t": 30, "b": 54}, "hovermode": "closest", "annotations": [],
-        "coloraxis": {
-            "cmin": np.log10(low) if heat.log else low, "cmax": np.log10(high) if heat.log else high,
-            "colorscale": _BLUE_RED if heat.symmetric is not None else _WHITE,
-            "colorbar": {"title": {"text": heat.unit, "side": "right"}, "thickness": 12, "outlinewidth": 0} | (_log_ticks(low, high) if heat.log else {}),
-        },
-    }  # fmt: skip
-    data, (x, y) = [], heat.centres()
-    for number, image in enumerate(heat.images):
-        row, column = divmod(number, columns)
-        tag = "" if number == 0 else str(number + 1)
-        values = np.asarray(image.values, float)
-        shown = np.log10(np.where(values > 0, values, np.nan)) if heat.log else values
-        data.append({
-            "type": "heatmap", "x": packed(heat.x_edges), "y": packed(heat.y_edges), "z": packed(shown.T),
-            "customdata": packed(values.T), "coloraxis": "coloraxis", "xaxis": f"x{tag}", "yaxis": f"y{tag}",
-            "name": image.label, "hovertemplate": "%{x}, %{y}<br><b>%{customdata:.4g}</b><extra>" + image.label + "</extra>",
-        })  # fmt: skip
-        left, width = column / columns, 0.92 / columns
-        base, share = 1.0 - (row + 1) / rows, (1.0 if rows == 1 else 0.82) / rows
-        x_axis = _AXIS | {"domain": [left, left + width], "anchor": f"y{tag}"} | _titled(heat.x_label)
-        y_axis = _AXIS | {"domain": [base, base + share], "anchor": f"x{tag}", "showticklabels": column == 0}
-        if column == 0:
-            y_axis |= _titled(heat.y_label, 8)
-        if number:
-            x_axis["matches"], y_axis["matches"] = "x", "y"
-        named = {"tickfont": {"size": 10}, "minor": {}, "ticks": ""}
-        if heat.x_ticks:
-            x_axis |= named | {"tickvals": x.tolist(), "ticktext": list(heat.x_ticks), "tickangle": -90}
-        if heat.y_ticks:
-            y_axis |= named | {"tickvals": y.tolist(), "ticktext": list(heat.y_ticks)}
-        layout[f"xaxis{tag}"], layout[f"yaxis{tag}"] = x_axis, y_axis
-        layout["annotations"].append({
-            "text": image.label, "x": left + width / 2, "y": base + share, "xref": "paper", "yref": "paper",
-            "yanchor": "bottom", "showarrow": False, "font": {"size": 12},
-        })  # fmt: skip
-    return {"data": data, "layout": layout}
-
-
-def _log_ticks(low: float, high: float) -> dict[str, Any]:
-    ticks = np.arange(np.ceil(np.log10(low) - 1e-9), np.floor(np.log10(high) + 1e-9) + 1)
-    if len(ticks) < 2:
-        return {}
-    return {"tickvals": ticks.tolist(), "ticktext": [f"10<sup>{int(tick)}</sup>" for tick in ticks]}
+def _counts(growth: Growth) -> dict[str, Any]:
+    """Return the ticks of a logarithmic axis of showers: 1, 2 and 5 times the powers of ten."""
+    every = np.concatenate([np.concatenate([curve.showers, curve.line_showers]) for curve in growth.curves])
+    first, last = math.floor(math.log10(every.min())), math.ceil(math.log10(every.max()))
+    values = [lead * 10**power for power in range(first, last + 1) for lead in (1, 2, 5)]
+    return {"tickvals": values, "ticktext": [f"{value:,.0f}" for value in values], "minor": {}}
 
 
 def growth_figure(growth: Growth) -> dict[str, Any]:
@@ -297,9 +221,9 @@ def growth_figure(growth: Growth) -> dict[str, Any]:
     low, high = growth.limits()
     layout = LAYOUT | {
         "height": 400, "margin": {"l": 66, "r": 14, "t": 40, "b": 50}, "hovermode": "closest", "annotations": annotations,
-        "legend": _LEGEND,
-        "xaxis": _AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}},
-        "yaxis": _AXIS | {"range": [low, high], "title": {"text": "AUC of the strongest classifier", "standoff": 8}},
+        "legend": LEGEND,
+        "xaxis": AXIS | {"type": "log", "title": {"text": "showers a side", "standoff": 6}} | _counts(growth),
+        "yaxis": AXIS | {"range": [low, high], "title": {"text": "AUC of the strongest classifier", "standoff": 8}},
         "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": {"color": INK, "width": 1.1}}],
     }  # fmt: skip
     return {"data": data, "layout": layout}
@@ -321,9 +245,9 @@ def bars_figure(bars: Bars) -> dict[str, Any]:
     layout = LAYOUT | {
         "height": 118 + 26 * len(bars.names), "margin": {"l": min(260, 30 + 7 * longest), "r": 20, "t": 62, "b": 46},
         "hovermode": "closest", "bargap": 0.25,
-        "legend": _LEGEND,
-        "xaxis": _AXIS | _titled(bars.x_label),
-        "yaxis": _AXIS | {"categoryorder": "array", "categoryarray": order, "minor": {}, "ticks": ""},
+        "legend": LEGEND,
+        "xaxis": AXIS | titled(bars.x_label),
+        "yaxis": AXIS | {"categoryorder": "array", "categoryarray": order, "minor": {}, "ticks": ""},
     }  # fmt: skip
     return {"data": data, "layout": layout}
 

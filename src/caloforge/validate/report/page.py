@@ -179,7 +179,13 @@ class Plot(Block):
     wide: bool = False  # take the whole width of the page instead of half
     still: bytes | None = None  # a PNG for print and for browsers without WebGL (3-D figures)
     key: str = ""  # its id in the page
+    least_width: int = 0  # pixels below which it is scrolled sideways
     kind: ClassVar[str] = "plot"
+
+    @property
+    def alt(self) -> str:
+        """What it shows, for those who cannot see it."""
+        return ": ".join(filter(None, (self.title, self.caption))) or "interactive figure"
 
     @property
     def specification(self) -> str:
@@ -208,6 +214,10 @@ class Images(Block):
     caption: str = ""  # a line under all of them
     wide: bool = True  # take the whole width of the page instead of half
     kind: ClassVar[str] = "images"
+
+    def alt(self, name: str) -> str:
+        """Return what an image shows, for those who cannot see it."""
+        return ": ".join(filter(None, (name, self.caption))) or "figure"
 
     @property
     def urls(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const PRINT_WIDTH = 700; // pixels between the margins of an A4 page
+  const PRINT_ZOOM = 0.62; // of figures, letters included
   const plots = Array.from(document.querySelectorAll(".plot"));
   const config = (solid) => ({
     responsive: true, displaylogo: false,
@@ -25,6 +26,20 @@
   };
   const webgl = plots.some((plot) => plot.classList.contains("has-still")) && hasWebGL();
 
+  // Figures are made for white paper; on a dark screen ink and paper change places, and dark lines become lighter.
+  const NIGHT = {
+    "#1b1f24": "#e4e7eb", "#ffffff": "#14181d", "#d9dee4": "#363d46", "#f5f7f9": "#1d232a", "#c4c9cf": "#4a525c",
+    "#9aa2ab": "#6b747e", "#964a8b": "#c983bf", "#7a21dd": "#a877f0", "#e42536": "#f0525f",
+    "#fde3a7": "#2a115c", "#f8a35c": "#8f2f86", "#8f2f86": "#f8a35c", "#2a115c": "#fde3a7",
+  };
+  let printing = false;
+  const dark = window.matchMedia("screen and (prefers-color-scheme: dark)");
+  const shades = new RegExp(Object.keys(NIGHT).join("|"), "g");
+  function figureOf(plot) {
+    const text = plot.querySelector("script").textContent;
+    return JSON.parse(dark.matches && !printing ? text.replace(shades, (shade) => NIGHT[shade]) : text);
+  }
+
   function draw(plot) {
     if (plot.dataset.state) return;
     if (plot.classList.contains("has-still") && !webgl) {
@@ -33,7 +48,7 @@
       return;
     }
     plot.dataset.state = "drawing";
-    const figure = JSON.parse(plot.querySelector("script").textContent);
+    const figure = figureOf(plot);
     Plotly.newPlot(plot.querySelector(".canvas"), figure.data, figure.layout, config("scene" in figure.layout))
       .then(() => { plot.dataset.state = "drawn"; })
       .catch((error) => { plot.dataset.state = "failed"; console.error(plot.id, error); });
@@ -65,24 +80,39 @@
     }, 0));
   }
 
+  function recolour() {
+    plots.filter((plot) => plot.querySelector(".main-svg")).forEach((plot) => {
+      const figure = figureOf(plot);
+      Plotly.react(plot.querySelector(".canvas"), figure.data, figure.layout);
+    });
+  }
+  dark.addEventListener("change", () => { if (!printing) recolour(); });
+
   function resize(width) {
     plots.filter((plot) => plot.dataset.state && !plot.classList.contains("has-still")).forEach((plot) => {
       const canvas = plot.querySelector(".canvas");
       const wide = plot.classList.contains("wide");
       const height = Number(plot.dataset.height);
-      canvas.style.height = `${width ? height * 0.62 : height}px`;
+      canvas.style.zoom = width ? PRINT_ZOOM : "";
       Plotly.relayout(canvas, width
-        ? { width: wide ? width : (width - 14) / 2, height: height * 0.62 }
+        ? { width: (wide ? width : (width - 14) / 2) / PRINT_ZOOM, height }
         : { width: null, height, autosize: true });
     });
   }
   window.addEventListener("beforeprint", () => {
     document.querySelectorAll("details").forEach((part) => { part.open = true; });
     if (!window.Plotly) return;
+    printing = true;
     plots.forEach(draw);
+    if (dark.matches) recolour();
     resize(PRINT_WIDTH);
   });
-  window.addEventListener("afterprint", () => { if (window.Plotly) resize(0); });
+  window.addEventListener("afterprint", () => {
+    if (!window.Plotly) return;
+    printing = false;
+    if (dark.matches) recolour();
+    resize(0);
+  });
 
   // Tables: a click on a header sorts by that column, a second click turns the order round.
   function value(row, column) {
