@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MODELS, README, BENCHMARK = ROOT / "docs" / "models.md", ROOT / "README.md", ROOT / "docs" / "benchmark.md"
 PUBLISHED, ON_GPU, FIGURE, SPEEDUP, SITE = (
-    RESULTS / name for name in ("benchmark.json", "benchmark-gpu.json", "benchmark.png", "speedup.png", "site")
+    RESULTS / name
+    for name in ("benchmark.json", "benchmark-gpu.json", "benchmark.png", "speedup.png", "site")
 )
 BEGIN, END = "<!-- table: scripts/models_page.py -->\n\n", "\n<!-- end of table -->\n"
 SEE = "\n![time of a shower against AUC](results/benchmark.png)\n\n[The benchmark](benchmark.md) says how this is measured.\n"

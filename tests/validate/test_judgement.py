@@ -222,7 +222,7 @@ def test_detectability_in_showers(number: float | None, detail: dict[str, Any], 
     assert statement.text == text
     assert statement.flag == flag
     if number == 420.0:
-        assert "420 showers a side tell it from the reference at 5 sigma" in statement.finding
+        assert "420 showers a side distinguish it from the reference at 5 sigma" in statement.finding
 
 
 def test_an_unfinished_model_is_ranked_last_and_said() -> None:

@@ -305,7 +305,7 @@ def _all(content: Mapping[str, Any]) -> Table:
 
 def _pareto(content: Mapping[str, Any]) -> Figure:
     caption = (
-        "Time of a shower against the AUC of the strongest of several classifiers (0.5: none can tell it from Geant4): lower and further left "
+        "Time of a shower against the AUC of the strongest of several classifiers (0.5: none can distinguish it from Geant4): lower and further left "
         "is better. Filled: the measurement of the table; open: other batches, threads and devices. Solid line: Geant4; dotted: gflash."
     )
     return Figure("pareto", "Time and accuracy", caption, lambda pyplot: _draw(content, pyplot))

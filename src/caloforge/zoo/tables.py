@@ -207,7 +207,7 @@ Value ± uncertainty; in brackets the floor, what two samples of Geant4 give.
 - **AUC** is that of the strongest of several classifiers ([the yardstick](validation.md)), on cells, on observables, on each shower's histogram of cell energies, and on
   all three; 0.5 means that they cannot tell. From how many showers it was learnt matters: the first row, or the brackets where they were fewer.
   A 3-D network does not learn the difference in every training: that of the cells of `ild-photon-angled/flow-matching` had 0.65 ± 0.06 in one run and 0.77 ± 0.07, the number here, in another.
-- **Showers to 5 sigma**: how many showers a side a two-sample test needs to tell the model from Geant4.
+- **Showers to 5 sigma**: how many showers a side a two-sample test needs to distinguish the model from Geant4.
 - **Largest deviation of the cell spectrum**: generated over Geant4 in the bin of cell energies that deviates most, if significantly.
 - Precision and recall, density and coverage belong together: a generator that has collapsed can have a coverage near 1.
 

@@ -136,14 +136,14 @@ def write_index(
 
 
 _GLANCE = (
-    "Accuracy is that of the cards, on sealed Geant4 showers; times are those of the benchmark, a shower in batches of 100, Geant4 with the same "
-    "energies and angles on one core of the same machine. A speed-up on a GPU is against Geant4 on one core. In batches of 100 a GPU mostly waits for "
-    "its launches, so that small models are no faster there than on a core."
+    "Accuracy is that of the cards, on sealed Geant4 showers; times are those of the benchmark: on one core a shower in batches of 100, on a GPU in the "
+    "fastest batch of up to 10,000; Geant4 with the same energies and angles on one core. A speed-up on a GPU is against Geant4 on that one core. With a single "
+    "shower or a hundred a GPU mostly waits for the start of its kernels, and small models are no faster there than on a core."
 )
 _GLANCE_NOTE = (
-    "AUC: of the strongest of several classifiers, 0.5 where none can tell the model from Geant4, in brackets what two samples of Geant4 give; it grows "
+    "AUC: of the strongest of several classifiers, 0.5 where none can distinguish the model from Geant4, in brackets what two samples of Geant4 give; it grows "
     "with the number of showers that the classifiers learn from, so that those of fewer showers are flattered. "
-    "Showers to 5 sigma: how many a side it takes to tell the model from Geant4; more is better. Response: mean and width of the visible energy, "
+    "Showers to 5 sigma: how many a side it takes to distinguish the model from Geant4; more is better. Response: mean and width of the visible energy, "
     "model over Geant4."
 )
 _BESIDE = (

@@ -229,7 +229,7 @@ def build_page(
     summary: list[Block] = [*(Text(sentence) for sentence in verdicts(metrics)), summary_table(metrics)]
     sections = [Section("Summary", summary)]
     if detectability := detectability_blocks(metrics):
-        intro = "How many showers a side a classifier needs to tell each sample from the reference, and by what it does."
+        intro = "How many showers a side a classifier needs to distinguish each sample from the reference, and by what it does."
         sections.append(Section("Detectability", detectability, intro))
     if limits:
         failed = sum(not row.passed for row in limits)

@@ -284,7 +284,7 @@ def detectability(sample: Mapping[str, Any]) -> Statement | None:
         small = " · ".join(part for part in (small, "extrapolated") if part)
     bad = TOLERANCES["detectability"].bad
     flag = "bad" if value < bad else "good" if (low or value) >= _MANY_SHOWERS else "warn"
-    finding = f"{format_count(value)} showers a side tell it from the reference at 5 sigma"
+    finding = f"{format_count(value)} showers a side distinguish it from the reference at 5 sigma"
     return Statement("detectability", format_count(value), small, flag, 0.0, finding, "", 8, float(value))
 
 
