@@ -71,7 +71,6 @@ def test_a_card_that_was_measured_shows_numbers_with_errors_and_floors(card: Car
     assert ["peak energy", "654.4", "652.1", "MeV", "1.004", "0.0009", "0.754", "0.012"] in cells
     assert ["65.5 GeV", "25", "0.98", "0.011", "-", "-"] in cells
     assert ["core-cell deviations, 250 ± 2 GeV", "0.86", "-", "-", "-"] in cells
-    assert ["mean shapes with KS probability above 80 %", "75 %"] in cells
     assert ["GPU, batch 100", "0.0125", "a GPU"] in cells
     assert any("(30 of held.h5; 20 of more)" in " ".join(line) for line in cells)
     row = dict(zip(list_columns(), list_row(content), strict=True))

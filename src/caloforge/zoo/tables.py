@@ -146,9 +146,6 @@ def _metric_blocks(metrics: Mapping[str, Any]) -> Iterator[str | Block]:
         if key in core:
             pairs = *_pair(core[key], "value", "uncertainty"), *_pair(core[key], "floor")
             rows.append((f"core-cell {label}, {core['showers']}", *pairs))
-    share = metrics.get("ks_by_energy", {}).get("profiles_above_80_percent")
-    if share is not None:
-        rows.append(("mean shapes with KS probability above 80 %", f"{100.0 * share:.0f} %", "", "", ""))
     yield Block(("figure", ">value", ">±", ">floor", ">±"), rows)
     moments = metrics.get("moments", {})
     means = []
