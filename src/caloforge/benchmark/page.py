@@ -386,11 +386,13 @@ def _draw_model(
 
 
 def _name_models(place: Any, names: Sequence[tuple[float, float, float, str, str]]) -> None:
-    """Write the names beside the points: to their right, or to their left in the right half of the panel."""
+    """Write the names beside the points: to their right, or to their left in the right half of the panel; lower where another one is as high."""
     low, high = place.get_xlim()
-    for first, last, auc, name, shade in names:
+    names = sorted(names)
+    for number, (first, last, auc, name, shade) in enumerate(names):
+        lower = -14 * sum(abs(auc - other[2]) < 0.02 for other in names[:number])
         left = first * last > low * high
         at, shift, side = (first, -8, "right") if left else (last, 8, "left")
         style = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 10, "color": shade}
         ground = {"fc": "w", "ec": "none", "pad": 0.6}  # over the lines of Geant4 and gflash
-        place.annotate(name, (at, auc), (shift, 0), bbox=ground, **style)
+        place.annotate(name, (at, auc), (shift, lower), bbox=ground, **style)
