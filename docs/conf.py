@@ -80,6 +80,8 @@ NAVIGATION = {
         "Extend caloforge": "extending",
         "Contributing": "project/contributing",
         "Changelog": "project/changelog",
+        "Security": "project/security",
+        "Code of conduct": "project/code-of-conduct",
     },
 }
 """Captions of the navigation, title to page."""
@@ -88,6 +90,8 @@ PROJECT_PAGES = {
     "project/readme": "README.md",
     "project/contributing": "CONTRIBUTING.md",
     "project/changelog": "CHANGELOG.md",
+    "project/security": "SECURITY.md",
+    "project/code-of-conduct": "CODE_OF_CONDUCT.md",
     "project/data": "data/README.md",
     "project/geant4-application": "examples/geant4_application/README.md",
 }

@@ -80,7 +80,7 @@ def api_pages(package: Path, without: set[str]) -> dict[str, str]:
     def section(name: str, line: str, *options: str) -> str:
         body = [
             f".. automodule:: {name}",
-            *(f"   :{one}:" for one in ("members", "show-inheritance", *options)),
+            *(f"   :{one}" for one in ("members:", "show-inheritance:", *options)),
         ]
         return "\n".join([name, line * len(name), "", *body, ""])
 
@@ -97,7 +97,12 @@ def api_pages(package: Path, without: set[str]) -> dict[str, str]:
             if path.parent.name not in without
         )
         modules = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-        text = section(name, "=", "ignore-module-all")  # what a package only passes on is where it is defined
+        inner = ", ".join(
+            one.rpartition(".")[2] for one in below
+        )  # packages that can be called are no functions of this one
+        text = section(
+            name, "=", "ignore-module-all:", f"exclude-members: {inner}"
+        )  # what a package only passes on is where it is defined
         if below:
             text += "\n.. toctree::\n   :maxdepth: 1\n\n" + "".join(f"   {one}\n" for one in below)
         pages[name] = "\n".join([text, *(section(f"{name}.{one}", "-") for one in modules)])
