@@ -21,7 +21,7 @@ from caloforge.benchmark.page import cost, headline, speed_section, strongest, w
 from caloforge.studies.site.index import read_site, write_index
 from caloforge.text_files import read_json
 from caloforge.zoo.store import Card, shipped_models
-from caloforge.zoo.tables import models_page
+from caloforge.zoo.tables import models_page, width_of
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -67,12 +67,13 @@ def accuracy(card: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
     """Return response and resolution over Geant4's, the strongest classifier's AUC, and the showers to 5 sigma."""
     metrics = card["metrics"]
     response = metrics["moments"]["response"]
+    width, error = width_of(card, "response")
     found, several = strongest(model), metrics["figures"].get("detectability") or {}
     showers = several.get("value")
     limit = several.get("lower_limit")
     return [
         f"{response['ratio']:.3f} ± {response['ratio_uncertainty']:.3f}",
-        f"{response['width']:.2f} ± {response['width_uncertainty']:.2f}",
+        f"{width:.2f} ± {error:.2f}",
         "–" if found is None else f"{found[1]['value']:.2f}",
         "–" if showers is None and limit is None else f"{showers:,.0f}" if showers else f"above {limit:,.0f}",
     ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from caloforge.zoo.store import Card
 
-__all__ = ["Block", "card_blocks", "list_columns", "list_row", "models_page"]
+__all__ = ["Block", "card_blocks", "list_columns", "list_row", "models_page", "width_of"]
 
 
 class Block(NamedTuple):
@@ -252,7 +252,18 @@ def _moment_text(name: str, card: dict[str, Any]) -> str:
     if not entry:
         return "–"
     mean = f"{100 * (entry['ratio'] - 1):+.1f} ± {100 * entry['ratio_uncertainty']:.1f} %"
-    return f"{mean}; {entry['width']:.2f} ± {entry['width_uncertainty']:.2f}"
+    width, error = width_of(card, name)
+    return f"{mean}; {width:.2f} ± {error:.2f}"
+
+
+def width_of(card: Mapping[str, Any], name: str) -> tuple[float, float]:
+    """Return the ratio of an observable's widths and its error: the mean over slices of energy where the card has it, else that of all showers."""
+    metrics = card["metrics"]
+    sliced = metrics["figures"].get("moments", {}).get("width", {}).get(name)
+    if sliced is not None and sliced.get("value") is not None:
+        return float(sliced["value"]), float(sliced["uncertainty"])
+    entry = metrics["moments"][name]
+    return float(entry["width"]), float(entry["width_uncertainty"])
 
 
 def _detectability(card: dict[str, Any]) -> str:
