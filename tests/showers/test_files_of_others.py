@@ -90,7 +90,12 @@ def _elsewhere(file: h5py.File, name: str, through: bool = False) -> None:
 def _large(file: h5py.File, name: str) -> None:
     kind, shape = file[name].dtype, file[name].shape[1:]
     del file[name]
-    made = file.create_dataset(name, (1 << 28, *shape), kind, chunks=(1 << 27, *shape), compression="gzip")
+    try:
+        made = file.create_dataset(
+            name, (1 << 28, *shape), kind, chunks=(1 << 27, *shape), compression="gzip"
+        )
+    except ValueError:
+        pytest.skip("this version of HDF5 writes no chunks of 4 GiB")
     made.id.write_direct_chunk((0,) * made.ndim, b"x")
 
 

@@ -160,6 +160,8 @@ def read_rows(path: Path, dataset: h5py.Dataset, start: int, out: NDArray[Any]) 
         FileFormatError: When the file's data are damaged.
     """
     stop = start + len(out)
+    if not out.size:  # which some versions of h5py cannot read
+        return
     try:
         dataset.read_direct(out, np.s_[start:stop], np.s_[: len(out)])
     except hdf5.UNREADABLE as error:
