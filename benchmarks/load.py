@@ -4,7 +4,9 @@
 
 The first part generates samples of growing size (``ild-photon-50gev/vae-gan``, 100 cells, or ``--source``), validates each against
 another one of that size, and prints processor time and largest resident memory of each process. From the smallest and the largest size
-both are extrapolated in a straight line to ``--to`` showers (10^6), and the line says so; name that size in ``--numbers`` to measure it.
+both are extrapolated in a straight line to ``--to`` showers (10^6), and the line says so; name that size in ``--numbers`` to measure it:
+``--numbers 1000000`` on two cores of an AMD EPYC, one of which other work used, gave 235 s of processor time and 326 MB for ``generate`` (a file of 293 MB), 286 s
+and 4.2 GB for ``validate`` of 10^6 showers against 10^6.
 
 ``--faults`` goes on with things that fail, each in a process with its own file system (``unshare``, Linux; left out with a reason
 where that is not allowed): a full disk (a small tmpfs), a read-only folder, a limit on the size of files in place of a quota, a system

@@ -99,9 +99,12 @@ def test_a_signal_of_a_batch_system_leaves_nothing(tmp_path: Path, name: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_usage_errors_stay_with_typer() -> None:
-    result = CliRunner().invoke(_application(InputError("unused")), ["verb", "--no-such-option"])
+@pytest.mark.parametrize("words", [["verb", "--no-such-option"], ["--no-such-option"]])
+def test_wrong_usage_is_one_line(words: list[str]) -> None:
+    result = CliRunner().invoke(_application(InputError("unused")), words)
     assert result.exit_code == 2
-    assert "--no-such-option" in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("caloforge: error: No such option: --no-such-option")
+    assert line.endswith("--help)")
     assert describe(typer.Exit(3)) is None
-    assert describe(typer.BadParameter("x")) is None
+    assert describe(typer.BadParameter("x")) == ("Invalid value: x (caloforge --help)", 2)

@@ -57,8 +57,12 @@ class Failure(NamedTuple):
     exit_code: int
 
 
+UsageError: Any = typer.BadParameter.__base__
+"""Wrong usage: click's, or that of the copy of click inside typer."""
+
+
 def describe(error: BaseException) -> Failure | None:
-    """Return line and exit code for what a verb raised; None for typer's own exceptions (usage errors, exits)."""
+    """Return line and exit code for what a verb raised or for wrong usage; None for typer's own exceptions (exits, and help that it prints)."""
     if isinstance(error, CaloforgeError):
         return Failure(_one_line(str(error)), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
@@ -67,6 +71,8 @@ def describe(error: BaseException) -> Failure | None:
             how, code = "ended by a signal", 128 + error.number
         line = f"{how}; nothing half-written is left, the same command goes on where it can"
         return Failure(line + " (train: add --resume)", code)
+    if isinstance(error, UsageError) and type(error).__name__ != "NoArgsIsHelpError":
+        return _describe_usage(error)
     if any(kind.__module__.partition(".")[0] in {"typer", "click"} for kind in type(error).__mro__):
         return None  # of click, or of the copy of click inside typer
     if isinstance(error, OSError):
@@ -75,6 +81,12 @@ def describe(error: BaseException) -> Failure | None:
         return Failure(_one_line(_first_setting(error.errors())), 2)
     name = type(error).__name__
     return Failure(_one_line(f"unexpected {name}: {error} (--debug shows where)"), 1)
+
+
+def _describe_usage(error: Any) -> Failure:
+    """Say what was wrong with the words of a command, and whose help says more."""
+    where = "caloforge" if error.ctx is None else error.ctx.command_path
+    return Failure(_one_line(f"{error.format_message()} ({where} --help)"), 2)
 
 
 def _describe_os_error(error: OSError) -> Failure:
@@ -118,7 +130,14 @@ class Verbs(TyperGroup):
         """Move ``--debug`` to the front, so that it can be added to the end of a command that failed."""
         if "--debug" in args:
             args = ["--debug", *(arg for arg in args if arg != "--debug")]
-        return list(super().parse_args(ctx, args))
+        try:
+            return list(super().parse_args(ctx, args))
+        except UsageError as error:
+            failure = describe(error)
+            if failure is None:
+                raise
+            typer.echo(f"caloforge: error: {failure.line}", err=True)
+            raise typer.Exit(failure.exit_code) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; an error prints one line on standard error and sets the exit code."""
@@ -135,7 +154,7 @@ class Verbs(TyperGroup):
         except (Exception, KeyboardInterrupt) as error:
             failure = describe(error)
             if failure is None:
-                raise  # typer's own: usage errors, --help, exits
+                raise  # typer's own: --help, exits
             if ctx.params.get("debug"):
                 traceback.print_exc(file=sys.stderr)
             typer.echo(f"caloforge: error: {failure.line}", err=True)
