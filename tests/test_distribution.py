@@ -94,7 +94,7 @@ print(Path(caloforge.__file__).parents[1])
 import caloforge.validate.report.build as build
 
 drawing = build.Drawing
-build.Drawing = lambda figures, folder: drawing(figures[:1], folder)  # one figure: drawing has tests of its own
+build.Drawing = lambda figures, folder: drawing(figures[:1], folder)  # one figure: others are tested elsewhere
 folder = FOLDER
 for verb in ("detectors", "models"):
     run(verb)

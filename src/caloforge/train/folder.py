@@ -1,10 +1,9 @@
 """The run folder: what a training leaves behind, which showers it has seen, and how a model is built from it again.
 
-``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and
-result, and of a run that has ended the SHA-256 of settings, weights and identities, which are checked whenever these are read;
-``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
-``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on bit for bit, removed at the end: it is in torch's
-format and is read with ``weights_only=True``, so that it cannot run code; ``report/`` the measurement that ends a training. Every file is written whole or not at all.
+``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and result, and of a run that has ended sizes and SHA-256 of settings,
+weights and identities, which are checked whenever these are read; ``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
+``metrics.csv`` the log; ``state.pt`` what a stopped run needs to go on bit for bit, removed at the end: it is in torch's format and is read with ``weights_only=True``, so that it
+cannot run code; ``report/`` the measurement that ends a training. Every file is written whole or not at all.
 
 ``identities.npz`` has three sorted sets of identities of showers (uint64): ``training``, on which the model is calibrated
 too, ``selection`` (held-out showers, by which epochs are chosen) and ``inherited`` (what the weights of ``train.initial``

@@ -149,7 +149,7 @@ _GLANCE_NOTE = (
 _BESIDE = (
     "A table for each paper, only of showers of the paper's kind: the same particle, calorimeter and energies. Differences in the simulation "
     "(material, Geant4 version, physics, cuts) and in the number of showers remain: where the Geant4 of the paper differs from ours, a model is to be "
-    "compared with the Geant4 of its own source."
+    "compared with Geant4 as the same source gives it."
 )
 _SPEED = (
     "The papers' times are of their hardware, and their Geant4 takes twenty times longer a shower than ours. So compare milliseconds on like hardware, and no "
