@@ -331,9 +331,8 @@ class RunFolder:
             FileFormatError: When the folder is not a run.
         """
         if not self.info.exists():
-            raise FileFormatError(
-                self.path, "run.json", "is missing; expected a run folder of caloforge train"
-            )
+            message = "is missing; expected a run folder of caloforge train"
+            raise FileFormatError(self.path, "run.json", message)
         return described(self.info)
 
     def digests(self, members: int) -> dict[str, dict[str, Any]]:
