@@ -12,7 +12,9 @@ from pathlib import Path
 
 import nox
 
-EXTRAS = "geant4,eval,export,report,formats,track,tune,distributed,test,dev"
+EXTRAS = re.search(r"^TEST_EXTRAS := (.+)$", Path("Makefile").read_text(), re.MULTILINE)[
+    1
+]  # those of make test
 PYTHONS = ["3.11", "3.12", "3.13"]
 PYTEST = ("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -119,6 +119,17 @@ def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: 
         typer.echo(warnings.formatwarning(message, category, *where[:2], *where[3:]), err=True, nl=False)
 
 
+def _fail(error: BaseException, debug: bool = False) -> None:
+    """Print what :func:`describe` says of an error, and leave with its exit code; return where it says nothing."""
+    failure = describe(error)
+    if failure is None:
+        return
+    if debug:
+        traceback.print_exc(file=sys.stderr)
+    typer.echo(f"caloforge: error: {failure.line}", err=True)
+    raise typer.Exit(failure.exit_code) from None
+
+
 class Verbs(TyperGroup):
     """The group of verbs: accepts ``--debug`` anywhere and prints what a verb raises as one line."""
 
@@ -133,11 +144,8 @@ class Verbs(TyperGroup):
         try:
             return list(super().parse_args(ctx, args))
         except UsageError as error:
-            failure = describe(error)
-            if failure is None:
-                raise
-            typer.echo(f"caloforge: error: {failure.line}", err=True)
-            raise typer.Exit(failure.exit_code) from None
+            _fail(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; an error prints one line on standard error and sets the exit code."""
@@ -152,13 +160,8 @@ class Verbs(TyperGroup):
         except BrokenPipeError:
             raise  # typer answers it: the reader of a pipe went away
         except (Exception, KeyboardInterrupt) as error:
-            failure = describe(error)
-            if failure is None:
-                raise  # typer's own: --help, exits
-            if ctx.params.get("debug"):
-                traceback.print_exc(file=sys.stderr)
-            typer.echo(f"caloforge: error: {failure.line}", err=True)
-            raise typer.Exit(failure.exit_code) from None
+            _fail(error, bool(ctx.params.get("debug")))
+            raise  # typer's own: --help, exits
 
 
 app = typer.Typer(
