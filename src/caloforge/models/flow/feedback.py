@@ -84,7 +84,8 @@ class LayerFeedback(nn.Module):
     @torch.no_grad()
     def fit(self, values: CellValues, core: CoreMoments) -> None:
         """Take the table of energies and the widths of core cells."""
-        knots = torch.linspace(_LOWEST, _HIGHEST, _KNOTS).expand(1, self.table.shape[0], -1)
+        knots = torch.linspace(_LOWEST, _HIGHEST, _KNOTS, device=self.table.device)
+        knots = knots.expand(1, self.table.shape[0], -1)
         self.table.copy_(values.logarithms(knots)[0])
         self.spread.fill_(1.0)
         self.spread[core.cells] = core.spread
