@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from caloforge.geometry import CylindricalLayer, get_detector
 from caloforge.showers import Showers
-from caloforge.validate.plots.axes import fitted, ratio_limits, ratio_ticks
+from caloforge.validate.plots.axes import fitted, logarithmic, ratio_limits, ratio_ticks
 from caloforge.validate.plots.draw import draw_heat, draw_panel
 from caloforge.validate.plots.images import images
 from caloforge.validate.plots.panel import Curve, Heat, Image, Panel, figure_style
@@ -165,3 +165,21 @@ def test_everything_that_is_drawn_has_a_text_and_colours_for_the_dark() -> None:
     assert "min-width:600px" in page
     assert "prefers-color-scheme: dark" in page
     assert re.search(r'"#1b1f24": "#e4e7eb"', page)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(20.0, 500.0, ["20", "50", "100", "200", "500"]), (1.0, 1000.0, ["$\\mathdefault{10^{0}}$"])],
+)
+def test_numbers_of_a_logarithmic_axis_do_not_overlap(low: float, high: float, expected: list[str]) -> None:
+    """Below two decades 1, 2 and 5 times powers of ten as plain numbers, above them powers of ten; nothing in between."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure, place = pyplot.subplots()
+    place.set_xlim(low, high)
+    logarithmic(place)
+    figure.canvas.draw()
+    numbers = [label.get_text() for label in place.get_xticklabels()]
+    inside = [text for text, at in zip(numbers, place.get_xticks(), strict=True) if low <= at <= high]
+    assert inside[: len(expected)] == expected
+    assert not any(label.get_text() for label in place.get_xticklabels(minor=True))
+    pyplot.close(figure)

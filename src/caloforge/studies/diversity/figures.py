@@ -12,6 +12,7 @@ from caloforge.statistics.feature_distances import PRDC
 from caloforge.studies.base import Figure
 from caloforge.studies.diversity.measure import Measured, Similarities
 from caloforge.studies.drawing import Margins, histograms, legend, panel_row, panels, shower_image
+from caloforge.validate.plots.axes import logarithmic
 from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["figures_of"]
@@ -108,7 +109,7 @@ def _similarity_curve(sets: Sequence[Set], name: str) -> Figure:
                 error = np.hypot(found.error, reference.error)
                 difference.errorbar(x, found.mean - reference.mean, error, **style)
         difference.axhline(0.0, color=INK, lw=1.0)
-        difference.set_xscale("log")
+        logarithmic(difference)
         difference.set(xlabel="data range L [GeV]", ylabel=f"model − {name}")
         main.set_ylabel("mean structural similarity")
         _sets_legend(figure, pyplot, sets)

@@ -13,7 +13,7 @@ from caloforge.geometry import Detector
 from caloforge.studies.base import Figure
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, panel_row, panels
 from caloforge.studies.layers.measure import LayerProfile, LayerSample
-from caloforge.validate.plots.axes import ratio_limits
+from caloforge.validate.plots.axes import logarithmic, ratio_limits
 from caloforge.validate.plots.panel import BAND, INK, colour
 
 __all__ = ["layer_figures"]
@@ -103,8 +103,8 @@ def _energy_axis(place: Any, energies: NDArray[np.float64]) -> None:
     """Set the limits of an axis of energies (S,) in GeV, logarithmic where they span much; ``energies`` are in MeV."""
     low, high = energies.min() / 1000.0, energies.max() / 1000.0
     if high > 5 * low:
-        place.set_xscale("log")
         place.set_xlim(low / 1.3, high * 1.3)
+        logarithmic(place)
     else:
         margin = 0.08 * (high - low) or 0.1 * high
         place.set_xlim(low - margin, high + margin)

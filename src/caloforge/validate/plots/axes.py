@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FIVE_PERCENT", "fitted", "plain_name", "ratio_limits", "ratio_ticks", "whole_bins"]
+from caloforge.errors import require
+
+__all__ = ["FIVE_PERCENT", "fitted", "logarithmic", "plain_name", "ratio_limits", "ratio_ticks", "whole_bins"]
 
 Array = NDArray[np.float64]
 
@@ -69,6 +72,20 @@ def ratio_ticks(low: float, high: float) -> list[float]:
     step = high - 1.0
     step = 1.0 if step > 1.0 else step if step <= FIVE_PERCENT[1] - 0.99 else step / 2
     return [float(value) for value in np.arange(low, high + step / 2, step).round(4)]
+
+
+def logarithmic(place: Any) -> None:
+    """Scale x of matplotlib axes by its logarithm: plain numbers at 1, 2 and 5 times powers of ten where it spans less than two decades.
+
+    To be called when the limits are set. Between powers of ten matplotlib would write 3 x 10^2 and 4 x 10^2 over each other.
+    """
+    place.set_xscale("log")
+    ticker = require("matplotlib.ticker", extra="report")
+    low, high = place.get_xlim()
+    if high < 100.0 * low:
+        place.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        place.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    place.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _weighted_quantile(values: Array, weights: Array, part: float) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 from caloforge.errors import require
 from caloforge.files import atomic_path
 from caloforge.geometry.draw import text_as_it_is
-from caloforge.validate.plots.axes import fitted, whole_bins
+from caloforge.validate.plots.axes import fitted, logarithmic, whole_bins
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import (
     BAND,
@@ -111,8 +111,6 @@ def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None
     ratio.axhline(panel.base, color=INK, lw=1.1)
     for edge in panel.guides:
         ratio.axhline(edge, color=INK, lw=0.6, ls=":")
-    if panel.log_x:
-        main.set_xscale("log")
     if panel.log_y:
         main.set_yscale("log")
     bottom, top = panel.y_limits()
@@ -122,6 +120,8 @@ def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None
         if np.any(over := panel.beyond(curve, top)):
             main.plot(x[over], np.full(over.sum(), top), "^", color=colour(curve.role), ms=6, clip_on=False)
     main.set(ylabel=panel.y_label, ylim=(bottom, top), xlim=panel.x_limits())
+    if panel.log_x:
+        logarithmic(main)
     ratio.set(xlabel=panel.x_label, ylim=(low, high))
     ratio.set_ylabel(panel.ratio_lines("\n"), fontsize=12, loc="center")
     ratio.set_yticks(
@@ -243,11 +243,7 @@ def draw_growth(growth: Growth, pyplot: Any) -> Any:
             axes.plot(entry.showers, entry.auc, marker="|", ms=16, mew=2.2, color=shade)
             text = {"textcoords": "offset points", "ha": "center", "fontsize": 11, "color": shade}
             axes.annotate(entry.name, (entry.showers, entry.auc), (0, 12), **text)
-    axes.set_xscale("log")
-    ticker = require("matplotlib.ticker", extra="report")
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    logarithmic(axes)
     axes.set(xlabel="showers a side", ylabel="AUC of the strongest classifier", ylim=growth.limits())
     _legend(axes, growth.curves, loc="upper left")
     title, size = fitted(growth.title, 6.3)
