@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from caloforge.geometry import CylindricalLayer, get_detector
 from caloforge.showers import Showers
-from caloforge.validate.plots.axes import fitted, logarithmic, ratio_limits, ratio_ticks
+from caloforge.validate.plots.axes import fitted, legend_columns, logarithmic, ratio_limits, ratio_ticks
 from caloforge.validate.plots.draw import draw_heat, draw_panel
 from caloforge.validate.plots.images import images
 from caloforge.validate.plots.panel import Curve, Heat, Image, Panel, figure_style
@@ -183,3 +183,25 @@ def test_numbers_of_a_logarithmic_axis_do_not_overlap(low: float, high: float, e
     assert inside[: len(expected)] == expected
     assert not any(label.get_text() for label in place.get_xticklabels(minor=True))
     pyplot.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("longest", "columns"),
+    [(8, 2), (28, 2), (34, 1), (75, 1)],
+    ids=["short", "smaller", "one column", "long"],
+)
+def test_a_legend_stays_inside_its_axes(longest: int, columns: int) -> None:
+    """Names as long as that, drawn with the columns and letters that were chosen, are as wide as the axes at most."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    names = ["Geant4", "n" * longest, "m"]
+    count, size = legend_columns(names, 5.6)
+    assert count == columns
+    with figure_style() as styled:
+        figure, place = styled.subplots(figsize=(7.0, 5.0))
+        place.set_position((0.1, 0.1, 0.8, 0.8))
+        for name in names:
+            place.plot([0, 1], [0, 1], label=name)
+        legend = place.legend(ncols=count, fontsize=size, handlelength=1.6, columnspacing=1.2)
+        figure.canvas.draw()
+        assert legend.get_window_extent().width <= place.get_window_extent().width
+    pyplot.close("all")

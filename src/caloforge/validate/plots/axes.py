@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from caloforge.errors import require
 
-__all__ = ["FIVE_PERCENT", "fitted", "logarithmic", "plain_name", "ratio_limits", "ratio_ticks", "whole_bins"]
+__all__ = [
+    "FIVE_PERCENT",
+    "fitted",
+    "legend_columns",
+    "logarithmic",
+    "plain_name",
+    "ratio_limits",
+    "ratio_ticks",
+    "whole_bins",
+]
 
 Array = NDArray[np.float64]
 
@@ -31,6 +40,16 @@ def fitted(text: str, inches: float, size: float = 14.0) -> tuple[str, float]:
         return text, size
     small = max(0.72 * size, min(size, inches / (len(text) * letter)))
     return "\n".join(textwrap.wrap(text, max(8, int(inches / (small * letter))))), small
+
+
+def legend_columns(labels: Sequence[str], inches: float, size: float = 13.0) -> tuple[int, float]:
+    """Return the columns of a legend inside axes of that width, at most two, and the size of its letters, points: smaller before fewer."""
+    longest = max(map(len, labels), default=0) * 0.58 + 4.2  # of an entry with its line, in letters' heights
+    for columns, least in ((2, 0.75), (1, 0.6)):
+        fits = 72.0 * inches / (columns * longest)
+        if fits >= least * size:
+            return columns, min(size, fits)
+    return 1, 0.6 * size
 
 
 def plain_name(label: str) -> str:

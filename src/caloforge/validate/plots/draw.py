@@ -22,7 +22,7 @@ import numpy as np
 from caloforge.errors import require
 from caloforge.files import atomic_path
 from caloforge.geometry.draw import text_as_it_is
-from caloforge.validate.plots.axes import fitted, logarithmic, whole_bins
+from caloforge.validate.plots.axes import fitted, legend_columns, logarithmic, whole_bins
 from caloforge.validate.plots.event import EventDrawing
 from caloforge.validate.plots.panel import (
     BAND,
@@ -114,7 +114,8 @@ def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None
     if panel.log_y:
         main.set_yscale("log")
     bottom, top = panel.y_limits()
-    room = 0.09 * -(-len(panel.curves) // 2)  # for the legend
+    columns, letters = legend_columns([curve.label for curve in panel.curves], inches)
+    room = 0.09 * -(-len(panel.curves) // columns)  # for the legend
     top = top * (top / bottom) ** (room / 0.9) if panel.log_y else top + room * (top - bottom)
     for curve in panel.curves:
         if np.any(over := panel.beyond(curve, top)):
@@ -136,7 +137,8 @@ def fill_panel(panel: Panel, main: Any, ratio: Any, inches: float = 5.6) -> None
     if panel.ticks or panel.whole:
         for axes in (ratio, main):
             axes.tick_params(axis="x", which="minor", bottom=False, top=False)
-    _legend(main, panel.curves, loc="upper right", ncols=2, handlelength=1.6, columnspacing=1.2)
+    where = {"loc": "upper right", "ncols": columns, "fontsize": letters}
+    _legend(main, panel.curves, **where, handlelength=1.6, columnspacing=1.2)
     main.yaxis.get_offset_text().set_x(-0.13)  # a power of ten stands left of the title
     title, size = fitted(panel.title, inches)
     main.set_title(title, loc="left", fontsize=size)
