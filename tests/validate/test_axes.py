@@ -193,7 +193,7 @@ def test_numbers_of_a_logarithmic_axis_do_not_overlap(low: float, high: float, e
 def test_a_legend_stays_inside_its_axes(longest: int, columns: int) -> None:
     """Names as long as that, drawn with the columns and letters that were chosen, are as wide as the axes at most."""
     pyplot = pytest.importorskip("matplotlib.pyplot")
-    names = ["Geant4", "n" * longest, "m"]
+    names = ["Geant4", ("ild-photon-50gev/" * 9)[:longest], "b"]
     count, size = legend_columns(names, 5.6)
     assert count == columns
     with figure_style() as styled:
