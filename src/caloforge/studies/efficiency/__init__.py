@@ -65,10 +65,10 @@ class EfficiencyStudy(Study):
     title = "Accuracy against the number of Geant4 showers"
     source = "meta-hep"
     needs = (
-        "reference showers that are for measuring alone, and behind them files of other Geant4 showers of the same detector to train on; "
+        "reference showers that are used only to measure, followed by files of other Geant4 showers of the same detector to train on; "
         "or results, a folder of measurements"
     )
-    question = "How good does a model become with few showers?"
+    question = "How accurate is a model that is trained on few showers?"
     Settings = EfficiencySettings
     least_generated = 0
     judges = False

@@ -160,7 +160,7 @@ def not_made(plan: Mapping[str, Entry], entries: Mapping[str, Any], group: Group
     if not missing:
         return ""
     return (
-        f"Planned, but not trained, for want of time on a GPU: {', '.join(missing)}. "
+        f"Planned, but not trained, since GPU time was not available: {', '.join(missing)}. "
         f"`python scripts/flagship_study.py train --data showers --runs runs --only {group}` trains them."
     )
 
@@ -171,7 +171,7 @@ def spread_of_times(entries: Mapping[str, Any]) -> str:
     if len(times) < 2 or times[-1] < _ROUGH * times[0]:
         return ""
     return (
-        f"Times are rough: the baseline's trainings with other seeds, networks of one form and as many steps, took from "
+        f"Times are rough: the baseline's trainings with other seeds, which have the same network and number of steps, took from "
         f"{times[0]:,.0f} to {times[-1]:,.0f} µs."
     )
 
@@ -356,7 +356,7 @@ def _made(results: Mapping[str, Any]) -> list[str]:
     lines = [
         "## How this was made",
         f"Measured {days} with caloforge {results['caloforge_version']} against {reference['n']:,} Geant4 showers of "
-        f"`{reference['detector']}` ({files}), none of which was trained on; trained on {', '.join(hardware)}. The list of trainings is "
+        f"`{reference['detector']}` ({files}), which no model was trained on. Trainings ran on {', '.join(hardware)}; the list of them is "
         "`scripts/flagship.toml`.",
         "",
         "```",
