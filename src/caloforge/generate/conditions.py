@@ -1,4 +1,4 @@
-"""The showers of a generation: how many, of which energies, angles and further conditions, in which parts.
+"""The request of a generation: number of showers, energies, angles and further conditions, and the parts in which they are generated.
 
 Generated showers are stored with the conditions that they have: a model without an angle makes showers of the angles that it was trained
 at, whatever the request says, and of one particle. What a model cannot make is refused (:func:`admitted`); what is assumed, or left out, is said (:func:`notes`).

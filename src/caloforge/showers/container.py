@@ -1,4 +1,4 @@
-"""Showers in memory, and the protocol of everything that showers can be read from."""
+"""Showers in memory, and the protocol of all sources of showers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESERVED_CONDITIONS = ("incident_energy", "incident_theta")  # names of argument
 
 @runtime_checkable
 class ShowerSource(Protocol):
-    """Anything that showers can be read from, all at once or piece by piece.
+    """A source of showers, which can be read as a whole or in chunks.
 
     Code that only reads takes a ShowerSource: :class:`~caloforge.showers.Showers`, a :class:`~caloforge.showers.ShowerFile`, or one
     of :mod:`caloforge.showers.views`.

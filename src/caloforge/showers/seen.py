@@ -1,4 +1,4 @@
-"""Which reference showers a model has seen: found by their identities and by their simulation seeds.
+"""Reference showers that a model has seen, found by their identities and by their simulation seeds.
 
 A model must not be judged by showers that trained or selected it. Generated showers therefore have the identities of what
 their model has seen (``seen``), and, where those showers do not exist any more, the seeds of their simulation (attribute

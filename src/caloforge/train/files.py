@@ -1,4 +1,4 @@
-"""Which files, or showers in memory, a training reads: those that are given, or of a run that goes on its own."""
+"""Files, or showers in memory, that a training reads: those that are given or, for a resumed run, those of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The amplification study: how many showers of the truth a generated sample is worth.
+"""The amplification study: effective size of a generated sample, in showers of the truth.
 
 References:
     S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352.

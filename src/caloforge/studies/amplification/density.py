@@ -1,4 +1,4 @@
-"""The density study: does a kernel density or a histogram of the same training set do what the generator does?
+"""The density study: is a kernel density or a histogram of the same training set as accurate as the generator?
 
 Each estimator sees the observables of n showers, not the showers: it is fitted to one quantity at a time (one
 observable, two, or all four) and draws as many values of it as wanted. Its smoothness (bandwidth, number of bins) is

@@ -1,4 +1,4 @@
-"""The study of data efficiency: how good is a model after so many Geant4 showers, and what does a start other than nothing give?
+"""The study of data efficiency: accuracy of a model against the number of Geant4 training showers, from several starts.
 
 ``flow-matching`` is trained on 100, 300, 1,000, ... showers from nothing, after a pre-training on gflash showers of the same detector, and from
 a shipped model of another detector; each is compared with Geant4 showers that were not seen (:mod:`~caloforge.studies.efficiency.measure`).

@@ -1,4 +1,4 @@
-"""The study of layers: what each layer sees, against energy, after the figures of the ATLAS note.
+"""The study of layers: energies and shapes of each layer against incident energy, after the figures of the ATLAS note.
 
 Energy per layer at every energy, shower depth, response and resolution, average eta (x) and phi (y) profiles of each layer,
 energy-weighted mean and width, for generated against reference showers of any detector of several layers. The note's

@@ -1,4 +1,4 @@
-"""The entrance of the results: how good and how fast every model is, beside Geant4 and the papers, then the studies.
+"""The first page of the results: accuracy and speed of every model, compared with Geant4 and the papers, then the studies.
 
 Its first part comes from the cards of the shipped models and from the published benchmark, which are the one source of
 accuracies and times; the second from the rows of the studies. A paper's number stands only beside showers of its kind
@@ -57,7 +57,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Site:
-    """What the entrance shows of the studies."""
+    """What the first page shows of the studies."""
 
     done: Sequence[Done]
     models: Sequence[str]  # names of all that is judged

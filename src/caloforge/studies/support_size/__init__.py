@@ -31,7 +31,7 @@ _NARROW = 1.5  # incident energies within this factor can be compared as one
 
 
 class SupportSizeStudy(Study):
-    """Birthday-paradox test of the size of a generator's support."""
+    """Support size of a generator by the birthday paradox."""
 
     name = "support-size"
     title = "Support size by the birthday paradox"

@@ -8,7 +8,7 @@ flag        condition
 =========== ==================================================================================
 bad         d >= t and d >= 5 u
 warn        d >= t / 3 and d >= 3 u, and not bad
-unknown     not significant (d < 3 u), and u > t or d >= t: the test cannot tell right from wrong
+unknown     undecided: not significant (d < 3 u), and u > t or d >= t
 good        everything else: right, or wrong by less than a third of the tolerance
 =========== ==================================================================================
 
