@@ -339,11 +339,11 @@ def _table(name: str, values: ArrayLike, n: int) -> NDArray[Any]:
 def _check_alike(first: Showers, other: Showers) -> None:
     """Raise when two sets of showers cannot be joined."""
     if other.detector != first.detector:
-        msg = f"showers of detector '{other.detector.name}' do not go with those of '{first.detector.name}'"
+        msg = f"showers of detector '{other.detector.name}' cannot be joined with those of '{first.detector.name}'"
         raise IncompatibleError(msg)
     sizes, expected = _sizes(other), _sizes(first)
     if sizes != expected:
-        msg = f"showers with conditions {sizes or 'none'} do not go with those that have {expected or 'none'}"
+        msg = f"showers with conditions {sizes or 'none'} cannot be joined with those that have {expected or 'none'}"
         raise IncompatibleError(msg)
 
 

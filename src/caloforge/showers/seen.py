@@ -115,7 +115,7 @@ class SeenCheck:
             if count.n
         ]
         if wrong and not allow_seen:
-            raise SeenShowersError(f"{'; '.join(wrong)}; use --allow-seen to go on")
+            raise SeenShowersError(f"{'; '.join(wrong)}; use --allow-seen to continue")
         return known
 
     def _identities(self, detector: Detector) -> list[NDArray[np.uint64]]:

@@ -361,7 +361,7 @@ class RunFolder:
         content = self.read()
         if content.get("status") not in ("finished", "unfinished"):
             raise FileFormatError(
-                self.path, "run.json", "says that the training is not finished; go on with --resume"
+                self.path, "run.json", "says that the training is not finished; continue it with --resume"
             )
         own = self.detector()
         if detector is not None and detector != own and "detectors" not in content:

@@ -96,7 +96,7 @@ class Par04Form(CellForm):
         super().__init__(model)
         unknown = [name for name in model.conditions if name not in _UNITS]
         if unknown:
-            msg = f"form 'par04' has energy and angle alone; the model needs '{unknown[0]}', too"
+            msg = f"form 'par04' has only energy and angle; the model also needs '{unknown[0]}'"
             raise IncompatibleError(msg)
         self.register_buffer("order", torch.from_numpy(_mesh_order(model.detector)), persistent=False)
 
