@@ -166,7 +166,7 @@ def test_joining_refuses(make) -> None:
         IncompatibleError, match="detector 'ild-ecal-10x10' cannot be joined with those of 'toy'"
     ):
         Showers.concatenate([make(2), other])
-    with pytest.raises(IncompatibleError, match="conditions none do not go with"):
+    with pytest.raises(IncompatibleError, match="conditions none cannot be joined with"):
         Showers.concatenate([make(2), make(2, conditions={})])
     with pytest.raises(InputError, match="at least one"):
         Showers.concatenate([])
