@@ -96,7 +96,7 @@ class Cluster:
             ) from error
         except (OSError, distributed.CancelledError, TimeoutError) as error:
             raise ClusterError(
-                "the scheduler cannot be reached any more; the same command goes on where it can"
+                "the scheduler cannot be reached any more; repeat the command to continue where it can"
             ) from error
         finally:
             with suppress(Exception):

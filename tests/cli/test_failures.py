@@ -95,7 +95,7 @@ def test_a_signal_of_a_batch_system_leaves_nothing(tmp_path: Path, name: str) ->
         check=False,
     )
     assert done.returncode == 128 + getattr(signal, name)
-    assert done.stderr.startswith("caloforge: error: ended by a signal; nothing half-written is left")
+    assert done.stderr.startswith("caloforge: error: ended by a signal; no incomplete file is left")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -106,7 +106,7 @@ def test_what_the_sampling_fraction_is_and_what_leaks(run: Callable[..., Any], t
     path.write_text(LEAKING.replace('"e-"', '"pi-"'))
     text, card = run("detectors", path).stdout, json.loads(run("detectors", path, "--json").stdout)
     assert card["leakage"] is None
-    assert "gflash has no showers of pi-" in text
+    assert "gflash cannot simulate pi-" in text
 
 
 def test_leakage_of_built_in_detectors(run: Callable[..., Any]) -> None:

@@ -127,7 +127,7 @@ def test_extrapolation_is_a_choice(run: Path) -> None:
 def test_like_of_another_detector(run: Path) -> None:
     detector = get_detector("ild-ecal-10x10")
     other = Showers(detector, np.zeros((2, 100)), np.ones(2))
-    with pytest.raises(IncompatibleError, match="cannot be imitated"):
+    with pytest.raises(IncompatibleError, match="cannot take its conditions from showers of"):
         load(run, device="cpu").generate(like=other)
     with pytest.raises(InputError, match="leave out energy"):
         load(run, device="cpu").generate(like=other, energy="1GeV")

@@ -162,9 +162,11 @@ def test_joining_fills_missing_angles(make) -> None:
 
 def test_joining_refuses(make) -> None:
     other = Showers("ild-ecal-10x10", np.zeros((1, 100)), [1.0])
-    with pytest.raises(IncompatibleError, match="detector 'ild-ecal-10x10' do not go with those of 'toy'"):
+    with pytest.raises(
+        IncompatibleError, match="detector 'ild-ecal-10x10' cannot be joined with those of 'toy'"
+    ):
         Showers.concatenate([make(2), other])
-    with pytest.raises(IncompatibleError, match="conditions none do not go with"):
+    with pytest.raises(IncompatibleError, match="conditions none cannot be joined with"):
         Showers.concatenate([make(2), make(2, conditions={})])
     with pytest.raises(InputError, match="at least one"):
         Showers.concatenate([])

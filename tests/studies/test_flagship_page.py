@@ -49,7 +49,7 @@ def test_what_was_not_trained_is_said_and_not_drawn(results: dict[str, Any], tmp
     ):
         section = text.split(title)[1].split("\n## ")[0]
         missing = [entry.title for name, entry in entries_of(plan, [group]).items() if name not in kept]
-        assert f"Planned, but not trained, for want of time on a GPU: {', '.join(missing)}." in section
+        assert f"Planned, but not trained, since GPU time was not available: {', '.join(missing)}." in section
         assert ("Not measured." in section) == (group != "ablations")
         assert ("![" in section) == (group == "ablations")
     assert plan["no-moments"].note in text

@@ -215,7 +215,7 @@ def test_the_page_says_what_was_measured(folder: Path, results: Path, script: Sc
         ("student", "student", "2"),
     ]
     assert steps[0][4].startswith(f"{entries['baseline@3']['figures']['auc_high']['value']:.3f} ±")
-    (base, choice) = _rows(text, "## What each choice buys")
+    (base, choice) = _rows(text, "## What each choice changes")
     assert base[3] == "–"
     networks = [
         np.array(entries[name]["figures"]["auc_low"]["networks"]) for name in ("no-trend", "baseline")
@@ -225,7 +225,7 @@ def test_the_page_says_what_was_measured(folder: Path, results: Path, script: Sc
     error = np.sqrt((1 / 3 + 0.25) * d.var(ddof=1))
     assert choice[5] == f"{d.mean():+.3f} ± {error:.3f}"
     assert "`core=1.0`" in text
-    assert "Of 2 differences of nothing 0.1 would be" in text
+    assert "If no choice had an effect, 0.1 of 2 differences would be" in text
     assert entries["baseline"]["date"] in text
     assert read_json(results)["command"] in text
     assert str(folder) not in text

@@ -198,7 +198,7 @@ def test_a_model_is_counted_timed_and_compared_with_geant4(model: Generator, tmp
     assert result.data["vae"]["n"] == 150
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Conv2D against Conv3D" not in page  # the paper's showers are of another calorimeter
-    assert "No number of the paper stands beside those of atlas-em-barrel" in page
+    assert "The numbers of atlas-em-barrel are not compared with those of the paper" in page
     untimed = run_study("shapes", truth, model, settings=QUICK | {"timing": False}, labels=["vae"], n=50)
     assert [row.quantity for row in untimed.rows if "time" in row.quantity or "speed" in row.quantity] == []
     assert any(text.endswith("docs/benchmark.md.") for text in untimed.texts)

@@ -109,7 +109,7 @@ def test_an_empty_zoo_says_so(reference: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(
-        InputError, match="no model is shipped yet and none was given; it needs reference files"
+        InputError, match="there is no shipped model and none was given; it needs reference files"
     ):
         run_study("all", reference, settings={"zoo": str(empty)})
     arguments = ["study", "all", str(reference), "-o", str(tmp_path / "out"), "--set", f"zoo={empty}"]

@@ -101,7 +101,10 @@ def test_page_figures_and_papers_numbers_are_there(written):
     page = unescape((output / "report.html").read_text())
     rows = json.loads((output / "study.json").read_text())["rows"]
     assert not any(row["paper"] for row in rows)  # the paper's showers are of another calorimeter
-    assert "No number of the paper stands beside those of ild-ecal: 3DGAN support size has electrons" in page
+    assert (
+        "The numbers of ild-ecal are not compared with those of the paper: 3DGAN support size has electrons"
+        in page
+    )
 
 
 def test_the_papers_numbers_stand_beside_showers_of_the_papers_kind() -> None:

@@ -150,7 +150,7 @@ def test_what_does_not_go_together_is_refused(folder: Path, files: list[Path], j
     with pytest.raises(IncompatibleError, match=r"'wide' has 7 x 7 x 4 cells, 'thin' 5 x 5 x 4"):
         train("flow-matching", [files[0], wide], folder / "no", {"model": SMALL}, device="cpu")
     off, start = {"model": SMALL | {"detector_conditions": False}}, RunFolder(joint).weights()
-    with pytest.raises(IncompatibleError, match=r"'thick' do not go with those of 'thin'"):
+    with pytest.raises(IncompatibleError, match=r"'thick' cannot be joined with those of 'thin'"):
         train("flow-matching", files[:2], folder / "no", off, device="cpu")
     with pytest.raises(ConfigError, match=r"train.start is set and the files are of several detectors"):
         train("flow-matching", files[:2], folder / "no", {"model": SMALL}, device="cpu", start=start)

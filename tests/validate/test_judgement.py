@@ -98,7 +98,7 @@ def test_what_is_wrong_is_found_named_and_ranked_last(
     assert worst.causes[0].name == cause
     assert worst.causes[0].flag == "bad"
     first, second = verdicts(metrics)
-    assert first.startswith("mild, nearest to the reference: no deviation of a size that matters")
+    assert first.startswith("mild, nearest to the reference: no relevant deviation was found")
     assert words in second.split(";")[0]
     columns, rows = summary_rows(metrics)
     assert columns[1:] == ["mild", "wrong"]
@@ -117,7 +117,7 @@ def test_few_showers_cannot_tell(showers: tuple[Showers, Showers]) -> None:
     statements = judge(compute_metrics(*few, SETTINGS, ["moments", "spectrum"]))
     assert statements["resolution"].flag == "unknown"
     (sentence,) = verdicts({"samples": {"few": compute_metrics(*few, SETTINGS, ["moments"])}})
-    assert "cannot tell: " in sentence
+    assert "undecided: " in sentence
 
 
 # -- rules

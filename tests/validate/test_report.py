@@ -313,13 +313,13 @@ def test_the_best_sample_comes_first() -> None:
     assert [cell.flag for cell in auc[1:]] == ["good", "good", "bad"]
     assert all(len(row) == len(columns) for row in rows)
     sentences = verdicts(METRICS)
-    assert sentences[0].startswith("near, nearest to the reference: no deviation")
+    assert sentences[0].startswith("near, nearest to the reference: no relevant deviation")
     assert sentences[2].startswith("far: a classifier reaches AUC 0.90")
 
 
 def test_nothing_measured_is_said() -> None:
     nothing = {"samples": {"a": {"skipped": {}}}}
-    assert verdicts(nothing) == ["No metric was measured that samples can be judged by."]
+    assert verdicts(nothing) == ["None of the metrics by which samples are judged was measured."]
 
 
 def test_every_number_is_in_the_table_of_metrics() -> None:

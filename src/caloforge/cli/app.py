@@ -69,7 +69,7 @@ def describe(error: BaseException) -> Failure | None:
         how, code = "interrupted", INTERRUPTED
         if isinstance(error, Terminated):
             how, code = "ended by a signal", 128 + error.number
-        line = f"{how}; nothing half-written is left, the same command goes on where it can"
+        line = f"{how}; no incomplete file is left; repeat the command to continue where it can"
         return Failure(line + " (train: add --resume)", code)
     if isinstance(error, UsageError) and type(error).__name__ != "NoArgsIsHelpError":
         return _describe_usage(error)
@@ -204,10 +204,10 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Simulate, learn, generate and validate particle showers in calorimeters.
+    """Simulate particle showers in calorimeters, train generative models on them, generate more, and validate these.
 
-    Energies need their unit: 50GeV, 500MeV, 10-100GeV, 1-1000GeV:log, 1-262GeV:log2.
-    Angles are degrees, 90 is perpendicular to the front face.
+    Write energies with their unit: 50GeV, 500MeV, 10-100GeV, 1-1000GeV:log, 1-262GeV:log2.
+    Angles are in degrees; 90 is perpendicular to the front face.
     """
 
 

@@ -16,15 +16,15 @@ def benchmark(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...", help="Shipped models and run folders; all shipped models when left out."
+            metavar="[SOURCE]...", help="Shipped models and run folders; without any, all shipped models."
         ),
     ] = None,
     energy: cli.Energy = None,
     theta: cli.Theta = None,
-    batch: Annotated[
-        str, typer.Option("--batch", help="Showers at once, such as 1,100,10000.")
-    ] = "1,100,10000",
-    threads: Annotated[str, typer.Option("--threads", help="Threads on a CPU, such as 1,all.")] = "1,all",
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, such as 1,100,10000.")] = "1,100,10000",
+    threads: Annotated[
+        str, typer.Option("--threads", help="Numbers of CPU threads, such as 1,all.")
+    ] = "1,all",
     device: Annotated[
         str,
         typer.Option(
@@ -39,20 +39,22 @@ def benchmark(
             "--geant4",
             min=0,
             metavar="N",
-            help="Showers of each detector by Geant4; 0: its time is that of the card.",
+            help="Number of Geant4 showers of each detector; with 0 Geant4's time is taken from the card.",
         ),
     ] = 20,
     seconds: Annotated[
         float,
-        typer.Option("--seconds", help="Time for one measurement; one batch of up to 100 is always made."),
+        typer.Option(
+            "--seconds", help="Seconds for one measurement; one batch of up to 100 is always measured."
+        ),
     ] = 10.0,
     seed: cli.Seed = 0,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Time showers of models, Geant4 and gflash, on the same energies: benchmark.json, report.html, figures/.
+    """Measure the time of a shower of models, Geant4 and gflash at the same energies; write benchmark.json, report.html, figures/.
 
-    Energies and angles are by default those that the models were trained on. An interrupted run goes on with the same command.
+    Energies and angles are by default those of the models' training. Repeat the command to continue an interrupted run.
     """
     from caloforge.benchmark import benchmark as run
     from caloforge.benchmark.page import speed_rows

@@ -29,25 +29,29 @@ def convert(
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option("--format", help="Format of the input; by default the one that it looks like."),
+        typer.Option("--format", help="Format of the input; recognised by its content by default."),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", help="Format of the output; by default that of its ending.")
+        str | None,
+        typer.Option("--to", help="Format of the output; by default that of the file name's ending."),
     ] = None,
     layout: Annotated[
         str,
-        typer.Option("--layout", help="Of files of caloforge: dense, or sparse (only cells with energy)."),
+        typer.Option(
+            "--layout", help="Layout of caloforge's format: dense, or sparse (only cells with energy)."
+        ),
     ] = "dense",
     detector: Annotated[
-        str | None, typer.Option("--detector", help="Detector of the showers, or the TOML file of your own.")
+        str | None,
+        typer.Option("--detector", help="Detector of the showers, a name or the TOML file of your own."),
     ] = None,
     key: Annotated[
         list[str] | None,
         typer.Option(
             "--key",
             metavar="ROLE=NAME",
-            help="What data are called in the file: cells, energy, theta, conditions/NAME, tree, hit_energy, hit_cell, hit_x, hit_y, "
-            "hit_z; repeat it for more. cells=a,b,c: one array a layer.",
+            help="Name of data in the file; ROLE is cells, energy, theta, conditions/NAME, tree, hit_energy, hit_cell, hit_x, hit_y or "
+            "hit_z; repeat it for more. cells=a,b,c: one array for each layer.",
         ),
     ] = None,
     axes: Annotated[
@@ -55,19 +59,24 @@ def convert(
         typer.Option("--axes", help="Order of the cells' axes, the slowest first: zxy, or raz in a mesh."),
     ] = "",
     energy_unit: Annotated[
-        str | None, typer.Option("--energy-unit", help="Of the incident energies: eV, keV, MeV, GeV, TeV.")
+        str | None,
+        typer.Option("--energy-unit", help="Unit of the incident energies: eV, keV, MeV, GeV, TeV."),
     ] = None,
     cell_unit: Annotated[
-        str | None, typer.Option("--cell-unit", help="Of the cells: eV, keV, MeV, GeV, TeV.")
+        str | None, typer.Option("--cell-unit", help="Unit of the cells: eV, keV, MeV, GeV, TeV.")
     ] = None,
     cell_scale: Annotated[
-        float, typer.Option("--cell-scale", help="Factor for the cells, such as a sampling fraction.")
+        float,
+        typer.Option("--cell-scale", help="Factor that multiplies the cells, such as a sampling fraction."),
     ] = 1.0,
-    angle_unit: Annotated[str | None, typer.Option("--angle-unit", help="deg or rad.")] = None,
+    angle_unit: Annotated[
+        str | None, typer.Option("--angle-unit", help="Unit of the angles: deg or rad.")
+    ] = None,
     angle_from: Annotated[
         str,
         typer.Option(
-            "--angle-from", help="plane: 90 degrees is perpendicular; normal: 0 is; opposite: 180 minus ours."
+            "--angle-from",
+            help="plane: 90 degrees is perpendicular; normal: 0 is; opposite: 180 minus the angle of plane.",
         ),
     ] = "plane",
     energy: Annotated[
@@ -82,7 +91,9 @@ def convert(
     origin: Annotated[
         str,
         typer.Option(
-            "--origin", metavar="X,Y,Z", help="Where the axis enters the front face, in the file, mm."
+            "--origin",
+            metavar="X,Y,Z",
+            help="Point where the axis enters the front face, in the file's coordinates, mm.",
         ),
     ] = "0,0,0",
     drop_outside: Annotated[
@@ -90,12 +101,12 @@ def convert(
     ] = False,
     clip_negative: Annotated[bool, typer.Option("--clip-negative", help="Set negative cells to 0.")] = False,
     allow_implausible: Annotated[
-        bool, typer.Option("--allow-implausible", help="Go on with units or axes that look wrong.")
+        bool, typer.Option("--allow-implausible", help="Accept units or axes that look wrong.")
     ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Convert showers between formats: CaloChallenge, CaloGAN, getting_high, 3DGAN, LEMURS, ShowerData, ROOT, EDM4hep, NumPy, ours."""
+    """Convert showers between caloforge's format and CaloChallenge, CaloGAN, getting_high, 3DGAN, LEMURS, ShowerData, ROOT, EDM4hep, NumPy."""
     from caloforge.errors import InputError
     from caloforge.formats import convert as run
 

@@ -32,7 +32,7 @@ def demo(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Train on packaged Geant4 showers, generate, validate: minutes on two cores."""
+    """Train a model on packaged Geant4 showers, generate showers and validate them; takes minutes on two cores."""
     import numpy as np
 
     from caloforge.data import sample_path
@@ -58,8 +58,8 @@ def demo(
         print_json({name: str(path) for name, path in paths.items()} | {"seconds": seconds})
         return
     print_rich(report.summary())
-    print_written(truth, "Geant4 showers that the model was not trained on")
+    print_written(truth, "held-out Geant4 showers")
     print_written(run, "the trained model")
     print_written(fake, "generated showers with the same energies and alignments")
     print_written(report.path, "open it in a browser")
-    print_lines([f"the whole path took {seconds:.0f} s"])
+    print_lines([f"the demo took {seconds:.0f} s"])

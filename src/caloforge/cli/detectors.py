@@ -34,7 +34,8 @@ _FRACTIONS: dict[SamplingSource, str] = {
 
 def detectors(
     name: Annotated[
-        str | None, typer.Argument(help="A detector, or the TOML file of your own; all when left out.")
+        str | None,
+        typer.Argument(help="Name of a detector, or the TOML file of your own; without it all are listed."),
     ] = None,
     draw: Annotated[
         Path | None, typer.Option("--draw", help="Draw the side view into this file (.png, .pdf, .svg).")
@@ -42,7 +43,7 @@ def detectors(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """List the detectors, or show one: layers, cells, depth, materials, beam of the published study."""
+    """List the detectors, or describe one: layers, cells, depth, materials, beam of the published study."""
     from caloforge.errors import InputError
     from caloforge.geometry import DETECTORS, get_detector
 
@@ -172,7 +173,7 @@ def _response_facts(detector: Detector) -> list[str]:
         return (
             []
             if not detector.simulable
-            else [f"leakage            unknown: gflash has no showers of {detector.beam.particle}"]
+            else [f"leakage            unknown: gflash cannot simulate {detector.beam.particle}"]
         )
     behind, beside = (100 * leakage[key] for key in ("longitudinal", "lateral"))
     facts = [
@@ -214,7 +215,7 @@ def _print_one(detector: Detector) -> None:
         named = ", ".join(f"{key} ({size})" for key, size in detector.condition_sizes.items())
         facts.append(f"conditions         {named}")
     if not detector.simulable:
-        facts.append("simulation         no: this mesh is for reading and validating files")
+        facts.append("simulation         not possible: this mesh is only for reading and validating files")
     print_lines(facts)
     if detector.stack:
         print_lines(["materials along the beam:", *_materials(detector)])

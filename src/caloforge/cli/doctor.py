@@ -40,10 +40,10 @@ class Finding(NamedTuple):
 def doctor(
     as_json: Json = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 when something optional is missing, too.")
+        bool, typer.Option("--strict", help="Exit with 1 also when something optional is missing.")
     ] = False,
 ) -> None:
-    """Check Python, packages, torch, GPU, Geant4's tables, memory, disk and the shipped models, and say how to mend each.
+    """Check Python, packages, torch, GPU, Geant4's tables, memory, disk and the shipped models, and say how to fix problems.
 
     Exit code 1: something that every verb needs is broken. What only some verbs need may be missing.
     """
@@ -144,7 +144,7 @@ def _torch() -> Iterator[Finding]:
             "gpu",
             OPTIONAL,
             text,
-            "with an NVIDIA GPU: look whether nvidia-smi lists it, and its driver is recent",
+            "with an NVIDIA GPU: check that nvidia-smi lists it and that its driver is recent",
         )
 
 
@@ -177,7 +177,7 @@ def _memory() -> Iterator[Finding]:
 
     free = free_memory()
     low = free < _LEAST_MEMORY
-    remedy = "end other programs, or train with --set data.memory=500MB and small batches" if low else ""
+    remedy = "stop other programs, or train with --set data.memory=500MB and small batches" if low else ""
     yield Finding("memory", OPTIONAL if low else GOOD, f"{free / 2**30:.1f} GiB free", remedy)
     for name, folder in (("this folder", Path.cwd()), ("temporary files", Path(tempfile.gettempdir()))):
         room = shutil.disk_usage(folder).free
@@ -186,7 +186,7 @@ def _memory() -> Iterator[Finding]:
                 name,
                 OPTIONAL,
                 f"{folder} is not writable",
-                "name outputs elsewhere" if name == "this folder" else "set TMPDIR",
+                "write outputs to another folder" if name == "this folder" else "set TMPDIR",
             )
         else:
             state = OPTIONAL if room < _LEAST_DISK else GOOD
@@ -194,7 +194,7 @@ def _memory() -> Iterator[Finding]:
                 name,
                 state,
                 f"{room / 2**30:.1f} GiB free in {folder}",
-                "make room" if state == OPTIONAL else "",
+                "free disk space" if state == OPTIONAL else "",
             )
 
 
@@ -210,7 +210,7 @@ def _shipped_models() -> Iterator[Finding]:
                 check_digest(card.path.with_suffix(".safetensors"))
             except CaloforgeError as error:
                 wrong.append(str(error))
-    text = f"{len(cards)} whole" if not wrong else "; ".join(wrong)
+    text = f"{len(cards)} with correct checksums" if not wrong else "; ".join(wrong)
     yield Finding(
         "shipped models",
         BAD if wrong else GOOD,

@@ -13,29 +13,25 @@ __all__ = ["info", "merge", "split"]
 
 Layout = Annotated[
     str | None,
-    typer.Option(
-        "--layout", help="Of what is written: dense or sparse; by default that of the file that is read."
-    ),
+    typer.Option("--layout", help="Layout of the output, dense or sparse; by default that of the input."),
 ]
 
 
 def info(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            help="Files of showers, of any format that is read, or run folders.", metavar="FILE..."
-        ),
+        typer.Argument(help="Files of showers, in any known format, or run folders.", metavar="FILE..."),
     ],
     form: Annotated[
         str | None,
-        typer.Option("--format", help="Format of the files; by default the one that they look like."),
+        typer.Option("--format", help="Format of the files; recognised by their content by default."),
     ] = None,
     detector: cli.Detector = None,
     as_json: cli.Json = False,
 ) -> None:
-    """Say what is in files: detector, beam, ranges of conditions, showers, empty ones, layout, size, and where they come from.
+    """Show what is in files: detector, beam, ranges of conditions, numbers of showers and of empty ones, layout, size, and origin.
 
-    Every shower is read once. Of a run folder: model, data, settings of the training, and how it ended.
+    Every shower is read once. For a run folder: model, data, settings of the training, and how it ended.
     """
     found = []
     for number, path in enumerate(files):
@@ -86,7 +82,7 @@ def merge(
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Join the files of a job array (simulate or generate with --first), or of split, into one, each shower once, in order."""
+    """Merge the files of a job array (simulate or generate with --first), or of split, into one, with each shower once and in order."""
     from caloforge.showers.ranges import merge as join
 
     made = join(files, output, force=force, layout=layout, gaps=allow_gaps)
@@ -100,17 +96,17 @@ def split(
     output: cli.OutputFolder,
     number: Annotated[
         int | None,
-        typer.Option("-n", "--number", min=1, help="Showers of each file; the last one has the rest."),
+        typer.Option("-n", "--number", min=1, help="Showers in each file; the last file has the rest."),
     ] = None,
     parts: Annotated[
-        int | None, typer.Option("--parts", min=1, help="Or the number of files, of equal size.")
+        int | None, typer.Option("--parts", min=1, help="Instead of -n: the number of files, of equal size.")
     ] = None,
     layout: Layout = None,
     detector: cli.Detector = None,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Divide a file into FOLDER/NAME-0.h5, NAME-1.h5, ..., which merge joins to the same showers again."""
+    """Divide a file into FOLDER/NAME-0.h5, NAME-1.h5, ...; merge joins them again to the same showers."""
     from caloforge.showers.ranges import split as divide
 
     made = divide(source, output, number, parts, force, layout, detector)

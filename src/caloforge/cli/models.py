@@ -17,20 +17,20 @@ __all__ = ["models"]
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="A model; all when left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of a model; without it all are listed.")] = None,
     detector: Annotated[
         str | None,
         typer.Option(
-            "--detector", help="Detector to count parameters for; the smallest that fits when left out."
+            "--detector", help="Detector to count parameters for; by default the smallest that fits."
         ),
     ] = None,
     cite: Annotated[
         bool,
-        typer.Option("--cite", help="Print what to cite for the model, as BibTeX, in place of its card."),
+        typer.Option("--cite", help="Print what to cite for the model, as BibTeX, instead of its card."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the models, or show one: its settings and parameters, or the card of a shipped one."""
+    """List the models, or show one: its settings and parameters, or the card of a shipped model."""
     from caloforge.errors import UnknownNameError
     from caloforge.models import MODELS
     from caloforge.zoo.store import find_card, shipped_models

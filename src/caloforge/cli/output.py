@@ -73,14 +73,14 @@ AllowSeen = Annotated[
     bool,
     typer.Option(
         "--allow-seen",
-        help="Go on with reference showers that trained or selected a model; the result says so.",
+        help="Accept reference showers that trained or selected a model; the result says how many.",
     ),
 ]
 Scheduler = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
-        help="Work on the Dask cluster of this scheduler: tcp://HOST:PORT, or its scheduler file.",
+        help="Use the Dask cluster of this scheduler: tcp://HOST:PORT, or its scheduler file.",
         metavar="ADDRESS",
     ),
 ]
@@ -94,7 +94,7 @@ Theta = Annotated[
     str | None, typer.Option("--theta", help="Polar angle in degrees: 90 (perpendicular) or 30-90.")
 ]
 Detector = Annotated[
-    str | None, typer.Option("--detector", help="Detector of files that do not name their own.")
+    str | None, typer.Option("--detector", help="Detector of files that do not name theirs.")
 ]
 Settings = Annotated[
     list[str] | None,

@@ -30,14 +30,17 @@ if TYPE_CHECKING:
 Layout = Annotated[
     str,
     typer.Option(
-        "--layout", help="Of the file: dense, or sparse: only cells with energy, as ShowerData has them."
+        "--layout", help="Layout of the file: dense, or sparse (only cells with energy, as in ShowerData)."
     ),
 ]
 
 First = Annotated[
     int,
     typer.Option(
-        "--first", min=0, help="Number of the first shower: made are I to I + N - 1 of the seed.", metavar="I"
+        "--first",
+        min=0,
+        help="Number of the first shower: the command makes showers I to I + N - 1 of the seed.",
+        metavar="I",
     ),
 ]
 
@@ -45,7 +48,7 @@ __all__ = ["export", "generate", "project", "simulate", "view"]
 
 
 def simulate(
-    detector: Annotated[str, typer.Argument(help="A detector, or the TOML file of your own.")],
+    detector: Annotated[str, typer.Argument(help="Name of a detector, or the TOML file of your own.")],
     number: Number,
     output: OutputFile,
     energy: Energy = None,
@@ -54,7 +57,7 @@ def simulate(
     engine: Annotated[str, typer.Option("--engine", help="geant4 or gflash.")] = "geant4",
     seed: Seed = 0,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes; the result does not depend on it.")
+        int, typer.Option("--workers", min=1, help="Number of processes; the result does not depend on it.")
     ] = 1,
     physics_list: Annotated[
         str | None, typer.Option("--physics-list", help="Geant4 electromagnetic physics list.")
@@ -71,9 +74,9 @@ def simulate(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Simulate showers; without --energy, --theta or --particle the beam of the published study.
+    """Simulate showers; energy, angle and particle are by default those of the detector's published study.
 
-    An interrupted run goes on where it stopped when the same command is repeated.
+    Repeat the command to continue an interrupted run where it stopped.
     """
     from caloforge.simulate import simulate as run
 
@@ -105,7 +108,9 @@ def generate(
     output: OutputFile,
     number: Annotated[
         int | None,
-        typer.Option("-n", "--number", min=1, help="Number of showers; with --like by default as many."),
+        typer.Option(
+            "-n", "--number", min=1, help="Number of showers; with --like by default that of the file."
+        ),
     ] = None,
     energy: Energy = None,
     theta: Theta = None,
@@ -120,7 +125,7 @@ def generate(
         str | None,
         typer.Option(
             "--detector",
-            help="Of a model of several detectors: whose showers to make, a name or a TOML file; else that of --like.",
+            help="For a model of several detectors: the detector of the showers, a name or a TOML file; by default that of --like.",
         ),
     ] = None,
     allow_extrapolation: Annotated[
@@ -131,16 +136,19 @@ def generate(
         str,
         typer.Option(
             "--precision",
-            help="float32, tf32 or bf16: of the networks that are safe in it; some showers are compared first.",
+            help="float32, tf32 or bf16, for the networks that tolerate it; showers are first compared with float32.",
         ),
     ] = "float32",
     compiled: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile the networks, on a GPU: faster, after some minutes the first time."
+            "--compile",
+            help="Compile the networks (only on a GPU): faster, but the first time takes some minutes.",
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Showers made at once.")] = 1000,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Number of showers in a batch.")
+    ] = 1000,
     layout: Layout = "dense",
     seed: Seed = 0,
     first: First = 0,
@@ -148,7 +156,7 @@ def generate(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Generate showers: with --energy (and --theta), or with the conditions of a reference file."""
+    """Generate showers with a model: at given energies and angles (--energy, --theta), or with the conditions of a reference file (--like)."""
     from caloforge.cluster import connected
     from caloforge.errors import InputError
     from caloforge.files import check_output
@@ -169,9 +177,7 @@ def generate(
     options = dict(map(assignment, settings or ()))
     place = detector if like is None else _other_detector(source, like, detector)
     if scheduler is not None and not isinstance(place, str | Path | None):
-        msg = (
-            "a model of several detectors takes that of --like on one machine alone; expected no --scheduler"
-        )
+        msg = "a model of several detectors takes the detector of --like only on one machine; expected no --scheduler"
         raise InputError(msg)
     loading = {
         "device": device,
@@ -228,7 +234,7 @@ def export(
         Path, typer.Option("-o", "--output", help="File to write: .onnx, or .pt2 for a compiled package.")
     ],
     form: Annotated[
-        str, typer.Option("--form", help="cells, or par04: the one input of Geant4's example Par04.")
+        str, typer.Option("--form", help="cells, or par04: the single input of Geant4's example Par04.")
     ] = "cells",
     settings: Annotated[
         list[str] | None,
@@ -279,7 +285,7 @@ def project(
 def view(
     source: Annotated[Path, typer.Argument(help="File of showers.")],
     output: OutputFile,
-    event: Annotated[int, typer.Option("--event", min=0, help="Which shower, from 0.")] = 0,
+    event: Annotated[int, typer.Option("--event", min=0, help="Number of the shower, from 0.")] = 0,
     threshold: Annotated[
         float, typer.Option("--threshold", min=0.0, help="Draw cells above this energy, MeV.")
     ] = 0.1,
@@ -287,7 +293,7 @@ def view(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Draw one shower in 3-D: .html to turn and zoom, .png, .pdf or .svg for paper."""
+    """Draw one shower in 3-D: .html to rotate and zoom in a browser; .png, .pdf or .svg for documents."""
     from caloforge.validate.report.event import view as draw
 
     path = draw(source, output, event=event, threshold=threshold, detector=detector, force=force)

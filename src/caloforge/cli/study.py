@@ -13,17 +13,20 @@ __all__ = ["study"]
 
 
 def study(
-    name: Annotated[str | None, typer.Argument(help="A study; all are listed when left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a study; without it all studies are listed.")
+    ] = None,
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="File of reference showers (or the word shipped: those in the package), then files of "
-            "showers, run folders or shipped models."
+            help="File of reference showers (or the word shipped, for those in the package), then files of "
+            "generated showers, run folders or shipped models."
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write.")] = None,
     truth: Annotated[
-        list[Path] | None, typer.Option("--truth", help="A further file of reference showers; repeat it.")
+        list[Path] | None,
+        typer.Option("--truth", help="A further file of reference showers; repeat it for more."),
     ] = None,
     number: Annotated[
         int | None,
@@ -44,9 +47,9 @@ def study(
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Repeat a published study: study.json, report.html, figures/*.png and .pdf.
+    """Repeat a published study with your models; write study.json, report.html, figures/*.png and .pdf.
 
-    Without a name, list the studies and what each needs. An interrupted study goes on with the same command.
+    Without a name, list the studies and what each needs. Repeat the command to continue an interrupted study.
     """
     if name is None:
         _list(as_json)

@@ -23,8 +23,8 @@ def train(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="File of showers, or several of one detector; before them a model (caloforge models lists them). "
-            "Without one: the flagship, with settings for these showers, the device and --time.",
+            help="Files of showers of one detector, after the name of a model (caloforge models lists them). "
+            "Without a model the flagship is trained, with settings for these showers, the device and --time.",
             metavar="[MODEL] DATA...",
         ),
     ] = None,
@@ -32,21 +32,25 @@ def train(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     settings: cli.Settings = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="paper: as published; improved: as it works best here.")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="paper: settings as published; improved: the best settings found for this package.",
+        ),
     ] = None,
     time: Annotated[
         str | None,
         typer.Option(
             "--time",
-            help="Time for everything, such as 15min, 2h or 900s; epochs are chosen to fit. Without a model 30min. "
-            "With --resume what was used counts.",
+            help="Time for the whole command, such as 15min, 2h or 900s; the number of epochs is chosen to fit. "
+            "Without a model 30min. With --resume the time already used counts.",
         ),
     ] = None,
     report: Annotated[
         bool | None,
         typer.Option(
             "--report/--no-report",
-            help="Compare with the held-out showers at the end, into RUN/report; by default of a planned training.",
+            help="Compare the model with the held-out showers at the end and write RUN/report; done by default for a planned training.",
             show_default=False,
         ),
     ] = None,
@@ -56,14 +60,14 @@ def train(
         typer.Option(
             "--devices",
             min=1,
-            help="Divide every batch between so many GPUs, or processes with --device cpu.",
+            help="Divide every batch between this number of GPUs, or of processes with --device cpu.",
         ),
     ] = None,
     seed: Annotated[
-        int | None, cli.seed_option("Seed, by default 0; the same seed gives the same weights.")
+        int | None, cli.seed_option("Seed, 0 by default; the same seed gives the same weights.")
     ] = None,
     train_size: Annotated[
-        int | None, typer.Option("--train-size", min=1, help="Use the first so many training showers.")
+        int | None, typer.Option("--train-size", min=1, help="Train on at most this number of showers.")
     ] = None,
     detector: cli.Detector = None,
     start: Annotated[
@@ -78,7 +82,7 @@ def train(
         str | None,
         typer.Option(
             "--pretrain",
-            help="Train first on parametrised showers of the same detector: gflash.",
+            help="First train on parametrised showers of the same detector; the engine is gflash.",
             metavar="ENGINE",
         ),
     ] = None,
@@ -86,16 +90,16 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with a run that was stopped: caloforge train --resume RUN, with its own files, seed and settings; --time and larger numbers "
+            help="Continue a run that was stopped, with the same files, seed and settings: caloforge train --resume RUN; --time and larger numbers "
             "of epochs may be given.",
         ),
     ] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Train a model; the run folder holds weights, resolved settings, log, seed, versions and data hash.
+    """Train a model and write a run folder with weights, settings, log, seed, versions and a hash of the data.
 
-    Without a model, or with --time, a plan is made and printed before the training starts.
+    Without the name of a model, or with --time, the command prints a plan before the training starts.
     """
     from caloforge.errors import InputError
     from caloforge.train import RunFolder
@@ -108,7 +112,7 @@ def train(
     if resume and output is None and len(words) == 1:
         output, words = Path(words.pop()), []
     if output is None:
-        raise InputError("name the run folder with -o; to go on with one: caloforge train --resume RUN")
+        raise InputError("name the run folder with -o; to continue a run: caloforge train --resume RUN")
     model, data = _model_and_data(words) if words or not resume else (None, [])
     folder = run(
         model,
@@ -206,9 +210,9 @@ def _print_closing(folder: Path, closing: Closing) -> None:
     if closing.report is None:
         cli.print_lines([f"no report: {closing.missing}"])
         return
-    title = f"{closing.showers:,} showers against as many that were held out; these chose the epochs and trained nothing"
+    title = f"{closing.showers:,} generated showers against as many held-out ones, which chose the epochs but trained no weight"
     cli.print_table(["", "value", ""], closing.rows(), title=title)
     if closing.showers < _FEW:
-        few = f"classifiers see less with {closing.showers:,} showers a side than with more: for a verdict use caloforge validate and more showers that were not trained on"
+        few = f"with {closing.showers:,} showers a side classifiers find only large differences: for a full comparison use caloforge validate with more showers that the training did not use"
         cli.print_lines([few])
     cli.print_written(folder / "report" / "report.html", "open it in a browser")

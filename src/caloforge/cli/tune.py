@@ -14,7 +14,7 @@ __all__ = ["tune"]
 
 
 def tune(
-    model: Annotated[str, typer.Argument(help="A model; caloforge models lists them.")],
+    model: Annotated[str, typer.Argument(help="Name of a model; caloforge models lists them.")],
     data: Annotated[
         list[Path], typer.Argument(help="File of showers, or several of one detector.", metavar="DATA...")
     ],
@@ -31,42 +31,56 @@ def tune(
         Path | None, typer.Option("--space", help="TOML file of settings to vary.", metavar="FILE")
     ] = None,
     only: Annotated[
-        bool, typer.Option("--only", help="Vary what --search and --space name, not the model's defaults.")
+        bool,
+        typer.Option(
+            "--only",
+            help="Vary only the settings of --search and --space, not those that the model declares.",
+        ),
     ] = False,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of the settings that stay.")
+        Path | None, typer.Option("--config", help="TOML file of the settings that are not varied.")
     ] = None,
     settings: cli.Settings = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Preset of the settings that stay, and of trial 0.")
+        str | None,
+        typer.Option("--preset", help="Preset of the settings that are not varied, and of trial 0."),
     ] = None,
     trials: Annotated[
-        int, typer.Option("-n", "--trials", min=1, help="Trials in all, those of earlier calls included.")
+        int,
+        typer.Option(
+            "-n", "--trials", min=1, help="Total number of trials, including those of earlier calls."
+        ),
     ] = 20,
     trial_time: Annotated[
         str | None,
-        typer.Option("--trial-time", metavar="TIME", help="Most time of a training, such as 30s or 10min."),
+        typer.Option(
+            "--trial-time", metavar="TIME", help="Maximum time of a training, such as 30s or 10min."
+        ),
     ] = None,
     time: Annotated[
         str | None,
-        typer.Option("--time", metavar="TIME", help="Most time of this call, such as 30min or 2h."),
+        typer.Option("--time", metavar="TIME", help="Maximum time of this call, such as 30min or 2h."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes.")] = 1,
     figure: Annotated[
         str,
         typer.Option(
             "--figure",
-            help="Accuracy: auc-observables, auc-cells, auc-spectrum or selection (of the training).",
+            help="Measure of accuracy: auc-observables, auc-cells, auc-spectrum, or selection (the figure by which the training chooses its epoch).",
         ),
     ] = "auc-observables",
     most_ms: Annotated[
-        float | None, typer.Option("--max-ms", help="Most time of a shower, ms; slower trials are stopped.")
+        float | None,
+        typer.Option("--max-ms", help="Maximum time of a shower, ms; slower trials are stopped."),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="Stop trials that are worse than others as fast.")
+        bool,
+        typer.Option(
+            "--prune/--no-prune", help="Stop trials that are less accurate than others of the same speed."
+        ),
     ] = True,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the runs of all trials, not only of the front.")
+        bool, typer.Option("--keep", help="Keep the runs of all trials, not only of the Pareto front.")
     ] = False,
     device: cli.Device = "auto",
     seed: Annotated[int, cli.seed_option("Seed of the search and of each training.")] = 0,
@@ -74,9 +88,9 @@ def tune(
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Search a model's settings for accuracy and speed: best.toml, trials.csv, tune.json, figures/front.png.
+    """Search for settings of a model that are accurate and fast; write best.toml, trials.csv, tune.json, figures/front.png.
 
-    Trials are judged by the showers that their training holds out. The same command repeated goes on with the study.
+    Trials are measured with the showers that their training holds out. Repeat the command to continue the study.
     """
     from caloforge.errors import InputError
     from caloforge.tune import tune as run
@@ -121,7 +135,9 @@ def tune(
         values = ", ".join(f"{key}={value}" for key, value in entry["values"].items())
         rows.append((number, f"{entry['figure']:.4g}", f"{entry['ms']:.3g}", values))
     cli.print_table(
-        ("trial", f">{figure}", ">ms a shower", "settings"), rows, "On the front, the fastest first"
+        ("trial", f">{figure}", ">ms a shower", "settings"),
+        rows,
+        "Trials on the Pareto front, the fastest first",
     )
     counts = ", ".join(f"{number} {state}" for state, number in result.counts().items())
     cli.print_written(output / "trials.csv", f"{len(result.trials)} of {trials} trials: {counts}")

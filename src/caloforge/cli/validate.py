@@ -14,27 +14,32 @@ __all__ = ["validate"]
 
 
 def validate(
-    reference: Annotated[Path, typer.Argument(help="File of showers to trust.")],
-    generated: Annotated[list[Path], typer.Argument(help="Files of showers to judge.")],
+    reference: Annotated[Path, typer.Argument(help="File of reference showers, usually Geant4.")],
+    generated: Annotated[list[Path], typer.Argument(help="Files of showers to compare with the reference.")],
     output: cli.OutputFolder,
     fail_on: Annotated[
         Path | None,
         typer.Option(
-            "--fail-on", help="TOML file of limits; exit with 1 and the failing rows when one is passed."
+            "--fail-on",
+            help="TOML file of limits; if one is violated, name the failing rows and exit with 1.",
         ),
     ] = None,
     match_conditions: Annotated[
         bool,
         typer.Option(
-            "--match-conditions", help="Compare the common range of the conditions, equally distributed."
+            "--match-conditions",
+            help="Compare only the common range of the conditions, with the same distribution.",
         ),
     ] = False,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="Name of a sample, the reference's first; repeat it.")
+        list[str] | None,
+        typer.Option("--label", help="Name of a sample, first that of the reference; repeat it."),
     ] = None,
     n_max: Annotated[
         int,
-        typer.Option("--n-max", min=2, help="Most showers a side for metrics that compare whole showers."),
+        typer.Option(
+            "--n-max", min=2, help="Maximum number of showers a side for metrics that compare whole showers."
+        ),
     ] = 10_000,
     threshold: Annotated[
         float, typer.Option("--threshold", min=0.0, help="A cell above this energy is a hit, MeV.")
@@ -49,14 +54,15 @@ def validate(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="Two-sample tests by gradient boosting alone in two folds, and no detectability."
+            "--quick",
+            help="Use only gradient boosting in two folds for the two-sample tests; no detectability.",
         ),
     ] = False,
     reconstruction: Annotated[
         bool | None,
         typer.Option(
             "--reconstruction/--no-reconstruction",
-            help="Compare after digitisation, clustering and calibration, too; by default for grids of known MIP energy.",
+            help="Compare also after digitisation, clustering and calibration; done by default for grids of known MIP energy.",
             show_default=False,
         ),
     ] = None,
@@ -68,10 +74,10 @@ def validate(
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
-    """Compare showers: metrics.json, report.html, figures/*.png and .pdf.
+    """Compare generated showers with a reference; write metrics.json, report.html, figures/*.png and .pdf.
 
-    Every metric has an uncertainty, and where it means something its floor: what a perfect generator would
-    score with so many showers.
+    Every metric has an uncertainty and, where meaningful, a floor: the value that a perfect generator would
+    have with samples of this size.
     """
     # Threads that wait for each other leave the cores to the processes that draw figures meanwhile; what is set already
     # stays, and it must be set before NumPy and torch are imported.

@@ -108,7 +108,7 @@ class Interpretation:
             return
         finding = self._judge(sample, axes)
         if finding is not None and finding.clear and not options.allow_implausible:
-            raise FileFormatError(table.path, "", f"{finding} (or go on with --allow-implausible)")
+            raise FileFormatError(table.path, "", f"{finding} (or accept it with --allow-implausible)")
         self.implausible = finding.message if finding is not None else ""
 
     def _sample(self) -> Rows:

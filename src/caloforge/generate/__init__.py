@@ -343,7 +343,7 @@ class Generator:
     def _halve(self, height: int) -> None:
         """Make half as many showers at once from now on."""
         if height == 1:
-            msg = f"{self.name}: the memory of the GPU does not suffice for one shower; use --device cpu"
+            msg = f"{self.name}: the GPU has too little memory for one shower; use --device cpu"
             raise InputError(msg)
         self._most = height // 2
         text = f"{self.name}: {height} showers at once do not fit into the memory of the GPU; going on with {self._most}"

@@ -1,4 +1,4 @@
-"""The showers of a generation: how many, of which energies, angles and further conditions, in which parts.
+"""The request of a generation: number of showers, energies, angles and further conditions, and the parts in which they are generated.
 
 Generated showers are stored with the conditions that they have: a model without an angle makes showers of the angles that it was trained
 at, whatever the request says, and of one particle. What a model cannot make is refused (:func:`admitted`); what is assumed, or left out, is said (:func:`notes`).
@@ -178,7 +178,7 @@ class Request:
             raise InputError("'like' gives energies and angles; leave out energy and theta")
         with open_any(self.like) as source:
             if source.detector != detector:
-                msg = f"'{source.detector.name}' showers cannot be imitated by a model of '{detector.name}'"
+                msg = f"a model of '{detector.name}' cannot take its conditions from showers of '{source.detector.name}'; expected showers of the same detector"
                 raise IncompatibleError(msg)
 
             def taken(start: int, stop: int) -> Given:
@@ -255,7 +255,7 @@ def check_range(model: ShowerModel, matrix: torch.Tensor) -> None:
             raise IncompatibleError(
                 f"condition '{name}' from {values.min().item():.6g} to {values.max().item():.6g} is outside the "
                 f"training's {a.min().item():.6g} to {b.max().item():.6g}{_SCALES.get(name, (None, ''))[1]}; "
-                "use --allow-extrapolation to go on"
+                "use --allow-extrapolation to accept it"
             )
         if name in whole and bool((values != values.round()).any()):
             wrong = float(values[values != values.round()][0])

@@ -1,4 +1,4 @@
-"""Showers made ahead of their use: hits that leave a GPU while it makes the next ones, and a thread that makes some in advance.
+"""Overlap of computation and use: hits are copied from a GPU while it computes the next ones, and a thread makes showers in advance.
 
 Of showers on a GPU only the cells with energy are copied: they are found there, on a stream that waits for these showers alone and not
 for those that were begun since, and copied through pinned memory (:class:`PendingHits`). A thread makes showers while those before are
@@ -29,7 +29,7 @@ _PATIENCE = 0.2  # seconds after which a thread with a full queue looks whether 
 
 
 class PendingHits:
-    """The hits of showers (B, n_cells) whose making may still go on, on the current stream of their GPU."""
+    """The hits of showers (B, n_cells) that the current stream of their GPU may still be computing."""
 
     def __init__(self, cells: Tensor) -> None:
         self._cells: Tensor | None = cells

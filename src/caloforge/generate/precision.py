@@ -1,4 +1,4 @@
-"""How a model's networks compute in generation: their precision, and whether they are compiled.
+"""Precision and compilation of a model's networks in generation.
 
 A model names the methods that may compute in less than float32 (``ShowerModel.low_precision``) and those worth compiling
 (``ShowerModel.compilable``); all else stays as it is. Before showers are made in another way than plain float32, some are made in
@@ -183,7 +183,7 @@ def compiler_cache() -> Path:
 
 
 class Means(NamedTuple):
-    """What two ways of computing must agree on."""
+    """Means on which two ways of computing must agree."""
 
     energy: float  # mean visible energy, MeV
     hits: float  # mean number of cells above the threshold

@@ -1,4 +1,4 @@
-"""The beam of a study: which particle enters where, with what energy and angle."""
+"""The beam of a study: particle, entry point, energy and angle."""
 
 from __future__ import annotations
 

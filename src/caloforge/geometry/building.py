@@ -1,4 +1,4 @@
-"""From described layers to a stack of slabs, readout layers and the folding of deposits: detectors from TOML files.
+"""Build detectors of TOML files: the stack of slabs, the readout layers and the folding of deposits into cells.
 
 A layer is a run of sampling units: an absorber, an active slab behind it, then a gap of the medium. All of its active slabs add up to
 one readout layer, in rows and columns of cells (:class:`Cells`) or in rings around the beam (:class:`Rings`). A layer without materials has
@@ -80,7 +80,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plates:
-    """What all layers share."""
+    """Properties that all layers share."""
 
     medium: Material
     padding: tuple[float, float]  # mm in x and y by which plates reach beyond the scored cells, on each side

@@ -1,4 +1,4 @@
-"""Tables of a detector's TOML file: its materials, layers and beam, and the numbers that may differ by layer."""
+"""Tables of a detector's TOML file: materials, layers and beam, and the numbers that may differ between layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""A detector in the terms of shower theory: what each layer is to an electromagnetic shower, whatever it is made of.
+r"""Terms of a detector: the properties of each layer that determine electromagnetic showers, independent of its materials.
 
 Showers in different sampling calorimeters are alike where depths are counted in radiation lengths and distances from the axis in Moliere
 radii; what is seen of them is the sampling fraction, in units of a minimum-ionising particle's energy. The terms of a layer

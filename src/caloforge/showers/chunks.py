@@ -1,4 +1,4 @@
-"""Cells on their way into a file: checked and packed in threads, compressed in threads, written in order.
+"""Writing of cells to a file: threads check, pack and compress them; they are written in order.
 
 A band is the rows of one chunk of a dataset. Whole bands are packed (the byte shuffle of HDF5), compressed (the deflate of HDF5's
 gzip filter) and written past HDF5's own filters, so that any reader unpacks them as usual. While a batch is being compressed

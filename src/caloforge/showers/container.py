@@ -1,4 +1,4 @@
-"""Showers in memory, and the protocol of everything that showers can be read from."""
+"""Showers in memory, and the protocol of all sources of showers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESERVED_CONDITIONS = ("incident_energy", "incident_theta")  # names of argument
 
 @runtime_checkable
 class ShowerSource(Protocol):
-    """Anything that showers can be read from, all at once or piece by piece.
+    """A source of showers, which can be read as a whole or in chunks.
 
     Code that only reads takes a ShowerSource: :class:`~caloforge.showers.Showers`, a :class:`~caloforge.showers.ShowerFile`, or one
     of :mod:`caloforge.showers.views`.
@@ -339,11 +339,11 @@ def _table(name: str, values: ArrayLike, n: int) -> NDArray[Any]:
 def _check_alike(first: Showers, other: Showers) -> None:
     """Raise when two sets of showers cannot be joined."""
     if other.detector != first.detector:
-        msg = f"showers of detector '{other.detector.name}' do not go with those of '{first.detector.name}'"
+        msg = f"showers of detector '{other.detector.name}' cannot be joined with those of '{first.detector.name}'"
         raise IncompatibleError(msg)
     sizes, expected = _sizes(other), _sizes(first)
     if sizes != expected:
-        msg = f"showers with conditions {sizes or 'none'} do not go with those that have {expected or 'none'}"
+        msg = f"showers with conditions {sizes or 'none'} cannot be joined with those that have {expected or 'none'}"
         raise IncompatibleError(msg)
 
 

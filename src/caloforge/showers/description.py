@@ -1,4 +1,4 @@
-"""What is in showers: detector, beam, ranges of conditions, empty showers, layout, and where they come from.
+"""Description of showers: detector, beam, ranges of conditions, empty showers, layout, and origin.
 
 :func:`describe` reads every cell once; :func:`known` says what is known without that, as notebooks show it.
 """

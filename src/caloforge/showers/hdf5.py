@@ -154,7 +154,7 @@ def check_ending(path: str | Path) -> Path:
 
 
 class Fault(NamedTuple):
-    """The first invalid value of some showers: the dataset and row, and what it is and should be."""
+    """The first invalid value of some showers: its dataset and row, the value, and what was expected."""
 
     where: str
     message: str

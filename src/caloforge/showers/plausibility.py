@@ -1,4 +1,4 @@
-"""Whether showers can be what they are said to be: units of energies and angles, and the order of the axes.
+"""Plausibility checks of showers: units of energies and angles, and the order of the axes.
 
 A file of another program may be in GeV, in radians, or list the layers first; its numbers are valid all the same, and every result from them
 would be wrong. Three things are compared with the detector, for a sample of the showers:
@@ -56,7 +56,7 @@ _SHOWERING = {
 
 
 class Finding(NamedTuple):
-    """What is implausible, and what would settle it, as options of ``caloforge convert``."""
+    """What is implausible, and the options of ``caloforge convert`` that resolve it."""
 
     message: str
     remedy: str

@@ -1,4 +1,4 @@
-"""Which showers of a seed a file has, a warning of the same ones beside it, and the merging and splitting of files.
+"""Ranges of showers of a seed in files, a warning when two files have the same showers, and merging and splitting of files.
 
 Showers are counted: shower i of a seed is the same whoever makes it. A file says with the attributes ``seed``, ``first`` and ``n`` that it has the
 showers ``first`` to ``first + n - 1`` of its seed, so that jobs which share a production can be checked and joined.
@@ -102,7 +102,7 @@ def _read_range(path: Path, facts: Mapping[str, Any], seen: NDArray[np.uint64]) 
 
 @dataclass(frozen=True)
 class Merged:
-    """A file of the showers of several."""
+    """A file that was merged from several."""
 
     path: Path
     n: int

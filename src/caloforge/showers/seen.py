@@ -1,4 +1,4 @@
-"""Which reference showers a model has seen: found by their identities and by their simulation seeds.
+"""Reference showers that a model has seen, found by their identities and by their simulation seeds.
 
 A model must not be judged by showers that trained or selected it. Generated showers therefore have the identities of what
 their model has seen (``seen``), and, where those showers do not exist any more, the seeds of their simulation (attribute
@@ -115,7 +115,7 @@ class SeenCheck:
             if count.n
         ]
         if wrong and not allow_seen:
-            raise SeenShowersError(f"{'; '.join(wrong)}; use --allow-seen to go on")
+            raise SeenShowersError(f"{'; '.join(wrong)}; use --allow-seen to continue")
         return known
 
     def _identities(self, detector: Detector) -> list[NDArray[np.uint64]]:

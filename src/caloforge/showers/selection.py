@@ -1,4 +1,4 @@
-"""Which of n showers are meant: indices, slices and masks, and sizes of chunks, checked."""
+"""Selection of showers by indices, slices and masks, and sizes of chunks, with checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Showers as hits: in memory, and as the points of a file that the package ShowerData reads.
+"""Showers as hits: in memory, and as points in a file that the package ShowerData reads.
 
 A point is (x, y, layer, energy): the centre of its cell in mm, the number of its readout layer, and the energy in MeV. Points lie
 in the order of the cells, so that a shower has one form only. ShowerData (https://github.com/FLC-QU-hep/ShowerData, version 0.7)
@@ -152,7 +152,7 @@ class Hits:
 
 
 class Cells:
-    """The cells of a detector as points, and the way back.
+    """Conversion of the cells of a detector to points and back.
 
     ``points`` (n_cells, 3) float32 has x and y of each cell's nominal centre, mm, and its layer. Voxels of a ring with one angular bin
     lie at y = 0, x being their radius.

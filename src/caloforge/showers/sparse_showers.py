@@ -1,4 +1,4 @@
-"""Showers in memory as hits: their cells with energy, and all else of them."""
+"""Showers in memory as hits: the cells with energy, the conditions and the attributes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SparseShowers"]
 
 
 class SparseShowers:
-    """Showers as hits, such as a GPU hands over, for a :class:`~caloforge.showers.ShowerWriter` of either layout.
+    """Showers as hits, for example from a GPU, for a :class:`~caloforge.showers.ShowerWriter` of either layout.
 
     Arguments:
         hits: The cells with energy.

@@ -1,4 +1,4 @@
-"""Whether all of an HDF5 dataset is in its file, as it was written: looked at before any of it is read.
+"""Checks that an HDF5 dataset is completely stored in its file, before any of it is read.
 
 HDF5 opens other files for virtual datasets and external storage, fills in zeros, without an error, where a chunk was never written, and takes the sizes
 that a file declares. Zeros are energies as good as any, and the bytes of another file are none of the showers. So a dataset is refused when its values

@@ -137,7 +137,7 @@ class Selection(SourceView):
 
 
 class JoinedShowers(SourceView):
-    """Several sources read as one, one behind the other.
+    """Several sources read as one, one after the other.
 
     Attributes are those on which all agree, with what is wrong with the model of any; particle and source are "mixed" where they disagree.
 
@@ -237,7 +237,7 @@ def open_any(item: AnyShowers, detector: str | Path | Detector | None = None) ->
     """Yield showers of any kind as a source; the files that are opened for it are closed afterwards.
 
     Arguments:
-        item: See :data:`AnyShowers`; several are read as one sample, one behind the other.
+        item: See :data:`AnyShowers`; several are read as one sample, one after the other.
         detector: Detector of files that do not name their own.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Writing showers to files: streamed in bounded memory, compressed, whole or not there."""
+"""Writing showers to files: streamed in bounded memory and compressed; a file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def columns_of(showers: _Facts) -> dict[str, NDArray[Any]]:
 
 
 class GuardedFile(io.RawIOBase):
-    """A file for HDF5 to write to whose errors never reach HDF5.
+    """A file to which HDF5 writes; its errors never reach HDF5.
 
     After an I/O error the HDF5 library cannot close its file any more and may crash the process when it
     ends. Here the first error is stored in :attr:`error`, later writes are discarded, HDF5 closes normally, and the

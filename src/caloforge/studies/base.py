@@ -66,7 +66,7 @@ class WindowSettings(StudySettings):
 
 @dataclass(frozen=True)
 class Row:
-    """One number of ours beside the paper's."""
+    """One measured number beside that of the paper."""
 
     quantity: str  # what it is
     ours: float | None  # None or not finite where it could not be found, and ``note`` says why

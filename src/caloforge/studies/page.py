@@ -142,7 +142,8 @@ def like_with_like(result: StudyResult, detector: str) -> None:
         rows.append(row)
     result.rows = rows
     left = [
-        f"No number of the paper stands beside those of {detector}: {one}." for one in dict.fromkeys(others)
+        f"The numbers of {detector} are not compared with those of the paper: {one}."
+        for one in dict.fromkeys(others)
     ]
     result.texts = [*result.texts, *left]
 
@@ -167,7 +168,7 @@ def paper(key: str) -> PaperValue:
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"metadata": {"CreationDate": None}}}
-_FILES = "The command below writes each as PNG and PDF too, into figures/."
+_FILES = "The command below also writes each figure as PNG and PDF into figures/."
 _PAGE_DPI = 110
 """Of the pictures on the page, which is 1,240 pixels wide; the files are finer."""
 _MANY = 3

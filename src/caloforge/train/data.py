@@ -68,7 +68,7 @@ class Block:
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Showers of files, one file behind the other; their cells are in memory or stay in the files."""
+    """Showers of several files, one file after the other; their cells are in memory or stay in the files."""
 
     header: Showers  # conditions and origin of all showers (N); its cells are zeros that take no memory
     identities: NDArray[np.uint64]  # identities (N,) uint64, 0 for showers without energy

@@ -244,7 +244,7 @@ def _watch(crew: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
             code = codes[failed[0]]
             how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
             raise TrainingError(
-                f"the process of device {failed[0]} ended {how}; the run goes on with --resume"
+                f"the process of device {failed[0]} ended {how}; continue the run with --resume"
             )
         time.sleep(0.1)
 

@@ -1,4 +1,4 @@
-r"""What accuracy to expect of ``flow-matching`` after so many Geant4 showers, from what the study ``data-efficiency`` measured.
+r"""Accuracy to expect of ``flow-matching`` for a number of Geant4 training showers, from measurements of the study ``data-efficiency``.
 
 ``expected.toml`` has a row for each detector, start and number of showers. In between, :math:`\ln(A - 1/2)` of the AUC A, and the logarithm of the number of
 showers that distinguish the model at 5 standard deviations, are taken as linear in the logarithm of the number of training showers; beyond both ends

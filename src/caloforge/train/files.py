@@ -1,4 +1,4 @@
-"""Which files, or showers in memory, a training reads: those that are given, or of a run that goes on its own."""
+"""Files, or showers in memory, that a training reads: those that are given or, for a resumed run, those of the run."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def own_files(folder: Path, before: Mapping[str, Any], data: Files | None) -> Fi
             f"{folder}: cannot resume without {listed(missing)}, which the run was started with"
         )
     warnings.warn(
-        f"{folder}: goes on with its own files; left out: {listed(path.name for path in left)}",
+        f"{folder}: the run continues with its files; left out: {listed(path.name for path in left)}",
         CaloforgeWarning,
         stacklevel=2,
     )
@@ -136,7 +136,7 @@ def _stored_files(folder: Path, names: Sequence[str], stored: Sequence[str]) -> 
         what = (
             "was trained on showers in memory" if IN_MEMORY in names else "does not say where its files are"
         )
-        raise ConfigError(f"{folder}: {what}; name the data to go on with: {listed(names)}")
+        raise ConfigError(f"{folder}: {what}; name the same data to continue: {listed(names)}")
     paths = [Path(text) for text in stored]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:

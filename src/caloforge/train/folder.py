@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves behind, which showers it has seen, and how a model is built from it again.
+"""The run folder: the files that a training writes, the showers that it has seen, and the loading of its model.
 
 ``config.toml`` the resolved settings; ``run.json`` detector, conditions, data and its hash, seed, versions, times and result, and of a run that has ended sizes and SHA-256 of settings,
 weights and identities, which are checked whenever these are read; ``weights.safetensors`` the weights that generate (``weights-1.safetensors``... further members of an ensemble);
@@ -361,7 +361,7 @@ class RunFolder:
         content = self.read()
         if content.get("status") not in ("finished", "unfinished"):
             raise FileFormatError(
-                self.path, "run.json", "says that the training is not finished; go on with --resume"
+                self.path, "run.json", "says that the training is not finished; continue it with --resume"
             )
         own = self.detector()
         if detector is not None and detector != own and "detectors" not in content:

@@ -135,7 +135,9 @@ def train(
                 limits = limits_of_time(before_run, folder, read_seconds(time_limit))
                 overrides = (*assignments(overrides), *limits)
         if data is None:
-            raise InputError("name a file of showers to train on; a run that goes on (--resume) needs none")
+            raise InputError(
+                "name a file of showers to train on; to continue a run, use --resume without files"
+            )
         seconds = DEFAULT_SECONDS if time_limit is None else read_seconds(time_limit)
         if start is not None and preset is None:  # the structure is the source's unless something else is set
             config = with_structure(config, model, Path(start))
@@ -225,7 +227,7 @@ def train(
             if group.first and info["status"] == "unfinished":
                 raise UnfinishedError(
                     f"{folder.path}: {unfinished_text(info['not_trained'])} when max_seconds = {settings.train.max_seconds:g} had "
-                    "passed; the weights are kept, go on with --resume and a larger train.max_seconds"
+                    "passed; the weights are kept; continue with --resume and a larger train.max_seconds"
                 )
             return folder.path
 

@@ -130,7 +130,7 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class Resolved:
-    """Everything that decides a training beside its data, its seed and its device."""
+    """All settings that determine a training, apart from its data, its seed and its device."""
 
     model_name: str
     model: ModelConfig

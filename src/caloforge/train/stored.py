@@ -1,4 +1,4 @@
-"""Weights, and what the ``run.json`` or the card beside them says: of which kind each entry must be, and which files belong to it.
+"""Weights and the ``run.json`` or card beside them: types of their entries, and the files that belong to them.
 
 Weights of shipped models may be stored in 8 bits: the values of a tensor, in their order in memory, in blocks of 32, each value a whole number
 from -127 to 127 (int8) times the block's scale (float16, a tensor of the same name with ``.scale`` behind it). The largest error is 1/254 of the
@@ -163,7 +163,7 @@ class _Seen(Settings):
 
 
 class Described(Settings):
-    """What readers rely on of a ``run.json`` or a card; the rest is not looked at."""
+    """Entries of a ``run.json`` or a card that are read; other entries are ignored."""
 
     model_config = ConfigDict(extra="ignore")
     model: str

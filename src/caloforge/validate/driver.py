@@ -1,4 +1,4 @@
-"""The whole comparison: check, read each sample once, measure, draw, report, gate.
+"""The steps of a comparison: check, read each sample once, measure, draw, report, apply limits.
 
 The consumers of the one pass over each sample (:func:`~caloforge.validate.observables.streaming.stream`) are the hash of the
 file, the identities of the reference's showers, the observables and statistics of every cell, the histograms of the cells, the

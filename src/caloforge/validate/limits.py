@@ -1,4 +1,4 @@
-"""Limits on metrics: the gate of an automated production.
+"""Limits on metrics, for automated production.
 
     [limits]
     auc_high = { max = 0.7 }

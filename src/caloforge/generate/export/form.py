@@ -1,4 +1,4 @@
-"""What an exported graph computes, its inputs, and the metadata that say what they are."""
+"""What an exported graph computes, its inputs, and the metadata that describe them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class CellForm(nn.Module):
 
 
 class Par04Form(CellForm):
-    """The one input of Geant4's example Par04, which DDML takes as well, and cells in its order.
+    """The single input of Geant4's example Par04, which DDML also uses, and cells in the order of Par04.
 
     ``input`` (B, noise_size + 4): the latent numbers, E / 1024 GeV, theta / 90 degrees, and two numbers that say which detector it
     is, which are not looked at. Cells (B, n_cells) are parts of the incident energy, which Par04 multiplies by it, with the layers (z)
@@ -96,7 +96,7 @@ class Par04Form(CellForm):
         super().__init__(model)
         unknown = [name for name in model.conditions if name not in _UNITS]
         if unknown:
-            msg = f"form 'par04' has energy and angle alone; the model needs '{unknown[0]}', too"
+            msg = f"form 'par04' has only energy and angle; the model also needs '{unknown[0]}'"
             raise IncompatibleError(msg)
         self.register_buffer("order", torch.from_numpy(_mesh_order(model.detector)), persistent=False)
 

@@ -42,7 +42,7 @@ _ERFINV_TAIL = (
 
 
 class Writer(NamedTuple):
-    """How a kind of file is written."""
+    """Writes one kind of file."""
 
     check: Callable[[], None]  # raises when something is missing
     write: Callable[[CellForm, Mapping[str, Tensor], Path, Mapping[str, str]], None]

@@ -1,4 +1,4 @@
-"""The amplification study: how many showers of the truth a generated sample is worth.
+"""The amplification study: effective size of a generated sample, in showers of the truth.
 
 References:
     S. Bieringer et al., Calomplification - the power of generative calorimeter models, arXiv:2202.07352.
@@ -91,7 +91,7 @@ class AmplificationStudy(TruthStudy):
     """Quantile divergences, effective sizes and amplification factors."""
 
     name = "amplification"
-    title = "Amplification: what a generated sample is worth"
+    title = "Amplification: effective size of a generated sample"
     needs = (
         "a file of Geant4 showers that no model was trained on (ild-ecal or its 10x10 images, at least 400; "
         "further files with --truth) and one or more models or files of generated showers of the same detector"
@@ -117,8 +117,8 @@ class AmplificationStudy(TruthStudy):
             trained[source.label] = source.trained_on or settings.train_size or None
         toy = run_toy(half, min(1000, half), seed=context.seed) if settings.toy else None
         limit = (
-            f"truth: {count_text(context)} in two halves of {half:,}. They limit it to {int(truth[0].quantiles[-1])} "
-            f"quantiles and to comparison with samples up to {sizes[-1]:,}; dashed: beyond n/10 quantiles"
+            f"truth: {count_text(context)} in two halves of {half:,}. These allow up to {int(truth[0].quantiles[-1])} "
+            f"quantiles and a comparison with samples of up to {sizes[-1]:,}; dashed: beyond n/10 quantiles"
         )
         panels = Panels(truth, samples, truth_name(context), limit)
         figures = [
@@ -218,7 +218,7 @@ def _quantile_table(
             texts = [f"> {s.low:.3g}" if s.value is None else number_text(s.value, s.error) for s in sizes]
             rows.append([name, curve.truth.quantity.text, *texts])
     columns = ["sample", "quantity", *(str(int(n_quant)) for n_quant in truth.quantiles)]
-    caption = "By number of quantiles; amplification factors where the training set is known, else showers."
+    caption = "Amplification factors by number of quantiles; effective sizes in showers where the training set is not known."
     return Table(columns, rows, caption, key="by-quantiles", texts=(0, 1))
 
 
@@ -260,15 +260,14 @@ def _texts(limit: str, quantiles: int, toy: ToyResult | None) -> list[str]:
         at = int(np.searchsorted(toy.quantiles, quantiles).clip(max=len(toy.quantiles) - 1))
         found, error, known = (float(curve[at]) for curve in (toy.found, toy.uncertainty, toy.known))
         check = (
-            f" Of Gaussian fits against a truth of as many values the estimator finds {number_text(found, error)} "
-            f"in {int(toy.quantiles[at])} quantiles, where {known:.3g} is right."
+            f" As a check, the estimator gives {number_text(found, error)} for Gaussian fits "
+            f"in {int(toy.quantiles[at])} quantiles, where the exact value is {known:.3g}; the truth has as many values."
         )
     return [
         limit + ".",
         f"The numbers below are for {quantiles} quantiles. By formula: "
         "1/n_eff = 8 D/(n_quant - 1) - 1/n_truth; by comparison: the size of the truth's own samples with the "
-        "same divergence, which ends at the largest of them. The amplification factor is n_eff over the number of "
+        "same divergence, at most the largest of these samples. The amplification factor is n_eff over the number of "
         f"training showers.{check}",
-        "The truth must not contain the showers that a model was trained on; a model that repeats them looks better "
-        "than it is.",
+        "The truth must not contain the training showers of a model: a model that repeats them would get too large a factor.",
     ]

@@ -1,4 +1,4 @@
-"""The density study: does a kernel density or a histogram of the same training set do what the generator does?
+"""The density study: is a kernel density or a histogram of the same training set as accurate as the generator?
 
 Each estimator sees the observables of n showers, not the showers: it is fitted to one quantity at a time (one
 observable, two, or all four) and draws as many values of it as wanted. Its smoothness (bandwidth, number of bins) is
@@ -138,9 +138,9 @@ class DensityStudy(TruthStudy):
     title = "Density estimators against the generator"
     needs = (
         "a file of Geant4 showers (ild-ecal or its 10x10 images, at least 800; further files with --truth), "
-        "and, if wanted, models or files of generated showers of the same detector"
+        "and optionally models or files of generated showers of the same detector"
     )
-    question = "Is a network worth more than a histogram or a kernel estimate of the same showers?"
+    question = "Is a network more accurate than a histogram or a kernel density of the same training showers?"
     Settings = DensitySettings
     least_generated = 0
     least = 800  # one half trains, the other is the truth
@@ -180,8 +180,8 @@ class DensityStudy(TruthStudy):
             figures.append(divergence_figure(panels, f"divergence_{size}", title, caption))
         method = (
             f"Amplification factors are by formula, 1/n_eff = 8 D/(n_quant - 1) - 1/n_truth, in "
-            f"{int(truth[0].quantiles[level])} quantiles. An estimator is fitted to each quantity by itself; the generator "
-            "makes whole images, from which all quantities follow at once."
+            f"{int(truth[0].quantiles[level])} quantiles. An estimator is fitted to each quantity separately; the generator "
+            "makes whole images, from which all quantities are computed."
         )
         return StudyResult(
             rows,

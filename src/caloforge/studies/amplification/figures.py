@@ -111,8 +111,8 @@ def divergence_figure(shown: Panels, name: str = "divergence", title: str = "", 
         place.set_ylim(bottom=max(place.get_ylim()[0], 0.2 * float(truth.floor()[0])))
 
     caption = caption or (
-        "Divergence from the truth against the number of quantiles: lines with bands are samples of the truth "
-        "and their spread. Dashed: fewer than ten showers a quantile."
+        "Divergence from the truth against the number of quantiles. Lines with bands are samples of the truth "
+        "and their spread. Lines are dashed where there are fewer than ten showers a quantile."
     )
     drawing = shown.grid(draw, "quantiles", "quantile JSD")
     return Figure(name, title or "Quantile divergence", caption, drawing)
@@ -139,7 +139,7 @@ def plateau_figure(shown: Panels, level: int) -> Figure:
             place.errorbar(x[~few], y[~few], error[~few], **points)
         place.set(xscale="log", yscale="log")
 
-    caption = "Divergence against the size of the generated sample: where it is flat, more showers add no information."
+    caption = "Divergence against the size of the generated sample. Where the curve is flat, more showers add no information."
     drawing = shown.grid(draw, "generated showers", f"JSD in {n_quant} quantiles")
     return Figure("plateau", "Plateau", caption, drawing)
 

@@ -49,10 +49,10 @@ class ConditioningStudy(Study):
     title = "Conditioning on energy and angle"
     source = "new-angles"
     needs = (
-        "reference showers of a detector of three layers or more, at or around the test points of energy and angle "
+        "reference showers of a detector with at least three layers, at or around the test points of energy and angle "
         "(set energies in GeV and thetas in degrees), and generated showers of the same detector"
     )
-    question = "Do energy and angle come out right at single points, before and after reconstruction?"
+    question = "Are energy and angle correct at single test points, before and after reconstruction?"
     Settings = ConditioningSettings
 
     def check(self, context: Context) -> None:
@@ -156,7 +156,7 @@ def _texts(
         f"'{reconstruction.detector.name}'.",
         f"{len(context.reference):,} reference showers; {min(counts):,} to {max(counts):,} at each of {len(results)} test "
         f"points, within {100 * max(widths):.0f} % of the energy and {max(w.theta for _, w in usable):.0f} degrees at most; "
-        "quantities are extrapolated to the point itself by a line fitted in the window.",
+        "quantities are extrapolated to the point with a linear fit in the window.",
         f"Reconstruction: cells of at least {reconstruction.threshold:g} MIP, the leading cluster of neighbours, one "
         f"energy constant ({reconstruction.calibration:.4g}) from the reference for all samples.",
     ]
@@ -164,6 +164,6 @@ def _texts(
     missing = [point.name for point in context.chosen(ConditioningSettings).points if point not in found]
     if missing:
         texts.append(
-            f"Left out for want of reference showers (fewer than {FEWEST}): " + "; ".join(missing) + "."
+            f"Left out, since there are fewer than {FEWEST} reference showers: " + "; ".join(missing) + "."
         )
     return texts

@@ -63,8 +63,8 @@ def points_figure(results: Sequence[PointResult], stage: str, quantity: str, lab
         return figure
 
     caption = (
-        "One panel a test point; showers around it are moved to it along a fitted line. Grey: the reference. "
-        "The numbers are the generated sample's mean and width against the reference's."
+        "Each panel is a test point; showers around the point are extrapolated to it with a linear fit. The reference is grey. "
+        "The numbers compare mean and width of the generated sample with those of the reference."
     )
     title = f"{name.capitalize()}, {STAGE_NAMES[stage]}"
     return Figure(f"points_{quantity}_{stage}", title, caption, draw)
@@ -127,8 +127,8 @@ def _curve_figure(
         legend(figure, pyplot, labels)
         return figure
 
-    caption = "Each point is that of the showers of one bin; the reference's bins are used for all samples."
-    caption += " Residual: measured minus incident angle." if angle else ""
+    caption = "Each point is for the showers of one bin; the bins of the reference are used for all samples."
+    caption += " The residual is the measured minus the incident angle." if angle else ""
     return Figure(name, title, caption, draw)
 
 
@@ -154,7 +154,7 @@ def map_figure(results: Sequence[PointResult], stage: str, number: int, label: s
         return figure
 
     title = f"Every observable of {label}, {STAGE_NAMES[stage]}"
-    caption = "Differences from the reference at each test point; 0 is perfect."
+    caption = "Differences from the reference at each test point; 0 means that they agree."
     return Figure(f"observables_{stage}_{number + 1}", title, caption, draw)
 
 
@@ -184,9 +184,7 @@ def spectrum_figure(
         return figure
 
     title = "Cell energies, and around the energy of a MIP"
-    caption = (
-        "Dotted: the mean energy that a minimum-ionising particle leaves; the peak lies somewhat below it."
-    )
+    caption = "The dotted line is the mean energy that a minimum-ionising particle deposits; the peak lies somewhat below it."
     return Figure("cell_spectrum", title, caption, draw)
 
 

@@ -46,9 +46,9 @@ class DiversityStudy(Study):
     source = "support-size"
     needs = (
         f"at least {LEAST} reference showers that no generator was trained on, and generated showers or models of the "
-        "same detector; training=FILE.h5 names the training showers, for memory"
+        "same detector; for the test of memory name the training showers with training=FILE.h5"
     )
-    question = "Are the showers as different as Geant4's, and are none copied from the training set?"
+    question = "Are the showers as diverse as Geant4's, and are none copied from the training set?"
     Settings = DiversitySettings
 
     def check(self, context: Context) -> None:
@@ -139,7 +139,7 @@ def _rows(labels: Sequence[str], measured: Sequence[Measured], data_range: float
             between = one.similarities("between")
             if between is not None:
                 mean_known, error_known = known.at(data_range)
-                note = "above 0: its showers are more alike than those of the reference, it lacks diversity"
+                note = "above 0: its showers are more similar to each other than those of the reference, so it lacks diversity"
                 difference = mean - mean_known, math.hypot(error, error_known)
                 rows += [
                     row(f"SSIM of mixed pairs with {name}, {at}", *between.at(data_range)),
@@ -155,13 +155,13 @@ def _rows(labels: Sequence[str], measured: Sequence[Measured], data_range: float
 
 
 _EXCESS = {
-    "precision": "above it is no merit: the showers crowd where the reference's are most alike",
-    "density": "above it is no merit: the showers crowd where the reference's are most alike",
+    "precision": "higher is not better: the showers are concentrated where those of the reference are densest",
+    "density": "higher is not better: the showers are concentrated where those of the reference are densest",
 }
 _LACK = {
-    "recall": "below it: showers that the reference has are never made",
-    "coverage": "below it: showers that the reference has are never made",
-    "precision": "below it: showers that the reference does not have are made",
+    "recall": "lower: the model never makes some kinds of showers of the reference",
+    "coverage": "lower: the model never makes some kinds of showers of the reference",
+    "precision": "lower: the model makes showers that the reference does not have",
 }
 
 
@@ -248,7 +248,7 @@ def _texts(context: Context, labels: Sequence[str], measured: Sequence[Measured]
         f"Showers: {sizes}.",
         f"Structural similarity is left out: {why}."
         if why
-        else "Pairs that are more alike than reference pairs show a lack of diversity, as the paper found of its 3DGAN.",
+        else "If generated pairs are more similar than reference pairs, the model lacks diversity, as the paper found for its 3DGAN.",
     ]
     memory = measured[0].memory
     if memory is None:
@@ -257,10 +257,10 @@ def _texts(context: Context, labels: Sequence[str], measured: Sequence[Measured]
     training = Path(context.chosen(DiversitySettings).training).name
     texts.append(
         f"Memory: {memory.n:,} training showers of {training} against as many held-out ones of "
-        f"{labels[0]}; generators that were trained on other showers cannot remember these."
+        f"{labels[0]}; a generator that was trained on other showers cannot reproduce these."
     )
     if measured[0].shared:
         texts.append(
-            f"{measured[0].shared:,} reference showers are training showers; memory leaves them out."
+            f"{measured[0].shared:,} reference showers are training showers; the test of memory leaves them out."
         )
     return texts

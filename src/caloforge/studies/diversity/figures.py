@@ -77,8 +77,8 @@ def _similarity_histograms(sets: Sequence[Set]) -> Figure:
         return figure
 
     caption = (
-        f"{len(sets[0][3].values):,} pairs of like energy in each set. Pairs of a generator that are more alike than reference "
-        "pairs show a lack of diversity; mixed pairs that are less alike show a difference between both."
+        f"{len(sets[0][3].values):,} pairs of similar energy in each set. If pairs of a generator are more similar than reference "
+        "pairs, it lacks diversity; if mixed pairs are less similar, generator and reference differ."
     )
     return Figure("ssim_histograms", "Structural similarity of pairs", caption, draw)
 
@@ -115,7 +115,7 @@ def _similarity_curve(sets: Sequence[Set], name: str) -> Figure:
         _sets_legend(figure, pyplot, sets)
         return figure
 
-    caption = "Means over pairs; grey: the standard deviation of reference pairs. Below: differences with their errors."
+    caption = "Means over pairs; the grey band is the standard deviation of reference pairs. Below: differences with their errors."
     return Figure("ssim_against_range", "Structural similarity against the data range L", caption, draw)
 
 
@@ -141,8 +141,8 @@ def _distances(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
         return figure
 
     caption = (
-        "Training set and held-out set are equally large. A generator without memory has equal histograms and one "
-        "half of its showers closer to the training set, as other held-out showers (first panel) must have."
+        "Training set and held-out set are equally large. A generator that does not repeat its training showers has equal histograms, and half of "
+        "its showers are closer to the training set. The same must hold for other held-out showers (first panel)."
     )
     title = "Distance to the nearest training shower and to the nearest held-out one"
     return Figure("memory", title, caption, draw)
@@ -159,7 +159,7 @@ def _nearest(role: int, label: str, pairs: NDArray[np.float64]) -> Figure:
                 shower_image(place, image, float(pair.max()), name)
         return figure
 
-    caption = "Above: generated showers; below: the training shower nearest to each; summed over layers, logarithmic colours."
+    caption = "Above: generated showers. Below: the nearest training shower of each. Energies are summed over layers, with logarithmic colours."
     return Figure(f"nearest_{role}", f"Showers of {label} nearest to the training set", caption, draw)
 
 
@@ -186,7 +186,7 @@ def _quality(labels: Sequence[str], measured: Sequence[Measured]) -> Figure:
         return figure
 
     caption = (
-        "Of log10 cell energies. The dashed lines are what two halves of the reference reach, with half as many showers; "
-        "all four depend on the sizes of the samples."
+        "Computed from log10 of the cell energies. The dashed lines are the values for two halves of the reference, with half as many showers; "
+        "all four metrics depend on the sizes of the samples."
     )
     return Figure("precision_recall", "Precision, recall, density, coverage", caption, draw)

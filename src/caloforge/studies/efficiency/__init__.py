@@ -1,4 +1,4 @@
-"""The study of data efficiency: how good is a model after so many Geant4 showers, and what does a start other than nothing give?
+"""The study of data efficiency: accuracy of a model against the number of Geant4 training showers, from several starts.
 
 ``flow-matching`` is trained on 100, 300, 1,000, ... showers from nothing, after a pre-training on gflash showers of the same detector, and from
 a shipped model of another detector; each is compared with Geant4 showers that were not seen (:mod:`~caloforge.studies.efficiency.measure`).
@@ -65,10 +65,10 @@ class EfficiencyStudy(Study):
     title = "Accuracy against the number of Geant4 showers"
     source = "meta-hep"
     needs = (
-        "reference showers that are for measuring alone, and behind them files of other Geant4 showers of the same detector to train on; "
+        "reference showers that are used only to measure, followed by files of other Geant4 showers of the same detector to train on; "
         "or results, a folder of measurements"
     )
-    question = "How good does a model become with few showers?"
+    question = "How accurate is a model that is trained on few showers?"
     Settings = EfficiencySettings
     least_generated = 0
     judges = False

@@ -124,7 +124,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measured:
-    """One training and what it gave."""
+    """One training and its results."""
 
     detector: str
     cells: int  # of the detector

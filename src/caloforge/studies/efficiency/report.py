@@ -126,7 +126,7 @@ def table_of(found: Sequence[Measured]) -> Table:
             found, key=lambda one: (one.detector, one.n, list(START).index(one.start), one.seed)
         )
     ]
-    caption = "Gradient boosting in two folds against Geant4 showers that were not seen; detectability: showers a side for five standard deviations."
+    caption = "AUC of gradient boosting in two folds against Geant4 showers that the model has not seen; the detectability is the number of showers a side for five standard deviations."
     return Table(columns, rows, caption, texts=(0, 1, 8))
 
 
@@ -134,8 +134,8 @@ def texts_of(found: Sequence[Measured]) -> list[str]:
     """Return how it was measured, and what the starts are worth."""
     rows = expected(found)
     texts = [
-        "Every number of showers includes those that were held out to choose epochs. Smaller sets are parts of the larger ones. The showers "
-        "compared with had no part in any training or choice."
+        "Every number of showers includes those that were held out to choose epochs. Smaller sets are subsets of the larger ones. The reference "
+        "showers were not used for any training or choice."
     ]
     for detector in dict.fromkeys(row["detector"] for row in rows):
         parts = []
@@ -183,7 +183,7 @@ def figure_of(found: Sequence[Measured]) -> Figure:
         return figure
 
     caption = (
-        "Above: AUC of gradient boosting on the observables, dotted the same between halves of Geant4. Below: detectability, larger is better; "
-        "missing where five standard deviations are not reached."
+        "Above: AUC of gradient boosting on the observables; the dotted line is that between halves of Geant4. Below: detectability; larger is better, "
+        "and points are missing where five standard deviations are not reached."
     )
     return Figure("data_efficiency", "Accuracy against the number of Geant4 showers", caption, draw)

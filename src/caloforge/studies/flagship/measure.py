@@ -141,7 +141,7 @@ _LARGE = 10_000  # showers at once when a GPU is timed
 
 @dataclass(frozen=True)
 class Measurement:
-    """How everything is measured."""
+    """Settings of the measurements."""
 
     files: tuple[Path, ...]  # Geant4 showers that nothing was trained on
     settings: Settings  # of the metrics

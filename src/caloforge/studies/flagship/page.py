@@ -160,7 +160,7 @@ def not_made(plan: Mapping[str, Entry], entries: Mapping[str, Any], group: Group
     if not missing:
         return ""
     return (
-        f"Planned, but not trained, for want of time on a GPU: {', '.join(missing)}. "
+        f"Planned, but not trained, since GPU time was not available: {', '.join(missing)}. "
         f"`python scripts/flagship_study.py train --data showers --runs runs --only {group}` trains them."
     )
 
@@ -171,26 +171,26 @@ def spread_of_times(entries: Mapping[str, Any]) -> str:
     if len(times) < 2 or times[-1] < _ROUGH * times[0]:
         return ""
     return (
-        f"Times are rough: the baseline's trainings with other seeds, networks of one form and as many steps, took from "
+        f"Times are rough: the baseline's trainings with other seeds, which have the same network and number of steps, took from "
         f"{times[0]:,.0f} to {times[-1]:,.0f} µs."
     )
 
 
 _TAILS = 0.0455  # of a normal number to be more than two standard deviations off
 _HEAD = """## What was measured
-How accurate the flow is, against steps, weights and showers, and the effect of each choice of its design. The trainings here are shorter than those of the [shipped models](models.md), all with as many steps, so that
+The study measures how the accuracy of the flow depends on the number of steps, weights and training showers, and the effect of each choice of the design. The trainings here are shorter than those of the [shipped models](models.md), and all have the same number of steps, so that
 they can be compared with each other.
 
-AUC is that of classifiers between generated and Geant4 showers, trained on observables or on cells (see [Validation](validation.md)); 0.5 means that
-they cannot distinguish them. Value ± uncertainty; in brackets the floor, what two samples of Geant4 give. FPD is the Frechet physics distance.
+AUC is that of classifiers that distinguish generated from Geant4 showers, trained on observables or on cells (see [Validation](validation.md)); 0.5 means that
+they cannot distinguish them. Entries are value ± uncertainty; the number in brackets is the floor, the value for two samples of Geant4. FPD is the Frechet physics distance.
 """
-_STEPS = """Teachers integrate with Heun's method, which evaluates the network twice a step and once in the last; students jump. Summary and
-cells take the same number of steps; evaluations are those of the cells' network."""
+_STEPS = """Teachers integrate with Heun's method, which evaluates the network twice in each step and once in the last; students take learned jumps. Summary and
+cells take the same number of steps; the column "evaluations" counts those of the cells' network."""
 _NO_STUDENT = "No student was measured here; the shipped ones are among the [shipped models](models.md)."
-_SIZE = "One network after another with the width of the cells' transformer changed."
-_DATA = """Fewer training showers, with the same number of steps; the epoch that is best on held-out showers is kept."""
-_ABLATIONS = """One choice changed at a time. Differences are to the mean of the baseline's {count}, classifier by classifier with the
-same splits; above 0 the choice of the baseline is better. Their uncertainty includes the classifiers' and {scatter}."""
+_SIZE = "The networks differ in the width of the cells' transformer."
+_DATA = """All trainings have the same number of steps, with fewer training showers; the epoch that is best on held-out showers is kept."""
+_ABLATIONS = """In each row one choice is changed. Differences are relative to the mean of the baseline's {count}, taken for each classifier with the
+same splits; above 0 the choice of the baseline is better. Their uncertainty includes that of the classifiers and {scatter}."""
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def write_page(
         ("steps", "Steps", _steps),
         ("size", "Weights", _size),
         ("data", "Training showers", _data),
-        ("ablations", "What each choice buys", _choices),
+        ("ablations", "What each choice changes", _choices),
     )
     parts = ["# The flagship, studied\n", f"{introduction}\n" if introduction else "", _HEAD]
     for name, title, say in sections:
@@ -293,7 +293,7 @@ def _steps(entries: Entries) -> list[str]:
 def _timed(entries: Entries) -> list[str]:
     times = [entry["time"] for entry in entries.values() if "time" in entry]
     where = sorted({f"{time['batch']:,} showers at once on {time['hardware']}" for time in times})
-    text = f"Times: {'; '.join(where)}; noise, decoding and the copy of the cells included."
+    text = f"Times are for {'; '.join(where)}, including noise, decoding and the copy of the cells."
     return [text] if where else []
 
 
@@ -339,10 +339,10 @@ def _verdict(entries: Entries, found: Mapping[str, tuple[Difference, ...]]) -> s
     """Say which choices differ from the baseline by more than two uncertainties in either AUC."""
     clear = [entries[name]["title"] for name, both in found.items() if any(one.significant for one in both)]
     n = sum(len(both) for both in found.values())
-    chance = f"Of {n} differences of nothing {_TAILS * n:.1f} would be as large on average."
+    chance = f"If no choice had an effect, {_TAILS * n:.1f} of {n} differences would be as large on average."
     if not clear:
         return f"No choice differs from the baseline by more than two uncertainties. {chance}"
-    return f"More than two uncertainties from the baseline in either AUC: {', '.join(clear)}. {chance}"
+    return f"These differ from the baseline by more than two uncertainties in either AUC: {', '.join(clear)}. {chance}"
 
 
 def _made(results: Mapping[str, Any]) -> list[str]:
@@ -356,7 +356,7 @@ def _made(results: Mapping[str, Any]) -> list[str]:
     lines = [
         "## How this was made",
         f"Measured {days} with caloforge {results['caloforge_version']} against {reference['n']:,} Geant4 showers of "
-        f"`{reference['detector']}` ({files}), none of which was trained on; trained on {', '.join(hardware)}. The list of trainings is "
+        f"`{reference['detector']}` ({files}), which no model was trained on. Trainings ran on {', '.join(hardware)}; the list of them is "
         "`scripts/flagship.toml`.",
         "",
         "```",

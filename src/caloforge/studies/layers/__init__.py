@@ -1,4 +1,4 @@
-"""The study of layers: what each layer sees, against energy, after the figures of the ATLAS note.
+"""The study of layers: energies and shapes of each layer against incident energy, after the figures of the ATLAS note.
 
 Energy per layer at every energy, shower depth, response and resolution, average eta (x) and phi (y) profiles of each layer,
 energy-weighted mean and width, for generated against reference showers of any detector of several layers. The note's
@@ -125,7 +125,7 @@ def _note_table(samples: Sequence[LayerSample], at: int) -> Table:
         papers = [published_cell(known.get(f"{key}_{layer.name}")) for key, _ in _PAPERS]
         rows.append([Cell(layer.name), *ours, *papers])
     columns = ("layer", *(one.label for one in samples), *(title for _, title in _PAPERS))
-    caption = f"Mean part of the visible energy at {samples[0].slices.name(at)}; the note's at 65 GeV."
+    caption = f"Mean fraction of the visible energy at {samples[0].slices.name(at)}; the note has the values at 65 GeV."
     return Table(columns, rows, caption)
 
 
@@ -141,9 +141,7 @@ def _fraction_table(samples: Sequence[LayerSample]) -> Table:
             ]
             rows.append([_slice_cell(one, number), Cell(one.label), Cell(str(one.n[number])), *cells])
     columns = ("energy", "sample", "showers", *(layer.name for layer in reference.detector.layers))
-    caption = (
-        "Mean part of the visible energy at every energy; marked good within 0.5 points of the reference."
-    )
+    caption = "Mean fraction of the visible energy at every energy; marked good within 0.5 percentage points of the reference."
     return Table(columns, rows, caption, texts=(1,))
 
 
@@ -200,7 +198,7 @@ class LayersStudy(Study):
     """Energies, depth, response and lateral profiles of each layer."""
 
     name = "layers"
-    title = "What each layer sees"
+    title = "Energies and shapes of each layer"
     source = "atlas-deep-generative"
     needs = (
         "reference showers of a detector of two layers or more, of one or several energies, and generated showers of the "

@@ -95,7 +95,7 @@ def _fraction_figure(samples: Sequence[LayerSample], at: int) -> Figure:
         return figure
 
     title = f"Energy fractions {'against energy' if few else f'at {slices.name(at)}'}"
-    caption = "Mean over the showers of a layer's part of the visible energy."
+    caption = "Mean over the showers of the fraction of the visible energy in each layer."
     return Figure("layer_fractions", title, caption, draw)
 
 

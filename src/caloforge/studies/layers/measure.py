@@ -1,4 +1,4 @@
-r"""What each layer sees of the showers: energies, depth and lateral profiles, in slices of incident energy.
+r"""Energies, depth and lateral profiles of the layers, in slices of incident energy.
 
 Means over the showers of a slice are arrays (S, ...) with their errors; a slice of fewer than ten showers gives NaN.
 

@@ -62,8 +62,8 @@ class ShapesStudy(Study):
     name = "shapes"
     title = "Shower shapes, core cells and speed"
     source = "conv2d"
-    needs = "reference showers of any detector and generated showers or models of the same detector; models are timed, too"
-    question = "Do mean shapes, core cells and the quantities of each shower agree?"
+    needs = "reference showers of any detector and generated showers or models of the same detector; the speed of models is measured, too"
+    question = "Do mean shapes, core cells and the observables of single showers agree?"
     Settings = ShapesSettings
 
     def run(self, context: Context) -> StudyResult:
@@ -117,7 +117,7 @@ def _compare(
         found.append(numbers)
     labels, spectrum = context.labels[1:], report.spectrum_panel(everyone)
     rows = report.summary_rows(found, geant4, window, context.labels[0])
-    caption = f"Core cells at {window.text}. The paper's times are a V100's, its Geant4's one core's."
+    caption = f"Core cells at {window.text}. The paper's models were timed on a V100, its Geant4 on one core."
     alike = context.reference.detector.name in document("conv2d")["detectors"]
     return StudyResult(
         rows=rows,
@@ -183,5 +183,5 @@ def _texts(
     texts.append(f"Geant4: {seconds}; {geant4.how}.")
     files = [one.label for one in found if one.time is None]
     if files:
-        texts.append(f"Without a speed, since they are files: {', '.join(files)}.")
+        texts.append(f"Samples from files have no speed: {', '.join(files)}.")
     return texts

@@ -300,12 +300,13 @@ _SHAPES = ("x_profile", "y_profile", "layer_energy", "radial_profile")
 def sample_figures(samples: Sequence[Sample], spectrum: Panel, reference: str) -> list[Figure]:
     """Return mean shower shapes (along x, y, the layers, around the axis), response and cell energies."""
     shapes = {panel.name: panel for panel in profiles(samples)}
-    means = "Mean over the showers; below, model over Geant4 or what else the reference is, whose own error is the grey band; dotted: 5 %."
+    means = "Mean over the showers; below, the ratio to the reference, whose error is the grey band; dotted lines: 5 %."
     panels = [(shapes[name], means) for name in _SHAPES if name in shapes]
     panels += [
-        (panel, "Visible over incident energy; below, model over reference.") for panel in response(samples)
+        (panel, "Visible over incident energy; below, the ratio to the reference.")
+        for panel in response(samples)
     ]
-    panels.append((spectrum, "Cells of each energy; below, model over reference."))
+    panels.append((spectrum, "Number of cells against their energy; below, the ratio to the reference."))
     return [
         Figure(panel.name, panel.title, text, partial(draw_panel, _named(panel, reference)))
         for panel, text in panels
@@ -356,7 +357,7 @@ def core_figure(found: Sequence[CoreRatios], labels: Sequence[str], window: str,
         legend(figure, pyplot, labels, first=1)
         return figure
 
-    caption = "One entry a core cell; entries outside are added to the first and last bin."
+    caption = "One entry for each core cell; entries outside the range are added to the first and last bin."
     return Figure("core_cells", f"Core cells at {window}", caption, draw)
 
 

@@ -104,7 +104,7 @@ class AllStudies(Study):
         for name in (*chosen.studies, *chosen.settings, *named):
             STUDIES[name]  # an unknown name raises
         if not context.generated and not (chosen.shipped and cards_in(chosen.zoo)):
-            self.refuse("no model is shipped yet and none was given")
+            self.refuse("there is no shipped model and none was given")
 
     def check_seen(self, context: Context) -> dict[str, SeenCount]:
         """Leave the check to each study, with its own reference and models."""
@@ -255,7 +255,7 @@ def _rows(done: Sequence[Done]) -> list[Row]:
 def _texts(done: Sequence[Done], plan: Plan, labels: Sequence[str], site: Path | None) -> list[str]:
     texts = [
         f"{sum(not one.error for one in done)} studies of {len(labels)} models: {', '.join(labels)}.",
-        f"{len(plan.left_out)} combinations of study, reference and model do not go together; index.html says why.",
+        f"{len(plan.left_out)} combinations of study, reference and model were left out because they do not fit; index.html says why.",
     ]
     texts += [f"{one.study} on {one.detector} failed: {one.error}" for one in done if one.error]
     if site is not None:

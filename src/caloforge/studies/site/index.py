@@ -1,4 +1,4 @@
-"""The entrance of the results: how good and how fast every model is, beside Geant4 and the papers, then the studies.
+"""The first page of the results: accuracy and speed of every model, compared with Geant4 and the papers, then the studies.
 
 Its first part comes from the cards of the shipped models and from the published benchmark, which are the one source of
 accuracies and times; the second from the rows of the studies. A paper's number stands only beside showers of its kind
@@ -57,7 +57,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Site:
-    """What the entrance shows of the studies."""
+    """What the first page shows of the studies."""
 
     done: Sequence[Done]
     models: Sequence[str]  # names of all that is judged
@@ -108,9 +108,7 @@ def write_index(
     if beside := [block for one in finished if one.published for block in _beside(one)]:
         sections.append(Section("Beside the papers", beside, _BESIDE))
     sections.append(
-        Section(
-            "Studies", [_pages(site.done)], "Each study has its page, with figures, tables and the command."
-        )
+        Section("Studies", [_pages(site.done)], "Each study has a page with figures, tables and the command.")
     )
     if site.left_out:
         lines = [[Cell(text) for text in line] for line in site.left_out]
@@ -119,7 +117,7 @@ def write_index(
     blocks: list[Block] = [Code(site.command)]
     if len(site.done) < site.planned:
         blocks.append(
-            Text(f"{site.planned - len(site.done)} studies are still to be done; the same command continues.")
+            Text(f"{site.planned - len(site.done)} studies are not finished; repeat the command to continue.")
         )
     if site.asked:
         blocks += [Text("The file of pages that the command names:"), Code(site.asked.strip())]
@@ -131,28 +129,28 @@ def write_index(
         "caloforge": __version__,
     }
     write_json(folder / STORED, site.stored)
-    subtitle = "How good and how fast the models are, against Geant4 and beside the papers"
+    subtitle = "Accuracy and speed of the models, compared with Geant4 and with the papers"
     return Page("Results", sections, subtitle, facts).write(folder / "index.html", force=True)
 
 
 _GLANCE = (
-    "Accuracy is that of the cards, on sealed Geant4 showers; times are those of the benchmark: on one core a shower in batches of 100, on a GPU in the "
-    "fastest batch of up to 10,000; Geant4 with the same energies and angles on one core. A speed-up on a GPU is against Geant4 on that one core. With a single "
-    "shower or a hundred a GPU mostly waits for the start of its kernels, and small models are no faster there than on a core."
+    "The accuracy is from the cards, measured on sealed Geant4 showers. The times of a shower are from the benchmark: on one core in batches of 100, on a GPU in the "
+    "fastest batch of up to 10,000, and for Geant4 with the same energies and angles on one core. A speed-up on a GPU is against Geant4 on one core. With one "
+    "shower or a hundred, a GPU mostly waits for the start of its kernels, and small models are no faster on it than on a core."
 )
 _GLANCE_NOTE = (
-    "AUC: of the strongest of several classifiers, 0.5 where none can distinguish the model from Geant4, in brackets what two samples of Geant4 give; it grows "
-    "with the number of showers that the classifiers learn from, so that those of fewer showers are flattered. "
-    "Showers to 5 sigma: how many a side it takes to distinguish the model from Geant4; more is better. Response: mean and width of the visible energy, "
+    "AUC is that of the strongest of several classifiers; it is 0.5 if none can distinguish the model from Geant4, and the number in brackets is the value for two samples of Geant4. The AUC grows "
+    "with the number of showers that the classifiers are trained on, so that a model measured with fewer showers looks better. "
+    "Showers to 5 sigma is the number of showers a side that are needed to distinguish the model from Geant4; more is better. Response gives mean and width of the visible energy, "
     "model over Geant4."
 )
 _BESIDE = (
-    "A table for each paper, only of showers of the paper's kind: the same particle, calorimeter and energies. Differences in the simulation "
-    "(material, Geant4 version, physics, cuts) and in the number of showers remain: where the Geant4 of the paper differs from ours, a model is to be "
-    "compared with Geant4 as the same source gives it."
+    "There is a table for each paper, only for showers of the same particle, calorimeter and energies as in the paper. Differences in the simulation "
+    "(material, Geant4 version, physics, cuts) and in the number of showers remain. Where the Geant4 numbers of the paper differ from ours, compare each model "
+    "with the Geant4 of the same source."
 )
 _SPEED = (
-    "The papers' times are of their hardware, and their Geant4 takes twenty times longer a shower than ours. So compare milliseconds on like hardware, and no "
+    "The papers' times are from other hardware, and their Geant4 takes twenty times longer for a shower than ours. So compare milliseconds on similar hardware, and not "
     "speed-ups."
 )
 

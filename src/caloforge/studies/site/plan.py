@@ -1,4 +1,4 @@
-"""Which study takes which models and which reference: all that fit, or group by group from a TOML file.
+"""Plan of the site: the models and the reference of each study, all that fit or group by group from a TOML file.
 
 One table a group, of any name::
 

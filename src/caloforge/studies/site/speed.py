@@ -71,9 +71,9 @@ def speedup_figure(benchmarks: Sequence[Mapping[str, Any]], timings: Sequence[Pa
         if one["accuracy"].get("detectability", {}).get("value") is None
     ]
     caption = (
-        "Up: more showers a side are needed to distinguish the model from Geant4 with 5 standard deviations. Right: faster than Geant4 on one core, "
+        "Vertical axis: showers a side that are needed to distinguish the model from Geant4 with 5 standard deviations. Horizontal axis: speed-up over Geant4 on one core, "
         f"which simulates the same showers on the same machine (line: as fast). Filled: the model on one core, batches of 100; open squares: on a GPU ({gpu or 'none'}), "
-        "the fastest batch of up to 10,000. Triangles: the papers' speed-ups over their own Geant4; they state no such accuracy."
+        "the fastest batch of up to 10,000. Triangles: the papers' speed-ups over their own Geant4; the papers do not give this accuracy."
     )
     caption += f" Not measured: {', '.join(missing)}." if missing else ""
     return Figure(

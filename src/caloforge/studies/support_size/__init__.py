@@ -31,16 +31,16 @@ _NARROW = 1.5  # incident energies within this factor can be compared as one
 
 
 class SupportSizeStudy(Study):
-    """Birthday-paradox test of the size of a generator's support."""
+    """Support size of a generator by the birthday paradox."""
 
     name = "support-size"
     title = "Support size by the birthday paradox"
     source = "support-size"
     needs = (
-        f"at least {LEAST} reference showers of nearly one energy and angle (set energy and theta to take them out of "
-        "a wider file), and generated showers or models of the same detector"
+        f"at least {LEAST} reference showers of nearly one energy and angle (set energy and theta to select them from "
+        "a file with more), and generated showers or models of the same detector"
     )
-    question = "How many different showers does a model make before they repeat?"
+    question = "How many different showers can a model make before they repeat?"
     Settings = SupportSizeSettings
     least_generated = 0
 
@@ -104,9 +104,9 @@ def _texts(context: Context, results: Sequence[SampleResult]) -> list[str]:
     chosen, reference = context.chosen(SupportSizeSettings), results[0]
     sizes = "; ".join(f"{result.label} {result.findings.n:,}" for result in results)
     texts = [
-        f"Showers: {sizes}. All their pairs are compared; the limits of a duplicate are the {chosen.alpha:g} "
-        f"quantiles over the pairs of {reference.label}, so that supports compare samples at one alpha and are not "
-        "numbers of showers that exist."
+        f"Showers: {sizes}. All pairs are compared. The limits of a duplicate are the {chosen.alpha:g} "
+        f"quantiles over the pairs of {reference.label}. So support sizes can be compared between samples at one alpha, but are not "
+        "the true number of different showers."
     ]
     for definition in DEFINITIONS:
         if definition.name in reference.rates:
@@ -115,14 +115,14 @@ def _texts(context: Context, results: Sequence[SampleResult]) -> list[str]:
             )
             texts.append(f"Support size from pair collisions, {definition.label}: {found}.")
     texts.append(
-        "For N equally likely showers the fit and the collision rate give N, the paper's rule 1.39 N. "
-        "Intervals (95 %) include the finite number of subsets and of showers."
+        "For N equally likely showers the fit and the collision rate give N, the paper's rule gives 1.39 N. "
+        "The 95 % intervals include the uncertainty from the finite number of subsets and of showers."
     )
     wanted = paper("support-size.showers").value or 0.0
     if reference.findings.n < wanted:
         texts.append(
-            f"The paper took its limits from {wanted:,.0f} Geant4 showers; here are {reference.findings.n:,}, so that "
-            f"no support above about {reference.findings.n**2 / 8:,.0f} can be distinguished from an infinite one."
+            f"The paper took its limits from {wanted:,.0f} Geant4 showers. Here there are {reference.findings.n:,}, so that "
+            f"no support size above about {reference.findings.n**2 / 8:,.0f} can be distinguished from an infinite one."
         )
     why = why_no_windows(context.reference.detector)
     if why:
@@ -130,7 +130,7 @@ def _texts(context: Context, results: Sequence[SampleResult]) -> list[str]:
     energy = np.asarray(context.reference.incident_energy)
     if not chosen.energy and energy.max() > _NARROW * energy.min():
         texts.append(
-            f"The showers span {energy.min() / 1000:g} to {energy.max() / 1000:g} GeV: those of different energies are "
-            "seldom duplicates, and the limits come from pairs of any energies. Set energy to compare like with like."
+            f"The showers have energies of {energy.min() / 1000:g} to {energy.max() / 1000:g} GeV. Showers of different energies are "
+            "seldom duplicates, and the limits come from pairs of any energies. Set energy to compare showers of one energy."
         )
     return texts

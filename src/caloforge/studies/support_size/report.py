@@ -147,9 +147,9 @@ def rows_of(results: Sequence[SampleResult]) -> list[Row]:
 def _meaning(ratio: Interval) -> str:
     """Return what a support far from the reference's says of a generator."""
     if ratio.low > 1.0:
-        return "; larger is not better: its showers differ more from each other than the reference's do, as with noise in the cells"
+        return "; larger is not better: its showers differ from each other more than those of the reference, for example by noise in the cells"
     if math.isfinite(ratio.high) and ratio.high < 1.0:
-        return "; smaller: its showers repeat each other more than the reference's do"
+        return "; smaller: its showers repeat each other more than those of the reference"
     return ""
 
 
@@ -207,8 +207,8 @@ def _birthday(results: Sequence[SampleResult], used: Sequence[Definition]) -> Fi
 
     subsets = next(iter(results[0].curves.values())).subsets
     caption = (
-        f"{subsets:,} random subsets of each size, bands of 95 % (Clopper and Pearson); dotted: the exact birthday curve of "
-        "the fitted support; dashed: one half, where the paper reads the support size."
+        f"{subsets:,} random subsets of each size, with 95 % bands (Clopper and Pearson). The dotted line is the exact birthday curve of "
+        "the fitted support size; the dashed line is a probability of one half, at which the paper reads the support size."
     )
     return Figure("birthday", "Probability that a subset has a duplicate", caption, draw)
 
@@ -249,8 +249,8 @@ def _support(
         return figure
 
     caption = (
-        f"Limits at alpha = {alpha:g}; bars: 95 % intervals; arrows: lower bounds. The paper's rule reads 1.39 times the "
-        "number of equally likely showers that the other two give."
+        f"Limits at alpha = {alpha:g}; bars are 95 % intervals, arrows lower bounds. For equally likely showers the paper's rule gives 1.39 times the "
+        "number that the other two estimators give."
     )
     return Figure("support_size", "Support sizes by three estimators", caption, draw)
 
@@ -298,8 +298,8 @@ def _sensitivity(
         return figure
 
     caption = (
-        "The size depends on what counts as a duplicate far more than on the sample; compare samples at one alpha. "
-        "Open triangles: lower bounds where no duplicate was found; dashed: the chosen alpha."
+        "The support size depends on the definition of a duplicate far more than on the sample, so compare samples at one alpha. "
+        "Open triangles are lower bounds where no duplicate was found; the dashed line is the chosen alpha."
     )
     return Figure("sensitivity", "Support size against alpha", caption, draw)
 
@@ -326,8 +326,8 @@ def _closest(result: SampleResult) -> Figure:
 
     caption = (
         ("Left: the two showers summed over the layers (MeV, logarithmic colours). " if images else "")
-        + "Profiles of both (MeV) in x, y and layers. Closeness is the largest criterion in units of its limit: 1 or "
-        "less is a duplicate by profiles and energy, 0 a copy."
+        + "Right: their profiles (MeV) in x, y and layers. Closeness is the largest criterion in units of its limit: 1 or "
+        "less means a duplicate by profiles and energy, 0 a copy."
     )
     return Figure(f"closest_{result.role}", f"The closest pairs of {result.label}", caption, draw)
 

@@ -133,25 +133,25 @@ FAMILIES: Registry[Family] = Registry(
 
 TITLES: dict[str, tuple[str, str]] = {
     "response": ("Response", "Mean and width of the visible energy against the conditions."),
-    "energies": ("Energies one by one", "The response at each incident energy, or in slices of it."),
+    "energies": ("Energies one by one", "The response at each incident energy, or in slices of the energy."),
     "cells": (
         "Cell energies",
-        "Number of cells a shower by energy: all, around the hit threshold, and by layer.",
+        "Number of cells a shower against their energy: in all layers, around the hit threshold, and by layer.",
     ),
     "spectra": (
         "Distributions",
-        "One histogram an observable; every bin is a fraction of the sample's showers.",
+        "A histogram for each observable; each bin has the fraction of the sample's showers.",
     ),
     "profiles": ("Profiles", "Means over all showers, with the error of the mean."),
     "layers": ("Layer energies", "The energy in single layers."),
     "images": ("Mean images", "Mean energy of the cells, and its ratio to the reference."),
     "correlations": (
         "Correlations",
-        "Linear correlation in the reference, and the samples' differences from it.",
+        "Linear correlations in the reference, and how those of the samples differ from them.",
     ),
     "reconstructed": (
         "After reconstruction",
-        "Digitised (0.5 MIP and above), clustered, and calibrated on the reference: the remaining differences.",
+        "The differences that remain after digitisation (cells of 0.5 MIP and above), clustering, and calibration on the reference.",
     ),
 }
 """Heading and introduction of each family in the report."""

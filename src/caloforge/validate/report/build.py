@@ -68,8 +68,8 @@ def detectability_figures(metrics: Mapping[str, Any]) -> list[Growth | Bars]:
     """Return the AUC against the number of showers, and each sample's most important features; none where not measured."""
     figures: list[Growth | Bars] = []
     if curves := growth_curves(metrics):
-        note = "Dashed: extrapolated, with its 68 % band. Bars at the marks: 68 % range of the number of showers."
-        title = f"AUC against {plain_name(metrics['reference']['label'])} by the number of showers compared"
+        note = "Dashed lines are extrapolations with their 68 % band. Bars at the marks are the 68 % range of the number of showers."
+        title = f"AUC against {plain_name(metrics['reference']['label'])}, by number of showers compared"
         figures.append(Growth("detectability", title, tuple(curves), note))
     for number, (label, sample) in enumerate(metrics["samples"].items(), start=1):
         if rows := features_of(sample)[:_MOST_BARS]:
@@ -117,7 +117,7 @@ def detectability_blocks(metrics: Mapping[str, Any]) -> list[Block]:
         for row in features_of(sample)[:_MOST_ROWS]
     ]  # fmt: skip
     if rows:
-        caption = "Loss of AUC when a feature's values are permuted among the showers, above 3 standard deviations; correlated features share it."
+        caption = "Importance is the decrease of the AUC when the values of a feature are permuted among the showers; only values above 3 standard deviations are listed. Correlated features share their importance."
         columns = ["Sample", "Feature", "Kind", "Importance"]
         blocks.append(Table(columns, rows, caption, key="attribution-table", texts=(0, 1, 2)))
     return blocks
@@ -152,7 +152,7 @@ def before_after(metrics: Mapping[str, Any]) -> list[Block]:
                 clusters.append([Cell(label), Cell(known[0]), *(_cell(score) for score in parts)])
     blocks: list[Block] = []
     if clusters:
-        columns = ["Sample", "Of the leading cluster", "Reference", "Generated", "Ratio"]
+        columns = ["Sample", "Leading cluster", "Reference", "Generated", "Ratio"]
         blocks.append(Table(columns, clusters, key="clusters-table", texts=(0, 1)))
     if rows:
         columns = [
@@ -163,7 +163,7 @@ def before_after(metrics: Mapping[str, Any]) -> list[Block]:
             "Wasserstein-1",
             "reconstructed",
         ]
-        caption = "Before and after; a line is empty where there is no such observable before reconstruction."
+        caption = "Distances before and after reconstruction. Entries are empty for observables that do not exist before reconstruction."
         blocks.append(Table(columns, rows, caption, key="before-after-table", texts=(0, 1)))
     return blocks
 
@@ -229,14 +229,14 @@ def build_page(
     summary: list[Block] = [*(Text(sentence) for sentence in verdicts(metrics)), summary_table(metrics)]
     sections = [Section("Summary", summary)]
     if detectability := detectability_blocks(metrics):
-        intro = "How many showers a side a classifier needs to distinguish each sample from the reference, and by what it does."
+        intro = "How many showers a side a classifier needs to distinguish each sample from the reference, and which features it uses."
         sections.append(Section("Detectability", detectability, intro))
     if limits:
         failed = sum(not row.passed for row in limits)
-        intro = f"{failed} of {len(limits)} fail." if failed else "All limits are met."
+        intro = f"{failed} of {len(limits)} limits are violated." if failed else "All limits are met."
         sections.append(Section("Limits", [limits_table(limits)], intro))
     if displays:
-        intro = "A typical shower of the reference, and of each sample the one nearest in energy and angle; turn it with the mouse."
+        intro = "A typical shower of the reference, and the shower of each sample that is nearest to it in energy and angle. Rotate them with the mouse."
         sections.append(Section("Event displays", displays, intro))
     for name, family in drawings.items():
         heading, intro = TITLES.get(name, (name.capitalize(), ""))
@@ -244,7 +244,7 @@ def build_page(
         after = spectrum_tables(metrics) if name == "cells" else []
         sections.append(Section(heading, [*before, *(_plot(drawing) for drawing in family), *after], intro))
     sections.append(Section("Metrics", [*_skipped(metrics), metrics_table(metrics)]))
-    intro = "The metrics of one observable, layer or bin each."
+    intro = "Each row is a metric of one observable, layer or bin."
     sections.append(Section("Metrics by observable", [metrics_table(metrics, True)], intro, folded=True))
     sections.append(Section("Provenance", _provenance(metrics)))
     title, subtitle = (

@@ -131,7 +131,7 @@ class Code(Block):
 
 @dataclass(frozen=True)
 class Facts(Block):
-    """Names and what they are, as a two-column list."""
+    """Names and values, as a two-column list."""
 
     items: Mapping[str, str]
     title: str = ""

@@ -101,7 +101,11 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], Statement | None]] = {
 }
 
 
-FLAGS = {"good": "as the reference", "warn": "2 to 5 deviations off", "bad": "more than 5 deviations off"}
+FLAGS = {
+    "good": "compatible with the reference",
+    "warn": "2 to 5 standard deviations from the reference",
+    "bad": "more than 5 standard deviations from the reference",
+}
 _GOOD, _BAD = 2.0, 5.0
 
 
@@ -186,7 +190,7 @@ def scores_of(metrics: Mapping[str, Any]) -> list[Score]:
     return scores
 
 
-_LEGEND = "✓ as near as other showers of the reference's kind would be (below 2 standard deviations), △ 2 to 5, ✗ above 5."
+_LEGEND = "✓: compatible with other showers of the reference (below 2 standard deviations); △: 2 to 5 standard deviations; ✗: above 5."
 _FLOOR = "measured between sets of the reference and scaled to the samples' sizes"
 _MOST_CAUSES = 3
 
@@ -196,7 +200,7 @@ def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]
     judgements = judge_all(metrics)
     rows: list[list[Cell]] = []
     if len(judgements) > 1:
-        name = Cell("Rank", title="weighted mean severity over the statements below; 0 is best")
+        name = Cell("Rank", title="by the score: weighted mean severity of the statements below; 0 is best")
         rows.append([name, *(_rank(k, j.score) for k, j in enumerate(judgements, start=1))])
     if any(j.unfinished for j in judgements):
         cells = [Cell(j.unfinished, flag="bad" if j.unfinished else "") for j in judgements]
@@ -209,7 +213,9 @@ def summary_rows(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]
         found = [j.statements.get(key) for j in judgements]
         if any(found):
             rows.append([Cell(tolerance.label, title=tolerance.says), *(_statement_cell(s) for s in found)])
-    rows.append([Cell("Fails most in", title="causes first"), *(_failing_cell(j) for j in judgements)])
+    rows.append(
+        [Cell("Largest problems", title="physical causes first"), *(_failing_cell(j) for j in judgements)]
+    )
     return ["", *(j.label for j in judgements)], rows
 
 
@@ -228,7 +234,7 @@ def _seen_cell(seen: tuple[int, int] | None) -> Cell:
 def _statement_cell(statement: Statement | None) -> Cell:
     if statement is None:
         return Cell("–", title="not measured: see the notes below")
-    title = "the test cannot tell: its uncertainty is too large" if statement.flag == "unknown" else ""
+    title = "undecided: the uncertainty of the test is too large" if statement.flag == "unknown" else ""
     return Cell(statement.text, statement.sort, statement.flag, title, statement.small)
 
 
@@ -237,7 +243,7 @@ def _failing_cell(judgement: Judgement) -> Cell:
     named = [s.short for s in judgement.causes if s.short][:3]
     flags = [s.flag for s in judgement.statements.values() if s.flag]
     bad, unknown = flags.count("bad"), flags.count("unknown")
-    small = f"{bad} of {len(flags)} bad" + (f", {unknown} cannot tell" if unknown else "")
+    small = f"{bad} of {len(flags)} bad" + (f", {unknown} undecided" if unknown else "")
     return Cell(", ".join(named) if named else "nothing", sort=float(bad), small=small)
 
 
@@ -245,10 +251,10 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
     """Return the table of the statements on each sample, the best sample first."""
     columns, rows = summary_rows(metrics)
     caption = (
-        "✓ right, or wrong by less than a third of what is bad; △ significant and between; ✗ bad and significant; "
-        "? cannot tell: the uncertainty is as large as what would be bad. "
+        "✓: correct, or a deviation below a third of the tolerance; △: a significant deviation between a third of the tolerance and the tolerance; "
+        "✗: a significant deviation above the tolerance; ?: undecided, since the uncertainty is as large as the tolerance. "
         "docs/validation.md and the tooltips of the names have the tolerances. "
-        f"Floor: what a perfect generator would score with so many showers, {_FLOOR}."
+        f"The floor is the value that a perfect generator would have with samples of this size, {_FLOOR}."
     )
     return Table(columns, rows, caption, key="summary-table", texts=(0,), sortable=False)
 
@@ -257,7 +263,7 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
     """Return a sentence on each sample: what is wrong with it, its physical cause first; the best sample first."""
     judgements = judge_all(metrics)
     if not any(j.statements for j in judgements):
-        return ["No metric was measured that samples can be judged by."]
+        return ["None of the metrics by which samples are judged was measured."]
     return [_sentence(j, k, len(judgements)) for k, j in enumerate(judgements)]
 
 
@@ -266,9 +272,9 @@ def _sentence(judgement: Judgement, place: int, of: int) -> str:
     detectability = judgement.statements.get("detectability")
     if detectability is not None and detectability.finding and detectability.finding not in parts:
         parts.append(detectability.finding)
-    parts = parts or ["no deviation of a size that matters was found"]
+    parts = parts or ["no relevant deviation was found"]
     if judgement.undecided:
-        parts.append(f"cannot tell: {', '.join(judgement.undecided)}")
+        parts.append(f"undecided: {', '.join(judgement.undecided)}")
     warnings = [f"its training is {judgement.unfinished}"] if judgement.unfinished else []
     if judgement.seen is not None and judgement.seen[0]:
         n, total = judgement.seen
@@ -294,8 +300,8 @@ def spectrum_tables(metrics: Mapping[str, Any]) -> list[Block]:
     if not rows:
         return []
     caption = (
-        "Significant deviations (4 standard deviations after the number of bins): the most important ones of all layers "
-        "together, and the most important one of each."
+        "Significant deviations (above 4 standard deviations, corrected for the number of bins): the most important ones of all layers "
+        "together, and the most important one of each layer."
     )
     columns = ["Sample", "Layer", "Deviation", "Standard deviations"]
     return [Table(columns, rows, caption, key="spectrum-table", texts=(0, 1, 2))]
@@ -317,8 +323,8 @@ def metrics_table(metrics: Mapping[str, Any], by_observable: bool = False) -> Ta
                 Cell(pull, score.pull, score.flag, FLAGS.get(score.flag, "")),
             ])  # fmt: skip
     columns = ["Sample", "Metric", "Of", "Value", "Floor", "Ideal", "Pull"]
-    floor = f"what a perfect generator would score, {_FLOOR}"
-    beyond = "distance from the ideal beyond the floor's, in standard deviations"
+    floor = f"value that a perfect generator would have, {_FLOOR}"
+    beyond = "how much further the value is from the ideal than the floor, in standard deviations"
     titles = ["", "", "", "with one standard deviation", floor, "", beyond]
     key = "observables-table" if by_observable else "metrics-table"
     return Table(columns, rows, _LEGEND, titles, key=key, texts=(0, 1, 2))
@@ -329,7 +335,7 @@ def limits_table(rows: Sequence[Row]) -> Table:
     cells: list[list[Cell | str | float]] = []
     for row in sorted(rows, key=lambda row: row.passed):
         value = Cell("–" if row.value is None else f"{row.value:.4g}", row.value, small=row.reason)
-        outcome = Cell("met" if row.passed else "fails", flag="good" if row.passed else "bad")
+        outcome = Cell("met" if row.passed else "violated", flag="good" if row.passed else "bad")
         cells.append([row.sample, row.name, value, str(row.limit), outcome])
     columns = ["Sample", "Metric", "Value", "Limit", "Outcome"]
     return Table(columns, cells, key="limits-table", texts=(0, 1, 3))

@@ -8,7 +8,7 @@ flag        condition
 =========== ==================================================================================
 bad         d >= t and d >= 5 u
 warn        d >= t / 3 and d >= 3 u, and not bad
-unknown     not significant (d < 3 u), and u > t or d >= t: the test cannot tell right from wrong
+unknown     undecided: not significant (d < 3 u), and u > t or d >= t
 good        everything else: right, or wrong by less than a third of the tolerance
 =========== ==================================================================================
 
@@ -58,10 +58,10 @@ TOLERANCES: dict[str, Tolerance] = {
     "layers": Tolerance("Layer energies", 0.05, 2.0, "mean energy of each layer with 0.5 % of the energy or more; bad when off by 5 %"),
     "shapes": Tolerance(
         "Shower shape", 0.2, 1.0,
-        "depth, radius, centre, second moments, peak cell; bad when a mean is shifted by 0.2 standard deviations or a width off by 10 %",
+        "depth, radius, centre, second moments, peak cell; bad when a mean is shifted by 0.2 standard deviations or a width is off by 10 %",
     ),
     "spectrum": Tolerance(
-        "Cell spectrum", math.log(1.1), 2.0, "largest significant local ratio of the numbers of cells; bad when off by 10 %"
+        "Cell spectrum", math.log(1.1), 2.0, "largest significant local ratio of the numbers of cells in a bin of energy; bad when off by 10 %"
     ),
     "auc_strongest": Tolerance("Strongest classifier", 0.1, 3.0, "AUC of the strongest classifier; bad at 0.6"),
     "auc_cells": Tolerance("AUC, cells", 0.1, 0.0, "strongest classifier on cell energies; bad at 0.6"),
@@ -69,7 +69,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "auc_spectrum": Tolerance("AUC, cell spectrum", 0.1, 0.0, "strongest classifier on each shower's spectrum; bad at 0.6"),
     "detectability": Tolerance(
         "Showers to 5 sigma", 1000.0, 0.0,
-        "showers a side with which a classifier tells the generator from the reference at 5 sigma; bad below 1,000, good above 10,000",
+        "showers a side with which a classifier distinguishes the sample from the reference at 5 sigma; bad below 1,000, good above 10,000",
     ),
     "fpd": Tolerance("Frechet physics distance", 0.1, 0.5, "bad when 0.1 above its floor"),
     "kpd": Tolerance("Kernel physics distance", 5e-4, 0.5, "bad when 0.0005 above its floor"),
