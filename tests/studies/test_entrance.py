@@ -94,7 +94,7 @@ def test_one_look_says_how_good_and_how_fast(tmp_path: Path) -> None:
     text = unescape(page)
     assert "compatible with 0" in text
     assert "0.065" in text
-    assert "1 studies are not finished" in text
+    assert "Not finished: 1 of" in text
     assert (tmp_path / "figures" / "speedup.png").stat().st_size > 5000
 
 

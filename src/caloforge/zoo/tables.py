@@ -190,19 +190,19 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 _HEAD = """# Shipped models
 
-`caloforge models` lists them, `caloforge models DATASET/MODEL` shows a card in full, and
+`caloforge models` lists the trained models that come with the package, and `caloforge models DATASET/MODEL` shows the card of one in full. To generate showers with one:
 
 ```
 caloforge generate clic-electron/conv3d-gan -n 1000 --energy 100GeV -o showers.h5
 ```
 
-generates with one, no training needed. Each table below is one detector and beam. Every number was measured on sealed Geant4 showers: no model was
+Each table below is one detector and beam. Every number was measured on sealed Geant4 showers: no model was
 trained, calibrated or selected on them, and one choice was made by looking at them: which of two flows is shipped for `atlas-photon`, `ild-photon-50gev` and
 `ild-photon-angled` ([validation](validation.md#showers-a-model-has-seen)).
 Value ± uncertainty; in brackets the floor, what two samples of Geant4 give.
 
-- **AUC** is that of the strongest of several classifiers ([the yardstick](validation.md)), on cells, on observables, on each shower's histogram of cell energies, and on
-  all three; 0.5 means that they cannot tell. From how many showers it was learnt matters: the first row, or the brackets where they were fewer.
+- **AUC** is that of the strongest of several classifiers ([how it is measured](validation.md)), on cells, on observables, on each shower's histogram of cell energies, and on
+  all three; 0.5 means that they cannot distinguish the two. It depends on the number of showers that they learn from, which is in the first row, or in brackets where it is smaller.
   A 3-D network does not learn the difference in every training: that of the cells of `ild-photon-angled/flow-matching` had 0.65 ± 0.06 in one run and 0.77 ± 0.07, the number here, in another.
 - **Showers to 5 sigma**: how many showers a side a two-sample test needs to distinguish the model from Geant4.
 - **Largest deviation of the cell spectrum**: generated over Geant4 in the bin of cell energies that deviates most, if significantly.
