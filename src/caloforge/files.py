@@ -39,9 +39,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PART = re.compile(r"\.(?P<name>.*)\.[0-9a-f]{8}\.part")  # a temporary name
 _LONGEST = 200  # bytes of a name that its temporary name repeats
 _LOCK = ".lock"
-_OF_FILES = set(
-    ".csv .gz .h5 .hdf5 .htm .html .json .md .npy .npz .onnx .pdf .png .pt .pt2 .root .safetensors .svg .toml .txt .xz .zip".split()
-)
+_OF_FILES = {
+    ".csv", ".gz", ".h5", ".hdf5", ".htm", ".html", ".json", ".md", ".npy", ".npz", ".onnx", ".pdf", ".png", ".pt", ".pt2",
+    ".root", ".safetensors", ".svg", ".toml", ".txt", ".xz", ".zip",
+}  # fmt: skip
 """Endings that a folder to make does not have: who writes one means a file."""
 
 

@@ -112,11 +112,9 @@ def _list(as_json: bool) -> None:
 
 
 def _number(row: dict[str, Any]) -> str:
-    if row["ours"] is None:
-        return "-"
-    error = "" if row["uncertainty"] is None else f" ± {row['uncertainty']:.2g}"
-    unit = f" {row['unit']}" if row["unit"] else ""
-    return f"{row['ours']:.4g}{error}{unit}"
+    from caloforge.studies.page import number_text
+
+    return number_text(row["ours"], row["uncertainty"], row["unit"])
 
 
 def _paper(row: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path, sha256_file
 from caloforge.settings import Settings, validated
 from caloforge.text_files import check_regular, listed, read_json
-from caloforge.units import AngleSpec
+from caloforge.units import AngleSpec, plain_number
 
 __all__ = [
     "MEMBER",
@@ -121,7 +121,7 @@ def run_lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seed", str(content.get("seed", "not known"))),
     ]
     for name, stage in content.get("stages", {}).items():
-        figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
+        figure = "never measured" if stage["metric"] is None else plain_number(stage["metric"], 4)
         rows.append((f"stage {name}", f"epoch {stage['epoch']} kept, figure on held-out showers: {figure}"))
     if "parameters" in content:
         rows.append(("parameters", f"{content['parameters']:,}"))

@@ -40,6 +40,7 @@ from caloforge.studies.amplification.figures import (
 )
 from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
 from caloforge.studies.page import number_text
+from caloforge.units import plain_number
 from caloforge.validate.report.page import Table
 
 __all__ = ["AmplificationSettings", "AmplificationStudy", "TruthStudy", "headline_level", "size_row"]
@@ -215,7 +216,10 @@ def _quantile_table(
     for name, curves in samples.items():
         for curve in curves:
             sizes = [size.over(trained[name] or 1) for size in curve.formulas()]
-            texts = [f"> {s.low:.3g}" if s.value is None else number_text(s.value, s.error) for s in sizes]
+            texts = [
+                f"> {plain_number(s.low)}" if s.value is None else number_text(s.value, s.error)
+                for s in sizes
+            ]
             rows.append([name, curve.truth.quantity.text, *texts])
     columns = ["sample", "quantity", *(str(int(n_quant)) for n_quant in truth.quantiles)]
     caption = "By number of quantiles; amplification factors where the training set is known, else showers."
@@ -261,7 +265,7 @@ def _texts(limit: str, quantiles: int, toy: ToyResult | None) -> list[str]:
         found, error, known = (float(curve[at]) for curve in (toy.found, toy.uncertainty, toy.known))
         check = (
             f" Of Gaussian fits against a truth of as many values the estimator finds {number_text(found, error)} "
-            f"in {int(toy.quantiles[at])} quantiles, where {known:.3g} is right."
+            f"in {int(toy.quantiles[at])} quantiles, where {plain_number(known)} is right."
         )
     return [
         limit + ".",

@@ -24,6 +24,7 @@ from caloforge.studies.page import document
 from caloforge.studies.shapes import report
 from caloforge.studies.shapes.report import Shapes, SimulationTime, time_geant4
 from caloforge.studies.sources import cached_generation
+from caloforge.units import plain_number
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.moments import SamplingFraction
 from caloforge.validate.metrics.shapes import ShapeMSE
@@ -179,7 +180,11 @@ def _texts(
         )
     if not chosen.timing:
         return [*texts, "Times of the models and of Geant4 are those of the benchmark: docs/benchmark.md."]
-    seconds = "unknown" if geant4.seconds is None else f"{geant4.seconds:.3g} s of processor time a shower"
+    seconds = (
+        "unknown"
+        if geant4.seconds is None
+        else f"{plain_number(geant4.seconds)} s of processor time a shower"
+    )
     texts.append(f"Geant4: {seconds}; {geant4.how}.")
     files = [one.label for one in found if one.time is None]
     if files:
