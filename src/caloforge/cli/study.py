@@ -41,6 +41,9 @@ def study(
     detector: cli.Detector = None,
     allow_seen: cli.AllowSeen = False,
     scheduler: cli.Scheduler = None,
+    cite: Annotated[
+        bool, typer.Option("--cite", help="Print what to cite for the study, or for all, as BibTeX.")
+    ] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
@@ -48,11 +51,16 @@ def study(
 
     Without a name, list the studies and what each needs. An interrupted study goes on with the same command.
     """
-    if name is None:
+    if name is None and not cite:
         _list(as_json)
         return
     from caloforge.errors import InputError
     from caloforge.studies import STUDIES
+
+    if name is None or cite:
+        names = STUDIES.names() if name is None or STUDIES[name].several else [name]
+        cli.print_citation([STUDIES[one].papers for one in names], as_json)
+        return
     from caloforge.studies.run import run_study
 
     chosen = STUDIES[name]

@@ -52,6 +52,7 @@ class TruthStudy(Study):
     """A study that divides the reference showers, images of them for ``ild-ecal``, into truths and samples."""
 
     source = "calomplification"
+    papers = ("calomplification", "ganplification")
     least: ClassVar[int]  # fewest reference showers
 
     @classmethod

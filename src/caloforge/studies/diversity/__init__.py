@@ -44,6 +44,7 @@ class DiversityStudy(Study):
     name = "diversity"
     title = "Diversity and memory"
     source = "support-size"
+    papers = ("3dgan", "birthday-paradox")
     needs = (
         f"at least {LEAST} reference showers that no generator was trained on, and generated showers or models of the "
         "same detector; training=FILE.h5 names the training showers, for memory"

@@ -203,6 +203,7 @@ class LayersStudy(Study):
     name = "layers"
     title = "What each layer sees"
     source = "atlas-deep-generative"
+    papers = ("atlas",)
     needs = (
         "reference showers of a detector of two layers or more, of one or several energies, and generated showers of the "
         "same detector and energies"

@@ -63,6 +63,7 @@ class ShapesStudy(Study):
     name = "shapes"
     title = "Shower shapes, core cells and speed"
     source = "conv2d"
+    papers = ("conv2d-gan",)
     needs = "reference showers of any detector and generated showers or models of the same detector; models are timed, too"
     question = "Do mean shapes, core cells and the quantities of each shower agree?"
     Settings = ShapesSettings

@@ -186,6 +186,7 @@ class SeparationPower(Metric):
     """Separation power of each observable and of the spectra over all cells."""
 
     name: ClassVar[str] = "separation_power"
+    papers: ClassVar[tuple[str, ...]] = ("calochallenge",)
     keys: ClassVar[tuple[Key, ...]] = (Key("separation_power", "Separation power", 0.0, by="observable"),)
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
