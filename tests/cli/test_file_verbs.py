@@ -325,3 +325,14 @@ def test_every_model_and_paper_of_the_citation_is_known() -> None:
     assert all(one.papers or one.several for _, one in STUDIES.items())
     assert sum(line.startswith("@") for line in bibtex()) == 1 + len(keys)
     assert all(line.count("{") == line.count("}") for line in bibtex() if line.startswith("  "))
+
+
+def test_the_challenge_is_cited_by_its_first_author_wherever_it_is() -> None:
+    cited = 0
+    for path in [*(REPOSITORY / "src").rglob("*.py"), *(REPOSITORY / "docs").glob("*.md")]:
+        for words in re.findall(
+            r"([A-Z]\. \w+) et al\.[^;]{0,90}?arXiv:2410\.21611", path.read_text(encoding="utf-8")
+        ):
+            cited += 1
+            assert words == "C. Krause", path
+    assert cited >= 10

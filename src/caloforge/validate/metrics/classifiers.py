@@ -30,7 +30,7 @@ the statistical error of one held-out part. The floor is the same for halves of 
 half as many showers (``floor_size``). Equal samples have the AUC 0.5 and the divergence 0 for any number of showers: of held-out ones.
 
 References:
-    O. Amram et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.
+    C. Krause et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.
 """
 
 from __future__ import annotations
