@@ -119,7 +119,8 @@ class Pace:
 
     def __call__(self, kind: str, otherwise: float) -> float:
         """Return the seconds of an epoch or of a look; ``otherwise`` those where only the first of the process is known."""
-        return median(getattr(self, kind) or [otherwise])
+        found: list[float] = getattr(self, kind)
+        return median(found) if found else otherwise
 
 
 @dataclass
