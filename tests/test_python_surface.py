@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -109,6 +110,11 @@ def test_generators_runs_and_reports_in_notebooks(run: Path, model: Generator, s
     folder = RunFolder(run)
     assert repr(folder) == f"RunFolder('{run}')"
     assert "showers in memory, 60 showers" in folder._repr_html_()
+    assert run._repr_html_() == folder._repr_html_()  # what cf.train returns shows the run, and is a path
+    assert isinstance(run, Path)
+    assert run == Path(os.fspath(run))
+    assert (run / "weights.safetensors").is_file()
+    assert run.parent._repr_html_() is None  # type: ignore[attr-defined]
     from caloforge.studies.base import Row, StudyResult
     from caloforge.validate.driver import Report
 

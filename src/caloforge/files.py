@@ -39,6 +39,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PART = re.compile(r"\.(?P<name>.*)\.[0-9a-f]{8}\.part")  # a temporary name
 _LONGEST = 200  # bytes of a name that its temporary name repeats
 _LOCK = ".lock"
+_OF_FILES = {
+    ".csv", ".gz", ".h5", ".hdf5", ".htm", ".html", ".json", ".md", ".npy", ".npz", ".onnx", ".pdf", ".png", ".pt", ".pt2",
+    ".root", ".safetensors", ".svg", ".toml", ".txt", ".xz", ".zip",
+}  # fmt: skip
+"""Endings that a folder to make does not have: who writes one means a file."""
 
 
 def check_output(path: str | Path, force: bool = False) -> Path:
@@ -211,14 +216,23 @@ def _sweep(folder: Path, stem: str | None = None) -> bool:
     return busy
 
 
+def _check_folder_name(path: Path) -> None:
+    """Refuse to make a folder whose name is that of a file; one that is there stays usable."""
+    if path.suffix.lower() in _OF_FILES and not path.is_dir():
+        raise OutputError(
+            f"{path} is the name of a file; expected that of a folder, in which several files are written, such as {path.with_suffix('')}"
+        )
+
+
 def ensure_output_dir(path: str | Path, force: bool = False) -> Path:
     """Make an output folder; ``force`` accepts one that is not empty, to replace files or to continue the work in it.
 
     Raises:
         OutputExistsError: When it is not empty and ``force`` is not set; see :func:`is_empty`.
-        OutputError: When it cannot be made or written to.
+        OutputError: When it cannot be made or written to, or its name ends as those of files do (``report.html``).
     """
     path = Path(path)
+    _check_folder_name(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -247,9 +261,10 @@ def lock_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         OutputExistsError: When it is a file.
-        OutputError: When another process works in it, or it cannot be made or written to.
+        OutputError: When another process works in it, it cannot be made or written to, or its name ends as those of files do.
     """
     folder = Path(path)
+    _check_folder_name(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(folder)
     with _locked(folder):

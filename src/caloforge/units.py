@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from caloforge.errors import InputError, UnitError
 
-__all__ = ["AngleSpec", "Angles", "Energies", "EnergySpec", "Values", "read_seconds", "say_seconds"]
+__all__ = [
+    "AngleSpec",
+    "Angles",
+    "Energies",
+    "EnergySpec",
+    "Values",
+    "plain_number",
+    "read_seconds",
+    "say_seconds",
+]
 
 _UNITS = {"keV": 1e-3, "MeV": 1.0, "GeV": 1e3, "TeV": 1e6}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
@@ -200,5 +209,13 @@ def say_seconds(seconds: float) -> str:
         if seconds >= 1.995 * size:
             return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
     if seconds < 0.1:
-        return f"{1e3 * seconds:.2g} ms"
+        return f"{plain_number(1e3 * seconds, 2)} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def plain_number(value: float, digits: int = 3, sign: str = "") -> str:
+    """Return a number rounded to so many digits, without an exponent below 1e5: 20, 1230; ``sign`` ``+`` shows that of positive ones."""
+    text = f"{value:{sign}.{digits}g}"
+    if "e" in text and 1.0 <= abs(rounded := float(text)) < 1e5:
+        return f"{rounded:{sign}.0f}"
+    return text

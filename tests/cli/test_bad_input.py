@@ -23,6 +23,24 @@ def _left(folder: Path) -> list[str]:
 # names and settings
 
 
+def test_a_folder_is_not_written_under_the_name_of_a_file(
+    refused: Refused, showers_file: Path, tmp_path: Path
+) -> None:
+    name = tmp_path / "report.html"
+    for command in (
+        ("validate", showers_file, showers_file, "--allow-seen"),
+        ("study", "layers", showers_file, showers_file),
+        ("train", "vae", showers_file),
+        ("benchmark", "atlas-photon/vae"),
+        ("tune", "vae", showers_file, "--only", "--search", "latent=2,3"),
+        ("split", showers_file, "--parts", 2),
+        ("demo",),
+    ):
+        line = refused(*command, "-o", name)
+        assert f"{name} is the name of a file; expected that of a folder" in line, command
+    assert _left(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "command", [("detectors", "ild-hcal"), ("simulate", "ild-hcal", *GFLASH, "-o", "x.h5")]
 )

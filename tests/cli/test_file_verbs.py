@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -293,11 +294,21 @@ def test_what_to_cite(run: Run) -> None:
     assert "@article{new-angles," in own
     assert "@techreport{atlas," not in own
     assert json.loads(run("models", "vae", "--cite", "--json").stdout)["papers"][0]["abbreviation"] == "atlas"
+    study = run("study", "amplification", "--cite").stdout
+    assert "@article{calomplification," in study
+    assert "@article{ganplification," in study
+    assert "@article{new-angles," not in study
+    assert "@article{new-angles," in run("study", "--cite").stdout
+    metrics = run("validate", "--cite").stdout  # without files
+    assert "% metrics fpd, kpd\n@article{fpd-kpd," in metrics
+    assert "@article{birthday-paradox," not in metrics
 
 
 def test_every_model_and_paper_of_the_citation_is_known() -> None:
     from caloforge.citation import bibtex, references
     from caloforge.models import MODELS
+    from caloforge.studies import STUDIES
+    from caloforge.validate.metrics import METRICS
 
     content = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     keys = {one["abbreviation"] for one in content["references"]}
@@ -306,5 +317,22 @@ def test_every_model_and_paper_of_the_citation_is_known() -> None:
             assert model.papers, name
             assert set(model.papers) <= keys
             assert any(name in one["notes"] for one in references(model.papers)), name
+    for kind, registry in (("study", STUDIES), ("metric", METRICS)):
+        for name, one in registry.items():
+            for paper in references(one.papers):
+                said = paper["notes"] if kind == "metric" else re.findall(r"study ([\w-]+)", paper["notes"])
+                assert name in said, (name, paper["notes"])
+    assert all(one.papers or one.several for _, one in STUDIES.items())
     assert sum(line.startswith("@") for line in bibtex()) == 1 + len(keys)
     assert all(line.count("{") == line.count("}") for line in bibtex() if line.startswith("  "))
+
+
+def test_the_challenge_is_cited_by_its_first_author_wherever_it_is() -> None:
+    cited = 0
+    for path in [*(REPOSITORY / "src").rglob("*.py"), *(REPOSITORY / "docs").glob("*.md")]:
+        for words in re.findall(
+            r"([A-Z]\. \w+) et al\.[^;]{0,90}?arXiv:2410\.21611", path.read_text(encoding="utf-8")
+        ):
+            cited += 1
+            assert words == "C. Krause", path
+    assert cited >= 10

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,6 +69,22 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError):
         ensure_output_dir(tmp_path)
     assert ensure_output_dir(tmp_path, force=True) == tmp_path
+
+
+@pytest.mark.parametrize("make", [ensure_output_dir, lambda path: lock_folder(path).__enter__()])
+def test_a_folder_is_not_made_under_the_name_of_a_file(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    for name in ("report.html", "metrics.JSON", "showers.h5"):
+        with pytest.raises(OutputError, match=rf"{name} is the name of a file; expected that of a folder"):
+            make(tmp_path / name)
+        (tmp_path / name).touch()
+        with pytest.raises(OutputError, match="expected that of a folder"):
+            make(tmp_path / name)
+    assert sum(path.is_dir() for path in tmp_path.iterdir()) == 0
+    make(tmp_path / "width-0.5")
+    (tmp_path / "old.html").mkdir()  # made before, or on purpose: the work in it goes on
+    make(tmp_path / "old.html")
 
 
 def _abandoned(path: Path) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from caloforge.errors import UnitError
-from caloforge.units import AngleSpec, EnergySpec
+from caloforge.units import AngleSpec, EnergySpec, plain_number, say_seconds
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,16 @@ def test_angles() -> None:
     for text in ("0", "180", "90-30", "steep"):
         with pytest.raises(UnitError):
             AngleSpec.parse(text)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3, 4])
+def test_numbers_of_an_ordinary_range_are_said_without_an_exponent(digits: int) -> None:
+    values = np.geomspace(1.0, 9.4e4, 400)
+    for value in [*values, *-values]:
+        text = plain_number(value, digits)
+        assert "e" not in text
+        assert float(text) == float(f"{value:.{digits}g}")
+    assert [plain_number(x, 1) for x in (19.8, 0.04, 100.0)] == ["20", "0.04", "100"]
+    assert [plain_number(x) for x in (1234.0, 0.5, 2e7, 1e-6)] == ["1230", "0.5", "2e+07", "1e-06"]
+    assert plain_number(151.2, 2, "+") == "+150"
+    assert say_seconds(0.0998) == "100 ms"

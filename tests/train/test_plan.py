@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -258,7 +260,7 @@ def test_a_stopped_plan_goes_on(few: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_the_time_of_compilation_does_not_shorten_a_stage(
     toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
-    """The first epoch takes 8 s, in which networks are compiled, each further one 1 s."""
+    """The first epoch takes 8 s, in which networks are compiled, the fourth 6 s, in which they are again, each further one 1 s."""
     now = 0.0
 
     class Clock:
@@ -270,15 +272,66 @@ def test_the_time_of_compilation_does_not_shorten_a_stage(
 
     def timed(self, updater, size):
         nonlocal now
-        now += 8.0 if updater.epoch == 0 else 1.0
+        now += {0: 8.0, 3: 6.0}.get(updater.epoch, 1.0)
         return epoch(self, updater, size)
 
     monkeypatch.setattr(loop_module, "time", Clock)
     monkeypatch.setattr(loop_module.StageLoop, "_epoch", timed)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
-    settings = ["epochs=22", "train.stage_seconds.gan=30", f"train.compile={str(compiled).lower()}"]
+    settings = ["epochs=22", "train.stage_seconds.gan=36", f"train.compile={str(compiled).lower()}"]
     run = RunFolder(train("toy-adversarial", toy_file, tmp_path / "run", overrides=settings, device="cpu"))
-    assert ("shortened" in run.read()) == (not compiled)
+    assert "shortened" not in run.read()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.usefixtures("toys")
+def test_epochs_that_were_taken_away_are_given_back_when_the_stage_is_faster_again(
+    toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """Epochs 4 to 9 take 3 s, the others 1 s: as a run that goes on decides one that was not stopped."""
+    now, plans, rates = 0.0, [], []
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now
+
+    epoch: Callable[..., object] = loop_module.StageLoop._epoch
+
+    def timed(self, updater, size):
+        nonlocal now
+        plans.append(updater.epochs)
+        now += 3.0 if 4 <= updater.epoch < 10 else 1.0
+        found = epoch(self, updater, size)
+        rates.append(updater._slots["generator"].optimizer.param_groups[0]["lr"])
+        return found
+
+    class Stop(Exception):
+        pass
+
+    def stop(loop: object, epoch: int, best: object) -> None:
+        if stopped and epoch == 8:
+            raise Stop
+
+    monkeypatch.setattr(loop_module, "time", Clock)
+    monkeypatch.setattr(loop_module.StageLoop, "_epoch", timed)
+    settings = [
+        "epochs=40", "train.stage_seconds.gan=54", "optimizer.schedule=cosine", "train.checkpoint_epochs=1",
+    ]  # fmt: skip
+    arguments: dict[str, Any] = {"overrides": settings, "device": "cpu"}
+    with suppress(Stop):
+        train("toy-adversarial", toy_file, tmp_path / "run", watch=stop, **arguments)
+    if stopped:
+        train("toy-adversarial", toy_file, tmp_path / "run", resume=True, **arguments)
+    assert plans[0] == 40
+    assert min(plans) < 30  # taken away while the epochs were slow
+    run = RunFolder(tmp_path / "run").read()
+    assert len(plans) == plans[-1] == 40
+    assert now == 52.0
+    assert "shortened" not in run
+    assert rates[-1] < 0.02 * rates[0]
+    late = rates[27:]  # the second half of the time
+    assert all(b <= a for a, b in pairwise(late))
 
 
 @pytest.mark.usefixtures("toys")

@@ -12,7 +12,8 @@ import pytest
 from caloforge.data import sample_path
 from caloforge.showers import Showers, open_showers
 from caloforge.validate.metrics import Settings, compute_metrics
-from caloforge.validate.report.page import format_count, format_percent
+from caloforge.validate.report.page import format_count, format_percent, format_value
+from caloforge.validate.report.statements import spectrum
 from caloforge.validate.report.summary import judge, judge_all, summary_rows, verdicts
 from caloforge.validate.report.tolerances import TOLERANCES, flag_of, severity_of, worst_flag
 from caloforge.validate.sample import Sample
@@ -265,3 +266,18 @@ def test_ratios_as_per_cent(ratio: float, uncertainty: float | None, text: str) 
 
 def test_counts_have_two_digits() -> None:
     assert [format_count(n) for n in (42.3, 1234.0, 98_765.0)] == ["42", "1,200", "99,000"]
+
+
+def test_numbers_in_sentences_have_no_exponent() -> None:
+    quiet = {"significant": False, "typical_uncertainty": 0.2}
+    found = spectrum({"spectrum_ratio": {"all": {"value": 1.0, "detail": quiet}}})
+    assert found is not None
+    assert found.text == "no bin deviates (bins to ±20 %)"
+    loud = {
+        "significant": True, "deviance": 9.0, "ratio": 1234.0, "significance": 9.0, "energy_low": 1500.0, "energy_high": 2500.0,
+        "finding": "1230 times too many cells",
+    }  # fmt: skip
+    found = spectrum({"spectrum_ratio": {"all": {"value": 1234.0, "detail": loud}}})
+    assert found is not None
+    assert found.text == "× 1230 at 1500 to 2500 MeV"
+    assert format_value(1234.0) == "1230"

@@ -71,6 +71,10 @@ def test_wrong_input_is_refused(showers: Path, gflash_images: Path, tmp_path: Pa
         pack_projections([gflash_images, other], tmp_path / "packed.h5")
     with pytest.raises(InputError, match="power of two"):
         pack_projections([gflash_images], tmp_path / "packed.h5", step=0.01)
+    made = read_showers(gflash_images).replace(seen=np.array([1, 2], np.uint64)).save(tmp_path / "made.h5")
+    with pytest.raises(InputError, match=r"made.h5: a model made these showers"):
+        pack_projections([made], tmp_path / "packed.h5")
+    made.unlink()
     with pytest.raises(OutputExistsError):
         pack_projections([gflash_images], other)
     assert [path.name for path in tmp_path.iterdir()] == ["other.h5"]

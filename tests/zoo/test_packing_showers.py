@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from caloforge.errors import FileFormatError, InputError
+from caloforge.errors import FileFormatError, InputError, SeenShowersError
 from caloforge.showers import Showers, read_showers
+from caloforge.showers.seen import SeenCheck, identities
 from caloforge.zoo.packing import decode, encode, pack, read_header, unpack
 from caloforge.zoo.recipes import read_sealed
 
@@ -69,6 +72,27 @@ def test_unpacked_showers_are_the_packed_ones_and_pack_to_the_same_file(
     pack([tmp_path / "a.h5"], tmp_path / "b.xz")
     unpack(tmp_path / "b.xz", tmp_path / "b.h5")
     assert np.array_equal(read_showers(tmp_path / "b.h5").cells, again.cells)
+
+
+def test_what_the_model_of_generated_showers_has_seen_stays_known(tmp_path: Path) -> None:
+    truth = _showers("atlas-em-barrel", 20, 1)
+    known = identities(truth)
+    fake = _showers("atlas-em-barrel", 6, 2).replace(source="vae", attributes={"seen_seeds": [7]})
+    files = [
+        fake.replace(seen=known[known > 0][part]).save(tmp_path / f"{number}.h5")
+        for number, part in enumerate((slice(0, 8), slice(5, 12)))
+    ]
+    pack(files, tmp_path / "fake.xz")
+    unpack(tmp_path / "fake.xz", tmp_path / "fake.h5")
+    again = read_showers(tmp_path / "fake.h5")
+    assert np.array_equal(again.seen, np.unique(known[known > 0][:12]))
+    assert again.attributes["seen_seeds"] == [7]
+    with pytest.raises(SeenShowersError, match="12 of 20 reference showers"):
+        SeenCheck([truth]).require_unseen([("vae", again)])
+    simulated = pack([truth.save(tmp_path / "truth.h5")], tmp_path / "truth.xz")
+    assert simulated == 20
+    content = np.load(io.BytesIO(lzma.decompress((tmp_path / "truth.xz").read_bytes())))
+    assert "seen" not in content  # the files of simulated showers are as they were
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def _options(
         bool,
         typer.Option(
             "--cite",
-            help="Print what to cite: caloforge, and the papers behind its models and metrics, as BibTeX (one model's: caloforge models NAME --cite).",
+            help="Print what to cite: caloforge, and the papers behind its models and metrics, as BibTeX (a part: caloforge models NAME --cite, study NAME --cite, validate --cite).",
             callback=_print_citation,
             is_eager=True,
         ),

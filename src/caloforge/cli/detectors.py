@@ -159,10 +159,12 @@ def _materials(detector: Detector) -> list[str]:
 
 def _composition(material: Material) -> str:
     """Return what a material of the user's is made of; empty for Geant4's."""
+    from caloforge.units import plain_number
+
     if not material.elements:
         return ""
     parts = ", ".join(f"{symbol} {100 * fraction:.3g} %" for symbol, fraction in material.elements)
-    return f" ({parts}; {material.density:g} g/cm3, X0 {material.x0:.4g} mm)"
+    return f" ({parts}; {material.density:g} g/cm3, X0 {plain_number(material.x0, 4)} mm)"
 
 
 def _response_facts(detector: Detector) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caloforge.cli.output import Json, print_json, print_lines, print_table
+from caloforge.cli.output import Json, print_citation, print_json, print_lines, print_table
 
 if TYPE_CHECKING:
     from caloforge.geometry import Detector
@@ -81,16 +81,11 @@ def models(
 
 def _cite(name: str | None, as_json: bool) -> None:
     """Print the citation of the software and of the papers behind a model, or all models."""
-    from caloforge.citation import bibtex, references
     from caloforge.models import MODELS
     from caloforge.zoo.store import find_card
 
     kinds = [name if name in MODELS else find_card(name).content["model"]] if name else MODELS.names()
-    keys = list(dict.fromkeys(key for kind in kinds for key in MODELS[kind].papers))
-    if as_json:
-        print_json({"papers": references(keys), "bibtex": "\n".join(bibtex(keys))})
-    else:
-        print_lines(bibtex(keys))
+    print_citation([MODELS[kind].papers for kind in kinds], as_json)
 
 
 def _first_line(model: type[ShowerModel]) -> str:

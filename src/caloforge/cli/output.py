@@ -23,6 +23,7 @@ __all__ = [
     "Settings",
     "Theta",
     "known_device",
+    "print_citation",
     "print_json",
     "print_lines",
     "print_note",
@@ -107,6 +108,17 @@ def print_json(result: dict[str, Any] | list[Any]) -> None:
     from caloforge.files import dump_json
 
     typer.echo(dump_json(result))
+
+
+def print_citation(papers: Iterable[Sequence[str]], as_json: bool = False) -> None:
+    """Print what to cite as BibTeX: the software, and papers by their keys in ``CITATION.cff``, those of each model, study or metric."""
+    from caloforge.citation import bibtex, references
+
+    keys = list(dict.fromkeys(key for some in papers for key in some))
+    if as_json:
+        print_json({"papers": references(keys), "bibtex": "\n".join(bibtex(keys))})
+    else:
+        print_lines(bibtex(keys))
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -44,6 +44,9 @@ def study(
     detector: cli.Detector = None,
     allow_seen: cli.AllowSeen = False,
     scheduler: cli.Scheduler = None,
+    cite: Annotated[
+        bool, typer.Option("--cite", help="Print what to cite for the study, or for all, as BibTeX.")
+    ] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:
@@ -51,11 +54,16 @@ def study(
 
     Without a name, list the studies and what each needs. Repeat the command to continue an interrupted study.
     """
-    if name is None:
+    if name is None and not cite:
         _list(as_json)
         return
     from caloforge.errors import InputError
     from caloforge.studies import STUDIES
+
+    if name is None or cite:
+        names = STUDIES.names() if name is None or STUDIES[name].several else [name]
+        cli.print_citation([STUDIES[one].papers for one in names], as_json)
+        return
     from caloforge.studies.run import run_study
 
     chosen = STUDIES[name]
@@ -115,11 +123,9 @@ def _list(as_json: bool) -> None:
 
 
 def _number(row: dict[str, Any]) -> str:
-    if row["ours"] is None:
-        return "-"
-    error = "" if row["uncertainty"] is None else f" ± {row['uncertainty']:.2g}"
-    unit = f" {row['unit']}" if row["unit"] else ""
-    return f"{row['ours']:.4g}{error}{unit}"
+    from caloforge.studies.page import number_text
+
+    return number_text(row["ours"], row["uncertainty"], row["unit"])
 
 
 def _paper(row: dict[str, Any]) -> str:

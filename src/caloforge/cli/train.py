@@ -184,6 +184,8 @@ def _model_and_data(inputs: list[str]) -> tuple[str | None, list[Path]]:
 
 def _print_run(folder: Path, info: dict[str, Any]) -> None:
     """Say what was trained and how it ended."""
+    from caloforge.units import plain_number
+
     where = info["device"] if info["devices"] == 1 else f"{info['devices']} x {info['device']}"
     seconds = f"{info['wall_seconds']:.0f} s on {where}"
     cli.print_written(
@@ -199,7 +201,7 @@ def _print_run(folder: Path, info: dict[str, Any]) -> None:
             [f"  stage {name}: slower than planned, shortened to {done['epochs']} of {done['of']} epochs"]
         )
     for name, stage in info["stages"].items():
-        figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
+        figure = "never measured" if stage["metric"] is None else plain_number(stage["metric"], 4)
         cli.print_lines(
             [f"  stage {name}: kept epoch {stage['epoch']}, figure on held-out showers: {figure}"]
         )

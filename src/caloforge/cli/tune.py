@@ -128,12 +128,14 @@ def tune(
 
         cli.print_json({"output": str(output), **read_json(output / "tune.json")})
         return
+    from caloforge.units import plain_number
+
     known = {entry["number"]: entry for entry in result.trials}
     rows = []
     for number in result.front:
         entry = known[number]
         values = ", ".join(f"{key}={value}" for key, value in entry["values"].items())
-        rows.append((number, f"{entry['figure']:.4g}", f"{entry['ms']:.3g}", values))
+        rows.append((number, plain_number(entry["figure"], 4), plain_number(entry["ms"]), values))
     cli.print_table(
         ("trial", f">{figure}", ">ms a shower", "settings"),
         rows,

@@ -13,6 +13,14 @@ from caloforge.cli import output as cli
 __all__ = ["validate"]
 
 
+def _cite(wanted: bool) -> None:
+    if wanted:
+        from caloforge.validate.metrics import METRICS
+
+        cli.print_citation(metric.papers for _, metric in METRICS.items())
+        raise typer.Exit
+
+
 def validate(
     reference: Annotated[Path, typer.Argument(help="File of reference showers, usually Geant4.")],
     generated: Annotated[list[Path], typer.Argument(help="Files of showers to compare with the reference.")],
@@ -71,6 +79,12 @@ def validate(
     detector: cli.Detector = None,
     allow_seen: cli.AllowSeen = False,
     scheduler: cli.Scheduler = None,
+    cite: Annotated[
+        bool,
+        typer.Option(
+            "--cite", help="Print what to cite for the metrics, as BibTeX.", callback=_cite, is_eager=True
+        ),
+    ] = False,
     force: cli.Force = False,
     as_json: cli.Json = False,
 ) -> None:

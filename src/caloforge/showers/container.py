@@ -18,6 +18,7 @@ from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.selection import Index, as_indices, as_selection, chunk_size
 from caloforge.showers.sparse import Hits
 from caloforge.showers.writing import write_showers
+from caloforge.units import plain_number
 
 __all__ = [
     "RESERVED_CONDITIONS", "Index", "ShowerSource", "Showers", "as_indices", "as_selection", "chunk_size",
@@ -268,7 +269,7 @@ class Showers:
         return draw_cells(
             self.detector,
             one.cells[0],
-            f"shower {shower}: {made} {one.incident_energy[0] / 1e3:.4g} GeV{angle}, {self.detector.name}",
+            f"shower {shower}: {made} {plain_number(one.incident_energy[0] / 1e3, 4)} GeV{angle}, {self.detector.name}",
         )
 
     def _repr_html_(self) -> str:

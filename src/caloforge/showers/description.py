@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from caloforge.progress import progress
 from caloforge.showers.hdf5 import SEEN_SEEDS
-from caloforge.units import say_seconds
+from caloforge.units import plain_number, say_seconds
 
 __all__ = ["describe", "html_table", "known", "lines"]
 
@@ -114,7 +114,7 @@ def lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [(name.replace("incident_", "").replace("_", " "), text) for name, text in ranges.items()]
     if "visible_energy" in facts:
         visible = facts["visible_energy"]
-        text = f"{visible['mean']:.5g} MeV on average ({visible['low']:.4g} to {visible['high']:.4g}), {facts['response']:.4g} of the incident energy"
+        text = f"{visible['mean']:.5g} MeV on average ({plain_number(visible['low'], 4)} to {plain_number(visible['high'], 4)}), {facts['response']:.4g} of the incident energy"
         rows += [("visible energy", text), ("filled cells", f"{facts['filled_cells']:.1f} on average")]
     if "layout" in facts:
         size = facts["bytes"]

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caloforge.geometry import Detector
+from caloforge.units import plain_number
 
 __all__ = [
     "SAMPLE",
@@ -82,7 +83,7 @@ def check_energies(
         return None
     ratio = float(visible.sum()) / total
     response = ratio / detector.sampling_fraction
-    said = f"cells hold {ratio:.3g} times the incident energy, {detector.sampling_fraction:.3g} is expected in '{detector.name}'"
+    said = f"cells hold {plain_number(ratio)} times the incident energy, {detector.sampling_fraction:.3g} is expected in '{detector.name}'"
     if ratio == 0:
         return Finding("no cell of the showers has energy", "settle it with --key cells=NAME")
     if ratio > _MOST:

@@ -16,7 +16,7 @@ its left child gets ``m // 2`` of them and the same share of the values. Equal v
 that leaves the split nearest to its share, so that ties make bins unequal, or empty.
 
 References:
-    A. Ramdas, N. Garcia Trillos, M. Cuturi, Entropy 19 (2017) 47; O. Amram et al., CaloChallenge 2022, arXiv:2410.21611,
+    A. Ramdas, N. Garcia Trillos, M. Cuturi, Entropy 19 (2017) 47; C. Krause et al., CaloChallenge 2022, arXiv:2410.21611,
     section 4 (separation power); S. Bieringer et al., Calomplification, arXiv:2202.07352; A. Butter et al., GANplifying event
     samples, SciPost Phys. 10 (2021) 139, arXiv:2008.06545 (quantile divergence).
 """

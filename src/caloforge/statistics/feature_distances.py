@@ -26,7 +26,7 @@ and coverage the fraction of :math:`x_i` whose ball contains some :math:`y_j`. D
 
 References:
     R. Kansal et al., Evaluating generative models in high energy physics, Phys. Rev. D 107 (2023) 076017, arXiv:2211.10295, section
-    V; M. Binkowski et al., arXiv:1801.01401; O. Amram et al., CaloChallenge 2022, arXiv:2410.21611; M. F. Naeem et al.,
+    V; M. Binkowski et al., arXiv:1801.01401; C. Krause et al., CaloChallenge 2022, arXiv:2410.21611; M. F. Naeem et al.,
     Reliable fidelity and diversity metrics for generative models, arXiv:2002.09797.
 """
 

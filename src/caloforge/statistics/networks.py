@@ -156,7 +156,7 @@ class ChallengeResNet(nn.Module):
         shape: Shape (layers, alpha, r) of the image.
 
     References:
-        O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4; K. Hara et al., arXiv:1711.09577.
+        C. Krause et al., CaloChallenge 2022, arXiv:2410.21611, section 4; K. Hara et al., arXiv:1711.09577.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:

@@ -4,7 +4,7 @@ Reference rows have the label 0, generated ones 1. :func:`train_once` splits bot
 epoch and to calibrate, 20 % held out. Batches are gathered from the two samples, which are in memory once.
 
 References:
-    C. Krause, D. Shih, CaloFlow, arXiv:2106.05285; O. Amram et al., CaloChallenge 2022, arXiv:2410.21611; J. H. Friedman, Greedy
+    C. Krause, D. Shih, CaloFlow, arXiv:2106.05285; C. Krause et al., CaloChallenge 2022, arXiv:2410.21611; J. H. Friedman, Greedy
     function approximation: a gradient boosting machine, Annals of Statistics 29 (2001) 1189; G. Ke et al., LightGBM, NeurIPS 2017.
 """
 

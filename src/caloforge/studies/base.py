@@ -228,6 +228,7 @@ class Study(ABC):
     name: ClassVar[str]  # its name in the registry
     title: ClassVar[str]  # a line for headings and lists
     source: ClassVar[str]  # key of its document in ``papers.toml``
+    papers: ClassVar[tuple[str, ...]] = ()  # what to cite for it: keys (``abbreviation``) in ``CITATION.cff``
     needs: ClassVar[str]  # what files it takes, in one line
     question: ClassVar[str] = ""  # what it answers, in one line
     Settings: ClassVar[type[StudySettings]] = StudySettings

@@ -27,6 +27,7 @@ from caloforge.geometry.draw import text_as_it_is
 from caloforge.progress import progress
 from caloforge.showers.seen import warnings_of
 from caloforge.studies.base import Context, Figure, Row, Study, StudyResult
+from caloforge.units import plain_number
 from caloforge.validate.plots.panel import figure_style
 from caloforge.validate.report.page import (
     Block,
@@ -314,10 +315,10 @@ def number_text(value: float | None, uncertainty: float | None, unit: str = "") 
         return "-"
     ending = f" {unit}" if unit else ""
     if uncertainty is None or not np.isfinite(uncertainty) or uncertainty <= 0:
-        return f"{value:.4g}{ending}" if abs(value) < 1e4 else f"{value:,.0f}{ending}"
+        return f"{plain_number(value, 4)}{ending}" if abs(value) < 1e4 else f"{value:,.0f}{ending}"
     digits = max(0, 1 - int(np.floor(np.log10(uncertainty))))
     if digits > 6:
-        return f"{value:.3g} ± {uncertainty:.1g}{ending}"
+        return f"{plain_number(value)} ± {uncertainty:.1g}{ending}"
     return f"{value:,.{digits}f} ± {uncertainty:,.{digits}f}{ending}"
 
 

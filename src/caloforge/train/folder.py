@@ -34,7 +34,6 @@ from caloforge.geometry import Detector, detector_from_definition, get_detector
 from caloforge.models import MODELS
 from caloforge.models.base import ShowerModel
 from caloforge.showers import Showers
-from caloforge.showers.description import html_table
 from caloforge.showers.hdf5 import SEEN_INCOMPLETE, SEEN_SEEDS
 from caloforge.showers.identity import NO_IDENTITIES, seen_union
 from caloforge.showers.writing import GuardedFile
@@ -267,7 +266,7 @@ class RunFolder:
     """The files of one run."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = stored.RunPath(path)
         self.config = path / "config.toml"  # resolved settings
         self.info = path / RUN_FILE  # everything else about the run
         self.log = path / "metrics.csv"  # losses and figures by epoch
@@ -278,8 +277,8 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder('{self.path}')"
 
-    def _repr_html_(self) -> str:
-        return html_table(f"Run {self.path}", stored.run_lines(self.read()))
+    def _repr_html_(self) -> str | None:
+        return self.path._repr_html_()
 
     def seen(self) -> SeenByTraining:
         """Return which showers the training has seen.

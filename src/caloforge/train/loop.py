@@ -35,8 +35,15 @@ Data: TypeAlias = CellDataset | StreamedDataset | DetectorDatasets
 """The showers of a training."""
 _HEADER = "training,stage,epoch,name,value\n"
 _FIRST = 0.1  # part of a stage's seconds before which its speed is not judged
-_COMPILED = 3  # epochs after which the time of one is known where networks are compiled
+_COMPILED = 3  # epochs after the first from which the time of one is known where networks are compiled
 _SLOWER = 1.03  # of the seconds left to a stage: what its epochs may seem to need before some are taken away
+_FASTER = 1.05  # of the epochs left to it: what must seem to fit before some are given back
+_GIVEN_BACK = 0.5  # part of a stage's seconds after which none are given back, so that the learning rate does not rise again
+_WINDOW, _FEWEST, _MOST = (
+    0.1,
+    5,
+    200,
+)  # part of a stage's seconds whose epochs are its pace; fewest and most of them
 
 
 class MetricLog:
@@ -90,6 +97,33 @@ class Best:
 
 
 @dataclass
+class Pace:
+    """Seconds of the latest epochs and of the latest looks at the held-out showers, whose medians say what the rest of a stage takes.
+
+    The first of a process, in which networks are compiled and kernels chosen, count only as long as there are no others.
+    """
+
+    epochs: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
+    first: dict[str, float] = field(default_factory=dict)
+
+    def add(self, kind: str, seconds: float, window: float) -> None:
+        """Add an epoch or a look (``epochs`` or ``looks``), and forget those from before so many seconds of them."""
+        if kind not in self.first:
+            self.first[kind] = seconds
+            return
+        found: list[float] = getattr(self, kind)
+        found.append(seconds)
+        while len(found) > _MOST or (len(found) > _FEWEST and sum(found[1:]) >= window):
+            del found[0]
+
+    def __call__(self, kind: str, otherwise: float) -> float:
+        """Return the seconds of an epoch or of a look; ``otherwise`` those where only the first of the process is known."""
+        found: list[float] = getattr(self, kind)
+        return median(found) if found else otherwise
+
+
+@dataclass
 class StageLoop:
     """One stage of one training."""
 
@@ -128,11 +162,12 @@ class StageLoop:
             parameter.requires_grad_(id(parameter) in trained)
         steps = self.data.steps(size)
         updater = StageUpdater(self.stage, steps, generator, self.config.precision, self.devices)
-        best = Best()
+        best, pace = Best(), Pace()
         if state is not None:
             updater.load_state_dict(state["updater"])
             best = Best(**state["best"])
             used = state.get("used", 0.0)
+            pace = Pace(**state.get("pace", {}))
             if self.seconds > state.get(
                 "seconds", self.seconds
             ):  # epochs that did not fit before may fit now
@@ -150,6 +185,7 @@ class StageLoop:
         self.advance(updater.epoch)
         saved = time.monotonic()
         seconds: list[float] = []
+        window = _WINDOW * self.seconds if self.seconds < float("inf") else 0.0
         while updater.epoch < updater.epochs and self.devices.agreed(
             lambda: time.monotonic() < self.deadline
         ):
@@ -157,8 +193,9 @@ class StageLoop:
             losses = self._epoch(updater, size)
             updater.epoch += 1
             now = time.monotonic()
-            took, each = used + now - began_stage, [*seconds[1:], now - began]
-            updater.epochs = self.devices.agreed(partial(self._fitting, updater, took, each))
+            pace.add("epochs", now - began, window)
+            took = used + now - began_stage
+            updater.epochs = self.devices.agreed(partial(self._fitting, updater, took, pace))
             done = updater.epoch == updater.epochs
             if updater.epoch % self.config.log_every == 0 or done:
                 values = {name: float(value) for name, value in losses.items()}
@@ -169,17 +206,18 @@ class StageLoop:
                 and (updater.epoch % self.config.validate_every == 0 or done)
             ):
                 self._validate(updater, best)
+                pace.add("looks", time.monotonic() - now, window)
             seconds.append(time.monotonic() - began)
             every = self.config.checkpoint_epochs
             due = time.monotonic() - saved > self.config.checkpoint_seconds
             if not done and ((every and updater.epoch % every == 0) or due):
-                self._save(updater, best, used + time.monotonic() - began_stage)
+                self._save(updater, best, used + time.monotonic() - began_stage, pace)
                 saved = time.monotonic()
             self.advance(1)
             if self.watch is not None and self.devices.first:
                 self.watch(self, updater.epoch, best)
         if updater.epoch < updater.epochs:
-            self._save(updater, best, used + time.monotonic() - began_stage)
+            self._save(updater, best, used + time.monotonic() - began_stage, pace)
         if not self.devices.first:
             best = Best(best.value, updater.epoch, {})
         elif best.weights:
@@ -198,7 +236,7 @@ class StageLoop:
             parameter.requires_grad_(needed[name])
         return best
 
-    def _save(self, updater: StageUpdater, best: Best, used: float) -> None:
+    def _save(self, updater: StageUpdater, best: Best, used: float, pace: Pace) -> None:
         if not self.devices.first:
             return
         state = {
@@ -206,18 +244,30 @@ class StageLoop:
             "best": vars(best),
             "random": random_state(self.data.device),
         }
-        self.save(state | {"used": used, "seconds": self.seconds})
+        known = {"epochs": pace.epochs, "looks": pace.looks}
+        self.save(state | {"used": used, "seconds": self.seconds, "pace": known})
 
-    def _fitting(self, updater: StageUpdater, used: float, seconds: list[float]) -> int:
-        """Return the epochs of the stage that fit into its seconds, of which some are used: all unless it is slower by more than a little.
+    def _fitting(self, updater: StageUpdater, used: float, pace: Pace) -> int:
+        """Return the epochs of the stage that fit into its seconds, of which some are used.
 
-        The ``seconds`` of epochs are without those of the first, in which networks are compiled, once there are others.
+        It is judged anew after each epoch: epochs are taken away when it is slower by more than a little, and given back
+        in the first half of its seconds when it is faster again.
         """
-        left, rest, each = updater.epochs - updater.epoch, self.seconds - used, sum(seconds) / len(seconds)
-        unknown = self.config.compile and len(seconds) < _COMPILED and rest > 0
-        if unknown or used < _FIRST * self.seconds or left * each <= _SLOWER * rest:
+        compiled, first = self.config.compile, pace.first
+        left, rest = updater.epochs - updater.epoch, self.seconds - used
+        known = len(pace.epochs) >= (_COMPILED if compiled else 1) or rest <= (
+            0 if compiled else first["epochs"]
+        )
+        if not known or used < _FIRST * self.seconds:
             return updater.epochs
-        return updater.epoch + max(0, int(rest / each))
+        look = pace("looks", 0.0 if compiled else first.get("looks", 0.0))
+        each = pace("epochs", first["epochs"]) + look / self.config.validate_every
+        fitting = max(0, int(rest / each)) if each > 0 else left
+        if left * each > _SLOWER * rest:
+            return updater.epoch + fitting
+        if used <= _GIVEN_BACK * self.seconds and fitting > _FASTER * left:
+            return min(self.stage.epochs, updater.epoch + fitting)
+        return updater.epochs
 
     def _mode(self, training: bool) -> None:
         self.model.train(training)

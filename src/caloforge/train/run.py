@@ -106,7 +106,7 @@ def train(
         devices: Processes with a device each that share every batch (:mod:`~caloforge.train.devices`); the arguments can then be pickled.
 
     Returns:
-        The run folder.
+        The path of the run folder, which notebooks show as a table of the run.
 
     Raises:
         ConfigError: For wrong settings, or a resumed run with other ones.

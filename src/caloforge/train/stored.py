@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import torch
 from pydantic import ConfigDict, Field, field_validator
@@ -25,13 +25,15 @@ from torch import Tensor
 from caloforge.errors import FileFormatError
 from caloforge.files import atomic_path, sha256_file
 from caloforge.settings import Settings, validated
+from caloforge.showers.description import html_table
 from caloforge.text_files import check_regular, listed, read_json
-from caloforge.units import AngleSpec
+from caloforge.units import AngleSpec, plain_number
 
 __all__ = [
     "MEMBER",
     "RUN_FILE",
     "Described",
+    "RunPath",
     "check_digest",
     "described",
     "load_weights",
@@ -48,6 +50,20 @@ _NAME = r"^[^/\\]+$"  # of a file beside a card
 
 _BLOCK: Final = 32  # values of a tensor in 8 bits with one scale
 _SCALE: Final = ".scale"
+
+
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())  # what can be derived from before Python 3.12
+
+
+class RunPath(_Path):
+    """The path of a run folder, which notebooks show as a table of the run."""
+
+    def _repr_html_(self) -> str | None:
+        info = self / RUN_FILE
+        return html_table(f"Run {self}", run_lines(described(info))) if info.is_file() else None
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], eight_bits: Collection[str] = ()) -> None:
@@ -121,7 +137,7 @@ def run_lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seed", str(content.get("seed", "not known"))),
     ]
     for name, stage in content.get("stages", {}).items():
-        figure = "never measured" if stage["metric"] is None else f"{stage['metric']:.4g}"
+        figure = "never measured" if stage["metric"] is None else plain_number(stage["metric"], 4)
         rows.append((f"stage {name}", f"epoch {stage['epoch']} kept, figure on held-out showers: {figure}"))
     if "parameters" in content:
         rows.append(("parameters", f"{content['parameters']:,}"))

@@ -17,6 +17,7 @@ from caloforge.studies.page import draw_figures
 from caloforge.train.settings import resolve, to_toml
 from caloforge.tune.space import value_at
 from caloforge.tune.study import TunedStudy
+from caloforge.units import plain_number
 from caloforge.validate.plots.panel import INK, colour
 
 __all__ = ["TuneResult", "sentence", "write_result"]
@@ -61,10 +62,10 @@ def sentence(entry: Mapping[str, Any], figure: str) -> str:
     values = ", ".join(f"{key} {value}" for key, value in entry["values"].items())
     if entry["state"] != "complete":
         return f"trial {entry['number']}: {entry['state']}, {entry['reason']} ({values})"
-    error = "" if entry["uncertainty"] is None else f" ± {entry['uncertainty']:.2g}"
+    error = "" if entry["uncertainty"] is None else f" ± {plain_number(entry['uncertainty'], 2)}"
     cut = ", cut by the time of a trial" if entry["cut"] else ""
     return (
-        f"trial {entry['number']}: {figure} {entry['figure']:.4g}{error}, {entry['ms']:.3g} ms a shower, "
+        f"trial {entry['number']}: {figure} {plain_number(entry['figure'], 4)}{error}, {plain_number(entry['ms'])} ms a shower, "
         f"trained {entry['seconds']:.0f} s{cut} ({values})"
     )
 
@@ -129,7 +130,7 @@ def _write_best(study: TunedStudy, best: Mapping[str, Any], n: int) -> None:
     if not best["cut"]:
         settings["train"]["max_seconds"] = job.base.train.max_seconds
     text = to_toml(resolve(job.model, settings).as_dict())
-    head = f"# caloforge tune {job.model}, trial {best['number']} of {n}: {job.figure} {best['figure']:.4g}, {best['ms']:.3g} ms a shower"
+    head = f"# caloforge tune {job.model}, trial {best['number']} of {n}: {job.figure} {plain_number(best['figure'], 4)}, {plain_number(best['ms'])} ms a shower"
     with atomic_path(job.folder / "best.toml", force=True) as part:
         part.write_text(f"{head}\n{text}")
 

@@ -40,6 +40,7 @@ from caloforge.train import RunFolder, held_out_showers, train
 from caloforge.train.loop import Best, StageLoop
 from caloforge.train.settings import Resolved
 from caloforge.tune.space import Parameter, nested
+from caloforge.units import plain_number
 from caloforge.validate.metrics.base import Settings as MetricSettings
 from caloforge.validate.metrics.classifiers import FeatureSet, TrainedTests
 from caloforge.validate.metrics.two_sample_data import pair_data
@@ -145,7 +146,7 @@ class _Watch:
         if not self.places:
             self.places.add("speed")
             if math.isfinite(job.most_ms) and (ms := _time(loop.model, loop)) > job.most_ms:
-                raise StoppedTrialError(f"a shower takes {ms:.3g} ms, more than {job.most_ms:g} ms")
+                raise StoppedTrialError(f"a shower takes {plain_number(ms)} ms, more than {job.most_ms:g} ms")
         passed = [rung for rung in RUNGS if rung <= epoch / stage.epochs]
         place = f"{loop.training}/{stage.name}/{passed[-1]:g}" if passed else ""
         if not passed or place in self.places or epoch == stage.epochs:
@@ -165,7 +166,7 @@ class _Watch:
             raise FailedTrialError(f"diverged: figure {figure} after {epoch} epochs of stage '{stage.name}'")
         self.record(place, figure, ms)
         if hopeless(figure, ms, others):
-            msg = f"without hope after {epoch} of {stage.epochs} epochs of stage '{stage.name}': figure {figure:.4g}"
+            msg = f"without hope after {epoch} of {stage.epochs} epochs of stage '{stage.name}': figure {plain_number(figure, 4)}"
             raise StoppedTrialError(msg)
 
     def _so_far(self, loop: StageLoop, best: Best) -> tuple[float, float]:

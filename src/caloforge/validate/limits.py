@@ -23,6 +23,7 @@ from typing import Any
 
 from caloforge.errors import ConfigError, GateError, did_you_mean
 from caloforge.text_files import read_toml
+from caloforge.units import plain_number
 
 __all__ = ["Limit", "Row", "check_limits", "check_names", "metric_names", "raise_if_failed", "read_limits"]
 
@@ -60,7 +61,7 @@ class Row:
     reason: str = ""  # why there is no value
 
     def __str__(self) -> str:
-        value = "not measured" if self.value is None else f"{self.value:.4g}"
+        value = "not measured" if self.value is None else plain_number(self.value, 4)
         reason = f" ({self.reason})" if self.reason else ""
         return f"{self.sample}: {self.name} = {value}{reason}, expected {self.limit}"
 

@@ -22,6 +22,7 @@ from scipy.optimize import nnls
 
 from caloforge.errors import TooFewShowersError
 from caloforge.statistics.moments import condition_bins, moments_in_bins
+from caloforge.units import plain_number
 
 __all__ = [
     "EnergySlices", "ResolutionFit", "ResponseCurve", "fit_resolution", "plain_fields", "response_curve",
@@ -154,4 +155,4 @@ class EnergySlices:
 
     def name(self, number: int) -> str:
         """Return what a slice is called."""
-        return f"{self.centres[number] / 1000.0:.3g} GeV"
+        return f"{plain_number(self.centres[number] / 1000.0)} GeV"

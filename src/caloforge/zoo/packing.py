@@ -8,7 +8,8 @@ quantiles. An image takes about 140 bytes.
 A packed file has the filled cells alone: for each the number of cells since the previous one and the energy with 10 bits of mantissa
 (rounded by at most 0.05 %), as planes of bytes compressed by LZMA: about a third of the HDF5 file's size. Cells below 0.1 keV are dropped,
 as in the training showers. Packing unpacked showers changes nothing, so that the identities of the unpacked showers stay. Showers of
-several files are joined in the given order; the seed and the number of showers of each file are kept.
+several files are joined in the given order; the seed and the number of showers of each file are kept, and of generated showers the
+identities of those that their model has seen.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from caloforge.errors import FileFormatError, InputError
 from caloforge.files import atomic_path, check_output, sha256_file
 from caloforge.geometry import get_detector
 from caloforge.showers import Showers, open_showers, write_showers
+from caloforge.showers.identity import seen_union
 from caloforge.showers.reading import open_with_default
 from caloforge.showers.views import ProjectedShowers
 
@@ -52,7 +54,7 @@ def pack_projections(
         detector: Detector of files that do not name their own.
 
     Raises:
-        InputError: For another energy, or a step that is no power of two.
+        InputError: For another energy, showers of a model, or a step that is no power of two.
     """
     output = check_output(output, force)
     if step <= 0 or np.frexp(step)[0] != 0.5:
@@ -76,6 +78,8 @@ def _images(sources: Sequence[str | Path], step: float, energy: float, detector:
                 low, high = file.incident_energy.min(), file.incident_energy.max()
                 msg = f"{path}: incident energies from {low:g} to {high:g} MeV; expected {energy:g}"
                 raise InputError(msg)
+            if len(file.seen):
+                raise InputError(f"{path}: a model made these showers; expected simulated ones")
             images = file if file.detector == get_detector(IMAGE) else ProjectedShowers(file, IMAGE)
             for chunk in images.chunks():
                 cells = (np.round(chunk.cells / step) * step).astype(np.float32)
@@ -135,7 +139,7 @@ def decode(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
     """Pack files of showers of one detector and beam into one file; return the number of showers."""
-    counts, gaps, codes, conditions = [], [], [], []
+    counts, gaps, codes, conditions, seen = [], [], [], [], []
     parts: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     for path in files:
@@ -154,6 +158,7 @@ def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
             facts = mine
             cost = source.attributes.get("cpu_seconds_per_shower")
             parts.append({"seed": source.seed, "showers": len(source), "cpu_seconds_per_shower": cost})
+            seen.append(source.seen)
             columns = [source.incident_energy[:, None]]
             columns += [source.condition("incident_theta")] if source.has_theta else []
             columns += [source.condition(name) for name in source.condition_names]
@@ -173,6 +178,8 @@ def pack(files: Sequence[Path], output: Path, force: bool = False) -> int:
         "code0": code.astype(np.uint8),
         "code1": (code >> 8).astype(np.uint8),
     }
+    if len(identities := seen_union(seen)):
+        arrays["seen"] = identities
     buffer = io.BytesIO()
     np.savez(buffer, header=json.dumps({"format": _MAGIC, "parts": parts, **facts}), **arrays)
     with atomic_path(output, force) as part:
@@ -226,7 +233,7 @@ def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int 
     energy = decode((arrays["code0"] + 256 * arrays["code1"].astype(np.uint16)).astype(np.uint16))
     ends = np.cumsum(arrays["counts"].astype(np.int64))
     starts = ends - arrays["counts"]
-    conditions, sizes = arrays["conditions"], header["conditions"]
+    conditions, sizes, seen = arrays["conditions"], header["conditions"], arrays.get("seen")
     for begin in range(0, len(ends), size):
         rows = slice(begin, min(begin + size, len(ends)))
         cells = np.zeros((rows.stop - rows.start, detector.n_cells), np.float32)
@@ -241,4 +248,4 @@ def _showers(header: dict[str, Any], arrays: dict[str, NDArray[Any]], size: int 
             offset += width
         theta, seed = columns[:, 1] if header["theta"] else None, seeds[0] if len(seeds) == 1 else None
         facts = header["particle"], header["source"], seed, attributes
-        yield Showers(detector, cells, columns[:, 0], theta, named, *facts)
+        yield Showers(detector, cells, columns[:, 0], theta, named, *facts, seen=seen)

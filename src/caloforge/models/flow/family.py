@@ -36,6 +36,7 @@ from caloforge.geometry import Detector
 from caloforge.geometry.terms import TERMS, layer_terms, mean_profile
 from caloforge.models.flow.path import EMPTY
 from caloforge.showers import Showers
+from caloforge.units import plain_number
 
 __all__ = ["DetectorFamily", "check_family", "kriged"]
 
@@ -242,7 +243,7 @@ class DetectorFamily(nn.Module):
             least, most = float(terms[:, k].min()), float(terms[:, k].max())
             if least < low - _OUTSIDE * (high - low) - _SAME or most > high + _OUTSIDE * (high - low) + _SAME:
                 ends = [least, most, low, high] if not k else np.exp([least, most, low, high])
-                mine, trained = ("{:.3g} to {:.3g}".format(*pair) for pair in (ends[:2], ends[2:]))
+                mine, trained = (" to ".join(map(plain_number, pair)) for pair in (ends[:2], ends[2:]))
                 lines.append(
                     f"detector '{detector.name}' is outside those of the training in {name}: {mine}, trained {trained}; compare with simulated showers"
                 )

@@ -40,6 +40,7 @@ from caloforge.studies.amplification.figures import (
 )
 from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettings
 from caloforge.studies.page import number_text
+from caloforge.units import plain_number
 from caloforge.validate.report.page import Table
 
 __all__ = ["AmplificationSettings", "AmplificationStudy", "TruthStudy", "headline_level", "size_row"]
@@ -51,6 +52,7 @@ class TruthStudy(Study):
     """A study that divides the reference showers, images of them for ``ild-ecal``, into truths and samples."""
 
     source = "calomplification"
+    papers = ("calomplification", "ganplification")
     least: ClassVar[int]  # fewest reference showers
 
     @classmethod
@@ -215,7 +217,10 @@ def _quantile_table(
     for name, curves in samples.items():
         for curve in curves:
             sizes = [size.over(trained[name] or 1) for size in curve.formulas()]
-            texts = [f"> {s.low:.3g}" if s.value is None else number_text(s.value, s.error) for s in sizes]
+            texts = [
+                f"> {plain_number(s.low)}" if s.value is None else number_text(s.value, s.error)
+                for s in sizes
+            ]
             rows.append([name, curve.truth.quantity.text, *texts])
     columns = ["sample", "quantity", *(str(int(n_quant)) for n_quant in truth.quantiles)]
     caption = "Amplification factors by number of quantiles; effective sizes in showers where the training set is not known."
@@ -261,7 +266,7 @@ def _texts(limit: str, quantiles: int, toy: ToyResult | None) -> list[str]:
         found, error, known = (float(curve[at]) for curve in (toy.found, toy.uncertainty, toy.known))
         check = (
             f" As a check, the estimator gives {number_text(found, error)} for Gaussian fits "
-            f"in {int(toy.quantiles[at])} quantiles, where the exact value is {known:.3g}; the truth has as many values."
+            f"in {int(toy.quantiles[at])} quantiles, where the exact value is {plain_number(known)}; the truth has as many values."
         )
     return [
         limit + ".",

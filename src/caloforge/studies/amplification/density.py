@@ -36,6 +36,7 @@ from caloforge.studies.amplification.curves import (
 from caloforge.studies.amplification.figures import Panels, divergence_figure
 from caloforge.studies.base import Context, StudyResult, StudySettings
 from caloforge.studies.cache import Cache
+from caloforge.units import plain_number
 from caloforge.validate.report.page import Table
 
 __all__ = ["DensitySettings", "DensityStudy", "Fits", "fit_all"]
@@ -219,8 +220,8 @@ def _choices(fits: Sequence[Fits]) -> Table:
     for number, curve in enumerate(fits[0].curves):
         row = [curve.truth.quantity.text]
         for values in (fit.choices[number] for fit in fits):
-            spread = f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else ""
-            row.append(f"{values.mean():.3g}{spread}")
+            spread = f" ± {plain_number(values.std(ddof=1), 2)}" if len(values) > 1 else ""
+            row.append(f"{plain_number(values.mean())}{spread}")
         rows.append(row)
     caption = "KDE: bandwidth in standard deviations; histogram: bins of each observable."
     return Table(["quantity", *(fit.label for fit in fits)], rows, caption, key="choices")

@@ -48,6 +48,7 @@ class ConditioningStudy(Study):
     name = "conditioning"
     title = "Conditioning on energy and angle"
     source = "new-angles"
+    papers = ("new-angles",)
     needs = (
         "reference showers of a detector with at least three layers, at or around the test points of energy and angle "
         "(set energies in GeV and thetas in degrees), and generated showers of the same detector"

@@ -14,6 +14,7 @@ from caloforge.studies.conditioning.measure import STAGES, AngleCurve, Curve
 from caloforge.studies.conditioning.points import PointResult
 from caloforge.studies.drawing import Margins, errorbars, histograms, legend, number_map, panels
 from caloforge.studies.page import number_cell
+from caloforge.units import plain_number
 from caloforge.validate.observables import OBSERVABLES, SPECTRUM_EDGES
 from caloforge.validate.plots.panel import INK, colour
 from caloforge.validate.plots.spectra import with_unit
@@ -232,7 +233,7 @@ def _largest(
     if not np.isfinite(values).any():
         return row(title, None, note="too few showers")
     worst = int(np.nanargmax(np.abs(values)))
-    note = f"{values[worst]:+.3g} at {results[worst].point.name}, {results[worst].n[0]} reference showers"
+    note = f"{plain_number(values[worst], sign='+')} at {results[worst].point.name}, {results[worst].n[0]} reference showers"
     return row(title, abs(values[worst]), errors[worst], note=note)
 
 

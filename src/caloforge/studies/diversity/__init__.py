@@ -44,6 +44,7 @@ class DiversityStudy(Study):
     name = "diversity"
     title = "Diversity and memory"
     source = "support-size"
+    papers = ("3dgan", "birthday-paradox")
     needs = (
         f"at least {LEAST} reference showers that no generator was trained on, and generated showers or models of the "
         "same detector; for the test of memory name the training showers with training=FILE.h5"

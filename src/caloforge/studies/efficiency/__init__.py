@@ -64,6 +64,7 @@ class EfficiencyStudy(Study):
     name = "data-efficiency"
     title = "Accuracy against the number of Geant4 showers"
     source = "meta-hep"
+    papers = ("meta-hep",)
     needs = (
         "reference showers that are used only to measure, followed by files of other Geant4 showers of the same detector to train on; "
         "or results, a folder of measurements"

@@ -21,6 +21,7 @@ from caloforge.studies.base import Context, Row, Study, StudyResult, StudySettin
 from caloforge.studies.layers.figures import layer_figures
 from caloforge.studies.layers.measure import LayerSample, Means, measure_layers
 from caloforge.studies.page import number_cell, paper_values, published_cell
+from caloforge.units import plain_number
 from caloforge.validate.report.page import Block, Cell, Table
 from caloforge.validate.resolution import EnergySlices
 
@@ -81,7 +82,7 @@ def _largest(
     where = one.slices.name(int(place[0]))
     if values.ndim == 2:
         where += f", {one.detector.layers[int(place[1])].name}"
-    note = f"{values[place]:+.3g} at {where}"
+    note = f"{plain_number(values[place], sign='+')} at {where}"
     return Row(title, abs(values[place]), errors[place], None, unit, note, one.label)
 
 
@@ -200,6 +201,7 @@ class LayersStudy(Study):
     name = "layers"
     title = "Energies and shapes of each layer"
     source = "atlas-deep-generative"
+    papers = ("atlas",)
     needs = (
         "reference showers of a detector of two layers or more, of one or several energies, and generated showers of the "
         "same detector and energies"

@@ -24,6 +24,7 @@ from caloforge.studies.page import document
 from caloforge.studies.shapes import report
 from caloforge.studies.shapes.report import Shapes, SimulationTime, time_geant4
 from caloforge.studies.sources import cached_generation
+from caloforge.units import plain_number
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.moments import SamplingFraction
 from caloforge.validate.metrics.shapes import ShapeMSE
@@ -62,6 +63,7 @@ class ShapesStudy(Study):
     name = "shapes"
     title = "Shower shapes, core cells and speed"
     source = "conv2d"
+    papers = ("conv2d-gan",)
     needs = "reference showers of any detector and generated showers or models of the same detector; the speed of models is measured, too"
     question = "Do mean shapes, core cells and the observables of single showers agree?"
     Settings = ShapesSettings
@@ -179,7 +181,11 @@ def _texts(
         )
     if not chosen.timing:
         return [*texts, "Times of the models and of Geant4 are those of the benchmark: docs/benchmark.md."]
-    seconds = "unknown" if geant4.seconds is None else f"{geant4.seconds:.3g} s of processor time a shower"
+    seconds = (
+        "unknown"
+        if geant4.seconds is None
+        else f"{plain_number(geant4.seconds)} s of processor time a shower"
+    )
     texts.append(f"Geant4: {seconds}; {geant4.how}.")
     files = [one.label for one in found if one.time is None]
     if files:

@@ -21,7 +21,7 @@ from caloforge.showers import ShowerSource
 from caloforge.studies.base import Figure, Row
 from caloforge.studies.drawing import Margins, legend, number_map, panels
 from caloforge.studies.page import number_cell, paper_values, published_cell
-from caloforge.units import AngleSpec, EnergySpec
+from caloforge.units import AngleSpec, EnergySpec, plain_number
 from caloforge.validate.metrics.base import jsonable
 from caloforge.validate.observables import SPECTRUM_EDGES
 from caloforge.validate.plots.draw import draw_panel
@@ -93,7 +93,7 @@ def _simulated(reference: ShowerSource, n: int, seed: int) -> SimulationTime:
     )
     seconds = float(showers.attributes["cpu_seconds_per_shower"])
     scale = float(energy.mean() / showers.incident_energy.mean())
-    how = f"{n} showers in the same run, scaled to the reference's mean of {energy.mean() / 1000:.3g} GeV"
+    how = f"{n} showers in the same run, scaled to the reference's mean of {plain_number(energy.mean() / 1000)} GeV"
     return SimulationTime(seconds * scale, how, True)
 
 
@@ -196,7 +196,7 @@ def _speed_rows(one: Shapes, geant4: SimulationTime) -> list[Row]:
     if one.time is None:
         return [size]
     time, on_cpu, speedup = one.time, one.time.device == "cpu", one.speedup(geant4)
-    clock = f"processor time, {time.wall_ms:.3g} ms by the clock" if on_cpu else "by the clock"
+    clock = f"processor time, {plain_number(time.wall_ms)} ms by the clock" if on_cpu else "by the clock"
     sides = "processor time on both sides" if on_cpu else "a GPU against one core"
     place = "one CPU core" if on_cpu else "GPU"
     how = f"{clock}; batch {time.batch} on {time.device}, median of {time.repeats}"
@@ -224,7 +224,7 @@ def _quality_rows(one: Shapes, window: CoreWindow) -> list[Row]:
     worst = max(known, key=lambda entry: abs(entry["ratio"] - 1), default=None)
     at = ""
     if worst is not None:
-        at = f"worst: {100 * (worst['ratio'] - 1):+.2f} % at {worst['energy'] / 1000:.3g} GeV"
+        at = f"worst: {100 * (worst['ratio'] - 1):+.2f} % at {plain_number(worst['energy'] / 1000)} GeV"
     halves = "" if mse.floor is None else f"halves of the reference: {mse.floor:.2g}"
     title = "shower-shape MSE"
     rows = [
@@ -284,7 +284,7 @@ def sampling_table(found: Sequence[Shapes]) -> Table:
     for one in found:
         for entry in one.energies:
             energy = entry["energy"]
-            text = "-" if energy is None else f"{energy / 1000:.4g}"
+            text = "-" if energy is None else plain_number(energy / 1000, 4)
             numbers = [
                 number_cell(entry[name], entry[f"{name}_uncertainty"])
                 for name in ("reference", "generated", "ratio")
@@ -371,7 +371,7 @@ def probability_figure(
         margins = Margins(left=2.1, bottom=0.8, top=0.7, across=0.3)
         size = (max(2.6, 0.55 * len(energies)), 0.32 * len(shapes))
         figure, axes = panels(pyplot, 1, len(found), *size, margins, sharey=True)
-        names = [f"{energy / 1000:.3g}" for energy in energies]
+        names = [plain_number(energy / 1000) for energy in energies]
         for place, tests, label in zip(axes[0], found, labels, strict=True):
             number_map(place, 100 * tests.p, ".0f", shapes, names, cmap="Blues", vmin=0, vmax=140)
             place.axhline(tests.n_profiles - 0.5, color=INK, lw=1.2)

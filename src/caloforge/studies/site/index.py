@@ -20,6 +20,7 @@ from caloforge.studies.base import STUDIES
 from caloforge.studies.page import PaperTiming, document, draw_figures, number_cell, paper, paper_timings
 from caloforge.studies.site.speed import beam_text, gpu_of, measured, speedup_figure
 from caloforge.text_files import read_json
+from caloforge.units import plain_number
 from caloforge.validate.report.page import (
     Block,
     Cell,
@@ -242,7 +243,9 @@ def _percent(entry: Mapping[str, Any] | None) -> Cell:
 
 
 def _ms(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(f"{value:.3g}" if value < 1000 else f"{value:,.0f}", value)
+    return (
+        Cell("–") if value is None else Cell(plain_number(value) if value < 1000 else f"{value:,.0f}", value)
+    )
 
 
 def _speedup(geant4: float | None, time: float | None) -> Cell:

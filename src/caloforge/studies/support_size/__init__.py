@@ -36,6 +36,7 @@ class SupportSizeStudy(Study):
     name = "support-size"
     title = "Support size by the birthday paradox"
     source = "support-size"
+    papers = ("3dgan", "birthday-paradox")
     needs = (
         f"at least {LEAST} reference showers of nearly one energy and angle (set energy and theta to select them from "
         "a file with more), and generated showers or models of the same detector"

@@ -181,6 +181,8 @@ class Metric(ABC):
     """Fewest showers a side that it can be computed from."""
     together: ClassVar[str] = ""
     """Metrics of one such name share work, and are computed in one process; empty: alone."""
+    papers: ClassVar[tuple[str, ...]] = ()
+    """Papers that it is from: keys (``abbreviation``) in ``CITATION.cff``."""
 
     def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
         """Return why the metric does not apply to these samples, or None when it does."""

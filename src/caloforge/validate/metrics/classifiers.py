@@ -30,7 +30,7 @@ the statistical error of one held-out part. The floor is the same for halves of 
 half as many showers (``floor_size``). Equal samples have the AUC 0.5 and the divergence 0 for any number of showers: of held-out ones.
 
 References:
-    O. Amram et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.
+    C. Krause et al., CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611.
 """
 
 from __future__ import annotations
@@ -340,12 +340,16 @@ def _keys(label: str, inputs: str) -> tuple[Key, ...]:
     )
 
 
-class LowLevelClassifier(Metric):
+class _OfTheChallenge(Metric):
+    papers: ClassVar[tuple[str, ...]] = ("calochallenge",)
+    minimum: ClassVar[int] = FEWEST
+
+
+class LowLevelClassifier(_OfTheChallenge):
     """AUC and Jensen-Shannon divergence of a classifier on the cells."""
 
     name: ClassVar[str] = "classifier_low"
     keys: ClassVar[tuple[Key, ...]] = _keys("low", "cells")
-    minimum: ClassVar[int] = FEWEST
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``auc_low``, ``auc_low_floor`` and ``jsd_low``."""
@@ -353,12 +357,11 @@ class LowLevelClassifier(Metric):
         return entries("low", pair, settings, PRESETS[settings.classifier])
 
 
-class HighLevelClassifier(Metric):
+class HighLevelClassifier(_OfTheChallenge):
     """AUC and Jensen-Shannon divergence of a classifier on the observables."""
 
     name: ClassVar[str] = "classifier_high"
     keys: ClassVar[tuple[Key, ...]] = _keys("high", "observables")
-    minimum: ClassVar[int] = FEWEST
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``auc_high``, ``auc_high_floor`` and ``jsd_high``."""
@@ -367,12 +370,11 @@ class HighLevelClassifier(Metric):
         return entries("high", single, settings, PRESETS[settings.classifier])
 
 
-class ConvolutionalClassifier(Metric):
+class ConvolutionalClassifier(_OfTheChallenge):
     """AUC and Jensen-Shannon divergence of a 3-D convolutional classifier."""
 
     name: ClassVar[str] = "classifier_cnn"
     keys: ClassVar[tuple[Key, ...]] = _keys("cnn", "3-D CNN")
-    minimum: ClassVar[int] = FEWEST
 
     def wanted(self, settings: Settings) -> bool:
         """Return whether the metric runs by default: when ``cnn`` is set."""
@@ -387,14 +389,12 @@ class ConvolutionalClassifier(Metric):
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
         """Return ``auc_cnn``, ``auc_cnn_floor`` and ``jsd_cnn``."""
         pair = cell_pair(reference, generated, settings)
+        shape = reference.detector.shape
         if settings.classifier == "calochallenge":
-            return entries(
-                "cnn", low_level_inputs(pair), settings, **challenge_resnet(reference.detector.shape)
-            )
+            return entries("cnn", low_level_inputs(pair), settings, **challenge_resnet(shape))
         sides = (pair.reference, pair.energy_reference), (pair.generated, pair.energy_generated)
         a, b = (
             np.column_stack([np.log10(energy).astype(np.float32), log_cells(cells, settings.threshold)])
             for cells, energy in sides
         )
-        inputs = Pair(a, b, pair.counts)
-        return entries("cnn", inputs, settings, **residual_cnn(reference.detector.shape, settings))
+        return entries("cnn", Pair(a, b, pair.counts), settings, **residual_cnn(shape, settings))

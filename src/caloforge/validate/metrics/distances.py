@@ -201,6 +201,7 @@ class QuantileDivergence(Metric):
     """Quantile Jensen-Shannon divergence of each observable and of the sets that the studies use together."""
 
     name: ClassVar[str] = "quantile_jsd"
+    papers: ClassVar[tuple[str, ...]] = ("calomplification",)
     keys: ClassVar[tuple[Key, ...]] = (Key("quantile_jsd", "Quantile JSD", 0.0, by="observable"),)
     minimum: ClassVar[int] = 2 * _SHOWERS_A_BIN
 
@@ -220,6 +221,7 @@ class FrechetPhysicsDistance(Metric):
     """Frechet physics distance of the high-level features."""
 
     name: ClassVar[str] = "fpd"
+    papers: ClassVar[tuple[str, ...]] = ("fpd-kpd",)
     keys: ClassVar[tuple[Key, ...]] = (Key("fpd", "Frechet physics distance", 0.0),)
     minimum: ClassVar[int] = FEWEST_FPD
 
@@ -253,6 +255,7 @@ class KernelPhysicsDistance(Metric):
     """Kernel physics distance of the high-level features."""
 
     name: ClassVar[str] = "kpd"
+    papers: ClassVar[tuple[str, ...]] = ("fpd-kpd",)
     keys: ClassVar[tuple[Key, ...]] = (Key("kpd", "Kernel physics distance", 0.0),)
     minimum: ClassVar[int] = FEWEST_KPD
 
@@ -273,6 +276,7 @@ class PrecisionRecall(Metric):
     """Precision, recall, density and coverage of log10 cell energies."""
 
     name: ClassVar[str] = "prdc"
+    papers: ClassVar[tuple[str, ...]] = ("density-coverage",)
     keys: ClassVar[tuple[Key, ...]] = tuple(Key(name, name.capitalize(), 1.0) for name in PRDC)
     minimum: ClassVar[int] = 12
 

@@ -8,7 +8,7 @@ x and y, here and among the columns. Entries that are not finite become 0, are c
 Cells below the cut of the sample are 0 in all of these; see :attr:`Detector.evaluation_cut <caloforge.geometry.detector.Detector>`.
 
 References:
-    O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4.
+    C. Krause et al., CaloChallenge 2022, arXiv:2410.21611, section 4.
 """
 
 from __future__ import annotations

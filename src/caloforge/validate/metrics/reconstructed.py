@@ -49,6 +49,7 @@ class Reconstructed(Metric):
     """The differences that remain after reconstruction."""
 
     name: ClassVar[str] = "reconstructed"
+    papers: ClassVar[tuple[str, ...]] = ("getting-high", "new-angles")
     keys: ClassVar[tuple[Key, ...]] = (
         Key("reconstructed.separation_power", "Separation power, reconstructed", 0.0, by="observable"),
         Key("reconstructed.ks", "Kolmogorov-Smirnov, reconstructed", 0.0, by="observable"),

@@ -21,7 +21,7 @@ The error is the standard deviation of multinomial bootstrap samples of both his
 scaled to the samples' sizes (:mod:`caloforge.statistics.resampling`) and to the number of bins that both together fill.
 
 References:
-    O. Amram et al., CaloChallenge 2022, arXiv:2410.21611, section 4, and the challenge's public evaluation
+    C. Krause et al., CaloChallenge 2022, arXiv:2410.21611, section 4, and the challenge's public evaluation
     (github.com/CaloChallenge/homepage, code/evaluate_plotting_helper.py); S. Diefenbacher et al., arXiv:2009.03796.
 """
 
@@ -186,6 +186,7 @@ class SeparationPower(Metric):
     """Separation power of each observable and of the spectra over all cells."""
 
     name: ClassVar[str] = "separation_power"
+    papers: ClassVar[tuple[str, ...]] = ("calochallenge",)
     keys: ClassVar[tuple[Key, ...]] = (Key("separation_power", "Separation power", 0.0, by="observable"),)
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:

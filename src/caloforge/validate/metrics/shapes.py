@@ -79,6 +79,7 @@ class ShapeMSE(Metric):
     """Mean squared error of the mean x, y and z profiles."""
 
     name: ClassVar[str] = "shape_mse"
+    papers: ClassVar[tuple[str, ...]] = ("conv2d-gan",)
     keys: ClassVar[tuple[Key, ...]] = (Key("shape_mse", "Shower-shape MSE", 0.0),)
 
     def compute(self, reference: Sample, generated: Sample, settings: Settings) -> dict[str, Entry]:
@@ -128,6 +129,7 @@ class LayerFractions(Metric):
     """Largest difference of a layer's mean energy fraction, percentage points."""
 
     name: ClassVar[str] = "layer_fractions"
+    papers: ClassVar[tuple[str, ...]] = ("atlas",)
     keys: ClassVar[tuple[Key, ...]] = (Key("layer_fractions", "Largest layer fraction difference (%)", 0.0),)
 
     def not_applicable(self, reference: Sample, generated: Sample, settings: Settings) -> str | None:
@@ -176,6 +178,7 @@ class CoreCells(Metric):
     """Ratio of the means and of the standard deviations of the core cells."""
 
     name: ClassVar[str] = "core_cells"
+    papers: ClassVar[tuple[str, ...]] = ("conv2d-gan",)
     keys: ClassVar[tuple[Key, ...]] = (
         Key("cell_mean_ratio", "Core-cell mean ratio", 1.0),
         Key("cell_std_ratio", "Core-cell standard deviation ratio", 1.0),
@@ -205,6 +208,7 @@ class CovarianceDistance(Metric):
     """Relative Frobenius distance of the cell covariance matrices."""
 
     name: ClassVar[str] = "covariance_distance"
+    papers: ClassVar[tuple[str, ...]] = ("atlas",)
     keys: ClassVar[tuple[Key, ...]] = (Key("covariance_distance", "Cell covariance distance", 0.0),)
     minimum: ClassVar[int] = 8
 
@@ -238,6 +242,7 @@ class StructuralSimilarity(Metric):
     """Mean structural similarity of reference pairs, generated pairs and mixed pairs."""
 
     name: ClassVar[str] = "ssim"
+    papers: ClassVar[tuple[str, ...]] = ("conv2d-gan",)
     keys: ClassVar[tuple[Key, ...]] = (Key("ssim", "SSIM", 1.0, by="pair"),)
     minimum: ClassVar[int] = 4
 

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from caloforge.statistics.moments import significance_of_largest
 from caloforge.statistics.resampling import bootstrap_counts, halves, spread
+from caloforge.units import plain_number
 from caloforge.validate.metrics.base import Entry, Key, Metric, Settings, Value
 from caloforge.validate.metrics.features import Array, cell_histograms
 from caloforge.validate.observables.spectrum import FINE_EDGES, CellHistograms
@@ -302,24 +303,24 @@ def _below(scope: _Scope) -> list[str]:
     share, expected = scope.outside["underflow_generated"], scope.outside["underflow_reference"]
     if share <= max(1e-3, 2.0 * expected):
         return []
-    below = f"{100 * share:.2g} % of the filled cells lie below {scope.outside['underflow_edge']:g} MeV"
-    return [f"{below}, in the reference {100 * expected:.2g} %"]
+    below = f"{plain_number(100 * share, 2)} % of the filled cells lie below {scope.outside['underflow_edge']:g} MeV"
+    return [f"{below}, in the reference {plain_number(100 * expected, 2)} %"]
 
 
 def say_ratio(ratio: float) -> str:
     """Return a ratio of numbers of cells in words: "12.8 times too many", "35 % too few"."""
     if ratio >= 2.0:
-        return f"{ratio:.3g} times too many"
+        return f"{plain_number(ratio)} times too many"
     if ratio > 1.0:
-        return f"{100 * (ratio - 1):.2g} % too many"
-    return "practically no" if ratio < 0.005 else f"{100 * (1 - ratio):.2g} % too few"
+        return f"{plain_number(100 * (ratio - 1), 2)} % too many"
+    return "practically no" if ratio < 0.005 else f"{plain_number(100 * (1 - ratio), 2)} % too few"
 
 
 def _sentence(entry: _Bin, layer: str) -> str:
     where = f" in {layer}" if layer else ""
     beside = f", {entry.place}" if entry.place else ""
     # three digits, so that the ends of a window differ
-    low, high = (f"{x:.3f}" if 0.05 <= x < 10.0 else f"{x:.3g}" for x in (entry.low, entry.high))
+    low, high = (f"{x:.3f}" if 0.05 <= x < 10.0 else plain_number(x) for x in (entry.low, entry.high))
     return f"{say_ratio(entry.ratio)} cells between {low} and {high} MeV{where}{beside}"
 
 

@@ -28,6 +28,7 @@ from caloforge.geometry import Detector
 from caloforge.random import generator
 from caloforge.statistics.moments import levels
 from caloforge.statistics.two_sample import Features, Rows
+from caloforge.units import plain_number
 from caloforge.validate.metrics.base import Settings
 from caloforge.validate.metrics.features import Array, Cells, cell_pair
 from caloforge.validate.observables import OBSERVABLES
@@ -226,8 +227,8 @@ def _bin_names(edges: Array, groups: NDArray[np.int64]) -> tuple[str, ...]:
 
 
 def _ranges(edges: Array) -> list[str]:
-    bins = [f"{a:.3g} to {b:.3g} MeV" for a, b in pairwise(edges)]
-    return [f"below {edges[0]:.3g} MeV", *bins, f"above {edges[-1]:.3g} MeV"]
+    bins = [f"{plain_number(a)} to {plain_number(b)} MeV" for a, b in pairwise(edges)]
+    return [f"below {plain_number(edges[0])} MeV", *bins, f"above {plain_number(edges[-1])} MeV"]
 
 
 def _spectra(

@@ -21,6 +21,7 @@ from caloforge.geometry import Detector
 from caloforge.geometry.draw import text_as_it_is
 from caloforge.geometry.readout import CylindricalLayer
 from caloforge.showers import Showers
+from caloforge.units import plain_number
 from caloforge.validate.plots.axes import fitted
 from caloforge.validate.plots.panel import SEQUENTIAL, figure_style
 
@@ -133,8 +134,8 @@ def format_energy(energy: float) -> str:
     """Return an energy in MeV as people write it."""
     for unit, size in (("TeV", 1e6), ("GeV", 1e3), ("MeV", 1.0)):
         if energy >= size:
-            return f"{energy / size:.4g} {unit}"
-    return f"{energy * 1e3:.3g} keV"
+            return f"{plain_number(energy / size, 4)} {unit}"
+    return f"{plain_number(energy * 1e3)} keV"
 
 
 def energy_limits(hits: NDArray[np.float64], threshold: float) -> tuple[float, float]:

@@ -123,7 +123,7 @@ def _labels(boxes: HitBoxes, polar: bool) -> dict[str, Any]:
         "customdata": packed(np.stack(columns, axis=1)),
         "marker": {"size": 4, "opacity": 0.001, "color": "#000000"},
         "hovertemplate": f"layer %{{customdata[1]:.0f}}<br>{place}"
-        "<br><b>%{customdata[0]:.3g} MeV</b><extra></extra>",
+        "<br><b>%{customdata[0]:.3r} MeV</b><extra></extra>",
     }  # fmt: skip
 
 

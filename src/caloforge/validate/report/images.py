@@ -128,7 +128,7 @@ def _image(heat: Heat, label: str, shown: Array, values: Array, place: _Place) -
     return {
         "type": "heatmap", "x": packed(heat.x_edges), "y": packed(heat.y_edges), "z": packed(shown.T),
         "customdata": packed(values.T), "coloraxis": "coloraxis", "xaxis": f"x{place.tag}", "yaxis": f"y{place.tag}",
-        "name": label, "hovertemplate": "%{x}, %{y}<br><b>%{customdata:.4g}</b><extra>" + label + "</extra>",
+        "name": label, "hovertemplate": "%{x}, %{y}<br><b>%{customdata:.4r}</b><extra>" + label + "</extra>",
     }  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def _wedges(heat: Heat, label: str, shown: Array, values: Array, place: _Place) 
         "theta": packed(np.degrees(angle[known])), "width": packed(np.degrees(widths[known])),
         "base": packed(radius[known]), "r": packed(depths[known]), "customdata": packed(values[known]),
         "marker": {"color": packed(shown[known]), "coloraxis": "coloraxis", "line": {"width": 0}},
-        "hovertemplate": "φ %{theta:.0f}°, r from %{base:.4g} mm<br><b>%{customdata:.4g}</b><extra>" + label + "</extra>",
+        "hovertemplate": "φ %{theta:.0f}°, r from %{base:.4r} mm<br><b>%{customdata:.4r}</b><extra>" + label + "</extra>",
         "showlegend": False,
     }  # fmt: skip
 

@@ -31,6 +31,7 @@ from typing import Any, ClassVar
 from caloforge import __version__
 from caloforge.errors import require
 from caloforge.files import atomic_path
+from caloforge.units import plain_number
 
 __all__ = [
     "COLOURS", "MIME", "Block", "Cell", "Code", "Facts", "Images", "Page", "Plot", "Section", "Table", "Text",
@@ -43,7 +44,7 @@ def format_value(value: float | None, uncertainty: float | None = None) -> str:
     if value is None:
         return "–"
     if uncertainty is None or not 0.0 < uncertainty < math.inf:
-        return f"{value:.3g}"
+        return plain_number(value)
     power = math.floor(math.log10(uncertainty))
     digits = (1 if uncertainty / 10.0**power < 2.95 else 0) - power
     if abs(value) >= 1e5 or (abs(value) < 1e-3 and uncertainty < 1e-3):
@@ -58,7 +59,7 @@ def format_value(value: float | None, uncertainty: float | None = None) -> str:
 def format_percent(ratio: float, uncertainty: float | None = None) -> str:
     """Return a ratio as a signed deviation from 1 in per cent, such as "+0.42 ± 0.16 %"."""
     deviation = 100.0 * (ratio - 1.0)
-    text = f"{deviation:.2g}" if uncertainty is None else format_value(deviation, 100.0 * uncertainty)
+    text = plain_number(deviation, 2) if uncertainty is None else format_value(deviation, 100.0 * uncertainty)
     if abs(deviation) >= 100.0 and uncertainty is None:
         text = f"{deviation:.0f}"
     return f"{'+' if deviation >= 0 else ''}{text} %".replace("-", "−")
@@ -292,7 +293,7 @@ def _cell(value: Cell | str | float) -> Cell:
         return value
     if isinstance(value, str):
         return Cell(value)
-    return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), sort=float(value))
+    return Cell(plain_number(value, 4) if isinstance(value, float) else str(value), sort=float(value))
 
 
 def _data_url(picture: bytes) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caloforge.statistics.moments import significance_of_largest
+from caloforge.units import plain_number
 from caloforge.validate.report.page import format_count, format_percent, format_value
 from caloforge.validate.report.tolerances import (
     TOLERANCES,
@@ -44,8 +45,8 @@ _WIDTH_TOLERANCE = 0.1  # of a shape's width
 def _words(value: float, words: tuple[str, str]) -> str:
     """Return a ratio as "12 % too high" or "2.1 times too high"."""
     if value >= 1.9:
-        return f"{value:.3g} times {words[0]}"
-    return f"{100 * abs(value - 1.0):.2g} % {words[0] if value > 1.0 else words[1]}"
+        return f"{plain_number(value)} times {words[0]}"
+    return f"{plain_number(100 * abs(value - 1.0), 2)} % {words[0] if value > 1.0 else words[1]}"
 
 
 def ratio(name: str, sample: Mapping[str, Any]) -> Statement | None:
@@ -62,7 +63,7 @@ def ratio(name: str, sample: Mapping[str, Any]) -> Statement | None:
     worst = entry.get("detail", {}).get("worst")
     if worst is not None:
         there, u, mev = float(worst["ratio"]), float(worst["uncertainty"]), float(worst["energy"])
-        at = f"{mev / 1000:.4g} GeV" if mev >= 1000 else f"{mev:.4g} MeV"
+        at = f"{plain_number(mev / 1000, 4)} GeV" if mev >= 1000 else f"{plain_number(mev, 4)} MeV"
         effective = abs(there - 1.0) / max(float(worst["significance"]), 1e-9)  # u with the number of slices
         in_slice = flag_of(abs(there - 1.0), effective, tolerance)
         if in_slice in ("warn", "bad"):
@@ -153,7 +154,7 @@ def shapes(sample: Mapping[str, Any]) -> Statement | None:
         finding = f"{short} {_words(value, ('too wide', 'too narrow'))}"
     else:
         text, short = f"{name} {'+' if value >= 0 else ''}{format_value(value, error)} σ", f"mean of {name}"
-        finding = f"{short} shifted by {value:+.2g} standard deviations".replace("-", "−")
+        finding = f"{short} shifted by {plain_number(value, 2, '+')} standard deviations".replace("-", "−")
         text = text.replace("-", "−")
     return Statement("shapes", text, f"worst of {len(rows)}", flag, severity, finding, short, 4, severity)
 
@@ -166,15 +167,19 @@ def spectrum(sample: Mapping[str, Any]) -> Statement | None:
         return None
     tolerance = TOLERANCES["spectrum"].bad
     chi2 = entry_of(sample, "spectrum_chi2", "all")
-    small = "" if chi2 is None else f"chi2 per bin {chi2['value']:.3g}, floor {chi2.get('floor') or 1.0:.2g}"
+    small = (
+        ""
+        if chi2 is None
+        else f"chi2 per bin {plain_number(chi2['value'])}, floor {plain_number(chi2.get('floor') or 1.0, 2)}"
+    )
     significant = [entry["detail"] for entry in entries if entry["detail"].get("significant")]
     if not significant:
         error = float(entries[0]["detail"]["typical_uncertainty"])
         flag, finding = flag_of(0.0, error, tolerance), ""
         excess, sigma = (0.0, 0.0) if chi2 is None else excess_of(chi2, 1.0)
         if chi2 is not None and flag == "good" and sigma > 0 and excess / sigma >= 5.0:
-            flag, finding = "warn", f"chi2 per bin of the cell spectrum is {chi2['value']:.3g}"
-        text = f"no bin deviates (bins to ±{100 * error:.1g} %)"
+            flag, finding = "warn", f"chi2 per bin of the cell spectrum is {plain_number(chi2['value'])}"
+        text = f"no bin deviates (bins to ±{plain_number(100 * error, 1)} %)"
         return Statement("spectrum", text, small, flag, 0.0, finding, "cell spectrum", 3, 0.0)
     detail = max(significant, key=lambda each: float(each["deviance"]))
     value = float(detail["ratio"])
@@ -182,16 +187,16 @@ def spectrum(sample: Mapping[str, Any]) -> Statement | None:
     error = deviation / float(detail["significance"])
     low, high = _mev(float(detail["energy_low"])), _mev(float(detail["energy_high"]))
     where = f"{low} to {high} MeV" + (f", {detail['layer']}" if detail.get("layer") else "")
-    finding, short = str(detail["finding"]), f"cells × {value:.2g} at {where}"
+    finding, short = str(detail["finding"]), f"cells × {plain_number(value, 2)} at {where}"
     if value > 1.5:
         finding, short = f"pile-up of cells: {finding}", f"pile-up at {where}"
     flag, severity = flag_of(deviation, error, tolerance), severity_of(deviation, error, tolerance)
-    text = f"× {value:.3g} at {where}"
+    text = f"× {plain_number(value)} at {where}"
     return Statement("spectrum", text, small, flag, severity, finding, short, 3, deviation)
 
 
 def _mev(energy: float) -> str:
-    return f"{energy:.3f}" if 0.05 <= energy < 10.0 else f"{energy:.3g}"
+    return f"{energy:.3f}" if 0.05 <= energy < 10.0 else plain_number(energy)
 
 
 _COLLAPSED = 0.5  # recall over its floor below which a sample has collapsed, when its precision is right
@@ -310,7 +315,7 @@ def prdc(sample: Mapping[str, Any]) -> Statement | None:
         flags[key], severities[key] = flag_of(deviation, error, bad), severity_of(deviation, error, bad)
     worst = max(severities, key=lambda key: severities[key])
     finding, priority = f"{worst} {share[worst]:.2f} of its floor", 6
-    short = f"{worst} {entries[worst]['value']:.2g}"
+    short = f"{worst} {plain_number(entries[worst]['value'], 2)}"
     recall = entries["recall"]
     if flags["recall"] == "bad" and share["recall"] < _COLLAPSED and share["precision"] > 1.0 - tolerance:
         finding = (

@@ -25,6 +25,7 @@ from rich import box
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
+from caloforge.units import plain_number
 from caloforge.validate.limits import Row
 from caloforge.validate.report import statements
 from caloforge.validate.report.page import Block, Cell, Table, format_value
@@ -168,7 +169,7 @@ class Score:
         measured, scale = detail.get("floor_measured"), detail.get("floor_scale")
         if measured is None or scale is None or abs(scale - 1.0) < 1e-3:
             return note
-        return f"{note}: {measured:.3g}; times {scale:.3g} for the samples' sizes"
+        return f"{note}: {plain_number(measured)}; times {plain_number(scale)} for the samples' sizes"
 
 
 def scores_of(metrics: Mapping[str, Any]) -> list[Score]:
@@ -334,7 +335,7 @@ def limits_table(rows: Sequence[Row]) -> Table:
     """Return the outcome of every limit, failing ones first."""
     cells: list[list[Cell | str | float]] = []
     for row in sorted(rows, key=lambda row: row.passed):
-        value = Cell("–" if row.value is None else f"{row.value:.4g}", row.value, small=row.reason)
+        value = Cell("–" if row.value is None else plain_number(row.value, 4), row.value, small=row.reason)
         outcome = Cell("met" if row.passed else "violated", flag="good" if row.passed else "bad")
         cells.append([row.sample, row.name, value, str(row.limit), outcome])
     columns = ["Sample", "Metric", "Value", "Limit", "Outcome"]
