@@ -118,7 +118,9 @@ def write_index(
     blocks: list[Block] = [Code(site.command)]
     if len(site.done) < site.planned:
         blocks.append(
-            Text(f"Not finished: {site.planned - len(site.done)} of {site.planned} studies; repeat the command to continue.")
+            Text(
+                f"Not finished: {site.planned - len(site.done)} of {site.planned} studies; repeat the command to continue."
+            )
         )
     if site.asked:
         blocks += [Text("The file of pages that the command names:"), Code(site.asked.strip())]
