@@ -105,6 +105,7 @@ def speed_section(content: Mapping[str, Any], compact: bool = False) -> str:
         "once; bytes are those of a file of 100, with what it says of the showers that the model has seen."
     )
     heading = [] if compact else ["## Speed", ""]
+    more += "".join(f" {one[0].upper()}{one[1:]}." for one in content["notes"])
     text = f"`{content['command']}`: " + note[0].lower() + note[1:] + ("" if compact else more)
     return "\n".join([*heading, text, "", *speed_lines(content, compact)]) + "\n"
 
