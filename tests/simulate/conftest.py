@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from caloforge.geometry import Detector, load_detector
@@ -45,13 +42,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     path = tmp_path_factory.mktemp("detector") / "tiny.toml"
     path.write_text(TOML)
     return load_detector(path)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs Geant4 where its data sets are not named."""
-    here = str(Path(__file__).parent)
-    if os.environ.get("GEANT4_DATA_DIR"):
-        return
-    for item in items:
-        if str(item.path).startswith(here) and item.get_closest_marker("geant4"):
-            item.add_marker(pytest.mark.skip(reason="GEANT4_DATA_DIR is not set"))
