@@ -72,6 +72,7 @@ def test_what_a_file_says_does_not_steer_the_terminal() -> None:
 
 SCRIPT = """
 import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 from caloforge.cli.app import app, main
 from caloforge.files import atomic_path, lock_folder
 @app.command()
@@ -93,6 +94,7 @@ def test_a_signal_of_a_batch_system_leaves_nothing(tmp_path: Path, name: str) ->
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert done.returncode == 128 + getattr(signal, name)
     assert done.stderr.startswith("caloforge: error: ended by a signal; no incomplete file is left")
