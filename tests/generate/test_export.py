@@ -341,7 +341,7 @@ def test_par04_orders_a_cylinder_by_r_alpha_z() -> None:
             ["atlas-photon/vae", "-o", "F.onnx", "--form", "fortran"],
             "unknown form 'fortran'; known: cells, par04",
         ),
-        (["atlas-photon/vae", "-o", "F.onnx", "--form", "par04"], "the model needs 'alignment_phi', too"),
+        (["atlas-photon/vae", "-o", "F.onnx", "--form", "par04"], "the model also needs 'alignment_phi'"),
         (["no-such-model", "-o", "F.onnx"], "unknown shipped model or run folder 'no-such-model'"),
         (["atlas-photon/vae", "-o", "nowhere/F.onnx"], "the folder nowhere does not exist"),
     ],
