@@ -67,7 +67,8 @@ def train(
         int | None, cli.seed_option("Seed, 0 by default; the same seed gives the same weights.")
     ] = None,
     train_size: Annotated[
-        int | None, typer.Option("--train-size", min=1, help="Train on at most this number of showers.")
+        int | None,
+        typer.Option("--train-size", min=1, help="Train on this number of showers; fewer are an error."),
     ] = None,
     detector: cli.Detector = None,
     start: Annotated[
@@ -184,7 +185,7 @@ def _model_and_data(inputs: list[str]) -> tuple[str | None, list[Path]]:
 
 def _print_run(folder: Path, info: dict[str, Any]) -> None:
     """Say what was trained and how it ended."""
-    from caloforge.units import plain_number
+    from caloforge.train.stored import held_out_figure
 
     where = info["device"] if info["devices"] == 1 else f"{info['devices']} x {info['device']}"
     seconds = f"{info['wall_seconds']:.0f} s on {where}"
@@ -201,10 +202,8 @@ def _print_run(folder: Path, info: dict[str, Any]) -> None:
             [f"  stage {name}: slower than planned, shortened to {done['epochs']} of {done['of']} epochs"]
         )
     for name, stage in info["stages"].items():
-        figure = "never measured" if stage["metric"] is None else plain_number(stage["metric"], 4)
-        cli.print_lines(
-            [f"  stage {name}: kept epoch {stage['epoch']}, figure on held-out showers: {figure}"]
-        )
+        kept = f"kept epoch {stage['epoch']}, figure on held-out showers: {held_out_figure(stage)}"
+        cli.print_lines([f"  stage {name}: {kept}"])
 
 
 def _print_closing(folder: Path, closing: Closing) -> None:

@@ -39,11 +39,8 @@ _COMPILED = 3  # epochs after the first from which the time of one is known wher
 _SLOWER = 1.03  # of the seconds left to a stage: what its epochs may seem to need before some are taken away
 _FASTER = 1.05  # of the epochs left to it: what must seem to fit before some are given back
 _GIVEN_BACK = 0.5  # part of a stage's seconds after which none are given back, so that the learning rate does not rise again
-_WINDOW, _FEWEST, _MOST = (
-    0.1,
-    5,
-    200,
-)  # part of a stage's seconds whose epochs are its pace; fewest and most of them
+_WINDOW = 0.1  # part of a stage's seconds whose epochs are its pace
+_FEWEST, _MOST = 5, 200  # of these epochs
 
 
 class MetricLog:

@@ -36,6 +36,7 @@ __all__ = [
     "RunPath",
     "check_digest",
     "described",
+    "held_out_figure",
     "load_weights",
     "run_lines",
     "save_weights",
@@ -120,6 +121,11 @@ def _from_eight_bits(whole: Tensor, scale: Tensor) -> Tensor:
     return (whole.flatten() * scale.float().repeat_interleave(_BLOCK)[: whole.numel()]).view(whole.shape)
 
 
+def held_out_figure(stage: Mapping[str, Any]) -> str:
+    """Return the figure on held-out showers of a stage as ``run.json`` describes it, as text."""
+    return "never measured" if stage["metric"] is None else plain_number(stage["metric"], 4)
+
+
 def run_lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what a ``run.json`` says as names and texts, for people."""
     data, versions = content.get("data", {}), content.get("versions", {})
@@ -137,8 +143,8 @@ def run_lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seed", str(content.get("seed", "not known"))),
     ]
     for name, stage in content.get("stages", {}).items():
-        figure = "never measured" if stage["metric"] is None else plain_number(stage["metric"], 4)
-        rows.append((f"stage {name}", f"epoch {stage['epoch']} kept, figure on held-out showers: {figure}"))
+        kept = f"epoch {stage['epoch']} kept, figure on held-out showers: {held_out_figure(stage)}"
+        rows.append((f"stage {name}", kept))
     if "parameters" in content:
         rows.append(("parameters", f"{content['parameters']:,}"))
     if "wall_seconds" in content:
